@@ -1,0 +1,1 @@
+//! Benchmarks, alone and side by side with other systems.

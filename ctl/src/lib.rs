@@ -1,0 +1,1 @@
+//! kopictl, the operator's tool.

@@ -1,0 +1,1 @@
+//! kopid, the software SmartNIC.

@@ -1,0 +1,1 @@
+//! The shared-memory contract between the poll-mode driver and kopid.

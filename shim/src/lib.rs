@@ -1,0 +1,1 @@
+//! librte_net_kopi.so, the poll-mode driver that applications load.

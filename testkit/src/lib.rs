@@ -1,0 +1,1 @@
+//! Processes, namespaces and peers for kopi's integration tests.
