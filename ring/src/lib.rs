@@ -1,1 +1,40 @@
-//! The shared-memory contract between the poll-mode driver and kopid.
+//! The shared-memory contract between `librte_net_kopi.so` (the client) and `kopid` (the daemon).
+//!
+//! `PROTOCOL.md` beside this crate's `Cargo.toml` says in one page what another client would have to do.
+//!
+//! - [`layout`]: where everything lies in a region; sizes, limits, offsets.
+//! - [`index`]: the arithmetic of a single-producer single-consumer ring, apart from any memory.
+//! - [`Producer`], [`Consumer`]: the two ends of a ring over mapped memory.
+//! - [`Region`]: the sealed memfd that holds an app's rings, and what to do when its pages vanish.
+//! - [`status`]: the page in which the daemon tells the app about its port.
+//! - [`message`], [`socket`]: the attach protocol.
+//! - [`DropReason`], [`PeerFault`]: what may go wrong, by name.
+//!
+//! Both sides treat each other as hostile: a shared field is read once into a local, the local is checked, and only
+//! the local is used. Nothing here forms a reference to memory that the peer may write.
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic)
+)]
+
+mod consumer;
+mod copy;
+mod fault;
+pub mod index;
+pub mod layout;
+pub mod message;
+mod producer;
+mod reason;
+mod region;
+pub mod socket;
+pub mod status;
+
+pub use consumer::{Consumer, Frame};
+pub use fault::PeerFault;
+pub use layout::{Geometry, Layout};
+pub use producer::{Producer, Slots};
+pub use reason::DropReason;
+pub use region::{HugePages, Region, RegionError};
+
+/// Version of the whole contract: messages, region layout and ring semantics. Both sides must speak the same.
+pub const PROTOCOL: u16 = 1;

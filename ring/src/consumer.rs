@@ -1,0 +1,190 @@
+//! The emptying end of a ring.
+
+use crate::PeerFault;
+use crate::copy::{copy, prefetch_read};
+use crate::index::ConsumerIndex;
+use crate::layout::{Descriptor, MAX_FRAME, Notes};
+use crate::region::RingMemory;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How many slots ahead of the one being read are prefetched; measured in `bench`.
+const PREFETCH: u32 = 4;
+
+/// The emptying end of a ring: the daemon's for TX, the app's for RX.
+///
+/// A burst is: [`poll`](Self::poll) once, [`next`](Self::next) and [`copy`](Self::copy) for each frame,
+/// [`release`](Self::release) once.
+#[derive(Debug)]
+pub struct Consumer {
+    memory: RingMemory,
+    index: ConsumerIndex,
+    /// Whether descriptors of this direction carry notes.
+    notes: bool,
+}
+
+/// A frame in the ring, taken but not yet released. Its bytes may change under the reader until they are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    position: u32,
+    len: u32,
+    notes: Notes,
+}
+
+impl Frame {
+    /// Bytes of the frame, over all its slots.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a frame in a ring has at least one byte")]
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// What the daemon noted about it.
+    #[inline]
+    #[must_use]
+    pub const fn notes(&self) -> Notes {
+        self.notes
+    }
+}
+
+impl Consumer {
+    pub(crate) const fn new(memory: RingMemory, notes: bool) -> Self {
+        let size = memory.mask.wrapping_add(1);
+        Self { memory, index: ConsumerIndex::new(size, 0), notes }
+    }
+
+    /// Slots in the ring.
+    #[inline]
+    #[must_use]
+    pub const fn size(&self) -> u32 {
+        self.memory.mask.wrapping_add(1)
+    }
+
+    /// Looks for new slots if none are known, and returns how many are ready.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerFault::HeadJump`] if the producer's counter makes no sense.
+    #[inline]
+    pub fn poll(&mut self) -> Result<u32, PeerFault> {
+        self.index.ready(1, &self.memory.counters().head)
+    }
+
+    /// Looks at the producer's counter and returns how many slots are filled.
+    ///
+    /// # Errors
+    ///
+    /// As for [`poll`](Self::poll).
+    pub fn filled(&mut self) -> Result<u32, PeerFault> {
+        self.index.ready(u32::MAX, &self.memory.counters().head)
+    }
+
+    /// Takes the oldest frame among the slots that the last [`poll`](Self::poll) found.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerFault`] if its descriptors are malformed; the ring stays where it was.
+    #[inline]
+    #[expect(clippy::should_implement_trait, reason = "a consumer is polled, it never ends as an iterator does")]
+    pub fn next(&mut self) -> Result<Option<Frame>, PeerFault> {
+        let known = self.index.known();
+        if known == 0 {
+            return Ok(None);
+        }
+        let position = self.index.tail();
+        if known > PREFETCH {
+            prefetch_read(self.memory.slot(position.wrapping_add(PREFETCH)));
+        }
+        let descriptor = self.descriptor(position)?;
+        if descriptor.more() {
+            return self.next_chain(position, known, descriptor).map(Some);
+        }
+        self.index.advance(1);
+        Ok(Some(Frame { position, len: descriptor.length().into(), notes: descriptor.notes() }))
+    }
+
+    /// All slots of a chain but the last are full, so that a byte's place follows from its offset.
+    #[cold]
+    fn next_chain(&mut self, position: u32, known: u32, first: Descriptor) -> Result<Frame, PeerFault> {
+        let slot_size = self.memory.slot_size;
+        let (mut len, mut slots, mut last) = (u32::from(first.length()), 1_u32, first);
+        while last.more() {
+            if u32::from(last.length()) != slot_size {
+                return Err(PeerFault::Length { length: last.length(), slot_size });
+            }
+            if slots >= known || len > MAX_FRAME {
+                return Err(PeerFault::Chain { slots });
+            }
+            last = self.descriptor(position.wrapping_add(slots))?;
+            len = len.saturating_add(last.length().into());
+            slots = slots.wrapping_add(1);
+        }
+        if len > MAX_FRAME {
+            return Err(PeerFault::Chain { slots });
+        }
+        self.index.advance(slots);
+        Ok(Frame { position, len, notes: first.notes() })
+    }
+
+    /// Reads a descriptor once, and checks it.
+    #[inline]
+    fn descriptor(&self, position: u32) -> Result<Descriptor, PeerFault> {
+        let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
+        let bits = descriptor.reserved(self.notes);
+        if bits != 0 {
+            return Err(PeerFault::Reserved { bits });
+        }
+        let (length, slot_size) = (descriptor.length(), self.memory.slot_size);
+        if length == 0 || u32::from(length) > slot_size {
+            return Err(PeerFault::Length { length, slot_size });
+        }
+        Ok(descriptor)
+    }
+
+    /// Copies the first bytes of `frame` to `to`, as many as both have.
+    #[inline]
+    pub fn copy(&self, frame: &Frame, to: &mut [u8]) {
+        let len = to.len().min(frame.len as usize);
+        if len > self.memory.slot_size as usize {
+            self.copy_from(frame, 0, to);
+            return;
+        }
+        // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.
+        unsafe { copy(to.as_mut_ptr(), self.memory.slot(frame.position), len) };
+    }
+
+    /// Copies bytes of `frame` from `offset` on to `to`, as many as both have, and returns how many.
+    #[inline]
+    pub fn copy_from(&self, frame: &Frame, offset: u32, to: &mut [u8]) -> usize {
+        let slot_size = self.memory.slot_size;
+        let mut at = offset;
+        let mut rest = to;
+        let mut copied = 0_usize;
+        while at < frame.len && !rest.is_empty() {
+            let inside = at.checked_rem(slot_size).unwrap_or(0);
+            let here = slot_size.wrapping_sub(inside).min(frame.len.wrapping_sub(at)) as usize;
+            let (now, later) = rest.split_at_mut(here.min(rest.len()));
+            let position = frame.position.wrapping_add(at.checked_div(slot_size).unwrap_or(0));
+            let from = self.memory.slot(position).wrapping_add(inside as usize);
+            // SAFETY: `inside + now.len()` is at most `slot_size`; `now` is ours alone and outside the region.
+            unsafe { copy(now.as_mut_ptr(), from, now.len()) };
+            at = at.wrapping_add(u32::try_from(now.len()).unwrap_or(0));
+            copied = copied.wrapping_add(now.len());
+            rest = later;
+        }
+        copied
+    }
+
+    /// Gives the slots of all taken frames back to the producer.
+    #[inline]
+    pub fn release(&mut self) {
+        self.index.publish(&self.memory.counters().tail);
+    }
+
+    /// Puts the oldest taken frame back: the next [`next`](Self::next) gives the frame at `frame` again. Only for the
+    /// frame taken last, and before [`release`](Self::release).
+    pub fn put_back(&mut self, frame: &Frame) {
+        let behind = self.index.tail().wrapping_sub(frame.position);
+        self.index.advance(0_u32.wrapping_sub(behind));
+    }
+}

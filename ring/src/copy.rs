@@ -1,0 +1,150 @@
+//! Copying frames into and out of memory that somebody else may be writing.
+//!
+//! A plain `memcpy` from memory that another process writes is a data race, which the compiler may assume not to
+//! happen. The accesses here are made by assembly on x86-64, where the hardware's memory model applies, and by relaxed
+//! atomics elsewhere: a peer that scribbles gives wrong bytes, never undefined behaviour.
+
+/// Longer copies use the processor's own string move; measured in `bench`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const STRING_MOVE_MIN: usize = 1024;
+
+/// Copies `len` bytes from `src` to `dst`.
+///
+/// # Safety
+///
+/// - `src` is readable and `dst` is writable for `len` bytes, and the two do not overlap;
+/// - no reference of this process covers the bytes at `dst`, and none that is unique covers those at `src`; other
+///   processes may do to them what they like.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
+    use std::arch::asm;
+    /// Moves `$n` blocks of 16 bytes at offset `$at`.
+    macro_rules! block {
+        (64, $at:expr) => {
+            // SAFETY: the caller vouches for `len` bytes, of which these 64 are a part.
+            unsafe {
+                asm!(
+                    "movups {a}, [{s} + {at}]", "movups {b}, [{s} + {at} + 16]",
+                    "movups {c}, [{s} + {at} + 32]", "movups {d}, [{s} + {at} + 48]",
+                    "movups [{t} + {at}], {a}", "movups [{t} + {at} + 16], {b}",
+                    "movups [{t} + {at} + 32], {c}", "movups [{t} + {at} + 48], {d}",
+                    a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+                    s = in(reg) src, t = in(reg) dst, at = in(reg) $at, options(nostack, preserves_flags)
+                );
+            }
+        };
+        (16, $at:expr) => {
+            // SAFETY: the caller vouches for `len` bytes, of which these 16 are a part.
+            unsafe {
+                asm!("movups {a}, [{s} + {at}]", "movups [{t} + {at}], {a}",
+                    a = out(xmm_reg) _, s = in(reg) src, t = in(reg) dst, at = in(reg) $at,
+                    options(nostack, preserves_flags)
+                );
+            }
+        };
+    }
+    if !(16..STRING_MOVE_MIN).contains(&len) {
+        // SAFETY: the caller vouches for `len` bytes; the direction flag is clear by the ABI.
+        unsafe {
+            asm!("rep movsb", inout("rcx") len => _, inout("rdi") dst => _, inout("rsi") src => _,
+                options(nostack, preserves_flags));
+        }
+        return;
+    }
+    let mut at = 0_usize;
+    while len.wrapping_sub(at) >= 64 {
+        block!(64, at);
+        at = at.wrapping_add(64);
+    }
+    while len.wrapping_sub(at) >= 16 {
+        block!(16, at);
+        at = at.wrapping_add(16);
+    }
+    if at < len {
+        // The last 16 bytes overlap what is copied already, which saves a loop over single bytes.
+        block!(16, len.wrapping_sub(16));
+    }
+}
+
+/// Copies `len` bytes from `src` to `dst`.
+///
+/// # Safety
+///
+/// As for the assembly form.
+#[cfg(any(not(target_arch = "x86_64"), miri))]
+#[inline]
+pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
+    // SAFETY: the same contract.
+    unsafe { copy_atomic(dst, src, len) }
+}
+
+/// The portable form: relaxed atomics, eight bytes at a time where both sides are aligned.
+///
+/// # Safety
+///
+/// As for [`copy`].
+#[cfg(any(not(target_arch = "x86_64"), miri, test))]
+unsafe fn copy_atomic(dst: *mut u8, src: *const u8, len: usize) {
+    use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+    let mut at = 0_usize;
+    if dst.addr().is_multiple_of(8) && src.addr().is_multiple_of(8) {
+        while len.wrapping_sub(at) >= 8 {
+            // SAFETY: inside `len` bytes, aligned, valid for reads by the caller's word.
+            let from = unsafe { AtomicU64::from_ptr(aligned(src.wrapping_add(at).cast_mut())) };
+            // SAFETY: inside `len` bytes, aligned, valid for writes by the caller's word.
+            let to = unsafe { AtomicU64::from_ptr(aligned(dst.wrapping_add(at))) };
+            to.store(from.load(Relaxed), Relaxed);
+            at = at.wrapping_add(8);
+        }
+    }
+    while at < len {
+        // SAFETY: inside `len` bytes, valid for reads by the caller's word.
+        let from = unsafe { AtomicU8::from_ptr(src.wrapping_add(at).cast_mut()) };
+        // SAFETY: inside `len` bytes, valid for writes by the caller's word.
+        let to = unsafe { AtomicU8::from_ptr(dst.wrapping_add(at)) };
+        to.store(from.load(Relaxed), Relaxed);
+        at = at.wrapping_add(1);
+    }
+}
+
+/// The same address, for eight bytes at a time.
+#[cfg(any(not(target_arch = "x86_64"), miri, test))]
+const fn aligned(at: *mut u8) -> *mut u64 {
+    at.cast()
+}
+
+/// Asks the processor to fetch the cache line at `at` for reading. A hint: any address will do.
+#[inline]
+pub(crate) fn prefetch_read(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch never faults and changes no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    let _ = at;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both forms copy exactly the bytes asked for, at every length and alignment that a slot can meet.
+    #[test]
+    fn copies_exactly_the_given_bytes() {
+        let source: Vec<u8> = (0..4096_u32).map(|i| (i % 251) as u8).collect();
+        for form in [copy, copy_atomic] {
+            for len in (0..300).chain([1023, 1024, 1518, 2048]) {
+                for shift in [0, 1, 8, 15] {
+                    let mut target = vec![0xee_u8; len + 32];
+                    // SAFETY: both vectors are longer than `shift + len`.
+                    unsafe { form(target.as_mut_ptr().wrapping_add(shift), source.as_ptr().wrapping_add(shift), len) };
+                    assert_eq!(target[shift..shift + len], source[shift..shift + len], "len {len} shift {shift}");
+                    assert!(target[..shift].iter().chain(&target[shift + len..]).all(|b| *b == 0xee), "len {len}");
+                }
+            }
+        }
+    }
+}

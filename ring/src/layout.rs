@@ -1,0 +1,369 @@
+//! Where everything lies in a region.
+//!
+//! ```text
+//! 0        header page: magic, version, geometry, status (see `status`)
+//! 4096     ring 0, ring 1, … : TX rings by queue number, then RX rings by queue number
+//!
+//! a ring:  +0    head, the producer's counter, alone on its pair of cache lines
+//!          +128  tail, the consumer's counter, likewise
+//!          +256  descriptors, 8 bytes for each slot
+//!          +…    slots, `slot_size` bytes each, one cache line apart from the next
+//! ```
+//!
+//! The spare line between slots makes the distance between them an odd number of cache lines, so that the first lines
+//! of all slots spread over every set of a cache instead of a few ("colouring"). TX and RX are named from the app's side.
+
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use thiserror::Error;
+
+/// "kopiring" in little-endian ASCII, at offset 0 of every region.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"kopiring");
+/// Bytes before the first ring.
+pub const HEADER_SIZE: usize = 4096;
+/// Most queues in each direction.
+pub const MAX_QUEUES: usize = 16;
+/// Fewest slots in a ring.
+pub const MIN_RING: u32 = 64;
+/// Most slots in a ring.
+pub const MAX_RING: u32 = 8192;
+/// Smallest slot, in bytes.
+pub const MIN_SLOT: u32 = 256;
+/// Largest slot, in bytes.
+pub const MAX_SLOT: u32 = 16384;
+/// The slot size that a client gets unless it asks for another: an untagged 1,500-byte MTU frame fits in one.
+pub const DEFAULT_SLOT: u32 = 2048;
+/// Largest MTU, in bytes of layer 3.
+pub const MAX_MTU: u16 = 9000;
+/// Layer-2 bytes on top of an MTU: Ethernet header and two VLAN tags. FCS is not counted.
+pub const L2_OVERHEAD: u16 = 22;
+/// Longest frame that any port may carry, in bytes without FCS.
+pub const MAX_FRAME: u32 = MAX_MTU as u32 + L2_OVERHEAD as u32;
+/// Shortest frame that is one: an Ethernet header.
+pub const MIN_FRAME: u32 = 14;
+/// Bytes of a cache line.
+pub const LINE: usize = 64;
+
+/// The first bytes of a region. Written by the daemon once, before the client sees it.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Header {
+    /// [`MAGIC`].
+    pub magic: AtomicU64,
+    /// [`crate::PROTOCOL`].
+    pub version: AtomicU32,
+    /// Bytes in one slot.
+    pub slot_size: AtomicU32,
+    /// TX rings.
+    pub tx_rings: AtomicU32,
+    /// RX rings.
+    pub rx_rings: AtomicU32,
+    /// Slots of each TX ring.
+    pub tx_sizes: [AtomicU32; MAX_QUEUES],
+    /// Slots of each RX ring.
+    pub rx_sizes: [AtomicU32; MAX_QUEUES],
+}
+
+/// The counters of one ring. 128 bytes apart, since processors fetch cache lines in pairs.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RingHeader {
+    /// Slots ever filled. The producer writes, the consumer reads. Wraps at 2^32.
+    pub head: AtomicU32,
+    _pad0: [u8; 124],
+    /// Slots ever emptied. The consumer writes, the producer reads. Wraps at 2^32.
+    pub tail: AtomicU32,
+    _pad1: [u8; 124],
+}
+
+/// Bytes before the descriptors of a ring.
+pub const RING_HEADER_SIZE: usize = size_of::<RingHeader>();
+
+// The other process is compiled apart from this one: the layout is a contract, not a detail.
+const _: () = {
+    assert!(offset_of!(Header, magic) == 0);
+    assert!(offset_of!(Header, version) == 8);
+    assert!(offset_of!(Header, slot_size) == 12);
+    assert!(offset_of!(Header, tx_rings) == 16);
+    assert!(offset_of!(Header, rx_rings) == 20);
+    assert!(offset_of!(Header, tx_sizes) == 24);
+    assert!(offset_of!(Header, rx_sizes) == 88);
+    assert!(size_of::<Header>() == 152);
+    assert!(offset_of!(RingHeader, head) == 0);
+    assert!(offset_of!(RingHeader, tail) == 128);
+    assert!(RING_HEADER_SIZE == 256);
+};
+
+/// A descriptor: what lies in the slot of the same position.
+///
+/// ```text
+/// bits  0..16  bytes in this slot, 1 to slot_size
+/// bit   16     the frame goes on in the next slot
+/// bits 20..32  RX: packet type, the L2, L3 and L4 nibbles of `RTE_PTYPE_*`; TX: zero
+/// bits 32..64  RX: flow hash of the frame; TX: zero
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor(pub u64);
+
+impl Descriptor {
+    /// The frame goes on in the next slot.
+    pub const MORE: u64 = 1 << 16;
+    /// Bits that no side may set.
+    const UNUSED: u64 = 0xe << 16;
+    /// Bits that carry the daemon's notes about a received frame.
+    const NOTES: u64 = !0 << 20;
+
+    /// A descriptor for `length` bytes with `notes` (see [`Notes`]), which goes on in the next slot if `more`.
+    #[inline]
+    #[must_use]
+    pub const fn new(length: u16, more: bool, notes: Notes) -> Self {
+        let more = if more { Self::MORE } else { 0 };
+        Self(length as u64 | more | notes.0)
+    }
+
+    /// Bytes in the slot.
+    #[inline]
+    #[must_use]
+    pub const fn length(self) -> u16 {
+        let [a, b, ..] = self.0.to_le_bytes();
+        u16::from_le_bytes([a, b])
+    }
+
+    /// Whether the frame goes on in the next slot.
+    #[inline]
+    #[must_use]
+    pub const fn more(self) -> bool {
+        self.0 & Self::MORE != 0
+    }
+
+    /// Bits that must be zero; `notes` says whether this direction carries notes.
+    #[inline]
+    #[must_use]
+    pub const fn reserved(self, notes: bool) -> u64 {
+        self.0 & if notes { Self::UNUSED } else { Self::UNUSED | Self::NOTES }
+    }
+
+    /// The daemon's notes.
+    #[inline]
+    #[must_use]
+    pub const fn notes(self) -> Notes {
+        Notes(self.0 & Self::NOTES)
+    }
+}
+
+/// What the daemon tells the app about a received frame, so that the app need not find it out again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes(u64);
+
+impl Notes {
+    /// No notes, as on every TX descriptor.
+    pub const NONE: Self = Self(0);
+
+    /// `packet_type` is the low 12 bits of an `RTE_PTYPE_*` combination, `hash` the frame's flow hash.
+    #[inline]
+    #[must_use]
+    pub const fn new(packet_type: u16, hash: u32) -> Self {
+        Self((packet_type as u64 & 0xfff) << 20 | (hash as u64) << 32)
+    }
+
+    /// The L2, L3 and L4 nibbles of `RTE_PTYPE_*`.
+    #[inline]
+    #[must_use]
+    pub const fn packet_type(self) -> u32 {
+        (self.0 >> 20 & 0xfff) as u32
+    }
+
+    /// The flow hash.
+    #[inline]
+    #[must_use]
+    pub const fn hash(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// How many rings of which size a region has. Valid by construction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    slot_size: u32,
+    tx: Vec<u32>,
+    rx: Vec<u32>,
+}
+
+/// Why a geometry was refused. The text names the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum GeometryError {
+    /// No queue at all, or too many in one direction.
+    #[error("{0} queues asked for, a port has 1 to {MAX_QUEUES} in each direction")]
+    Queues(usize),
+    /// A ring is too small, too large or not a power of two.
+    #[error("ring of {0} slots asked for, a ring has a power of two from {MIN_RING} to {MAX_RING}")]
+    RingSize(u32),
+    /// A slot is too small, too large or not a multiple of 128 bytes.
+    #[error("slots of {0} bytes asked for, a slot has a multiple of 128 from {MIN_SLOT} to {MAX_SLOT}")]
+    SlotSize(u32),
+}
+
+impl Geometry {
+    /// Checks and keeps the sizes: `tx` and `rx` give the slots of each ring, `slot_size` is in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`GeometryError`] if a number is outside its limits; a client's request may hold anything.
+    pub fn new(tx: &[u32], rx: &[u32], slot_size: u32) -> Result<Self, GeometryError> {
+        for sizes in [tx, rx] {
+            if sizes.len() > MAX_QUEUES || sizes.is_empty() {
+                return Err(GeometryError::Queues(sizes.len()));
+            }
+            if let Some(bad) = sizes.iter().find(|s| !s.is_power_of_two() || **s < MIN_RING || **s > MAX_RING) {
+                return Err(GeometryError::RingSize(*bad));
+            }
+        }
+        if !(MIN_SLOT..=MAX_SLOT).contains(&slot_size) || !slot_size.is_multiple_of(128) {
+            return Err(GeometryError::SlotSize(slot_size));
+        }
+        Ok(Self { slot_size, tx: tx.to_vec(), rx: rx.to_vec() })
+    }
+
+    /// Bytes in one slot.
+    #[must_use]
+    pub const fn slot_size(&self) -> u32 {
+        self.slot_size
+    }
+
+    /// Slots of each TX ring.
+    #[must_use]
+    pub fn tx(&self) -> &[u32] {
+        &self.tx
+    }
+
+    /// Slots of each RX ring.
+    #[must_use]
+    pub fn rx(&self) -> &[u32] {
+        &self.rx
+    }
+
+    /// Where everything lies.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let mut at = HEADER_SIZE;
+        let mut place = |sizes: &[u32]| {
+            let ring = |&slots: &u32| {
+                let span = RingSpan { offset: at, slots, slot_size: self.slot_size };
+                at = at.saturating_add(span.size());
+                span
+            };
+            sizes.iter().map(ring).collect::<Vec<_>>()
+        };
+        let tx = place(&self.tx);
+        let rx = place(&self.rx);
+        Layout { tx, rx, size: at }
+    }
+}
+
+/// Where the rings of a region lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The TX rings, by queue.
+    pub tx: Vec<RingSpan>,
+    /// The RX rings, by queue.
+    pub rx: Vec<RingSpan>,
+    /// Bytes of the whole region, before rounding to pages.
+    pub size: usize,
+}
+
+/// Where one ring lies in its region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSpan {
+    /// Offset of the [`RingHeader`] from the start of the region, a multiple of 128.
+    pub offset: usize,
+    /// Number of slots, a power of two.
+    pub slots: u32,
+    /// Bytes in one slot.
+    pub slot_size: u32,
+}
+
+// Geometry bounds every factor: at most 8,192 slots of 16,448 bytes, 16 rings in two directions, below 2^33 bytes.
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "bounded by the limits of Geometry, far below the range of usize"
+    )
+)]
+impl RingSpan {
+    /// Bytes from one slot to the next: an odd number of cache lines.
+    #[must_use]
+    pub const fn stride(&self) -> usize {
+        self.slot_size as usize + LINE
+    }
+
+    /// Offset of the first descriptor from the start of the region.
+    #[must_use]
+    pub const fn descriptors(&self) -> usize {
+        self.offset + RING_HEADER_SIZE
+    }
+
+    /// Offset of the first slot from the start of the region.
+    #[must_use]
+    pub const fn data(&self) -> usize {
+        self.descriptors() + self.slots as usize * size_of::<u64>()
+    }
+
+    /// Bytes of the whole ring, a multiple of 128.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        let bytes = RING_HEADER_SIZE + self.slots as usize * (size_of::<u64>() + self.stride());
+        bytes.next_multiple_of(2 * LINE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 5: sizes outside the limits are refused, and the error names the limit.
+    #[test]
+    fn geometry_refuses_sizes_outside_its_limits() {
+        for ring in [0, 3, 32, 100, 16384, 65536, u32::MAX] {
+            let refused = Geometry::new(&[ring], &[512], DEFAULT_SLOT);
+            assert_eq!(refused, Err(GeometryError::RingSize(ring)));
+            assert!(refused.unwrap_err().to_string().contains("64 to 8192"));
+        }
+        for slot in [0, 64, 255, 300, 32768, u32::MAX] {
+            assert_eq!(Geometry::new(&[512], &[512], slot), Err(GeometryError::SlotSize(slot)));
+        }
+        for queues in [0, 17, 65] {
+            assert_eq!(Geometry::new(&vec![512; queues], &[512], 2048), Err(GeometryError::Queues(queues)));
+            assert_eq!(Geometry::new(&[512], &vec![512; queues], 2048), Err(GeometryError::Queues(queues)));
+        }
+    }
+
+    /// Rings neither overlap nor leave the region, and their counters keep their alignment.
+    #[test]
+    fn rings_lie_one_after_the_other() {
+        let geometry = Geometry::new(&[64, 128, 8192], &[512, 64], 2048).unwrap();
+        let layout = geometry.layout();
+        let mut at = HEADER_SIZE;
+        for ring in layout.tx.iter().chain(&layout.rx) {
+            assert_eq!(ring.offset, at);
+            assert_eq!(ring.offset % 128, 0);
+            assert_eq!(ring.stride() / LINE % 2, 1);
+            assert!(ring.data() + ring.slots as usize * ring.stride() <= ring.offset + ring.size());
+            at += ring.size();
+        }
+        assert_eq!(layout.size, at);
+    }
+
+    /// Every field of a descriptor comes back as it went in, and reserved bits are seen in the direction they matter.
+    #[test]
+    fn descriptor_keeps_its_fields() {
+        let d = Descriptor::new(1518, true, Notes::new(0x211, 0xdead_beef));
+        assert_eq!((d.length(), d.more()), (1518, true));
+        assert_eq!((d.notes().packet_type(), d.notes().hash()), (0x211, 0xdead_beef));
+        assert_eq!(d.reserved(true), 0);
+        assert_ne!(d.reserved(false), 0);
+        for bit in 17..20 {
+            assert_ne!(Descriptor(64 | 1 << bit).reserved(true), 0);
+        }
+    }
+}

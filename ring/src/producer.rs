@@ -1,0 +1,162 @@
+//! The filling end of a ring.
+
+use crate::PeerFault;
+use crate::copy::copy;
+use crate::index::{Counter, ProducerIndex};
+use crate::layout::{Descriptor, MAX_FRAME, Notes};
+use crate::region::RingMemory;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+impl Counter for AtomicU32 {
+    #[inline]
+    fn load(&self) -> u32 {
+        Self::load(self, Acquire)
+    }
+    #[inline]
+    fn store(&self, value: u32) {
+        Self::store(self, value, Release);
+    }
+}
+
+/// The filling end of a ring: the app's for TX, the daemon's for RX.
+///
+/// A burst is: [`free`](Self::free) once, [`push`](Self::push) for each frame, [`publish`](Self::publish) once.
+#[derive(Debug)]
+pub struct Producer {
+    memory: RingMemory,
+    index: ProducerIndex,
+}
+
+impl Producer {
+    pub(crate) const fn new(memory: RingMemory) -> Self {
+        let size = memory.mask.wrapping_add(1);
+        Self { memory, index: ProducerIndex::new(size, 0) }
+    }
+
+    /// Slots in the ring.
+    #[inline]
+    #[must_use]
+    pub const fn size(&self) -> u32 {
+        self.memory.mask.wrapping_add(1)
+    }
+
+    /// Slots that may be filled now; looks at the peer's counter only when fewer than `want` are known to be free.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerFault::TailJump`] if the consumer's counter makes no sense.
+    #[inline]
+    pub fn free(&mut self, want: u32) -> Result<u32, PeerFault> {
+        self.index.free(want, &self.memory.counters().tail)
+    }
+
+    /// Slots filled and not yet emptied, as last seen.
+    #[must_use]
+    pub const fn filled(&self) -> u32 {
+        self.index.filled()
+    }
+
+    /// Slots that a frame of `len` bytes takes.
+    #[inline]
+    #[must_use]
+    pub const fn slots_for(&self, len: u32) -> u32 {
+        if len <= self.memory.slot_size { 1 } else { len.div_ceil(self.memory.slot_size) }
+    }
+
+    /// Copies `frame` into the ring, unpublished. `false` if it has no bytes, is longer than [`MAX_FRAME`], or the
+    /// slots known to be free do not suffice: call [`free`](Self::free) first.
+    #[inline]
+    pub fn push(&mut self, frame: &[u8], notes: Notes) -> bool {
+        let Ok(len) = u16::try_from(frame.len()) else { return false };
+        if len == 0 || u32::from(len) > self.memory.slot_size {
+            return self.push_chain(frame, notes);
+        }
+        if self.index.filled() > self.memory.mask {
+            return false;
+        }
+        let position = self.index.head();
+        // SAFETY: the slot is ours until published and holds `slot_size` bytes, which the frame does not exceed; no
+        // reference to slots exists in this process.
+        unsafe { copy(self.memory.slot(position), frame.as_ptr(), frame.len()) };
+        self.memory.descriptor(position).store(Descriptor::new(len, false, notes).0, Relaxed);
+        self.index.advance(1);
+        true
+    }
+
+    #[cold]
+    fn push_chain(&mut self, frame: &[u8], notes: Notes) -> bool {
+        let Ok(len) = u32::try_from(frame.len()) else { return false };
+        self.begin(len, notes).is_some_and(|mut slots| slots.append(frame) && slots.finish())
+    }
+
+    /// Starts a frame of `len` bytes that comes in pieces. `None` as for [`push`](Self::push).
+    #[inline]
+    pub fn begin(&mut self, len: u32, notes: Notes) -> Option<Slots<'_>> {
+        let free = self.size().wrapping_sub(self.index.filled());
+        if len == 0 || len > MAX_FRAME || self.slots_for(len) > free {
+            return None;
+        }
+        Some(Slots { producer: self, len, done: 0, notes })
+    }
+
+    /// Hands all pushed frames to the consumer.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.index.publish(&self.memory.counters().head);
+    }
+}
+
+/// A frame under construction in its slots. Dropped unfinished, it leaves no trace.
+#[derive(Debug)]
+pub struct Slots<'ring> {
+    producer: &'ring mut Producer,
+    len: u32,
+    done: u32,
+    notes: Notes,
+}
+
+impl Slots<'_> {
+    /// Copies the next piece. `false`, and nothing copied, if it would make the frame longer than announced.
+    #[inline]
+    pub fn append(&mut self, mut piece: &[u8]) -> bool {
+        let slot_size = self.producer.memory.slot_size;
+        if u32::try_from(piece.len()).is_ok_and(|n| n <= self.len.wrapping_sub(self.done)) {
+            while !piece.is_empty() {
+                // A slot size is never zero; the remainder is the fill of the current slot.
+                let fill = self.done.checked_rem(slot_size).unwrap_or(0);
+                let room = slot_size.wrapping_sub(fill) as usize;
+                let (now, later) = piece.split_at(room.min(piece.len()));
+                let position = self.producer.index.head().wrapping_add(self.done.checked_div(slot_size).unwrap_or(0));
+                let to = self.producer.memory.slot(position).wrapping_add(fill as usize);
+                // SAFETY: `begin` found all slots of the frame free, hence ours; `now` ends inside its slot.
+                unsafe { copy(to, now.as_ptr(), now.len()) };
+                self.done = self.done.wrapping_add(u32::try_from(now.len()).unwrap_or(0));
+                piece = later;
+            }
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Writes the descriptors, unpublished. `false`, and no frame, if bytes are missing.
+    #[inline]
+    pub fn finish(self) -> bool {
+        if self.done != self.len {
+            return false;
+        }
+        let slot_size = self.producer.memory.slot_size;
+        let mut left = self.len;
+        loop {
+            let here = left.min(slot_size);
+            left = left.wrapping_sub(here);
+            let descriptor = Descriptor::new(u16::try_from(here).unwrap_or(0), left > 0, self.notes);
+            self.producer.memory.descriptor(self.producer.index.head()).store(descriptor.0, Relaxed);
+            self.producer.index.advance(1);
+            if left == 0 {
+                return true;
+            }
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! The sealed memfd that holds an app's rings.
+//!
+//! The daemon creates and owns it, and passes it to the client. Seals keep anybody from truncating or growing it. They
+//! do not stop `fallocate(PUNCH_HOLE)`: with an empty huge-page pool the daemon's next touch of a punched page raises
+//! SIGBUS. [`Region::survive_punching`] installs the answer: the whole region is replaced by private zero pages, the
+//! region is marked, and the thread goes on. The daemon then detaches the app.
+
+use crate::layout::{HEADER_SIZE, Header, MAGIC, RingHeader, RingSpan};
+use crate::status::{DaemonStatus, StatusPage};
+use crate::{Consumer, Geometry, Layout, PROTOCOL, Producer};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use thiserror::Error;
+
+/// Bytes of the huge pages used.
+const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of an ordinary page.
+const PAGE: usize = 4096;
+/// Regions that can be guarded against SIGBUS at one time; more than the daemon's limit on apps, as a closing region
+/// overlaps with its successor.
+const MAX_GUARDED: usize = 4096;
+
+/// Whether regions lie in huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// Huge pages if the pool has enough, else ordinary ones.
+    Auto,
+    /// Ordinary pages.
+    Off,
+    /// Huge pages or an error.
+    Require,
+}
+
+/// Why a region could not be made or used.
+#[derive(Debug, Error)]
+pub enum RegionError {
+    /// A system call failed.
+    #[error("{call}: {errno}")]
+    System {
+        /// What was tried.
+        call: &'static str,
+        /// The kernel's answer.
+        errno: rustix::io::Errno,
+    },
+    /// The file is not what the daemon said it would be.
+    #[error("the shared region is unusable: {0}")]
+    Mismatch(&'static str),
+    /// Too many regions at one time.
+    #[error("more than {MAX_GUARDED} regions at one time")]
+    TooMany,
+}
+
+fn system(call: &'static str) -> impl Fn(rustix::io::Errno) -> RegionError {
+    move |errno| RegionError::System { call, errno }
+}
+
+/// A mapped region. Rings made from it keep the mapping alive.
+#[derive(Debug)]
+pub struct Region {
+    mapping: Arc<Mapping>,
+    layout: Layout,
+    geometry: Geometry,
+    fd: OwnedFd,
+    huge: bool,
+}
+
+impl Region {
+    /// Creates, seals, maps and fills in a region for `geometry`. The daemon's side.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::System`] if memory or file descriptors are short.
+    pub fn create(geometry: &Geometry, huge_pages: HugePages) -> Result<Self, RegionError> {
+        let region = match huge_pages {
+            HugePages::Off => Self::allocate(geometry, false),
+            HugePages::Require => Self::allocate(geometry, true),
+            HugePages::Auto => Self::allocate(geometry, true).or_else(|_| Self::allocate(geometry, false)),
+        }?;
+        let header = region.mapping.header();
+        let write = |sizes: &[u32], to: &[AtomicU32]| sizes.iter().zip(to).for_each(|(s, t)| t.store(*s, Relaxed));
+        write(geometry.tx(), &header.tx_sizes);
+        write(geometry.rx(), &header.rx_sizes);
+        header.slot_size.store(geometry.slot_size(), Relaxed);
+        header.tx_rings.store(count(geometry.tx()), Relaxed);
+        header.rx_rings.store(count(geometry.rx()), Relaxed);
+        header.version.store(PROTOCOL.into(), Relaxed);
+        header.magic.store(MAGIC, Release);
+        Ok(region)
+    }
+
+    fn allocate(geometry: &Geometry, huge: bool) -> Result<Self, RegionError> {
+        let layout = geometry.layout();
+        let (page, flags) =
+            if huge { (HUGE_PAGE, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB) } else { (PAGE, MemfdFlags::empty()) };
+        let size = layout.size.next_multiple_of(page);
+        let fd = rustix::fs::memfd_create(c"kopi-region", flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(system("memfd_create"))?;
+        rustix::fs::ftruncate(&fd, u64::try_from(size).unwrap_or(u64::MAX)).map_err(system("ftruncate"))?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(system("sealing"))?;
+        // All pages are taken here and now, so that a worker never waits for one.
+        let mapping = Arc::new(Mapping::new(&fd, size, MapFlags::POPULATE)?);
+        mapping.guard()?;
+        Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge })
+    }
+
+    /// Maps the region that the daemon sent. The client's side: everything the daemon said is checked.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::Mismatch`] if the file is not sealed, too small, or its header does not say `geometry`.
+    pub fn open(fd: OwnedFd, geometry: &Geometry) -> Result<Self, RegionError> {
+        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(system("reading the seals"))?;
+        if !seals.contains(SealFlags::SHRINK) {
+            return Err(RegionError::Mismatch("it is not sealed against shrinking"));
+        }
+        let layout = geometry.layout();
+        let stat = rustix::fs::fstat(&fd).map_err(system("fstat"))?;
+        let size = usize::try_from(stat.st_size).unwrap_or(0);
+        if size < layout.size {
+            return Err(RegionError::Mismatch("it is smaller than its rings"));
+        }
+        let huge = usize::try_from(stat.st_blksize).is_ok_and(|b| b >= HUGE_PAGE);
+        let mapping = Arc::new(Mapping::new(&fd, size, MapFlags::POPULATE)?);
+        let header = mapping.header();
+        if header.magic.load(Acquire) != MAGIC {
+            return Err(RegionError::Mismatch("its magic number is wrong"));
+        }
+        if header.version.load(Relaxed) != u32::from(PROTOCOL) {
+            return Err(RegionError::Mismatch("its version is not the one agreed on"));
+        }
+        let same = |sizes: &[u32], from: &[AtomicU32]| sizes.iter().zip(from).all(|(s, f)| *s == f.load(Relaxed));
+        let agrees = header.slot_size.load(Relaxed) == geometry.slot_size()
+            && header.tx_rings.load(Relaxed) == count(geometry.tx())
+            && header.rx_rings.load(Relaxed) == count(geometry.rx())
+            && same(geometry.tx(), &header.tx_sizes)
+            && same(geometry.rx(), &header.rx_sizes);
+        if !agrees {
+            return Err(RegionError::Mismatch("its header disagrees with the daemon's message"));
+        }
+        Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge })
+    }
+
+    /// The file, to be passed to the client.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The sizes it was made for.
+    #[must_use]
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Whether it lies in huge pages.
+    #[must_use]
+    pub const fn huge(&self) -> bool {
+        self.huge
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.mapping.size
+    }
+
+    /// The filling end of TX ring `queue`, for the client. Each end must be made once.
+    #[must_use]
+    pub fn tx_producer(&self, queue: usize) -> Option<Producer> {
+        self.layout.tx.get(queue).map(|span| Producer::new(self.memory(span)))
+    }
+
+    /// The emptying end of TX ring `queue`, for the daemon. Each end must be made once.
+    #[must_use]
+    pub fn tx_consumer(&self, queue: usize) -> Option<Consumer> {
+        self.layout.tx.get(queue).map(|span| Consumer::new(self.memory(span), false))
+    }
+
+    /// The filling end of RX ring `queue`, for the daemon. Each end must be made once.
+    #[must_use]
+    pub fn rx_producer(&self, queue: usize) -> Option<Producer> {
+        self.layout.rx.get(queue).map(|span| Producer::new(self.memory(span)))
+    }
+
+    /// The emptying end of RX ring `queue`, for the client. Each end must be made once.
+    #[must_use]
+    pub fn rx_consumer(&self, queue: usize) -> Option<Consumer> {
+        self.layout.rx.get(queue).map(|span| Consumer::new(self.memory(span), true))
+    }
+
+    /// The writing side of the status page, for the daemon.
+    #[must_use]
+    pub fn daemon_status(&self) -> DaemonStatus {
+        DaemonStatus::new(Arc::clone(&self.mapping))
+    }
+
+    /// The reading side of the status page, for the client.
+    #[must_use]
+    pub fn status(&self) -> StatusPage {
+        StatusPage::new(Arc::clone(&self.mapping))
+    }
+
+    /// Whether a page of it was punched out and a thread of this process ran into the hole.
+    #[must_use]
+    pub fn punched(&self) -> bool {
+        GUARDED.iter().any(|g| g.base.load(Acquire) == self.mapping.address() && g.punched.load(Acquire))
+    }
+
+    /// Installs the SIGBUS handler that lets this process outlive holes in its regions. Call it once, at start.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::System`] if the kernel refuses the handler.
+    pub fn survive_punching() -> Result<(), RegionError> {
+        install_sigbus_handler()
+    }
+
+    fn memory(&self, span: &RingSpan) -> RingMemory {
+        RingMemory::new(Arc::clone(&self.mapping), span)
+    }
+}
+
+fn count(sizes: &[u32]) -> u32 {
+    u32::try_from(sizes.len()).unwrap_or(u32::MAX)
+}
+
+/// A shared mapping, unmapped when the last user is gone.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    size: usize,
+}
+
+// SAFETY: the mapping is plain memory, reached only through atomics and the copies of `copy.rs`.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(fd: &OwnedFd, size: usize, flags: MapFlags) -> Result<Self, RegionError> {
+        if size < HEADER_SIZE {
+            return Err(RegionError::Mismatch("it has no header"));
+        }
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, access, MapFlags::SHARED | flags, fd, 0) }
+            .map_err(system("mmap"))?;
+        let base = NonNull::new(base.cast()).ok_or(RegionError::Mismatch("it was mapped at zero"))?;
+        let mapping = Self { base, size };
+        // SAFETY: the range is the mapping just made. A core dump must not carry an app's frames.
+        unsafe { rustix::mm::madvise(base.as_ptr().cast(), size, rustix::mm::Advice::LinuxDontDump) }
+            .map_err(system("madvise"))?;
+        Ok(mapping)
+    }
+
+    fn address(&self) -> usize {
+        self.base.as_ptr().addr()
+    }
+
+    /// The header at the start of the region.
+    fn header(&self) -> &Header {
+        // SAFETY: the mapping is longer than a header, page-aligned and lives as long as `self`; a `Header` consists of
+        // atomics only, for which any bytes at any time are valid.
+        unsafe { self.base.cast().as_ref() }
+    }
+
+    /// The address `offset` bytes into the region.
+    ///
+    /// # Panics
+    ///
+    /// If `offset` is outside: our own arithmetic went wrong.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.size, "offset {offset} in a region of {} bytes", self.size);
+        self.base.as_ptr().wrapping_add(offset)
+    }
+
+    fn guard(&self) -> Result<(), RegionError> {
+        for slot in &GUARDED {
+            if slot.base.compare_exchange(0, RESERVED, AcqRel, Relaxed).is_ok() {
+                slot.punched.store(false, Relaxed);
+                slot.size.store(self.size, Relaxed);
+                slot.base.store(self.address(), Release);
+                return Ok(());
+            }
+        }
+        Err(RegionError::TooMany)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        for slot in &GUARDED {
+            if slot.base.load(Acquire) == self.address() {
+                slot.base.store(0, Release);
+            }
+        }
+        // SAFETY: the range is our own mapping, and nobody holds it any more.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.size) };
+        debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+    }
+}
+
+/// One ring's memory, with its bounds.
+#[derive(Debug)]
+pub(crate) struct RingMemory {
+    header: NonNull<RingHeader>,
+    descriptors: *mut u64,
+    data: *mut u8,
+    stride: usize,
+    pub(crate) mask: u32,
+    pub(crate) slot_size: u32,
+    /// Keeps the memory mapped.
+    _mapping: Arc<Mapping>,
+}
+
+// SAFETY: the pointers lead into the mapping, which is `Sync` and lives as long as the `Arc`.
+unsafe impl Send for RingMemory {}
+
+impl RingMemory {
+    #[cfg_attr(
+        not(test),
+        expect(clippy::expect_used, clippy::arithmetic_side_effects, reason = "set-up; bounded by Geometry")
+    )]
+    fn new(mapping: Arc<Mapping>, span: &RingSpan) -> Self {
+        assert!(span.offset.is_multiple_of(128) && mapping.base.as_ptr().addr().is_multiple_of(PAGE));
+        let last = mapping.at(span.offset + span.size() - 1);
+        debug_assert!(!last.is_null());
+        let header = NonNull::new(mapping.at(span.offset).cast()).expect("a mapping is not at zero");
+        Self {
+            header,
+            descriptors: mapping.at(span.descriptors()).cast(),
+            data: mapping.at(span.data()),
+            stride: span.stride(),
+            mask: span.slots - 1,
+            slot_size: span.slot_size,
+            _mapping: mapping,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn counters(&self) -> &RingHeader {
+        // SAFETY: `new` checked that the ring lies inside the mapping, aligned; the fields that the peer may write are
+        // atomics, and the padding is never read.
+        unsafe { self.header.as_ref() }
+    }
+
+    /// The descriptor of ring position `position`.
+    #[inline]
+    pub(crate) fn descriptor(&self, position: u32) -> &std::sync::atomic::AtomicU64 {
+        let at = self.descriptors.wrapping_add((position & self.mask) as usize);
+        // SAFETY: the mask keeps the index inside the ring, which `new` checked to lie inside the mapping, aligned.
+        unsafe { std::sync::atomic::AtomicU64::from_ptr(at) }
+    }
+
+    /// The address of the slot of ring position `position`, valid for `slot_size` bytes.
+    #[inline]
+    pub(crate) fn slot(&self, position: u32) -> *mut u8 {
+        self.data.wrapping_add(((position & self.mask) as usize).wrapping_mul(self.stride))
+    }
+}
+
+/// One guarded region. Written by the control thread, read by the signal handler.
+struct Guarded {
+    base: AtomicUsize,
+    size: AtomicUsize,
+    punched: AtomicBool,
+}
+
+/// A `Guarded` that is being filled in.
+const RESERVED: usize = 1;
+
+static GUARDED: [Guarded; MAX_GUARDED] =
+    [const { Guarded { base: AtomicUsize::new(0), size: AtomicUsize::new(0), punched: AtomicBool::new(false) } };
+        MAX_GUARDED];
+
+fn install_sigbus_handler() -> Result<(), RegionError> {
+    // SAFETY: all zeros is a valid `sigaction`: no flags, empty mask, default handler.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+    // SAFETY: `action` is fully initialised, and the handler only does what signal handlers may.
+    let done = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+    if done != 0 {
+        return Err(RegionError::System { call: "sigaction", errno: rustix::io::Errno::INVAL });
+    }
+    Ok(())
+}
+
+/// Replaces a punched region by private zero pages, or lets any other SIGBUS take its default course.
+extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid `siginfo_t` to an SA_SIGINFO handler.
+    let info = unsafe { &*info };
+    // SAFETY: SIGBUS carries the faulting address.
+    let address = unsafe { info.si_addr() }.addr();
+    let hit = GUARDED.iter().find(|g| {
+        let base = g.base.load(Acquire);
+        base > RESERVED && address.wrapping_sub(base) < g.size.load(Relaxed)
+    });
+    if let Some(guarded) = hit {
+        guarded.punched.store(true, Release);
+        let base = std::ptr::without_provenance_mut::<libc::c_void>(guarded.base.load(Relaxed));
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        // SAFETY: the range is a region of ours which the faulting thread holds mapped. Readers see zeros from now on,
+        // which is as good as anything the peer could have written; `mmap` is a bare system call.
+        let mapped = unsafe { libc::mmap(base, guarded.size.load(Relaxed), access, flags, -1, 0) };
+        if mapped == base {
+            return;
+        }
+    }
+    // SAFETY: resetting a signal to its default is allowed in a handler; the fault then repeats and ends the process.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::FallocateFlags;
+
+    fn geometry() -> Geometry {
+        Geometry::new(&[64], &[64, 128], 2048).unwrap()
+    }
+
+    /// Client and daemon map the same bytes, and the client accepts what the daemon made.
+    #[test]
+    fn client_opens_what_the_daemon_created() {
+        let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
+        let client = Region::open(daemon.fd().try_clone_to_owned().unwrap(), &geometry()).unwrap();
+        let mut producer = client.tx_producer(0).unwrap();
+        let mut consumer = daemon.tx_consumer(0).unwrap();
+        assert_eq!(producer.free(1), Ok(64));
+        assert!(producer.push(&[7; 60], crate::layout::Notes::NONE));
+        producer.publish();
+        assert_eq!(consumer.poll(), Ok(1));
+        let frame = consumer.next().unwrap().unwrap();
+        let mut bytes = [0; 60];
+        consumer.copy(&frame, &mut bytes);
+        assert_eq!(bytes, [7; 60]);
+    }
+
+    /// The client refuses a region that is not what the daemon's message said.
+    #[test]
+    fn client_refuses_another_geometry() {
+        let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
+        let other = Geometry::new(&[128], &[64, 64], 2048).unwrap();
+        let opened = Region::open(daemon.fd().try_clone_to_owned().unwrap(), &other);
+        assert!(matches!(opened, Err(RegionError::Mismatch(_))), "{opened:?}");
+        let bigger = Geometry::new(&[8192], &[8192], 2048).unwrap();
+        let opened = Region::open(daemon.fd().try_clone_to_owned().unwrap(), &bigger);
+        assert!(matches!(opened, Err(RegionError::Mismatch(_))), "{opened:?}");
+        let unsealed = rustix::fs::memfd_create(c"test", MemfdFlags::ALLOW_SEALING).unwrap();
+        let opened = Region::open(unsealed, &geometry());
+        assert!(matches!(opened, Err(RegionError::Mismatch(_))), "{opened:?}");
+    }
+
+    /// Nobody who holds the file can truncate or grow it, or undo that.
+    #[test]
+    fn region_cannot_be_resized() {
+        let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
+        for size in [0, 4096, 1 << 30] {
+            assert_eq!(rustix::fs::ftruncate(daemon.fd(), size), Err(rustix::io::Errno::PERM));
+        }
+        assert_eq!(rustix::fs::fcntl_add_seals(daemon.fd(), SealFlags::WRITE), Err(rustix::io::Errno::PERM));
+    }
+
+    /// Fault 42 on ordinary pages: a hole reads as zeros, which the consumer reports as a faulty descriptor.
+    #[test]
+    fn punched_descriptor_is_a_peer_fault() {
+        let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
+        let mut producer = daemon.tx_producer(0).unwrap();
+        let mut consumer = daemon.tx_consumer(0).unwrap();
+        assert_eq!(producer.free(1), Ok(64));
+        assert!(producer.push(&[7; 60], crate::layout::Notes::NONE));
+        producer.publish();
+        assert_eq!(consumer.poll(), Ok(1));
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(daemon.fd(), hole, 0, 1 << 20).unwrap();
+        assert_eq!(consumer.next(), Err(crate::PeerFault::Length { length: 0, slot_size: 2048 }));
+    }
+}
