@@ -1,0 +1,227 @@
+//! Amounts of memory.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
+use crate::walk::{Form, Item};
+
+/// An amount of memory in bytes, written as `tc` writes sizes: `256mb`.
+///
+/// The units are `b`, `k` or `kb`, `m` or `mb`, `g` or `gb`, in either case; each is 1024 of the one before, and none is
+/// bytes. A fraction is allowed where the result is a whole number of bytes.
+///
+/// # Source
+///
+/// tc(8) of iproute2, "PARAMETERS", "SIZES". Its `kbit`, `mbit` and `gbit` are left out: memory is not counted in bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(u64);
+
+/// The units of [`Size`] with their bytes, as they are displayed first.
+const UNITS: [(&str, u64); 7] =
+    [("gb", 1 << 30), ("g", 1 << 30), ("mb", 1 << 20), ("m", 1 << 20), ("kb", 1 << 10), ("k", 1 << 10), ("b", 1)];
+
+impl Size {
+    /// `bytes` bytes.
+    #[must_use]
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The amount in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Size {
+    /// Writes the amount in the largest unit that divides it, so that it reads back as the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, bytes) = UNITS.iter().find(|(_, bytes)| self.0.is_multiple_of(*bytes)).unwrap_or(&("b", 1));
+        match self.0 {
+            0 => f.write_str("0b"),
+            amount => write!(f, "{}{unit}", amount / bytes),
+        }
+    }
+}
+
+/// Why a text is not a [`Size`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseSizeError {
+    /// There is no number at the start, or it is not written in digits and one point.
+    Number,
+    /// What follows the number is no unit of size.
+    Unit,
+    /// It is not a whole number of bytes.
+    Fraction,
+    /// It is 2^64 bytes or more.
+    TooLarge,
+}
+
+impl fmt::Display for ParseSizeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Number => "a size is a number and a unit: \"256mb\"",
+            Self::Unit => "the units are b, kb, mb and gb, each 1024 of the one before",
+            Self::Fraction => "a size is a whole number of bytes",
+            Self::TooLarge => "this is more than 64 bits can count",
+        })
+    }
+}
+
+impl std::error::Error for ParseSizeError {}
+
+impl FromStr for Size {
+    type Err = ParseSizeError;
+
+    fn from_str(text: &str) -> Result<Self, ParseSizeError> {
+        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        // Whatever is left of a second point, or of no digit before the first, is not a number.
+        let whole: u64 = match whole.parse() {
+            Ok(whole) => whole,
+            Err(_) if !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return Err(ParseSizeError::TooLarge);
+            }
+            Err(_) => return Err(ParseSizeError::Number),
+        };
+        let scale = match unit {
+            "" => 1,
+            _ => UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name)).ok_or(ParseSizeError::Unit)?.1,
+        };
+        let whole = whole.checked_mul(scale).ok_or(ParseSizeError::TooLarge)?;
+        whole.checked_add(fraction_of(scale, fraction)?).map(Self).ok_or(ParseSizeError::TooLarge)
+    }
+}
+
+/// `0.digits` times `scale`, exactly.
+fn fraction_of(scale: u64, digits: &str) -> Result<u64, ParseSizeError> {
+    let digits = digits.trim_end_matches('0');
+    if digits.is_empty() {
+        return Ok(0);
+    }
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ParseSizeError::Number);
+    }
+    // With p decimals the result is digits * scale / (5^p * 2^p). A scale is a power of two, at most 2^30, so 5^p must
+    // divide the digits alone, and no more than 30 decimals can come out whole.
+    let places = u32::try_from(digits.len()).ok().filter(|&places| places <= 30).ok_or(ParseSizeError::Fraction)?;
+    let digits: u128 = digits.parse().map_err(|_| ParseSizeError::Number)?;
+    let fives = 5_u128.pow(places);
+    let halves = digits / fives * u128::from(scale);
+    if !digits.is_multiple_of(fives) || !halves.is_multiple_of(1 << places) {
+        return Err(ParseSizeError::Fraction);
+    }
+    u64::try_from(halves >> places).map_err(|_| ParseSizeError::TooLarge)
+}
+
+/// The form of a [`Size`] within limits: a string with a unit, or a whole number of bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct SizeForm {
+    /// Least amount.
+    pub min: Size,
+    /// Largest amount.
+    pub max: Size,
+}
+
+impl Form for SizeForm {
+    type Value = Size;
+
+    fn expected(&self) -> String {
+        format!("a size from \"{}\" to \"{}\"", self.min, self.max)
+    }
+
+    fn schema(&self) -> Json {
+        let text = json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]*)?([bB]|[kKmMgG][bB]?)?$" });
+        let bytes = json!({ "type": "integer", "minimum": self.min.bytes(), "maximum": self.max.bytes() });
+        json!({ "anyOf": [text, bytes] })
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<Size> {
+        let size = match item.value {
+            DeValue::String(text) => text.parse(),
+            DeValue::Integer(number) => {
+                u64::from_str_radix(number.as_str(), number.radix()).map(Size).map_err(|_| ParseSizeError::Number)
+            }
+            _ => Err(ParseSizeError::Number),
+        };
+        match size {
+            Ok(size) if (self.min..=self.max).contains(&size) => Some(size),
+            Ok(_) => item.refuse(self, None),
+            Err(error) => item.refuse(self, Some(error.to_string())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Sizes as tc(8) reads them, at the edges of 64 bits too.
+    #[test]
+    fn sizes_are_read_as_tc_reads_them() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1500", 1500),
+            ("1500b", 1500),
+            ("64kb", 65_536),
+            ("64K", 65_536),
+            ("256mb", 268_435_456),
+            ("256MB", 268_435_456),
+            ("1g", 1 << 30),
+            ("1.5gb", 3 << 29),
+            ("0.5k", 512),
+            ("2.", 2),
+            ("1.000b", 1),
+            ("0.000000000931322574615478515625gb", 1),
+            ("0.999999999068677425384521484375gb", (1 << 30) - 1),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+    }
+
+    /// What is no size says why.
+    #[test]
+    fn other_text_is_refused_with_its_reason() {
+        use ParseSizeError::{Fraction, Number, TooLarge, Unit};
+        for (text, error) in [
+            ("", Number),
+            ("mb", Number),
+            (".5k", Number),
+            ("1.2.3k", Number),
+            ("-1", Number),
+            ("+1", Number),
+            ("256 mb", Unit),
+            ("256mib", Unit),
+            ("64kbit", Unit),
+            ("0.3b", Fraction),
+            ("1.1k", Fraction),
+            ("0.0000000000000000000000000000001gb", Fraction),
+            ("18446744073709551616", TooLarge),
+            ("17179869184gb", TooLarge),
+        ] {
+            assert_eq!(text.parse::<Size>(), Err(error), "{text}");
+        }
+    }
+
+    proptest! {
+        /// A size that is displayed reads back as itself.
+        #[test]
+        fn display_reads_back(bytes in prop_oneof![any::<u64>(), (0_u64..1 << 34, 0_u32..30).prop_map(|(n, s)| n << s)]) {
+            prop_assert_eq!(Size(bytes).to_string().parse(), Ok(Size(bytes)));
+        }
+
+        /// No text makes the parser panic.
+        #[test]
+        fn any_text_is_judged(text in "[0-9.]{0,50}[a-zA-Z]{0,3}|.{0,20}") {
+            let judged = text.parse::<Size>();
+            prop_assert!(judged.is_ok() || judged.is_err());
+        }
+    }
+}
