@@ -1,0 +1,129 @@
+//! The queues of a started port: what a worker polls.
+
+use std::sync::Arc;
+
+use dpdk_sys as sys;
+
+use crate::batch::Batch;
+use crate::error::{DpdkError, check};
+use crate::port::Shared;
+
+/// Receive side of one queue of a started port. Keeps the port started.
+#[derive(Debug)]
+pub struct RxQueue {
+    port: Arc<Shared>,
+    queue: u16,
+}
+
+/// Transmit side of one queue of a started port. Keeps the port started.
+#[derive(Debug)]
+pub struct TxQueue {
+    port: Arc<Shared>,
+    queue: u16,
+    /// The only pool whose buffers this queue may send, where the driver was promised that there is only one.
+    only: Option<OnlyPool>,
+}
+
+/// Compared, never followed.
+#[derive(Clone, Copy, Debug)]
+struct OnlyPool(*mut sys::rte_mempool);
+
+// SAFETY: only the address is used.
+unsafe impl Send for OnlyPool {}
+// SAFETY: as above.
+unsafe impl Sync for OnlyPool {}
+
+impl RxQueue {
+    /// Makes the handle of one queue.
+    ///
+    /// # Safety
+    ///
+    /// The port is started with this queue, stops only when `port` has no other owner, and no other handle of this
+    /// queue exists.
+    pub(crate) unsafe fn new(port: Arc<Shared>, queue: u16) -> Self {
+        Self { port, queue }
+    }
+
+    /// Number of the queue in its port.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.queue
+    }
+
+    /// Puts received frames at the end of `batch`, as many as fit and are there, and returns how many.
+    ///
+    /// Zero means that the queue was empty or the batch full. Never blocks, never allocates. Drivers that receive in
+    /// vectors want room for at least four.
+    #[inline]
+    pub fn receive(&mut self, batch: &mut Batch) -> u16 {
+        let spare = batch.spare();
+        let room = u16::try_from(spare.len()).unwrap_or(u16::MAX);
+        if room == 0 {
+            return 0;
+        }
+        let places = spare.as_mut_ptr().cast();
+        // SAFETY:
+        // - the port is started, and stays so while we hold a share of it;
+        // - only one thread may poll a queue: there is one `RxQueue` for it, not `Clone`, and we hold it by `&mut`;
+        // - `places` has room for `room` pointers, and `Mbuf` is a transparent pointer.
+        let n = unsafe { sys::kopi_eth_rx_burst(self.port.id(), self.queue, places, room) };
+        // SAFETY: DPDK has written, and given us, exactly the first `n` places.
+        unsafe { batch.grow(usize::from(n)) };
+        n
+    }
+
+    /// Frames that wait to be received, if the driver can tell.
+    ///
+    /// # Errors
+    ///
+    /// [`DpdkError::Call`] if it cannot.
+    pub fn waiting(&self) -> Result<u32, DpdkError> {
+        // SAFETY: the port is started, as above; drivers allow this beside `receive`.
+        check("rte_eth_rx_queue_count", unsafe { sys::kopi_eth_rx_queue_count(self.port.id(), self.queue) })
+    }
+}
+
+impl TxQueue {
+    /// Makes the handle of one queue. With `only`, the driver was promised that all buffers come from that pool.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RxQueue::new`].
+    pub(crate) unsafe fn new(port: Arc<Shared>, queue: u16, only: Option<*mut sys::rte_mempool>) -> Self {
+        Self { port, queue, only: only.map(OnlyPool) }
+    }
+
+    /// Number of the queue in its port.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.queue
+    }
+
+    /// Sends frames from the front of `batch`, and returns how many; the others stay, in order.
+    ///
+    /// Fewer than asked means that the queue is full. Never blocks, never allocates.
+    ///
+    /// # Panics
+    ///
+    /// If the port was configured with [`PortConfig::one_pool`](crate::PortConfig::one_pool), its driver relies on
+    /// that, and a frame comes from another pool or has several segments.
+    #[inline]
+    pub fn send(&mut self, batch: &mut Batch) -> u16 {
+        if let Some(OnlyPool(pool)) = self.only {
+            assert!(batch.iter().all(|mbuf| mbuf.is_plain_of(pool)), "a frame from another pool than was promised");
+        }
+        let len = u16::try_from(batch.len()).unwrap_or(u16::MAX);
+        if len == 0 {
+            return 0;
+        }
+        let mbufs = batch.as_mut_ptr().cast();
+        // SAFETY:
+        // - the port is started, and stays so while we hold a share of it;
+        // - only one thread may use a queue: there is one `TxQueue` for it, not `Clone`, and we hold it by `&mut`;
+        // - `mbufs` has `len` pointers to buffers that we own.
+        let n = unsafe { sys::kopi_eth_tx_burst(self.port.id(), self.queue, mbufs, len) };
+        // SAFETY: the driver has taken the first `n` buffers, and `n` is at most `len`.
+        unsafe { batch.forget_front(usize::from(n)) };
+        n
+    }
+}
