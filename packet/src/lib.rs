@@ -1,1 +1,47 @@
 //! Header parsing and flow keys.
+//!
+//! [`parse`] looks at one Ethernet frame once and answers two things: where its headers lie ([`Headers`]), and the
+//! [`FlowKey`] under which the dataplane caches what it decided about the flow. It never panics, whatever the bytes
+//! are, and it reads nothing beyond the length that an IP header claims for itself.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `mac` | [`MacAddr`] |
+//! | `headers` | what the parser can find: [`Headers`], [`Shape`], [`Malformed`], [`Fragment`] |
+//! | `parse` | the entry point, with the short way for plain TCP and UDP over IPv4 |
+//! | `walk` | the general way: VLAN tags, IPv4, IPv6 with its extension headers, ARP |
+//! | `key` | [`FlowKey`]: the layout of its 64 bytes, and accessors |
+//! | `display` | how a [`FlowKey`] is printed |
+//! | `hash` | the seeded hash of a [`FlowKey`] |
+//!
+//! The crate has no `std`, so the compiler sees to it that nothing here allocates.
+//!
+//! ```
+//! use kopi_packet::{Seed, Shape, parse};
+//!
+//! let mut frame = [0_u8; 64];
+//! frame[12..14].copy_from_slice(&[0x88, 0xcc]);
+//! let (headers, key) = parse(&frame, 7);
+//! assert_eq!(headers.shape, Shape::Other);
+//! assert_eq!((key.source(), key.ethertype()), (7, 0x88cc));
+//! assert_ne!(key.hash(&Seed::from_bytes([1; 64])), key.hash(&Seed::from_bytes([2; 64])));
+//! ```
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod display;
+mod hash;
+mod headers;
+mod key;
+mod mac;
+mod parse;
+mod walk;
+
+pub use hash::Seed;
+pub use headers::{Fragment, Headers, Malformed, Shape};
+pub use key::{FlowKey, VlanTag};
+pub use mac::{MacAddr, ParseMacError};
+pub use parse::parse;

@@ -1,0 +1,322 @@
+//! The flow key: every field that a policy may consult, in 64 bytes.
+//!
+//! ```text
+//! word    63            48            32            16             0
+//!  0      | destination MAC                         | source port id |
+//!  1      | source MAC                              | ethertype      |
+//!  2      | outer TCI   | inner TCI   | L4 source   | L4 destination |
+//!  3      | 0    | tags | opts | DSCP | frag | bad  | layer  | proto |   eight bytes
+//!  4, 5   | source address: IPv6 in both, IPv4 in the low half of word 5; ARP: hardware address in 4, IPv4 in 5
+//!  6, 7   | destination address, in the same way
+//! ```
+//!
+//! L4 source and destination are the ports of TCP, UDP, UDP-Lite and SCTP. ICMP has type and code in the place of the
+//! source port, and the identifier of an echo in that of the destination port. ARP has its operation in the place of
+//! the source port. What is not there is zero.
+//!
+//! Two packets share a key if and only if no policy can tell them apart. So a TTL, a checksum, a flow label, the two
+//! ECN bits (a router sets them in the middle of a flow) and the flags of TCP are not in it, and everything that says
+//! how much of the frame could be read is: a malformed packet never shares a key with a whole one.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::{Fragment, MacAddr, Malformed, Shape};
+
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
+pub(crate) const UDP_LITE: u8 = 136;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
+
+/// What the address words hold; also the shape of a frame that is not malformed.
+pub(crate) mod layer {
+    pub(crate) const RUNT: u8 = 0;
+    pub(crate) const OTHER: u8 = 1;
+    pub(crate) const ARP: u8 = 2;
+    pub(crate) const IPV4: u8 = 3;
+    pub(crate) const IPV6: u8 = 4;
+}
+
+/// Bits of the byte `tags` in word 3.
+pub(crate) mod tags {
+    /// How many tags there are: 0, 1 or 2.
+    pub(crate) const COUNT: u8 = 0b0011;
+    /// The outer tag has the ethertype of a service tag (0x88a8).
+    pub(crate) const OUTER_IS_SERVICE: u8 = 0b0100;
+    /// The same for the inner tag.
+    pub(crate) const INNER_IS_SERVICE: u8 = 0b1000;
+}
+
+/// Word 3 of a key, field by field.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kind {
+    pub(crate) proto: u8,
+    pub(crate) layer: u8,
+    /// Number of a [`Malformed`], or zero.
+    pub(crate) malformed: u8,
+    /// Number of a [`Fragment`].
+    pub(crate) fragment: u8,
+    pub(crate) dscp: u8,
+    /// One if there are IPv4 options or IPv6 extension headers.
+    pub(crate) options: u8,
+    pub(crate) tags: u8,
+}
+
+impl Kind {
+    #[inline]
+    pub(crate) const fn to_word(self) -> u64 {
+        let Self { proto, layer, malformed, fragment, dscp, options, tags } = self;
+        u64::from_le_bytes([proto, layer, malformed, fragment, dscp, options, tags, 0])
+    }
+
+    #[inline]
+    const fn from_word(word: u64) -> Self {
+        let [proto, layer, malformed, fragment, dscp, options, tags, _] = word.to_le_bytes();
+        Self { proto, layer, malformed, fragment, dscp, options, tags }
+    }
+}
+
+/// One VLAN tag (IEEE 802.1Q).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VlanTag {
+    /// Tag control information: priority, drop eligibility, and the VLAN in the low twelve bits.
+    pub tci: u16,
+    /// Whether it is a service tag (ethertype 0x88a8), not a customer tag (0x8100).
+    pub service: bool,
+}
+
+impl VlanTag {
+    /// The number of the VLAN, 0 to 4095; 0 means that the tag only carries a priority.
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        self.tci & 0x0fff
+    }
+}
+
+/// Every field of a packet that a policy may consult; packets with equal keys are of one flow.
+///
+/// Made by [`parse`](crate::parse). The fields that a malformed packet has before its fault are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(C, align(64))]
+pub struct FlowKey {
+    words: [u64; 8],
+}
+
+// The flow table keeps one key per cache line.
+const _: () = assert!(size_of::<FlowKey>() == 64 && align_of::<FlowKey>() == 64);
+
+impl FlowKey {
+    /// Makes a key from its words, which the caller has put together as the module says.
+    #[inline]
+    pub(crate) const fn from_words(words: [u64; 8]) -> Self {
+        Self { words }
+    }
+
+    /// The eight words, in the layout that the module describes.
+    #[inline]
+    #[must_use]
+    pub const fn words(&self) -> &[u64; 8] {
+        &self.words
+    }
+
+    #[inline]
+    pub(crate) const fn kind(&self) -> Kind {
+        Kind::from_word(self.words[3])
+    }
+
+    /// Destination address of the frame; zero in a runt.
+    #[inline]
+    #[must_use]
+    pub const fn dst_mac(&self) -> MacAddr {
+        MacAddr::from_u64(self.words[0] >> 16)
+    }
+
+    /// Source address of the frame; zero in a runt.
+    #[inline]
+    #[must_use]
+    pub const fn src_mac(&self) -> MacAddr {
+        MacAddr::from_u64(self.words[1] >> 16)
+    }
+
+    /// The id of the port that the frame came from, as it was given to [`parse`](crate::parse).
+    #[inline]
+    #[must_use]
+    pub const fn source(&self) -> u16 {
+        quarter(self.words[0], 0)
+    }
+
+    /// The ethertype after all VLAN tags. Zero in a runt and in an IEEE 802.3 frame, whose length says nothing about
+    /// its flow.
+    #[inline]
+    #[must_use]
+    pub const fn ethertype(&self) -> u16 {
+        quarter(self.words[1], 0)
+    }
+
+    /// How many VLAN tags were read: 0, 1 or 2.
+    #[inline]
+    #[must_use]
+    pub const fn vlans(&self) -> u8 {
+        self.kind().tags & tags::COUNT
+    }
+
+    /// The outer VLAN tag, or the only one.
+    #[must_use]
+    pub fn outer_vlan(&self) -> Option<VlanTag> {
+        let service = self.kind().tags & tags::OUTER_IS_SERVICE != 0;
+        (self.vlans() > 0).then_some(VlanTag { tci: quarter(self.words[2], 3), service })
+    }
+
+    /// The inner one of two VLAN tags.
+    #[must_use]
+    pub fn inner_vlan(&self) -> Option<VlanTag> {
+        let service = self.kind().tags & tags::INNER_IS_SERVICE != 0;
+        (self.vlans() > 1).then_some(VlanTag { tci: quarter(self.words[2], 2), service })
+    }
+
+    /// What kind of frame it is.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        let kind = self.kind();
+        let reason = usize::from(kind.malformed).checked_sub(1).and_then(|index| Malformed::ALL.get(index));
+        match (reason, kind.layer) {
+            (Some(&reason), _) => Shape::Malformed(reason),
+            (None, layer::RUNT) => Shape::Runt,
+            (None, layer::ARP) => Shape::Arp,
+            (None, layer::IPV4) => Shape::Ipv4,
+            (None, layer::IPV6) => Shape::Ipv6,
+            (None, _) => Shape::Other,
+        }
+    }
+
+    /// Which part of a fragmented packet it is.
+    #[must_use]
+    pub const fn fragment(&self) -> Fragment {
+        match self.kind().fragment {
+            0 => Fragment::None,
+            1 => Fragment::First,
+            _ => Fragment::Later,
+        }
+    }
+
+    /// IP protocol number after IPv6 extension headers; zero unless the frame is IP.
+    #[inline]
+    #[must_use]
+    pub const fn proto(&self) -> u8 {
+        self.kind().proto
+    }
+
+    /// Differentiated services code point, 0 to 63: the traffic class without the two ECN bits (RFC 2474).
+    #[inline]
+    #[must_use]
+    pub const fn dscp(&self) -> u8 {
+        self.kind().dscp
+    }
+
+    /// Whether there are IPv4 options or IPv6 extension headers.
+    #[inline]
+    #[must_use]
+    pub const fn has_options(&self) -> bool {
+        self.kind().options != 0
+    }
+
+    /// Source address of IP, or sender protocol address of ARP; `None` if the frame is neither, or so malformed that
+    /// there is none.
+    #[must_use]
+    pub fn src_addr(&self) -> Option<IpAddr> {
+        self.address(4)
+    }
+
+    /// Destination address of IP, or target protocol address of ARP.
+    #[must_use]
+    pub fn dst_addr(&self) -> Option<IpAddr> {
+        self.address(6)
+    }
+
+    fn address(&self, word: usize) -> Option<IpAddr> {
+        let (high, low) = (u128::from(self.words[word]), u128::from(self.words[word + 1]));
+        match self.kind().layer {
+            layer::IPV6 => Some(IpAddr::V6(Ipv6Addr::from_bits(high << 64 | low))),
+            layer::IPV4 | layer::ARP => {
+                let [_, _, _, _, a, b, c, d] = self.words[word + 1].to_be_bytes();
+                Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the transport header was there to be read.
+    fn has_l4(&self) -> bool {
+        let kind = self.kind();
+        matches!(kind.layer, layer::IPV4 | layer::IPV6) && kind.malformed == 0 && kind.fragment != Fragment::Later as u8
+    }
+
+    fn has_ports(&self) -> bool {
+        self.has_l4() && matches!(self.proto(), TCP | UDP | UDP_LITE | SCTP)
+    }
+
+    /// Source port of TCP, UDP, UDP-Lite or SCTP; `None` for other protocols, later fragments and malformed packets.
+    #[must_use]
+    pub fn src_port(&self) -> Option<u16> {
+        self.has_ports().then_some(quarter(self.words[2], 1))
+    }
+
+    /// Destination port of TCP, UDP, UDP-Lite or SCTP; `None` for other protocols, later fragments and malformed
+    /// packets.
+    #[must_use]
+    pub fn dst_port(&self) -> Option<u16> {
+        self.has_ports().then_some(quarter(self.words[2], 0))
+    }
+
+    /// Type and code of ICMP or ICMPv6.
+    #[must_use]
+    pub fn icmp(&self) -> Option<(u8, u8)> {
+        let kind = self.kind();
+        let icmp = matches!((kind.layer, kind.proto), (layer::IPV4, ICMP) | (layer::IPV6, ICMPV6));
+        let [kind, code] = quarter(self.words[2], 1).to_be_bytes();
+        (icmp && self.has_l4()).then_some((kind, code))
+    }
+
+    /// Identifier of an ICMP or ICMPv6 echo request or reply.
+    #[must_use]
+    pub fn icmp_id(&self) -> Option<u16> {
+        let (kind, _) = self.icmp()?;
+        is_echo(self.kind().layer, kind).then_some(quarter(self.words[2], 0))
+    }
+
+    fn is_arp(&self) -> bool {
+        self.kind().layer == layer::ARP
+    }
+
+    /// Operation of ARP: 1 is a request, 2 a reply (RFC 826).
+    #[must_use]
+    pub fn arp_operation(&self) -> Option<u16> {
+        self.is_arp().then_some(quarter(self.words[2], 1))
+    }
+
+    /// Sender hardware address of ARP, which need not be the source address of the frame.
+    #[must_use]
+    pub fn arp_sender(&self) -> Option<MacAddr> {
+        self.is_arp().then_some(MacAddr::from_u64(self.words[4]))
+    }
+
+    /// Target hardware address of ARP.
+    #[must_use]
+    pub fn arp_target(&self) -> Option<MacAddr> {
+        self.is_arp().then_some(MacAddr::from_u64(self.words[6]))
+    }
+}
+
+/// Whether an ICMP message of this type under IPv4 or IPv6 is an echo, and so has an identifier (RFC 792, RFC 4443).
+#[inline]
+pub(crate) const fn is_echo(layer: u8, icmp_type: u8) -> bool {
+    matches!((layer, icmp_type), (layer::IPV4, 0 | 8) | (layer::IPV6, 128 | 129))
+}
+
+/// One of the four 16-bit quarters of a word; quarter zero is the low one.
+#[inline]
+const fn quarter(word: u64, index: u32) -> u16 {
+    let [low, high, ..] = (word >> (16 * index)).to_le_bytes();
+    u16::from_le_bytes([low, high])
+}
