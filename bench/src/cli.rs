@@ -1,0 +1,228 @@
+//! The command line, and the run that it asks for.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::contender::{Contender, Kopi, Ovs, Raw, Vhost, Virtqueue};
+use crate::error::{BenchError, Doing, Result};
+use crate::interrupt::Interrupt;
+use crate::machine::Machine;
+use crate::probe::{self, State, Thresholds};
+use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
+use crate::throughput::{Cell, CellResult, Direction, Method};
+use crate::{plot, progress, report, throughput};
+
+/// Huge pages of 2 MiB for all contenders of a cell at once.
+const HUGE_PAGES: u64 = 700;
+
+/// Runs kopi side by side with vhost-user forwarding, Open vSwitch and raw bypass.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+
+    /// Fewer rounds, shorter windows, frames of 64 and 1518 bytes only
+    #[arg(long, global = true)]
+    quick: bool,
+    /// Rounds of every contender in turn [default: 5, quick: 2]
+    #[arg(long, global = true)]
+    rounds: Option<u32>,
+    /// Seconds over which a rate is taken [default: 2, quick: 1]
+    #[arg(long, global = true)]
+    window: Option<f64>,
+    /// Seconds before the window [default: 1, quick: 0.5]
+    #[arg(long, global = true)]
+    warm_up: Option<f64>,
+    /// Frame lengths in bytes, without the checksum [default: 64,512,1518, quick: 64,1518]
+    #[arg(long, global = true, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(64..=9000))]
+    sizes: Option<Vec<u16>>,
+    /// Only these contenders, by name
+    #[arg(long, global = true, value_delimiter = ',')]
+    only: Option<Vec<String>>,
+    /// Core of the dataplane (kernel CPU number)
+    #[arg(long, global = true, default_value_t = 0)]
+    dataplane_core: usize,
+    /// Core of the application
+    #[arg(long, global = true, default_value_t = 1)]
+    app_core: usize,
+    /// One-way latencies between the cores, in nanoseconds: below the first they are threads of one core, below the
+    /// second they are near, from the third on the machine is disturbed
+    #[arg(long, global = true, num_args = 3, value_delimiter = ',', default_value = "25,80,300")]
+    thresholds: Vec<f64>,
+    /// A wire of yours instead of the virtual ones: a PCI address bound to vfio-pci, or device arguments
+    #[arg(long, global = true)]
+    wire: Option<String>,
+    /// Folder of kopid, kopictl and librte_net_kopi.so [default: the folder of this program]
+    #[arg(long, global = true)]
+    kopi: Option<PathBuf>,
+    /// The unmodified DPDK application
+    #[arg(long, global = true, default_value = "dpdk-testpmd")]
+    testpmd: String,
+    /// Do not build kopi first
+    #[arg(long, global = true)]
+    no_build: bool,
+    /// Folder of the results page
+    #[arg(long, global = true)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+enum What {
+    /// Throughput and latency
+    All,
+    /// Frames per second, both directions
+    Throughput,
+    /// Only the latency between the two cores, ten times
+    Probe,
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+///
+/// When the machine lacks something without which no contender can run, and on Ctrl-C.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let interrupt = Interrupt::from_signals().doing(|| "set up signals".to_owned())?;
+    if args.what == What::Probe {
+        return show_probe(args, &interrupt);
+    }
+    if args.kopi.is_none() && !args.no_build {
+        build_kopi();
+    }
+    let setup = args.setup(interrupt)?;
+    let method = args.method();
+    let contenders = args.contenders()?;
+    let _pages = HugePages::reserve(HUGE_PAGES)?;
+    let cells: Result<Vec<CellResult>> =
+        args.cells().into_iter().map(|cell| throughput::run(&setup, &contenders, cell, &method)).collect();
+    args.write(&method, &cells?)
+}
+
+impl Args {
+    fn setup(&self, interrupt: Interrupt) -> Result<Setup> {
+        let testpmd = find_program(&self.testpmd);
+        let testpmd = testpmd.ok_or_else(|| BenchError::Failed(format!("{} is not installed", self.testpmd)))?;
+        let beside = || env::current_exe().ok()?.parent().map(Path::to_path_buf);
+        let kopi = self.kopi.clone().or_else(beside).unwrap_or_default();
+        Ok(Setup {
+            dataplane_core: self.dataplane_core,
+            app_core: self.app_core,
+            folder: Folder::create()?,
+            testpmd,
+            kopi,
+            interrupt,
+        })
+    }
+
+    fn method(&self) -> Method {
+        let full = if self.quick { Method::quick() } else { Method::default() };
+        let seconds =
+            |given: Option<f64>, default| given.map_or(default, |s| Duration::from_secs_f64(s.clamp(0.0, 3600.0)));
+        Method {
+            rounds: self.rounds.unwrap_or(full.rounds),
+            warm_up: seconds(self.warm_up, full.warm_up),
+            window: seconds(self.window, full.window),
+            thresholds: self.thresholds(),
+            wire: self.wire.as_ref().map(Wire::new),
+        }
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        match *self.thresholds.as_slice() {
+            [siblings_below, near_below, disturbed_from] => Thresholds { siblings_below, near_below, disturbed_from },
+            _ => Thresholds::default(),
+        }
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let default: &[u16] = if self.quick { &[64, 1518] } else { &[64, 512, 1518] };
+        let sizes = self.sizes.as_deref().unwrap_or(default);
+        let both = [Direction::Tx, Direction::Rx].into_iter();
+        both.flat_map(|direction| sizes.iter().map(move |&frame_len| Cell { direction, frame_len })).collect()
+    }
+
+    fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
+        let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi)];
+        for virtqueue in [Virtqueue::Split, Virtqueue::SplitInOrder, Virtqueue::Packed] {
+            all.push(Box::new(Vhost(virtqueue)));
+        }
+        for virtqueue in [Virtqueue::SplitInOrder, Virtqueue::Packed] {
+            all.push(Box::new(Ovs(virtqueue)));
+        }
+        all.push(Box::new(Raw));
+        let Some(only) = &self.only else { return Ok(all) };
+        let names: Vec<_> = all.iter().map(|contender| contender.name()).collect();
+        if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+            return Err(BenchError::Failed(format!("no contender {unknown}; there are {}", names.join(", "))));
+        }
+        all.retain(|contender| only.iter().any(|name| name == contender.name()));
+        Ok(all)
+    }
+
+    /// Writes the results page and its plot, named after the day and the kind of machine.
+    fn write(&self, method: &Method, cells: &[CellResult]) -> Result<()> {
+        let machine = Machine::look();
+        let folder = self.output.clone().unwrap_or_else(|| Path::new(crate::FOLDER).join("results"));
+        fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
+        let stem = format!("{}-{}", machine.date, machine.kind());
+        let (page, picture) = (folder.join(format!("{stem}.md")), format!("{stem}.svg"));
+
+        let title = format!("Mpps, {}, {}", machine.cpu, machine.date);
+        let text = |error| BenchError::Failed(format!("write the page: {error}"));
+        let drawn = plot::svg(&title, cells).map_err(text)?;
+        let written = report::page(&machine, method, cells, &[], Some(&picture)).map_err(text)?;
+        fs::write(folder.join(&picture), drawn).doing(|| format!("write {picture}"))?;
+        fs::write(&page, written).doing(|| format!("write {}", page.display()))?;
+        progress(&format!("results: {}", page.display()));
+        Ok(())
+    }
+}
+
+/// Builds kopi beside this program, so that one command is enough. A failure only leaves kopi out of the run.
+fn build_kopi() {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--release", "--workspace", "--manifest-path"])
+        .arg(Path::new(crate::FOLDER).join("../Cargo.toml"));
+    progress("building kopi");
+    if !cargo.status().is_ok_and(|status| status.success()) {
+        progress("kopi could not be built; what is there already is used");
+    }
+}
+
+fn show_probe(args: &Args, interrupt: &Interrupt) -> Result<()> {
+    for _ in 0..10 {
+        let one_way = probe::one_way_ns(args.dataplane_core, args.app_core)?;
+        let state = State::of(one_way, &args.thresholds()).map_or_else(|| "disturbed".to_owned(), |s| s.to_string());
+        progress(&format!("{one_way:.0} ns, {state}"));
+        interrupt.sleep(Duration::from_millis(500))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_contender_is_refused_with_the_known_ones() {
+        let args = Args::parse_from(["kopi-bench", "all", "--only", "raw,vhist"]);
+        let error = args.contenders().err().expect("vhist is no contender").to_string();
+        assert!(error.contains("vhist") && error.contains("vhost-packed"), "{error}");
+        let args = Args::parse_from(["kopi-bench", "all", "--only", "raw,kopi"]);
+        assert_eq!(args.contenders().expect("both exist").len(), 2);
+    }
+}

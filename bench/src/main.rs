@@ -1,0 +1,47 @@
+//! Runs kopi side by side with other ways to join an application to a wire, and writes a results page.
+//!
+//! - [`contender`]: the systems, one file each
+//! - [`throughput`], [`latency`]: what is measured, and how a sample is taken
+//! - [`probe`]: the latency between two cores, by which samples are filed
+//! - [`process`], [`testpmd`], [`setup`], [`interrupt`]: programs under test and their surroundings
+//! - [`stats`], [`report`], [`plot`], [`machine`]: from samples to the page
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod contender;
+mod error;
+mod interrupt;
+mod latency;
+mod machine;
+mod plot;
+mod probe;
+mod process;
+mod report;
+mod setup;
+mod stats;
+mod testpmd;
+mod throughput;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// This crate's folder, where results go by default.
+const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Says on standard error how far the run is.
+#[expect(clippy::print_stderr, reason = "progress of a command-line tool")]
+fn progress(text: &str) {
+    eprintln!("{text}");
+}
+
+fn main() -> ExitCode {
+    match cli::run(&cli::Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress(&format!("kopi-bench: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! One-way latency of a cache line between two cores, and the state of the machine that it shows.
+//!
+//! A virtual machine's two cores may share a cache at one moment and not at the next, as the hypervisor moves them.
+//! Everything that crosses cores changes by two to four times with it, so each sample is filed under the state that a
+//! probe found before and after it.
+
+use std::fmt;
+use std::hint;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+
+use crate::error::{BenchError, Result};
+
+/// Round trips in one batch: long enough for the clock, short beside a scheduler's tick.
+const TRIPS: u32 = 20_000;
+/// Batches in one probe, the first of which warms up.
+const BATCHES: usize = 6;
+
+/// One-way latencies that tell the states apart, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Thresholds {
+    /// Below this, the two "cores" are threads of one.
+    pub(crate) siblings_below: f64,
+    /// Below this, they share a cache.
+    pub(crate) near_below: f64,
+    /// From this on, something else ran on them during the probe.
+    pub(crate) disturbed_from: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { siblings_below: 25.0, near_below: 80.0, disturbed_from: 300.0 }
+    }
+}
+
+/// Where the two cores stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    /// They share a cache.
+    Near,
+    /// They share none.
+    Far,
+    /// They are hardware threads of one core, and slow each other down.
+    Siblings,
+}
+
+impl State {
+    /// Every state, in the order of reports.
+    pub(crate) const ALL: [Self; 3] = [Self::Near, Self::Far, Self::Siblings];
+
+    /// Files a one-way latency of `one_way_ns` nanoseconds. `None` means that the machine was disturbed.
+    pub(crate) fn of(one_way_ns: f64, thresholds: &Thresholds) -> Option<Self> {
+        match one_way_ns {
+            ns if ns < thresholds.siblings_below => Some(Self::Siblings),
+            ns if ns < thresholds.near_below => Some(Self::Near),
+            ns if ns < thresholds.disturbed_from => Some(Self::Far),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Near => "near",
+            Self::Far => "far",
+            Self::Siblings => "siblings",
+        })
+    }
+}
+
+/// One half of the shared pair, alone on its cache lines (two, for the prefetcher that takes them in pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Turn(AtomicU32);
+
+/// Measures the one-way latency between two cores, in nanoseconds: the median of a few batches of round trips.
+///
+/// # Errors
+///
+/// When a core does not exist or may not be used.
+///
+/// # Panics
+///
+/// If one of the two probing threads panicked, which they do not.
+pub(crate) fn one_way_ns(first: usize, second: usize) -> Result<f64> {
+    let turn = Turn::default();
+    let trips = TRIPS * u32::try_from(BATCHES).unwrap_or(u32::MAX);
+    let (asked, echoed) = thread::scope(|scope| {
+        let echo = scope.spawn(|| {
+            let pinned = pin(second);
+            // Answers even when pinning failed: the other side waits for it.
+            for trip in 0..trips {
+                wait_for(&turn, 2 * trip + 1);
+                turn.0.store(2 * trip + 2, Ordering::Release);
+            }
+            pinned
+        });
+        let ask = scope.spawn(|| {
+            let pinned = pin(first);
+            let batch = |index: usize| {
+                let first_trip = TRIPS * u32::try_from(index).unwrap_or_default();
+                let start = Instant::now();
+                for trip in first_trip..first_trip + TRIPS {
+                    turn.0.store(2 * trip + 1, Ordering::Release);
+                    wait_for(&turn, 2 * trip + 2);
+                }
+                start.elapsed()
+            };
+            let mut batches: Vec<Duration> = (0..BATCHES).map(batch).skip(1).collect();
+            batches.sort_unstable();
+            pinned.map(|()| batches.get(batches.len() / 2).copied().unwrap_or_default())
+        });
+        (ask.join().expect("the asking thread does not panic"), echo.join().expect("the echo does not panic"))
+    });
+    echoed?;
+    Ok(asked?.as_secs_f64() * 1e9 / f64::from(TRIPS) / 2.0)
+}
+
+fn wait_for(turn: &Turn, value: u32) {
+    while turn.0.load(Ordering::Acquire) != value {
+        hint::spin_loop();
+    }
+}
+
+fn pin(core: usize) -> Result<()> {
+    let core_id = CoreId { id: core };
+    // Looked up first: `set_for_current` aborts for a number that no CPU set can hold.
+    let usable = core_affinity::get_core_ids().unwrap_or_default().contains(&core_id);
+    if usable && core_affinity::set_for_current(core_id) {
+        Ok(())
+    } else {
+        Err(BenchError::Failed(format!("cannot run on core {core}: it is absent, offline or not ours")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threshold_belongs_to_the_slower_state() {
+        let state = |ns| State::of(ns, &Thresholds::default());
+        assert_eq!([24.9, 25.0, 79.9, 80.0, 299.9].map(state), {
+            use State::{Far, Near, Siblings};
+            [Siblings, Near, Near, Far, Far].map(Some)
+        });
+        assert_eq!([300.0, f64::INFINITY, f64::NAN].map(state), [None; 3]);
+    }
+
+    #[test]
+    fn an_absent_core_is_an_error_and_not_a_hang() {
+        assert!(one_way_ns(0, 100_000).is_err());
+    }
+}
