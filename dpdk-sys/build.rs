@@ -121,7 +121,7 @@ fn bind(flags: &[String]) {
         // Our own, with the same field names under every version: see lib.rs.
         .blocklist_type("rte_mbuf(__bindgen.*)?")
         // Only used through pointers, and full of packed structures that Rust cannot nest.
-        .opaque_type("rte_mempool_ops.*|rte_flow.*|rte_tm.*|rte_mtr.*|rte_bus|rte_driver|FILE|_IO_FILE")
+        .opaque_type("rte_mempool_ops.*|rte_flow.*|rte_tm.*|rte_mtr.*|FILE|_IO_FILE")
         .parse_callbacks(Box::new(StripPrefix));
     for function in FUNCTIONS {
         builder = builder.allowlist_function(function);
