@@ -1,7 +1,7 @@
 //! The Unix SEQPACKET socket that carries the attach protocol.
 
 use crate::message::{DecodeError, Envelope, MAX_MESSAGE};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -107,11 +107,26 @@ pub fn receive(socket: impl AsFd) -> Result<(Envelope, Option<OwnedFd>), Receive
     Ok((envelope, fd))
 }
 
+/// A pidfd of the process that connected, or `None` if the kernel (before 6.5) or the process's state does not give one.
+#[must_use]
+pub fn peer_pidfd(socket: impl AsFd) -> Option<OwnedFd> {
+    let mut fd: libc::c_int = -1;
+    let mut len: libc::socklen_t = u32::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    let option = libc::SO_PEERPIDFD;
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: `fd` and `len` are ours, and `len` says how long `fd` is.
+    let done = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, option, (&raw mut fd).cast(), &raw mut len) };
+    if done != 0 || fd < 0 {
+        return None;
+    }
+    // SAFETY: the kernel has just made this file descriptor for us.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::Message;
-    use std::os::fd::AsRawFd;
 
     fn pair() -> (OwnedFd, OwnedFd) {
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
@@ -161,5 +176,17 @@ mod tests {
         assert!(matches!(receive(&b), Err(ReceiveError::Decode(DecodeError::Short))));
         drop(a);
         assert!(matches!(receive(&b), Err(ReceiveError::Closed)));
+    }
+
+    /// The pidfd is that of the process at the other end, here our own.
+    #[test]
+    fn pidfd_is_the_peers() {
+        let (a, _b) = pair();
+        // Kernels before 6.5 have none.
+        if let Some(pidfd) = peer_pidfd(&a) {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+            let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
+            assert_eq!(pid, Some(std::process::id().to_string().as_str()));
+        }
     }
 }
