@@ -83,3 +83,46 @@ fn plain_ipv4(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
     };
     Some((headers, key))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    /// Frames around the border of the short way: a plain one with a few bytes changed, cut or padded.
+    fn nearly_plain() -> impl Strategy<Value = Vec<u8>> {
+        let patches = prop::collection::vec((12_usize..48, any::<u8>()), 0..4);
+        (any::<[u8; 70]>(), prop_oneof![Just(6_u8), Just(17), Just(1), any::<u8>()], 20_u8..60, 30_usize..=70, patches)
+            .prop_map(|(mut frame, proto, total, length, patches)| {
+                frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+                frame[16..18].copy_from_slice(&[0, total]);
+                frame[20..22].copy_from_slice(&[0x40, 0]);
+                frame[23] = proto;
+                for (at, value) in patches {
+                    frame[at] = value;
+                }
+                frame[..length].to_vec()
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        #[test]
+        fn the_short_way_gives_the_answer_of_the_general_way(frame in nearly_plain(), source: u16) {
+            if let Some(found) = plain_ipv4(&frame, source) {
+                prop_assert_eq!(found, walk::parse(&frame, source));
+            }
+        }
+    }
+
+    /// Guards the benchmark: were the short way never taken, the property above would still hold.
+    #[test]
+    fn plain_tcp_and_udp_take_the_short_way() {
+        let mut frame = [0; 60];
+        frame[12..24].copy_from_slice(&[8, 0, 0x45, 0xff, 0, 46, 1, 2, 0x40, 0, 1, 17]);
+        assert!(plain_ipv4(&frame, 1).is_some());
+        frame[23] = 6;
+        assert!(plain_ipv4(&frame, 1).is_some());
+    }
+}

@@ -382,3 +382,6 @@ const fn is_extension(proto: u8) -> bool {
 fn offset(at: usize) -> u16 {
     u16::try_from(at).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;
