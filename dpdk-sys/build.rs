@@ -21,6 +21,7 @@ fn main() {
 
     let dpdk = pkg_config::Config::new()
         .cargo_metadata(false)
+        .env_metadata(true)
         .probe("libdpdk")
         .unwrap_or_else(|error| panic!("no DPDK found: run ci/setup.sh\n{error}"));
     let release = release(&dpdk.version);
@@ -86,8 +87,6 @@ fn driver_headers(version: &str) -> PathBuf {
     let public = pkg_config::get_variable("libdpdk", "includedir").unwrap_or_default();
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let unpacked = Path::new(&root).join("..").join(".deps").join(format!("dpdk-{version}")).join("include");
-    // A header that appears later must start a new build, so the folder that is missing is watched too.
-    println!("cargo::rerun-if-changed={}", unpacked.display());
     let named = env::var_os("KOPI_DPDK_DRIVER_HEADERS").map(PathBuf::from);
     named
         .into_iter()
@@ -122,7 +121,9 @@ fn bind(flags: &[String]) {
         .blocklist_type("rte_mbuf(__bindgen.*)?")
         // Only used through pointers, and full of packed structures that Rust cannot nest.
         .opaque_type("rte_mempool_ops.*|rte_flow.*|rte_tm.*|rte_mtr.*|FILE|_IO_FILE")
-        .parse_callbacks(Box::new(StripPrefix));
+        .parse_callbacks(Box::new(StripPrefix))
+        // Builds anew when a header changes, as it does when DPDK is upgraded.
+        .parse_callbacks(Box::new(bindgen::CargoCallbacks::new()));
     for function in FUNCTIONS {
         builder = builder.allowlist_function(function);
     }

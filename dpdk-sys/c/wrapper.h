@@ -95,6 +95,11 @@ U64(RTE_MBUF_F_TX_OFFLOAD_MASK)
 U64(RTE_MBUF_F_EXTERNAL)
 U64(RTE_MBUF_F_INDIRECT)
 
+/* The first name is that of DPDK 23.03 and later, the second that of 22.11. */
+#if !(RTE_IOVA_IN_MBUF + 0) && !(RTE_IOVA_AS_PA + 0)
+#error "this DPDK was built with -Denable_iova_as_pa=false, which changes the layout of rte_mbuf: not supported"
+#endif
+
 /* Where the fields of rte_mbuf lie in the installed version. lib.rs asserts that its own rte_mbuf agrees. */
 #define FIELD(field) KOPI_OFFSET_##field = offsetof(struct rte_mbuf, field)
 enum kopi_mbuf_layout {

@@ -90,7 +90,8 @@ impl Eal {
     /// # Errors
     ///
     /// [`DpdkError::InUse`] if a pool, port, queue, guard or handle still exists, or if buffers are missing in a pool. Then
-    /// DPDK stays up until the process ends, because somebody may still touch its memory.
+    /// DPDK stays up until the process ends, because somebody may still touch its memory. A driver can be the reason:
+    /// `net_af_xdp` of DPDK 22.11 keeps its socket and the buffers of its fill ring when its port is closed.
     pub fn close(mut self) -> Result<(), DpdkError> {
         self.shut_down()
     }

@@ -154,6 +154,7 @@ impl Port {
         // SAFETY: the port is ours and its queues are set up.
         check("rte_eth_dev_start", unsafe { sys::rte_eth_dev_start(self.id()) })?;
         self.state = State::Started(queues);
+        self.shared.set_started(true);
         if queues.promiscuous {
             match self.set_promiscuous(true) {
                 // A device without that mode, such as a ring, receives everything anyway.
@@ -183,6 +184,7 @@ impl Port {
         // SAFETY: the port is ours, and no thread is in one of its burst functions.
         check("rte_eth_dev_stop", unsafe { sys::rte_eth_dev_stop(self.id()) })?;
         self.state = State::Configured(queues);
+        self.shared.set_started(false);
         Ok(())
     }
 

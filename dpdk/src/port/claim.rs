@@ -17,6 +17,7 @@ pub(crate) struct Shared {
     id: u16,
     /// Whether to take the device away as well.
     unplug: bool,
+    started: AtomicBool,
     _handle: Handle,
 }
 
@@ -27,7 +28,12 @@ impl Shared {
         if taken.swap(true, Ordering::AcqRel) {
             return Err(DpdkError::PortTaken(id));
         }
-        Ok(Self { id, unplug, _handle: handle })
+        Ok(Self { id, unplug, started: AtomicBool::new(false), _handle: handle })
+    }
+
+    /// Notes whether the port runs, for the end.
+    pub(super) fn set_started(&self, started: bool) {
+        self.started.store(started, Ordering::Release);
     }
 
     #[inline]
@@ -40,9 +46,11 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let device = super::device::raw_info(self.id).map(|info| info.device);
         // Nobody is left to tell of a failure, and there is nothing else to try; DPDK logs what goes wrong.
-        // SAFETY: the port is ours, and no thread is in one of its burst functions.
-        unsafe { sys::rte_eth_dev_stop(self.id) };
-        // SAFETY: as above, and it is stopped.
+        if self.started.load(Ordering::Acquire) {
+            // SAFETY: the port is ours, and no thread is in one of its burst functions.
+            unsafe { sys::rte_eth_dev_stop(self.id) };
+        }
+        // SAFETY: the port is ours, and it is stopped.
         unsafe { sys::rte_eth_dev_close(self.id) };
         if let (true, Ok(device)) = (self.unplug, device) {
             // SAFETY: the device of this port, which we plugged in, and which has no other port.

@@ -5,12 +5,15 @@ use std::ptr;
 
 use dpdk_sys as sys;
 
-use super::device::raw_info;
+use super::device::{max_mtu, raw_info};
 use crate::error::{DpdkError, check};
 use crate::pool::Pool;
 
 /// Bytes that an Ethernet frame can have beyond its MTU: header and two VLAN tags.
 const OVERHEAD: u32 = sys::RTE_ETHER_HDR_LEN + 2 * 4;
+
+/// What DPDK gives a port that is not told otherwise.
+const DEFAULT_MTU: u16 = 1500;
 
 /// What a port is to be.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +26,7 @@ pub struct PortConfig {
     pub rx_ring: u16,
     /// Frames that a transmit queue holds; adjusted to what the device can do.
     pub tx_ring: u16,
-    /// Bytes of the largest payload of Ethernet; `None` leaves the device as it is.
+    /// Bytes of the largest payload of Ethernet; `None` for DPDK's 1,500.
     pub mtu: Option<u16>,
     /// Spread flows over the receive queues by a hash of addresses and ports, if the device can.
     pub rss: bool,
@@ -104,13 +107,13 @@ fn device_conf(
     // SAFETY: a structure of C without references, for which DPDK defines all zeros as its defaults.
     let mut conf: sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
     if let Some(mtu) = config.mtu {
-        if !(info.min_mtu..=info.max_mtu).contains(&mtu) {
-            let (min, max) = (info.min_mtu, info.max_mtu);
+        let (min, max) = (info.min_mtu, max_mtu(info));
+        if !(min..=max).contains(&mtu) {
             return Err(DpdkError::Invalid(format!("mtu {mtu}: the device takes {min} to {max}")));
         }
         conf.rxmode.mtu = u32::from(mtu);
     }
-    let largest = u32::from(config.mtu.unwrap_or(1500)) + OVERHEAD;
+    let largest = u32::from(config.mtu.unwrap_or(DEFAULT_MTU)) + OVERHEAD;
     if let Some(room) = pools.iter().map(Pool::frame_max).find(|&room| u32::from(room) < largest) {
         return Err(DpdkError::Invalid(format!(
             "frames of {largest} bytes in buffers of {room}: the pool is too small"

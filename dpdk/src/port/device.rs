@@ -67,13 +67,22 @@ pub(super) fn info(id: u16) -> Result<PortInfo, DpdkError> {
         max_rx_queues: raw.max_rx_queues,
         max_tx_queues: raw.max_tx_queues,
         min_mtu: raw.min_mtu,
-        max_mtu: raw.max_mtu,
+        max_mtu: max_mtu(&raw),
         rx_ring: limits(&raw.rx_desc_lim),
         tx_ring: limits(&raw.tx_desc_lim),
         rss: raw.flow_type_rss_offloads & (sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP) != 0,
         lsc: flags & sys::RTE_ETH_DEV_INTR_LSC != 0,
         socket: u16::try_from(node).ok(),
     })
+}
+
+/// The largest MTU that DPDK lets a device have: its own limit, or what its largest frame leaves.
+pub(super) fn max_mtu(raw: &sys::rte_eth_dev_info) -> u16 {
+    if raw.max_mtu != u16::MAX {
+        return raw.max_mtu;
+    }
+    let overhead = sys::RTE_ETHER_HDR_LEN + sys::RTE_ETHER_CRC_LEN;
+    u16::try_from(raw.max_rx_pktlen.saturating_sub(overhead)).unwrap_or(u16::MAX)
 }
 
 fn limits(raw: &sys::rte_eth_desc_lim) -> RingLimits {
