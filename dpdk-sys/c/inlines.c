@@ -108,6 +108,11 @@ uint16_t kopi_pktmbuf_priv_size(struct rte_mempool *pool)
     return rte_pktmbuf_priv_size(pool);
 }
 
+bool kopi_pktmbuf_pool_pinned(struct rte_mempool *pool)
+{
+    return (rte_pktmbuf_priv_flags(pool) & RTE_PKTMBUF_POOL_F_PINNED_EXT_BUF) != 0;
+}
+
 uint16_t kopi_mbuf_refcnt_read(const struct rte_mbuf *mbuf)
 {
     return rte_mbuf_refcnt_read(mbuf);

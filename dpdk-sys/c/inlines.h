@@ -43,6 +43,8 @@ void kopi_pktmbuf_attach_extbuf(struct rte_mbuf *mbuf, void *addr, uint64_t iova
                                 struct rte_mbuf_ext_shared_info *shared);
 uint16_t kopi_pktmbuf_data_room_size(struct rte_mempool *pool);
 uint16_t kopi_pktmbuf_priv_size(struct rte_mempool *pool);
+/* Whether the buffers of this pool lie in external memory to which they are bound for ever. */
+bool kopi_pktmbuf_pool_pinned(struct rte_mempool *pool);
 
 /* The reference count of an mbuf may be shared between threads, so it is only touched through these. */
 uint16_t kopi_mbuf_refcnt_read(const struct rte_mbuf *mbuf);
