@@ -1,1 +1,38 @@
-//! kopid, the software SmartNIC.
+//! kopid, the software SmartNIC: a poll-mode daemon between the apps' shared-memory rings and the wire.
+//!
+//! The dataplane, one worker for each core, sharing nothing:
+//!
+//! - [`worker`]: the loop; [`burst`]: frames under way, and the stages parse and judge; [`deliver`]: the last stage;
+//! - [`flow`]: the flow table; [`forwarding`]: who owns which address;
+//! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
+//! - [`counters`]: what is counted, one writer each; [`command`]: what the control thread and workers tell each other.
+//!
+//! The control side, one thread:
+//!
+//! - [`daemon`]: start, event loop, end; [`poller`]: what it waits for; [`listener`]: its sockets;
+//! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
+//! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
+//! - [`control`]: the operators' socket; [`report`]: what they are told.
+#![forbid(unsafe_code)]
+
+pub mod attach;
+pub mod burst;
+pub mod command;
+pub mod control;
+pub mod counters;
+pub mod daemon;
+pub mod dataplane;
+pub mod deliver;
+pub mod flow;
+pub mod forwarding;
+pub mod handoff;
+pub mod identity;
+pub mod listener;
+pub mod poller;
+pub mod port;
+pub mod registry;
+pub mod report;
+pub mod switch;
+pub mod throttle;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,155 @@
+//! One burst of frames on its way through the stages.
+
+use crate::flow::{FlowTable, Hash};
+use crate::forwarding::{Forwarding, PortId, Verdict};
+use dpdk::Batch;
+use kopi_packet::{FlowKey, Fragment, Headers, Shape};
+use kopi_ring::DropReason;
+use kopi_ring::layout::{MIN_FRAME, Notes};
+
+/// Up to [`Batch::MAX`] frames from one port, with what each stage found out about them.
+#[derive(Debug)]
+pub struct Burst {
+    /// The frames. What lies here is private to kopid: it is what is judged, and what is sent.
+    pub batch: Batch,
+    keys: [FlowKey; Batch::MAX],
+    hashes: [Hash; Batch::MAX],
+    headers: [Headers; Batch::MAX],
+    verdicts: [Verdict; Batch::MAX],
+}
+
+impl Burst {
+    /// An empty burst.
+    #[must_use]
+    pub fn new() -> Self {
+        let (headers, key) = kopi_packet::parse(&[], 0);
+        Self {
+            batch: Batch::new(),
+            keys: [key; Batch::MAX],
+            hashes: [Hash::default(); Batch::MAX],
+            headers: [headers; Batch::MAX],
+            verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
+        }
+    }
+
+    /// Classifies every frame, from port `source`: headers, flow key and hash. Returns the bytes of all frames.
+    pub fn parse(&mut self, source: PortId, flows: &FlowTable) -> u64 {
+        let notes = self.keys.iter_mut().zip(&mut self.hashes).zip(&mut self.headers);
+        let mut bytes = 0;
+        for (mbuf, ((key, hash), headers)) in self.batch.iter().zip(notes) {
+            let frame = mbuf.data();
+            (*headers, *key) = kopi_packet::parse(frame, source);
+            *hash = flows.hash(key);
+            bytes += frame.len() as u64;
+        }
+        bytes
+    }
+
+    /// Finds every frame's verdict, in the flow table or else from `forwarding`, and counts it to its flow.
+    pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, forwarding: &Forwarding, now: u64) {
+        let epoch = forwarding.epoch();
+        let max_frame = u32::from(forwarding.max_frame(source));
+        let found = self.keys.iter().zip(&self.hashes).zip(&mut self.verdicts);
+        for (mbuf, ((key, hash), verdict)) in self.batch.iter().zip(found) {
+            let len = mbuf.len();
+            // Lengths are no part of the key, so they are judged for each frame.
+            if len < MIN_FRAME || len > max_frame {
+                *verdict = Verdict::Drop(if len < MIN_FRAME { DropReason::Runt } else { DropReason::Oversize });
+                continue;
+            }
+            let flow = flows.flow(key, *hash, now);
+            if flow.epoch != epoch {
+                flow.epoch = epoch;
+                flow.verdict = forwarding.judge(source, &key.dst_mac().bytes());
+            }
+            flow.count(len.into(), now);
+            *verdict = flow.verdict;
+        }
+    }
+
+    /// The frames' verdicts, in the order of `batch`.
+    #[inline]
+    #[must_use]
+    pub fn verdicts(&self) -> &[Verdict] {
+        self.verdicts.get(..self.batch.len()).unwrap_or_default()
+    }
+
+    /// What the app is told about frame `at`.
+    #[inline]
+    #[must_use]
+    pub fn notes(&self, at: usize) -> Notes {
+        match (self.headers.get(at), self.hashes.get(at)) {
+            (Some(headers), Some(hash)) => Notes::new(packet_type(headers), hash.rss()),
+            _ => Notes::NONE,
+        }
+    }
+
+    /// The hash that spreads frame `at` over an app's queues.
+    #[inline]
+    #[must_use]
+    pub fn rss(&self, at: usize) -> u32 {
+        self.hashes.get(at).map_or(0, |hash| hash.rss())
+    }
+
+    /// The destination address of frame `at`.
+    #[must_use]
+    pub fn destination(&self, at: usize) -> kopi_ring::message::Mac {
+        self.keys.get(at).map_or([0; 6], |key| key.dst_mac().bytes())
+    }
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The L2, L3 and L4 nibbles of `RTE_PTYPE_*` (DPDK, `rte_mbuf_ptype.h`) for a frame.
+#[inline]
+fn packet_type(headers: &Headers) -> u16 {
+    const UNTAGGED_OR_TAGGED: [u16; 3] = [0x1, 0x6, 0x7];
+    let l2 = UNTAGGED_OR_TAGGED.get(usize::from(headers.vlans)).copied().unwrap_or(0x1);
+    let header_len = headers.l4_offset.saturating_sub(headers.l3_offset);
+    let l3 = match headers.shape {
+        Shape::Arp => return 0x3,
+        Shape::Ipv4 if header_len > 20 => 0x30,
+        Shape::Ipv4 => 0x10,
+        Shape::Ipv6 if header_len > 40 => 0xc0,
+        Shape::Ipv6 => 0x40,
+        Shape::Runt | Shape::Other | Shape::Malformed(_) => return l2,
+    };
+    let l4 = match (headers.fragment, headers.proto) {
+        (Fragment::First | Fragment::Later, _) => 0x300,
+        (Fragment::None, 6) => 0x100,
+        (Fragment::None, 17) => 0x200,
+        (Fragment::None, 132) => 0x400,
+        (Fragment::None, 1 | 58) => 0x500,
+        _ => 0,
+    };
+    l2 | l3 | l4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ptype(frame: &[u8]) -> u16 {
+        packet_type(&kopi_packet::parse(frame, 1).0)
+    }
+
+    /// Packet types are those that DPDK's own software parser would give.
+    #[test]
+    fn packet_types_follow_the_headers() {
+        let mut frame = [0_u8; 64];
+        assert_eq!(ptype(&frame), 0x1);
+        frame[12..14].copy_from_slice(&[8, 0]);
+        frame[14..24].copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17]);
+        frame[38..40].copy_from_slice(&[0, 30]);
+        assert_eq!(ptype(&frame), 0x211);
+        frame[23] = 6;
+        frame[46] = 0x50;
+        assert_eq!(ptype(&frame), 0x111);
+        frame[20] = 0x20;
+        assert_eq!(ptype(&frame), 0x311);
+    }
+}

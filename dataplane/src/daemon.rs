@@ -1,0 +1,398 @@
+//! The daemon: start, event loop, end.
+
+use crate::attach::Attach;
+use crate::control::Control;
+use crate::dataplane::{Dataplane, Setup, StartError};
+use crate::listener::{ListenError, Listener};
+use crate::poller::{Poller, Token};
+use crate::report::{self, Facts};
+use crate::switch::{Limits, Switch, WireState};
+use dpdk::{DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, PortInfo};
+use kopi_config::{Config, Device, HugePages};
+use kopi_ring::layout::L2_OVERHEAD;
+use kopi_ring::message::Link;
+use kopi_ring::{Region, RegionError};
+use rustix::net::SocketType;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How often counters are shown, the link is looked at, and late peers are dealt with.
+const TICK: Duration = Duration::from_millis(100);
+/// How soon a worker's answer is looked for while one is outstanding.
+const SETTLE: Duration = Duration::from_millis(1);
+/// Bytes of DPDK memory beyond the packet buffers, for its own structures and the drivers'.
+const DPDK_MEMORY: u64 = 96 << 20;
+/// Bytes of a packet buffer besides the frame: `rte_mbuf`, headroom, the pool's header and padding.
+const MBUF_OVERHEAD: u64 = 128 + 128 + 192;
+/// Packet buffers that a thread may keep to itself: DPDK's maximum.
+const POOL_CACHE: u32 = 512;
+/// Smallest room for a frame: what network cards expect of a buffer.
+const FRAME_ROOM: u16 = 2048;
+
+/// Why the daemon could not start or go on.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The configured CPUs are not there.
+    #[error("{0}")]
+    Config(#[from] kopi_config::Errors),
+    /// DPDK could not be started.
+    #[error("DPDK does not start: {0}")]
+    Eal(#[source] DpdkError),
+    /// The wire could not be opened.
+    #[error("the wire `{device}` cannot be used: {error}")]
+    Wire {
+        /// The device as configured.
+        device: String,
+        /// What DPDK said.
+        #[source]
+        error: DpdkError,
+    },
+    /// Packet buffers could not be had.
+    #[error(
+        "no memory for {mbufs} packet buffers of {room} bytes: {error}; lower [dataplane] mbufs, or add huge pages"
+    )]
+    Pool {
+        /// Buffers asked for.
+        mbufs: u32,
+        /// Bytes of frame in each.
+        room: u16,
+        /// What DPDK said.
+        #[source]
+        error: DpdkError,
+    },
+    /// A worker did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A socket could not be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The handler for punched regions could not be installed.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The system refused something that always works.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// A worker ended by itself.
+    #[error("a worker has ended; see the lines above")]
+    WorkerGone,
+}
+
+impl From<rustix::io::Errno> for DaemonError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::System(errno.into())
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+///
+/// [`DaemonError`] if it cannot start, or a worker ends.
+pub fn run(config: &Config) -> Result<(), DaemonError> {
+    let (apps, control) = (config.socket.path.as_path(), config.control.path.as_path());
+    // Before anything that could disturb a daemon that runs already.
+    Listener::check_free(apps, SocketType::SEQPACKET)?;
+    Listener::check_free(control, SocketType::STREAM)?;
+    let online = kopi_config::online_cpus()?;
+    config.dataplane.cores.check_online(&online)?;
+    let signals = Signals::catch()?;
+
+    let eal = Eal::init(&eal_args(config, &online)).map_err(DaemonError::Eal)?;
+    // After EAL, which has its own handler for a while.
+    Region::survive_punching()?;
+    let outcome = serve(config, &eal, &signals);
+    if let Err(error) = eal.close() {
+        log::warn!("DPDK was not taken down: {error}");
+    }
+    outcome
+}
+
+/// Opens the wire, starts the workers, and handles events until told to stop.
+fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonError> {
+    let started = Started::new(config, eal)?;
+    let Started { mut port, pool, switch } = started;
+    let poller = Poller::new()?;
+    poller.add(&signals.pipe, Token::Signal)?;
+    let outcome = Listener::bind(&config.socket, SocketType::SEQPACKET).and_then(|apps| {
+        let control = Listener::bind(&config.control, SocketType::STREAM)?;
+        Ok((apps, control))
+    });
+    let (apps, control) = match outcome {
+        Ok(listeners) => listeners,
+        Err(error) => {
+            switch.stop();
+            return Err(error.into());
+        }
+    };
+    let attach = Attach::new(apps, &poller)?;
+    let control = Control::new(control, &poller)?;
+    log::info!(
+        "ready: wire {} ({}), {} worker(s), apps at {}",
+        switch.wire().device,
+        switch.wire().driver,
+        switch.dataplane().workers(),
+        config.socket.path.as_path().display()
+    );
+    let mut events =
+        Events { poller, switch, attach, control, port: &port, pool: &pool, since: Instant::now(), hz: eal.tsc_hz() };
+    let outcome = events.run(signals);
+    let Events { mut attach, mut switch, control, .. } = events;
+    drop(control);
+    // The apps hear it at once; their sockets close behind it.
+    attach.tell_link(Link { up: false, speed: 0 }, &mut switch);
+    switch.stop();
+    drop(attach);
+    if let Err(error) = port.stop() {
+        log::warn!("the wire was not stopped: {error}");
+    }
+    log::info!("stopped");
+    outcome
+}
+
+/// Everything that runs before the first socket opens.
+struct Started {
+    port: Port,
+    pool: Pool,
+    switch: Switch,
+}
+
+impl Started {
+    fn new(config: &Config, eal: &Eal) -> Result<Self, DaemonError> {
+        let wire = &config.wire;
+        let device = wire.device.devargs();
+        let wire_error = |error| DaemonError::Wire { device: device.to_owned(), error };
+        let cores = config.dataplane.cores.cpus();
+        let workers = u16::try_from(cores.len()).unwrap_or(u16::MAX);
+
+        let mut port = Port::by_devargs(eal, device).map_err(wire_error)?;
+        let info = port.info().map_err(wire_error)?;
+        let room = frame_room(wire.mtu);
+        let mbufs = config.dataplane.mbufs.saturating_mul(workers.into());
+        let pool_config =
+            PoolConfig { name: "kopi-frames", mbufs, cache: POOL_CACHE, frame_max: room, socket: info.socket };
+        let pool = Pool::new(eal, pool_config).map_err(|error| DaemonError::Pool { mbufs, room, error })?;
+        let setup = PortConfig {
+            rx_queues: workers.min(info.max_rx_queues),
+            tx_queues: workers.min(info.max_tx_queues),
+            rx_ring: wire.rx_ring,
+            tx_ring: wire.tx_ring,
+            mtu: mtu_to_set(wire.mtu, &info),
+            rss: workers > 1,
+            lsc: false,
+            // The apps' addresses are not the device's own.
+            promiscuous: true,
+            one_pool: true,
+        };
+        port.configure(&setup, std::slice::from_ref(&pool)).map_err(wire_error)?;
+        let (rx, tx) = port.start().map_err(wire_error)?;
+        let link = link_of(&port);
+        let wire_state = WireState {
+            device: device.to_owned(),
+            driver: info.driver,
+            mac: port.mac().map_err(wire_error)?,
+            mtu: wire.mtu,
+            link,
+        };
+        let limits = Limits {
+            apps: config.limits.apps.into(),
+            queues: config.limits.queues,
+            ring: config.limits.ring_size,
+            memory: config.limits.memory.bytes(),
+            huge_pages: match config.memory.huge_pages {
+                HugePages::Auto => kopi_ring::HugePages::Auto,
+                HugePages::Off => kopi_ring::HugePages::Off,
+                HugePages::Require => kopi_ring::HugePages::Require,
+            },
+        };
+        let dataplane = Dataplane::start(
+            eal,
+            Setup {
+                cores: cores.to_vec(),
+                flows: usize::try_from(config.dataplane.flows).unwrap_or(1 << 16),
+                apps: limits.apps,
+                pool: pool.clone(),
+                rx,
+                tx,
+                forwarding: Switch::empty_picture(link, wire.mtu),
+            },
+        )?;
+        Ok(Self { port, pool, switch: Switch::new(dataplane, wire_state, limits) })
+    }
+}
+
+/// The event loop's state.
+struct Events<'a> {
+    poller: Poller,
+    switch: Switch,
+    attach: Attach,
+    control: Control,
+    port: &'a Port,
+    pool: &'a Pool,
+    since: Instant,
+    hz: u64,
+}
+
+impl Events<'_> {
+    fn run(&mut self, signals: &Signals) -> Result<(), DaemonError> {
+        let mut next_tick = Instant::now() + TICK;
+        loop {
+            let until_tick = next_tick.saturating_duration_since(Instant::now());
+            let timeout = if self.switch.is_settling() { SETTLE.min(until_tick) } else { until_tick };
+            for token in self.poller.wait(timeout)? {
+                self.handle(token, signals);
+            }
+            if signals.stop() {
+                return Ok(());
+            }
+            let faults = self.switch.settle();
+            self.attach.expel(&faults, &mut self.switch);
+            self.switch.publish();
+            self.attach.sweep();
+            self.control.sweep();
+            if Instant::now() >= next_tick {
+                next_tick = Instant::now() + TICK;
+                self.tick()?;
+            }
+        }
+    }
+
+    fn handle(&mut self, token: Token, signals: &Signals) {
+        let Self { poller, switch, attach, control, .. } = self;
+        match token {
+            Token::Signal => signals.drain(),
+            Token::AppListener => attach.accept(poller),
+            Token::ControlListener => control.accept(poller),
+            Token::Client(at) => attach.hear(at, switch, poller),
+            Token::Exit(at) => attach.ended(at, switch),
+            Token::Operator(at) => {
+                let facts = Facts {
+                    uptime_seconds: self.since.elapsed().as_secs(),
+                    tsc_hz: self.hz,
+                    device: self.port.stats().unwrap_or_default(),
+                    mbufs: (self.pool.mbufs(), self.pool.available()),
+                    connections: attach.connections(),
+                };
+                control.serve(at, poller, |command| report::answer(command, switch, &facts));
+            }
+        }
+    }
+
+    fn tick(&mut self) -> Result<(), DaemonError> {
+        self.attach.tick(&mut self.switch, &self.poller);
+        self.switch.show_drops();
+        let link = link_of(self.port);
+        if self.switch.set_link(link) {
+            log::warn!("the wire's link is {}", if link.up { "up" } else { "down" });
+            self.attach.tell_link(link, &mut self.switch);
+            self.switch.publish();
+        }
+        if self.switch.dataplane().is_alive() { Ok(()) } else { Err(DaemonError::WorkerGone) }
+    }
+}
+
+/// The wire's link; a device that cannot tell any more counts as down.
+fn link_of(port: &Port) -> Link {
+    match port.link() {
+        Ok(link) => Link { up: link.up, speed: link.speed_mbps.unwrap_or(0) },
+        Err(error) => {
+            log::debug!("no link state: {error}");
+            Link { up: false, speed: 0 }
+        }
+    }
+}
+
+/// The MTU that the device is told. DPDK's `net_af_packet` claims 1,500 at most and yet carries whatever fits its
+/// `framesz` (22.11, `drivers/net/af_packet`): there the administrator sets the interface's MTU.
+fn mtu_to_set(mtu: u16, info: &PortInfo) -> Option<u16> {
+    if mtu > info.max_mtu && info.driver == "net_af_packet" {
+        log::warn!("net_af_packet cannot set an MTU of {mtu}: set it with `ip link`, and framesz= to match");
+        return None;
+    }
+    Some(mtu)
+}
+
+/// Bytes that a packet buffer has for a frame.
+fn frame_room(mtu: u16) -> u16 {
+    mtu.saturating_add(L2_OVERHEAD).max(FRAME_ROOM).next_multiple_of(64)
+}
+
+/// What EAL is told. Memory comes from huge pages without any file system mounted, or from ordinary pages.
+fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
+    let cores = config.dataplane.cores.cpus();
+    let others: Vec<String> = online.iter().filter(|cpu| !cores.contains(cpu)).map(u16::to_string).collect();
+    let all: Vec<String> = online.iter().map(u16::to_string).collect();
+    // The control thread keeps off the workers' CPUs, if there are any others.
+    let control = if others.is_empty() { all } else { others };
+    let mut args = vec![format!("--lcores=0@({})", control.join(",")), "--file-prefix=kopid".to_owned()];
+    let mbufs = u64::from(config.dataplane.mbufs) * cores.len() as u64;
+    let need = mbufs * (u64::from(frame_room(config.wire.mtu)) + MBUF_OVERHEAD) + DPDK_MEMORY;
+    let huge = match config.memory.huge_pages {
+        HugePages::Off => false,
+        HugePages::Require => true,
+        HugePages::Auto => free_huge_memory() >= need,
+    };
+    if huge {
+        args.push("--in-memory".into());
+    } else {
+        if config.memory.huge_pages == HugePages::Auto {
+            log::warn!(
+                "{} MiB of free huge pages are too few for {} MiB of packet buffers: using 4 KiB pages, which is \
+                 slower. `sysctl vm.nr_hugepages` or `dpdk-hugepages.py --setup` makes more",
+                free_huge_memory() >> 20,
+                need >> 20
+            );
+        }
+        args.push("--no-huge".into());
+        args.push(format!("-m{}", need >> 20));
+    }
+    match &config.wire.device {
+        Device::Pci { .. } => args.push(format!("-a{}", config.wire.device.devargs())),
+        Device::Virtual { .. } => args.push("--no-pci".into()),
+    }
+    args.extend(config.eal.args.iter().cloned());
+    args
+}
+
+/// Bytes of free 2 MiB pages, as the kernel tells.
+fn free_huge_memory() -> u64 {
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    free.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) << 21
+}
+
+/// Signals, turned into events.
+struct Signals {
+    pipe: UnixStream,
+    stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, std::io::Error> {
+        let (pipe, writer) = UnixStream::pair()?;
+        pipe.set_nonblocking(true)?;
+        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+        Ok(Self { pipe, stop, reload })
+    }
+
+    fn stop(&self) -> bool {
+        self.stop.load(Relaxed)
+    }
+
+    fn drain(&self) {
+        let mut bytes = [0; 64];
+        while (&self.pipe).read(&mut bytes).is_ok_and(|n| n > 0) {}
+        if self.reload.swap(false, Relaxed) {
+            log::info!("SIGHUP: this version has no policy to reload; kopid.toml needs a restart");
+        }
+    }
+}

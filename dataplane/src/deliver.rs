@@ -1,0 +1,377 @@
+//! The last stage: frames go to where their verdict says.
+
+use crate::burst::Burst;
+use crate::counters::{PortCounters, WorkerCounters};
+use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
+use crate::handoff::{Handoff, Mesh, Target};
+use crate::port::{WorkerPort, worker_of};
+use crate::wire::Wire;
+use dpdk::{Batch, Mbuf, Pool};
+use kopi_ring::layout::Notes;
+use kopi_ring::{DropReason, PeerFault};
+use std::sync::Arc;
+
+/// What happens to a frame's buffer once its copies are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// It is done with.
+    Free,
+    /// It goes on the wire.
+    Wire,
+    /// Another worker takes it.
+    Worker(usize, Target),
+}
+
+/// Everything that one worker can deliver to.
+#[derive(Debug)]
+pub struct Delivery {
+    index: usize,
+    workers: usize,
+    /// The worker's share of the wire.
+    pub wire: Wire,
+    /// The worker that sends for this one, if it has no TX queue.
+    sender: usize,
+    mesh: Mesh,
+    pool: Pool,
+    counters: Arc<WorkerCounters>,
+    /// By port number. Fixed in size.
+    ports: Box<[Option<Box<WorkerPort>>]>,
+    /// RX rings with frames to be published. Holds each ring at most once.
+    dirty: Vec<(PortId, u16)>,
+    /// Apps whose RX ring showed a fault. Holds each at most once.
+    faults: Vec<(PortId, PeerFault)>,
+    routes: [Route; Batch::MAX],
+    spent: Batch,
+}
+
+impl Delivery {
+    /// Delivers for worker `index`. `sender` is the worker that sends for it if `wire` has no TX queue.
+    #[must_use]
+    pub fn new(
+        index: usize,
+        max_ports: usize,
+        wire: Wire,
+        sender: usize,
+        mesh: Mesh,
+        pool: Pool,
+        counters: Arc<WorkerCounters>,
+    ) -> Self {
+        Self {
+            index,
+            workers: mesh.out.len(),
+            wire,
+            sender,
+            mesh,
+            pool,
+            counters,
+            ports: (0..max_ports).map(|_| None).collect(),
+            dirty: Vec::with_capacity(max_ports * kopi_ring::layout::MAX_QUEUES),
+            faults: Vec::with_capacity(max_ports),
+            routes: [Route::Free; Batch::MAX],
+            spent: Batch::new(),
+        }
+    }
+
+    /// The rings of port `id` here.
+    #[inline]
+    pub fn port_mut(&mut self, id: PortId) -> Option<&mut WorkerPort> {
+        self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut)
+    }
+
+    /// Takes a port in, and returns the one that it replaces.
+    pub fn insert(&mut self, port: Box<WorkerPort>) -> Option<Box<WorkerPort>> {
+        self.ports.get_mut(usize::from(port.id)).and_then(|slot| slot.replace(port))
+    }
+
+    /// Lets go of a port.
+    pub fn remove(&mut self, id: PortId) -> Option<Box<WorkerPort>> {
+        self.ports.get_mut(usize::from(id)).and_then(Option::take)
+    }
+
+    /// Whether a whole burst from an app can be sent on: if not, the app's ring is left alone until it can.
+    #[inline]
+    #[must_use]
+    pub fn takes_burst(&self) -> bool {
+        if self.wire.sends() { self.wire.is_clear() } else { self.mesh.has_room(self.sender, Batch::MAX) }
+    }
+
+    /// Sends every frame of `burst`, from port `source`, where its verdict says, and leaves the burst empty.
+    pub fn deliver(&mut self, burst: &mut Burst, source: PortId, forwarding: &Forwarding) {
+        let n = burst.batch.len();
+        let mut to_wire = 0;
+        let mut kept = 0;
+        for at in 0..n {
+            let Some(verdict) = burst.verdicts().get(at).copied() else { break };
+            let route = match verdict {
+                Verdict::Wire => self.towards_wire(),
+                Verdict::App(id) => self.deliver_to_app(burst, at, id, forwarding, false),
+                Verdict::Group => self.deliver_to_group(burst, at, source, forwarding),
+                Verdict::Promiscuous => self.deliver_to_many(burst, at, source, forwarding.promiscuous(), forwarding),
+                Verdict::Drop(reason) => {
+                    self.drop_for(source, reason);
+                    Route::Free
+                }
+            };
+            if let Some(slot) = self.routes.get_mut(at) {
+                *slot = route;
+            }
+            to_wire += usize::from(route == Route::Wire);
+            kept += usize::from(route != Route::Free);
+        }
+        if to_wire == n {
+            if let Some(counters) = self.counters.ports.first() {
+                self.wire.send_all(&mut burst.batch, counters);
+            }
+        } else if kept == 0 {
+            burst.batch.free_all();
+        } else {
+            self.send_each(&mut burst.batch, source);
+        }
+        self.publish();
+    }
+
+    fn send_each(&mut self, batch: &mut Batch, source: PortId) {
+        for (mbuf, route) in batch.drain().zip(self.routes) {
+            match route {
+                Route::Free => {
+                    // It cannot be full: it holds at most one batch.
+                    drop(self.spent.push(mbuf));
+                }
+                Route::Wire => {
+                    if let Some(counters) = self.counters.ports.first() {
+                        self.wire.send(mbuf, counters);
+                    }
+                }
+                Route::Worker(worker, target) => {
+                    if self.mesh.send(worker, Handoff { mbuf, target }).is_err() {
+                        let blamed = match target {
+                            Target::Wire => source,
+                            Target::App { id, .. } => id,
+                        };
+                        count_drop(&self.counters, blamed, DropReason::HandoffFull);
+                    }
+                }
+            }
+        }
+        self.spent.free_all();
+        if let Some(counters) = self.counters.ports.first() {
+            self.wire.flush(counters);
+        }
+    }
+
+    #[inline]
+    fn towards_wire(&self) -> Route {
+        if self.wire.sends() { Route::Wire } else { Route::Worker(self.sender, Target::Wire) }
+    }
+
+    /// To one app: into its ring if the ring is ours, else by way of its worker. With `copy`, the burst's own buffer is
+    /// needed elsewhere, so another worker gets a copy.
+    #[inline]
+    fn deliver_to_app(&mut self, burst: &Burst, at: usize, id: PortId, forwarding: &Forwarding, copy: bool) -> Route {
+        let Some(mbuf) = burst.batch.get(at) else { return Route::Free };
+        if mbuf.len() > u32::from(forwarding.max_frame(id)) {
+            self.drop_for(id, DropReason::Oversize);
+            return Route::Free;
+        }
+        let notes = burst.notes(at);
+        let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
+            self.drop_for(id, DropReason::PortGone);
+            return Route::Free;
+        };
+        let queue = port.queue_for(burst.rss(at));
+        let generation = port.generation;
+        let owner = worker_of(id, queue, self.workers);
+        if owner == self.index {
+            self.push(mbuf.data(), id, queue, notes);
+            return Route::Free;
+        }
+        let target = Target::App { id, generation, queue, notes };
+        if !copy {
+            return Route::Worker(owner, target);
+        }
+        let Some(clone) = self.pool.take().and_then(|mut clone| clone.fill(mbuf.data()).then_some(clone)) else {
+            self.drop_for(id, DropReason::NoMbuf);
+            return Route::Free;
+        };
+        if self.mesh.send(owner, Handoff { mbuf: clone, target }).is_err() {
+            self.drop_for(id, DropReason::HandoffFull);
+        }
+        Route::Free
+    }
+
+    fn deliver_to_group(&mut self, burst: &Burst, at: usize, source: PortId, forwarding: &Forwarding) -> Route {
+        let listeners = forwarding.listeners(&burst.destination(at));
+        let copies = self.copy_to(burst, at, source, listeners, forwarding);
+        let to_wire = source != WIRE && forwarding.wire_up();
+        match (to_wire, copies) {
+            (true, copies) => {
+                self.count_copies(source, copies);
+                self.towards_wire()
+            }
+            (false, 0) => {
+                let reason = if source == WIRE { DropReason::NoListener } else { DropReason::WireDown };
+                self.drop_for(source, reason);
+                Route::Free
+            }
+            (false, copies) => {
+                self.count_copies(source, copies - 1);
+                Route::Free
+            }
+        }
+    }
+
+    fn deliver_to_many(&mut self, burst: &Burst, at: usize, source: PortId, ports: &[PortId], f: &Forwarding) -> Route {
+        match self.copy_to(burst, at, source, ports, f) {
+            0 => self.drop_for(source, DropReason::NoListener),
+            copies => self.count_copies(source, copies - 1),
+        }
+        Route::Free
+    }
+
+    /// Copies a frame to all of `ports` but its source, and returns to how many.
+    fn copy_to(&mut self, burst: &Burst, at: usize, source: PortId, ports: &[PortId], f: &Forwarding) -> u64 {
+        let mut copies = 0;
+        for id in ports.iter().copied().filter(|id| *id != source) {
+            let route = self.deliver_to_app(burst, at, id, f, true);
+            debug_assert_eq!(route, Route::Free);
+            copies += 1;
+        }
+        copies
+    }
+
+    /// Puts a frame into an RX ring of ours, unpublished.
+    #[inline]
+    fn push(&mut self, frame: &[u8], id: PortId, queue: u16, notes: Notes) {
+        let Some(counters) = self.counters.ports.get(usize::from(id)) else { return };
+        let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
+        let Some(rx) = port.and_then(|port| port.rx.get_mut(usize::from(queue))).and_then(Option::as_mut) else {
+            counters.drop(DropReason::PortGone, 1);
+            return;
+        };
+        let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        let slots = rx.ring.slots_for(len);
+        match rx.ring.free(slots) {
+            Ok(free) if free >= slots && rx.ring.push(frame, notes) => {
+                counters.rx_packets.add(1);
+                counters.rx_bytes.add(len.into());
+                if !rx.dirty {
+                    rx.dirty = true;
+                    self.dirty.push((id, queue));
+                }
+            }
+            Ok(_) => counters.drop(DropReason::RxRingFull, 1),
+            Err(fault) => {
+                counters.drop(DropReason::PortGone, 1);
+                if self.faults.iter().all(|(other, _)| *other != id) {
+                    self.faults.push((id, fault));
+                }
+            }
+        }
+    }
+
+    /// Shows the apps what was pushed.
+    #[inline]
+    fn publish(&mut self) {
+        while let Some((id, queue)) = self.dirty.pop() {
+            let rx = self.port_mut(id).and_then(|port| port.rx.get_mut(usize::from(queue))).and_then(Option::as_mut);
+            if let Some(rx) = rx {
+                rx.dirty = false;
+                rx.ring.publish();
+            }
+        }
+    }
+
+    /// Delivers what other workers have judged, up to a burst from each, and returns how many frames moved.
+    #[inline]
+    pub fn serve_workers(&mut self) -> usize {
+        let mut moved = 0;
+        for worker in 0..self.mesh.inbox.len() {
+            for _ in 0..Batch::MAX {
+                let Some(inbox) = self.mesh.inbox.get_mut(worker).and_then(Option::as_mut) else { break };
+                match inbox.peek() {
+                    // Frames for a busy wire wait where they are, and their sender stops draining its apps.
+                    Ok(handoff) if handoff.target == Target::Wire && !self.wire.is_clear() => break,
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+                let Ok(Handoff { mbuf, target }) = inbox.pop() else { break };
+                moved += 1;
+                self.arrive(mbuf, target);
+            }
+        }
+        if moved > 0 {
+            self.publish();
+            self.spent.free_all();
+        }
+        moved
+    }
+
+    fn arrive(&mut self, mbuf: Mbuf, target: Target) {
+        match target {
+            Target::Wire => {
+                if let Some(counters) = self.counters.ports.first() {
+                    self.wire.send(mbuf, counters);
+                    self.wire.flush(counters);
+                }
+            }
+            Target::App { id, generation, queue, notes } => {
+                if self.port_mut(id).is_some_and(|port| port.generation == generation) {
+                    self.push(mbuf.data(), id, queue, notes);
+                } else {
+                    self.drop_for(id, DropReason::PortGone);
+                }
+                if let Err(mbuf) = self.spent.push(mbuf) {
+                    self.spent.free_all();
+                    drop(mbuf);
+                }
+            }
+        }
+    }
+
+    /// Retries what the wire did not take; with the wire down there is no point in waiting.
+    #[inline]
+    pub fn end_turn(&mut self, wire_up: bool) {
+        if self.wire.is_clear() {
+            return;
+        }
+        if let Some(counters) = self.counters.ports.first() {
+            self.wire.flush(counters);
+            if !wire_up {
+                self.wire.give_up(counters, DropReason::WireDown);
+            }
+        }
+    }
+
+    /// The next app whose RX ring showed a fault.
+    #[inline]
+    pub fn take_fault(&mut self) -> Option<(PortId, PeerFault)> {
+        self.faults.pop()
+    }
+
+    /// Accounts for everything that is still under way when the worker ends.
+    pub fn finish(&mut self) {
+        while self.serve_workers() > 0 {}
+        if let Some(counters) = self.counters.ports.first() {
+            self.wire.flush(counters);
+            self.wire.give_up(counters, DropReason::WireTxFull);
+        }
+        self.ports.iter_mut().for_each(|slot| drop(slot.take()));
+    }
+
+    fn count_copies(&self, source: PortId, copies: u64) {
+        if let Some(counters) = self.counters.ports.get(usize::from(source)) {
+            counters.copies.add(copies);
+        }
+    }
+
+    #[inline]
+    fn drop_for(&self, id: PortId, reason: DropReason) {
+        count_drop(&self.counters, id, reason);
+    }
+}
+
+fn count_drop(counters: &WorkerCounters, id: PortId, reason: DropReason) {
+    if let Some(counters) = counters.ports.get(usize::from(id)) {
+        PortCounters::drop(counters, reason, 1);
+    }
+}

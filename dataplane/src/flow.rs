@@ -1,0 +1,321 @@
+//! The flow table: what was decided for a packet's key, so that its followers need not ask again.
+//!
+//! Fixed in size, allocated at start, owned by one worker. Eight-way set-associative: a key's hash chooses one bucket
+//! of eight entries, a 16-bit tag of the hash finds the entry in it. A lookup touches the bucket's tags, the entry's key
+//! and the entry's state: three cache lines, two of them neighbours.
+//!
+//! The table is a cache. When a bucket is full, the entry unused for longest makes room; its packets are judged anew
+//! when they come again. Entries idle for [`IDLE_SECONDS`] go by themselves.
+
+use crate::forwarding::{PortId, Verdict};
+use kopi_packet::{FlowKey, Seed};
+use kopi_ring::DropReason;
+
+/// Entries in a bucket.
+const WAYS: usize = 8;
+/// An entry that was not used for so long is removed, in seconds.
+pub const IDLE_SECONDS: u64 = 30;
+
+/// The tags of one bucket: 0 for a free entry.
+type Tags = [u16; WAYS];
+
+/// What is known about a flow.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Flow {
+    /// The [`crate::forwarding::Forwarding::epoch`] that the verdict was made under; 0 for none yet.
+    pub epoch: u32,
+    /// Where its packets go.
+    pub verdict: Verdict,
+    /// Packets seen.
+    pub packets: u64,
+    /// Bytes seen, FCS not counted.
+    pub bytes: u64,
+    /// TSC of the burst with its first packet.
+    pub first_seen: u64,
+    /// TSC of the burst with its last packet.
+    pub last_seen: u64,
+}
+
+impl Flow {
+    const EMPTY: Self = Self {
+        epoch: 0,
+        verdict: Verdict::Drop(DropReason::PortGone),
+        packets: 0,
+        bytes: 0,
+        first_seen: 0,
+        last_seen: 0,
+    };
+
+    /// Counts one packet of `len` bytes, seen at `now` (TSC).
+    #[inline]
+    pub fn count(&mut self, len: u64, now: u64) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(len);
+        self.last_seen = now;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(128))]
+struct Entry {
+    key: FlowKey,
+    flow: Flow,
+}
+
+// A lookup pays for cache lines: key and state have one each, side by side.
+const _: () = {
+    assert!(size_of::<FlowKey>() == 64);
+    assert!(size_of::<Flow>() == 64);
+    assert!(size_of::<Entry>() == 128);
+};
+
+/// A place in the hash space: which bucket, which tag.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hash(u64);
+
+impl Hash {
+    /// The half of the hash that spreads packets over an app's queues, and that the app gets as its RSS hash.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "32 of the 64 bits are wanted")]
+    pub const fn rss(self) -> u32 {
+        (self.0 >> 16) as u32
+    }
+
+    const fn tag(self) -> u16 {
+        (self.0 >> 48) as u16 | 1
+    }
+}
+
+/// The flows of one worker.
+#[derive(Debug)]
+pub struct FlowTable {
+    tags: Box<[Tags]>,
+    entries: Box<[Entry]>,
+    seed: Seed,
+    /// Bucket to be swept next.
+    sweep: usize,
+    used: usize,
+    misses: u64,
+    evictions: u64,
+}
+
+impl FlowTable {
+    /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`.
+    ///
+    /// # Panics
+    ///
+    /// If `capacity` is anything else: the configuration checks it.
+    #[must_use]
+    pub fn new(capacity: usize, seed: Seed) -> Self {
+        assert!(capacity.is_power_of_two() && capacity >= WAYS, "flow table of {capacity} entries");
+        // The key of a runt without any bytes serves as filler; its tag of 0 keeps it from being found.
+        let (_, filler) = kopi_packet::parse(&[], 0);
+        Self {
+            tags: vec![[0; WAYS]; capacity / WAYS].into(),
+            entries: vec![Entry { key: filler, flow: Flow::EMPTY }; capacity].into(),
+            seed,
+            sweep: 0,
+            used: 0,
+            misses: 0,
+            evictions: 0,
+        }
+    }
+
+    /// The hash of `key`, with its bucket on the way into the cache.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, key: &FlowKey) -> Hash {
+        let hash = Hash(key.hash(&self.seed));
+        if let Some(tags) = self.tags.get(self.bucket(hash)) {
+            kopi_ring::prefetch(tags);
+        }
+        hash
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "only the low bits are used")]
+    const fn bucket(&self, hash: Hash) -> usize {
+        hash.0 as usize & (self.tags.len() - 1)
+    }
+
+    /// The flow of `key`. A new one has epoch 0, and `now` as its first use.
+    #[inline]
+    pub fn flow(&mut self, key: &FlowKey, hash: Hash, now: u64) -> &mut Flow {
+        let bucket = self.bucket(hash);
+        let found = match (self.tags.get(bucket), self.entries.as_chunks::<WAYS>().0.get(bucket)) {
+            (Some(tags), Some(entries)) => {
+                let tag = hash.tag();
+                tags.iter().zip(entries).position(|(t, entry)| *t == tag && entry.key == *key)
+            }
+            _ => None,
+        };
+        let way = match found {
+            Some(way) => way,
+            None => self.insert(bucket, key, hash, now),
+        };
+        // Both indexes come from this table's own arithmetic, so the access cannot fail.
+        &mut self.entries[bucket * WAYS + way].flow
+    }
+
+    #[cold]
+    fn insert(&mut self, bucket: usize, key: &FlowKey, hash: Hash, now: u64) -> usize {
+        self.misses += 1;
+        let entries = &mut self.entries[bucket * WAYS..][..WAYS];
+        let way = self.tags[bucket].iter().position(|tag| *tag == 0).unwrap_or_else(|| {
+            let oldest = entries.iter().enumerate().min_by_key(|(_, entry)| entry.flow.last_seen);
+            self.evictions += 1;
+            self.used -= 1;
+            oldest.map_or(0, |(way, _)| way)
+        });
+        self.used += 1;
+        self.tags[bucket][way] = hash.tag();
+        entries[way] = Entry { key: *key, flow: Flow { first_seen: now, last_seen: now, ..Flow::EMPTY } };
+        way
+    }
+
+    /// Looks at the next bucket and frees its entries that were last used before `expired` (TSC), or whose source
+    /// `is_gone`. Call it regularly; [`buckets`](Self::buckets) calls go once round the table.
+    pub fn sweep(&mut self, expired: u64, is_gone: impl Fn(PortId) -> bool) {
+        let bucket = self.sweep;
+        self.sweep = (bucket + 1) & (self.tags.len() - 1);
+        let entries = &self.entries[bucket * WAYS..][..WAYS];
+        for (tag, entry) in self.tags[bucket].iter_mut().zip(entries).filter(|(tag, _)| **tag != 0) {
+            let gone = is_gone(entry.key.source()) || matches!(entry.flow.verdict, Verdict::App(id) if is_gone(id));
+            if gone || entry.flow.last_seen < expired {
+                *tag = 0;
+                self.used -= 1;
+            }
+        }
+    }
+
+    /// Buckets in the table.
+    #[must_use]
+    pub const fn buckets(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Entries in use.
+    #[must_use]
+    pub const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Lookups that found nothing.
+    #[must_use]
+    pub const fn misses(&self) -> u64 {
+        self.misses
+    }
+
+    /// Entries that had to go because their bucket was full.
+    #[must_use]
+    pub const fn evictions(&self) -> u64 {
+        self.evictions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// A distinct key for every number: a UDP packet with the number in its source address.
+    fn key(n: u32) -> FlowKey {
+        let mut frame = [0_u8; 64];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        frame[14..24].copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17]);
+        frame[26..30].copy_from_slice(&n.to_be_bytes());
+        frame[38..40].copy_from_slice(&[0, 30]);
+        kopi_packet::parse(&frame, 1).1
+    }
+
+    fn table(capacity: usize) -> FlowTable {
+        FlowTable::new(capacity, Seed::from_bytes(std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap())))
+    }
+
+    fn touch(table: &mut FlowTable, n: u32, now: u64) -> u64 {
+        let key = key(n);
+        let hash = table.hash(&key);
+        let flow = table.flow(&key, hash, now);
+        flow.count(64, now);
+        flow.packets
+    }
+
+    proptest! {
+        /// Against a map: a flow that still has its place counts on, one that lost it starts anew; the number of
+        /// places in use never exceeds the capacity, and misses minus evictions minus removals are what is left.
+        #[test]
+        fn table_behaves_like_a_map_that_forgets(
+            steps in prop::collection::vec((0_u32..200, 0_u8..10), 1..400)
+        ) {
+            let mut table = table(64);
+            let mut model = BTreeMap::new();
+            for (now, (n, kind)) in (1_u64..).zip(steps) {
+                if kind == 0 {
+                    let before = table.used();
+                    table.sweep(now.saturating_sub(50), |_| false);
+                    prop_assert!(table.used() <= before);
+                    continue;
+                }
+                let misses = table.misses();
+                let packets = touch(&mut table, n, now);
+                let counted = model.entry(n).and_modify(|p| *p += 1).or_insert(1);
+                if table.misses() > misses {
+                    prop_assert_eq!(packets, 1);
+                    *counted = 1;
+                } else {
+                    prop_assert_eq!(packets, *counted);
+                }
+                prop_assert!(table.used() <= 64);
+            }
+        }
+    }
+
+    /// Flows that fit are all kept, whatever their addresses, up to a load that a set-associative table can bear.
+    #[test]
+    fn half_full_table_keeps_nearly_everything() {
+        let mut table = table(65536);
+        for n in 0..20_000 {
+            touch(&mut table, n, 1);
+        }
+        assert!(table.evictions() < 20, "{} evictions", table.evictions());
+        let misses = table.misses();
+        for n in 0..20_000 {
+            touch(&mut table, n, 2);
+        }
+        assert!(table.misses() - misses <= 40, "{} misses", table.misses() - misses);
+    }
+
+    /// A full bucket gives up the entry that was unused for longest.
+    #[test]
+    fn oldest_of_a_full_bucket_makes_room() {
+        let mut table = table(8);
+        for n in 0..8 {
+            touch(&mut table, n, u64::from(n) + 1);
+        }
+        touch(&mut table, 0, 100);
+        touch(&mut table, 50, 101);
+        assert_eq!((table.used(), table.evictions()), (8, 1));
+        assert_eq!(touch(&mut table, 0, 102), 3, "recently used, so it stayed");
+        assert_eq!(touch(&mut table, 1, 103), 1, "the oldest, so it went");
+    }
+
+    /// Once round the table, sweeping frees what is idle and what belongs to a port that is gone, and nothing else.
+    #[test]
+    fn sweep_frees_idle_and_orphaned_flows() {
+        let mut table = table(64);
+        for n in 0..10 {
+            touch(&mut table, n, if n < 4 { 10 } else { 1000 });
+        }
+        let kept = table.used();
+        for _ in 0..table.buckets() {
+            table.sweep(500, |_| false);
+        }
+        assert_eq!(table.used(), kept - 4);
+        for _ in 0..table.buckets() {
+            table.sweep(0, |port| port == 1);
+        }
+        assert_eq!(table.used(), 0);
+    }
+}

@@ -1,0 +1,237 @@
+//! Where frames go: a switch that does not learn.
+//!
+//! Every address is known from the apps' own settings, so nothing that an app sends can move another's traffic. The
+//! control thread builds a new [`Forwarding`] aside whenever a port comes, goes or changes, and hands it to the workers;
+//! its epoch makes the verdicts cached in the flow tables stale.
+
+use kopi_ring::DropReason;
+use kopi_ring::layout::L2_OVERHEAD;
+use kopi_ring::message::{Mac, Settings};
+
+/// Number of a port: 0 is the wire, apps count from 1.
+pub type PortId = u16;
+
+/// The wire's number.
+pub const WIRE: PortId = 0;
+
+/// Which use of a port number is meant: numbers are used again, generations are not (they wrap at 2^32).
+pub type Generation = u32;
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the physical port.
+    Wire,
+    /// To one app.
+    App(PortId),
+    /// To every app that wants this group address and, if it came from an app, to the wire.
+    Group,
+    /// To every promiscuous app: nobody owns the address.
+    Promiscuous,
+    /// Nowhere.
+    Drop(DropReason),
+}
+
+/// One port as the switch sees it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its number.
+    pub id: PortId,
+    /// What it wants to receive and to carry.
+    pub settings: Settings,
+}
+
+/// An immutable picture of all ports. Replaced as a whole.
+#[derive(Debug)]
+pub struct Forwarding {
+    epoch: u32,
+    wire_up: bool,
+    /// Unicast addresses, sorted.
+    unicast: Box<[(Mac, PortId)]>,
+    /// Group addresses that somebody asked for, sorted, each with everybody who gets it.
+    groups: Box<[(Mac, Box<[PortId]>)]>,
+    /// Who gets a group address that nobody asked for.
+    all_multicast: Box<[PortId]>,
+    /// Who gets broadcasts.
+    everyone: Box<[PortId]>,
+    /// Who gets unicast frames from the wire that nobody owns.
+    promiscuous: Box<[PortId]>,
+    /// Longest frame in bytes by port number; 0 where there is no port.
+    max_frame: Box<[u16]>,
+}
+
+impl Forwarding {
+    /// A picture of `members`. `epoch` must differ from the one before; 0 is never used.
+    #[must_use]
+    pub fn new(epoch: u32, wire_up: bool, wire_mtu: u16, members: &[Member]) -> Self {
+        let picked = |wants: &dyn Fn(&Settings) -> bool| -> Box<[PortId]> {
+            members.iter().filter(|m| wants(&m.settings)).map(|m| m.id).collect()
+        };
+        let addresses = members.iter().flat_map(|m| m.settings.macs.iter().map(|mac| (*mac, m.id)));
+        let (groups, unicast): (Vec<_>, Vec<_>) = addresses.partition(|(mac, _)| is_group(mac));
+        let mut unicast = unicast;
+        unicast.sort_unstable();
+        unicast.dedup_by_key(|(mac, _)| *mac);
+        let mut asked: Vec<Mac> = groups.into_iter().map(|(mac, _)| mac).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let listeners = |mac: Mac| (mac, picked(&|s| s.promiscuous || s.all_multicast || s.macs.contains(&mac)));
+        let ports = members.iter().map(|m| usize::from(m.id) + 1).max().unwrap_or(1);
+        let mut max_frame = vec![0; ports];
+        let lengths = members.iter().map(|m| (m.id, m.settings.mtu)).chain([(WIRE, wire_mtu)]);
+        for (id, mtu) in lengths {
+            if let Some(slot) = max_frame.get_mut(usize::from(id)) {
+                *slot = mtu.saturating_add(L2_OVERHEAD);
+            }
+        }
+        Self {
+            epoch,
+            wire_up,
+            unicast: unicast.into(),
+            groups: asked.into_iter().map(listeners).collect(),
+            all_multicast: picked(&|s| s.promiscuous || s.all_multicast),
+            everyone: picked(&|_| true),
+            promiscuous: picked(&|s| s.promiscuous),
+            max_frame: max_frame.into(),
+        }
+    }
+
+    /// Tells verdicts made under this picture from older ones.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether the wire takes frames.
+    #[must_use]
+    pub const fn wire_up(&self) -> bool {
+        self.wire_up
+    }
+
+    /// Where a frame from `source` to `destination` goes. The slow path: once for each flow and epoch.
+    #[must_use]
+    pub fn judge(&self, source: PortId, destination: &Mac) -> Verdict {
+        if is_group(destination) {
+            return Verdict::Group;
+        }
+        let owner = self.unicast.binary_search_by_key(destination, |(mac, _)| *mac);
+        match owner.ok().and_then(|at| self.unicast.get(at)) {
+            Some((_, id)) if *id == source => Verdict::Drop(DropReason::SamePort),
+            Some((_, id)) => Verdict::App(*id),
+            None if source != WIRE => self.towards_wire(),
+            None if self.promiscuous.is_empty() => Verdict::Drop(DropReason::UnknownUnicast),
+            None => Verdict::Promiscuous,
+        }
+    }
+
+    fn towards_wire(&self) -> Verdict {
+        if self.wire_up { Verdict::Wire } else { Verdict::Drop(DropReason::WireDown) }
+    }
+
+    /// The apps that a multicast or broadcast frame goes to, the sender possibly among them.
+    #[must_use]
+    pub fn listeners(&self, group: &Mac) -> &[PortId] {
+        if *group == [0xff; 6] {
+            return &self.everyone;
+        }
+        let asked = self.groups.binary_search_by_key(group, |(mac, _)| *mac);
+        asked.ok().and_then(|at| self.groups.get(at)).map_or(&*self.all_multicast, |(_, ports)| ports)
+    }
+
+    /// The apps that want unicast frames of nobody's.
+    #[must_use]
+    pub fn promiscuous(&self) -> &[PortId] {
+        &self.promiscuous
+    }
+
+    /// Longest frame in bytes that `port` carries, without FCS.
+    #[inline]
+    #[must_use]
+    pub fn max_frame(&self, port: PortId) -> u16 {
+        self.max_frame.get(usize::from(port)).copied().unwrap_or(0)
+    }
+}
+
+/// Whether `mac` is a multicast or broadcast address: the low bit of its first byte (IEEE 802-2014, 8.2.2).
+#[must_use]
+pub const fn is_group(mac: &Mac) -> bool {
+    mac[0] & 1 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOB: Mac = [2, 0, 0, 0, 0, 1];
+    const CAROL: Mac = [2, 0, 0, 0, 0, 2];
+    const NOBODY: Mac = [2, 0, 0, 0, 0, 9];
+    const GROUP: Mac = [1, 0, 0x5e, 0, 0, 5];
+
+    fn settings(macs: &[Mac]) -> Settings {
+        Settings { mtu: 1500, macs: macs.to_vec(), ..Settings::default() }
+    }
+
+    fn member(id: PortId, settings: Settings) -> Member {
+        Member { id, settings }
+    }
+
+    fn two(change: impl Fn(&mut Settings)) -> Forwarding {
+        let mut carol = settings(&[CAROL]);
+        change(&mut carol);
+        Forwarding::new(1, true, 1500, &[member(1, settings(&[BOB])), member(2, carol)])
+    }
+
+    /// Unicast goes to the owner of the address, else to the wire, and never back.
+    #[test]
+    fn unicast_follows_ownership() {
+        let f = two(|_| {});
+        assert_eq!(f.judge(1, &CAROL), Verdict::App(2));
+        assert_eq!(f.judge(WIRE, &BOB), Verdict::App(1));
+        assert_eq!(f.judge(1, &NOBODY), Verdict::Wire);
+        assert_eq!(f.judge(1, &BOB), Verdict::Drop(DropReason::SamePort));
+        assert_eq!(f.judge(WIRE, &NOBODY), Verdict::Drop(DropReason::UnknownUnicast));
+    }
+
+    /// A promiscuous app sees what nobody owns, and nothing of what somebody else owns.
+    #[test]
+    fn promiscuous_app_gets_only_unowned_unicast() {
+        let f = two(|s| s.promiscuous = true);
+        assert_eq!(f.judge(WIRE, &NOBODY), Verdict::Promiscuous);
+        assert_eq!(f.promiscuous(), [2]);
+        assert_eq!(f.judge(WIRE, &BOB), Verdict::App(1));
+        assert_eq!(f.judge(1, &NOBODY), Verdict::Wire);
+    }
+
+    /// Broadcast reaches everybody; multicast those that asked, want all, or are promiscuous.
+    #[test]
+    fn groups_reach_those_that_want_them() {
+        assert_eq!(two(|_| {}).listeners(&[0xff; 6]), [1, 2]);
+        assert_eq!(two(|_| {}).listeners(&GROUP), [0_u16; 0]);
+        assert_eq!(two(|s| s.macs.push(GROUP)).listeners(&GROUP), [2]);
+        assert_eq!(two(|s| s.all_multicast = true).listeners(&GROUP), [2]);
+        assert_eq!(two(|s| s.promiscuous = true).listeners(&GROUP), [2]);
+        let mixed = Forwarding::new(
+            1,
+            true,
+            1500,
+            &[member(1, Settings { all_multicast: true, ..settings(&[BOB]) }), member(2, settings(&[CAROL, GROUP]))],
+        );
+        assert_eq!(mixed.listeners(&GROUP), [1, 2]);
+        assert_eq!(mixed.listeners(&[1, 0, 0x5e, 0, 0, 6]), [1]);
+    }
+
+    /// With the link down, what would go to the wire is dropped under its own name, and apps still reach each other.
+    #[test]
+    fn wire_down_stops_only_the_wire() {
+        let f = Forwarding::new(1, false, 1500, &[member(1, settings(&[BOB])), member(2, settings(&[CAROL]))]);
+        assert_eq!(f.judge(1, &NOBODY), Verdict::Drop(DropReason::WireDown));
+        assert_eq!(f.judge(1, &CAROL), Verdict::App(2));
+    }
+
+    /// Frame lengths follow each port's MTU; a port that is not there carries nothing.
+    #[test]
+    fn frame_length_follows_the_mtu() {
+        let f = Forwarding::new(1, true, 9000, &[member(3, settings(&[BOB]))]);
+        assert_eq!([f.max_frame(WIRE), f.max_frame(3), f.max_frame(2), f.max_frame(99)], [9022, 1522, 0, 0]);
+    }
+}

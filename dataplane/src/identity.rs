@@ -1,0 +1,168 @@
+//! Who is at the other end of an app's socket.
+//!
+//! The kernel says it at attach: `SO_PEERCRED` gives pid, uid and gid of the process that connected, `SO_PEERPIDFD`
+//! (Linux 6.5) a handle on that very process. Everything else is read from /proc while the handle proves that the
+//! process still lives, so that a pid that is used again is never taken for the old one.
+
+use kopi_ring::socket::{Credentials, peer_credentials, peer_pidfd};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::time::{ClockId, clock_gettime};
+use std::fs;
+use thiserror::Error;
+
+/// The owner of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Process id in our pid namespace; 0 if the process is not in it.
+    pub pid: i32,
+    /// Effective user id when it connected.
+    pub uid: u32,
+    /// Effective group id when it connected.
+    pub gid: u32,
+    /// The user's name, if the system knows one.
+    pub user: Option<String>,
+    /// The name that the process gives itself. A hint, no proof. Escaped: no control characters.
+    pub comm: String,
+    /// Path of its program, if we may read it.
+    pub exe: Option<String>,
+    /// Path of its cgroup in the unified hierarchy.
+    pub cgroup: Option<String>,
+}
+
+/// Why a peer has no identity.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// The process ended before we had looked at it.
+    #[error("process {0} is gone")]
+    Gone(i32),
+    /// The process that has the pid now started after the connection was accepted.
+    #[error("pid {0} belongs to a process that started after the connection")]
+    Reused(i32),
+    /// The kernel did not answer.
+    #[error("{0}: {1}")]
+    System(&'static str, rustix::io::Errno),
+}
+
+/// The identity of the process that connected `socket`, which was accepted just now, and a handle that becomes readable
+/// when the process ends. There is no handle for a process outside our pid namespace.
+///
+/// # Errors
+///
+/// [`IdentityError`] if the process is gone, or was replaced by another with the same pid.
+pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), IdentityError> {
+    let accepted = ticks_since_boot();
+    let Credentials { pid, uid, gid } =
+        peer_credentials(socket.as_fd()).map_err(|errno| IdentityError::System("SO_PEERCRED", errno))?;
+    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
+    let Some(raw_pid) = Pid::from_raw(pid) else {
+        return Ok((Identity { pid: 0, uid, gid, user, comm: "?".into(), exe: None, cgroup: None }, None));
+    };
+    let handle = match peer_pidfd(socket) {
+        Some(handle) => handle,
+        None => pidfd_open(raw_pid, PidfdFlags::NONBLOCK).map_err(|_| IdentityError::Gone(pid))?,
+    };
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text));
+    let identity = Identity {
+        pid,
+        uid,
+        gid,
+        user,
+        comm: stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm)),
+        exe: fs::read_link(format!("/proc/{pid}/exe")).ok().map(|path| printable(path.as_os_str().as_encoded_bytes())),
+        cgroup: fs::read(format!("/proc/{pid}/cgroup")).ok().and_then(|text| parse_cgroup(&text)),
+    };
+    if ended(&handle) {
+        return Err(IdentityError::Gone(pid));
+    }
+    if stat.is_some_and(|stat| stat.start_time > accepted) {
+        return Err(IdentityError::Reused(pid));
+    }
+    Ok((identity, Some(handle)))
+}
+
+/// Whether the process behind a pidfd has ended.
+#[must_use]
+pub fn ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Clock ticks since boot, rounded up, as /proc/PID/stat counts them (100 a second on every Linux, `USER_HZ`).
+fn ticks_since_boot() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 100 + u64::try_from(now.tv_nsec).unwrap_or(0).div_ceil(10_000_000)
+}
+
+/// What is needed of /proc/PID/stat.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    comm: Vec<u8>,
+    start_time: u64,
+}
+
+/// Parses /proc/PID/stat (`proc_pid_stat(5)`). The name stands in brackets and may itself hold brackets, spaces and line
+/// ends, so it reaches to the last closing one.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let open = text.iter().position(|b| *b == b'(')?;
+    let close = text.iter().rposition(|b| *b == b')')?;
+    let comm = text.get(open + 1..close)?.to_vec();
+    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+    // Field 22 is the start time; the first of the rest is field 3.
+    let start_time = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
+    Some(Stat { comm, start_time })
+}
+
+/// The path in the unified hierarchy (`cgroups(7)`): the line that starts with `0::`.
+fn parse_cgroup(text: &[u8]) -> Option<String> {
+    text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"0::")).map(printable)
+}
+
+/// Text for people's eyes: what is not UTF-8 or not printable is escaped.
+fn printable(bytes: &[u8]) -> String {
+    let clean = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    String::from_utf8_lossy(bytes).chars().map(clean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    /// The peer of our own socket pair is this process, by name, program and user.
+    #[test]
+    fn own_process_is_recognised() {
+        let (a, _b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        let (identity, handle) = attest(&a).unwrap();
+        assert_eq!(identity.pid.unsigned_abs(), std::process::id());
+        assert_eq!(identity.uid, rustix::process::geteuid().as_raw());
+        assert_eq!(identity.exe, std::env::current_exe().ok().map(|p| p.to_string_lossy().into_owned()));
+        assert!(!identity.comm.is_empty());
+        assert!(!ended(&handle.unwrap()));
+    }
+
+    /// Fault 20: a name may hold anything, and neither the parser nor a terminal is confused by it.
+    #[test]
+    fn strange_names_are_parsed_and_escaped() {
+        let tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
+        for comm in [&b"a b"[..], b"x) R 1 (y", b"line\nend", b"fifteen bytes!!", b"\xff\xfe", b"", b")", b"("] {
+            let text = [b"77 (", comm, b")", tail.as_bytes()].concat();
+            assert_eq!(parse_stat(&text), Some(Stat { comm: comm.to_vec(), start_time: 4242 }));
+            assert!(!printable(comm).chars().any(char::is_control));
+        }
+        assert_eq!(printable(b"a\nb\x1b[31m"), "a\\nb\\u{1b}[31m");
+        for broken in [&b""[..], b"77", b"77 (x", b"77 x)", b")(", b"77 (x) S 1"] {
+            assert_eq!(parse_stat(broken), None);
+        }
+    }
+
+    /// The unified hierarchy is found among older ones.
+    #[test]
+    fn cgroup_is_that_of_the_unified_hierarchy() {
+        assert_eq!(parse_cgroup(b"1:cpu:/x\n0::/user.slice/a\n"), Some("/user.slice/a".into()));
+        assert_eq!(parse_cgroup(b"1:cpu:/x\n"), None);
+    }
+}

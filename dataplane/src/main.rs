@@ -1,0 +1,75 @@
+//! kopid: the command line.
+#![forbid(unsafe_code)]
+
+use clap::Parser;
+use kopi_config::Config;
+use kopi_dataplane::daemon;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The software SmartNIC: owns the wire, gives every attached DPDK application its own port.
+#[derive(Debug, Parser)]
+#[command(name = "kopid", disable_version_flag = true)]
+struct Arguments {
+    /// The daemon's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/kopi/kopid.toml")]
+    config: PathBuf,
+    /// Check the configuration and do nothing else
+    #[arg(long)]
+    check: bool,
+    /// Show the versions of kopi, DPDK and the ring protocol
+    #[arg(long, short = 'V')]
+    version: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With standard error gone there is nobody left to tell.
+            drop(writeln!(io::stderr(), "kopid: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    if arguments.version {
+        return Ok(io::stdout().write_all(version().as_bytes())?);
+    }
+    let config = Config::load(&arguments.config)?;
+    if arguments.check {
+        config.dataplane.cores.check_online(&kopi_config::online_cpus()?)?;
+        for warning in &config.warnings {
+            writeln!(io::stderr(), "{warning}")?;
+        }
+        return Ok(writeln!(io::stdout(), "{}: ok", arguments.config.display())?);
+    }
+    start_log(&config);
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(daemon::run(&config)?)
+}
+
+fn version() -> String {
+    format!(
+        "kopi {}\nDPDK built {} (ABI {}), running {}\nring protocol {}\n",
+        env!("CARGO_PKG_VERSION"),
+        dpdk::eal::built_version(),
+        dpdk::eal::abi(),
+        dpdk::eal::version(),
+        kopi_ring::PROTOCOL
+    )
+}
+
+/// Logs to standard error, where systemd and container runtimes expect it and add the time.
+fn start_log(config: &Config) {
+    let level = config.log.level.as_str().parse().unwrap_or(log::LevelFilter::Info);
+    env_logger::Builder::new()
+        .filter_level(level)
+        .format(|out, record| writeln!(out, "kopid: {}: {}", record.level().as_str().to_lowercase(), record.args()))
+        .init();
+}

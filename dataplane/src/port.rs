@@ -1,0 +1,97 @@
+//! An app's port as one worker holds it: the ends of the rings that this worker serves.
+
+use crate::forwarding::{Generation, PortId};
+use kopi_ring::layout::MAX_QUEUES;
+use kopi_ring::{Consumer, Producer, Region};
+
+/// The rings of one port that one worker serves. The control thread makes it, the worker owns it, and it goes back to
+/// the control thread to be dropped.
+#[derive(Debug)]
+pub struct WorkerPort {
+    /// The port's number.
+    pub id: PortId,
+    /// Which use of that number.
+    pub generation: Generation,
+    /// The app's TX rings that this worker drains.
+    pub tx: Vec<Consumer>,
+    /// The one of `tx` to be looked at first, so that all get their turn.
+    pub next_tx: usize,
+    /// The app's RX rings by queue number; `None` where another worker fills it.
+    pub rx: [Option<RxRing>; MAX_QUEUES],
+    /// RX rings of the port, on all workers.
+    pub rx_queues: u16,
+}
+
+/// An RX ring with frames that may not be published yet.
+#[derive(Debug)]
+pub struct RxRing {
+    /// The filling end.
+    pub ring: Producer,
+    /// Whether there are unpublished frames in it.
+    pub dirty: bool,
+}
+
+/// The worker, of `workers`, that serves queue `queue` of port `id`, in both directions.
+#[inline]
+#[must_use]
+pub fn worker_of(id: PortId, queue: u16, workers: usize) -> usize {
+    (usize::from(id) + usize::from(queue)) % workers
+}
+
+impl WorkerPort {
+    /// The part of `region`'s rings that worker `worker` of `workers` serves.
+    #[must_use]
+    pub fn new(region: &Region, id: PortId, generation: Generation, worker: usize, workers: usize) -> Self {
+        let mine = |queue: &usize| u16::try_from(*queue).is_ok_and(|q| worker_of(id, q, workers) == worker);
+        let geometry = region.geometry();
+        let tx = (0..geometry.tx().len()).filter(mine).filter_map(|q| region.tx_consumer(q)).collect();
+        let mut rx = [const { None }; MAX_QUEUES];
+        for queue in (0..geometry.rx().len()).filter(mine) {
+            if let Some(slot) = rx.get_mut(queue) {
+                *slot = region.rx_producer(queue).map(|ring| RxRing { ring, dirty: false });
+            }
+        }
+        let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
+        Self { id, generation, tx, next_tx: 0, rx, rx_queues }
+    }
+
+    /// The RX queue for a flow with this hash.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below the number of queues")]
+    pub const fn queue_for(&self, rss: u32) -> u16 {
+        ((rss as u64 * self.rx_queues as u64) >> 32) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kopi_ring::{Geometry, HugePages};
+
+    /// Every ring of a port is served by exactly one worker.
+    #[test]
+    fn rings_are_spread_without_overlap() {
+        let geometry = Geometry::new(&[64; 5], &[64; 3], 256).unwrap();
+        let region = Region::create(&geometry, HugePages::Off).unwrap();
+        for workers in 1..=4 {
+            let ports: Vec<_> = (0..workers).map(|w| WorkerPort::new(&region, 7, 1, w, workers)).collect();
+            assert_eq!(ports.iter().map(|p| p.tx.len()).sum::<usize>(), 5);
+            for queue in 0..3 {
+                let served = ports.iter().enumerate().filter(|(_, p)| p.rx[queue].is_some()).map(|(w, _)| w);
+                let expected = worker_of(7, u16::try_from(queue).unwrap(), workers);
+                assert_eq!(served.collect::<Vec<_>>(), [expected]);
+            }
+            assert!(ports.iter().all(|p| p.rx[3..].iter().all(Option::is_none)));
+        }
+    }
+
+    /// Hashes reach every queue, and none beyond the last.
+    #[test]
+    fn hashes_spread_over_all_queues() {
+        let geometry = Geometry::new(&[64], &[64; 3], 256).unwrap();
+        let region = Region::create(&geometry, HugePages::Off).unwrap();
+        let port = WorkerPort::new(&region, 1, 1, 0, 1);
+        assert_eq!([0, 0x5555_5556, u32::MAX].map(|h| port.queue_for(h)), [0, 1, 2]);
+    }
+}

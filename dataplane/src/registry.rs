@@ -1,0 +1,324 @@
+//! The apps and their ports.
+
+use crate::counters::PortTotals;
+use crate::forwarding::{Generation, Member, PortId, is_group};
+use crate::identity::Identity;
+use kopi_ring::Region;
+use kopi_ring::layout::MAX_MTU;
+use kopi_ring::message::{Hello, Mac, Settings};
+use kopi_ring::status::DaemonStatus;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use thiserror::Error;
+
+/// Smallest MTU that a port may have: the minimum of IPv4 (RFC 791, 3.2).
+const MIN_MTU: u16 = 68;
+
+/// One attached app.
+#[derive(Debug)]
+pub struct App {
+    /// Number of its port.
+    pub id: PortId,
+    /// Which use of the number.
+    pub generation: Generation,
+    /// Its name, unique among the apps.
+    pub name: String,
+    /// Who it is.
+    pub identity: Identity,
+    /// What its driver says of itself, for the operator.
+    pub driver: String,
+    /// What its port is to receive and to carry. The first address is the main one.
+    pub settings: Settings,
+    /// Its rings, while it is started.
+    pub region: Option<Region>,
+    /// Where its counters are shown to it.
+    pub status: Option<DaemonStatus>,
+    /// What the counters of its number stood at when it came.
+    pub base: PortTotals,
+}
+
+/// Why a port or a setting was refused. The text goes to the app.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// No number is free.
+    #[error("all {0} ports are taken; raise [limits] apps in kopid's configuration")]
+    Full(usize),
+    /// Another app has the name.
+    #[error("the name `{name}` is taken by pid {pid}; choose another with name=")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        pid: i32,
+    },
+    /// The name has characters that would confuse people or shells.
+    #[error("the name `{0}` may have letters, digits, dot, dash and underscore only")]
+    BadName(String),
+    /// Another app has the address.
+    #[error("the MAC address {} is taken by `{}`", format_mac(.0), .1)]
+    MacTaken(Mac, String),
+    /// Not an address that a port can have.
+    #[error("{} is no unicast MAC address", format_mac(.0))]
+    BadMac(Mac),
+    /// The MTU is out of bounds.
+    #[error("MTU {mtu} is out of bounds, the wire carries {MIN_MTU} to {max}")]
+    Mtu {
+        /// The MTU asked for.
+        mtu: u16,
+        /// The wire's.
+        max: u16,
+    },
+}
+
+/// All apps, by port number.
+#[derive(Debug)]
+pub struct Registry {
+    slots: Vec<Slot>,
+    generation: Generation,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    app: Option<Box<App>>,
+    /// Workers that have yet to let go of the number's rings.
+    returning: usize,
+}
+
+impl Registry {
+    /// A registry for up to `apps` apps. Their numbers start at 1.
+    #[must_use]
+    pub fn new(apps: usize) -> Self {
+        let mut slots = Vec::new();
+        slots.resize_with(apps + 1, Slot::default);
+        Self { slots, generation: 0 }
+    }
+
+    /// Gives a port to the process `identity`. `base` are the counters of each number so far, `max_mtu` is the wire's.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if no number is free, or the name or address asked for cannot be had.
+    pub fn admit(
+        &mut self,
+        hello: &Hello,
+        identity: Identity,
+        max_mtu: u16,
+        base: impl Fn(PortId) -> PortTotals,
+    ) -> Result<&App, Refusal> {
+        let name = self.name_for(&hello.name, &identity.comm)?;
+        let mac = if hello.mac == [0; 6] { self.invent_mac(&name, identity.uid) } else { hello.mac };
+        self.check_mac(None, &mac)?;
+        let free = |slot: &Slot| slot.app.is_none() && slot.returning == 0;
+        let at = self.slots.iter().skip(1).position(free).ok_or(Refusal::Full(self.slots.len() - 1))? + 1;
+        let id = PortId::try_from(at).map_err(|_| Refusal::Full(self.slots.len() - 1))?;
+        self.generation = self.generation.wrapping_add(1);
+        let settings = Settings { mtu: max_mtu.min(1500), macs: vec![mac], ..Settings::default() };
+        let app = App {
+            id,
+            generation: self.generation,
+            name,
+            identity,
+            driver: hello.driver.clone(),
+            settings,
+            region: None,
+            status: None,
+            base: base(id),
+        };
+        Ok(self.slots[at].app.insert(Box::new(app)))
+    }
+
+    /// Changes what a port receives and carries.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`], and the earlier settings stay.
+    pub fn change(&mut self, id: PortId, settings: Settings, max_mtu: u16) -> Result<(), Refusal> {
+        if !(MIN_MTU..=max_mtu.min(MAX_MTU)).contains(&settings.mtu) {
+            return Err(Refusal::Mtu { mtu: settings.mtu, max: max_mtu });
+        }
+        let main = settings.macs.first().copied().unwrap_or_default();
+        if is_group(&main) || main == [0; 6] {
+            return Err(Refusal::BadMac(main));
+        }
+        settings.macs.iter().filter(|mac| !is_group(mac)).try_for_each(|mac| self.check_mac(Some(id), mac))?;
+        if let Some(app) = self.get_mut(id) {
+            app.settings = settings;
+        }
+        Ok(())
+    }
+
+    /// Removes an app. Its number is free again once every worker has let go of its rings.
+    pub fn remove(&mut self, id: PortId) -> Option<Box<App>> {
+        self.slots.get_mut(usize::from(id)).and_then(|slot| slot.app.take())
+    }
+
+    /// Notes that `workers` workers were asked to let go of the port's rings.
+    pub fn await_return(&mut self, id: PortId, workers: usize) {
+        if let Some(slot) = self.slots.get_mut(usize::from(id)) {
+            slot.returning += workers;
+        }
+    }
+
+    /// Notes that one worker has let go.
+    pub fn returned(&mut self, id: PortId) {
+        if let Some(slot) = self.slots.get_mut(usize::from(id)) {
+            slot.returning = slot.returning.saturating_sub(1);
+        }
+    }
+
+    /// Whether some worker has yet to let go of some rings.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.slots.iter().any(|slot| slot.returning > 0)
+    }
+
+    /// The app with this port.
+    #[must_use]
+    pub fn get(&self, id: PortId) -> Option<&App> {
+        self.slots.get(usize::from(id)).and_then(|slot| slot.app.as_deref())
+    }
+
+    /// The app with this port, to be changed.
+    pub fn get_mut(&mut self, id: PortId) -> Option<&mut App> {
+        self.slots.get_mut(usize::from(id)).and_then(|slot| slot.app.as_deref_mut())
+    }
+
+    /// All apps, by number.
+    pub fn apps(&self) -> impl Iterator<Item = &App> {
+        self.slots.iter().filter_map(|slot| slot.app.as_deref())
+    }
+
+    /// The running ports, as the switch wants them. A port without rings receives nothing and owns its address still.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let running = self.apps().filter(|app| app.region.is_some());
+        running.map(|app| Member { id: app.id, settings: app.settings.clone() }).collect()
+    }
+
+    fn name_for(&self, asked: &str, comm: &str) -> Result<String, Refusal> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if !asked.is_empty() {
+            if !asked.chars().all(allowed) {
+                return Err(Refusal::BadName(asked.into()));
+            }
+            return match self.apps().find(|app| app.name == asked) {
+                Some(app) => Err(Refusal::NameTaken { name: asked.into(), pid: app.identity.pid }),
+                None => Ok(asked.into()),
+            };
+        }
+        let mut name: String = comm.chars().filter(|c| allowed(*c)).take(24).collect();
+        // The wire and the operators' own words are no names for an app.
+        if name.is_empty() || name == "wire" {
+            name = "app".into();
+        }
+        let numbered = (2..).map(|n| format!("{name}-{n}"));
+        let mut candidates = std::iter::once(name.clone()).chain(numbered);
+        let free = candidates.find(|candidate| self.apps().all(|app| app.name != *candidate));
+        Ok(free.unwrap_or(name))
+    }
+
+    /// A locally administered address (IEEE 802-2014, 8.4) made from the name and user, so that an app finds itself
+    /// under the same address when it comes again.
+    fn invent_mac(&self, name: &str, uid: u32) -> Mac {
+        let candidate = |salt: u32| {
+            let mut hasher = DefaultHasher::new();
+            (name, uid, salt).hash(&mut hasher);
+            let [a, b, c, d, e, ..] = hasher.finish().to_le_bytes();
+            [0x02, a, b, c, d, e]
+        };
+        let mut candidates = (0..).map(candidate);
+        candidates.find(|mac| self.check_mac(None, mac).is_ok()).unwrap_or([2, 0, 0, 0, 0, 1])
+    }
+
+    fn check_mac(&self, owner: Option<PortId>, mac: &Mac) -> Result<(), Refusal> {
+        if is_group(mac) || *mac == [0; 6] {
+            return Err(Refusal::BadMac(*mac));
+        }
+        match self.apps().find(|app| Some(app.id) != owner && app.settings.macs.contains(mac)) {
+            Some(app) => Err(Refusal::MacTaken(*mac, app.name.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The address in the usual notation.
+#[must_use]
+pub fn format_mac(mac: &Mac) -> String {
+    kopi_packet::MacAddr::new(*mac).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(comm: &str) -> Identity {
+        Identity { pid: 9, uid: 1, gid: 1, user: None, comm: comm.into(), exe: None, cgroup: None }
+    }
+
+    fn hello(name: &str, mac: Mac) -> Hello {
+        Hello { name: name.into(), mac, queues: 1, driver: String::new() }
+    }
+
+    fn admit(registry: &mut Registry, name: &str, mac: Mac) -> Result<(PortId, String, Mac), Refusal> {
+        let app = registry.admit(&hello(name, mac), identity("testpmd"), 1500, |_| PortTotals::default())?;
+        Ok((app.id, app.name.clone(), app.settings.macs[0]))
+    }
+
+    const A: Mac = [2, 1, 1, 1, 1, 1];
+    const B: Mac = [2, 2, 2, 2, 2, 2];
+
+    /// Fault 7: names and addresses are unique, and the refusal says who has them.
+    #[test]
+    fn names_and_addresses_are_unique() {
+        let mut registry = Registry::new(4);
+        assert_eq!(admit(&mut registry, "db", A).unwrap(), (1, "db".into(), A));
+        assert_eq!(admit(&mut registry, "db", B), Err(Refusal::NameTaken { name: "db".into(), pid: 9 }));
+        assert_eq!(admit(&mut registry, "web", A), Err(Refusal::MacTaken(A, "db".into())));
+        assert_eq!(admit(&mut registry, "a b", B), Err(Refusal::BadName("a b".into())));
+        assert_eq!(admit(&mut registry, "web", [1, 0, 0, 0, 0, 1]), Err(Refusal::BadMac([1, 0, 0, 0, 0, 1])));
+    }
+
+    /// Without a name or address, an app gets ones that are free, and the same ones when it comes again.
+    #[test]
+    fn invented_names_and_addresses_are_free_and_stable() {
+        let mut registry = Registry::new(4);
+        let first = admit(&mut registry, "", [0; 6]).unwrap();
+        let second = admit(&mut registry, "", [0; 6]).unwrap();
+        assert_eq!((first.1.as_str(), second.1.as_str()), ("testpmd", "testpmd-2"));
+        assert_ne!(first.2, second.2);
+        assert_eq!(first.2[0] & 3, 2, "unicast and locally administered");
+        registry.remove(first.0);
+        assert_eq!(admit(&mut registry, "", [0; 6]).unwrap(), first);
+    }
+
+    /// Fault 7: the limit on apps holds, and a number is not used again before every worker let go of it.
+    #[test]
+    fn numbers_are_limited_and_used_again_late() {
+        let mut registry = Registry::new(2);
+        admit(&mut registry, "a", [0; 6]).unwrap();
+        admit(&mut registry, "b", [0; 6]).unwrap();
+        assert_eq!(admit(&mut registry, "c", [0; 6]), Err(Refusal::Full(2)));
+        registry.remove(1);
+        registry.await_return(1, 2);
+        assert_eq!(admit(&mut registry, "c", [0; 6]), Err(Refusal::Full(2)));
+        registry.returned(1);
+        assert!(registry.is_settling());
+        registry.returned(1);
+        assert_eq!(admit(&mut registry, "c", [0; 6]).unwrap().0, 1);
+    }
+
+    /// Settings out of bounds are refused and change nothing.
+    #[test]
+    fn bad_settings_change_nothing() {
+        let mut registry = Registry::new(2);
+        admit(&mut registry, "a", A).unwrap();
+        admit(&mut registry, "b", B).unwrap();
+        let before = registry.get(1).unwrap().settings.clone();
+        let with = |mtu, macs: &[Mac]| Settings { mtu, macs: macs.to_vec(), ..Settings::default() };
+        assert_eq!(registry.change(1, with(9001, &[A]), 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
+        assert_eq!(registry.change(1, with(67, &[A]), 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
+        assert_eq!(registry.change(1, with(1500, &[]), 1500), Err(Refusal::BadMac([0; 6])));
+        assert_eq!(registry.change(1, with(1500, &[A, B]), 1500), Err(Refusal::MacTaken(B, "b".into())));
+        assert_eq!(registry.get(1).unwrap().settings, before);
+        assert_eq!(registry.change(1, with(900, &[A, [1; 6]]), 1500), Ok(()));
+    }
+}

@@ -1,0 +1,173 @@
+//! What operators are told, as JSON. The keys are an interface: they stay.
+
+use crate::counters::PortTotals;
+use crate::forwarding::WIRE;
+use crate::registry::{App, format_mac};
+use crate::switch::Switch;
+use dpdk::Stats;
+use kopi_ring::DropReason;
+use serde_json::{Value, json};
+
+/// What only the control thread knows, for the reports.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Seconds since the daemon was ready.
+    pub uptime_seconds: u64,
+    /// Ticks of the workers' clock in a second.
+    pub tsc_hz: u64,
+    /// The wire device's own counters.
+    pub device: Stats,
+    /// Packet buffers in all, and free now.
+    pub mbufs: (u32, u32),
+    /// Connections on the apps' socket.
+    pub connections: usize,
+}
+
+/// The answer to `command`, or `None` if there is no such command.
+#[must_use]
+pub fn answer(command: &str, switch: &Switch, facts: &Facts) -> Option<Value> {
+    Some(match command {
+        "status" => json!({ "status": [status(switch, facts)] }),
+        "apps" => json!({ "apps": switch.apps().map(|app| describe(app, switch)).collect::<Vec<_>>() }),
+        "stats" => json!({ "stats": stats(switch, facts) }),
+        "drops" => json!({ "drops": drops(switch, facts) }),
+        _ => return None,
+    })
+}
+
+fn status(switch: &Switch, facts: &Facts) -> Value {
+    let wire = switch.wire();
+    let workers = switch.dataplane().counters().map(|(cpu, counters)| {
+        json!({
+            "cpu": cpu,
+            "turns": counters.turns.get(),
+            "busy_turns": counters.busy_turns.get(),
+            "busy_seconds": seconds(counters.busy_cycles.get(), facts.tsc_hz),
+            "flows": counters.flows.get(),
+            "flow_misses": counters.flow_misses.get(),
+            "flow_evictions": counters.flow_evictions.get(),
+        })
+    });
+    let workers: Vec<Value> = workers.collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "dpdk": dpdk::eal::version(),
+        "dpdk_built": dpdk::eal::built_version(),
+        "protocol": kopi_ring::PROTOCOL,
+        "uptime_seconds": facts.uptime_seconds,
+        "wire": {
+            "device": wire.device,
+            "driver": wire.driver,
+            "mac": format_mac(&wire.mac),
+            "mtu": wire.mtu,
+            "link": if wire.link.up { "up" } else { "down" },
+            "speed_mbps": wire.link.speed,
+        },
+        "workers": workers,
+        "flows": switch.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum::<u64>(),
+        "mbufs": { "total": facts.mbufs.0, "free": facts.mbufs.1 },
+        "apps": switch.apps().count(),
+        "connections": facts.connections,
+    })
+}
+
+/// Milliseconds are precise enough for a time that people read.
+fn seconds(cycles: u64, hz: u64) -> f64 {
+    let milliseconds = u128::from(cycles) * 1000 / u128::from(hz.max(1));
+    u32::try_from(milliseconds).map_or(f64::INFINITY, f64::from) / 1000.0
+}
+
+fn totals_of(app: &App, switch: &Switch) -> PortTotals {
+    switch.dataplane().totals(app.id).since(&app.base)
+}
+
+fn describe(app: &App, switch: &Switch) -> Value {
+    let totals = totals_of(app, switch);
+    let queues = app.region.as_ref().map_or((0, 0), |r| (r.geometry().tx().len(), r.geometry().rx().len()));
+    json!({
+        "port": app.id,
+        "name": app.name,
+        "pid": app.identity.pid,
+        "uid": app.identity.uid,
+        "gid": app.identity.gid,
+        "user": app.identity.user,
+        "comm": app.identity.comm,
+        "exe": app.identity.exe,
+        "cgroup": app.identity.cgroup,
+        "driver": app.driver,
+        "mac": app.settings.macs.first().map(format_mac),
+        "macs": app.settings.macs.iter().map(format_mac).collect::<Vec<_>>(),
+        "mtu": app.settings.mtu,
+        "promiscuous": app.settings.promiscuous,
+        "all_multicast": app.settings.all_multicast,
+        "state": if app.region.is_some() { "running" } else { "stopped" },
+        "queues": { "tx": queues.0, "rx": queues.1 },
+        "memory": app.region.as_ref().map_or(0, kopi_ring::Region::size),
+        "huge_pages": app.region.as_ref().is_some_and(kopi_ring::Region::huge),
+        "tx_packets": totals.tx_packets,
+        "tx_bytes": totals.tx_bytes,
+        "rx_packets": totals.rx_packets,
+        "rx_bytes": totals.rx_bytes,
+        "drops": totals.dropped(),
+    })
+}
+
+/// Packets and bytes of every port. Frames in, plus copies, equal frames out plus drops plus those under way: for an app
+/// TX is in and RX is out, for the wire the other way round.
+fn stats(switch: &Switch, facts: &Facts) -> Vec<Value> {
+    let row = |name: &str, totals: &PortTotals| {
+        json!({
+            "port": name,
+            "rx_packets": totals.rx_packets,
+            "rx_bytes": totals.rx_bytes,
+            "tx_packets": totals.tx_packets,
+            "tx_bytes": totals.tx_bytes,
+            "copies": totals.copies,
+            "drops": totals.dropped(),
+        })
+    };
+    let mut wire = row("wire", &switch.dataplane().totals(WIRE));
+    wire["device"] = json!({
+        "rx_missed": facts.device.rx_missed,
+        "rx_errors": facts.device.rx_errors,
+        "rx_no_mbuf": facts.device.rx_no_mbuf,
+        "tx_errors": facts.device.tx_errors,
+    });
+    let apps = switch.apps().map(|app| row(&app.name, &totals_of(app, switch)));
+    std::iter::once(wire).chain(apps).collect()
+}
+
+/// The stage in which frames are dropped for a reason.
+#[must_use]
+pub const fn stage_of(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Runt | DropReason::Oversize => "parse",
+        DropReason::UnknownUnicast | DropReason::NoListener | DropReason::SamePort | DropReason::WireDown => "forward",
+        DropReason::RxRingFull
+        | DropReason::NoMbuf
+        | DropReason::WireTxFull
+        | DropReason::HandoffFull
+        | DropReason::PortGone => "deliver",
+    }
+}
+
+/// Every reason for which frames were dropped, by port.
+fn drops(switch: &Switch, facts: &Facts) -> Vec<Value> {
+    let row = |app: &str, stage: &str, reason: &str, packets: u64| {
+        (packets > 0).then(|| json!({ "app": app, "stage": stage, "reason": reason, "rule": null, "packets": packets }))
+    };
+    let of_port = |name: &str, totals: &PortTotals| {
+        let counted = DropReason::ALL.iter().zip(totals.drops);
+        counted.filter_map(|(why, n)| row(name, stage_of(*why), why.name(), n)).collect::<Vec<_>>()
+    };
+    let mut rows = of_port("wire", &switch.dataplane().totals(WIRE));
+    // What the device lost before a worker saw it, or after a worker gave it away.
+    rows.extend(row("wire", "device", "rx_missed", facts.device.rx_missed));
+    rows.extend(row("wire", "device", "no_mbuf", facts.device.rx_no_mbuf));
+    rows.extend(row("wire", "device", "tx_errors", facts.device.tx_errors));
+    for app in switch.apps() {
+        rows.extend(of_port(&app.name, &totals_of(app, switch)));
+    }
+    rows
+}

@@ -1,0 +1,87 @@
+//! The physical port as one worker sees it.
+
+use crate::counters::PortCounters;
+use dpdk::{Batch, Mbuf, RxQueue, TxQueue};
+use kopi_ring::DropReason;
+
+/// One worker's share of the wire. A wire with fewer queues than there are workers leaves some without.
+#[derive(Debug)]
+pub struct Wire {
+    rx: Option<RxQueue>,
+    tx: Option<TxQueue>,
+    /// Frames that the wire has not taken yet, oldest first.
+    backlog: Batch,
+}
+
+impl Wire {
+    /// A share with these queues.
+    #[must_use]
+    pub const fn new(rx: Option<RxQueue>, tx: Option<TxQueue>) -> Self {
+        Self { rx, tx, backlog: Batch::new() }
+    }
+
+    /// Whether this worker can send by itself.
+    #[inline]
+    #[must_use]
+    pub const fn sends(&self) -> bool {
+        self.tx.is_some()
+    }
+
+    /// Adds received frames to `batch`, and returns how many.
+    #[inline]
+    pub fn receive(&mut self, batch: &mut Batch) -> u16 {
+        self.rx.as_mut().map_or(0, |rx| rx.receive(batch))
+    }
+
+    /// Whether everything handed in was taken: only then may apps' rings be drained, so that a busy wire pushes back
+    /// on the apps instead of losing their frames.
+    #[inline]
+    #[must_use]
+    pub fn is_clear(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// Sends a whole batch, and leaves it empty.
+    #[inline]
+    pub fn send_all(&mut self, batch: &mut Batch, counters: &PortCounters) {
+        if self.backlog.is_empty() {
+            std::mem::swap(&mut self.backlog, batch);
+        } else {
+            for mbuf in batch.drain() {
+                self.send(mbuf, counters);
+            }
+        }
+        self.flush(counters);
+    }
+
+    /// Queues one frame; it leaves with the next [`flush`](Self::flush).
+    pub fn send(&mut self, mbuf: Mbuf, counters: &PortCounters) {
+        if self.backlog.is_full() {
+            self.flush(counters);
+        }
+        if self.backlog.push(mbuf).is_err() {
+            counters.drop(DropReason::WireTxFull, 1);
+        }
+    }
+
+    /// Gives the driver what is waiting.
+    #[inline]
+    pub fn flush(&mut self, counters: &PortCounters) {
+        let Some(tx) = self.tx.as_mut().filter(|_| !self.backlog.is_empty()) else { return };
+        let before = bytes(&self.backlog);
+        let sent = tx.send(&mut self.backlog);
+        counters.tx_packets.add(sent.into());
+        counters.tx_bytes.add(before.wrapping_sub(bytes(&self.backlog)));
+    }
+
+    /// Drops what is waiting, when there is no more hope for it.
+    pub fn give_up(&mut self, counters: &PortCounters, reason: DropReason) {
+        counters.drop(reason, self.backlog.len() as u64);
+        self.backlog.free_all();
+    }
+}
+
+#[inline]
+fn bytes(batch: &Batch) -> u64 {
+    batch.iter().map(|mbuf| u64::from(mbuf.len())).sum()
+}

@@ -1,0 +1,333 @@
+//! A worker: one thread, one core, run to completion.
+//!
+//! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from each app's TX rings, from the wire, from the
+//! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs,
+//! locks or makes a system call; the clock is read once a turn.
+
+use crate::burst::Burst;
+use crate::command::{Command, Reply};
+use crate::counters::WorkerCounters;
+use crate::deliver::Delivery;
+use crate::flow::{FlowTable, IDLE_SECONDS};
+use crate::forwarding::{Forwarding, PortId, WIRE};
+use crate::handoff::Mesh;
+use crate::wire::Wire;
+use dpdk::{Batch, Pool};
+use kopi_ring::layout::MIN_FRAME;
+use kopi_ring::{Consumer, DropReason, PeerFault};
+use std::sync::Arc;
+
+/// How often idle flows are looked for, as a fraction of a second.
+const SWEEPS_PER_SECOND: u64 = 1000;
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its number, from 0.
+    pub index: usize,
+    /// Its share of the wire.
+    pub wire: Wire,
+    /// Which worker sends for it, if it has no TX queue of its own.
+    pub sender: usize,
+    /// Where its packet buffers come from.
+    pub pool: Pool,
+    /// Its flows.
+    pub flows: FlowTable,
+    /// The queues to and from the other workers.
+    pub mesh: Mesh,
+    /// Its counters, which only it writes.
+    pub counters: Arc<WorkerCounters>,
+    /// Orders from the control thread.
+    pub commands: rtrb::Consumer<Command>,
+    /// Answers to it.
+    pub replies: rtrb::Producer<Reply>,
+    /// The first picture of the ports.
+    pub forwarding: Arc<Forwarding>,
+    /// Ports there can be, the wire included.
+    pub max_ports: usize,
+    /// Ticks of the clock in a second.
+    pub tsc_hz: u64,
+}
+
+/// One worker of the dataplane.
+#[derive(Debug)]
+pub struct Worker {
+    burst: Burst,
+    flows: FlowTable,
+    delivery: Delivery,
+    forwarding: Arc<Forwarding>,
+    pool: Pool,
+    counters: Arc<WorkerCounters>,
+    commands: rtrb::Consumer<Command>,
+    replies: rtrb::Producer<Reply>,
+    /// Ports with TX rings here, in the order they are served. Never grows beyond its first capacity.
+    served: Vec<PortId>,
+    tsc_hz: u64,
+    next_sweep: u64,
+    running: bool,
+}
+
+impl Worker {
+    /// A worker made of `parts`. Allocates everything that it will ever need.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { index, wire, sender, pool, flows, mesh, counters, commands, replies, .. } = parts;
+        let delivery = Delivery::new(index, parts.max_ports, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
+        Self {
+            burst: Burst::new(),
+            flows,
+            delivery,
+            forwarding: parts.forwarding,
+            pool,
+            counters,
+            commands,
+            replies,
+            served: Vec::with_capacity(parts.max_ports),
+            tsc_hz: parts.tsc_hz,
+            next_sweep: 0,
+            running: true,
+        }
+    }
+
+    /// Works until told to stop.
+    pub fn run(&mut self) {
+        let mut now = dpdk::tsc();
+        while self.running {
+            let busy = self.turn(now);
+            let end = dpdk::tsc();
+            self.counters.turns.add(1);
+            if busy {
+                self.counters.busy_turns.add(1);
+                self.counters.busy_cycles.add(end.wrapping_sub(now));
+            } else {
+                std::hint::spin_loop();
+            }
+            now = end;
+        }
+        self.delivery.finish();
+    }
+
+    /// One turn; `now` is the TSC. Returns whether any frame moved.
+    fn turn(&mut self, now: u64) -> bool {
+        while let Ok(command) = self.commands.pop() {
+            self.obey(command);
+        }
+        let mut moved = self.serve_wire(now);
+        let mut at = 0;
+        while let Some(id) = self.served.get(at).copied() {
+            match self.serve_app(id, now) {
+                Ok(n) => {
+                    moved += n;
+                    at += 1;
+                }
+                Err(fault) => self.expel(id, fault),
+            }
+        }
+        moved += self.delivery.serve_workers();
+        self.delivery.end_turn(self.forwarding.wire_up());
+        while let Some((id, fault)) = self.delivery.take_fault() {
+            self.expel(id, fault);
+        }
+        if now >= self.next_sweep {
+            self.sweep(now);
+        }
+        moved > 0
+    }
+
+    fn serve_wire(&mut self, now: u64) -> usize {
+        let mut n = self.delivery.wire.receive(&mut self.burst.batch);
+        if self.burst.batch.iter().any(|mbuf| mbuf.segments() > 1) {
+            n = self.linearize();
+        }
+        if n > 0 {
+            let bytes = self.burst.parse(WIRE, &self.flows);
+            if let Some(counters) = self.counters.ports.first() {
+                counters.rx_packets.add(n.into());
+                counters.rx_bytes.add(bytes);
+            }
+            self.burst.judge(WIRE, &mut self.flows, &self.forwarding, now);
+            self.delivery.deliver(&mut self.burst, WIRE, &self.forwarding);
+        }
+        n.into()
+    }
+
+    /// Moves frames that the wire's driver scattered into one segment each, so that all of a frame is judged. Buffers
+    /// have room for the largest frame, so this is rare; what does not fit is dropped as too long.
+    #[cold]
+    fn linearize(&mut self) -> u16 {
+        let mut whole = Batch::new();
+        for mut mbuf in self.burst.batch.drain() {
+            if mbuf.linearize().is_ok() {
+                // It has as much room as the batch that it comes from.
+                drop(whole.push(mbuf));
+            } else if let Some(counters) = self.counters.ports.first() {
+                counters.rx_packets.add(1);
+                counters.rx_bytes.add(mbuf.len().into());
+                counters.drop(DropReason::Oversize, 1);
+            }
+        }
+        self.burst.batch = whole;
+        u16::try_from(self.burst.batch.len()).unwrap_or(0)
+    }
+
+    /// Takes one burst from an app, over all of its TX rings here, so that an app with many queues gets no more turns
+    /// than one with a single queue.
+    fn serve_app(&mut self, id: PortId, now: u64) -> Result<usize, PeerFault> {
+        if !self.delivery.takes_burst() {
+            return Ok(0);
+        }
+        let max_frame = self.forwarding.max_frame(id);
+        let counters = self.counters.ports.get(usize::from(id));
+        let (Some(port), Some(counters)) = (self.delivery.port_mut(id), counters) else { return Ok(0) };
+        let rings = port.tx.len();
+        let mut taken = Taken::default();
+        for _ in 0..rings {
+            let at = port.next_tx;
+            let ring = &mut port.tx[at];
+            let budget = Batch::MAX - self.burst.batch.len() - taken.refused();
+            let ready = ring.poll()?;
+            if ready > 0 && budget > 0 {
+                take(ring, budget.min(ready as usize), max_frame, &self.pool, &mut self.burst.batch, &mut taken)?;
+            }
+            if self.burst.batch.len() + taken.refused() >= Batch::MAX {
+                break;
+            }
+            port.next_tx = if at + 1 == rings { 0 } else { at + 1 };
+        }
+        let n = self.burst.batch.len();
+        if n + taken.refused() == 0 {
+            return Ok(0);
+        }
+        let bytes = self.burst.parse(id, &self.flows);
+        counters.tx_packets.add((n + taken.refused()) as u64);
+        counters.tx_bytes.add(bytes + taken.refused_bytes);
+        if taken.refused() > 0 {
+            counters.drop(DropReason::Runt, taken.runts as u64);
+            counters.drop(DropReason::Oversize, taken.oversize as u64);
+        }
+        self.burst.judge(id, &mut self.flows, &self.forwarding, now);
+        self.delivery.deliver(&mut self.burst, id, &self.forwarding);
+        Ok(n + taken.refused())
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Attach(port) => {
+                let id = port.id;
+                let serves = !port.tx.is_empty();
+                if let Some(old) = self.delivery.insert(port) {
+                    self.reply(Reply::Replaced(old));
+                }
+                self.served.retain(|other| *other != id);
+                if serves {
+                    self.served.push(id);
+                }
+            }
+            Command::Detach(id) => {
+                self.served.retain(|other| *other != id);
+                let port = self.delivery.remove(id);
+                self.reply(Reply::Detached(id, port));
+            }
+            Command::Forward(forwarding) => {
+                let old = std::mem::replace(&mut self.forwarding, forwarding);
+                self.reply(Reply::Retired(old));
+            }
+            Command::Stop => self.running = false,
+        }
+    }
+
+    /// Ends an app that broke the contract, and no other.
+    #[cold]
+    fn expel(&mut self, id: PortId, fault: PeerFault) {
+        self.served.retain(|other| *other != id);
+        // What it sent before its fault, and what was taken of this burst, goes with it.
+        if let Some(counters) = self.counters.ports.get(usize::from(id)) {
+            counters.tx_packets.add(self.burst.batch.len() as u64);
+            counters.drop(DropReason::PortGone, self.burst.batch.len() as u64);
+        }
+        self.burst.batch.free_all();
+        if let Some(port) = self.delivery.remove(id) {
+            self.reply(Reply::Fault(port, fault));
+        }
+    }
+
+    /// The control thread never has more questions open than this queue has places; if it ever did, what is answered
+    /// would be dropped here, which is slow but harmless.
+    fn reply(&mut self, reply: Reply) {
+        let pushed = self.replies.push(reply);
+        debug_assert!(pushed.is_ok(), "the control thread does not read its replies");
+    }
+
+    #[cold]
+    fn sweep(&mut self, now: u64) {
+        self.next_sweep = now + self.tsc_hz / SWEEPS_PER_SECOND;
+        let expired = now.saturating_sub(IDLE_SECONDS * self.tsc_hz);
+        let buckets = self.flows.buckets() as u64 / SWEEPS_PER_SECOND + 1;
+        for _ in 0..buckets {
+            self.flows.sweep(expired, |id| id != WIRE && self.forwarding.max_frame(id) == 0);
+        }
+        self.counters.flows.set(self.flows.used() as u64);
+        self.counters.flow_misses.set(self.flows.misses());
+        self.counters.flow_evictions.set(self.flows.evictions());
+    }
+}
+
+/// What was taken out of an app's rings besides the frames in the batch.
+#[derive(Debug, Default)]
+struct Taken {
+    runts: usize,
+    oversize: usize,
+    refused_bytes: u64,
+}
+
+impl Taken {
+    const fn refused(&self) -> usize {
+        self.runts + self.oversize
+    }
+}
+
+/// Copies up to `budget` frames out of `ring` into fresh buffers at the end of `batch`. Frames of impossible length are
+/// counted in `taken` and not copied. With no buffers left, frames stay in the ring.
+fn take(
+    ring: &mut Consumer,
+    budget: usize,
+    max_frame: u16,
+    pool: &Pool,
+    batch: &mut Batch,
+    taken: &mut Taken,
+) -> Result<(), PeerFault> {
+    let first = batch.len();
+    if !pool.fill(batch, budget) {
+        return Ok(());
+    }
+    let mut used = first;
+    let mut outcome = Ok(());
+    for _ in 0..budget {
+        let frame = match ring.next() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(fault) => {
+                outcome = Err(fault);
+                break;
+            }
+        };
+        match u16::try_from(frame.len()) {
+            Ok(len) if len <= max_frame && frame.len() >= MIN_FRAME => {
+                if let Some(mbuf) = batch.get_mut(used) {
+                    ring.copy(&frame, mbuf.frame_mut(len));
+                    used += 1;
+                }
+            }
+            _ => {
+                taken.refused_bytes += u64::from(frame.len());
+                if frame.len() < MIN_FRAME { taken.runts += 1 } else { taken.oversize += 1 }
+            }
+        }
+    }
+    ring.release();
+    // Chains and refused frames leave buffers unused; they are the last of the batch.
+    while batch.len() > used {
+        drop(batch.pop());
+    }
+    outcome
+}
