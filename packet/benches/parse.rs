@@ -43,8 +43,7 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        let (headers, key) = parse(&[], 0);
-        Self { headers: [headers; FRAMES], keys: [key; FRAMES], hashes: [0; FRAMES] }
+        Self { headers: [Headers::default(); FRAMES], keys: [FlowKey::default(); FRAMES], hashes: [0; FRAMES] }
     }
 
     #[inline(never)]

@@ -1,7 +1,7 @@
 //! What the parser can find in a frame.
 
-/// What the parser found in one Ethernet frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the parser found in one Ethernet frame. The default is what is said about a runt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// What kind of frame it is, or why that could not be told.
     pub shape: Shape,
@@ -22,23 +22,11 @@ pub struct Headers {
     pub fragment: Fragment,
 }
 
-impl Headers {
-    /// What is said about a frame without an Ethernet header.
-    pub(crate) const RUNT: Self = Self {
-        shape: Shape::Runt,
-        ethertype: 0,
-        vlans: 0,
-        l3_offset: 0,
-        l4_offset: 0,
-        proto: 0,
-        fragment: Fragment::None,
-    };
-}
-
 /// What kind of frame it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Shape {
     /// Shorter than the 14 bytes of an Ethernet header.
+    #[default]
     Runt,
     /// An ethertype that is not parsed.
     Other,
@@ -53,10 +41,11 @@ pub enum Shape {
 }
 
 /// Which part of a fragmented IP packet a frame carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Fragment {
     /// A whole packet. An IPv6 packet with a fragment header but nothing missing (RFC 6946) counts as whole.
+    #[default]
     None = 0,
     /// The first part, which has the transport header.
     First = 1,

@@ -96,8 +96,9 @@ impl VlanTag {
 
 /// Every field of a packet that a policy may consult; packets with equal keys are of one flow.
 ///
-/// Made by [`parse`](crate::parse). The fields that a malformed packet has before its fault are kept.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// Made by [`parse`](crate::parse). The fields that a malformed packet has before its fault are kept. The default is
+/// the key of a runt from port 0, to fill a table with.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(C, align(64))]
 pub struct FlowKey {
     words: [u64; 8],

@@ -70,11 +70,10 @@ fn tail(bytes: &[u8], at: usize) -> &[u8] {
 /// Parses any frame. Not inlined, so that the short way stays short where it is.
 #[inline(never)]
 pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
-    let mut walk = Walk { headers: Headers::RUNT, kind: Kind::default(), words: [0; 8] };
+    let mut walk = Walk { headers: Headers::default(), kind: Kind::default(), words: [0; 8] };
     walk.words[0] = u64::from(source);
     if let Err(reason) = walk.ethernet(frame) {
         walk.headers.shape = Shape::Malformed(reason);
-        walk.headers.l4_offset = 0;
         walk.kind.malformed = reason as u8;
     }
     walk.headers.proto = walk.kind.proto;
