@@ -11,11 +11,13 @@ use clap::{Parser, Subcommand};
 use crate::contender::{Contender, Kopi, Ovs, Raw, Vhost, Virtqueue};
 use crate::error::{BenchError, Doing, Result};
 use crate::interrupt::Interrupt;
+use crate::latency::{Pace, TripResult, app};
 use crate::machine::Machine;
 use crate::probe::{self, State, Thresholds};
+use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
-use crate::throughput::{Cell, CellResult, Direction, Method};
-use crate::{plot, progress, report, throughput};
+use crate::throughput::{Cell, CellResult, Direction};
+use crate::{plot, progress, report};
 
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
@@ -42,6 +44,9 @@ pub(crate) struct Args {
     /// Frame lengths in bytes, without the checksum [default: 64,512,1518, quick: 64,1518]
     #[arg(long, global = true, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(64..=9000))]
     sizes: Option<Vec<u16>>,
+    /// Round trips per second at a steady pace
+    #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    trips_per_second: u32,
     /// Only these contenders, by name
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
@@ -72,12 +77,23 @@ pub(crate) struct Args {
     output: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 enum What {
     /// Throughput and latency
     All,
     /// Frames per second, both directions
     Throughput,
+    /// Round trips through a looped wire
+    Latency,
+    /// The application of the latency benchmark, which starts it by itself
+    #[command(hide = true, name = app::COMMAND)]
+    LatencyApp {
+        /// Core to run on
+        core: usize,
+        /// Arguments for EAL
+        #[arg(last = true)]
+        eal: Vec<String>,
+    },
     /// Only the latency between the two cores, ten times
     Probe,
 }
@@ -88,10 +104,18 @@ enum What {
 ///
 /// When the machine lacks something without which no contender can run, and on Ctrl-C.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let interrupt = Interrupt::from_signals().doing(|| "set up signals".to_owned())?;
-    if args.what == What::Probe {
-        return show_probe(args, &interrupt);
+    let interrupt = || Interrupt::from_signals().doing(|| "set up signals".to_owned());
+    match &args.what {
+        What::LatencyApp { core, eal } => app::run(*core, eal),
+        What::Probe => show_probe(args, &interrupt()?),
+        What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
+        What::Throughput => compare(args, interrupt()?, &args.cells(), &[]),
+        What::Latency => compare(args, interrupt()?, &[], &args.paces()),
     }
+}
+
+/// Measures all that is asked for and writes the results page.
+fn compare(args: &Args, interrupt: Interrupt, cells: &[Cell], paces: &[Pace]) -> Result<()> {
     if args.kopi.is_none() && !args.no_build {
         build_kopi();
     }
@@ -99,9 +123,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let method = args.method();
     let contenders = args.contenders()?;
     let _pages = HugePages::reserve(HUGE_PAGES)?;
-    let cells: Result<Vec<CellResult>> =
-        args.cells().into_iter().map(|cell| throughput::run(&setup, &contenders, cell, &method)).collect();
-    args.write(&method, &cells?)
+
+    let mut rates = Vec::new();
+    for &cell in cells {
+        rates.push(CellResult { cell, samples: rounds::run(&cell, &setup, &contenders, &method)? });
+    }
+    let mut trips = Vec::new();
+    for &pace in paces {
+        trips.push(TripResult { pace, samples: rounds::run(&pace, &setup, &contenders, &method)? });
+    }
+    args.write(&method, &rates, &trips)
 }
 
 impl Args {
@@ -114,6 +145,7 @@ impl Args {
             dataplane_core: self.dataplane_core,
             app_core: self.app_core,
             folder: Folder::create()?,
+            program: env::current_exe().doing(|| "find this program".to_owned())?,
             testpmd,
             kopi,
             interrupt,
@@ -147,6 +179,10 @@ impl Args {
         both.flat_map(|direction| sizes.iter().map(move |&frame_len| Cell { direction, frame_len })).collect()
     }
 
+    fn paces(&self) -> Vec<Pace> {
+        vec![Pace::OneAtATime, Pace::Steady(self.trips_per_second)]
+    }
+
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
         let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi)];
         for virtqueue in [Virtqueue::Split, Virtqueue::SplitInOrder, Virtqueue::Packed] {
@@ -166,18 +202,22 @@ impl Args {
     }
 
     /// Writes the results page and its plot, named after the day and the kind of machine.
-    fn write(&self, method: &Method, cells: &[CellResult]) -> Result<()> {
+    fn write(&self, method: &Method, rates: &[CellResult], trips: &[TripResult]) -> Result<()> {
         let machine = Machine::look();
         let folder = self.output.clone().unwrap_or_else(|| Path::new(crate::FOLDER).join("results"));
         fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
         let stem = format!("{}-{}", machine.date, machine.kind());
-        let (page, picture) = (folder.join(format!("{stem}.md")), format!("{stem}.svg"));
-
-        let title = format!("Mpps, {}, {}", machine.cpu, machine.date);
         let text = |error| BenchError::Failed(format!("write the page: {error}"));
-        let drawn = plot::svg(&title, cells).map_err(text)?;
-        let written = report::page(&machine, method, cells, &[], Some(&picture)).map_err(text)?;
-        fs::write(folder.join(&picture), drawn).doing(|| format!("write {picture}"))?;
+
+        let picture = format!("{stem}.svg");
+        let plot = (!rates.is_empty()).then_some(picture.as_str());
+        if plot.is_some() {
+            let title = format!("Mpps, {}, {}", machine.cpu, machine.date);
+            let drawn = plot::svg(&title, rates).map_err(text)?;
+            fs::write(folder.join(&picture), drawn).doing(|| format!("write {picture}"))?;
+        }
+        let written = report::page(&machine, method, rates, trips, plot).map_err(text)?;
+        let page = folder.join(format!("{stem}.md"));
         fs::write(&page, written).doing(|| format!("write {}", page.display()))?;
         progress(&format!("results: {}", page.display()));
         Ok(())

@@ -1,7 +1,8 @@
 //! Runs kopi side by side with other ways to join an application to a wire, and writes a results page.
 //!
 //! - [`contender`]: the systems, one file each
-//! - [`throughput`], [`latency`]: what is measured, and how a sample is taken
+//! - [`throughput`], [`latency`]: what is measured
+//! - [`rounds`]: how samples are taken
 //! - [`probe`]: the latency between two cores, by which samples are filed
 //! - [`process`], [`testpmd`], [`setup`], [`interrupt`]: programs under test and their surroundings
 //! - [`stats`], [`report`], [`plot`], [`machine`]: from samples to the page
@@ -18,6 +19,7 @@ mod plot;
 mod probe;
 mod process;
 mod report;
+mod rounds;
 mod setup;
 mod stats;
 mod testpmd;

@@ -53,7 +53,7 @@ pub(crate) fn svg(title: &str, cells: &[CellResult]) -> Result<String, fmt::Erro
 }
 
 fn seen_in(cells: &[CellResult], state: State) -> bool {
-    cells.iter().any(|result| result.samples.iter().any(|sample| sample.state == state))
+    cells.iter().any(|result| result.samples.samples.iter().any(|sample| sample.state == state))
 }
 
 fn panel(svg: &mut String, cells: &[CellResult], state: State, left: f64, per_group: f64) -> fmt::Result {
@@ -108,12 +108,13 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::throughput::{Cell, Direction, Sample};
+    use crate::rounds::{Sample, Samples};
+    use crate::throughput::{Cell, Direction, Rate};
 
     #[test]
     fn one_bar_for_each_family_and_state_that_has_samples() {
-        let sample =
-            |contender, family, state| Sample { contender, family, round: 0, state, mpps: 1.0, delivered: None };
+        let measured = Rate { mpps: 1.0, delivered: None };
+        let sample = |contender, family, state| Sample { contender, family, round: 0, state, measured };
         let samples = vec![
             sample("kopi", Family::Kopi, State::Near),
             sample("vhost-split", Family::Vhost, State::Near),
@@ -121,7 +122,7 @@ mod tests {
             sample("kopi", Family::Kopi, State::Far),
         ];
         let cell = Cell { direction: Direction::Tx, frame_len: 64 };
-        let cells = [CellResult { cell, samples, changed: 0, disturbed: 0, skipped: Vec::new() }];
+        let cells = [CellResult { cell, samples: Samples { samples, ..Samples::default() } }];
         let svg = svg("a < b", &cells).expect("a string takes everything");
         assert_eq!(svg.matches("<path").count(), 3, "{svg}");
         assert!(svg.contains("a &lt; b"));

@@ -6,8 +6,9 @@ use crate::contender::Family;
 use crate::latency;
 use crate::machine::Machine;
 use crate::probe::State;
+use crate::rounds::Method;
 use crate::stats::{Spread, paired_ratios};
-use crate::throughput::{CellResult, Direction, Method};
+use crate::throughput::{CellResult, Direction};
 
 /// The least ratio of kopi to another family that the project promises, with the cell it is promised for.
 const GOALS: [(Direction, u16, Family, f64); 8] = [
@@ -50,20 +51,26 @@ impl CellResult {
     }
 
     fn rates(&self, name: &str, state: State) -> Vec<(u32, f64)> {
-        let samples = self.samples.iter().filter(|sample| sample.contender == name && sample.state == state);
-        samples.map(|sample| (sample.round, sample.mpps)).collect()
+        let samples = self.samples.samples.iter().filter(|sample| sample.contender == name && sample.state == state);
+        samples.map(|sample| (sample.round, sample.measured.mpps)).collect()
     }
 
     /// Every contender that has a sample, by family and name.
     fn contenders(&self) -> Vec<(&'static str, Family)> {
-        let mut all: Vec<_> = self.samples.iter().map(|sample| (sample.contender, sample.family)).collect();
+        let mut all: Vec<_> = self.samples.samples.iter().map(|sample| (sample.contender, sample.family)).collect();
         all.sort_by_key(|&(name, family)| (family, name));
         all.dedup();
         all
     }
 
     fn delivered(&self, name: &str) -> Option<Spread> {
-        Spread::of(self.samples.iter().filter(|sample| sample.contender == name).filter_map(|sample| sample.delivered))
+        Spread::of(
+            self.samples
+                .samples
+                .iter()
+                .filter(|sample| sample.contender == name)
+                .filter_map(|sample| sample.measured.delivered),
+        )
     }
 }
 
@@ -143,7 +150,7 @@ fn goals(page: &mut String, cells: &[CellResult]) -> fmt::Result {
 }
 
 fn throughput(page: &mut String, cells: &[CellResult], state: State) -> fmt::Result {
-    if !cells.iter().any(|result| result.samples.iter().any(|sample| sample.state == state)) {
+    if !cells.iter().any(|result| result.samples.samples.iter().any(|sample| sample.state == state)) {
         return writeln!(page, "No sample of throughput was taken in the {state} state.\n");
     }
     writeln!(page, "## Throughput, {state} state\n")?;
@@ -197,14 +204,15 @@ fn variants(page: &mut String, cells: &[CellResult]) -> fmt::Result {
             }
         }
     }
-    let (changed, disturbed) = cells.iter().fold((0, 0), |(c, d), result| (c + result.changed, d + result.disturbed));
+    let (changed, disturbed) =
+        cells.iter().fold((0, 0), |(c, d), result| (c + result.samples.changed, d + result.samples.disturbed));
     writeln!(
         page,
         "\nThrown away: {changed} samples during which the state changed, {disturbed} during which another"
     )?;
     writeln!(page, "process ran on the cores.\n")?;
     for result in cells {
-        for (name, why) in &result.skipped {
+        for (name, why) in &result.samples.skipped {
             writeln!(page, "- Left out of {}: {name}. {}", result.cell, why.lines().next().unwrap_or_default())?;
         }
     }
@@ -214,24 +222,24 @@ fn variants(page: &mut String, cells: &[CellResult]) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::throughput::{Cell, Sample};
+    use crate::rounds::{Sample, Samples};
+    use crate::throughput::{Cell, Rate};
 
     fn result() -> CellResult {
-        let sample =
-            |contender, family, round, state, mpps| Sample { contender, family, round, state, mpps, delivered: None };
-        CellResult {
-            cell: Cell { direction: Direction::Tx, frame_len: 64 },
-            samples: vec![
-                sample("kopi", Family::Kopi, 0, State::Near, 30.0),
-                sample("vhost-split", Family::Vhost, 0, State::Near, 10.0),
-                sample("vhost-packed", Family::Vhost, 0, State::Near, 15.0),
-                sample("kopi", Family::Kopi, 1, State::Far, 12.0),
-                sample("vhost-packed", Family::Vhost, 1, State::Near, 16.0),
-            ],
-            changed: 2,
-            disturbed: 1,
-            skipped: vec![("ovs-packed", "not installed".to_owned())],
-        }
+        let sample = |contender, family, round, state, mpps| {
+            let measured = Rate { mpps, delivered: None };
+            Sample { contender, family, round, state, measured }
+        };
+        let samples = vec![
+            sample("kopi", Family::Kopi, 0, State::Near, 30.0),
+            sample("vhost-split", Family::Vhost, 0, State::Near, 10.0),
+            sample("vhost-packed", Family::Vhost, 0, State::Near, 15.0),
+            sample("kopi", Family::Kopi, 1, State::Far, 12.0),
+            sample("vhost-packed", Family::Vhost, 1, State::Near, 16.0),
+        ];
+        let skipped = vec![("ovs-packed", "not installed".to_owned())];
+        let cell = Cell { direction: Direction::Tx, frame_len: 64 };
+        CellResult { cell, samples: Samples { samples, changed: 2, disturbed: 1, skipped } }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) struct Setup {
     pub(crate) folder: Folder,
     /// The unmodified DPDK application.
     pub(crate) testpmd: PathBuf,
+    /// This program, which is also the latency application.
+    pub(crate) program: PathBuf,
     /// Where kopid, kopictl and librte_net_kopi.so lie.
     pub(crate) kopi: PathBuf,
     /// Set by Ctrl-C.

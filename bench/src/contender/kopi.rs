@@ -1,8 +1,9 @@
 //! kopi: kopid owns the wire, the application loads the driver.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use super::{Contender, Family, Service};
@@ -19,7 +20,6 @@ pub(crate) struct Kopi;
 impl Kopi {
     const DAEMON: &str = "kopid";
     const DRIVER: &str = "librte_net_kopi.so";
-    const CONTROL: &str = "kopictl";
 }
 
 impl Contender for Kopi {
@@ -94,21 +94,21 @@ impl Service for Daemon {
     }
 
     fn wire_sent(&mut self) -> Result<Option<u64>> {
-        let program = self.programs.join(Kopi::CONTROL);
-        if !is_file(&program) {
-            return Ok(None);
-        }
-        let mut command = Command::new(&program);
-        let output = command.arg("--socket").arg(&self.control).args(["--json", "stats"]).output();
-        let output = output.doing(|| format!("run {}", program.display()))?;
-        Ok(wire_sent(&String::from_utf8_lossy(&output.stdout)))
+        let doing = || format!("ask kopid through {}", self.control.display());
+        let mut stream = UnixStream::connect(&self.control).doing(doing)?;
+        stream.set_read_timeout(Some(START)).doing(doing)?;
+        stream.write_all(b"{\"command\": \"stats\"}\n").doing(doing)?;
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).doing(doing)?;
+        Ok(wire_sent(&answer))
     }
 }
 
-/// The wire's count of sent frames, from what `kopictl --json stats` prints.
+/// The wire's count of sent frames, in kopid's answer to `stats`.
 fn wire_sent(json: &str) -> Option<u64> {
     let answer: serde_json::Value = serde_json::from_str(json).ok()?;
-    answer.pointer("/wire/tx_packets")?.as_u64()
+    let ports = answer.get("stats")?.as_array()?;
+    ports.iter().find(|port| port.get("port").is_some_and(|name| name == "wire"))?.get("tx_packets")?.as_u64()
 }
 
 #[cfg(test)]
@@ -117,8 +117,9 @@ mod tests {
 
     #[test]
     fn the_wires_count_is_read_or_absent() {
-        assert_eq!(wire_sent(r#"{"wire": {"tx_packets": 12}, "stats": []}"#), Some(12));
+        let stats = r#"{"stats": [{"port": "app", "tx_packets": 7}, {"port": "wire", "tx_packets": 12}]}"#;
+        assert_eq!(wire_sent(stats), Some(12));
         assert_eq!(wire_sent(r#"{"stats": []}"#), None);
-        assert_eq!(wire_sent("kopictl: no daemon"), None);
+        assert_eq!(wire_sent(r#"{"error": "no such command"}"#), None);
     }
 }

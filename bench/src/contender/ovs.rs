@@ -152,7 +152,10 @@ impl Tools {
         self.vsctl(&["add-port", "br0", "app", "--", "set", "Interface", "app", "type=dpdkvhostuser"])?;
         // Quoted, for a bare comma would end the value.
         let devargs = format!("options:dpdk-devargs=\"{}\"", wire.device());
-        self.vsctl(&["add-port", "br0", "wire", "--", "set", "Interface", "wire", "type=dpdk", &devargs])?;
+        // The poll-mode thread sends through its own queue, which is not the first, and each queue of a ring gives back
+        // only what it took itself.
+        let queues = if wire.device().starts_with("net_ring") { "options:n_rxq=2" } else { "options:n_rxq=1" };
+        self.vsctl(&["add-port", "br0", "wire", "--", "set", "Interface", "wire", "type=dpdk", &devargs, queues])?;
         for (from, to) in [(APP_PORT, WIRE_PORT), (WIRE_PORT, APP_PORT)] {
             self.ofctl("add-flow", &format!("in_port={from},actions=output:{to}"))?;
         }
@@ -165,6 +168,15 @@ struct Switch {
     _ovsdb: Process,
     tools: Tools,
     virtqueue: Virtqueue,
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        // The switch's kernel interfaces outlive it unless it is told to take them along. Without an answer it is ended
+        // all the same, by its process.
+        let control = self.tools.file("vswitchd.ctl");
+        let _told = self.tools.run("ovs-appctl", &["--timeout=5", "--target", &control, "exit", "--cleanup"]);
+    }
 }
 
 impl Service for Switch {
