@@ -153,7 +153,7 @@ const FUNCTIONS: &[&str] = &[
     // EAL
     "rte_eal_(init|cleanup|process_type|has_hugepages|iova_mode|alarm_set|alarm_cancel)",
     "rte_(version|strerror|socket_id|get_tsc_hz|thread_register|thread_unregister)",
-    "rte_lcore_(is_enabled|cpuset)",
+    "rte_lcore_is_enabled",
     "rte_log(|_register|_register_type_and_pick_level|_set_level|_set_global_level|_get_level)",
     "rte_(openlog_stream|malloc|zmalloc|malloc_socket|zmalloc_socket|free)",
     "rte_(dev_probe|dev_remove|vdev_init|vdev_uninit|vdev_register|vdev_unregister|dev_name|dev_bus|dev_bus_info)",

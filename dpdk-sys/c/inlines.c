@@ -1,4 +1,7 @@
 /* The bodies of inlines.h. Compiled with the flags of `pkg-config --cflags libdpdk`, as the inline functions demand. */
+/* DPDK hides the processor sets of lcores without it. */
+#define _GNU_SOURCE
+
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
@@ -45,6 +48,38 @@ struct rte_mbuf *kopi_pktmbuf_alloc(struct rte_mempool *pool)
 int kopi_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n)
 {
     return rte_pktmbuf_alloc_bulk(pool, mbufs, n);
+}
+
+/* A buffer in its pool has no next segment and one reference (rte_mbuf.h, rte_mbuf_raw_free), so only what lies in the
+ * first of its two cache lines has to be set. */
+int kopi_pktmbuf_take_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n)
+{
+    int result = rte_mempool_get_bulk(pool, (void **)mbufs, n);
+    if (result != 0)
+        return result;
+    for (unsigned int i = 0; i < n; i++) {
+        rte_pktmbuf_reset_headroom(mbufs[i]);
+        mbufs[i]->ol_flags = 0;
+        mbufs[i]->pkt_len = 0;
+        mbufs[i]->data_len = 0;
+    }
+    return 0;
+}
+
+/* Plain buffers of one pool go back at once, without a look at their second cache line; any others one by one. */
+void kopi_pktmbuf_return_bulk(struct rte_mbuf **mbufs, unsigned int n)
+{
+    if (n == 0)
+        return;
+    struct rte_mempool *pool = mbufs[0]->pool;
+    for (unsigned int i = 0; i < n; i++) {
+        const struct rte_mbuf *m = mbufs[i];
+        if (m->pool != pool || m->nb_segs != 1 || !RTE_MBUF_DIRECT(m) || rte_mbuf_refcnt_read(m) != 1) {
+            rte_pktmbuf_free_bulk(mbufs, n);
+            return;
+        }
+    }
+    rte_mempool_put_bulk(pool, (void *const *)mbufs, n);
 }
 
 struct rte_mbuf *kopi_mbuf_raw_alloc(struct rte_mempool *pool)
@@ -146,6 +181,13 @@ int kopi_errno(void)
 unsigned int kopi_lcore_id(void)
 {
     return rte_lcore_id();
+}
+
+bool kopi_lcore_has_cpu(unsigned int lcore, unsigned int cpu)
+{
+    rte_cpuset_t set = rte_lcore_cpuset(lcore);
+
+    return cpu < CPU_SETSIZE && CPU_ISSET(cpu, &set);
 }
 
 uint64_t kopi_rdtsc(void)

@@ -30,6 +30,8 @@ int kopi_eth_tx_descriptor_status(uint16_t port, uint16_t queue, uint16_t offset
 
 struct rte_mbuf *kopi_pktmbuf_alloc(struct rte_mempool *pool);
 int kopi_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
+int kopi_pktmbuf_take_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
+void kopi_pktmbuf_return_bulk(struct rte_mbuf **mbufs, unsigned int n);
 struct rte_mbuf *kopi_mbuf_raw_alloc(struct rte_mempool *pool);
 void kopi_mbuf_raw_free(struct rte_mbuf *mbuf);
 void kopi_pktmbuf_free(struct rte_mbuf *mbuf);
@@ -57,6 +59,8 @@ void kopi_mempool_put_bulk(struct rte_mempool *pool, void *const *objects, unsig
 /* EAL. kopi_errno is the rte_errno of this thread. */
 int kopi_errno(void);
 unsigned int kopi_lcore_id(void);
+/* Whether an lcore that is enabled may run on processor `cpu`. */
+bool kopi_lcore_has_cpu(unsigned int lcore, unsigned int cpu);
 uint64_t kopi_rdtsc(void);
 
 /* Links. kopi_eth_link_get never waits for the device; get and set of the driver side work on rte_eth_dev_data. Set
