@@ -1,0 +1,167 @@
+//! What a user may say after `--vdev net_kopi0`.
+
+use kopi_ring::layout::MAX_QUEUES;
+use kopi_ring::message::{MAX_NAME, Mac};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// The daemon's socket, unless another is named.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/kopi/kopi.sock";
+/// Longest path that fits into a Unix socket's address with its terminating zero.
+const MAX_PATH: usize = 107;
+
+/// The device arguments of one port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Args {
+    /// The daemon's socket.
+    pub(crate) socket: PathBuf,
+    /// The name to attach under, or empty for the daemon's choice.
+    pub(crate) name: String,
+    /// Most queues in each direction.
+    pub(crate) queues: u16,
+    /// The MAC address, or `None` for the daemon's choice.
+    pub(crate) mac: Option<Mac>,
+}
+
+/// Why device arguments were refused. The text names the key.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum ArgError {
+    #[error("unknown key `{0}`; the keys are socket, name, queues and mac")]
+    UnknownKey(String),
+    #[error("`{0}` is given twice")]
+    Twice(String),
+    #[error("`{0}` needs a value: {0}=…")]
+    NoValue(String),
+    #[error("socket: the path is {0} bytes long, a socket's path may have {MAX_PATH}")]
+    SocketTooLong(usize),
+    #[error("name: `{0}` is not 1 to {MAX_NAME} letters, digits, dots, dashes or underscores")]
+    Name(String),
+    #[error("queues: `{0}` is not a number from 1 to {MAX_QUEUES}")]
+    Queues(String),
+    #[error("mac: `{0}` is not a unicast MAC address of the form 02:00:00:00:00:01")]
+    Mac(String),
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        let queues = u16::try_from(MAX_QUEUES).unwrap_or(1);
+        Self { socket: DEFAULT_SOCKET.into(), name: String::new(), queues, mac: None }
+    }
+}
+
+impl Args {
+    /// Reads pairs of key and value.
+    ///
+    /// # Errors
+    ///
+    /// [`ArgError`] at the first pair that makes no sense.
+    pub(crate) fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Result<Self, ArgError> {
+        let mut args = Self::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for (key, value) in pairs {
+            if !["socket", "name", "queues", "mac"].contains(&key) {
+                return Err(ArgError::UnknownKey(key.into()));
+            }
+            if seen.contains(&key) {
+                return Err(ArgError::Twice(key.into()));
+            }
+            seen.push(key);
+            let value = value.filter(|v| !v.is_empty()).ok_or_else(|| ArgError::NoValue(key.into()))?;
+            match key {
+                "socket" => args.socket = socket(value)?,
+                "name" => args.name = name(value)?,
+                "queues" => args.queues = queues(value)?,
+                _ => args.mac = Some(mac(value)?),
+            }
+        }
+        Ok(args)
+    }
+}
+
+fn socket(value: &str) -> Result<PathBuf, ArgError> {
+    if value.len() > MAX_PATH { Err(ArgError::SocketTooLong(value.len())) } else { Ok(value.into()) }
+}
+
+fn name(value: &str) -> Result<String, ArgError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if value.len() > MAX_NAME || !value.chars().all(allowed) {
+        return Err(ArgError::Name(value.into()));
+    }
+    Ok(value.into())
+}
+
+fn queues(value: &str) -> Result<u16, ArgError> {
+    match value.parse::<u16>() {
+        Ok(queues) if (1..=MAX_QUEUES).contains(&usize::from(queues)) => Ok(queues),
+        _ => Err(ArgError::Queues(value.into())),
+    }
+}
+
+fn mac(value: &str) -> Result<Mac, ArgError> {
+    let bad = || ArgError::Mac(value.into());
+    let mut mac = Mac::default();
+    let mut parts = value.split(':');
+    for byte in &mut mac {
+        let part = parts.next().filter(|p| p.len() <= 2 && p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(bad)?;
+        *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+    }
+    let [first, ..] = mac;
+    if parts.next().is_some() || first & 1 == 1 || mac == Mac::default() {
+        return Err(bad());
+    }
+    Ok(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one<'a>(key: &'a str, value: &'a str) -> Result<Args, ArgError> {
+        Args::parse([(key, Some(value))])
+    }
+
+    /// Every key is understood, and what is left out has its default.
+    #[test]
+    fn keys_are_understood() {
+        assert_eq!(Args::parse([]), Ok(Args::default()));
+        let all = [
+            ("socket", Some("/a/b")),
+            ("name", Some("db-1.x_y")),
+            ("queues", Some("3")),
+            ("mac", Some("2:a:0b:0:0:1")),
+        ];
+        let expected =
+            Args { socket: "/a/b".into(), name: "db-1.x_y".into(), queues: 3, mac: Some([2, 10, 11, 0, 0, 1]) };
+        assert_eq!(Args::parse(all), Ok(expected));
+    }
+
+    /// Fault 25: the error names the key, whatever is wrong with it.
+    #[test]
+    fn errors_name_the_key() {
+        let long = "x".repeat(108);
+        let name = "n".repeat(33);
+        let cases = [
+            ("socket", long.as_str()),
+            ("name", name.as_str()),
+            ("name", "a b"),
+            ("queues", "0"),
+            ("queues", "17"),
+            ("queues", "-1"),
+            ("queues", "two"),
+            ("mac", "02:00:00:00:00"),
+            ("mac", "02:00:00:00:00:01:02"),
+            ("mac", "01:00:00:00:00:01"),
+            ("mac", "00:00:00:00:00:00"),
+            ("mac", "02:00:00:00:00:+1"),
+            ("mac", "002:0:0:0:0:1"),
+        ];
+        for (key, value) in cases {
+            assert!(one(key, value).unwrap_err().to_string().starts_with(key), "{key}={value}");
+        }
+        assert!(one("socket", &"x".repeat(107)).is_ok());
+        assert!(one("sokcet", "/x").unwrap_err().to_string().contains("socket, name, queues and mac"));
+        assert_eq!(Args::parse([("queues", None)]), Err(ArgError::NoValue("queues".into())));
+        assert_eq!(Args::parse([("mac", Some(""))]), Err(ArgError::NoValue("mac".into())));
+        assert_eq!(Args::parse([("queues", Some("1")), ("queues", Some("2"))]), Err(ArgError::Twice("queues".into())));
+    }
+}

@@ -1,0 +1,224 @@
+//! Access to ethdev's own structures.
+
+use dpdk_sys as sys;
+use kopi_ring::message::Mac;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+/// An ethdev port of this driver. It is valid from probe until it is closed; whoever holds one must not outlive that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Device {
+    dev: NonNull<sys::rte_eth_dev>,
+    data: NonNull<sys::rte_eth_dev_data>,
+}
+
+// SAFETY: the structures lie in memory that all threads share, and the accessors say who may call them.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+/// Reads a field of `rte_eth_dev_data`.
+macro_rules! read {
+    ($self:ident, $($field:tt)+) => {
+        // SAFETY: the port is valid, as a `Device` promises, and ethdev changes the field in no other thread while it
+        // is in one of the driver's operations.
+        unsafe { (*$self.data.as_ptr()).$($field)+ }
+    };
+}
+
+/// Writes a field of `rte_eth_dev_data`.
+macro_rules! write {
+    ($self:ident, $field:ident = $value:expr) => {
+        // SAFETY: the port is valid, as a `Device` promises, and ethdev touches the field in no other thread while it
+        // is in one of the driver's operations.
+        unsafe { (*$self.data.as_ptr()).$field = $value }
+    };
+}
+
+impl Device {
+    /// The port behind a pointer that ethdev hands to an operation.
+    ///
+    /// # Safety
+    ///
+    /// `dev` is null or a valid port, and stays one while the result is in use.
+    pub(crate) unsafe fn new(dev: *mut sys::rte_eth_dev) -> Option<Self> {
+        let dev = NonNull::new(dev)?;
+        // SAFETY: valid, by the caller's word.
+        let data = NonNull::new(unsafe { (*dev.as_ptr()).data })?;
+        Some(Self { dev, data })
+    }
+
+    /// The structure itself.
+    pub(crate) const fn raw(self) -> *mut sys::rte_eth_dev {
+        self.dev.as_ptr()
+    }
+
+    /// The port's number.
+    pub(crate) fn port(self) -> u16 {
+        read!(self, port_id)
+    }
+
+    /// What the driver has stored for itself.
+    pub(crate) fn private(self) -> *mut c_void {
+        read!(self, dev_private)
+    }
+
+    /// Stores what the driver wants to find again.
+    pub(crate) fn set_private(self, private: *mut c_void) {
+        write!(self, dev_private = private);
+    }
+
+    /// The MTU.
+    pub(crate) fn mtu(self) -> u16 {
+        read!(self, mtu)
+    }
+
+    /// Queues configured.
+    pub(crate) fn rx_queues(self) -> u16 {
+        read!(self, nb_rx_queues)
+    }
+
+    /// Queues configured.
+    pub(crate) fn tx_queues(self) -> u16 {
+        read!(self, nb_tx_queues)
+    }
+
+    /// RX offloads of the whole port.
+    pub(crate) fn rx_offloads(self) -> u64 {
+        read!(self, dev_conf.rxmode.offloads)
+    }
+
+    /// TX offloads of the whole port.
+    pub(crate) fn tx_offloads(self) -> u64 {
+        read!(self, dev_conf.txmode.offloads)
+    }
+
+    /// Whether the port runs.
+    pub(crate) fn is_started(self) -> bool {
+        // SAFETY: valid, as a `Device` promises.
+        let data = unsafe { self.data.as_ref() };
+        data.dev_started() != 0
+    }
+
+    /// The driver's RX queue `index`, or null.
+    pub(crate) fn rx_queue(self, index: u16) -> *mut c_void {
+        let queues = read!(self, rx_queues);
+        queue(queues, index, self.rx_queues()).map_or(std::ptr::null_mut(), |at| {
+            // SAFETY: inside the array of ethdev.
+            unsafe { at.read() }
+        })
+    }
+
+    /// The driver's TX queue `index`, or null.
+    pub(crate) fn tx_queue(self, index: u16) -> *mut c_void {
+        let queues = read!(self, tx_queues);
+        queue(queues, index, self.tx_queues()).map_or(std::ptr::null_mut(), |at| {
+            // SAFETY: inside the array of ethdev.
+            unsafe { at.read() }
+        })
+    }
+
+    /// Sets the driver's RX queue `index`.
+    pub(crate) fn set_rx_queue(self, index: u16, to: *mut c_void) {
+        let queues = read!(self, rx_queues);
+        if let Some(at) = queue(queues, index, self.rx_queues()) {
+            // SAFETY: inside the array of ethdev.
+            unsafe { at.write(to) };
+        }
+    }
+
+    /// Sets the driver's TX queue `index`.
+    pub(crate) fn set_tx_queue(self, index: u16, to: *mut c_void) {
+        let queues = read!(self, tx_queues);
+        if let Some(at) = queue(queues, index, self.tx_queues()) {
+            // SAFETY: inside the array of ethdev.
+            unsafe { at.write(to) };
+        }
+    }
+
+    /// Says of all queues that they run or do not.
+    pub(crate) fn set_queue_states(self, running: bool) {
+        let state = if running { sys::RTE_ETH_QUEUE_STATE_STARTED } else { sys::RTE_ETH_QUEUE_STATE_STOPPED };
+        let state = u8::try_from(state).unwrap_or(0);
+        let (rx, tx) = (usize::from(self.rx_queues()), usize::from(self.tx_queues()));
+        let data = self.data.as_ptr();
+        // SAFETY: valid, as a `Device` promises; only operations of the driver write here, and ethdev serialises them.
+        let states = unsafe { &mut (*data).rx_queue_state };
+        states.iter_mut().take(rx).for_each(|s| *s = state);
+        // SAFETY: as above.
+        let states = unsafe { &mut (*data).tx_queue_state };
+        states.iter_mut().take(tx).for_each(|s| *s = state);
+    }
+
+    /// Tells ethdev whether received packets may have several segments.
+    pub(crate) fn set_scattered_rx(self, scattered: bool) {
+        let data = self.data.as_ptr();
+        // SAFETY: valid, as a `Device` promises; only operations of the driver write here, and ethdev serialises them.
+        let data = unsafe { &mut *data };
+        data.set_scattered_rx(scattered.into());
+    }
+
+    /// Switches off what the user has switched on: after a reset the port is as after its creation.
+    pub(crate) fn clear_modes(self) {
+        let data = self.data.as_ptr();
+        // SAFETY: valid, as a `Device` promises; ethdev serialises operations of the driver.
+        let data = unsafe { &mut *data };
+        data.set_promiscuous(0);
+        data.set_all_multicast(0);
+        let first = data.mac_pool_sel.first().copied().unwrap_or(0);
+        data.mac_pool_sel = [0; sys::RTE_ETH_NUM_RECEIVE_MAC_ADDR as usize];
+        if let Some(select) = data.mac_pool_sel.first_mut() {
+            *select = first;
+        }
+    }
+
+    /// Copies the port's unicast addresses to where applications look for them.
+    pub(crate) fn set_macs(self, macs: &[Mac]) {
+        let at = read!(self, mac_addrs);
+        if at.is_null() {
+            return;
+        }
+        for (index, mac) in macs.iter().enumerate() {
+            let address = sys::rte_ether_addr { addr_bytes: *mac };
+            // SAFETY: the array was made for as many addresses as the driver keeps.
+            unsafe { at.wrapping_add(index).write(address) };
+        }
+    }
+
+    /// Gives the port an array for `count` unicast addresses; ethdev frees it. Whether there was memory for it.
+    pub(crate) fn allocate_macs(self, count: usize) -> bool {
+        let bytes = count.saturating_mul(size_of::<sys::rte_ether_addr>());
+        // SAFETY: the name is a C string.
+        let at = unsafe { sys::rte_zmalloc(c"net_kopi".as_ptr(), bytes, 0) };
+        write!(self, mac_addrs = at.cast());
+        !at.is_null()
+    }
+
+    /// Sets what the port does beyond the usual (`RTE_ETH_DEV_*`).
+    pub(crate) fn add_flags(self, flags: u32) {
+        let before = read!(self, dev_flags);
+        write!(self, dev_flags = before | flags);
+    }
+
+    /// Sets the link that applications see, and tells whether it went up or down by that.
+    pub(crate) fn set_link(self, up: bool, speed_mbps: u32) -> bool {
+        // 0 is the daemon's word for an unknown speed, and ethdev's for none.
+        let unknown = if up { sys::RTE_ETH_SPEED_NUM_UNKNOWN } else { 0 };
+        let speed_mbps = if speed_mbps == 0 || !up { unknown } else { speed_mbps };
+        let link = sys::kopi_link { speed_mbps, full_duplex: true, autoneg: false, up };
+        // SAFETY: the port is valid, as a `Device` promises; the link is one atomic word.
+        unsafe { sys::kopi_eth_linkstatus_set(self.raw(), &raw const link) == 0 }
+    }
+
+    /// Calls the application's callbacks for a change of the link.
+    pub(crate) fn announce_link(self) {
+        let event = sys::RTE_ETH_EVENT_INTR_LSC;
+        // SAFETY: the port is valid, as a `Device` promises; no lock of ours is held, so callbacks may call us.
+        unsafe { sys::rte_eth_dev_callback_process(self.raw(), event, std::ptr::null_mut()) };
+    }
+}
+
+/// The place of queue `index` in an array of `count`.
+fn queue(array: *mut *mut c_void, index: u16, count: u16) -> Option<*mut *mut c_void> {
+    (!array.is_null() && index < count).then(|| array.wrapping_add(index.into()))
+}

@@ -1,0 +1,310 @@
+//! The driver as DPDK sees it: registration, probe and remove.
+
+use crate::affinity;
+use crate::control::{Control, First};
+use crate::devargs::Args;
+use crate::device::Device;
+use crate::log::{self, error, notice};
+use crate::ops::{self, OPS, code};
+use crate::port::{MAX_UNICAST, Port};
+use crate::{rx, tx};
+use dpdk_sys as sys;
+use kopi_ring::message::Mac;
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+/// Runs when the library is loaded.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = construct;
+
+/// The driver's entry in the list of virtual drivers, in which DPDK links it by pointers of its own.
+static DRIVER: Driver = Driver(UnsafeCell::new(MaybeUninit::zeroed()));
+
+struct Driver(UnsafeCell<MaybeUninit<sys::rte_vdev_driver>>);
+
+// SAFETY: the constructor fills it in before DPDK sees it; from then on only DPDK touches it.
+unsafe impl Sync for Driver {}
+
+/// `rte_vdev_register`.
+type Register = unsafe extern "C" fn(*mut sys::rte_vdev_driver);
+
+extern "C" fn construct() {
+    if let Err(line) = check_abi(&running_version()) {
+        complain(&line);
+        return;
+    }
+    let Some(register) = vdev_register() else {
+        complain("net_kopi: DPDK's bus for virtual devices cannot be loaded: driver not registered");
+        return;
+    };
+    affinity::remember();
+    log::register();
+    let driver = DRIVER.0.get().cast::<sys::rte_vdev_driver>();
+    // SAFETY: nobody else knows the driver yet. All zeros is a valid start for every field.
+    let entry = unsafe { &mut *driver };
+    entry.driver.name = c"net_kopi".as_ptr();
+    entry.probe = Some(probe);
+    entry.remove = Some(remove);
+    // SAFETY: the entry is complete and lives as long as the library.
+    unsafe { register(driver) };
+}
+
+/// Finds `rte_vdev_register`. Applications are linked with the bus only if they use it themselves; EAL then loads it as
+/// a plugin of its own, maybe after us.
+fn vdev_register() -> Option<Register> {
+    let name = c"rte_vdev_register";
+    // SAFETY: a look-up in the libraries that are loaded.
+    let mut found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    if found.is_null() {
+        let library = format!("librte_bus_vdev.so.{}\0", sys::BUILT_ABI);
+        let library = CStr::from_bytes_with_nul(library.as_bytes()).ok()?;
+        // SAFETY: one of DPDK's own libraries, of the release that runs.
+        let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if handle.is_null() {
+            return None;
+        }
+        // SAFETY: the library is open and stays so.
+        found = unsafe { libc::dlsym(handle, name.as_ptr()) };
+    }
+    // SAFETY: null, or the function of this name, which has this signature since DPDK 17.11.
+    unsafe { std::mem::transmute::<*mut c_void, Option<Register>>(found) }
+}
+
+/// One line on standard error: DPDK's log may be of another ABI, or not be there yet.
+fn complain(line: &str) {
+    let line = format!("{line}\n");
+    let _written = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}
+
+/// What `rte_version` says, such as "DPDK 22.11.11".
+fn running_version() -> String {
+    // SAFETY: takes nothing, and returns a C string that lives for ever.
+    let version = unsafe { sys::rte_version() };
+    if version.is_null() {
+        return String::new();
+    }
+    // SAFETY: as above.
+    unsafe { CStr::from_ptr(version) }.to_string_lossy().into_owned()
+}
+
+/// The structures of the driver interface are the same within one release only.
+fn check_abi(running: &str) -> Result<(), String> {
+    let number = running.strip_prefix("DPDK ").unwrap_or(running);
+    let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let release = (parts.next().and_then(Result::ok), parts.next().and_then(Result::ok));
+    let (year, month) = sys::BUILT_RELEASE;
+    if release == (Some(year), Some(month)) {
+        return Ok(());
+    }
+    let abi = match release {
+        (Some(year), Some(month)) if month >= 11 => year.saturating_add(1).to_string(),
+        (Some(year), Some(_)) => year.to_string(),
+        _ => "unknown".to_owned(),
+    };
+    Err(format!(
+        "net_kopi: built for DPDK {year}.{month:02} (ABI {built}), this application runs DPDK {number} (ABI {abi}): \
+         driver not registered; use the librte_net_kopi.so built for it",
+        built = sys::BUILT_ABI,
+    ))
+}
+
+/// The driver and its DPDK, for the operator of the daemon.
+pub(crate) fn description() -> String {
+    format!("net_kopi {}, {}", env!("CARGO_PKG_VERSION"), running_version())
+}
+
+/// Creates a port.
+unsafe extern "C" fn probe(vdev: *mut sys::rte_vdev_device) -> c_int {
+    // SAFETY: the bus calls this with one of its devices.
+    let name = unsafe { sys::kopi_vdev_device_name(vdev) };
+    // SAFETY: the name of a device is a C string.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+    // SAFETY: takes nothing.
+    if unsafe { sys::rte_eal_process_type() } != sys::RTE_PROC_PRIMARY {
+        error!("{name}: not available in secondary processes; attach each process as a primary one of its own");
+        return code(libc::ENOTSUP);
+    }
+    // SAFETY: a device of the bus.
+    let args = unsafe { device_args(vdev) };
+    let args = match args {
+        Ok(args) => args,
+        Err(text) => {
+            error!("{name}: {text}");
+            return code(libc::EINVAL);
+        }
+    };
+    // SAFETY: a device of the bus; the driver keeps its own data elsewhere.
+    let dev = unsafe { sys::kopi_eth_vdev_allocate(vdev, 0) };
+    // SAFETY: null, or the port just made.
+    let Some(device) = (unsafe { Device::new(dev) }) else {
+        error!("{name}: no port left, or no memory");
+        return code(libc::ENOMEM);
+    };
+    match create(device, args) {
+        Ok(()) => {
+            // SAFETY: the port is complete.
+            unsafe { sys::rte_eth_dev_probing_finish(dev) };
+            0
+        }
+        Err((errno, text)) => {
+            error!("{name}: {text}");
+            // SAFETY: a port that nobody has seen yet.
+            unsafe { ops::close_port(dev) };
+            // SAFETY: as above.
+            unsafe { sys::rte_eth_dev_release_port(dev) };
+            code(errno)
+        }
+    }
+}
+
+/// Fills in a new port and attaches it.
+fn create(device: Device, args: Args) -> Result<(), (c_int, String)> {
+    let dev = device.raw();
+    // SAFETY: the port is ours until probing has finished.
+    let entry = unsafe { &mut *dev };
+    entry.dev_ops = OPS.as_ptr();
+    entry.rx_pkt_burst = Some(rx::burst);
+    entry.tx_pkt_burst = Some(tx::burst);
+    entry.rx_queue_count = Some(rx::count);
+    entry.rx_descriptor_status = Some(rx::descriptor_status);
+    entry.tx_descriptor_status = Some(tx::descriptor_status);
+    device.add_flags(sys::RTE_ETH_DEV_INTR_LSC | sys::RTE_ETH_DEV_AUTOFILL_QUEUE_XSTATS);
+    device.set_link(false, 0);
+    if !device.allocate_macs(MAX_UNICAST) {
+        return Err((libc::ENOMEM, "no memory".into()));
+    }
+    let control = Control::new(device, args).map_err(|errno| (errno.raw_os_error(), format!("eventfd: {errno}")))?;
+    let control = Arc::new(control);
+    let thread = spawn(&control).map_err(|error| (libc::EAGAIN, format!("no thread: {error}")))?;
+    let port = Box::new(Port { device, control: Arc::clone(&control), thread: Some(thread) });
+    device.set_private(Box::into_raw(port).cast());
+    match control.first() {
+        First::Attached => {}
+        First::Absent(text) => notice!("port {}: {text}; link down, will keep trying", device.port()),
+        First::Failed(text) => return Err((libc::ECONNREFUSED, text)),
+    }
+    let mut state = control.state();
+    if state.want.main_mac() == Mac::default() {
+        state.want.set_mac(0, random_mac());
+    }
+    device.set_macs(&state.want.unicast);
+    Ok(())
+}
+
+/// Starts the control thread, with all signals blocked: they are the application's business.
+fn spawn(control: &Arc<Control>) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: fills the set in.
+    unsafe { libc::sigfillset(all.as_mut_ptr()) };
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is filled in; the other receives the old one.
+    let blocked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+    let for_thread = Arc::clone(control);
+    let thread =
+        std::thread::Builder::new().name("kopi-control".into()).stack_size(256 << 10).spawn(move || for_thread.run());
+    if blocked == 0 {
+        // SAFETY: `before` was filled in above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    }
+    thread
+}
+
+/// A random, locally administered unicast address.
+fn random_mac() -> Mac {
+    let mut mac = Mac::default();
+    // SAFETY: room for six bytes.
+    unsafe { sys::rte_eth_random_addr(mac.as_mut_ptr()) };
+    mac
+}
+
+/// Removes a port.
+unsafe extern "C" fn remove(vdev: *mut sys::rte_vdev_device) -> c_int {
+    // SAFETY: the bus calls this with one of its devices.
+    let name = unsafe { sys::kopi_vdev_device_name(vdev) };
+    // SAFETY: the name is a C string.
+    let dev = unsafe { sys::rte_eth_dev_allocated(name) };
+    if dev.is_null() {
+        // Closed already.
+        return 0;
+    }
+    // SAFETY: a port of ours.
+    unsafe { ops::stop_for_removal(dev) };
+    // SAFETY: a port of ours, stopped.
+    unsafe { ops::close_port(dev) };
+    // SAFETY: a port of ours, closed.
+    unsafe { sys::rte_eth_dev_release_port(dev) }
+}
+
+/// Reads the arguments of a device.
+///
+/// # Safety
+///
+/// `vdev` is a device of the bus.
+unsafe fn device_args(vdev: *const sys::rte_vdev_device) -> Result<Args, String> {
+    // SAFETY: by the caller's word.
+    let text = unsafe { sys::kopi_vdev_device_args(vdev) };
+    if text.is_null() {
+        return Ok(Args::default());
+    }
+    // Unknown keys are found below, where they can be named.
+    // SAFETY: a C string.
+    let list = unsafe { sys::rte_kvargs_parse(text, std::ptr::null()) };
+    if list.is_null() {
+        return Err("the device arguments are not of the form key=value,key=value".into());
+    }
+    // SAFETY: a list just made, and ours.
+    let parsed = unsafe { &*list };
+    // SAFETY: as above.
+    let pairs = unsafe { pairs(parsed) };
+    let args = pairs.and_then(|pairs| {
+        let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
+        Args::parse(pairs).map_err(|error| error.to_string())
+    });
+    // SAFETY: the list from above, no longer in use.
+    unsafe { sys::rte_kvargs_free(list) };
+    args
+}
+
+/// Copies the pairs of a list.
+///
+/// # Safety
+///
+/// `list` was made by `rte_kvargs_parse`.
+unsafe fn pairs(list: &sys::rte_kvargs) -> Result<Vec<(String, Option<String>)>, String> {
+    // SAFETY: null or a C string, as lists have them.
+    let text = |at: *const c_char| (!at.is_null()).then(|| unsafe { CStr::from_ptr(at) });
+    let utf8 = |text: &CStr| text.to_str().map(str::to_owned).map_err(|_| "a device argument is not UTF-8".to_owned());
+    let pairs = list.pairs.iter().take(list.count as usize);
+    pairs
+        .map(|pair| {
+            let key = text(pair.key).map_or(Ok(String::new()), utf8)?;
+            let value = text(pair.value).map(utf8).transpose()?;
+            Ok((key, value))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault 24: only the very release that this was built for is accepted; the line names both.
+    #[test]
+    fn another_release_is_refused_in_one_line() {
+        let (year, month) = sys::BUILT_RELEASE;
+        for version in [format!("DPDK {year}.{month:02}.0"), format!("DPDK {year}.{month}.11-rc1")] {
+            assert_eq!(check_abi(&version), Ok(()), "{version}");
+        }
+        let later = format!("DPDK {}.11.0", year + 1);
+        let line = check_abi(&later).unwrap_err();
+        assert!(line.contains(&format!("built for DPDK {year}.{month}")), "{line}");
+        assert!(line.contains(&format!("runs DPDK {}.11.0 (ABI {})", year + 1, year + 2)), "{line}");
+        assert!(!line.contains('\n'));
+        for version in ["", "DPDK", "DPDK x.y", "DPDK 22", "DPDK 1.8.0"] {
+            assert!(check_abi(version).is_err(), "{version}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One connection to the daemon.
+
+use kopi_ring::message::{Envelope, Hello, Link, Message, Settings, Welcome};
+use kopi_ring::socket::{self, ReceiveError};
+use kopi_ring::{Geometry, Region, RegionError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{SocketAddrUnix, SocketFlags};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How long the daemon may take for an answer.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long it may take to make a region, all pages of which it has to clear.
+const SETUP: Duration = Duration::from_secs(10);
+
+/// A connection on which the daemon has given us a port.
+#[derive(Debug)]
+pub(crate) struct Session {
+    socket: OwnedFd,
+    sequence: u32,
+    welcome: Welcome,
+    link: Link,
+}
+
+/// Why a request was not granted.
+#[derive(Debug, Error)]
+pub(crate) enum RequestError {
+    /// The daemon said no, and the connection is as good as before.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection is of no more use.
+    #[error("{0}")]
+    Lost(#[from] Lost),
+}
+
+/// Why a connection cannot be used, or not be made.
+#[derive(Debug, Error)]
+pub(crate) enum Lost {
+    /// No daemon listens there.
+    #[error("no daemon listens ({0})")]
+    Absent(Errno),
+    /// The kernel does not let us connect.
+    #[error("cannot connect: {0}")]
+    Connect(Errno),
+    #[error("{0}")]
+    Receive(#[from] ReceiveError),
+    #[error("cannot send: {0}")]
+    Send(Errno),
+    #[error("no answer from the daemon in time")]
+    Silent,
+    #[error("the daemon's answer does not fit the request")]
+    Answer,
+    #[error("the daemon broke the contract: {0}")]
+    Fault(&'static str),
+    #[error("{0}")]
+    Region(#[from] RegionError),
+    #[error("polling failed: {0}")]
+    Poll(Errno),
+    #[error("the port is being reset")]
+    Reset,
+    #[error("the port is being closed")]
+    Stopping,
+}
+
+impl Session {
+    /// Connects and asks for a port. Ends early when `stop` becomes readable.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Refused`] if the daemon does not give us one, [`RequestError::Lost`] if there is no daemon, or
+    /// none that answers.
+    pub(crate) fn open(path: &Path, hello: Hello, stop: BorrowedFd<'_>) -> Result<Self, RequestError> {
+        // A socket that does not block: `connect` would wait for as long as a hanging daemon's backlog is full.
+        let socket = socket::new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(Lost::Connect)?;
+        let address = SocketAddrUnix::new(path).map_err(Lost::Connect)?;
+        rustix::net::connect(&socket, &address).map_err(|errno| match errno {
+            Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN => Lost::Absent(errno),
+            other => Lost::Connect(other),
+        })?;
+        let nothing = Link { up: false, speed: 0 };
+        let welcome = Welcome {
+            port: 0,
+            name: String::new(),
+            mac: [0; 6],
+            max_mtu: 0,
+            max_queues: 0,
+            max_ring: 0,
+            slot_size: 0,
+            link: nothing,
+        };
+        let mut session = Self { socket, sequence: 0, welcome, link: nothing };
+        match session.request(Message::Hello(hello), ANSWER, stop)? {
+            (Message::Welcome(welcome), None) => {
+                session.link = welcome.link;
+                session.welcome = welcome;
+                Ok(session)
+            }
+            _ => Err(Lost::Answer.into()),
+        }
+    }
+
+    /// What the daemon said at the start.
+    pub(crate) const fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    /// The wire's link, as last heard.
+    pub(crate) const fn link(&self) -> Link {
+        self.link
+    }
+
+    /// Asks for rings and maps them.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]; a region that is not as agreed ends the connection.
+    pub(crate) fn setup(&mut self, geometry: &Geometry, stop: BorrowedFd<'_>) -> Result<Region, RequestError> {
+        match self.request(Message::Setup(geometry.clone()), SETUP, stop)? {
+            (Message::Ready(made), Some(fd)) if made == *geometry => {
+                Ok(Region::open(fd, geometry).map_err(Lost::Region)?)
+            }
+            _ => Err(Lost::Answer.into()),
+        }
+    }
+
+    /// Says what the port is to receive and to carry.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub(crate) fn settings(&mut self, settings: &Settings, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
+        self.done(Message::Settings(settings.clone()), stop)
+    }
+
+    /// Lets the daemon let go of the rings.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub(crate) fn stop(&mut self, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
+        self.done(Message::Stop, stop)
+    }
+
+    fn done(&mut self, message: Message, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
+        match self.request(message, ANSWER, stop)? {
+            (Message::Done, None) => Ok(()),
+            _ => Err(Lost::Answer.into()),
+        }
+    }
+
+    /// Sends a request and waits for its answer. News about the link are noted on the way.
+    fn request(
+        &mut self,
+        message: Message,
+        patience: Duration,
+        stop: BorrowedFd<'_>,
+    ) -> Result<(Message, Option<OwnedFd>), RequestError> {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        let envelope = Envelope { sequence: self.sequence, message };
+        socket::send(&self.socket, &envelope, None).map_err(Lost::Send)?;
+        let begin = Instant::now();
+        loop {
+            let left = patience.saturating_sub(begin.elapsed());
+            match wait(&[self.socket.as_fd(), stop], left).map_err(Lost::Poll)? {
+                [_, true] => return Err(Lost::Stopping.into()),
+                [false, _] if left.is_zero() => return Err(Lost::Silent.into()),
+                [false, _] => {}
+                [true, _] => {
+                    let (answer, fd) = match socket::receive(&self.socket) {
+                        Ok(got) => got,
+                        Err(ReceiveError::WouldBlock) => continue,
+                        Err(other) => return Err(Lost::Receive(other).into()),
+                    };
+                    match answer.message {
+                        Message::Link(link) if fd.is_none() => self.link = link,
+                        Message::Refused(text) => return Err(RequestError::Refused(text)),
+                        other if answer.sequence == self.sequence => return Ok((other, fd)),
+                        _ => return Err(Lost::Answer.into()),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for news from the daemon, for `wake` or for `stop`, and notes what the daemon says about the link.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`] if the daemon is gone or says anything else.
+    pub(crate) fn listen(
+        &mut self,
+        wake: BorrowedFd<'_>,
+        stop: BorrowedFd<'_>,
+        patience: Duration,
+    ) -> Result<(), Lost> {
+        let [news, ..] = wait(&[self.socket.as_fd(), wake, stop], patience).map_err(Lost::Poll)?;
+        if !news {
+            return Ok(());
+        }
+        match socket::receive(&self.socket) {
+            Ok((Envelope { message: Message::Link(link), .. }, None)) => {
+                self.link = link;
+                Ok(())
+            }
+            Ok(_) => Err(Lost::Answer),
+            Err(ReceiveError::WouldBlock) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+/// Waits until some of `fds` are readable or hung up, and tells which.
+///
+/// # Errors
+///
+/// The kernel's, if it is short of memory.
+pub(crate) fn wait<const N: usize>(fds: &[BorrowedFd<'_>; N], patience: Duration) -> Result<[bool; N], Errno> {
+    let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    let timeout =
+        Timespec { tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: patience.subsec_nanos().into() };
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
+        Err(Errno::INTR) => Ok([false; N]),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,265 @@
+//! A small daemon: serves one app at a time, echoes what it sends, and misbehaves on request.
+
+use kopi_ring::layout::Notes;
+use kopi_ring::message::{Envelope, Hello, Link, Message, Settings, Welcome};
+use kopi_ring::socket::{self, ReceiveError};
+use kopi_ring::{Consumer, DropReason, HugePages, Producer, Region};
+use rustix::fd::OwnedFd;
+use rustix::net::{SocketAddrUnix, SocketFlags};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What the daemon offers, and what it does with frames.
+#[derive(Clone, Debug)]
+pub(crate) struct Behaviour {
+    /// Says no to every Hello.
+    pub(crate) refuse: Option<String>,
+    /// Says no to every Settings.
+    pub(crate) refuse_settings: Option<String>,
+    pub(crate) max_mtu: u16,
+    pub(crate) max_ring: u32,
+    pub(crate) slot_size: u32,
+    /// Frames from the app go back to it.
+    pub(crate) echo: bool,
+    /// Sends frames of this many bytes to the app without pause.
+    pub(crate) flood: Option<usize>,
+    /// Answers nothing.
+    pub(crate) mute: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            refuse: None,
+            refuse_settings: None,
+            max_mtu: 9000,
+            max_ring: 8192,
+            slot_size: 2048,
+            echo: true,
+            flood: None,
+            mute: false,
+        }
+    }
+}
+
+/// What the daemon has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) frames: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) setups: AtomicU64,
+    pub(crate) stops: AtomicU64,
+    pub(crate) hello: Mutex<Option<Hello>>,
+    pub(crate) settings: Mutex<Option<Settings>>,
+}
+
+/// Orders to the running daemon.
+#[derive(Debug, Default)]
+struct Orders {
+    stop: AtomicBool,
+    link_down: AtomicBool,
+    scribble: AtomicBool,
+}
+
+/// A running daemon. Dropping it is its death: the socket closes and its rings are no longer served.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    pub(crate) path: PathBuf,
+    pub(crate) seen: Arc<Seen>,
+    orders: Arc<Orders>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Daemon {
+    pub(crate) fn start(path: &Path, behaviour: Behaviour) -> Self {
+        let _old = std::fs::remove_file(path);
+        let listener = socket::new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 8).unwrap();
+        let seen = Arc::new(Seen::default());
+        let orders = Arc::new(Orders::default());
+        let server = Server { behaviour, seen: Arc::clone(&seen), orders: Arc::clone(&orders) };
+        let thread = std::thread::spawn(move || server.run(&listener));
+        Self { path: path.to_owned(), seen, orders, thread: Some(thread) }
+    }
+
+    pub(crate) fn set_link(&self, up: bool) {
+        self.orders.link_down.store(!up, SeqCst);
+    }
+
+    /// Fault 14: from now on the daemon writes garbage over the whole region.
+    pub(crate) fn scribble(&self) {
+        self.orders.scribble.store(true, SeqCst);
+    }
+
+    pub(crate) fn frames(&self) -> u64 {
+        self.seen.frames.load(Relaxed)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.orders.stop.store(true, SeqCst);
+        let _old = std::fs::remove_file(&self.path);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+struct Server {
+    behaviour: Behaviour,
+    seen: Arc<Seen>,
+    orders: Arc<Orders>,
+}
+
+struct Rings {
+    region: Region,
+    tx: Vec<Consumer>,
+    rx: Vec<Producer>,
+}
+
+impl Server {
+    fn run(&self, listener: &OwnedFd) {
+        while !self.orders.stop.load(SeqCst) {
+            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(client) => self.serve(&client),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    fn link(&self) -> Link {
+        Link { up: !self.orders.link_down.load(SeqCst), speed: 10_000 }
+    }
+
+    fn serve(&self, client: &OwnedFd) {
+        let mut rings: Option<Rings> = None;
+        let mut link = self.link();
+        let mut idle = 0_u32;
+        while !self.orders.stop.load(SeqCst) {
+            let worked = rings.as_mut().is_some_and(|rings| self.work(rings));
+            idle = if worked { 0 } else { idle + 1 };
+            if worked && !idle.is_multiple_of(64) {
+                continue;
+            }
+            if self.link() != link {
+                link = self.link();
+                let news = Envelope { sequence: 0, message: Message::Link(link) };
+                let _sent = socket::send(client, &news, None);
+            }
+            match socket::receive(client) {
+                Ok((request, _)) if !self.behaviour.mute => self.answer(client, request, &mut rings),
+                Ok(_) => {}
+                Err(ReceiveError::WouldBlock) if idle > 1000 => std::thread::sleep(Duration::from_micros(50)),
+                Err(ReceiveError::WouldBlock) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn answer(&self, client: &OwnedFd, request: Envelope, rings: &mut Option<Rings>) {
+        let behaviour = &self.behaviour;
+        let message = match request.message {
+            Message::Hello(hello) => {
+                *self.seen.hello.lock().unwrap() = Some(hello.clone());
+                behaviour.refuse.clone().map_or_else(|| self.welcome(&hello), Message::Refused)
+            }
+            Message::Setup(geometry) => {
+                self.seen.setups.fetch_add(1, Relaxed);
+                let region = Region::create(&geometry, HugePages::Off).unwrap();
+                let tx = (0..geometry.tx().len()).map(|q| region.tx_consumer(q).unwrap()).collect();
+                let rx = (0..geometry.rx().len()).map(|q| region.rx_producer(q).unwrap()).collect();
+                let ready = Envelope { sequence: request.sequence, message: Message::Ready(geometry) };
+                let _sent = socket::send(client, &ready, Some(region.fd()));
+                region.daemon_status().set_drops(DropReason::RxRingFull, 3);
+                *rings = Some(Rings { region, tx, rx });
+                return;
+            }
+            Message::Settings(settings) => {
+                *self.seen.settings.lock().unwrap() = Some(settings);
+                behaviour.refuse_settings.clone().map_or(Message::Done, Message::Refused)
+            }
+            Message::Stop => {
+                self.seen.stops.fetch_add(1, Relaxed);
+                *rings = None;
+                Message::Done
+            }
+            other => panic!("an app never says {other:?}"),
+        };
+        let _sent = socket::send(client, &Envelope { sequence: request.sequence, message }, None);
+    }
+
+    fn welcome(&self, hello: &Hello) -> Message {
+        let name = if hello.name.is_empty() { "app".to_owned() } else { hello.name.clone() };
+        Message::Welcome(Welcome {
+            port: 1,
+            name,
+            mac: if hello.mac == [0; 6] { [2, 0, 0, 0, 0, 0x77] } else { hello.mac },
+            max_mtu: self.behaviour.max_mtu,
+            max_queues: 16,
+            max_ring: self.behaviour.max_ring,
+            slot_size: self.behaviour.slot_size,
+            link: self.link(),
+        })
+    }
+
+    /// Moves frames once over all rings; whether there were any.
+    fn work(&self, rings: &mut Rings) -> bool {
+        if self.orders.scribble.load(SeqCst) {
+            scribble(&rings.region);
+            return false;
+        }
+        let mut worked = false;
+        let mut bytes = vec![0_u8; 16384];
+        let queues = rings.rx.len();
+        for (queue, tx) in rings.tx.iter_mut().enumerate() {
+            tx.poll().unwrap();
+            for _ in 0..32 {
+                let Some(frame) = tx.next().unwrap() else { break };
+                worked = true;
+                let bytes = &mut bytes[..frame.len() as usize];
+                assert_eq!(tx.copy_from(&frame, 0, bytes), bytes.len());
+                self.seen.frames.fetch_add(1, Relaxed);
+                self.seen.bytes.fetch_add(u64::from(frame.len()), Relaxed);
+                if self.behaviour.echo {
+                    let rx = &mut rings.rx[queue % queues];
+                    rx.free(8).unwrap();
+                    rx.push(bytes, Notes::new(0x211, 0x1234_5678));
+                }
+            }
+            tx.release();
+        }
+        if let Some(len) = self.behaviour.flood {
+            for (queue, rx) in rings.rx.iter_mut().enumerate() {
+                let frame: Vec<u8> = (0..len).map(|i| u8::try_from((i + queue) % 251).unwrap()).collect();
+                while rx.free(8).unwrap() >= 8 {
+                    rx.push(&frame, Notes::new(0x211, 0x1234_5678));
+                    worked = true;
+                }
+            }
+        }
+        rings.rx.iter_mut().for_each(Producer::publish);
+        worked
+    }
+}
+
+/// Writes garbage over all of a region, through the file as the daemon holds it.
+fn scribble(region: &Region) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let page: Vec<u8> = (0..4096)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect();
+    for at in (0..region.size()).step_by(4096) {
+        rustix::io::pwrite(region.fd(), &page, at as u64).unwrap();
+    }
+}

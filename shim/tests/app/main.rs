@@ -1,0 +1,8 @@
+//! Unmodified applications run through the driver, against a small daemon that does as the test says.
+
+#[cfg(test)]
+mod daemon;
+#[cfg(test)]
+mod testpmd;
+#[cfg(test)]
+mod traffic;
