@@ -1,0 +1,302 @@
+//! An app that speaks the attach protocol by hand, and breaks it where a test wants.
+
+use kopi_ring::message::{Envelope, Hello, Mac, Message, Settings, Welcome};
+use kopi_ring::socket::{self, ReceiveError, connect};
+use kopi_ring::{Geometry, Region};
+use rustix::fs::FallocateFlags;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Most descriptors that one message may carry (`SCM_MAX_FD` of Linux).
+pub const MAX_FDS: usize = 253;
+
+/// A connection to kopid's socket for apps.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Client {
+    /// Connects. Reads give up after ten seconds.
+    #[must_use]
+    pub fn connect(path: &Path) -> Self {
+        Self::try_connect(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    /// Connects, or says why not.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn try_connect(path: &Path) -> Result<Self, rustix::io::Errno> {
+        let socket = connect(path)?;
+        let limit = Some(Duration::from_secs(10));
+        rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, limit)?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Sends bytes as one packet, with copies of our own socket as file descriptors. Whether kopid took them.
+    pub fn send_raw(&self, bytes: &[u8], fds: usize) -> bool {
+        let fds = vec![self.socket.as_fd(); fds.min(MAX_FDS)];
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)), "the kernel's maximum fits");
+        }
+        rustix::net::sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).is_ok()
+    }
+
+    /// Sends a message under the next number. Whether kopid took it.
+    pub fn say(&mut self, message: Message) -> bool {
+        self.sequence += 1;
+        self.send_raw(&Envelope { sequence: self.sequence, message }.encode(), 0)
+    }
+
+    /// The next message and the file descriptor that came with it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError`], which includes the end of the connection.
+    pub fn hear(&self) -> Result<(Message, Option<OwnedFd>), ReceiveError> {
+        socket::receive(&self.socket).map(|(envelope, fd)| (envelope.message, fd))
+    }
+
+    /// Says something and returns the answer; link messages in between are skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError`], which includes the end of the connection.
+    pub fn ask(&mut self, message: Message) -> Result<(Message, Option<OwnedFd>), ReceiveError> {
+        if !self.say(message) {
+            return Err(ReceiveError::Closed);
+        }
+        loop {
+            match self.hear()? {
+                (Message::Link(_), _) => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// The text of the refusal that must be the last thing kopid says before it closes the connection.
+    #[must_use]
+    pub fn refusal(&self) -> String {
+        let mut text = String::new();
+        loop {
+            match self.hear() {
+                Ok((Message::Refused(why), _)) => text = why,
+                Ok(_) => {}
+                Err(ReceiveError::Closed) => return text,
+                Err(error) => panic!("kopid neither refuses nor closes: {error}"),
+            }
+        }
+    }
+
+    /// Says hello with this name and gets a port.
+    #[must_use]
+    pub fn hello(&mut self, name: &str, mac: Mac) -> Welcome {
+        match self.ask(hello(name, mac)) {
+            Ok((Message::Welcome(welcome), None)) => welcome,
+            other => panic!("no welcome for {name}: {other:?}"),
+        }
+    }
+
+    /// Asks for rings and gets them.
+    #[must_use]
+    pub fn setup(&mut self, geometry: &Geometry) -> Region {
+        match self.ask(Message::Setup(geometry.clone())) {
+            Ok((Message::Ready(ready), Some(fd))) => Region::open(fd, &ready).expect("kopid's region is right"),
+            other => panic!("no rings: {other:?}"),
+        }
+    }
+
+    /// Says what the port is to receive.
+    pub fn settings(&mut self, mac: Mac) {
+        let settings = Settings { mtu: 1500, macs: vec![mac], ..Settings::default() };
+        let answer = self.ask(Message::Settings(settings));
+        assert!(matches!(answer, Ok((Message::Done, None))), "{answer:?}");
+    }
+
+    /// Attaches as a well-behaved app does: port, rings, settings.
+    #[must_use]
+    pub fn attach(path: &Path, name: &str, mac: Mac, geometry: &Geometry) -> (Self, Region) {
+        let mut client = Self::connect(path);
+        let welcome = client.hello(name, mac);
+        let region = client.setup(geometry);
+        client.settings(welcome.mac);
+        (client, region)
+    }
+}
+
+/// The message that asks for a port.
+#[must_use]
+pub fn hello(name: &str, mac: Mac) -> Message {
+    Message::Hello(Hello { name: name.into(), mac, queues: 16, driver: "kopi-testkit".into() })
+}
+
+/// A small region: one queue in each direction, with 512 slots.
+#[must_use]
+pub fn small() -> Geometry {
+    Geometry::new(&[512], &[512], kopi_ring::layout::DEFAULT_SLOT).expect("within the limits")
+}
+
+/// A source of numbers that look random, the same in every run (xorshift64*, Vigna 2016).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// One that starts from `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// The next number.
+    pub const fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number below `end`.
+    pub const fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// Fills `bytes`.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.next().to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+}
+
+/// Writes into a region by way of its file, which needs no mapping. Only for regions in ordinary pages.
+#[derive(Debug)]
+pub struct Vandal {
+    fd: OwnedFd,
+    size: u64,
+}
+
+impl Vandal {
+    /// One for `region`.
+    #[must_use]
+    pub fn new(region: &Region) -> Self {
+        let fd = region.fd().try_clone_to_owned().expect("a descriptor can be doubled");
+        Self { fd, size: u64::try_from(region.size()).expect("sizes fit") }
+    }
+
+    /// Writes `bytes` at `offset`.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        let offset = u64::try_from(offset).expect("offsets fit");
+        let written = rustix::io::pwrite(&self.fd, bytes, offset).expect("a memfd can be written");
+        assert_eq!(written, bytes.len());
+    }
+
+    /// Writes a 32-bit counter.
+    pub fn write_u32(&self, offset: usize, value: u32) {
+        self.write(offset, &value.to_le_bytes());
+    }
+
+    /// Takes all pages out of the region.
+    pub fn punch(&self) {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.fd, hole, 0, self.size).expect("seals do not stop holes");
+    }
+
+    /// Writes garbage over all of the region without pause, on a thread of its own.
+    #[must_use]
+    pub fn scribble(self, seed: u64) -> Scribbler {
+        let stop = Arc::new(AtomicBool::new(false));
+        let rounds = Arc::new(AtomicU64::new(0));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&rounds));
+        let work = move || {
+            let mut random = Random::new(seed);
+            let mut garbage = vec![0; 64 << 10];
+            while !stopped.load(Relaxed) {
+                random.fill(&mut garbage);
+                let mut at = 0;
+                while at < self.size {
+                    let rest = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(garbage.len());
+                    // A detached region stays writable: the file is ours as long as we hold it.
+                    at += rustix::io::pwrite(&self.fd, &garbage[..rest], at).map_or(self.size, |n| n as u64);
+                }
+                counted.fetch_add(1, Relaxed);
+            }
+        };
+        Scribbler { stop, rounds, thread: Some(std::thread::spawn(work)) }
+    }
+}
+
+/// A thread that writes garbage until its value goes.
+#[derive(Debug)]
+pub struct Scribbler {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scribbler {
+    /// How often all of the region has been written over.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Relaxed)
+    }
+}
+
+impl Drop for Scribbler {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+/// All free huge pages of the machine, held so that nobody else gets one.
+#[derive(Debug)]
+pub struct HugeHog(OwnedFd);
+
+impl HugeHog {
+    /// Takes them all.
+    #[must_use]
+    pub fn new() -> Self {
+        let flags = rustix::fs::MemfdFlags::HUGETLB | rustix::fs::MemfdFlags::HUGE_2MB;
+        let hog = Self(rustix::fs::memfd_create(c"kopi-hog", flags).expect("huge pages are there"));
+        let bytes = crate::machine::huge_pages().0 << 21;
+        rustix::fs::ftruncate(&hog.0, bytes.max(2 << 20)).expect("a memfd can grow");
+        hog.grab();
+        hog
+    }
+
+    /// Takes those that have become free since.
+    pub fn grab(&self) {
+        let pages = crate::machine::huge_pages().0;
+        for page in 0..pages {
+            // The error is what is wanted: no page is left.
+            if rustix::fs::fallocate(&self.0, FallocateFlags::empty(), page << 21, 2 << 20).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Default for HugeHog {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,230 @@
+//! The real daemon over a configuration of the test's.
+
+use crate::machine::{built, cpus};
+use crate::process::{Launch, Process};
+use crate::temp::TempDir;
+use crate::wait::{SOON, wait_for, wait_until};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+/// What `kopid.toml` says, as far as tests change it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The wire's devargs.
+    pub wire: String,
+    /// The wire's MTU in bytes.
+    pub mtu: u16,
+    /// Workers; they get the first CPUs.
+    pub workers: usize,
+    /// Apps allowed at a time.
+    pub apps: u32,
+    /// `auto`, `off` or `require`.
+    pub huge_pages: &'static str,
+    /// Packet buffers for each worker.
+    pub mbufs: u32,
+    /// Log level.
+    pub log: &'static str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            wire: "net_null0,no-rx=1".into(),
+            mtu: 1500,
+            workers: 1,
+            apps: 64,
+            huge_pages: "auto",
+            mbufs: 16384,
+            log: "info",
+        }
+    }
+}
+
+impl Settings {
+    /// With interface `iface` as the wire, through packet sockets, one pair of queues for each worker.
+    #[must_use]
+    pub fn on_interface(iface: &str, workers: usize) -> Self {
+        Self { wire: format!("net_af_packet0,iface={iface},qpairs={workers}"), workers, ..Self::default() }
+    }
+
+    fn toml(&self, dir: &Path) -> String {
+        let Self { wire, mtu, workers, apps, huge_pages, mbufs, log } = self;
+        let cores: Vec<u16> = cpus().into_iter().take(*workers).collect();
+        assert_eq!(cores.len(), *workers, "this machine has too few CPUs");
+        let dir = dir.display();
+        format!(
+            "[wire]\ndevice = \"{wire}\"\nmtu = {mtu}\n\
+             [dataplane]\ncores = {cores:?}\nmbufs = {mbufs}\n\
+             [limits]\napps = {apps}\n\
+             [memory]\nhuge_pages = \"{huge_pages}\"\n\
+             [eal]\nargs = [\"--no-telemetry\"]\n\
+             [socket]\npath = \"{dir}/kopi.sock\"\nmode = \"0666\"\n\
+             [control]\npath = \"{dir}/control.sock\"\nmode = \"0666\"\n\
+             [log]\nlevel = \"{log}\"\n"
+        )
+    }
+}
+
+/// A running kopid. It is killed with its value.
+#[derive(Debug)]
+pub struct Kopid {
+    process: Process,
+    dir: PathBuf,
+}
+
+impl Kopid {
+    /// Starts kopid and waits until it answers.
+    #[must_use]
+    pub fn start(dir: &TempDir, settings: &Settings) -> Self {
+        let dir = dir.path().to_owned();
+        fs::write(dir.join("kopid.toml"), settings.toml(&dir)).expect("the folder can be written");
+        let mut kopid = Self { process: launch(&dir), dir };
+        kopid.await_ready();
+        kopid
+    }
+
+    fn await_ready(&mut self) {
+        let limit = SOON;
+        wait_until("kopid answers", limit, || {
+            let ended = self.process.ended();
+            assert!(ended.is_none(), "kopid ended at its start: {ended:?}\n{}", self.process.log());
+            self.try_ask("status").is_some()
+        });
+    }
+
+    /// Starts another kopid on the same configuration, after this one has ended, and waits until it answers.
+    pub fn restart(&mut self) {
+        assert!(self.process.ended().is_some(), "kopid still runs");
+        self.process = launch(&self.dir);
+        self.await_ready();
+    }
+
+    /// Starts a second kopid beside this one, on the same configuration, and returns how it fails.
+    #[must_use]
+    pub fn start_second(&self) -> Output {
+        let mut command = Command::new(built("kopid"));
+        command.arg("--config").arg(self.dir.join("kopid.toml")).env("RUNTIME_DIRECTORY", &self.dir);
+        command.output().expect("kopid can be run")
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it has logged, restarts included.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Kills it as `kill -9` does, and waits for its end.
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(SOON);
+    }
+
+    /// Asks it to stop as an administrator does, and returns how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.process.wait(SOON)
+    }
+
+    /// Where apps attach.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("kopi.sock")
+    }
+
+    /// Where operators ask.
+    #[must_use]
+    pub fn control(&self) -> PathBuf {
+        self.dir.join("control.sock")
+    }
+
+    /// The answer to a command on the control socket: the array of that name.
+    #[must_use]
+    pub fn ask(&self, command: &str) -> Vec<Value> {
+        let what = format!("kopid answers `{command}`");
+        wait_for(&what, SOON, || self.try_ask(command))
+    }
+
+    fn try_ask(&self, command: &str) -> Option<Vec<Value>> {
+        let socket = UnixStream::connect(self.control()).ok()?;
+        socket.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        (&socket).write_all(format!("{{\"command\": \"{command}\"}}\n").as_bytes()).ok()?;
+        let mut line = String::new();
+        BufReader::new(&socket).read_line(&mut line).ok()?;
+        let reply: Value = serde_json::from_str(&line).ok()?;
+        Some(reply.get(command)?.as_array()?.clone())
+    }
+
+    /// Runs `kopictl` with `args`.
+    #[must_use]
+    pub fn kopictl(&self, args: &[&str]) -> Output {
+        let program = built("kopictl");
+        let output = Command::new(&program).arg("--socket").arg(self.control()).args(args).output();
+        output.unwrap_or_else(|e| panic!("{}: {e}", program.display()))
+    }
+
+    /// The one row of `status`.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        self.ask("status").into_iter().next().expect("status has a row")
+    }
+
+    /// The app of this name, if it is attached.
+    #[must_use]
+    pub fn app(&self, name: &str) -> Option<Value> {
+        self.ask("apps").into_iter().find(|app| app["name"] == name)
+    }
+
+    /// Waits until the app of this name is attached and its rings are served, and returns its row.
+    #[must_use]
+    pub fn await_app(&self, name: &str) -> Value {
+        let what = format!("app `{name}` runs");
+        wait_for(&what, SOON, || self.app(name).filter(|app| app["state"] == "running"))
+    }
+
+    /// Waits until no app of this name is attached.
+    pub fn await_no_app(&self, name: &str) {
+        wait_until(&format!("app `{name}` is gone"), SOON, || self.app(name).is_none());
+    }
+
+    /// Frames dropped for `reason`, on everybody's account.
+    #[must_use]
+    pub fn drops(&self, reason: &str) -> u64 {
+        let rows = self.ask("drops");
+        rows.iter().filter(|row| row["reason"] == reason).filter_map(|row| row["packets"].as_u64()).sum()
+    }
+
+    /// The counter `key` of port `port` in `stats`.
+    #[must_use]
+    pub fn counter(&self, port: &str, key: &str) -> u64 {
+        let rows = self.ask("stats");
+        rows.iter().find(|row| row["port"] == port).and_then(|row| row[key].as_u64()).unwrap_or(0)
+    }
+
+    /// Waits until no connection, app or flow change is under way: the moment to compare what it uses.
+    pub fn await_no_connections(&self) {
+        wait_until("all connections are gone", SOON, || self.status()["connections"] == 0);
+    }
+}
+
+fn launch(dir: &Path) -> Process {
+    let config = dir.join("kopid.toml").display().to_string();
+    // Where EAL keeps its lock, which it leaves behind; otherwise /var/run/dpdk.
+    let env = vec![("RUNTIME_DIRECTORY".to_owned(), dir.display().to_string())];
+    Process::start(
+        &Launch { env, ..Launch::default() },
+        built("kopid"),
+        &["--config".into(), config],
+        dir.join("kopid.log"),
+    )
+}

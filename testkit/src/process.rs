@@ -1,0 +1,190 @@
+//! A child process with its log.
+
+use crate::wait::wait_for;
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// Lines of the log that a failing test shows.
+const TAIL: usize = 40;
+
+/// A child process. It is killed with its value, and by the kernel if the thread that started it ends before.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+/// How a child is started.
+#[derive(Debug, Default, Clone)]
+pub struct Launch {
+    /// User and group that it runs as; root if `None`.
+    pub user: Option<u32>,
+    /// CPU that it is bound to, if any.
+    pub cpu: Option<u16>,
+    /// Network namespace that it runs in, if not ours.
+    pub netns: Option<String>,
+    /// Environment variables on top of ours.
+    pub env: Vec<(String, String)>,
+    /// Whether each line of its output is seen at once, even if it writes with C's buffers.
+    pub unbuffered: bool,
+}
+
+impl Launch {
+    /// The command that starts `program` this way. Every wrapper replaces itself, so the child has the program's pid.
+    fn command(&self, program: &OsStr) -> Command {
+        let mut words: Vec<String> = Vec::new();
+        let mut say = |line: &str| words.extend(line.split(' ').map(str::to_owned));
+        if let Some(name) = &self.netns {
+            say(&format!("ip netns exec {name}"));
+        }
+        if let Some(cpu) = self.cpu {
+            say(&format!("taskset -c {cpu}"));
+        }
+        say("setpriv --pdeathsig KILL");
+        if let Some(uid) = self.user {
+            say(&format!("--reuid {uid} --regid {uid} --clear-groups"));
+        }
+        if self.unbuffered {
+            say("stdbuf -oL");
+        }
+        let (first, rest) = words.split_first().expect("there is setpriv");
+        let mut command = Command::new(first);
+        command.args(rest).arg(program);
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        command
+    }
+}
+
+impl Process {
+    /// Starts `program`, with both of its outputs at the end of file `log`, and its input open but silent.
+    ///
+    /// Call it on the thread of the test: the child dies with the thread that started it.
+    #[must_use]
+    pub fn start(launch: &Launch, program: impl AsRef<OsStr>, args: &[String], log: PathBuf) -> Self {
+        let program = program.as_ref();
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.unwrap_or_else(|e| panic!("{}: {e}", log.display()));
+        let mut command = launch.command(program);
+        command.args(args).stdin(Stdio::piped());
+        command.stdout(file.try_clone().expect("a file can be opened twice")).stderr(file);
+        let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
+        let child = command.spawn().unwrap_or_else(|e| panic!("{name}: {e}"));
+        Self { child, name, log, ended: None }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its standard input.
+    pub fn input(&mut self) -> &mut ChildStdin {
+        self.child.stdin.as_mut().expect("its input is a pipe")
+    }
+
+    /// What it has written so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Sends it a signal. It may have ended already.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        // An error means that it is gone already.
+        kill_process(pid, signal).unwrap_or(());
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("a child can be waited for");
+        }
+        self.ended
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("{} (pid {}) ends", self.name, self.pid());
+        wait_for(&what, limit, || self.ended())
+    }
+
+    /// Waits until `text` is in what it wrote after the first `from` bytes. Panics if it ends before.
+    pub fn expect(&mut self, from: usize, text: &str, limit: Duration) -> String {
+        let what = format!("{} says `{text}`", self.name);
+        wait_for(&what, limit, || {
+            let over = self.ended();
+            let said = self.log().get(from..).unwrap_or_default().to_owned();
+            if said.contains(text) {
+                return Some(said);
+            }
+            assert!(over.is_none(), "{} ended ({over:?}) before it said `{text}`:\n{said}", self.name);
+            None
+        })
+    }
+
+    /// What it uses now.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.pid())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n");
+            drop(writeln!(std::io::stderr(), "---- {} (pid {}) ----\n{tail}", self.name, self.pid()));
+        }
+    }
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Resident memory in KiB, without shared memory and files.
+    pub anonymous_kib: u64,
+    /// Resident memory in KiB, all of it.
+    pub rss_kib: u64,
+    /// Open file descriptors.
+    pub fds: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Memory mappings.
+    pub mappings: usize,
+}
+
+impl Usage {
+    /// What process `pid` uses now.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let count = |name: &str| fs::read_dir(format!("/proc/{pid}/{name}")).map_or(0, Iterator::count);
+        let text = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let status = text("status");
+        let field = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+            line.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+        };
+        Self {
+            anonymous_kib: field("RssAnon:"),
+            rss_kib: field("VmRSS:"),
+            fds: count("fd"),
+            threads: count("task"),
+            mappings: text("maps").lines().count(),
+        }
+    }
+}
