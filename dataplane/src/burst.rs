@@ -3,7 +3,7 @@
 use crate::flow::{FlowTable, Hash};
 use crate::forwarding::{Forwarding, PortId, Verdict};
 use dpdk::Batch;
-use kopi_packet::{FlowKey, Fragment, Headers, Shape};
+use kopi_packet::{FlowKey, Fragment, Shape};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
 
@@ -14,7 +14,6 @@ pub struct Burst {
     pub batch: Batch,
     keys: [FlowKey; Batch::MAX],
     hashes: [Hash; Batch::MAX],
-    headers: [Headers; Batch::MAX],
     verdicts: [Verdict; Batch::MAX],
 }
 
@@ -22,23 +21,21 @@ impl Burst {
     /// An empty burst.
     #[must_use]
     pub fn new() -> Self {
-        let (headers, key) = kopi_packet::parse(&[], 0);
+        let key = FlowKey::default();
         Self {
             batch: Batch::new(),
             keys: [key; Batch::MAX],
             hashes: [Hash::default(); Batch::MAX],
-            headers: [headers; Batch::MAX],
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
         }
     }
 
-    /// Classifies every frame, from port `source`: headers, flow key and hash. Returns the bytes of all frames.
+    /// Classifies every frame, from port `source`: flow key and hash. Returns the bytes of all frames.
     pub fn parse(&mut self, source: PortId, flows: &FlowTable) -> u64 {
-        let notes = self.keys.iter_mut().zip(&mut self.hashes).zip(&mut self.headers);
         let mut bytes = 0;
-        for (mbuf, ((key, hash), headers)) in self.batch.iter().zip(notes) {
+        for (mbuf, (key, hash)) in self.batch.iter().zip(self.keys.iter_mut().zip(&mut self.hashes)) {
             let frame = mbuf.data();
-            (*headers, *key) = kopi_packet::parse(frame, source);
+            *key = kopi_packet::parse(frame, source).1;
             *hash = flows.hash(key);
             bytes += frame.len() as u64;
         }
@@ -67,19 +64,21 @@ impl Burst {
         }
     }
 
-    /// The frames' verdicts, in the order of `batch`.
+    /// The verdict of frame `start`, and where the run of frames with that verdict ends; `None` past the last frame.
     #[inline]
     #[must_use]
-    pub fn verdicts(&self) -> &[Verdict] {
-        self.verdicts.get(..self.batch.len()).unwrap_or_default()
+    pub fn run(&self, start: usize) -> Option<(Verdict, usize)> {
+        let verdicts = self.verdicts.get(start..self.batch.len())?;
+        let first = verdicts.first()?;
+        Some((*first, start + verdicts.iter().take_while(|verdict| *verdict == first).count()))
     }
 
     /// What the app is told about frame `at`.
     #[inline]
     #[must_use]
     pub fn notes(&self, at: usize) -> Notes {
-        match (self.headers.get(at), self.hashes.get(at)) {
-            (Some(headers), Some(hash)) => Notes::new(packet_type(headers), hash.rss()),
+        match (self.keys.get(at), self.hashes.get(at)) {
+            (Some(key), Some(hash)) => Notes::new(packet_type(key), hash.rss()),
             _ => Notes::NONE,
         }
     }
@@ -106,19 +105,18 @@ impl Default for Burst {
 
 /// The L2, L3 and L4 nibbles of `RTE_PTYPE_*` (DPDK, `rte_mbuf_ptype.h`) for a frame.
 #[inline]
-fn packet_type(headers: &Headers) -> u16 {
+fn packet_type(key: &FlowKey) -> u16 {
     const UNTAGGED_OR_TAGGED: [u16; 3] = [0x1, 0x6, 0x7];
-    let l2 = UNTAGGED_OR_TAGGED.get(usize::from(headers.vlans)).copied().unwrap_or(0x1);
-    let header_len = headers.l4_offset.saturating_sub(headers.l3_offset);
-    let l3 = match headers.shape {
-        Shape::Arp => return 0x3,
-        Shape::Ipv4 if header_len > 20 => 0x30,
-        Shape::Ipv4 => 0x10,
-        Shape::Ipv6 if header_len > 40 => 0xc0,
-        Shape::Ipv6 => 0x40,
-        Shape::Runt | Shape::Other | Shape::Malformed(_) => return l2,
+    let l2 = UNTAGGED_OR_TAGGED.get(usize::from(key.vlans())).copied().unwrap_or(0x1);
+    let l3 = match (key.shape(), key.has_options()) {
+        (Shape::Arp, _) => return 0x3,
+        (Shape::Ipv4, false) => 0x10,
+        (Shape::Ipv4, true) => 0x30,
+        (Shape::Ipv6, false) => 0x40,
+        (Shape::Ipv6, true) => 0xc0,
+        (Shape::Runt | Shape::Other | Shape::Malformed(_), _) => return l2,
     };
-    let l4 = match (headers.fragment, headers.proto) {
+    let l4 = match (key.fragment(), key.proto()) {
         (Fragment::First | Fragment::Later, _) => 0x300,
         (Fragment::None, 6) => 0x100,
         (Fragment::None, 17) => 0x200,
@@ -134,7 +132,7 @@ mod tests {
     use super::*;
 
     fn ptype(frame: &[u8]) -> u16 {
-        packet_type(&kopi_packet::parse(frame, 1).0)
+        packet_type(&kopi_packet::parse(frame, 1).1)
     }
 
     /// Packet types are those that DPDK's own software parser would give.

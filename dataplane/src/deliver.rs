@@ -9,6 +9,7 @@ use crate::wire::Wire;
 use dpdk::{Batch, Mbuf, Pool};
 use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What happens to a frame's buffer once its copies are made.
@@ -20,6 +21,13 @@ enum Route {
     Wire,
     /// Another worker takes it.
     Worker(usize, Target),
+}
+
+/// How many buffers of a burst are needed beyond it.
+#[derive(Debug)]
+struct Fates {
+    to_wire: usize,
+    to_workers: usize,
 }
 
 /// Everything that one worker can deliver to.
@@ -96,38 +104,120 @@ impl Delivery {
     }
 
     /// Sends every frame of `burst`, from port `source`, where its verdict says, and leaves the burst empty.
+    ///
+    /// Frames of a burst mostly go the same way, so runs of equal verdicts are handled at once.
     pub fn deliver(&mut self, burst: &mut Burst, source: PortId, forwarding: &Forwarding) {
         let n = burst.batch.len();
-        let mut to_wire = 0;
-        let mut kept = 0;
-        for at in 0..n {
-            let Some(verdict) = burst.verdicts().get(at).copied() else { break };
-            let route = match verdict {
-                Verdict::Wire => self.towards_wire(),
-                Verdict::App(id) => self.deliver_to_app(burst, at, id, forwarding, false),
-                Verdict::Group => self.deliver_to_group(burst, at, source, forwarding),
-                Verdict::Promiscuous => self.deliver_to_many(burst, at, source, forwarding.promiscuous(), forwarding),
-                Verdict::Drop(reason) => {
-                    self.drop_for(source, reason);
-                    Route::Free
+        let mut fates = Fates { to_wire: 0, to_workers: 0 };
+        let mut start = 0;
+        while let Some((verdict, end)) = burst.run(start) {
+            match verdict {
+                Verdict::Wire => {
+                    let route = self.towards_wire();
+                    self.routes.get_mut(start..end).unwrap_or_default().fill(route);
+                    fates.to_wire += end - start;
                 }
-            };
-            if let Some(slot) = self.routes.get_mut(at) {
-                *slot = route;
+                Verdict::App(id) => self.run_to_app(burst, start..end, id, forwarding, &mut fates),
+                Verdict::Drop(reason) => {
+                    self.routes.get_mut(start..end).unwrap_or_default().fill(Route::Free);
+                    self.drop_for(source, reason, (end - start) as u64);
+                }
+                Verdict::Group | Verdict::Promiscuous => {
+                    for at in start..end {
+                        let route = self.to_several(burst, at, source, verdict, forwarding);
+                        self.set_route(at, route, &mut fates);
+                    }
+                }
             }
-            to_wire += usize::from(route == Route::Wire);
-            kept += usize::from(route != Route::Free);
+            start = end;
         }
-        if to_wire == n {
+        if fates.to_wire == n && self.wire.sends() {
             if let Some(counters) = self.counters.ports.first() {
                 self.wire.send_all(&mut burst.batch, counters);
             }
-        } else if kept == 0 {
+        } else if fates.to_wire + fates.to_workers == 0 {
             burst.batch.free_all();
         } else {
             self.send_each(&mut burst.batch, source);
         }
         self.publish();
+    }
+
+    #[inline]
+    fn set_route(&mut self, at: usize, route: Route, fates: &mut Fates) {
+        match route {
+            Route::Free => {}
+            Route::Wire => fates.to_wire += 1,
+            Route::Worker(..) => fates.to_workers += 1,
+        }
+        if let Some(slot) = self.routes.get_mut(at) {
+            *slot = route;
+        }
+    }
+
+    /// A run of frames to one app. With one RX ring, and that ours, the ring is looked up and published once.
+    fn run_to_app(&mut self, burst: &Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
+        let index = self.index;
+        let workers = self.workers;
+        let max_frame = u32::from(f.max_frame(id));
+        let counters = self.counters.ports.get(usize::from(id));
+        let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
+        let single = port.filter(|port| port.rx_queues == 1 && worker_of(id, 0, workers) == index);
+        let rx = single.and_then(|port| port.rx.first_mut()).and_then(Option::as_mut);
+        let (Some(rx), Some(counters)) = (rx, counters) else {
+            for at in run {
+                let route = self.deliver_to_app(burst, at, id, f, false);
+                self.set_route(at, route, fates);
+            }
+            return;
+        };
+        self.routes.get_mut(run.clone()).unwrap_or_default().fill(Route::Free);
+        let (mut packets, mut bytes, mut full, mut oversize) = (0, 0, 0, 0);
+        let mut fault = None;
+        for (at, mbuf) in burst.batch.iter().enumerate().take(run.end).skip(run.start) {
+            let len = mbuf.len();
+            let slots = rx.ring.slots_for(len);
+            match rx.ring.free(slots) {
+                Ok(_) if len > max_frame => oversize += 1,
+                Ok(free) if free >= slots && rx.ring.push(mbuf.data(), burst.notes(at)) => {
+                    packets += 1;
+                    bytes += u64::from(len);
+                }
+                Ok(_) => full += 1,
+                Err(found) => {
+                    fault = Some(found);
+                    break;
+                }
+            }
+        }
+        rx.ring.publish();
+        counters.rx_packets.add(packets);
+        counters.rx_bytes.add(bytes);
+        let lost = run.len() as u64 - packets - full - oversize;
+        for (reason, frames) in
+            [(DropReason::RxRingFull, full), (DropReason::Oversize, oversize), (DropReason::PortGone, lost)]
+        {
+            if frames > 0 {
+                counters.drop(reason, frames);
+            }
+        }
+        if let Some(fault) = fault {
+            self.note_fault(id, fault);
+        }
+    }
+
+    fn to_several(&mut self, burst: &Burst, at: usize, source: PortId, verdict: Verdict, f: &Forwarding) -> Route {
+        match verdict {
+            Verdict::Group => self.deliver_to_group(burst, at, source, f),
+            _ => self.deliver_to_many(burst, at, source, f.promiscuous(), f),
+        }
+    }
+
+    #[cold]
+    fn note_fault(&mut self, id: PortId, fault: PeerFault) {
+        if self.faults.iter().all(|(other, _)| *other != id) {
+            self.faults.push((id, fault));
+        }
     }
 
     fn send_each(&mut self, batch: &mut Batch, source: PortId) {
@@ -148,7 +238,7 @@ impl Delivery {
                             Target::Wire => source,
                             Target::App { id, .. } => id,
                         };
-                        count_drop(&self.counters, blamed, DropReason::HandoffFull);
+                        count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
                     }
                 }
             }
@@ -170,12 +260,12 @@ impl Delivery {
     fn deliver_to_app(&mut self, burst: &Burst, at: usize, id: PortId, forwarding: &Forwarding, copy: bool) -> Route {
         let Some(mbuf) = burst.batch.get(at) else { return Route::Free };
         if mbuf.len() > u32::from(forwarding.max_frame(id)) {
-            self.drop_for(id, DropReason::Oversize);
+            self.drop_for(id, DropReason::Oversize, 1);
             return Route::Free;
         }
         let notes = burst.notes(at);
         let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
-            self.drop_for(id, DropReason::PortGone);
+            self.drop_for(id, DropReason::PortGone, 1);
             return Route::Free;
         };
         let queue = port.queue_for(burst.rss(at));
@@ -190,11 +280,11 @@ impl Delivery {
             return Route::Worker(owner, target);
         }
         let Some(clone) = self.pool.take().and_then(|mut clone| clone.fill(mbuf.data()).then_some(clone)) else {
-            self.drop_for(id, DropReason::NoMbuf);
+            self.drop_for(id, DropReason::NoMbuf, 1);
             return Route::Free;
         };
         if self.mesh.send(owner, Handoff { mbuf: clone, target }).is_err() {
-            self.drop_for(id, DropReason::HandoffFull);
+            self.drop_for(id, DropReason::HandoffFull, 1);
         }
         Route::Free
     }
@@ -210,7 +300,7 @@ impl Delivery {
             }
             (false, 0) => {
                 let reason = if source == WIRE { DropReason::NoListener } else { DropReason::WireDown };
-                self.drop_for(source, reason);
+                self.drop_for(source, reason, 1);
                 Route::Free
             }
             (false, copies) => {
@@ -222,7 +312,7 @@ impl Delivery {
 
     fn deliver_to_many(&mut self, burst: &Burst, at: usize, source: PortId, ports: &[PortId], f: &Forwarding) -> Route {
         match self.copy_to(burst, at, source, ports, f) {
-            0 => self.drop_for(source, DropReason::NoListener),
+            0 => self.drop_for(source, DropReason::NoListener, 1),
             copies => self.count_copies(source, copies - 1),
         }
         Route::Free
@@ -262,9 +352,7 @@ impl Delivery {
             Ok(_) => counters.drop(DropReason::RxRingFull, 1),
             Err(fault) => {
                 counters.drop(DropReason::PortGone, 1);
-                if self.faults.iter().all(|(other, _)| *other != id) {
-                    self.faults.push((id, fault));
-                }
+                self.note_fault(id, fault);
             }
         }
     }
@@ -318,7 +406,7 @@ impl Delivery {
                 if self.port_mut(id).is_some_and(|port| port.generation == generation) {
                     self.push(mbuf.data(), id, queue, notes);
                 } else {
-                    self.drop_for(id, DropReason::PortGone);
+                    self.drop_for(id, DropReason::PortGone, 1);
                 }
                 if let Err(mbuf) = self.spent.push(mbuf) {
                     self.spent.free_all();
@@ -365,13 +453,13 @@ impl Delivery {
     }
 
     #[inline]
-    fn drop_for(&self, id: PortId, reason: DropReason) {
-        count_drop(&self.counters, id, reason);
+    fn drop_for(&self, id: PortId, reason: DropReason, frames: u64) {
+        count_drop(&self.counters, id, reason, frames);
     }
 }
 
-fn count_drop(counters: &WorkerCounters, id: PortId, reason: DropReason) {
+fn count_drop(counters: &WorkerCounters, id: PortId, reason: DropReason, frames: u64) {
     if let Some(counters) = counters.ports.get(usize::from(id)) {
-        PortCounters::drop(counters, reason, 1);
+        PortCounters::drop(counters, reason, frames);
     }
 }

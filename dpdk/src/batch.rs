@@ -198,6 +198,6 @@ unsafe fn free(places: &mut [MaybeUninit<Mbuf>; Batch::MAX], from: usize, to: us
     let Some(places) = places.get_mut(from..to) else { return };
     if let (false, Ok(count)) = (places.is_empty(), u32::try_from(places.len())) {
         // SAFETY: `count` pointers to buffers that the caller gives away; `Mbuf` is a transparent pointer.
-        unsafe { sys::rte_pktmbuf_free_bulk(places.as_mut_ptr().cast(), count) };
+        unsafe { sys::kopi_pktmbuf_return_bulk(places.as_mut_ptr().cast(), count) };
     }
 }

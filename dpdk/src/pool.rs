@@ -64,12 +64,13 @@ impl Pool {
     /// Takes `n` buffers at once and puts them at the end of `batch`, empty. All or nothing.
     ///
     /// Returns false, and takes none, if the pool has fewer left or `batch` has less room.
+    #[inline]
     pub fn fill(&self, batch: &mut Batch, n: usize) -> bool {
         let Some(spare) = batch.spare().get_mut(..n) else { return false };
         let count = c_uint::try_from(n).unwrap_or(c_uint::MAX);
         // SAFETY: `spare` has room for `n` pointers, and `Mbuf` is a transparent pointer.
-        let result = unsafe { sys::kopi_pktmbuf_alloc_bulk(self.raw.0.as_ptr(), spare.as_mut_ptr().cast(), count) };
-        if check("rte_pktmbuf_alloc_bulk", result).is_err() {
+        let result = unsafe { sys::kopi_pktmbuf_take_bulk(self.raw.0.as_ptr(), spare.as_mut_ptr().cast(), count) };
+        if check("rte_mempool_get_bulk", result).is_err() {
             return false;
         }
         // SAFETY: DPDK has written, and given us, exactly `n` buffers.
