@@ -1,0 +1,117 @@
+//! One connection to kopid's control socket: a line of JSON out, a line of JSON back.
+
+use crate::failure::Failure;
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde_json::{Value, json};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long kopid may take to accept, to take a request, and to answer it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest answer in bytes: some hundred times what kopid says about as many apps as it can have.
+const ANSWER_MAX: usize = 64 << 20;
+/// Bytes read at a time.
+const READ: usize = 64 << 10;
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: UnixStream,
+    path: PathBuf,
+}
+
+impl Client {
+    /// Connects to the socket at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Unreachable`] or [`Failure::Refused`], with a hint.
+    pub(crate) fn connect(path: &Path) -> Result<Self, Failure> {
+        match open(path) {
+            Ok(stream) => Ok(Self { stream, path: path.into() }),
+            Err(Errno::ACCESS | Errno::PERM) => Err(Failure::refused(path)),
+            Err(errno) => Err(Failure::Unreachable {
+                path: path.into(),
+                reason: std::io::Error::from(errno).to_string(),
+                hint: match errno {
+                    Errno::PROTOTYPE => "this looks like the apps' socket; name the [control] one with --socket",
+                    Errno::AGAIN => "too many wait for it already: is it stopped?",
+                    _ => "is kopid running, and is this the [control] path of its configuration? See --socket",
+                },
+            }),
+        }
+    }
+
+    /// Asks for `command`, and returns the whole answer: an object with an array of the command's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if there is no answer in time, it is none of kopid's, or it says that something failed.
+    pub(crate) fn ask(&mut self, command: &str) -> Result<Value, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        self.stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
+        let request = format!("{}\n", json!({ "command": command }));
+        self.stream.write_all(request.as_bytes()).map_err(|error| self.broken(error))?;
+        let line = self.line(deadline)?;
+        let answer: Value = serde_json::from_slice(&line).map_err(|error| Failure::Garbage(error.to_string()))?;
+        if let Some(error) = answer.get("error").and_then(Value::as_str) {
+            return Err(Failure::Daemon(error.to_owned()));
+        }
+        if !answer.get(command).is_some_and(Value::is_array) {
+            return Err(Failure::Garbage(format!("it has no list `{command}`")));
+        }
+        Ok(answer)
+    }
+
+    /// The next line, without its end.
+    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let mut line = Vec::new();
+        let mut chunk = [0; READ];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::Silent(self.path.clone()));
+            }
+            self.stream.set_read_timeout(Some(left)).map_err(Failure::Connection)?;
+            let n = match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.broken(error)),
+            };
+            let bytes = chunk.get(..n).unwrap_or_default();
+            match bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>()[..] {
+                [last, b""] => {
+                    line.extend_from_slice(last);
+                    return Ok(line);
+                }
+                [all] => line.extend_from_slice(all),
+                _ => return Err(Failure::Garbage("it goes on after its end".into())),
+            }
+            if line.len() > ANSWER_MAX {
+                return Err(Failure::TooLong(ANSWER_MAX));
+            }
+        }
+    }
+
+    fn broken(&self, error: std::io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::Silent(self.path.clone()),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Closed,
+            _ => Failure::Connection(error),
+        }
+    }
+}
+
+/// A daemon that is stopped may have a full backlog, so that connecting blocks: the timeout ends that too (socket(7),
+/// `SO_SNDTIMEO`). The standard library connects without one.
+fn open(path: &Path) -> Result<UnixStream, Errno> {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,93 @@
+//! What can go wrong, and the exit code for it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Why there is nothing to show.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// Nobody serves the socket.
+    #[error("cannot reach kopid at {}: {reason}; {hint}", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+        /// What may help.
+        hint: &'static str,
+    },
+    /// The socket is not for this user.
+    #[error("{}: permission denied; {hint}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Who may use it.
+        hint: String,
+    },
+    /// Nothing came in time.
+    #[error("kopid at {} does not answer: is it stopped, or very busy?", .0.display())]
+    Silent(PathBuf),
+    /// The daemon ended the conversation.
+    #[error("kopid closed the connection before its answer was complete; its log may say why")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection to kopid failed: {0}")]
+    Connection(#[source] io::Error),
+    /// More came than any answer should have.
+    #[error("kopid's answer is longer than {0} bytes")]
+    TooLong(usize),
+    /// Something came that is no answer.
+    #[error("this is no answer of kopid's: {0}")]
+    Garbage(String),
+    /// The daemon says no.
+    #[error("kopid says: {0}")]
+    Daemon(String),
+    /// Standard output did not take the result.
+    #[error("cannot write the result: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl Failure {
+    /// For a socket that may not be used, with the reason that its file shows.
+    pub(crate) fn refused(path: &Path) -> Self {
+        Self::Refused { path: path.into(), hint: who_may_connect(path) }
+    }
+
+    /// The exit code. Scripts rely on these.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Unreachable { .. } | Self::Silent(_) => 3,
+            Self::Refused { .. } => 4,
+            Self::Closed
+            | Self::Connection(_)
+            | Self::TooLong(_)
+            | Self::Garbage(_)
+            | Self::Daemon(_)
+            | Self::Output(_) => 1,
+        }
+    }
+
+    /// Whether this is a reader that has seen enough, as in `kopictl apps | head`: no failure at all.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Who may use the socket: connecting takes the right to write to it (unix(7)).
+fn who_may_connect(path: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(file) = std::fs::metadata(path) else {
+        return "its folder may not be searched by this user: run kopictl as root".into();
+    };
+    let user = nix::unistd::User::from_uid(file.uid().into()).ok().flatten();
+    let user = user.map_or_else(|| file.uid().to_string(), |user| user.name);
+    let group = nix::unistd::Group::from_gid(file.gid().into()).ok().flatten();
+    let group = group.map_or_else(|| file.gid().to_string(), |group| group.name);
+    let mode = file.mode() & 0o7777;
+    let advice = match mode & 0o020 {
+        0 => format!("run kopictl as `{user}` or root"),
+        _ => format!("run kopictl as root or as a member of the group `{group}`"),
+    };
+    format!("the socket has owner `{user}`, group `{group}`, mode {mode:04o}: {advice}")
+}

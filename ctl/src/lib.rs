@@ -1,1 +1,0 @@
-//! kopictl, the operator's tool.

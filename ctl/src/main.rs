@@ -1,0 +1,33 @@
+//! kopictl, the operator's tool: asks kopid over its control socket, and shows what it answers.
+//!
+//! - [`arguments`]: the command line; [`command`]: what each command does;
+//! - [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
+//! - [`report`]: kopid's answers as types; [`view`]: the same for people; [`rates`]: what happened between two looks;
+//! - [`table`], [`text`]: aligned columns, and text that is safe on a terminal.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod client;
+mod command;
+mod failure;
+mod rates;
+mod report;
+mod table;
+mod text;
+mod view;
+
+use clap::Parser;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match command::run(&arguments::Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_quiet() => ExitCode::SUCCESS,
+        Err(failure) => {
+            // With standard error gone there is nobody left to tell.
+            drop(writeln!(io::stderr(), "kopictl: {}", text::clean(&failure.to_string())));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! kopid's answers. Keys that are not here may come and are left alone.
+
+use serde::Deserialize;
+
+/// The daemon as a whole.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    pub(crate) pid: u32,
+    /// DPDK as it runs.
+    pub(crate) dpdk: String,
+    /// DPDK as kopid was built with it.
+    pub(crate) dpdk_built: String,
+    /// Version of the contract with the apps.
+    pub(crate) protocol: u32,
+    pub(crate) uptime_seconds: u64,
+    pub(crate) wire: Wire,
+    pub(crate) workers: Vec<Worker>,
+    /// Flow-table entries in use, of all workers.
+    pub(crate) flows: u64,
+    pub(crate) mbufs: Mbufs,
+    /// Attached apps.
+    pub(crate) apps: u64,
+    /// Connections on the apps' socket.
+    pub(crate) connections: u64,
+}
+
+/// The physical port.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Wire {
+    pub(crate) device: String,
+    pub(crate) driver: String,
+    pub(crate) mac: String,
+    pub(crate) mtu: u32,
+    /// `up` or `down`.
+    pub(crate) link: String,
+    /// Mbit/s, 0 if unknown.
+    pub(crate) speed_mbps: u64,
+}
+
+/// One thread of the dataplane.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Worker {
+    pub(crate) cpu: u32,
+    /// Time spent in turns that moved a frame, since the start.
+    pub(crate) busy_seconds: f64,
+    pub(crate) flows: u64,
+    pub(crate) flow_misses: u64,
+    pub(crate) flow_evictions: u64,
+}
+
+/// Packet buffers.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Mbufs {
+    pub(crate) total: u64,
+    pub(crate) free: u64,
+}
+
+/// One attached app.
+#[derive(Debug, Deserialize)]
+pub(crate) struct App {
+    /// Number of its port.
+    pub(crate) port: u32,
+    pub(crate) name: String,
+    /// 0 if it is in another pid namespace.
+    pub(crate) pid: i64,
+    pub(crate) uid: u32,
+    pub(crate) user: Option<String>,
+    pub(crate) comm: String,
+    pub(crate) exe: Option<String>,
+    pub(crate) cgroup: Option<String>,
+    pub(crate) mac: Option<String>,
+    pub(crate) mtu: u32,
+    pub(crate) promiscuous: bool,
+    pub(crate) all_multicast: bool,
+    /// `running` or `stopped`.
+    pub(crate) state: String,
+    pub(crate) queues: Queues,
+    /// Bytes of shared memory.
+    pub(crate) memory: u64,
+    pub(crate) huge_pages: bool,
+    pub(crate) tx_packets: u64,
+    pub(crate) rx_packets: u64,
+    pub(crate) drops: u64,
+}
+
+/// Rings of an app, named from its side.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Queues {
+    pub(crate) tx: u32,
+    pub(crate) rx: u32,
+}
+
+/// What one port has counted. For an app TX is what it sent, for the wire what the wire sent.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Port {
+    /// `wire` or the app's name.
+    pub(crate) port: String,
+    pub(crate) rx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) tx_bytes: u64,
+    /// Frames made by copying a multicast frame of this port to more than one receiver.
+    pub(crate) copies: u64,
+    pub(crate) drops: u64,
+}
+
+/// Frames of one port dropped for one reason.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Drops {
+    /// `wire` or the app's name.
+    pub(crate) app: String,
+    pub(crate) stage: String,
+    pub(crate) reason: String,
+    /// The rule that said so, if any did.
+    pub(crate) rule: Option<String>,
+    pub(crate) packets: u64,
+}

@@ -1,0 +1,298 @@
+//! kopid's answers for people.
+
+use crate::rates::Rated;
+use crate::report::{App, Drops, Port, Status};
+use crate::table::Align::{Left, Right};
+use crate::table::Table;
+use crate::text::{clean, size, span};
+
+/// What stands where nothing is known.
+const NONE: &str = "-";
+
+/// Key and value lines.
+pub(crate) fn status(rows: &[Status]) -> String {
+    rows.iter().map(one_status).collect::<Vec<_>>().join("\n")
+}
+
+fn one_status(status: &Status) -> String {
+    let wire = &status.wire;
+    let speed = if wire.speed_mbps > 0 { format!(", {} Mbit/s", wire.speed_mbps) } else { String::new() };
+    let mut lines = vec![
+        ("version".to_owned(), status.version.clone()),
+        ("pid".into(), status.pid.to_string()),
+        ("uptime".into(), span(status.uptime_seconds)),
+        ("dpdk".into(), format!("{} (built for {})", status.dpdk, status.dpdk_built)),
+        ("protocol".into(), status.protocol.to_string()),
+        ("wire".into(), format!("{} ({})", wire.device, wire.driver)),
+        ("wire mac".into(), wire.mac.clone()),
+        ("wire mtu".into(), wire.mtu.to_string()),
+        ("wire link".into(), format!("{}{speed}", wire.link)),
+        ("apps".into(), format!("{} ({} connections)", status.apps, status.connections)),
+        ("mbufs".into(), format!("{} free of {}", status.mbufs.free, status.mbufs.total)),
+        ("flows".into(), status.flows.to_string()),
+    ];
+    for (number, worker) in status.workers.iter().enumerate() {
+        let busy = busy_percent(worker.busy_seconds, status.uptime_seconds);
+        let text = format!(
+            "cpu {}, busy {busy} since start, {} flows, {} flow misses, {} evictions",
+            worker.cpu, worker.flows, worker.flow_misses, worker.flow_evictions
+        );
+        lines.push((format!("worker {number}"), text));
+    }
+    let width = lines.iter().map(|(key, _)| key.len() + 1).max().unwrap_or(0);
+    lines.iter().map(|(key, value)| format!("{:<width$} {}\n", format!("{key}:"), clean(value))).collect()
+}
+
+/// Share of the time in which a worker moved frames. kopid tells its age in whole seconds, so a young one may seem to
+/// have been busy for longer than it lives.
+fn busy_percent(busy_seconds: f64, uptime_seconds: u64) -> String {
+    match u32::try_from(uptime_seconds) {
+        Ok(0) | Err(_) => NONE.into(),
+        Ok(uptime) => format!("{:.1} %", (busy_seconds / f64::from(uptime) * 100.0).min(100.0)),
+    }
+}
+
+/// A row for each app.
+pub(crate) fn apps(apps: &[App], wide: bool) -> String {
+    if apps.is_empty() {
+        return "no apps are attached\n".into();
+    }
+    let mut columns = vec![
+        ("PORT", Right),
+        ("NAME", Left),
+        ("PID", Right),
+        ("USER", Left),
+        ("COMM", Left),
+        ("MAC", Left),
+        ("STATE", Left),
+        ("QUEUES", Left),
+        ("TX-PKTS", Right),
+        ("RX-PKTS", Right),
+        ("DROPS", Right),
+    ];
+    if wide {
+        columns.extend([("MTU", Right), ("MODES", Left), ("MEMORY", Right), ("EXE", Left), ("CGROUP", Left)]);
+    }
+    let mut table = Table::new(&columns);
+    for app in apps {
+        let mut cells = vec![
+            app.port.to_string(),
+            app.name.clone(),
+            if app.pid > 0 { app.pid.to_string() } else { "?".into() },
+            app.user.clone().unwrap_or_else(|| app.uid.to_string()),
+            app.comm.clone(),
+            or_none(app.mac.as_ref()),
+            app.state.clone(),
+            format!("{}/{}", app.queues.tx, app.queues.rx),
+            app.tx_packets.to_string(),
+            app.rx_packets.to_string(),
+            app.drops.to_string(),
+        ];
+        if wide {
+            let pages = if app.huge_pages { ", huge" } else { "" };
+            cells.extend([
+                app.mtu.to_string(),
+                modes(app),
+                format!("{}{pages}", size(app.memory)),
+                or_none(app.exe.as_ref()),
+                or_none(app.cgroup.as_ref()),
+            ]);
+        }
+        table.row(cells);
+    }
+    table.render()
+}
+
+fn modes(app: &App) -> String {
+    let modes = [(app.promiscuous, "promisc"), (app.all_multicast, "allmulti")];
+    let set: Vec<&str> = modes.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
+    if set.is_empty() { NONE.into() } else { set.join(",") }
+}
+
+fn or_none(value: Option<&String>) -> String {
+    value.map_or_else(|| NONE.into(), Clone::clone)
+}
+
+/// A row for each port.
+pub(crate) fn stats(ports: &[Port]) -> String {
+    let columns = [
+        ("PORT", Left),
+        ("RX-PKTS", Right),
+        ("RX-BYTES", Right),
+        ("TX-PKTS", Right),
+        ("TX-BYTES", Right),
+        ("COPIES", Right),
+        ("DROPS", Right),
+    ];
+    let mut table = Table::new(&columns);
+    for port in ports {
+        let numbers = [port.rx_packets, port.rx_bytes, port.tx_packets, port.tx_bytes, port.copies, port.drops];
+        table.row(std::iter::once(port.port.clone()).chain(numbers.map(|number| number.to_string())));
+    }
+    table.render()
+}
+
+/// A row for each port, with what happened since the last look.
+pub(crate) fn rates(ports: &[Rated]) -> String {
+    const BITS_TO_MEGABITS: f64 = 1e-6;
+    let columns = [
+        ("PORT", Left),
+        ("RX-PKTS/S", Right),
+        ("RX-MBIT/S", Right),
+        ("TX-PKTS/S", Right),
+        ("TX-MBIT/S", Right),
+        ("DROPS/S", Right),
+        ("RX-PKTS", Right),
+        ("TX-PKTS", Right),
+        ("DROPS", Right),
+    ];
+    let mut table = Table::new(&columns);
+    for Rated { port, rate } in ports {
+        let rates = match rate {
+            None => [NONE; 5].map(str::to_owned),
+            Some(rate) => [
+                format!("{:.0}", rate.rx_packets),
+                format!("{:.1}", rate.rx_bytes * 8.0 * BITS_TO_MEGABITS),
+                format!("{:.0}", rate.tx_packets),
+                format!("{:.1}", rate.tx_bytes * 8.0 * BITS_TO_MEGABITS),
+                format!("{:.0}", rate.drops),
+            ],
+        };
+        let totals = [port.rx_packets, port.tx_packets, port.drops].map(|number| number.to_string());
+        table.row(std::iter::once(port.port.clone()).chain(rates).chain(totals));
+    }
+    table.render()
+}
+
+/// A row for each reason, and their sum.
+pub(crate) fn drops(rows: &[Drops]) -> String {
+    if rows.is_empty() {
+        return "no frame was dropped\n".into();
+    }
+    let columns = [("APP", Left), ("STAGE", Left), ("REASON", Left), ("RULE", Left), ("PACKETS", Right)];
+    let mut table = Table::new(&columns);
+    for row in rows {
+        let cells = [row.app.clone(), row.stage.clone(), row.reason.clone(), or_none(row.rule.as_ref())];
+        table.row(cells.into_iter().chain([row.packets.to_string()]));
+    }
+    let total: u128 = rows.iter().map(|row| u128::from(row.packets)).sum();
+    let blank = std::iter::repeat_n(String::new(), columns.len() - 2);
+    table.row(std::iter::once("total".to_owned()).chain(blank).chain([total.to_string()]));
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
+    /// Answers as kopid gave them.
+    const RECORDED: &str = include_str!("../tests/recorded.json");
+
+    fn recorded<T: DeserializeOwned>(name: &str) -> Vec<T> {
+        let recorded: Value = serde_json::from_str(RECORDED).unwrap();
+        serde_json::from_value(recorded[name].clone()).unwrap()
+    }
+
+    /// The status names what runs, on what, and how busy it is.
+    #[test]
+    fn status_is_keys_and_values() {
+        let expected = "\
+version:   0.1.0
+pid:       20259
+uptime:    2 min 5 s
+dpdk:      DPDK 22.11.11 (built for 22.11)
+protocol:  1
+wire:      net_null0,size=64,no-rx=1 (net_null)
+wire mac:  e6:b0:bf:04:9d:51
+wire mtu:  1500
+wire link: up, 10000 Mbit/s
+apps:      2 (3 connections)
+mbufs:     8128 free of 8192
+flows:     7
+worker 0:  cpu 0, busy 25.0 % since start, 7 flows, 12 flow misses, 0 evictions
+";
+        assert_eq!(status(&recorded("status")), expected);
+    }
+
+    /// Apps are shown with what the kernel says of them; an unknown user by number, a hostile name escaped.
+    #[test]
+    fn apps_are_a_table() {
+        let expected = "\
+PORT  NAME      PID  USER    COMM             MAC                STATE    QUEUES  TX-PKTS  RX-PKTS  DROPS
+   1  bob      4711  nobody  dpdk-testpmd     02:00:00:00:00:01  running  4/4        1000      990     10
+   2  batch-2     ?  4242    evil\\u{1b}[2J x  02:00:00:00:00:02  stopped  0/0           0        0      0
+";
+        assert_eq!(apps(&recorded("apps"), false), expected);
+        assert_eq!(apps(&[], true), "no apps are attached\n");
+    }
+
+    /// The wide form adds what only fits a wide terminal.
+    #[test]
+    fn wide_apps_show_program_and_cgroup() {
+        let text = apps(&recorded("apps"), true);
+        let added = |line: &'_ str| {
+            let (_, tail) = line.split_once("  DROPS").or_else(|| line.split_once("  1500  ")).unwrap();
+            tail.trim().to_owned()
+        };
+        let tails: Vec<_> = text.lines().map(added).collect();
+        let expected = [
+            "MTU  MODES                     MEMORY  EXE                    CGROUP",
+            "promisc,allmulti  18.0 MiB, huge  /usr/bin/dpdk-testpmd  /user.slice/bob",
+            "-                            0 B  -                      -",
+        ];
+        assert_eq!(tails, expected);
+    }
+
+    /// Every port has its row, the wire first, and no number loses a digit.
+    #[test]
+    fn stats_are_a_table() {
+        let expected = "\
+PORT  RX-PKTS              RX-BYTES  TX-PKTS  TX-BYTES  COPIES  DROPS
+wire        0                     0      990     63360       1      0
+bob       990  18446744073709551615     1000     64000       0     10
+";
+        assert_eq!(stats(&recorded("stats")), expected);
+    }
+
+    /// Rates stand beside the totals that they come from.
+    #[test]
+    fn rates_are_shown_once_known() {
+        let ports = recorded::<Port>("stats");
+        let mut looks = crate::rates::Rates::default();
+        let start = std::time::Instant::now();
+        let first = rates(&looks.since_last(ports.clone(), start));
+        assert!(first.lines().skip(1).all(|line| line.contains("-          -")), "{first}");
+        let mut next = ports;
+        next[0].tx_packets += 2_000_000;
+        next[0].tx_bytes += 128_000_000;
+        let second = rates(&looks.since_last(next, start + std::time::Duration::from_secs(2)));
+        let expected = "\
+PORT  RX-PKTS/S  RX-MBIT/S  TX-PKTS/S  TX-MBIT/S  DROPS/S  RX-PKTS  TX-PKTS  DROPS
+wire          0        0.0    1000000      512.0        0        0  2000990      0
+bob           0        0.0          0        0.0        0      990     1000     10
+";
+        assert_eq!(second, expected);
+    }
+
+    /// Drops end with their sum.
+    #[test]
+    fn drops_are_summed_up() {
+        let expected = "\
+APP    STAGE    REASON           RULE     PACKETS
+wire   forward  unknown_unicast  -              3
+bob    deliver  rx_ring_full     -             10
+bob    filter   denied           no-smtp        1
+total                                          14
+";
+        assert_eq!(drops(&recorded("drops")), expected);
+        assert_eq!(drops(&[]), "no frame was dropped\n");
+    }
+
+    /// A worker cannot be busier than all the time, and the first second gives no ratio.
+    #[test]
+    fn busy_share_is_bounded() {
+        assert_eq!([busy_percent(0.5, 0), busy_percent(1.9, 1), busy_percent(1.0, 8)], ["-", "100.0 %", "12.5 %"]);
+    }
+}

@@ -1,0 +1,309 @@
+//! kopictl against a daemon that this test plays: every exit code, and every way in which an answer can go wrong.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is a test, which the lints do not see"
+)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Answers as kopid gave them.
+const RECORDED: &str = include_str!("recorded.json");
+/// How long kopictl waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A private folder for a test's socket.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kopictl-{}-{test}", std::process::id()));
+        fs::DirBuilder::new().mode(0o755).create(&path).unwrap();
+        Self(path)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("control.sock")
+    }
+
+    /// Answers one connection as `play` does; it has the connection and the first request.
+    fn daemon(&self, play: impl FnOnce(UnixStream, String) + Send + 'static) -> JoinHandle<()> {
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+            play(stream, request);
+        })
+    }
+
+    fn kopictl(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kopictl"));
+        command.env("KOPI_CONTROL", self.socket()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// What `kopictl ARGUMENTS` says to a daemon that answers with `answer` and hangs up.
+    fn told(&self, answer: impl Into<Vec<u8>>, arguments: &[&str]) -> Output {
+        let answer = answer.into();
+        let daemon = self.daemon(move |mut stream, _| {
+            // kopictl may have heard enough before the end.
+            drop(stream.write_all(&answer));
+        });
+        let output = self.kopictl(arguments).output().unwrap();
+        daemon.join().unwrap();
+        fs::remove_file(self.socket()).unwrap();
+        output
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The recorded answer to `command`, as a line.
+fn answer(command: &str) -> String {
+    let recorded: serde_json::Value = serde_json::from_str(RECORDED).unwrap();
+    format!("{}\n", serde_json::json!({ command: recorded[command] }))
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+/// Asserts that kopictl failed with `code`, printed no result, and said `words` in one line.
+fn assert_fails(output: &Output, code: i32, words: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(words), "{said}");
+    assert_eq!((output.stdout.len(), said.trim_end().lines().count()), (0, 1), "{said}");
+}
+
+/// Exit code 0: each command asks for what it is named after, and shows it.
+#[test]
+fn every_command_shows_its_answer() {
+    let folder = Folder::new("commands");
+    let shown =
+        [("status", "wire link: up"), ("apps", "dpdk-testpmd"), ("stats", "wire"), ("drops", "unknown_unicast")];
+    for (command, words) in shown {
+        let daemon = folder.daemon(move |mut stream, request| {
+            assert_eq!(request, format!("{{\"command\":\"{command}\"}}\n"));
+            stream.write_all(answer(command).as_bytes()).unwrap();
+        });
+        let output = folder.kopictl(&[command]).output().unwrap();
+        daemon.join().unwrap();
+        fs::remove_file(folder.socket()).unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        assert!(out(&output).contains(words), "{}", out(&output));
+        assert!(output.stderr.is_empty());
+    }
+}
+
+/// `--json` gives kopid's object, keys it does not know included, on one line.
+#[test]
+fn json_is_the_daemons_object() {
+    let folder = Folder::new("json");
+    let sent = "{ \"apps\" : [{\"tx_packets\":18446744073709551615, \"new\":[1.5,null]}] }\n";
+    let output = folder.told(sent, &["--json", "apps"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(out(&output), "{\"apps\":[{\"new\":[1.5,null],\"tx_packets\":18446744073709551615}]}\n");
+}
+
+/// Exit code 1: what is no answer of kopid's, or says that something failed, and never a panic.
+#[test]
+fn garbage_answers_fail() {
+    let folder = Folder::new("garbage");
+    for garbage in [
+        &b"\n"[..],
+        b"hello\n",
+        b"\xff\xfe\x00\n",
+        b"[]\n",
+        b"null\n",
+        b"{\"apps\":{}}\n",
+        b"{\"stats\":[]}\n",
+        b"{\"apps\":[7]}\n",
+        b"{\"apps\":[{\"port\":-1}]}\n",
+        b"{\"apps\":[]}\n{\"apps\":[]}\n",
+    ] {
+        assert_fails(&folder.told(garbage, &["apps"]), 1, "no answer of kopid's");
+    }
+    let nested = format!("{}\n", "[".repeat(100_000));
+    assert_fails(&folder.told(nested, &["apps"]), 1, "no answer of kopid's");
+    let error = r#"{"error":"unknown command `apps`\u001b[2J"}"#;
+    assert_fails(&folder.told(format!("{error}\n"), &["apps"]), 1, "kopid says: unknown command `apps`\\u{1b}[2J");
+}
+
+/// Exit code 1: a daemon that ends in the middle of its answer, or before it.
+#[test]
+fn cut_answers_fail() {
+    let folder = Folder::new("cut");
+    let whole = answer("apps");
+    for length in [0, 1, whole.len() / 2, whole.len() - 1] {
+        assert_fails(&folder.told(&whole.as_bytes()[..length], &["apps"]), 1, "before its answer was complete");
+    }
+}
+
+/// A long answer is shown in full, and one that never ends is given up before it fills the memory.
+#[test]
+fn answers_are_long_but_not_endless() {
+    let folder = Folder::new("long");
+    let row = r#"{"app":"a","stage":"s","reason":"r","rule":null,"packets":1}"#;
+    let rows = vec![row; 50_000].join(",");
+    let output = folder.told(format!("{{\"drops\":[{rows}]}}\n"), &["drops"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(out(&output).lines().count(), 50_002);
+    assert!(out(&output).trim_end().ends_with(" 50000"));
+
+    let daemon = folder.daemon(|mut stream, _| while stream.write_all(&[b' '; 1 << 16]).is_ok() {});
+    let output = folder.kopictl(&["drops"]).output().unwrap();
+    daemon.join().unwrap();
+    assert_fails(&output, 1, "longer than");
+}
+
+/// Exit code 2: what cannot be asked.
+#[test]
+fn usage_errors() {
+    let folder = Folder::new("usage");
+    let long = "x".repeat(200);
+    for bad in [&["flood"][..], &[], &["apps", "--watch"], &["stats", "--watch=0"], &["--socket", &long, "apps"]] {
+        assert_eq!(folder.kopictl(bad).output().unwrap().status.code(), Some(2), "{bad:?}");
+    }
+}
+
+/// Exit code 3: nobody is there; the message names the socket and says what to look at.
+#[test]
+fn unreachable_daemons_are_told_apart() {
+    let folder = Folder::new("unreachable");
+    let socket = folder.socket().display().to_string();
+    let output = folder.kopictl(&["apps"]).output().unwrap();
+    assert_fails(&output, 3, &socket);
+    assert_fails(&output, 3, "is kopid running");
+
+    drop(UnixListener::bind(folder.socket()).unwrap());
+    assert_fails(&folder.kopictl(&["apps"]).output().unwrap(), 3, "is kopid running");
+    fs::remove_file(folder.socket()).unwrap();
+
+    let flags = rustix::net::SocketFlags::CLOEXEC;
+    let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::SEQPACKET);
+    let apps = rustix::net::socket_with(family, kind, flags, None).unwrap();
+    rustix::net::bind(&apps, &rustix::net::SocketAddrUnix::new(folder.socket()).unwrap()).unwrap();
+    rustix::net::listen(&apps, 1).unwrap();
+    assert_fails(&folder.kopictl(&["apps"]).output().unwrap(), 3, "looks like the apps' socket");
+}
+
+/// Exit code 3: a daemon that takes the request and says nothing.
+#[test]
+fn silent_daemon_is_given_up() {
+    let folder = Folder::new("silent");
+    let daemon = folder.daemon(|mut stream, _| assert_eq!(stream.read(&mut [0]).unwrap(), 0));
+    assert_fails(&folder.kopictl(&["apps"]).output().unwrap(), 3, "does not answer");
+    daemon.join().unwrap();
+}
+
+/// Exit code 3: the time limit is for the whole answer, however little of it comes from time to time.
+#[test]
+fn dribbling_daemon_is_given_up() {
+    let folder = Folder::new("dribbling");
+    let daemon = folder.daemon(|mut stream, _| {
+        while stream.write_all(b" ").is_ok() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let start = Instant::now();
+    assert_fails(&folder.kopictl(&["apps"]).output().unwrap(), 3, "does not answer");
+    assert!(start.elapsed() >= PATIENCE && start.elapsed() < PATIENCE * 2);
+    daemon.join().unwrap();
+}
+
+/// Exit code 3: a stopped daemon, whose queue of connections is full, does not keep kopictl waiting either.
+#[test]
+fn full_backlog_is_given_up() {
+    let folder = Folder::new("backlog");
+    let stopped = UnixListener::bind(folder.socket()).unwrap();
+    rustix::net::listen(&stopped, 0).unwrap();
+    let _first = UnixStream::connect(folder.socket()).unwrap();
+    assert_fails(&folder.kopictl(&["apps"]).output().unwrap(), 3, "is it stopped?");
+}
+
+/// Exit code 4: the message says whose the socket is and who may use it.
+#[test]
+fn forbidden_sockets_say_who_may() {
+    let folder = Folder::new("forbidden");
+    let _listener = UnixListener::bind(folder.socket()).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    // Root may use every socket, so it asks as somebody else. A copy of the program lies where that user may run it.
+    let program = folder.0.join("kopictl");
+    fs::copy(env!("CARGO_BIN_EXE_kopictl"), &program).unwrap();
+    let refused = |mode| {
+        fs::set_permissions(folder.socket(), fs::Permissions::from_mode(mode)).unwrap();
+        let mut command = Command::new(&program);
+        command.arg("--socket").arg(folder.socket()).arg("apps");
+        if is_root {
+            command.uid(65_534).gid(65_534);
+        }
+        command.output().unwrap()
+    };
+    let owner = if is_root { "owner `root`" } else { "owner `" };
+    assert_fails(&refused(0o400), 4, owner);
+    assert_fails(&refused(0o400), 4, "mode 0400: run kopictl as `");
+    if is_root {
+        assert_fails(
+            &refused(0o660),
+            4,
+            "group `root`, mode 0660: run kopictl as root or as a member of the group `root`",
+        );
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o711)).unwrap();
+        assert_fails(&refused(0o600), 4, "mode 0600");
+    }
+}
+
+/// A reader that has seen enough ends kopictl without a word; a full disk does not go unnoticed.
+#[test]
+fn closed_output_ends_quietly() {
+    let folder = Folder::new("closed");
+    let daemon = folder.daemon(|mut stream, _| stream.write_all(answer("apps").as_bytes()).unwrap());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = folder.kopictl(&["apps"]).stdout(writer).output().unwrap();
+    daemon.join().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    fs::remove_file(folder.socket()).unwrap();
+
+    let daemon = folder.daemon(|mut stream, _| stream.write_all(answer("apps").as_bytes()).unwrap());
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = folder.kopictl(&["apps"]).stdout(full).output().unwrap();
+    daemon.join().unwrap();
+    assert_fails(&output, 1, "cannot write the result");
+}
+
+/// `stats --watch` looks again over the same connection until the daemon is gone, without clearing what is no terminal.
+#[test]
+fn watch_looks_again() {
+    let folder = Folder::new("watch");
+    let daemon = folder.daemon(|mut stream, _| {
+        let mut requests = BufReader::new(stream.try_clone().unwrap()).lines();
+        stream.write_all(answer("stats").as_bytes()).unwrap();
+        for _ in 0..2 {
+            requests.next().unwrap().unwrap();
+            stream.write_all(answer("stats").as_bytes()).unwrap();
+        }
+    });
+    let output = folder.kopictl(&["stats", "--watch", "0.1"]).output().unwrap();
+    daemon.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "the daemon has gone");
+    let looks: Vec<&str> = out(&output).split("\n\n").collect();
+    assert_eq!(looks.len(), 3, "{}", out(&output));
+    assert!(!out(&output).contains('\x1b'));
+    assert!(looks[0].contains("RX-PKTS/S") && looks[0].contains(" -") && !looks[1].contains(" -"));
+}
