@@ -1,0 +1,146 @@
+//! The two-sided protocol under a model checker: every interleaving and every value that the C11 memory model lets a
+//! load see. Run with `RUSTFLAGS="--cfg loom" cargo test -p kopi-ring --test loom --release`.
+//!
+//! A slot is a plain cell here, so a side that touches a slot without an Acquire that pairs with the other's Release is
+//! reported as a data race, whatever value it sees.
+#![cfg(loom)]
+#![expect(clippy::tests_outside_test_module, reason = "every function of an integration test is test code")]
+
+use kopi_ring::index::{ConsumerIndex, Counter, ProducerIndex};
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use loom::sync::atomic::{AtomicU32, Ordering};
+use loom::thread;
+
+/// Slots filled or emptied between two publications.
+const BURST: u32 = 2;
+
+/// The orderings of a counter's load and store.
+type Orderings = (Ordering, Ordering);
+
+/// What the real counters have.
+const REAL: Orderings = (Acquire, Release);
+
+struct Shared(AtomicU32, Orderings);
+
+impl Counter for Shared {
+    fn load(&self) -> u32 {
+        self.0.load(self.1.0)
+    }
+    fn store(&self, value: u32) {
+        self.0.store(value, self.1.1);
+    }
+}
+
+struct Ring {
+    head: Shared,
+    tail: Shared,
+    slots: Vec<UnsafeCell<u32>>,
+}
+
+// SAFETY: the protocol under test is what keeps the cells from being used by both sides at one time; loom checks it.
+unsafe impl Sync for Ring {}
+// SAFETY: the cells hold plain numbers.
+unsafe impl Send for Ring {}
+
+impl Ring {
+    fn slot(&self, position: u32) -> &UnsafeCell<u32> {
+        &self.slots[position as usize & (self.slots.len() - 1)]
+    }
+}
+
+/// Fills slots with their positions, a burst at a time. Gives up the processor when the ring is full.
+fn produce(ring: &Ring, size: u32, start: u32, total: u32) {
+    let mut index = ProducerIndex::new(size, start);
+    let mut left = total;
+    while left > 0 {
+        let free = index.free(BURST.min(left), &ring.tail).expect("an honest consumer");
+        let burst = free.min(BURST).min(left);
+        for _ in 0..burst {
+            let position = index.head();
+            ring.slot(position).with_mut(|slot| {
+                // SAFETY: the index says that the slot is ours; loom reports it if that is not so.
+                unsafe { *slot = position };
+            });
+            index.advance(1);
+        }
+        if burst > 0 {
+            index.publish(&ring.head);
+            left -= burst;
+        } else {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Empties slots a burst at a time, and checks that each holds its position.
+fn consume(ring: &Ring, size: u32, start: u32, total: u32) {
+    let mut index = ConsumerIndex::new(size, start);
+    let mut left = total;
+    while left > 0 {
+        let burst = index.ready(1, &ring.head).expect("an honest producer").min(BURST);
+        for _ in 0..burst {
+            let position = index.tail();
+            // SAFETY: the index says that the slot is ours; loom reports it if that is not so.
+            let found = ring.slot(position).with(|slot| unsafe { *slot });
+            assert_eq!(found, position);
+            index.advance(1);
+        }
+        if burst > 0 {
+            index.publish(&ring.tail);
+            left -= burst;
+        } else {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Sends `total` frames through a ring of `size` slots whose counters begin at `start`.
+fn check(size: u32, start: u32, total: u32, orderings: Orderings) {
+    loom::model(move || {
+        let ring = Arc::new(Ring {
+            head: Shared(AtomicU32::new(start), orderings),
+            tail: Shared(AtomicU32::new(start), orderings),
+            slots: (0..size).map(|_| UnsafeCell::new(0)).collect(),
+        });
+        let producer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || produce(&ring, size, start, total))
+        };
+        consume(&ring, size, start, total);
+        producer.join().expect("the producer does not panic");
+    });
+}
+
+/// Two slots: every burst fills the ring, so each side waits for the other all the time.
+#[test]
+fn ring_of_two_slots_hands_over_every_frame() {
+    check(2, 0, 4, REAL);
+}
+
+/// Two slots, with the counters passing from 2^32 - 1 to 0 under way.
+#[test]
+fn ring_of_two_slots_survives_the_wrap() {
+    check(2, u32::MAX - 1, 4, REAL);
+}
+
+/// Four slots: two bursts are in the ring at one time, so a side may be ahead of what the other has published.
+#[test]
+fn ring_of_four_slots_hands_over_every_frame() {
+    check(4, u32::MAX - 2, 6, REAL);
+}
+
+/// The test would see it if a counter were loaded with too weak an ordering.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn relaxed_loads_are_found_out() {
+    check(2, 0, 4, (Relaxed, Release));
+}
+
+/// The test would see it if a counter were stored with too weak an ordering.
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn relaxed_stores_are_found_out() {
+    check(2, 0, 4, (Acquire, Relaxed));
+}
