@@ -22,6 +22,8 @@ mod devargs;
 mod device;
 mod driver;
 mod handoff;
+#[cfg(test)]
+mod lab;
 mod limits;
 mod log;
 mod ops;

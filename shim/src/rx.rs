@@ -365,3 +365,144 @@ pub(crate) unsafe extern "C" fn descriptor_status(queue: *mut c_void, offset: u1
     let done = u32::from(offset) < queue.filled();
     crate::ops::status(if done { sys::RTE_ETH_RX_DESC_DONE } else { sys::RTE_ETH_RX_DESC_AVAIL })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::{Lab, Pool, allocations, bytes, pattern, region, reported};
+    use kopi_ring::{Producer, Region};
+
+    fn queue(pool: &Pool, room: u16, region: &Region) -> RxQueue {
+        let offloads = sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
+        let config = RxConfig { descriptors: 64, room, scatter: true, offloads };
+        // SAFETY: the pool outlives the queue in every test, and was made with this room.
+        let queue = unsafe { RxQueue::new(pool.0, 7, config) };
+        queue.shared().offer(Box::new(region.rx_consumer(0).unwrap()));
+        queue
+    }
+
+    fn send(ring: &mut Producer, frame: &[u8]) {
+        ring.free(u32::MAX).unwrap();
+        assert!(ring.push(frame, Notes::new(0x211, 0xfeed)));
+        ring.publish();
+    }
+
+    fn receive(queue: &mut RxQueue, n: usize) -> Vec<*mut rte_mbuf> {
+        let mut out = vec![MaybeUninit::new(null_mut()); n];
+        let got = queue.receive(&mut out);
+        // SAFETY: initialised with null above.
+        out[..usize::from(got)].iter().map(|p| unsafe { p.assume_init() }).collect()
+    }
+
+    fn free(packets: &[*mut rte_mbuf]) {
+        // SAFETY: packets that the queue has given to us.
+        packets.iter().for_each(|p| unsafe { sys::kopi_pktmbuf_free(*p) });
+    }
+
+    /// Frames arrive whole and in order, in one buffer or in as many as they need, with port, type and hash.
+    #[test]
+    fn frames_become_packets() {
+        let lab = Lab::new();
+        let pool = lab.pool(511, 512);
+        let region = region(64, 256);
+        let mut ring = region.rx_producer(0).unwrap();
+        let mut queue = queue(&pool, 512, &region);
+        for (seed, len) in [14, 60, 64, 255, 256, 257, 511, 512, 513, 1024, 1025, 1518, 9022].into_iter().enumerate() {
+            send(&mut ring, &pattern(len, seed));
+            let packets = receive(&mut queue, 32);
+            assert_eq!(packets.len(), 1, "{len} bytes");
+            assert_eq!(bytes(packets[0]), pattern(len, seed), "{len} bytes");
+            // SAFETY: a packet of ours.
+            let head = unsafe { &*packets[0] };
+            assert_eq!((head.port, head.packet_type, head.hash[0]), (7, 0x211, 0xfeed));
+            assert_eq!((head.ol_flags, head.refcnt), (sys::RTE_MBUF_F_RX_RSS_HASH, 1));
+            free(&packets);
+        }
+        assert_eq!(queue.shared().counters().packets.get(), 13);
+    }
+
+    /// Fault 28: with the pool empty, frames stay in the ring, the failure is counted, and they come later.
+    #[test]
+    fn empty_pool_delays_frames() {
+        let lab = Lab::new();
+        let pool = lab.pool(7, 512);
+        let region = region(64, 256);
+        let mut ring = region.rx_producer(0).unwrap();
+        let mut queue = queue(&pool, 512, &region);
+        (0..20).for_each(|seed| send(&mut ring, &pattern(if seed == 6 { 1500 } else { 100 }, seed)));
+        let mut seed = 0;
+        while seed < 20 {
+            let packets = receive(&mut queue, 32);
+            assert!(!packets.is_empty() && packets.len() <= 7);
+            assert!(queue.shared().counters().no_mbuf.get() > 0);
+            for packet in &packets {
+                assert_eq!(bytes(*packet), pattern(if seed == 6 { 1500 } else { 100 }, seed));
+                seed += 1;
+            }
+            free(&packets);
+        }
+    }
+
+    /// What is shorter than an Ethernet header is dropped and counted, and the next frame comes all the same.
+    #[test]
+    fn runts_are_dropped() {
+        let lab = Lab::new();
+        let pool = lab.pool(127, 512);
+        let region = region(64, 256);
+        let mut ring = region.rx_producer(0).unwrap();
+        let mut queue = queue(&pool, 512, &region);
+        send(&mut ring, &[1; 13]);
+        send(&mut ring, &[2; 14]);
+        let packets = receive(&mut queue, 32);
+        assert_eq!(packets.iter().map(|p| bytes(*p)).collect::<Vec<_>>(), [[2; 14]]);
+        assert_eq!(queue.shared().counters().runt.get(), 1);
+        free(&packets);
+    }
+
+    /// Fault 14: a daemon that writes nonsense ends this ring, and nothing else; the next ring works.
+    #[test]
+    fn broken_ring_is_given_up() {
+        let lab = Lab::new();
+        let pool = lab.pool(127, 512);
+        let (broken, good) = (region(64, 256), region(64, 256));
+        let mut queue = queue(&pool, 512, &broken);
+        rustix::io::pwrite(broken.fd(), &[0xff; 64 * 1024], 4096).unwrap();
+        assert!(receive(&mut queue, 32).is_empty());
+        assert!(reported(queue.shared()));
+        assert!(receive(&mut queue, 32).is_empty());
+        assert!(!reported(queue.shared()), "a fault is told once");
+        queue.shared().offer(Box::new(good.rx_consumer(0).unwrap()));
+        send(&mut good.rx_producer(0).unwrap(), &[3; 60]);
+        let packets = receive(&mut queue, 32);
+        assert_eq!(packets.len(), 1);
+        free(&packets);
+    }
+
+    /// No allocation per packet: not one, over many bursts, with scattered frames and an empty pool among them.
+    #[test]
+    fn receiving_allocates_nothing() {
+        let lab = Lab::new();
+        let pool = lab.pool(63, 512);
+        let region = region(64, 256);
+        let mut ring = region.rx_producer(0).unwrap();
+        let mut queue = queue(&pool, 512, &region);
+        let (short, long) = (pattern(64, 1), pattern(1500, 2));
+        let mut out = [MaybeUninit::new(null_mut()); 32];
+        queue.receive(&mut out);
+        let before = allocations();
+        let mut received = 0;
+        for round in 0..10_000 {
+            ring.free(u32::MAX).unwrap();
+            while ring.push(if round % 8 == 0 { &long } else { &short }, Notes::NONE) {}
+            ring.publish();
+            let got = queue.receive(&mut out);
+            for packet in out.iter().take(got.into()) {
+                // SAFETY: a packet that the queue has given to us.
+                unsafe { sys::kopi_pktmbuf_free(packet.assume_init()) };
+            }
+            received += u32::from(got);
+        }
+        assert_eq!(allocations(), before);
+        assert!(received > 100_000, "{received}");
+    }
+}

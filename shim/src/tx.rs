@@ -250,3 +250,209 @@ pub(crate) unsafe extern "C" fn descriptor_status(queue: *mut c_void, offset: u1
     let free = u32::from(offset) < queue.room();
     crate::ops::status(if free { sys::RTE_ETH_TX_DESC_DONE } else { sys::RTE_ETH_TX_DESC_FULL })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::{Lab, allocations, fill as write, pattern, region, reported};
+    use kopi_ring::{Consumer, Region};
+
+    fn queue(region: &Region, offloads: u64) -> TxQueue {
+        let queue = TxQueue::new(TxConfig { descriptors: 64, offloads });
+        queue.shared().offer(Box::new(region.tx_producer(0).unwrap()));
+        queue
+    }
+
+    /// Everything in the ring.
+    fn drain(ring: &mut Consumer) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        ring.poll().unwrap();
+        while let Some(frame) = ring.next().unwrap() {
+            let mut bytes = vec![0; frame.len() as usize];
+            ring.copy_from(&frame, 0, &mut bytes);
+            frames.push(bytes);
+        }
+        ring.release();
+        frames
+    }
+
+    /// Packets arrive whole and in order, whatever their segments, and are freed: one by one and in bulk.
+    #[test]
+    fn packets_become_frames() {
+        let lab = Lab::new();
+        for offloads in [0, sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE] {
+            let pool = lab.pool(255, 2048);
+            let region = region(64, 256);
+            let mut ring = region.tx_consumer(0).unwrap();
+            let mut queue = queue(&region, offloads);
+            let whole = pattern(1500, 3);
+            let splits: [&[usize]; 7] = [&[], &[1], &[14], &[256], &[255, 257], &[0, 700], &[100, 200, 300, 1400]];
+            for cuts in splits {
+                let mut pieces = Vec::new();
+                let mut from = 0;
+                for to in cuts.iter().chain(&[whole.len()]) {
+                    pieces.push(&whole[from..*to]);
+                    from = *to;
+                }
+                let mut packets = [pool.packet(&[&whole[..60]]), pool.packet(&pieces), pool.packet(&[&whole[..14]])];
+                assert_eq!(queue.send(&mut packets), 3, "{cuts:?}");
+                assert_eq!(drain(&mut ring), [&whole[..60], &whole, &whole[..14]], "{cuts:?}");
+                assert_eq!(pool.used(), 0, "{cuts:?}");
+            }
+        }
+    }
+
+    /// Fault 28: buffers that are attached, external or held by somebody else too are sent right, and only our hold on
+    /// them ends.
+    #[test]
+    fn shared_buffers_are_sent_and_let_go() {
+        let lab = Lab::new();
+        let pool = lab.pool(255, 512);
+        let region = region(64, 256);
+        let mut ring = region.tx_consumer(0).unwrap();
+        let mut queue = queue(&region, 0);
+        let payload = pattern(200, 5);
+
+        let held = pool.packet(&[&payload]);
+        // SAFETY: a packet of ours.
+        unsafe { sys::kopi_mbuf_refcnt_update(held, 1) };
+        let direct = pool.packet(&[&payload]);
+        // SAFETY: a valid pool.
+        let indirect = unsafe { sys::kopi_pktmbuf_alloc(pool.0) };
+        // SAFETY: two packets of ours.
+        unsafe { sys::kopi_pktmbuf_attach(indirect, direct) };
+        let mut outside = [0_u8; 512];
+        outside[..200].copy_from_slice(&payload);
+        unsafe extern "C" fn forget(_at: *mut c_void, _argument: *mut c_void) {}
+        // SAFETY: all zeros is a valid description, and is filled in below.
+        let mut shared: sys::rte_mbuf_ext_shared_info = unsafe { std::mem::zeroed() };
+        shared.free_cb = Some(forget);
+        shared.refcnt = 1;
+        // SAFETY: a valid pool.
+        let external = unsafe { sys::kopi_pktmbuf_alloc(pool.0) };
+        // SAFETY: the memory and its description outlive the packet.
+        unsafe { sys::kopi_pktmbuf_attach_extbuf(external, outside.as_mut_ptr().cast(), 0, 512, &raw mut shared) };
+        // SAFETY: a packet of ours.
+        unsafe { (*external).data_off = 0 };
+        write(external, &payload);
+
+        let mut packets = [held, indirect, external];
+        assert_eq!(queue.send(&mut packets), 3);
+        assert_eq!(drain(&mut ring), [&payload[..], &payload, &payload]);
+        // SAFETY: the hold that is left is ours.
+        assert_eq!(unsafe { sys::kopi_mbuf_refcnt_read(held) }, 1);
+        assert_eq!(pool.used(), 2, "held and direct");
+        // SAFETY: packets of ours.
+        [held, direct].iter().for_each(|packet| unsafe { sys::kopi_pktmbuf_free(*packet) });
+    }
+
+    /// A full ring takes no more, and the packets that it did not take stay the application's.
+    #[test]
+    fn full_ring_pushes_back() {
+        let lab = Lab::new();
+        let pool = lab.pool(255, 2048);
+        let region = region(64, 256);
+        let mut ring = region.tx_consumer(0).unwrap();
+        let mut queue = queue(&region, 0);
+        let frame = pattern(600, 1);
+        let mut packets: Vec<_> = (0..32).map(|_| pool.packet(&[&frame])).collect();
+        assert_eq!(queue.send(&mut packets), 21, "three slots for each, of 64");
+        assert_eq!(pool.used(), 11);
+        assert_eq!(queue.send(&mut packets[21..]), 0);
+        assert_eq!(drain(&mut ring).len(), 21);
+        assert_eq!(queue.send(&mut packets[21..]), 11);
+        assert_eq!(drain(&mut ring).len(), 11);
+    }
+
+    /// What cannot be a frame is dropped, counted by its reason, and does not hold the others up.
+    #[test]
+    fn bad_packets_are_dropped_by_reason() {
+        let lab = Lab::new();
+        let pool = lab.pool(255, 2048);
+        let region = region(64, 2048);
+        let mut ring = region.tx_consumer(0).unwrap();
+        let mut queue = queue(&region, 0);
+        queue.shared().set_max_frame(1522);
+        let lying = pool.packet(&[&[1; 100], &[2; 100]]);
+        // SAFETY: a packet of ours.
+        unsafe { (*lying).pkt_len = 150 };
+        let mut packets = [
+            pool.packet(&[&[0; 13]]),
+            pool.packet(&[&[0; 1523]]),
+            pool.packet(&[&[0; 1000], &[0; 1000]]),
+            lying,
+            pool.packet(&[&[9; 1522]]),
+        ];
+        assert_eq!(queue.send(&mut packets), 5);
+        assert_eq!(drain(&mut ring), [[9; 1522]]);
+        let counters = queue.shared().counters();
+        let dropped = [&counters.runt, &counters.oversize, &counters.malformed].map(|c| c.get());
+        assert_eq!((dropped, counters.packets.get()), ([1, 2, 1], 1));
+    }
+
+    /// While the daemon is away nothing is taken, and with the next ring it goes on.
+    #[test]
+    fn absent_daemon_pushes_back() {
+        let lab = Lab::new();
+        let pool = lab.pool(255, 2048);
+        let (first, second) = (region(64, 256), region(64, 256));
+        let mut queue = queue(&first, 0);
+        let mut packets = [pool.packet(&[&[1; 60]])];
+        queue.shared().set_away();
+        assert_eq!(queue.send(&mut packets), 0);
+        queue.shared().offer(Box::new(second.tx_producer(0).unwrap()));
+        assert_eq!(queue.send(&mut packets), 1);
+        assert_eq!(drain(&mut second.tx_consumer(0).unwrap()).len(), 1);
+    }
+
+    /// Fault 14: a daemon that writes nonsense ends this ring; nothing is taken any more, and nothing leaks.
+    #[test]
+    fn broken_ring_is_given_up() {
+        let lab = Lab::new();
+        let pool = lab.pool(255, 2048);
+        let region = region(64, 256);
+        let mut queue = queue(&region, 0);
+        rustix::io::pwrite(region.fd(), &[0xff; 1024], 4096).unwrap();
+        let mut packets: Vec<_> = (0..65).map(|_| pool.packet(&[&[1; 60]])).collect();
+        let taken = usize::from(queue.send(&mut packets));
+        assert!(reported(queue.shared()));
+        assert_eq!(queue.send(&mut packets[taken..]), 0);
+        // SAFETY: packets that the queue has not taken.
+        packets[taken..].iter().for_each(|packet| unsafe { sys::kopi_pktmbuf_free(*packet) });
+    }
+
+    /// No allocation per packet: not one, over many bursts, with segments, drops and a full ring among them.
+    #[test]
+    fn sending_allocates_nothing() {
+        let lab = Lab::new();
+        let pool = lab.pool(255, 2048);
+        let region = region(64, 256);
+        let mut ring = region.tx_consumer(0).unwrap();
+        let mut queue = queue(&region, 0);
+        let frame = pattern(600, 1);
+        queue.send(&mut [pool.packet(&[&frame])]);
+        let before = allocations();
+        let mut sent = 0;
+        for _ in 0..5_000 {
+            let mut packets = [
+                pool.packet(&[&frame]),
+                pool.packet(&[&frame[..60]]),
+                pool.packet(&[&frame[..5]]),
+                pool.packet(&[&frame[..100], &frame[100..]]),
+            ];
+            let taken = usize::from(queue.send(&mut packets));
+            sent += taken;
+            for packet in &packets[taken..] {
+                // SAFETY: a packet that the queue has not taken.
+                unsafe { sys::kopi_pktmbuf_free(*packet) };
+            }
+            if sent % 64 < 8 || taken == 0 {
+                ring.poll().unwrap();
+                while ring.next().unwrap().is_some() {}
+                ring.release();
+            }
+        }
+        assert_eq!(allocations(), before);
+        assert!(sent > 10_000, "{sent}");
+    }
+}
