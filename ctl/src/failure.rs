@@ -86,7 +86,8 @@ fn who_may_connect(path: &Path) -> String {
     let group = group.map_or_else(|| file.gid().to_string(), |group| group.name);
     let mode = file.mode() & 0o7777;
     let advice = match mode & 0o020 {
-        0 => format!("run kopictl as `{user}` or root"),
+        0 if user == "root" => "run kopictl as root".to_owned(),
+        0 => format!("run kopictl as `{user}` or as root"),
         _ => format!("run kopictl as root or as a member of the group `{group}`"),
     };
     format!("the socket has owner `{user}`, group `{group}`, mode {mode:04o}: {advice}")

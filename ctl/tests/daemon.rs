@@ -256,7 +256,7 @@ fn forbidden_sockets_say_who_may() {
     };
     let owner = if is_root { "owner `root`" } else { "owner `" };
     assert_fails(&refused(0o400), 4, owner);
-    assert_fails(&refused(0o400), 4, "mode 0400: run kopictl as `");
+    assert_fails(&refused(0o400), 4, "mode 0400: run kopictl as ");
     if is_root {
         assert_fails(
             &refused(0o660),
