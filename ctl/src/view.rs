@@ -27,7 +27,7 @@ fn one_status(status: &Status) -> String {
         ("wire mac".into(), wire.mac.clone()),
         ("wire mtu".into(), wire.mtu.to_string()),
         ("wire link".into(), format!("{}{speed}", wire.link)),
-        ("apps".into(), format!("{} ({} connections)", status.apps, status.connections)),
+        ("apps".into(), format!("{} (connections: {})", status.apps, status.connections)),
         ("mbufs".into(), format!("{} free of {}", status.mbufs.free, status.mbufs.total)),
         ("flows".into(), status.flows.to_string()),
     ];
@@ -208,7 +208,7 @@ wire:      net_null0,size=64,no-rx=1 (net_null)
 wire mac:  e6:b0:bf:04:9d:51
 wire mtu:  1500
 wire link: up, 10000 Mbit/s
-apps:      2 (3 connections)
+apps:      2 (connections: 3)
 mbufs:     8128 free of 8192
 flows:     7
 worker 0:  cpu 0, busy 25.0 % since start, 7 flows, 12 flow misses, 0 evictions
