@@ -167,7 +167,8 @@ impl Process {
             .doing(|| format!("signal {}: it said last:\n{}", self.name, self.tail()))
     }
 
-    fn ended_within(&mut self, limit: Duration) -> bool {
+    /// Waits for the program to end by itself, and returns whether it did.
+    pub(crate) fn ended_within(&mut self, limit: Duration) -> bool {
         let start = Instant::now();
         while start.elapsed() < limit {
             if !matches!(self.child.try_wait(), Ok(None)) {

@@ -185,7 +185,11 @@ fn variants(page: &mut String, cells: &[CellResult]) -> fmt::Result {
         page,
         "## Every variant\n\nMpps as median (smallest to largest, samples). On the wire: the share of the frames sent by"
     )?;
-    writeln!(page, "the application that the system says it has sent to the wire, where it counts them.\n")?;
+    writeln!(
+        page,
+        "the application that the system says it has sent to the wire, where it counts them; asking takes time, so"
+    )?;
+    writeln!(page, "it is right to about 1 %.\n")?;
     writeln!(page, "| Cell | Variant | Near | Far | Siblings | On the wire |\n| --- | --- | --- | --- | --- | --- |")?;
     for result in cells {
         for (name, _) in result.contenders() {

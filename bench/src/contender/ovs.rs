@@ -17,6 +17,10 @@ use crate::setup::{Setup, Wire, find_program, is_file};
 const DEBIAN_VSWITCHD: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 const START: Duration = Duration::from_secs(20);
+/// How long the switch may take to remove its interfaces.
+const CLEANUP: Duration = Duration::from_secs(5);
+/// Also the name of a kernel interface, so no common one.
+const BRIDGE: &str = "kopi-bench";
 /// The bridge numbers its ports in the order in which they are added.
 const APP_PORT: u32 = 1;
 const WIRE_PORT: u32 = 2;
@@ -144,18 +148,21 @@ impl Tools {
     }
 
     fn ofctl(&self, command: &str, argument: &str) -> Result<String> {
-        self.run("ovs-ofctl", &["--timeout=15", command, &format!("unix:{}", self.file("br0.mgmt")), argument])
+        self.run(
+            "ovs-ofctl",
+            &["--timeout=15", command, &format!("unix:{}", self.file(&format!("{BRIDGE}.mgmt"))), argument],
+        )
     }
 
     fn add_ports(&self, wire: &Wire) -> Result<()> {
-        self.vsctl(&["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev", "fail-mode=secure"])?;
-        self.vsctl(&["add-port", "br0", "app", "--", "set", "Interface", "app", "type=dpdkvhostuser"])?;
+        self.vsctl(&["add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "fail-mode=secure"])?;
+        self.vsctl(&["add-port", BRIDGE, "app", "--", "set", "Interface", "app", "type=dpdkvhostuser"])?;
         // Quoted, for a bare comma would end the value.
         let devargs = format!("options:dpdk-devargs=\"{}\"", wire.device());
         // The poll-mode thread sends through its own queue, which is not the first, and each queue of a ring gives back
         // only what it took itself.
         let queues = if wire.device().starts_with("net_ring") { "options:n_rxq=2" } else { "options:n_rxq=1" };
-        self.vsctl(&["add-port", "br0", "wire", "--", "set", "Interface", "wire", "type=dpdk", &devargs, queues])?;
+        self.vsctl(&["add-port", BRIDGE, "wire", "--", "set", "Interface", "wire", "type=dpdk", &devargs, queues])?;
         for (from, to) in [(APP_PORT, WIRE_PORT), (WIRE_PORT, APP_PORT)] {
             self.ofctl("add-flow", &format!("in_port={from},actions=output:{to}"))?;
         }
@@ -175,7 +182,10 @@ impl Drop for Switch {
         // The switch's kernel interfaces outlive it unless it is told to take them along. Without an answer it is ended
         // all the same, by its process.
         let control = self.tools.file("vswitchd.ctl");
-        let _told = self.tools.run("ovs-appctl", &["--timeout=5", "--target", &control, "exit", "--cleanup"]);
+        let told = self.tools.run("ovs-appctl", &["--timeout=5", "--target", &control, "exit", "--cleanup"]);
+        if told.is_ok() {
+            self.vswitchd.ended_within(CLEANUP);
+        }
     }
 }
 
