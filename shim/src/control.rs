@@ -263,6 +263,8 @@ impl Control {
         let mut agreed = Agreed::default();
         let mut backoff = Backoff::new();
         let mut told = Limiter::default();
+        // What the daemon has refused is not asked for again before it has changed, or some time has passed.
+        let mut refused: Option<(u64, Instant)> = None;
         loop {
             if self.is_stopping() {
                 return Lost::Stopping;
@@ -270,20 +272,24 @@ impl Control {
             if let Err(lost) = self.tend(session) {
                 return lost;
             }
-            let mut patience = TICK;
-            match self.agree(session, &mut agreed) {
-                Ok(()) => {
-                    backoff = Backoff::new();
-                    told.reset();
-                }
-                Err(RequestError::Refused(text)) => {
-                    if told.passes(&text, Instant::now()) {
-                        error!("port {}: refused by the daemon: {text}", self.device.port());
+            let asked = self.state().asked();
+            if refused.is_none_or(|(what, until)| what != asked || Instant::now() >= until) {
+                refused = match self.agree(session, &mut agreed) {
+                    Ok(None) => {
+                        backoff = Backoff::new();
+                        told.reset();
+                        None
                     }
-                    patience = backoff.next();
-                }
-                Err(RequestError::Lost(lost)) => return lost,
+                    Ok(Some((asked, text))) => {
+                        if let Some(text) = text.filter(|text| told.passes(text, Instant::now())) {
+                            error!("port {}: refused by the daemon: {text}; will keep trying", self.device.port());
+                        }
+                        Instant::now().checked_add(backoff.next()).map(|until| (asked, until))
+                    }
+                    Err(lost) => return lost,
+                };
             }
+            let patience = if refused.is_some() { FIRST_PAUSE } else { TICK };
             if let Err(lost) = session.listen(self.wake.as_fd(), self.stop.as_fd(), patience) {
                 return lost;
             }
@@ -306,21 +312,19 @@ impl Control {
         }
     }
 
-    /// Makes the daemon agree to what is wanted.
-    fn agree(&self, session: &mut Session, agreed: &mut Agreed) -> Result<(), RequestError> {
+    /// Makes the daemon agree to what is wanted. Returns what it refuses, and its words unless an operation waits for
+    /// them.
+    fn agree(&self, session: &mut Session, agreed: &mut Agreed) -> Result<Option<(u64, Option<String>)>, Lost> {
         loop {
             let (want, asked) = self.state().wanted();
             match self.step(session, agreed, &want) {
                 Ok(true) => {}
                 Ok(false) => {
                     self.answer(asked, None);
-                    return Ok(());
+                    return Ok(None);
                 }
-                Err(RequestError::Refused(text)) => {
-                    self.answer(asked, Some(text.clone()));
-                    return Err(RequestError::Refused(text));
-                }
-                Err(lost) => return Err(lost),
+                Err(RequestError::Refused(text)) => return Ok(Some((asked, self.answer(asked, Some(text))))),
+                Err(RequestError::Lost(lost)) => return Err(lost),
             }
         }
     }
@@ -334,6 +338,7 @@ impl Control {
             }
             session.stop(stop)?;
             *agreed = Agreed::default();
+            self.state().agreed = false;
             return Ok(true);
         };
         if agreed.rings != Some(rings.generation) {
@@ -357,6 +362,7 @@ impl Control {
     /// Offers the rings of `region` to the queues, unless they have meanwhile lost interest.
     fn hand_over(&self, region: &Region, generation: u64) {
         let mut state = self.state();
+        state.agreed = false;
         if state.want.rings.as_ref().is_none_or(|rings| rings.generation != generation) {
             return;
         }
@@ -369,19 +375,28 @@ impl Control {
         state.drops.watch(region.status());
     }
 
-    /// Records that the thread has dealt with everything up to `asked`.
-    fn answer(&self, asked: u64, refused: Option<String>) {
+    /// Records that the thread has dealt with everything up to `asked`. A refusal goes to the operation that waits for
+    /// it; if there is none, it is returned.
+    fn answer(&self, asked: u64, refused: Option<String>) -> Option<String> {
         let mut state = self.state();
-        state.agreed = refused.is_none() && state.want.rings.is_some();
-        if let Some(text) = refused
-            && asked > state.answered
-        {
-            state.refusal = Some(Refusal { asked, text });
-        }
+        let awaited = asked > state.answered;
         state.answered = asked;
+        let left = match refused {
+            // What was agreed before still holds.
+            Some(text) if awaited => {
+                state.refusal = Some(Refusal { asked, text });
+                None
+            }
+            Some(text) => Some(text),
+            None => {
+                state.agreed = state.want.rings.is_some();
+                None
+            }
+        };
         drop(state);
         self.dealt.notify_all();
         self.announce();
+        left
     }
 
     /// Shows the link, and calls the application's callbacks if it has changed since they were last called.

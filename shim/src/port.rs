@@ -184,6 +184,11 @@ impl State {
         self.asked
     }
 
+    /// The number of the last change.
+    pub(crate) const fn asked(&self) -> u64 {
+        self.asked
+    }
+
     /// What is wanted, and the number of the last change.
     pub(crate) fn wanted(&self) -> (Want, u64) {
         (self.want.clone(), self.asked)

@@ -497,8 +497,8 @@ mod tests {
             ring.publish();
             let got = queue.receive(&mut out);
             for packet in out.iter().take(got.into()) {
-                // SAFETY: a packet that the queue has given to us.
-                unsafe { sys::kopi_pktmbuf_free(packet.assume_init()) };
+                // SAFETY: the queue has written that many.
+                free(&[unsafe { packet.assume_init() }]);
             }
             received += u32::from(got);
         }

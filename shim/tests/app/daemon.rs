@@ -18,8 +18,6 @@ use std::time::Duration;
 pub(crate) struct Behaviour {
     /// Says no to every Hello.
     pub(crate) refuse: Option<String>,
-    /// Says no to every Settings.
-    pub(crate) refuse_settings: Option<String>,
     pub(crate) max_mtu: u16,
     pub(crate) max_ring: u32,
     pub(crate) slot_size: u32,
@@ -27,34 +25,25 @@ pub(crate) struct Behaviour {
     pub(crate) echo: bool,
     /// Sends frames of this many bytes to the app without pause.
     pub(crate) flood: Option<usize>,
-    /// Answers nothing.
-    pub(crate) mute: bool,
 }
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self {
-            refuse: None,
-            refuse_settings: None,
-            max_mtu: 9000,
-            max_ring: 8192,
-            slot_size: 2048,
-            echo: true,
-            flood: None,
-            mute: false,
-        }
+        Self { refuse: None, max_mtu: 9000, max_ring: 8192, slot_size: 2048, echo: true, flood: None }
     }
 }
 
 /// What the daemon has seen.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
-    pub(crate) frames: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) setups: AtomicU64,
-    pub(crate) stops: AtomicU64,
-    pub(crate) hello: Mutex<Option<Hello>>,
-    pub(crate) settings: Mutex<Option<Settings>>,
+struct Seen {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+    hellos: AtomicU64,
+    setups: AtomicU64,
+    stops: AtomicU64,
+    serves: AtomicBool,
+    hello: Mutex<Option<Hello>>,
+    settings: Mutex<Option<Settings>>,
 }
 
 /// Orders to the running daemon.
@@ -63,13 +52,15 @@ struct Orders {
     stop: AtomicBool,
     link_down: AtomicBool,
     scribble: AtomicBool,
+    mute: AtomicBool,
+    refuse_settings: Mutex<Option<String>>,
 }
 
 /// A running daemon. Dropping it is its death: the socket closes and its rings are no longer served.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    pub(crate) path: PathBuf,
-    pub(crate) seen: Arc<Seen>,
+    path: PathBuf,
+    seen: Arc<Seen>,
     orders: Arc<Orders>,
     thread: Option<JoinHandle<()>>,
 }
@@ -96,8 +87,51 @@ impl Daemon {
         self.orders.scribble.store(true, SeqCst);
     }
 
+    /// From now on the daemon answers nothing.
+    pub(crate) fn mute(&self) {
+        self.orders.mute.store(true, SeqCst);
+    }
+
+    /// Makes the daemon say no, with this text, to every Settings.
+    pub(crate) fn refuse_settings(&self, text: Option<&str>) {
+        *self.orders.refuse_settings.lock().unwrap() = text.map(str::to_owned);
+    }
+
+    /// Frames received from the app.
     pub(crate) fn frames(&self) -> u64 {
         self.seen.frames.load(Relaxed)
+    }
+
+    /// Their bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.seen.bytes.load(Relaxed)
+    }
+
+    pub(crate) fn hellos(&self) -> u64 {
+        self.seen.hellos.load(Relaxed)
+    }
+
+    pub(crate) fn setups(&self) -> u64 {
+        self.seen.setups.load(Relaxed)
+    }
+
+    pub(crate) fn stops(&self) -> u64 {
+        self.seen.stops.load(Relaxed)
+    }
+
+    /// Whether an app is connected.
+    pub(crate) fn serves(&self) -> bool {
+        self.seen.serves.load(SeqCst)
+    }
+
+    /// The last Hello.
+    pub(crate) fn hello(&self) -> Option<Hello> {
+        self.seen.hello.lock().unwrap().clone()
+    }
+
+    /// The last Settings that were not refused.
+    pub(crate) fn settings(&self) -> Option<Settings> {
+        self.seen.settings.lock().unwrap().clone()
     }
 }
 
@@ -127,7 +161,11 @@ impl Server {
     fn run(&self, listener: &OwnedFd) {
         while !self.orders.stop.load(SeqCst) {
             match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(client) => self.serve(&client),
+                Ok(client) => {
+                    self.seen.serves.store(true, SeqCst);
+                    self.serve(&client);
+                    self.seen.serves.store(false, SeqCst);
+                }
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
             }
         }
@@ -153,7 +191,7 @@ impl Server {
                 let _sent = socket::send(client, &news, None);
             }
             match socket::receive(client) {
-                Ok((request, _)) if !self.behaviour.mute => self.answer(client, request, &mut rings),
+                Ok((request, _)) if !self.orders.mute.load(SeqCst) => self.answer(client, request, &mut rings),
                 Ok(_) => {}
                 Err(ReceiveError::WouldBlock) if idle > 1000 => std::thread::sleep(Duration::from_micros(50)),
                 Err(ReceiveError::WouldBlock) => {}
@@ -166,6 +204,7 @@ impl Server {
         let behaviour = &self.behaviour;
         let message = match request.message {
             Message::Hello(hello) => {
+                self.seen.hellos.fetch_add(1, Relaxed);
                 *self.seen.hello.lock().unwrap() = Some(hello.clone());
                 behaviour.refuse.clone().map_or_else(|| self.welcome(&hello), Message::Refused)
             }
@@ -181,8 +220,14 @@ impl Server {
                 return;
             }
             Message::Settings(settings) => {
-                *self.seen.settings.lock().unwrap() = Some(settings);
-                behaviour.refuse_settings.clone().map_or(Message::Done, Message::Refused)
+                let refused = self.orders.refuse_settings.lock().unwrap().clone();
+                refused.map_or_else(
+                    || {
+                        *self.seen.settings.lock().unwrap() = Some(settings);
+                        Message::Done
+                    },
+                    Message::Refused,
+                )
             }
             Message::Stop => {
                 self.seen.stops.fetch_add(1, Relaxed);

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod daemon;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
 mod testpmd;
 #[cfg(test)]
 mod traffic;

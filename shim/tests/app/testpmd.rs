@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What testpmd says when it is called for a change of the link.
+const LINK_EVENT: &str = "Port 0: link state change event";
 
 /// A private folder, removed at the end. EAL loads no plugin from below a folder that everybody may write to, so it
 /// lies in the user's home.
@@ -38,6 +41,11 @@ impl Folder {
     pub(crate) fn socket(&self) -> PathBuf {
         self.path("kopi.sock")
     }
+
+    /// The usual device of a test.
+    pub(crate) fn device(&self) -> String {
+        format!("net_kopi0,socket={}", self.socket().display())
+    }
 }
 
 impl Drop for Folder {
@@ -46,21 +54,38 @@ impl Drop for Folder {
     }
 }
 
-/// The driver that cargo built along with this test.
+/// The driver as it is now: cargo builds a library that no test can be linked with only when asked to.
 fn driver() -> PathBuf {
+    static BUILT: Once = Once::new();
     let test = std::env::current_exe().unwrap();
-    let built = test.parent().unwrap().with_file_name("librte_net_kopi.so");
-    assert!(built.exists(), "{} is missing", built.display());
-    built
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    BUILT.call_once(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--lib",
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ]);
+        cargo.arg("--target-dir").arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        assert!(cargo.status().unwrap().success());
+    });
+    profile.join("librte_net_kopi.so")
 }
 
 /// A running testpmd.
 pub(crate) struct Testpmd {
     child: Child,
     stdin: ChildStdin,
-    output: Arc<Mutex<String>>,
-    /// How much of the output has been looked at.
+    stdout: Arc<Mutex<String>>,
+    stderr: Arc<Mutex<String>>,
+    /// How much of standard output has been looked at.
     read: usize,
+    prefix: String,
 }
 
 impl Testpmd {
@@ -79,7 +104,7 @@ impl Testpmd {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("shim{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
         let mut command = Command::new("stdbuf");
-        command.args(["-o0", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--file-prefix", &prefix, "-d"]);
+        command.args(["-oL", "dpdk-testpmd", "-l", "0,1", "--no-pci", "--file-prefix", &prefix, "-d"]);
         command.arg(folder.driver());
         devices.iter().for_each(|device| {
             command.args(["--vdev", device]);
@@ -88,11 +113,10 @@ impl Testpmd {
         command.envs(env.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let output = Arc::new(Mutex::new(String::new()));
-        collect(child.stdout.take().unwrap(), &output);
-        collect(child.stderr.take().unwrap(), &output);
+        let stdout = collect(child.stdout.take().unwrap());
+        let stderr = collect(child.stderr.take().unwrap());
         let stdin = child.stdin.take().unwrap();
-        Self { child, stdin, output, read: 0 }
+        Self { child, stdin, stdout, stderr, read: 0, prefix }
     }
 
     /// Waits until the prompt is there for the first time.
@@ -105,17 +129,17 @@ impl Testpmd {
     pub(crate) fn expect(&mut self, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
-            let output = self.output.lock().unwrap().clone();
-            if let Some(at) = output[self.read..].find(text) {
-                let before = output[self.read..self.read + at].to_owned();
-                self.read += at + text.len();
+            let output = self.stdout.lock().unwrap().clone();
+            if let Some((begin, end)) = find(&output[self.read..], text) {
+                let before = output[self.read..self.read + begin].to_owned();
+                self.read += end;
                 return before;
             }
-            assert!(Instant::now() < end, "no `{text}` in:\n{output}");
+            assert!(Instant::now() < end, "no `{text}` in:\n{}", self.output());
             if let Some(status) = self.child.try_wait().unwrap() {
                 std::thread::sleep(Duration::from_millis(100));
-                let output = self.output.lock().unwrap().clone();
-                assert!(output[self.read..].contains(text), "{status}; no `{text}` in:\n{output}");
+                let output = self.stdout.lock().unwrap().clone();
+                assert!(find(&output[self.read..], text).is_some(), "{status}; no `{text}` in:\n{}", self.output());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -143,9 +167,19 @@ impl Testpmd {
         }
     }
 
-    /// Everything said so far.
+    /// What its files are named after.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Times that the application was called for a change of the link.
+    pub(crate) fn link_events(&self) -> usize {
+        self.output().matches(LINK_EVENT).count()
+    }
+
+    /// Everything said so far, logs last.
     pub(crate) fn output(&self) -> String {
-        self.output.lock().unwrap().clone()
+        format!("{}\n{}", self.stdout.lock().unwrap(), self.stderr.lock().unwrap())
     }
 
     /// Leaves testpmd the orderly way, and returns everything it said.
@@ -182,13 +216,30 @@ impl Drop for Testpmd {
     }
 }
 
-/// Adds what `from` says to `to`, in a thread of its own.
-fn collect(mut from: impl Read + Send + 'static, to: &Arc<Mutex<String>>) {
-    let to = Arc::clone(to);
+/// Gathers what `from` says, in a thread of its own.
+fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let gathered = Arc::new(Mutex::new(String::new()));
+    let to = Arc::clone(&gathered);
     std::thread::spawn(move || {
         let mut bytes = [0; 4096];
         while let Ok(n @ 1..) = from.read(&mut bytes) {
             to.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..n]));
         }
     });
+    gathered
+}
+
+/// Where `wanted` begins and ends in `text`, even if news about the link fell into the middle of it.
+fn find(text: &str, wanted: &str) -> Option<(usize, usize)> {
+    let first = wanted.chars().next()?;
+    text.match_indices(first).find_map(|(begin, _)| {
+        let mut rest = &text[begin..];
+        for c in wanted.chars() {
+            while !rest.starts_with(c) {
+                rest = rest.strip_prefix('\n').or_else(|| rest.strip_prefix(LINK_EVENT))?;
+            }
+            rest = &rest[c.len_utf8()..];
+        }
+        Some((begin, text.len() - rest.len()))
+    })
 }
