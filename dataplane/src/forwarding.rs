@@ -109,18 +109,27 @@ impl Forwarding {
     }
 
     /// Where a frame from `source` to `destination` goes. The slow path: once for each flow and epoch.
+    ///
+    /// [`Verdict::Group`] and [`Verdict::Promiscuous`] are for frames that may have to be copied; a frame from the wire
+    /// that one app alone gets is that app's.
     #[must_use]
     pub fn judge(&self, source: PortId, destination: &Mac) -> Verdict {
         if is_group(destination) {
-            return Verdict::Group;
+            return match self.listeners(destination) {
+                [one] if source == WIRE => Verdict::App(*one),
+                _ => Verdict::Group,
+            };
         }
         let owner = self.unicast.binary_search_by_key(destination, |(mac, _)| *mac);
         match owner.ok().and_then(|at| self.unicast.get(at)) {
             Some((_, id)) if *id == source => Verdict::Drop(DropReason::SamePort),
             Some((_, id)) => Verdict::App(*id),
             None if source != WIRE => self.towards_wire(),
-            None if self.promiscuous.is_empty() => Verdict::Drop(DropReason::UnknownUnicast),
-            None => Verdict::Promiscuous,
+            None => match *self.promiscuous {
+                [] => Verdict::Drop(DropReason::UnknownUnicast),
+                [one] => Verdict::App(one),
+                _ => Verdict::Promiscuous,
+            },
         }
     }
 
@@ -196,10 +205,22 @@ mod tests {
     #[test]
     fn promiscuous_app_gets_only_unowned_unicast() {
         let f = two(|s| s.promiscuous = true);
-        assert_eq!(f.judge(WIRE, &NOBODY), Verdict::Promiscuous);
+        assert_eq!(f.judge(WIRE, &NOBODY), Verdict::App(2));
         assert_eq!(f.promiscuous(), [2]);
         assert_eq!(f.judge(WIRE, &BOB), Verdict::App(1));
         assert_eq!(f.judge(1, &NOBODY), Verdict::Wire);
+        let open = |mac| Settings { promiscuous: true, ..settings(&[mac]) };
+        let both = Forwarding::new(1, true, 1500, &[member(1, open(BOB)), member(2, open(CAROL))]);
+        assert_eq!(both.judge(WIRE, &NOBODY), Verdict::Promiscuous);
+    }
+
+    /// A group frame from the wire for one app alone is not copied; one from an app goes to the wire as well.
+    #[test]
+    fn group_of_one_is_unicast() {
+        let f = two(|s| s.macs.push(GROUP));
+        assert_eq!(f.judge(WIRE, &GROUP), Verdict::App(2));
+        assert_eq!(f.judge(1, &GROUP), Verdict::Group);
+        assert_eq!(f.judge(WIRE, &[0xff; 6]), Verdict::Group);
     }
 
     /// Broadcast reaches everybody; multicast those that asked, want all, or are promiscuous.
