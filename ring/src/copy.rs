@@ -4,22 +4,84 @@
 //! happen. The accesses here are made by assembly on x86-64, where the hardware's memory model applies, and by relaxed
 //! atomics elsewhere: a peer that scribbles gives wrong bytes, never undefined behaviour.
 
-/// Longer copies use the processor's own string move; measured in `bench`.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-const STRING_MOVE_MIN: usize = 1024;
+/// The length from which [`copy_in`] uses the processor's own string move, on this processor.
+///
+/// A string move that fills whole cache lines takes them over from the other core without fetching what they held,
+/// which no loop over registers can do. Processors with "fast short rep mov" also start it without delay; it then halves
+/// the cost of a 64-byte frame and is the better way in at every length (`bench/results`, question `copy`). On others it
+/// takes a few dozen cycles to start.
+pub(crate) fn string_moves_from() -> usize {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        // Leaf 7, EDX bit 4 is FSRM: Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E.
+        let fast = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & 1 << 4 != 0;
+        if fast { 0 } else { 1024 }
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    usize::MAX
+}
 
-/// Copies `len` bytes from `src` to `dst`.
+/// Copies `len` bytes from private `src` to shared `dst`, by a string move if they are at least `string_from`.
+///
+/// String moves keep their place among other stores (Intel SDM volume 3A, 9.2.4), so a counter that is published
+/// afterwards is seen after the bytes.
 ///
 /// # Safety
 ///
 /// - `src` is readable and `dst` is writable for `len` bytes, and the two do not overlap;
 /// - no reference of this process covers the bytes at `dst`, and none that is unique covers those at `src`; other
 ///   processes may do to them what they like.
+#[inline]
+pub(crate) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize, string_from: usize) {
+    if len >= string_from {
+        // SAFETY: the same contract.
+        unsafe { copy_string(dst, src, len) };
+    } else {
+        // SAFETY: the same contract.
+        unsafe { copy_registers(dst, src, len) };
+    }
+}
+
+/// Copies `len` bytes from shared `src` to private `dst`.
+///
+/// Registers at every length: the private lines are near, so a string move has nothing to save, and it takes twice as
+/// long for 512 bytes.
+///
+/// # Safety
+///
+/// As for [`copy_in`].
+#[inline]
+pub(crate) unsafe fn copy_out(dst: *mut u8, src: *const u8, len: usize) {
+    // SAFETY: the same contract.
+    unsafe { copy_registers(dst, src, len) };
+}
+
+/// Copies with the processor's own string move.
+///
+/// # Safety
+///
+/// As for [`copy_in`].
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
-pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
+pub(crate) unsafe fn copy_string(dst: *mut u8, src: *const u8, len: usize) {
+    // SAFETY: the caller vouches for `len` bytes; the direction flag is clear by the ABI.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rdi") dst => _, inout("rsi") src => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Copies with 16-byte registers, which every x86-64 processor has.
+///
+/// # Safety
+///
+/// As for [`copy_in`].
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline]
+pub(crate) unsafe fn copy_registers(dst: *mut u8, src: *const u8, len: usize) {
     use std::arch::asm;
-    /// Moves `$n` blocks of 16 bytes at offset `$at`.
+    /// Moves `$n` bytes at offset `$at`.
     macro_rules! block {
         (64, $at:expr) => {
             // SAFETY: the caller vouches for `len` bytes, of which these 64 are a part.
@@ -44,12 +106,9 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
             }
         };
     }
-    if !(16..STRING_MOVE_MIN).contains(&len) {
-        // SAFETY: the caller vouches for `len` bytes; the direction flag is clear by the ABI.
-        unsafe {
-            asm!("rep movsb", inout("rcx") len => _, inout("rdi") dst => _, inout("rsi") src => _,
-                options(nostack, preserves_flags));
-        }
+    if len < 16 {
+        // SAFETY: the same contract.
+        unsafe { copy_string(dst, src, len) };
         return;
     }
     let mut at = 0_usize;
@@ -67,14 +126,22 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
-/// Copies `len` bytes from `src` to `dst`.
-///
 /// # Safety
 ///
-/// As for the assembly form.
+/// As for [`copy_in`].
 #[cfg(any(not(target_arch = "x86_64"), miri))]
 #[inline]
-pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
+pub(crate) unsafe fn copy_string(dst: *mut u8, src: *const u8, len: usize) {
+    // SAFETY: the same contract.
+    unsafe { copy_atomic(dst, src, len) }
+}
+
+/// # Safety
+///
+/// As for [`copy_in`].
+#[cfg(any(not(target_arch = "x86_64"), miri))]
+#[inline]
+pub(crate) unsafe fn copy_registers(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: the same contract.
     unsafe { copy_atomic(dst, src, len) }
 }
@@ -83,7 +150,7 @@ pub(crate) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
 ///
 /// # Safety
 ///
-/// As for [`copy`].
+/// As for [`copy_in`].
 #[cfg(any(not(target_arch = "x86_64"), miri, test))]
 unsafe fn copy_atomic(dst: *mut u8, src: *const u8, len: usize) {
     use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -127,6 +194,24 @@ pub(crate) fn prefetch_read(at: *const u8) {
     let _ = at;
 }
 
+/// Asks the processor to fetch the cache line at `at` for writing. A hint: any address will do.
+#[inline]
+pub(crate) fn prefetch_write(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch never faults and changes no memory; processors without the instruction take it for a no-op.
+    unsafe {
+        std::arch::asm!("prefetchw [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    let _ = at;
+}
+
+/// Asks the processor to fetch the first cache line of `what` for reading.
+#[inline]
+pub fn prefetch<T>(what: &T) {
+    prefetch_read(std::ptr::from_ref(what).cast());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +220,7 @@ mod tests {
     #[test]
     fn copies_exactly_the_given_bytes() {
         let source: Vec<u8> = (0..4096_u32).map(|i| (i % 251) as u8).collect();
-        for form in [copy, copy_atomic] {
+        for form in [copy_string, copy_registers, copy_atomic] {
             for len in (0..300).chain([1023, 1024, 1518, 2048]) {
                 for shift in [0, 1, 8, 15] {
                     let mut target = vec![0xee_u8; len + 32];

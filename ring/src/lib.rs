@@ -21,6 +21,8 @@ mod consumer;
 mod copy;
 mod fault;
 pub mod index;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod layout;
 pub mod message;
 mod producer;
@@ -30,6 +32,7 @@ pub mod socket;
 pub mod status;
 
 pub use consumer::{Consumer, Frame};
+pub use copy::prefetch;
 pub use fault::PeerFault;
 pub use layout::{Geometry, Layout};
 pub use producer::{Producer, Slots};

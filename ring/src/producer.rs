@@ -1,9 +1,9 @@
 //! The filling end of a ring.
 
 use crate::PeerFault;
-use crate::copy::copy;
+use crate::copy::{copy_in, prefetch_write, string_moves_from};
 use crate::index::{Counter, ProducerIndex};
-use crate::layout::{Descriptor, MAX_FRAME, Notes};
+use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::region::RingMemory;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -19,6 +19,11 @@ impl Counter for AtomicU32 {
     }
 }
 
+/// Shortest piece of a frame, in bytes, for which the next slot is prefetched for writing. Measured with the questions
+/// `write-ahead` and `long` of `kopi-bench-ring`: it takes a quarter to a third off 1,024 to 1,518 bytes where the cores
+/// are far apart, and doubles the cost of 64 bytes.
+const WRITE_AHEAD_MIN: usize = 1024;
+
 /// The filling end of a ring: the app's for TX, the daemon's for RX.
 ///
 /// A burst is: [`free`](Self::free) once, [`push`](Self::push) for each frame, [`publish`](Self::publish) once.
@@ -26,12 +31,14 @@ impl Counter for AtomicU32 {
 pub struct Producer {
     memory: RingMemory,
     index: ProducerIndex,
+    /// See [`string_moves_from`].
+    string_from: usize,
 }
 
 impl Producer {
-    pub(crate) const fn new(memory: RingMemory) -> Self {
+    pub(crate) fn new(memory: RingMemory) -> Self {
         let size = memory.mask.wrapping_add(1);
-        Self { memory, index: ProducerIndex::new(size, 0) }
+        Self { memory, index: ProducerIndex::new(size, 0), string_from: string_moves_from() }
     }
 
     /// Slots in the ring.
@@ -76,12 +83,24 @@ impl Producer {
             return false;
         }
         let position = self.index.head();
+        self.prefetch_next(position, frame.len());
         // SAFETY: the slot is ours until published and holds `slot_size` bytes, which the frame does not exceed; no
         // reference to slots exists in this process.
-        unsafe { copy(self.memory.slot(position), frame.as_ptr(), frame.len()) };
+        unsafe { copy_in(self.memory.slot(position), frame.as_ptr(), frame.len(), self.string_from) };
         self.memory.descriptor(position).store(Descriptor::new(len, false, notes).0, Relaxed);
         self.index.advance(1);
         true
+    }
+
+    /// Prefetches the slot behind `position`, in the expectation that it gets as many bytes as that one.
+    #[inline]
+    fn prefetch_next(&self, position: u32, len: usize) {
+        if len >= WRITE_AHEAD_MIN {
+            let next = self.memory.slot(position.wrapping_add(1));
+            for at in (0..len).step_by(LINE) {
+                prefetch_write(next.wrapping_add(at));
+            }
+        }
     }
 
     #[cold]
@@ -128,9 +147,10 @@ impl Slots<'_> {
                 let room = slot_size.wrapping_sub(fill) as usize;
                 let (now, later) = piece.split_at(room.min(piece.len()));
                 let position = self.producer.index.head().wrapping_add(self.done.checked_div(slot_size).unwrap_or(0));
+                self.producer.prefetch_next(position, now.len());
                 let to = self.producer.memory.slot(position).wrapping_add(fill as usize);
                 // SAFETY: `begin` found all slots of the frame free, hence ours; `now` ends inside its slot.
-                unsafe { copy(to, now.as_ptr(), now.len()) };
+                unsafe { copy_in(to, now.as_ptr(), now.len(), self.producer.string_from) };
                 self.done = self.done.wrapping_add(u32::try_from(now.len()).unwrap_or(0));
                 piece = later;
             }

@@ -104,8 +104,9 @@ impl Region {
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(system("sealing"))?;
         // All pages are taken here and now, so that a worker never waits for one.
-        let mapping = Arc::new(Mapping::new(&fd, size, MapFlags::POPULATE)?);
+        let mut mapping = Mapping::new(&fd, size, MapFlags::POPULATE)?;
         mapping.guard()?;
+        let mapping = Arc::new(mapping);
         Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge })
     }
 
@@ -209,7 +210,7 @@ impl Region {
     /// Whether a page of it was punched out and a thread of this process ran into the hole.
     #[must_use]
     pub fn punched(&self) -> bool {
-        GUARDED.iter().any(|g| g.base.load(Acquire) == self.mapping.address() && g.punched.load(Acquire))
+        self.mapping.guarded().is_some_and(|guarded| guarded.punched.load(Acquire))
     }
 
     /// Installs the SIGBUS handler that lets this process outlive holes in its regions. Call it once, at start.
@@ -219,6 +220,11 @@ impl Region {
     /// [`RegionError::System`] if the kernel refuses the handler.
     pub fn survive_punching() -> Result<(), RegionError> {
         install_sigbus_handler()
+    }
+
+    #[cfg(feature = "lab")]
+    pub(crate) fn mapping(&self) -> Arc<Mapping> {
+        Arc::clone(&self.mapping)
     }
 
     fn memory(&self, span: &RingSpan) -> RingMemory {
@@ -235,6 +241,8 @@ fn count(sizes: &[u32]) -> u32 {
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     size: usize,
+    /// Its place in `GUARDED`, if it is guarded.
+    guard: Option<usize>,
 }
 
 // SAFETY: the mapping is plain memory, reached only through atomics and the copies of `copy.rs`.
@@ -252,7 +260,7 @@ impl Mapping {
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), size, access, MapFlags::SHARED | flags, fd, 0) }
             .map_err(system("mmap"))?;
         let base = NonNull::new(base.cast()).ok_or(RegionError::Mismatch("it was mapped at zero"))?;
-        let mapping = Self { base, size };
+        let mapping = Self { base, size, guard: None };
         // SAFETY: the range is the mapping just made. A core dump must not carry an app's frames.
         unsafe { rustix::mm::madvise(base.as_ptr().cast(), size, rustix::mm::Advice::LinuxDontDump) }
             .map_err(system("madvise"))?;
@@ -280,12 +288,17 @@ impl Mapping {
         self.base.as_ptr().wrapping_add(offset)
     }
 
-    fn guard(&self) -> Result<(), RegionError> {
-        for slot in &GUARDED {
+    fn guarded(&self) -> Option<&'static Guarded> {
+        self.guard.and_then(|at| GUARDED.get(at))
+    }
+
+    fn guard(&mut self) -> Result<(), RegionError> {
+        for (at, slot) in GUARDED.iter().enumerate() {
             if slot.base.compare_exchange(0, RESERVED, AcqRel, Relaxed).is_ok() {
                 slot.punched.store(false, Relaxed);
                 slot.size.store(self.size, Relaxed);
                 slot.base.store(self.address(), Release);
+                self.guard = Some(at);
                 return Ok(());
             }
         }
@@ -295,10 +308,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        for slot in &GUARDED {
-            if slot.base.load(Acquire) == self.address() {
-                slot.base.store(0, Release);
-            }
+        if let Some(guarded) = self.guarded() {
+            guarded.base.store(0, Release);
         }
         // SAFETY: the range is our own mapping, and nobody holds it any more.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.size) };
