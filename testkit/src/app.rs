@@ -1,7 +1,7 @@
 //! The program `kopi-seq`: a DPDK application that sends, receives or echoes sequence-numbered frames.
 
 use crate::kopid::Kopid;
-use crate::machine::unique;
+use crate::machine::{own, unique};
 use crate::process::Process;
 use crate::temp::TempDir;
 use crate::testpmd::{EalArguments, HugeMount, Memory};
@@ -46,13 +46,23 @@ pub struct Options {
     pub memory: Memory,
     /// The user it runs as; root if `None`.
     pub user: Option<u32>,
+    /// A receiver with so few packet buffers, which keeps all it gets until there is none left.
+    pub hoard: Option<u32>,
 }
 
 impl Options {
     /// An app with this name and MAC address, one queue, and memory from ordinary pages.
     #[must_use]
     pub fn new(name: &str, mac: &str) -> Self {
-        Self { name: name.into(), mac: mac.into(), queues: 1, mtu: 1500, memory: Memory::NoHuge, user: None }
+        Self {
+            name: name.into(),
+            mac: mac.into(),
+            queues: 1,
+            mtu: 1500,
+            memory: Memory::NoHuge,
+            user: None,
+            hoard: None,
+        }
     }
 }
 
@@ -83,19 +93,22 @@ impl App {
     }
 
     fn start(dir: &TempDir, kopid: &Kopid, options: &Options, mode: &str, load: &Load, more: &[&str]) -> Self {
-        let Options { name, mac, queues, mtu, memory, user } = options;
+        let Options { name, mac, queues, mtu, memory, user, hoard } = options;
         let eal = EalArguments::new(dir, kopid, *memory, &format!("name={name},mac={mac}"), *user);
         let EalArguments { mut args, launch, mount } = eal;
         let Load { count, flows, lengths, window } = load;
         let (min, max) = (lengths.start(), lengths.end());
-        let own = format!(
+        let ours = format!(
             "-- {mode} --queues {queues} --mtu {mtu} --count {count} --flows {flows} --min {min} --max {max} \
              --window {window}"
         );
-        args.extend(own.split_whitespace().map(str::to_owned));
+        args.extend(ours.split_whitespace().map(str::to_owned));
+        if let Some(mbufs) = hoard {
+            args.extend(["--hoard".to_owned(), mbufs.to_string()]);
+        }
         args.extend(more.iter().map(|word| (*word).to_owned()));
         let log = dir.join(&format!("{name}-{}.log", unique()));
-        let mut process = Process::start(&launch, dir.stage("kopi-seq"), &args, log);
+        let mut process = Process::start(&launch, dir.stage(&own("kopi-seq")), &args, log);
         process.expect(0, "\"ready\"", SOON);
         drop(kopid.await_app(name));
         Self { process, _mount: mount }

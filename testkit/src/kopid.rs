@@ -65,7 +65,7 @@ impl Settings {
              [memory]\nhuge_pages = \"{huge_pages}\"\n\
              [eal]\nargs = [\"--no-telemetry\"]\n\
              [socket]\npath = \"{dir}/kopi.sock\"\nmode = \"0666\"\n\
-             [control]\npath = \"{dir}/control.sock\"\nmode = \"0666\"\n\
+             [control]\npath = \"{dir}/control.sock\"\n\
              [log]\nlevel = \"{log}\"\n"
         )
     }

@@ -46,17 +46,29 @@ pub fn is_alive(pid: &str) -> bool {
     Path::new("/proc").join(pid).exists()
 }
 
-/// A program or library that cargo built, such as `kopid`: beside the running test, or in the release folder next to it.
+/// A program or library of the product that cargo built, such as `kopid`: the release build, else the one of this test's
+/// profile.
 #[must_use]
 pub fn built(name: &str) -> PathBuf {
-    let exe = std::env::current_exe().expect("a process has a program");
-    // target/PROFILE/deps/test-123 or target/PROFILE/program
-    let mut profiles = exe.ancestors().skip(1).filter(|dir| dir.file_name().is_none_or(|name| name != "deps"));
-    let profile = profiles.next().expect("a program lies in a folder");
+    let profile = profile();
     let release = profile.parent().map(|target| target.join("release")).unwrap_or_default();
-    let places = [profile.join(name), release.join(name)];
+    let places = [release.join(name), profile.join(name)];
     let found = places.iter().find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is in neither of {places:?}: cargo build --release --workspace")).clone()
+}
+
+/// A program of this crate, which cargo builds before it runs a test.
+#[must_use]
+pub fn own(name: &str) -> PathBuf {
+    profile().join(name)
+}
+
+/// The folder of the running test's profile, such as `target/debug`.
+fn profile() -> PathBuf {
+    let exe = std::env::current_exe().expect("a process has a program");
+    // target/PROFILE/deps/test-123 or target/PROFILE/program
+    let mut folders = exe.ancestors().skip(1).filter(|dir| dir.file_name().is_none_or(|name| name != "deps"));
+    folders.next().expect("a program lies in a folder").to_owned()
 }
 
 /// Runs a command to its end and returns its standard output.

@@ -1,6 +1,6 @@
 //! A folder of one test.
 
-use crate::machine::{self, built, is_alive, unique};
+use crate::machine::{self, is_alive, unique};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -41,12 +41,12 @@ impl TempDir {
         self.0.join(name)
     }
 
-    /// Copies a built program or library here, where every user and EAL may load it from, and returns its place.
+    /// Copies a program or library here, where every user and EAL may load it from, and returns its place.
     #[must_use]
-    pub fn stage(&self, name: &str) -> PathBuf {
-        let to = self.join(name);
+    pub fn stage(&self, file: &Path) -> PathBuf {
+        let to = self.0.join(file.file_name().expect("a file has a name"));
         if !to.exists() {
-            fs::copy(built(name), &to).unwrap_or_else(|e| panic!("copying {name}: {e}"));
+            fs::copy(file, &to).unwrap_or_else(|e| panic!("copying {}: {e}", file.display()));
             fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).expect("root may set a mode");
         }
         to

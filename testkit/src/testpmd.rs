@@ -1,7 +1,7 @@
 //! Debian's dpdk-testpmd with the shim, told what to do line by line.
 
 use crate::kopid::Kopid;
-use crate::machine::{app_cpu, run, unique};
+use crate::machine::{app_cpu, built, run, unique};
 use crate::process::{Launch, Process};
 use crate::temp::TempDir;
 use crate::wait::SOON;
@@ -88,7 +88,7 @@ impl EalArguments {
         let mut args = vec![format!("--lcores=0@{cpu},1@{cpu}"), "--no-pci".to_owned(), "--no-telemetry".to_owned()];
         args.push(format!("--file-prefix=kopi-test-{}-{}", std::process::id(), unique()));
         args.extend(memory.arguments(&place));
-        args.extend(["-d".to_owned(), dir.stage("librte_net_kopi.so").display().to_string()]);
+        args.extend(["-d".to_owned(), dir.stage(&built("librte_net_kopi.so")).display().to_string()]);
         args.push(format!("--vdev=net_kopi0,socket={},{devargs}", kopid.socket().display()));
         let mut launch = Launch { user, unbuffered: true, ..Launch::default() };
         let runtime = dir.folder_of(user.unwrap_or(0), &format!("run-{}", unique()));

@@ -127,7 +127,7 @@ fn fault_11_endless_chain_ends_the_app() {
 fn fault_10_tail_jumps_end_the_app() {
     let (_dir, kopid) = start("tail");
     let mut other = Client::attach(&kopid.socket(), "other", [2, 0, 0, 0, 0, 7], &small());
-    for jump in [1, 513, 1 << 31, u32::MAX] {
+    for jump in [513, 1 << 31, u32::MAX] {
         is_detached(&kopid, "ring tail moved", |vandal, region| {
             vandal.write_u32(offsets(region, false).1, jump);
             // The tail is looked at when room is needed: more frames than the ring has slots make sure of that.

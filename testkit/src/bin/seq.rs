@@ -59,6 +59,9 @@ struct Arguments {
     /// MAC address of the receiver
     #[arg(long, default_value = "ff:ff:ff:ff:ff:ff", value_parser = parse_mac)]
     to: Mac,
+    /// Have so few packet buffers, and keep received ones until there is none left
+    #[arg(long)]
+    hoard: Option<u32>,
     /// Seconds without progress after which to give up
     #[arg(long, default_value_t = 20)]
     patience: u64,
@@ -94,8 +97,9 @@ fn run() -> Outcome<Value> {
     let _thread = eal.register_thread();
     let frame_max = arguments.mtu.max(2048) + 64;
     // With pages of 4 KiB and jumbo frames, fewer buffers are enough.
-    let mbufs = if arguments.mtu > 2000 { MBUFS / 4 } else { MBUFS };
-    let pool = Pool::new(&eal, PoolConfig { name: "kopi-seq", mbufs, cache: 256, frame_max, socket: None })?;
+    let mbufs = arguments.hoard.unwrap_or(if arguments.mtu > 2000 { MBUFS / 4 } else { MBUFS });
+    let pool =
+        Pool::new(&eal, PoolConfig { name: "kopi-seq", mbufs, cache: mbufs.min(256) / 2, frame_max, socket: None })?;
     let mut port = Port::by_name(&eal, "net_kopi0")?;
     let queues = arguments.queues;
     let config = PortConfig {
@@ -114,7 +118,7 @@ fn run() -> Outcome<Value> {
     let mut ends = Ends { rx, tx, batches, pool: pool.clone(), idle: 0 };
     let report = match arguments.mode {
         Mode::Send => ends.send(&arguments, own),
-        Mode::Receive => ends.receive(&arguments, own),
+        Mode::Receive => ends.receive(&arguments, own, || port.stats().map_or(0, |stats| stats.rx_no_mbuf)),
         Mode::Echo => ends.echo(),
     };
     drop(ends);
@@ -135,8 +139,8 @@ struct Ends {
 }
 
 impl Ends {
-    /// Hands every received frame to `take`, and returns how many there were.
-    fn poll(&mut self, mut take: impl FnMut(&[u8])) -> Outcome<usize> {
+    /// Hands every received frame to `take`, and returns how many there were. The buffers go back, or to `keep`.
+    fn poll(&mut self, mut take: impl FnMut(&[u8]), mut keep: Option<&mut Vec<Mbuf>>) -> Outcome<usize> {
         let mut frames = 0;
         for queue in &mut self.rx {
             let mut batch = Batch::new();
@@ -145,6 +149,9 @@ impl Ends {
             for mut mbuf in batch.drain() {
                 mbuf.linearize()?;
                 take(mbuf.data());
+                if let Some(keep) = &mut keep {
+                    keep.push(mbuf);
+                }
             }
         }
         Ok(frames)
@@ -184,7 +191,7 @@ impl Ends {
             }
             let sent = self.flush();
             let before = sender.acknowledged();
-            let heard = self.poll(|frame| sender.hear(frame))?;
+            let heard = self.poll(|frame| sender.hear(frame), None)?;
             if sender.acknowledged() != before {
                 progress.made();
             }
@@ -195,13 +202,19 @@ impl Ends {
         Ok(json!({ "mode": "send", "sent": sent, "acknowledged": had, "problem": problem }))
     }
 
-    fn receive(&mut self, arguments: &Arguments, own: Mac) -> Outcome<Value> {
+    fn receive(&mut self, arguments: &Arguments, own: Mac, no_mbuf: impl Fn() -> u64) -> Outcome<Value> {
         let Arguments { count, flows, min, max, .. } = *arguments;
         let mut receiver = Receiver::new(own, count, flows, min..=max);
         let mut progress = Progress::new(arguments.patience);
         let mut done: Option<Instant> = None;
+        let mut hoarded = arguments.hoard.map(|_| Vec::new());
+        let mut no_mbufs = 0;
         while receiver.problem().is_none() && done.is_none_or(|at| at.elapsed() < LINGER) && progress.is_hopeful() {
-            let heard = self.poll(|frame| receiver.take(frame))?;
+            let heard = self.poll(|frame| receiver.take(frame), hoarded.as_mut())?;
+            if hoarded.is_some() {
+                no_mbufs = no_mbuf();
+                hoarded = hoarded.filter(|_| no_mbufs == 0);
+            }
             if heard > 0 {
                 progress.made();
             }
@@ -226,7 +239,7 @@ impl Ends {
             .or_else(|| (!receiver.is_done()).then(|| format!("only {} of {count} frames came", receiver.received())));
         Ok(json!({
             "mode": "receive", "received": receiver.received(), "bytes": receiver.bytes(),
-            "other": receiver.other(), "problem": problem,
+            "other": receiver.other(), "hoarded_until_nombuf": no_mbufs, "problem": problem,
         }))
     }
 

@@ -1,0 +1,77 @@
+//! Fault 41: ten thousand attaches and detaches beside traffic leave everything where it was.
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
+#![forbid(unsafe_code)]
+
+use kopi_ring::layout::Notes;
+use kopi_testkit::app::{Load, Options};
+use kopi_testkit::evil::{Client, small};
+use kopi_testkit::wait::SOON;
+use kopi_testkit::{App, Kopid, Settings, TempDir, machine, wait_until};
+use std::time::Duration;
+
+const A: &str = "02:00:00:00:00:0a";
+const B: &str = "02:00:00:00:00:0b";
+const ATTACHES: u32 = 10_000;
+
+/// One attach, with a frame sent through the rings, and one detach.
+fn come_and_go(kopid: &Kopid, n: u32) {
+    let [_, b, c, d] = n.to_be_bytes();
+    let mac = [2, 0xcc, 0, b, c, d];
+    let mut client = Client::connect(&kopid.socket());
+    drop(client.hello(&format!("guest-{n}"), mac));
+    let region = client.setup(&small());
+    client.settings(mac);
+    let mut producer = region.tx_producer(0).expect("a ring");
+    let mut frame = [0xff; 60];
+    frame[6..12].copy_from_slice(&mac);
+    assert!(producer.free(1).is_ok_and(|free| free > 0) && producer.push(&frame, Notes::NONE));
+    producer.publish();
+    // Half of them take their leave, the others just go.
+    if n.is_multiple_of(2) {
+        drop(client.ask(kopi_ring::message::Message::Stop));
+    }
+}
+
+fn churn(huge_pages: &'static str, attaches: u32) {
+    let dir = TempDir::new("churn");
+    let mut kopid = Kopid::start(&dir, &Settings { huge_pages, log: "error", ..Settings::default() });
+    for n in 0..64 {
+        come_and_go(&kopid, n);
+    }
+    kopid.await_no_connections();
+    let (before, pages) = (kopid.process().usage(), machine::huge_pages().1);
+    let mbufs = kopid.status()["mbufs"]["free"].as_u64();
+
+    let load = Load::new(300_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    for n in 0..attaches {
+        come_and_go(&kopid, n);
+    }
+    sender.finish(Duration::from_secs(120));
+    receiver.finish(Duration::from_secs(120));
+    assert_eq!(kopid.drops("rx_ring_full"), 0);
+    // Their processes have ended; the processes' memory and kopid's answers to it take a moment.
+    drop((sender, receiver));
+    kopid.await_no_connections();
+    let after = kopid.process().usage();
+    assert_eq!((after.fds, after.threads, after.mappings), (before.fds, before.threads, before.mappings));
+    assert!(after.anonymous_kib < before.anonymous_kib + 1024, "{before:?} became {after:?}");
+    wait_until("all huge pages are back", SOON, || machine::huge_pages().1 == pages);
+    wait_until("all buffers are back", SOON, || kopid.status()["mbufs"]["free"].as_u64() == mbufs);
+    let flows = kopid.status()["flows"].as_u64();
+    assert!(flows.is_some_and(|flows| flows < 65536), "{flows:?} flows");
+    assert!(kopid.stop().success());
+}
+
+/// Ten thousand in ordinary pages.
+#[test]
+fn fault_41_ten_thousand_attaches_leave_nothing() {
+    churn("off", ATTACHES);
+}
+
+/// A thousand in huge pages, whose pool is as full afterwards as before.
+#[test]
+fn fault_41_attaches_give_huge_pages_back() {
+    churn("require", ATTACHES / 10);
+}
