@@ -86,13 +86,15 @@ pub struct Switch {
     epoch: u32,
     /// The workers' picture of the ports is out of date.
     stale: bool,
+    /// Regions that no app uses any more, but perhaps a worker still does.
+    retired: Vec<Region>,
 }
 
 impl Switch {
     /// A switch over running workers, without apps.
     #[must_use]
     pub fn new(dataplane: Dataplane, wire: WireState, limits: Limits) -> Self {
-        Self { registry: Registry::new(limits.apps), dataplane, wire, limits, epoch: 1, stale: false }
+        Self { registry: Registry::new(limits.apps), dataplane, wire, limits, epoch: 1, stale: false, retired: Vec::new() }
     }
 
     /// The first picture of the ports, for workers that start.
@@ -163,7 +165,8 @@ impl Switch {
         self.dataplane.attach(&region, id, app.generation);
         self.stale = true;
         app.status = Some(region.daemon_status());
-        Ok(app.region.insert(region))
+        self.retired.extend(app.region.replace(region));
+        app.region.as_ref().ok_or(SetupError::Gone)
     }
 
     fn check(&self, geometry: &Geometry) -> Result<(), SetupError> {
@@ -195,7 +198,8 @@ impl Switch {
     pub fn halt(&mut self, id: PortId) {
         let Some(app) = self.registry.get_mut(id) else { return };
         app.status = None;
-        if app.region.take().is_some() {
+        if let Some(region) = app.region.take() {
+            self.retired.push(region);
             self.dataplane.detach(id);
             self.registry.await_return(id, self.dataplane.workers());
             self.stale = true;
@@ -243,15 +247,21 @@ impl Switch {
                 Reply::Replaced(_) | Reply::Retired(_) => {}
             }
         }
+        // A client may hold on to the file of a region; its memory goes all the same.
+        for region in self.retired.extract_if(.., |region| region.is_idle()) {
+            if let Err(error) = region.discard() {
+                log::warn!("{error}");
+            }
+        }
         let punched = self.registry.apps().filter(|app| app.region.as_ref().is_some_and(Region::punched));
         faults.extend(punched.map(|app| (app.id, PeerFault::Page)));
         faults
     }
 
-    /// Whether answers of workers are outstanding that free a port number.
+    /// Whether answers of workers are outstanding that free a port number or memory.
     #[must_use]
     pub fn is_settling(&self) -> bool {
-        self.registry.is_settling()
+        self.registry.is_settling() || !self.retired.is_empty()
     }
 
     /// Shows every app its drop counters.

@@ -8,7 +8,7 @@
 use crate::layout::{HEADER_SIZE, Header, MAGIC, RingHeader, RingSpan};
 use crate::status::{DaemonStatus, StatusPage};
 use crate::{Consumer, Geometry, Layout, PROTOCOL, Producer};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
@@ -211,6 +211,24 @@ impl Region {
     #[must_use]
     pub fn punched(&self) -> bool {
         self.mapping.guarded().is_some_and(|guarded| guarded.punched.load(Acquire))
+    }
+
+    /// Whether no ring end and no status page made from it is left in this process.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.mapping) == 1
+    }
+
+    /// Gives the region's memory back to the system, even if the client keeps its file: it is empty from then on. For a
+    /// region that was replaced or whose app is gone, once it [is idle](Self::is_idle).
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::System`] if the kernel refuses; then the memory goes when the client lets go of it.
+    pub fn discard(self) -> Result<(), RegionError> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let size = u64::try_from(self.mapping.size).unwrap_or(u64::MAX);
+        rustix::fs::fallocate(&self.fd, hole, 0, size).map_err(system("emptying a region"))
     }
 
     /// Installs the SIGBUS handler that lets this process outlive holes in its regions. Call it once, at start.
@@ -433,7 +451,6 @@ extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _conte
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::FallocateFlags;
 
     fn geometry() -> Geometry {
         Geometry::new(&[64], &[64, 128], 2048).unwrap()
@@ -494,5 +511,19 @@ mod tests {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(daemon.fd(), hole, 0, 1 << 20).unwrap();
         assert_eq!(consumer.next(), Err(crate::PeerFault::Length { length: 0, slot_size: 2048 }));
+    }
+
+    /// A client that keeps the file of a discarded region keeps no memory with it.
+    #[test]
+    fn discarded_region_holds_no_memory() {
+        let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
+        let kept = daemon.fd().try_clone_to_owned().unwrap();
+        assert!(rustix::fs::fstat(&kept).unwrap().st_blocks > 0);
+        let ring = daemon.tx_consumer(0).unwrap();
+        assert!(!daemon.is_idle());
+        drop(ring);
+        assert!(daemon.is_idle());
+        daemon.discard().unwrap();
+        assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
     }
 }
