@@ -2,13 +2,13 @@
 //!
 //! `README.md` says how to use it. The modules, from the application's side to the daemon's:
 //!
-//! - [`driver`]: the constructor, the check of the ABI, probe and remove; [`devargs`]: what `--vdev` may say;
-//! - [`ops`]: the ethdev operations, each a thin callback; [`limits`]: what the port can do; [`stats`]: its counters;
-//! - [`port`]: what belongs to one port; [`device`]: access to ethdev's own structures;
-//! - [`rx`], [`tx`]: the burst functions, and the queues that they run on;
-//! - [`handoff`]: how a queue gets its ring while the application may be polling;
-//! - [`control`]: the thread that keeps the port attached; [`session`]: one connection to the daemon;
-//! - [`log`], [`affinity`]: small helpers.
+//! - `driver`: the constructor, the check of the ABI, probe and remove; `devargs`: what `--vdev` may say;
+//! - `ops`: the ethdev operations, each a thin callback; `limits`: what the port can do; `stats`: its counters;
+//! - `port`: what belongs to one port; `device`: access to ethdev's own structures;
+//! - `rx`, `tx`: the burst functions, and the queues that they run on;
+//! - `handoff`: how a queue gets its ring while the application may be polling;
+//! - `control`: the thread that keeps the port attached; `session`: one connection to the daemon;
+//! - `log`, `affinity`: small helpers.
 //!
 //! No panic may start here, it would end somebody else's process: callbacks answer with error codes instead.
 #![cfg_attr(

@@ -7,6 +7,8 @@ use kopi_ring::layout::{MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer};
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// One TX queue, as ethdev hands it to the burst function. Only one thread may use it at a time.
 #[derive(Debug)]
@@ -39,8 +41,8 @@ struct Burst {
     sent: u64,
     /// Their bytes.
     bytes: u64,
-    /// Whether some packet had several segments.
-    segmented: bool,
+    /// Whether some packet cannot go back to the pool of the first one as it is.
+    mixed: bool,
     fault: Option<PeerFault>,
 }
 
@@ -88,7 +90,7 @@ impl TxQueue {
             }
         }
         let Some(ring) = &mut self.ring else { return 0 };
-        let burst = fill(ring, &self.shared, packets);
+        let burst = fill(ring, &self.shared, packets, self.fast_free);
         if burst.sent > 0 {
             ring.publish();
             self.shared.counters().packets.add(burst.sent);
@@ -99,7 +101,7 @@ impl TxQueue {
             self.shared.report(fault);
         }
         if let Some(done) = packets.get_mut(..burst.done) {
-            free(done, self.fast_free && !burst.segmented);
+            free(done, !burst.mixed);
         }
         u16::try_from(burst.done).unwrap_or(u16::MAX)
     }
@@ -118,7 +120,7 @@ impl Drop for TxQueue {
 
 /// Copies packets into the ring until it is full.
 #[inline]
-fn fill(ring: &mut Producer, shared: &Handoff<Producer>, packets: &[*mut rte_mbuf]) -> Burst {
+fn fill(ring: &mut Producer, shared: &Handoff<Producer>, packets: &[*mut rte_mbuf], fast_free: bool) -> Burst {
     let mut burst = Burst::default();
     match ring.free(u32::try_from(packets.len()).unwrap_or(u32::MAX)) {
         Ok(0) => return burst,
@@ -126,16 +128,20 @@ fn fill(ring: &mut Producer, shared: &Handoff<Producer>, packets: &[*mut rte_mbu
         Err(fault) => return Burst { fault: Some(fault), ..burst },
     }
     let max_frame = shared.max_frame();
+    let mut pool = None;
     for packet in packets {
         // SAFETY: the application gives us valid packets of which no other thread changes the description.
         let mbuf = unsafe { &**packet };
+        burst.mixed |= mbuf.nb_segs != 1;
+        if !fast_free {
+            burst.mixed |= !is_unshared(mbuf) || *pool.get_or_insert(mbuf.pool) != mbuf.pool;
+        }
         let len = u32::from(mbuf.data_len);
         let plain = mbuf.nb_segs == 1 && (MIN_FRAME..=max_frame).contains(&len);
         let fate = if plain && ring.push(data(mbuf), Notes::NONE) {
             burst.bytes = burst.bytes.wrapping_add(len.into());
             Fate::Sent
         } else {
-            burst.segmented |= mbuf.nb_segs != 1;
             match send_odd(ring, mbuf, max_frame, shared.counters()) {
                 Ok((fate, bytes)) => {
                     burst.bytes = burst.bytes.wrapping_add(bytes.into());
@@ -203,7 +209,17 @@ fn data(mbuf: &rte_mbuf) -> &[u8] {
     unsafe { std::slice::from_raw_parts(begin, mbuf.data_len.into()) }
 }
 
-/// Gives packets back to their pools.
+/// Whether the packet is ours alone, in a buffer of its own.
+#[inline]
+fn is_unshared(mbuf: &rte_mbuf) -> bool {
+    let count = (&raw const mbuf.refcnt).cast_mut();
+    // SAFETY: aligned and valid. Other holders, if there are any, change it atomically too.
+    let count = unsafe { AtomicU16::from_ptr(count) }.load(Relaxed);
+    count == 1 && mbuf.ol_flags & (sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL) == 0
+}
+
+/// Gives packets back to their pools. `one_pool` says that all of them can go to that of the first one as they
+/// are.
 #[inline]
 fn free(packets: &mut [*mut rte_mbuf], one_pool: bool) {
     let count = u32::try_from(packets.len()).unwrap_or(0);
@@ -211,8 +227,7 @@ fn free(packets: &mut [*mut rte_mbuf], one_pool: bool) {
     if one_pool {
         // SAFETY: a valid packet that is ours now.
         let pool = unsafe { (*first).pool };
-        // SAFETY: the application has promised that all packets are unshared, direct and of this pool; all of them have
-        // one segment, as they had when they came from the pool.
+        // SAFETY: all packets are unshared, direct, of one segment and of this pool, as they were when they came from it.
         unsafe { sys::kopi_mempool_put_bulk(pool, packets.as_ptr().cast(), count) };
     } else {
         // SAFETY: `count` valid packets that are ours now.
