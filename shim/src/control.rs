@@ -297,7 +297,7 @@ impl Control {
         }
     }
 
-    /// What has to be looked at now and then: rings to be dropped, faults, the link.
+    /// What has to be looked at now and then: rings to be dropped, faults, drops, the link.
     fn tend(&self, session: &Session) -> Result<(), Lost> {
         let mut state = self.state();
         let fault = state.tend();
@@ -336,15 +336,16 @@ impl Control {
             if agreed.rings.is_none() {
                 return Ok(false);
             }
+            self.leave_rings();
             session.stop(stop)?;
             *agreed = Agreed::default();
-            self.state().agreed = false;
             return Ok(true);
         };
         if agreed.rings != Some(rings.generation) {
             let slot_size = session.welcome().slot_size;
             let geometry = Geometry::new(&rings.tx, &rings.rx, slot_size)
                 .map_err(|error| RequestError::Refused(error.to_string()))?;
+            self.leave_rings();
             let region = session.setup(&geometry, stop)?;
             *agreed = Agreed { rings: Some(rings.generation), settings: None };
             self.hand_over(&region, rings.generation);
@@ -359,10 +360,16 @@ impl Control {
         Ok(false)
     }
 
+    /// The rings there are, if any, are about to go.
+    fn leave_rings(&self) {
+        let mut state = self.state();
+        state.agreed = false;
+        state.drops.unwatch();
+    }
+
     /// Offers the rings of `region` to the queues, unless they have meanwhile lost interest.
     fn hand_over(&self, region: &Region, generation: u64) {
         let mut state = self.state();
-        state.agreed = false;
         if state.want.rings.as_ref().is_none_or(|rings| rings.generation != generation) {
             return;
         }

@@ -204,7 +204,7 @@ fn spawn(control: &Arc<Control>) -> std::io::Result<std::thread::JoinHandle<()>>
     let blocked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
     let for_thread = Arc::clone(control);
     let thread =
-        std::thread::Builder::new().name("kopi-control".into()).stack_size(256 << 10).spawn(move || for_thread.run());
+        std::thread::Builder::new().name("kopi-control".into()).stack_size(1 << 20).spawn(move || for_thread.run());
     if blocked == 0 {
         // SAFETY: `before` was filled in above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };

@@ -98,6 +98,7 @@ impl<E> Handoff<E> {
     pub(crate) fn offer(&self, end: Box<E>) {
         let skipped = self.slots.offered.swap(Box::into_raw(end), AcqRel);
         drop(owned(skipped));
+        self.slots.fault.store(0, Relaxed);
         self.slots.flags.store(OFFERED, Release);
     }
 
@@ -160,10 +161,12 @@ impl<E> Handoff<E> {
         true
     }
 
-    /// Reports that the daemon broke the contract.
+    /// Reports that the daemon broke the contract. What becomes of the rings of a daemon that is gone is of no interest.
     #[cold]
     pub(crate) fn report(&self, fault: PeerFault) {
-        self.slots.fault.store(fault_number(fault), Relaxed);
+        if self.is_calm() {
+            self.slots.fault.store(fault_number(fault), Relaxed);
+        }
     }
 }
 

@@ -225,6 +225,7 @@ impl State {
 
     /// Drops ring ends that queues have put aside, and returns a fault that one of them has run into.
     pub(crate) fn tend(&mut self) -> Option<&'static str> {
+        self.drops.look();
         let mut fault = None;
         for handoff in self.tx.iter().flatten() {
             handoff.collect();

@@ -121,8 +121,11 @@ impl RxQueue {
     fn receive(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
         if !self.shared.is_calm() {
             self.shared.take(&mut self.ring, &mut self.spent);
+            if self.shared.is_away() {
+                // The region may be taken apart by now.
+                return 0;
+            }
         }
-        // With the daemon away, what it left in the ring is still good.
         let Some(ring) = &mut self.ring else { return 0 };
         let (packets, fault) = self.buffers.receive(ring, self.shared.counters(), out);
         if let Some(fault) = fault {
@@ -134,6 +137,9 @@ impl RxQueue {
 
     /// Frames in the ring.
     fn filled(&mut self) -> u32 {
+        if self.shared.is_away() {
+            return 0;
+        }
         self.ring.as_mut().and_then(|ring| ring.filled().ok()).unwrap_or(0)
     }
 }

@@ -80,17 +80,22 @@ impl Drops {
         self.page = Some(page);
     }
 
-    /// This daemon is gone; the next one starts from zero.
-    pub(crate) fn carry(&mut self) {
+    /// Lets go of the page, before the daemon takes the region apart. It goes on counting, on another page to come.
+    pub(crate) fn unwatch(&mut self) {
         self.look();
+        self.page = None;
+    }
+
+    /// This daemon is gone, and may have taken the region apart; the next one starts from zero.
+    pub(crate) fn carry(&mut self) {
         self.page = None;
         for (carried, seen) in self.carried.iter_mut().zip(&mut self.seen) {
             *carried = carried.wrapping_add(std::mem::take(seen));
         }
     }
 
-    /// A page is all zeros until the daemon first writes it, so zero is no news.
-    fn look(&mut self) {
+    /// Notes what the daemon says now. A page is all zeros until the daemon first writes it, so zero is no news.
+    pub(crate) fn look(&mut self) {
         let Some(page) = &self.page else { return };
         for (reason, seen) in DropReason::ALL.iter().zip(&mut self.seen) {
             match page.drops(*reason) {
@@ -277,6 +282,9 @@ mod tests {
         assert_eq!(drops.totals()[reason.index()], 4, "the same daemon goes on from 4, but has not written yet");
         regions[1].daemon_status().set_drops(reason, 6);
         assert_eq!(drops.totals()[reason.index()], 6);
+        drops.unwatch();
+        regions[1].daemon_status().set_drops(reason, 100);
+        assert_eq!(drops.totals()[reason.index()], 6, "not looked at any more");
         drops.carry();
         drops.watch(regions[2].status());
         regions[2].daemon_status().set_drops(reason, 1);

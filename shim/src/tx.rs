@@ -108,6 +108,9 @@ impl TxQueue {
 
     /// Slots that can be filled now.
     fn room(&mut self) -> u32 {
+        if self.shared.is_away() {
+            return 0;
+        }
         self.ring.as_mut().and_then(|ring| ring.free(u32::MAX).ok()).unwrap_or(0)
     }
 }
