@@ -222,7 +222,8 @@ fn outlives_the_daemon() {
         daemon = Daemon::start(&folder.socket(), flooding());
         let since = std::time::Instant::now();
         app.wait_for("link", |app| app.command("show port info 0").contains("Link status: up"));
-        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        // Well within a second on an idle machine; tests share theirs.
+        assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
         flows(&mut app);
         let settings = daemon.settings().unwrap();
         assert_eq!((settings.promiscuous, settings.all_multicast), (false, round % 2 == 1));

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, Once};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long anything may take.
@@ -83,6 +84,8 @@ pub(crate) struct Testpmd {
     stdin: ChildStdin,
     stdout: Arc<Mutex<String>>,
     stderr: Arc<Mutex<String>>,
+    /// The threads that gather them.
+    readers: Vec<JoinHandle<()>>,
     /// How much of standard output has been looked at.
     read: usize,
     prefix: String,
@@ -113,10 +116,10 @@ impl Testpmd {
         command.envs(env.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let stdout = collect(child.stdout.take().unwrap());
-        let stderr = collect(child.stderr.take().unwrap());
+        let (stdout, out) = collect(child.stdout.take().unwrap());
+        let (stderr, err) = collect(child.stderr.take().unwrap());
         let stdin = child.stdin.take().unwrap();
-        Self { child, stdin, stdout, stderr, read: 0, prefix }
+        Self { child, stdin, stdout, stderr, readers: vec![out, err], read: 0, prefix }
     }
 
     /// Waits until the prompt is there for the first time.
@@ -188,7 +191,7 @@ impl Testpmd {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                std::thread::sleep(Duration::from_millis(50));
+                self.readers.drain(..).for_each(|reader| reader.join().unwrap());
                 assert!(status.success(), "{status}:\n{}", self.output());
                 return self.output();
             }
@@ -204,7 +207,7 @@ impl Testpmd {
             assert!(Instant::now() < end, "does not end:\n{}", self.output());
             std::thread::sleep(Duration::from_millis(5));
         }
-        std::thread::sleep(Duration::from_millis(50));
+        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
         self.output()
     }
 }
@@ -217,16 +220,16 @@ impl Drop for Testpmd {
 }
 
 /// Gathers what `from` says, in a thread of its own.
-fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+fn collect(mut from: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let gathered = Arc::new(Mutex::new(String::new()));
     let to = Arc::clone(&gathered);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         let mut bytes = [0; 4096];
         while let Ok(n @ 1..) = from.read(&mut bytes) {
             to.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..n]));
         }
     });
-    gathered
+    (gathered, reader)
 }
 
 /// Where `wanted` begins and ends in `text`, even if news about the link fell into the middle of it.
