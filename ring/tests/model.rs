@@ -1,0 +1,275 @@
+//! Both ends of a ring over a real region, against a queue that cannot be wrong.
+#![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "this whole file is a test")]
+
+use kopi_ring::layout::{MAX_FRAME, Notes};
+use kopi_ring::{Consumer, Frame, Geometry, HugePages, Producer, Region};
+use proptest::prelude::*;
+use std::collections::VecDeque;
+
+/// The smallest ring, which wraps most often.
+const SLOTS: u32 = 64;
+
+/// One thing that one of the two sides does.
+#[derive(Clone, Debug)]
+enum Step {
+    /// The producer looks for this many free slots.
+    Free(u32),
+    /// The producer sends a frame of so many bytes at once.
+    Push(u32),
+    /// The producer sends a frame in pieces of so many bytes.
+    Pieces(u32, u32),
+    /// The producer begins a frame and gives it up after so many bytes.
+    GiveUp(u32, u32),
+    Publish,
+    Poll,
+    /// The consumer looks at the producer's counter in any case.
+    Filled,
+    /// The consumer takes a frame and copies it as told.
+    Next(Read),
+    PutBack,
+    Release,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Read {
+    Whole,
+    /// Into a buffer of so many bytes, which may be too short or too long.
+    Into(u32),
+    /// From an offset, into a buffer of so many bytes.
+    From(u32, u32),
+}
+
+fn any_len() -> impl Strategy<Value = u32> {
+    // Slots are 256 or 2,048 bytes; the bounds between them are where chains go wrong.
+    prop_oneof![
+        4 => 1..300_u32,
+        2 => (1..36_u32, 0..3_u32).prop_map(|(slots, more)| slots * 256 + more - 1),
+        1 => (1..5_u32, 0..3_u32).prop_map(|(slots, more)| slots * 2048 + more - 1),
+        1 => 1..=MAX_FRAME,
+        1 => prop_oneof![Just(0), Just(MAX_FRAME), Just(MAX_FRAME + 1), Just(70_000)],
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let read = prop_oneof![
+        2 => Just(Read::Whole),
+        1 => (0..10_000_u32).prop_map(Read::Into),
+        1 => (0..10_000_u32, 0..10_000_u32).prop_map(|(from, len)| Read::From(from, len)),
+    ];
+    prop_oneof![
+        3 => (1..80_u32).prop_map(Step::Free),
+        6 => any_len().prop_map(Step::Push),
+        2 => (any_len(), 1..4000_u32).prop_map(|(len, piece)| Step::Pieces(len, piece)),
+        1 => (any_len(), any_len()).prop_map(|(len, done)| Step::GiveUp(len, done)),
+        3 => Just(Step::Publish),
+        3 => Just(Step::Poll),
+        1 => Just(Step::Filled),
+        6 => read.prop_map(Step::Next),
+        1 => Just(Step::PutBack),
+        3 => Just(Step::Release),
+    ]
+}
+
+/// A frame as it was sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    bytes: Vec<u8>,
+    notes: Notes,
+    slots: u32,
+}
+
+/// The two ends, and what should be in the ring. Counters count slots since the beginning.
+struct Bench {
+    producer: Producer,
+    consumer: Consumer,
+    slot_size: u32,
+    /// Whether this direction carries notes.
+    notes: bool,
+    /// Frames pushed and not taken, oldest first.
+    queue: VecDeque<Sent>,
+    /// The frame taken last, as long as it can be put back.
+    last: Option<(Frame, Sent)>,
+    frames: u32,
+    /// The producer's own counter, what it published of it, and what the consumer has seen of that.
+    head: u32,
+    head_published: u32,
+    head_seen: u32,
+    /// The consumer's counters, likewise.
+    tail: u32,
+    tail_published: u32,
+    tail_seen: u32,
+}
+
+impl Bench {
+    fn new(slot_size: u32, notes: bool) -> Self {
+        let geometry = Geometry::new(&[SLOTS], &[SLOTS], slot_size).unwrap();
+        let region = Region::create(&geometry, HugePages::Off).unwrap();
+        let ends = if notes {
+            region.rx_producer(0).zip(region.rx_consumer(0))
+        } else {
+            region.tx_producer(0).zip(region.tx_consumer(0))
+        };
+        let (producer, consumer) = ends.unwrap();
+        Self {
+            producer,
+            consumer,
+            slot_size,
+            notes,
+            queue: VecDeque::new(),
+            last: None,
+            frames: 0,
+            head: 0,
+            head_published: 0,
+            head_seen: 0,
+            tail: 0,
+            tail_published: 0,
+            tail_seen: 0,
+        }
+    }
+
+    /// The next frame to send: its bytes and notes follow from its number, so that no two are alike.
+    fn next_frame(&mut self, len: u32) -> Sent {
+        self.frames += 1;
+        let first = self.frames.wrapping_mul(0x9e37_79b9);
+        let bytes = (0..len).map(|i| (first.wrapping_add(i.wrapping_mul(193)) >> 7).to_le_bytes()[0]).collect();
+        let notes = if self.notes { Notes::new(0x211, first) } else { Notes::NONE };
+        Sent { bytes, notes, slots: len.div_ceil(self.slot_size) }
+    }
+
+    /// Whether the producer may take a frame of so many bytes, as far as it knows.
+    fn fits(&self, len: u32) -> bool {
+        (1..=MAX_FRAME).contains(&len) && len.div_ceil(self.slot_size) <= SLOTS - (self.head - self.tail_seen)
+    }
+
+    fn sent(&mut self, frame: Sent) {
+        self.head += frame.slots;
+        self.queue.push_back(frame);
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Free(want) => {
+                if SLOTS - (self.head - self.tail_seen) < want {
+                    self.tail_seen = self.tail_published;
+                }
+                assert_eq!(self.producer.free(want), Ok(SLOTS - (self.head - self.tail_seen)));
+                assert_eq!(self.producer.filled(), self.head - self.tail_seen);
+            }
+            Step::Push(len) => {
+                let frame = self.next_frame(len);
+                let fits = self.fits(len);
+                assert_eq!(self.producer.push(&frame.bytes, frame.notes), fits);
+                if fits {
+                    self.sent(frame);
+                }
+            }
+            Step::Pieces(len, piece) => self.push_in_pieces(len, piece),
+            Step::GiveUp(len, done) => {
+                let frame = self.next_frame(len);
+                let fits = self.fits(len);
+                let slots = self.producer.begin(len, frame.notes);
+                assert_eq!(slots.is_some(), fits);
+                if let Some(mut slots) = slots {
+                    let piece = vec![0xdd; done as usize];
+                    assert_eq!(slots.append(&piece), done <= len);
+                    // A complete frame is given up by not finishing it.
+                    assert!(done == len || !slots.finish());
+                }
+            }
+            Step::Publish => {
+                self.producer.publish();
+                self.head_published = self.head;
+            }
+            Step::Poll => {
+                if self.head_seen == self.tail {
+                    self.head_seen = self.head_published;
+                }
+                assert_eq!(self.consumer.poll(), Ok(self.head_seen - self.tail));
+            }
+            Step::Filled => {
+                self.head_seen = self.head_published;
+                assert_eq!(self.consumer.filled(), Ok(self.head_seen - self.tail));
+            }
+            Step::Next(read) => self.take(read),
+            Step::PutBack => {
+                if let Some((frame, sent)) = self.last.take() {
+                    self.consumer.put_back(&frame);
+                    self.tail -= sent.slots;
+                    self.queue.push_front(sent);
+                }
+            }
+            Step::Release => {
+                self.consumer.release();
+                self.tail_published = self.tail;
+                self.last = None;
+            }
+        }
+    }
+
+    fn push_in_pieces(&mut self, len: u32, piece: u32) {
+        let frame = self.next_frame(len);
+        let fits = self.fits(len);
+        let slots = self.producer.begin(len, frame.notes);
+        assert_eq!(slots.is_some(), fits);
+        if let Some(mut slots) = slots {
+            assert!(frame.bytes.chunks(piece as usize).all(|bytes| slots.append(bytes)));
+            assert!(!slots.append(&[0]), "longer than announced");
+            assert!(slots.finish());
+            self.sent(frame);
+        }
+    }
+
+    fn take(&mut self, read: Read) {
+        let frame = self.consumer.next().unwrap();
+        let expected = if self.head_seen == self.tail { None } else { self.queue.pop_front() };
+        let (Some(frame), Some(sent)) = (frame, &expected) else {
+            assert!(frame.is_none() && expected.is_none(), "got {frame:?}");
+            return;
+        };
+        assert_eq!(frame.len() as usize, sent.bytes.len());
+        assert_eq!(frame.notes(), sent.notes);
+        let (from, room) = match read {
+            Read::Whole => (0, frame.len()),
+            Read::Into(room) => (0, room),
+            Read::From(from, room) => (from, room),
+        };
+        let left = sent.bytes.get(from as usize..).unwrap_or_default();
+        let copied = left.len().min(room as usize);
+        let mut buffer = vec![0xee; room as usize];
+        if let Read::From(..) = read {
+            assert_eq!(self.consumer.copy_from(&frame, from, &mut buffer), copied);
+        } else {
+            self.consumer.copy(&frame, &mut buffer);
+        }
+        assert!(buffer[..copied] == left[..copied], "frame of {} bytes read as {read:?}", frame.len());
+        assert!(buffer[copied..].iter().all(|byte| *byte == 0xee), "bytes written behind the frame");
+        self.tail += sent.slots;
+        self.last = expected.map(|sent| (frame, sent));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the two sides do, in whatever order: frames come out whole, in order and once, neither side ever sees
+    /// more than the other has published, and nothing is written behind the end of a reader's buffer.
+    #[test]
+    fn ring_behaves_like_a_bounded_queue_of_frames(
+        small in any::<bool>(), notes in any::<bool>(), steps in prop::collection::vec(any_step(), 1..400),
+    ) {
+        let mut bench = Bench::new(if small { 256 } else { 2048 }, notes);
+        steps.iter().for_each(|step| bench.step(step));
+    }
+
+    /// A ring that is emptied as fast as it is filled passes any number of frames, of any length, many times round.
+    #[test]
+    fn frames_of_every_length_pass_many_times_round(lens in prop::collection::vec(1..=MAX_FRAME, 200)) {
+        let mut bench = Bench::new(256, true);
+        for len in lens {
+            for step in [Step::Free(SLOTS), Step::Push(len), Step::Publish, Step::Poll, Step::Next(Read::Whole), Step::Release] {
+                bench.step(&step);
+            }
+            prop_assert!(bench.queue.is_empty());
+        }
+    }
+}
