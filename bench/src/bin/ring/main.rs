@@ -1,8 +1,9 @@
 //! The rings alone: what one frame costs between two cores, by the shape of the ring.
 //!
 //! A producer copies frames from private buffers into the ring, a consumer copies them out into private buffers, in
-//! bursts of 32, each on its own core. One sample is about 0.2 s of that; the cache-line latency between the cores is
-//! probed before and after it, and a sample is kept only if both probes found the same state. Samples of all variants
+//! bursts of 32, each on its own core. One sample is 0.1 s of that; the cache-line latency between the cores is
+//! probed before and after it, and a sample is kept only if both probes found the same state and nothing else ran on the
+//! two processors meanwhile. Samples of all variants
 //! of a question take turns, so that a change of the machine's state or clock meets all alike. Samples can be kept in
 //! a file and added to by later runs.
 #![forbid(unsafe_code)]
@@ -44,7 +45,7 @@ struct Options {
     #[arg(long, default_value_t = 50)]
     seconds: u64,
     /// Milliseconds of one sample.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 100)]
     sample_ms: u64,
     /// A latency between the cores below this many nanoseconds counts as near.
     #[arg(long, default_value_t = 80.0)]
@@ -62,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let cores = Cores { producer: options.producer, consumer: options.consumer };
     cores.check()?;
     let pages = if options.no_huge { HugePages::Off } else { HugePages::Auto };
-    let mut samples = Samples::load(options.keep.as_deref())?;
+    let mut samples = Samples::load(options.keep.as_deref(), options.near_below)?;
     let questions = if options.question.is_empty() { Question::all() } else { options.question.clone() };
     // The laboratory's rings take the place of this one.
     let room = Geometry::new(&[MAX_RING], &[MAX_RING], DEFAULT_SLOT)?;
@@ -76,9 +77,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut before = probe::one_way_ns(cores);
         while Instant::now() < deadline && !samples.enough(question, &variants, pages, options.samples) {
             for variant in &variants {
-                let nanoseconds = variant.measure(&lab, cores, options.no_huge, time)?;
+                let found = variant.measure(&lab, cores, options.no_huge, time)?;
                 let after = probe::one_way_ns(cores);
-                samples.add(Sample::new(question, variant, pages, [before, after], nanoseconds), options.near_below)?;
+                samples.add(Sample::new(question, variant, pages, [before, after], found), options.near_below)?;
                 before = after;
             }
         }

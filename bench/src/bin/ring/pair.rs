@@ -2,8 +2,9 @@
 
 use core_affinity::CoreId;
 use kopi_ring::lab::{Drainer, Filler};
-use kopi_ring::layout::Notes;
+use kopi_ring::layout::{LINE, Notes};
 use kopi_ring::{Consumer, PeerFault, Producer};
+use std::fs;
 use std::hint::black_box;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,7 +19,7 @@ const SINKS: usize = 1024;
 const SOURCES: usize = 64;
 /// Bytes from one private buffer to the next: 2,048 for the frame, and the distance that DPDK's pools keep, an odd
 /// number of cache lines.
-const BUFFER: usize = 37 * 64;
+const BUFFER: usize = 37 * LINE;
 /// Bursts between two looks at the clock.
 const BURSTS_PER_LOOK: u32 = 256;
 
@@ -49,6 +50,12 @@ impl Cores {
     }
 }
 
+/// Nanoseconds that the calling thread has waited for its processor while ready to run.
+fn waited_ns() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or_default()
+}
+
 /// The filling end of some ring.
 pub(crate) trait Fill: Send {
     fn free(&mut self, want: u32) -> Result<u32, PeerFault>;
@@ -58,8 +65,8 @@ pub(crate) trait Fill: Send {
 
 /// The emptying end of some ring.
 pub(crate) trait Drain: Send {
-    /// Takes up to a burst of frames, copies each to the buffer that `to` gives for it, and releases them.
-    fn burst<'b>(&mut self, to: impl FnMut() -> &'b mut [u8]) -> Result<u32, PeerFault>;
+    /// Takes up to a burst of frames, copies each to a buffer of its own, and releases them.
+    fn burst(&mut self, to: &mut Buffers) -> Result<u32, PeerFault>;
 }
 
 impl Fill for Producer {
@@ -79,16 +86,17 @@ impl Fill for Producer {
 
 impl Drain for Consumer {
     #[inline]
-    fn burst<'b>(&mut self, mut to: impl FnMut() -> &'b mut [u8]) -> Result<u32, PeerFault> {
+    fn burst(&mut self, to: &mut Buffers) -> Result<u32, PeerFault> {
         let ready = self.poll()?.min(BURST);
         let mut taken = 0;
         while taken < ready {
             let Some(frame) = self.next()? else { break };
-            let buffer = to();
-            let len = (frame.len() as usize).min(buffer.len());
-            if let Some(buffer) = buffer.get_mut(..len) {
+            // The length is known only here, as for a daemon that gives each frame a packet buffer.
+            let len = frame.len() as usize;
+            if let Some(buffer) = to.current().get_mut(..len) {
                 self.copy(&frame, buffer);
             }
+            to.advance();
             taken += 1;
         }
         if taken > 0 {
@@ -98,7 +106,7 @@ impl Drain for Consumer {
     }
 }
 
-impl Fill for Filler {
+impl<const F: u8, const M: u8> Fill for Filler<F, M> {
     #[inline]
     fn free(&mut self, want: u32) -> Result<u32, PeerFault> {
         Ok(Self::free(self, want))
@@ -113,11 +121,12 @@ impl Fill for Filler {
     }
 }
 
-impl Drain for Drainer {
+impl<const F: u8, const M: u8> Drain for Drainer<F, M> {
     #[inline]
-    fn burst<'b>(&mut self, mut to: impl FnMut() -> &'b mut [u8]) -> Result<u32, PeerFault> {
+    fn burst(&mut self, to: &mut Buffers) -> Result<u32, PeerFault> {
         let mut taken = 0;
-        while taken < BURST && self.take(to()).is_some() {
+        while taken < BURST && self.take(to.current()).is_some() {
+            to.advance();
             taken += 1;
         }
         if taken > 0 {
@@ -127,62 +136,115 @@ impl Drain for Drainer {
     }
 }
 
-/// Drives frames of `len` bytes through the ring for `time`; publishes after every `publish` frames. Returns the
-/// nanoseconds per frame that the consumer saw, which is what the slower side needs.
-pub(crate) fn run(
-    mut fill: impl Fill,
-    mut drain: impl Drain,
-    cores: Cores,
-    len: usize,
-    publish: u32,
-    time: Duration,
-) -> Result<f64, PeerFault> {
+/// Private packet buffers, taken in turn.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    memory: Vec<u8>,
+    /// Offset of the first, which begins a cache line as frames in packet buffers do.
+    first: usize,
+    at: usize,
+}
+
+impl Buffers {
+    fn new(count: usize) -> Self {
+        let memory = vec![0x5a; count * BUFFER + LINE];
+        let first = memory.as_ptr().align_offset(LINE).min(LINE);
+        Self { memory, first, at: first }
+    }
+
+    #[inline]
+    fn current(&mut self) -> &mut [u8] {
+        self.memory.get_mut(self.at..self.at + BUFFER).unwrap_or_default()
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.at += BUFFER;
+        if self.at + BUFFER > self.memory.len() {
+            self.at = self.first;
+        }
+    }
+}
+
+/// How a sample is taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Bytes of each frame.
+    pub(crate) len: usize,
+    /// Frames after which the producer publishes.
+    pub(crate) publish: u32,
+    /// How long to count.
+    pub(crate) time: Duration,
+}
+
+/// What one sample found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Found {
+    /// Nanoseconds per frame that the consumer saw, which is what the slower side needs.
+    pub(crate) nanoseconds: f64,
+    /// Milliseconds for which one of the two threads had to wait for its processor: somebody else was running there.
+    pub(crate) waited_ms: f64,
+}
+
+/// Drives frames through the ring.
+pub(crate) fn run(mut fill: impl Fill, mut drain: impl Drain, cores: Cores, load: Load) -> Result<Found, PeerFault> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let producer = scope.spawn(|| {
             Cores::pin(cores.producer);
-            let sources = vec![0x5a_u8; SOURCES * BUFFER];
-            let mut frames = sources.chunks_exact(BUFFER).map(|buffer| &buffer[..len]).cycle();
-            while !stop.load(Relaxed) {
-                let free = fill.free(BURST)?.min(BURST);
-                for pushed in 1..=free {
-                    if let Some(frame) = frames.next() {
-                        fill.push(black_box(frame));
-                    }
-                    if pushed % publish == 0 || pushed == free {
-                        fill.publish();
-                    }
-                }
-            }
-            Ok(())
+            let before = waited_ns();
+            let filled = fill_until(&stop, &mut fill, load);
+            stop.store(true, Relaxed);
+            filled.map(|()| waited_ns().saturating_sub(before))
         });
         let consumer = scope.spawn(|| {
             Cores::pin(cores.consumer);
-            let counted = drain_for(&mut drain, len, time);
+            let before = waited_ns();
+            let counted = drain_for(&stop, &mut drain, load.time);
             stop.store(true, Relaxed);
-            counted
+            counted.map(|nanoseconds| (nanoseconds, waited_ns().saturating_sub(before)))
         });
-        let counted = consumer.join().expect("the consumer does not panic");
-        producer.join().expect("the producer does not panic")?;
-        counted
+        let (nanoseconds, emptying) = consumer.join().expect("the consumer does not panic")?;
+        let filling = producer.join().expect("the producer does not panic")?;
+        let waited = Duration::from_nanos(filling.max(emptying));
+        Ok(Found { nanoseconds, waited_ms: waited.as_secs_f64() * 1e3 })
     })
 }
 
-/// Empties the ring for `time`, and returns the nanoseconds per frame. The first tenth is not counted.
-fn drain_for(drain: &mut impl Drain, len: usize, time: Duration) -> Result<f64, PeerFault> {
-    let mut memory = vec![0_u8; SINKS * BUFFER];
-    let mut sinks: Vec<&mut [u8]> = memory.chunks_exact_mut(BUFFER).map(|buffer| &mut buffer[..len]).collect();
-    let mut next = 0_usize;
+fn fill_until(stop: &AtomicBool, fill: &mut impl Fill, load: Load) -> Result<(), PeerFault> {
+    let mut sources = Buffers::new(SOURCES);
+    while !stop.load(Relaxed) {
+        let free = fill.free(BURST)?.min(BURST);
+        let mut unpublished = 0;
+        for _ in 0..free {
+            let len = black_box(load.len);
+            fill.push(sources.current().get(..len).unwrap_or_default());
+            sources.advance();
+            unpublished += 1;
+            if unpublished == load.publish {
+                fill.publish();
+                unpublished = 0;
+            }
+        }
+        if unpublished > 0 {
+            fill.publish();
+        }
+    }
+    Ok(())
+}
+
+/// Empties the ring and returns the nanoseconds per frame. The first tenth of the time is not counted.
+fn drain_for(stop: &AtomicBool, drain: &mut impl Drain, time: Duration) -> Result<f64, PeerFault> {
+    let mut sinks = Buffers::new(SINKS);
     let mut count = |time: Duration| {
         let start = Instant::now();
         let mut frames = 0_u64;
         loop {
             for _ in 0..BURSTS_PER_LOOK {
-                // One buffer more than was filled may be taken here; the cost of that is one addition in a burst.
-                frames += u64::from(burst(drain, &mut sinks, &mut next)?);
+                frames += u64::from(drain.burst(&mut sinks)?);
             }
             let elapsed = start.elapsed();
-            if elapsed >= time {
+            if elapsed >= time || stop.load(Relaxed) {
                 #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 frames fit into a sample")]
                 return Ok(elapsed.as_secs_f64() * 1e9 / frames.max(1) as f64);
             }
@@ -190,10 +252,4 @@ fn drain_for(drain: &mut impl Drain, len: usize, time: Duration) -> Result<f64, 
     };
     count(time / 10)?;
     count(time)
-}
-
-#[inline]
-fn burst(drain: &mut impl Drain, sinks: &mut [&mut [u8]], next: &mut usize) -> Result<u32, PeerFault> {
-    // The closure hands out one buffer at a time; a buffer is done with before the next is asked for.
-    drain.burst(sinks, next)
 }
