@@ -107,6 +107,36 @@ pub fn receive(socket: impl AsFd) -> Result<(Envelope, Option<OwnedFd>), Receive
     Ok((envelope, fd))
 }
 
+/// Who connected, as the kernel noted it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Process id in our pid namespace; 0 if the process is not in it.
+    pub pid: i32,
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+}
+
+/// The credentials of the process that connected (`SO_PEERCRED`, `unix(7)`).
+///
+/// # Errors
+///
+/// The kernel's, if this is no connected Unix socket.
+pub fn peer_credentials(socket: impl AsFd) -> Result<Credentials, Errno> {
+    // Not by way of rustix, which has no room for the pid 0 of a process outside our namespace.
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len: libc::socklen_t = u32::try_from(size_of::<libc::ucred>()).unwrap_or(0);
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: `peer` and `len` are ours, and `len` says how long `peer` is.
+    let done =
+        unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut peer).cast(), &raw mut len) };
+    if done != 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL));
+    }
+    Ok(Credentials { pid: peer.pid, uid: peer.uid, gid: peer.gid })
+}
+
 /// A pidfd of the process that connected, or `None` if the kernel (before 6.5) or the process's state does not give one.
 #[must_use]
 pub fn peer_pidfd(socket: impl AsFd) -> Option<OwnedFd> {
