@@ -13,7 +13,7 @@ use crate::{FlowKey, Fragment, Headers, Shape};
 #[inline]
 #[must_use]
 pub fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
-    match plain_ipv4(frame, source) {
+    match plain_ipv4(frame, source).or_else(|| unparsed(frame, source)) {
         Some(found) => found,
         None => {
             // Taken apart and put together again: so the compiler keeps the short way's eight words in registers until
@@ -26,6 +26,24 @@ pub fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
             (headers, FlowKey::from_words([k0, k1, k2, k3, k4, k5, k6, k7]))
         }
     }
+}
+
+/// The frames of which only addresses and type are read. `None` if there is more to read, or something special about it.
+#[inline]
+fn unparsed(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
+    let bytes = frame.first_chunk::<ETHERNET>()?;
+    let dst_mac_and_more = walk::be64(bytes, 0)?;
+    let src_mac_and_type = walk::be64(bytes, 6)?;
+    let ethertype = u16::from_be_bytes([bytes[12], bytes[13]]);
+    if walk::has_layers(ethertype) {
+        return None;
+    }
+    let kept = if ethertype >= walk::LOWEST_ETHERTYPE { !0 } else { !0xffff };
+    let kind = Kind { layer: layer::OTHER, ..Kind::default() };
+    let first = dst_mac_and_more & !0xffff | u64::from(source);
+    let key = FlowKey::from_words([first, src_mac_and_type & kept, 0, kind.to_word(), 0, 0, 0, 0]);
+    let headers = Headers { shape: Shape::Other, ethertype, l3_offset: 14, ..Headers::default() };
+    Some((headers, key))
 }
 
 /// Parses the frames that most traffic consists of: no VLAN tag, IPv4 without options, not a fragment, TCP or UDP, room

@@ -28,7 +28,7 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// The lowest value of the type field that is a type; below it, it is a length (IEEE 802.3, 3.2.6).
-const LOWEST_ETHERTYPE: u16 = 0x0600;
+pub(crate) const LOWEST_ETHERTYPE: u16 = 0x0600;
 
 /// IPv6 extension headers (RFC 8200, 4; the registry of "IPv6 Extension Header Types" at IANA).
 mod extension {
@@ -79,6 +79,15 @@ pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
     walk.headers.proto = walk.kind.proto;
     walk.words[3] = walk.kind.to_word();
     (walk.headers, FlowKey::from_words(walk.words))
+}
+
+/// Whether more than the type itself is read of a frame of this type.
+#[inline]
+pub(crate) const fn has_layers(ethertype: u16) -> bool {
+    matches!(
+        ethertype,
+        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP | ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN
+    )
 }
 
 /// What was found so far. Every step writes down what it knows before it checks the next thing, so that a malformed
