@@ -20,6 +20,10 @@ use std::sync::Arc;
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
 
+/// What `dpdk-pmdinfo.py` reads out of a driver's file: its name and its arguments.
+#[used]
+static INFO: [u8; 120] = *b"PMD_INFO_STRING= {\"name\": \"net_kopi\", \"params\": \"socket=<path> name=<name> queues=<1-16> mac=<address>\", \"pci_ids\": []}\0";
+
 /// The driver's entry in the list of virtual drivers, in which DPDK links it by pointers of its own.
 static DRIVER: Driver = Driver(UnsafeCell::new(MaybeUninit::zeroed()));
 
