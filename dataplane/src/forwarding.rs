@@ -72,10 +72,18 @@ impl Forwarding {
         let mut unicast = unicast;
         unicast.sort_unstable();
         unicast.dedup_by_key(|(mac, _)| *mac);
-        let mut asked: Vec<Mac> = groups.into_iter().map(|(mac, _)| mac).collect();
+        let all_multicast = picked(&|s| s.promiscuous || s.all_multicast);
+        let mut asked = groups;
         asked.sort_unstable();
-        asked.dedup();
-        let listeners = |mac: Mac| (mac, picked(&|s| s.promiscuous || s.all_multicast || s.macs.contains(&mac)));
+        // One pass over what was asked for: many apps may each ask for many groups.
+        let groups = asked.chunk_by(|(a, _), (b, _)| a == b).filter_map(|askers| {
+            let (mac, _) = askers.first()?;
+            let mut ports: Vec<PortId> =
+                askers.iter().map(|(_, id)| *id).chain(all_multicast.iter().copied()).collect();
+            ports.sort_unstable();
+            ports.dedup();
+            Some((*mac, ports.into_boxed_slice()))
+        });
         let ports = members.iter().map(|m| usize::from(m.id) + 1).max().unwrap_or(1);
         let mut max_frame = vec![0; ports];
         let lengths = members.iter().map(|m| (m.id, m.settings.mtu)).chain([(WIRE, wire_mtu)]);
@@ -88,8 +96,8 @@ impl Forwarding {
             epoch,
             wire_up,
             unicast: unicast.into(),
-            groups: asked.into_iter().map(listeners).collect(),
-            all_multicast: picked(&|s| s.promiscuous || s.all_multicast),
+            groups: groups.collect(),
+            all_multicast,
             everyone: picked(&|_| true),
             promiscuous: picked(&|s| s.promiscuous),
             max_frame: max_frame.into(),
@@ -239,6 +247,39 @@ mod tests {
         );
         assert_eq!(mixed.listeners(&GROUP), [1, 2]);
         assert_eq!(mixed.listeners(&[1, 0, 0x5e, 0, 0, 6]), [1]);
+    }
+
+    /// The listeners of a group are those whose settings say so, each once, whatever the others ask for.
+    #[test]
+    fn listeners_are_those_that_ask() {
+        let group = |n: u8| [1, 0, 0x5e, 0, 0, n];
+        let ask = |id: u8| Settings {
+            all_multicast: id.is_multiple_of(5),
+            promiscuous: id == 7,
+            macs: (0..id).flat_map(|n| [group(n % 4), group(n * id % 8)]).collect(),
+            ..Settings::default()
+        };
+        let members: Vec<_> = (1..12).map(|id| member(id.into(), ask(id))).collect();
+        let f = Forwarding::new(1, true, 1500, &members);
+        for mac in (0..10).map(group) {
+            let wants = |s: &Settings| s.promiscuous || s.all_multicast || s.macs.contains(&mac);
+            let expected: Vec<_> = members.iter().filter(|m| wants(&m.settings)).map(|m| m.id).collect();
+            assert_eq!(f.listeners(&mac), expected);
+        }
+    }
+
+    /// A thousand apps that ask for as many groups as they may do not hold the control thread up.
+    #[test]
+    fn many_groups_are_cheap() {
+        let macs = |id: u16| {
+            let [high, low] = id.to_be_bytes();
+            (0..128).map(|n| [1, 0, 0, high, low, n]).collect::<Vec<Mac>>()
+        };
+        let members: Vec<_> = (1..1024).map(|id| member(id, settings(&macs(id)))).collect();
+        let begun = std::time::Instant::now();
+        let f = Forwarding::new(1, true, 1500, &members);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!(f.listeners(&[1, 0, 0, 2, 9, 5]), [2 * 256 + 9]);
     }
 
     /// With the link down, what would go to the wire is dropped under its own name, and apps still reach each other.
