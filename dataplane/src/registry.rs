@@ -13,6 +13,9 @@ use thiserror::Error;
 /// Smallest MTU that a port may have: the minimum of IPv4 (RFC 791, 3.2).
 const MIN_MTU: u16 = 68;
 
+/// How the physical port is called in every report, so no app may have that name.
+pub const WIRE_NAME: &str = "wire";
+
 /// One attached app.
 #[derive(Debug)]
 pub struct App {
@@ -53,6 +56,9 @@ pub enum Refusal {
     /// The name has characters that would confuse people or shells.
     #[error("the name `{0}` may have letters, digits, dot, dash and underscore only")]
     BadName(String),
+    /// The name means something else to operators.
+    #[error("the name `{0}` is not for apps; choose another with name=")]
+    Reserved(String),
     /// Another app has the address.
     #[error("the MAC address {} is taken by `{}`", format_mac(.0), .1)]
     MacTaken(Mac, String),
@@ -200,14 +206,16 @@ impl Registry {
             if !asked.chars().all(allowed) {
                 return Err(Refusal::BadName(asked.into()));
             }
+            if asked == WIRE_NAME {
+                return Err(Refusal::Reserved(asked.into()));
+            }
             return match self.apps().find(|app| app.name == asked) {
                 Some(app) => Err(Refusal::NameTaken { name: asked.into(), pid: app.identity.pid }),
                 None => Ok(asked.into()),
             };
         }
         let mut name: String = comm.chars().filter(|c| allowed(*c)).take(24).collect();
-        // The wire and the operators' own words are no names for an app.
-        if name.is_empty() || name == "wire" {
+        if name.is_empty() || name == WIRE_NAME {
             name = "app".into();
         }
         let numbered = (2..).map(|n| format!("{name}-{n}"));
@@ -274,6 +282,7 @@ mod tests {
         assert_eq!(admit(&mut registry, "db", B), Err(Refusal::NameTaken { name: "db".into(), pid: 9 }));
         assert_eq!(admit(&mut registry, "web", A), Err(Refusal::MacTaken(A, "db".into())));
         assert_eq!(admit(&mut registry, "a b", B), Err(Refusal::BadName("a b".into())));
+        assert_eq!(admit(&mut registry, "wire", B), Err(Refusal::Reserved("wire".into())));
         assert_eq!(admit(&mut registry, "web", [1, 0, 0, 0, 0, 1]), Err(Refusal::BadMac([1, 0, 0, 0, 0, 1])));
     }
 
