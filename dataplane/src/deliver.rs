@@ -124,7 +124,7 @@ impl Delivery {
                 }
                 Verdict::Group | Verdict::Promiscuous => {
                     for at in start..end {
-                        let route = self.to_several(burst, at, source, verdict, forwarding);
+                        let route = self.spread(burst, at, source, verdict, forwarding);
                         self.set_route(at, route, &mut fates);
                     }
                 }
@@ -215,7 +215,7 @@ impl Delivery {
         }
     }
 
-    fn to_several(&mut self, burst: &Burst, at: usize, source: PortId, verdict: Verdict, f: &Forwarding) -> Route {
+    fn spread(&mut self, burst: &Burst, at: usize, source: PortId, verdict: Verdict, f: &Forwarding) -> Route {
         match verdict {
             Verdict::Group => self.deliver_to_group(burst, at, source, f),
             _ => self.deliver_to_many(burst, at, source, f.promiscuous(), f),
@@ -445,12 +445,25 @@ impl Delivery {
         self.faults.pop()
     }
 
-    /// Accounts for everything that is still under way when the worker ends.
+    /// Accounts for everything that is still under way when the worker ends. All workers end together: each lets go of
+    /// its queues to the others first, and takes in what they sent until they have let go, too.
     pub fn finish(&mut self) {
-        while self.serve_workers() > 0 {}
-        if let Some(counters) = self.counters.ports.first() {
-            self.wire.flush(counters);
-            self.wire.give_up(counters, DropReason::WireTxFull);
+        self.mesh.out.clear();
+        loop {
+            let alone = self.mesh.inbox.iter().flatten().all(rtrb::Consumer::is_abandoned);
+            loop {
+                if let Some(counters) = self.counters.ports.first() {
+                    self.wire.flush(counters);
+                    self.wire.give_up(counters, DropReason::WireTxFull);
+                }
+                if self.serve_workers() == 0 {
+                    break;
+                }
+            }
+            if alone {
+                break;
+            }
+            std::hint::spin_loop();
         }
         self.ports.iter_mut().for_each(|slot| drop(slot.take()));
     }
