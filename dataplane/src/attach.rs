@@ -10,9 +10,10 @@ use crate::listener::Listener;
 use crate::poller::{Poller, Token};
 use crate::switch::Switch;
 use crate::throttle::Throttle;
-use kopi_ring::PeerFault;
 use kopi_ring::message::{Envelope, Link, Message};
 use kopi_ring::socket::{self, ReceiveError};
+use kopi_ring::{PeerFault, Region};
+use log::Level;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use slab::Slab;
@@ -25,20 +26,20 @@ const GREETING_MAX: usize = 256;
 const GREETING_MAX_PER_USER: usize = 64;
 /// Connections accepted before other events get their turn.
 const ACCEPT_BURST: usize = 64;
-/// How long accepting rests when file descriptors or memory are short.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Requests that an app may make at once, and that it gets back with each tick.
 const REQUESTS: u32 = 256;
 const REQUESTS_PER_TICK: u32 = 10;
+/// Lines in the log in ten seconds about what peers do wrong, and about apps that come and go.
+const LOG_LINES: u32 = 20;
+const LOG_LINES_LIVES: u32 = 300;
 
 /// The apps' socket and everybody on it.
 #[derive(Debug)]
 pub struct Attach {
     listener: Listener,
     clients: Slab<Client>,
-    /// When accepting may go on, if it rests.
-    resting: Option<Instant>,
     throttle: Throttle,
+    lives: Throttle,
 }
 
 #[derive(Debug)]
@@ -50,6 +51,11 @@ struct Client {
     state: State,
     /// Requests that it may still make before it has to wait for the next tick.
     requests: u32,
+    /// What it is to be told next, and which picture of the ports the workers have to use before. Until then it is not
+    /// heard: so a client has no more than one request under way, and no more than two regions.
+    reply: Option<(Envelope, u64)>,
+    /// Whether its socket is in the epoll set.
+    heard: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +71,11 @@ enum State {
 impl Client {
     fn describe(&self) -> String {
         describe(&self.identity)
+    }
+
+    /// Whether its next request may be heard, and is not yet waited for.
+    const fn may_go_on(&self) -> bool {
+        !self.heard && self.reply.is_none() && self.requests > 0 && !matches!(self.state, State::Closed)
     }
 
     /// Says something; a peer that does not read its replies is of no use.
@@ -89,7 +100,8 @@ impl Attach {
     /// The kernel's, when memory is short.
     pub fn new(listener: Listener, poller: &Poller) -> Result<Self, Errno> {
         poller.add(&listener, Token::AppListener)?;
-        Ok(Self { listener, clients: Slab::new(), resting: None, throttle: Throttle::new() })
+        let (throttle, lives) = (Throttle::new(LOG_LINES), Throttle::new(LOG_LINES_LIVES));
+        Ok(Self { listener, clients: Slab::new(), throttle, lives })
     }
 
     /// Connections, half-open ones included.
@@ -106,10 +118,7 @@ impl Attach {
                 Ok(None) => return,
                 Err(errno) => {
                     self.throttle.warn(&format_args!("cannot accept apps for now: {errno}"));
-                    // Level-triggered events would keep this thread busy for nothing.
-                    if poller.change(&self.listener, Token::AppListener, false, false).is_ok() {
-                        self.resting = Some(Instant::now() + ACCEPT_REST);
-                    }
+                    self.listener.rest(poller, Token::AppListener);
                     return;
                 }
             }
@@ -135,7 +144,8 @@ impl Attach {
             return;
         }
         let deadline = Instant::now() + GREETING;
-        let client = Client { socket, process, identity, state: State::Greeting(deadline), requests: REQUESTS };
+        let state = State::Greeting(deadline);
+        let client = Client { socket, process, identity, state, requests: REQUESTS, reply: None, heard: true };
         let at = self.clients.insert(client);
         let Some(client) = self.clients.get(at) else { return };
         let watched = poller.add(&client.socket, Token::Client(at)).and_then(|()| match &client.process {
@@ -148,39 +158,70 @@ impl Attach {
         }
     }
 
-    /// Hears what a client has to say.
+    /// Hears one request of a client. Its reply comes with [`answer`](Self::answer), and only then its next request.
     pub fn hear(&mut self, at: usize, switch: &mut Switch, poller: &Poller) {
-        loop {
-            let Some(client) = self.clients.get_mut(at).filter(|client| client.state != State::Closed) else { return };
-            if client.requests == 0 {
-                // It is heard again at the next tick.
-                if poller.change(&client.socket, Token::Client(at), false, false).is_err() {
-                    self.close(at, switch, "cannot be made to wait");
+        let Some(client) = self.clients.get_mut(at).filter(|client| client.state != State::Closed) else { return };
+        match socket::receive(&client.socket) {
+            Ok((envelope, None)) => {
+                client.requests = client.requests.saturating_sub(1);
+                client.heard = false;
+                // Not even its end is of interest before it has its reply.
+                let outcome = match poller.remove(&client.socket) {
+                    Ok(()) => respond(client, envelope, switch, &mut self.lives),
+                    Err(errno) => Err(format!("cannot be made to wait: {errno}")),
+                };
+                if let Err(reason) = outcome {
+                    self.close(at, switch, &reason);
                 }
-                return;
             }
-            client.requests -= 1;
-            match socket::receive(&client.socket) {
-                Ok((envelope, None)) => {
-                    if let Err(reason) = respond(client, envelope, switch) {
-                        self.close(at, switch, &reason);
-                    }
-                }
-                Ok((envelope, Some(_))) => {
-                    refuse(&client.socket, envelope.sequence, "unexpected file descriptors");
-                    self.close(at, switch, "sent unexpected file descriptors");
-                }
-                Err(ReceiveError::WouldBlock) => {
-                    client.requests += 1;
-                    return;
-                }
-                Err(ReceiveError::Closed) => self.close(at, switch, ""),
-                Err(error) => {
-                    refuse(&client.socket, 0, &error.to_string());
-                    self.close(at, switch, &format!("was refused: {error}"));
-                }
+            Ok((envelope, Some(_))) => {
+                refuse(&client.socket, envelope.sequence, "unexpected file descriptors");
+                self.close(at, switch, "sent unexpected file descriptors");
+            }
+            Err(ReceiveError::WouldBlock) => {}
+            Err(ReceiveError::Closed) => self.close(at, switch, ""),
+            Err(error) => {
+                refuse(&client.socket, 0, &error.to_string());
+                self.close(at, switch, &format!("was refused: {error}"));
             }
         }
+    }
+
+    /// Sends the replies whose effect all workers have taken up: an app that was told that its rings are served, or its
+    /// address changed, may count on it for its next frame. Clients that may make another request are heard again.
+    pub fn answer(&mut self, switch: &mut Switch, poller: &Poller) {
+        let mut failed = Vec::new();
+        for (at, client) in &mut self.clients {
+            let due = client.reply.take_if(|(_, picture)| switch.uses(*picture));
+            let said = due.map_or(Ok(()), |(envelope, _)| {
+                let rings = match (&envelope.message, client.state) {
+                    (Message::Ready(_), State::Attached(id)) => switch.app(id).and_then(|app| app.region.as_ref()),
+                    _ => None,
+                };
+                client.say(envelope.sequence, envelope.message, rings.map(Region::fd))
+            });
+            let outcome = said.and_then(|()| {
+                if client.may_go_on() {
+                    poller
+                        .add(&client.socket, Token::Client(at))
+                        .map_err(|errno| format!("cannot be heard: {errno}"))?;
+                    client.heard = true;
+                }
+                Ok(())
+            });
+            if let (Err(reason), true) = (outcome, client.state != State::Closed) {
+                failed.push((at, reason));
+            }
+        }
+        for (at, reason) in failed {
+            self.close(at, switch, &reason);
+        }
+    }
+
+    /// Whether a client waits for its reply.
+    #[must_use]
+    pub fn owes_replies(&self) -> bool {
+        self.clients.iter().any(|(_, client)| client.reply.is_some())
     }
 
     /// A client's process has ended: its port goes, whoever else may hold its socket.
@@ -210,24 +251,16 @@ impl Attach {
         }
     }
 
-    /// Called ten times a second: ends late greetings, lets waiting clients and a resting listener go on.
+    /// Called ten times a second: ends late greetings, grants further requests, lets a resting listener go on.
     pub fn tick(&mut self, switch: &mut Switch, poller: &Poller) {
+        self.listener.wake(poller, Token::AppListener);
         let now = Instant::now();
-        if self.resting.is_some_and(|until| now >= until)
-            && poller.change(&self.listener, Token::AppListener, true, false).is_ok()
-        {
-            self.resting = None;
-        }
         let mut late = Vec::new();
         for (at, client) in &mut self.clients {
             if matches!(client.state, State::Greeting(deadline) if now >= deadline) {
                 late.push(at);
             }
-            let waited = client.requests == 0;
             client.requests = (client.requests + REQUESTS_PER_TICK).min(REQUESTS);
-            if waited && poller.change(&client.socket, Token::Client(at), true, false).is_err() {
-                late.push(at);
-            }
         }
         for at in late {
             if let Some(client) = self.clients.get(at) {
@@ -247,13 +280,14 @@ impl Attach {
     fn close(&mut self, at: usize, switch: &mut Switch, reason: &str) {
         let Some(client) = self.clients.get_mut(at) else { return };
         let state = std::mem::replace(&mut client.state, State::Closed);
+        client.reply = None;
         if !reason.is_empty() {
             self.throttle.warn(&format_args!("{} {reason}", client.describe()));
         }
         if let State::Attached(id) = state
             && let Some(app) = switch.remove(id)
         {
-            log::info!("{} left port {id} `{}`", client.describe(), app.name);
+            self.lives.log(Level::Info, &format_args!("{} left port {id} `{}`", client.describe(), app.name));
         }
     }
 }
@@ -266,40 +300,43 @@ fn refuse(socket: impl AsFd, sequence: u32, why: &str) {
     }
 }
 
-/// Answers one request.
+/// Does what one request asks for, and prepares the reply.
 ///
 /// # Errors
 ///
 /// Why the connection has to end, for the log; the peer has been told.
-fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch) -> Result<(), String> {
+fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: &mut Throttle) -> Result<(), String> {
     let Envelope { sequence, message } = envelope;
-    match (client.state, message) {
+    let reply = match (client.state, message) {
         (State::Greeting(_), Message::Hello(hello)) => match switch.admit(&hello, client.identity.clone()) {
             Ok(welcome) => {
-                log::info!("{} has port {} `{}`", client.describe(), welcome.port, welcome.name);
+                let line = format_args!("{} has port {} `{}`", client.describe(), welcome.port, welcome.name);
+                lives.log(Level::Info, &line);
                 client.state = State::Attached(welcome.port);
-                client.say(sequence, Message::Welcome(welcome), None)
+                Message::Welcome(welcome)
             }
             Err(refusal) => {
                 refuse(&client.socket, sequence, &refusal.to_string());
-                Err(format!("was refused: {refusal}"))
+                return Err(format!("was refused: {refusal}"));
             }
         },
         (State::Attached(id), Message::Setup(geometry)) => match switch.setup(id, &geometry) {
-            Ok(region) => client.say(sequence, Message::Ready(geometry), Some(region.fd())),
-            Err(error) => client.say(sequence, Message::Refused(error.to_string()), None),
+            Ok(()) => Message::Ready(geometry),
+            Err(error) => Message::Refused(error.to_string()),
         },
         (State::Attached(id), Message::Settings(settings)) => match switch.change(id, settings) {
-            Ok(()) => client.say(sequence, Message::Done, None),
-            Err(refusal) => client.say(sequence, Message::Refused(refusal.to_string()), None),
+            Ok(()) => Message::Done,
+            Err(refusal) => Message::Refused(refusal.to_string()),
         },
         (State::Attached(id), Message::Stop) => {
             switch.halt(id);
-            client.say(sequence, Message::Done, None)
+            Message::Done
         }
         _ => {
             refuse(&client.socket, sequence, "this message does not belong here");
-            Err("sent a message out of order".into())
+            return Err("sent a message out of order".into());
         }
-    }
+    };
+    client.reply = Some((Envelope { sequence, message: reply }, switch.next_picture()));
+    Ok(())
 }

@@ -34,5 +34,5 @@ pub enum Reply {
     Retired(Arc<Forwarding>),
 }
 
-/// Commands or replies that one queue holds.
+/// Commands that one queue holds. The one of replies holds more, so that a worker always has room for its answers.
 pub const QUEUE: usize = 4096;

@@ -12,13 +12,16 @@ use rustix::net::{RecvFlags, SendFlags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use slab::Slab;
+use std::time::Instant;
 
-/// Operators at one time.
+/// Operators at one time. One more takes the place of the one that was silent for longest.
 const OPERATORS: usize = 64;
 /// Longest request in bytes.
 const REQUEST: usize = 64 << 10;
 /// Bytes read before other events get their turn.
 const READ: usize = 16 << 10;
+/// Lines about operators in the log in ten seconds.
+const LOG_LINES: u32 = 20;
 
 /// What an operator asks.
 #[derive(Debug, Deserialize)]
@@ -41,6 +44,8 @@ struct Operator {
     input: Vec<u8>,
     /// Not yet sent. Nothing more is read until it is.
     output: Vec<u8>,
+    /// When it last asked something, or came.
+    heard: Instant,
     open: bool,
 }
 
@@ -52,7 +57,7 @@ impl Control {
     /// The kernel's, when memory is short.
     pub fn new(listener: Listener, poller: &Poller) -> Result<Self, Errno> {
         poller.add(&listener, Token::ControlListener)?;
-        Ok(Self { listener, operators: Slab::new(), throttle: Throttle::new() })
+        Ok(Self { listener, operators: Slab::new(), throttle: Throttle::new(LOG_LINES) })
     }
 
     /// Accepts one operator.
@@ -62,28 +67,47 @@ impl Control {
             Ok(None) => return,
             Err(errno) => {
                 self.throttle.warn(&format_args!("cannot accept operators for now: {errno}"));
+                self.listener.rest(poller, Token::ControlListener);
                 return;
             }
         };
-        if self.operators.len() >= OPERATORS {
-            self.throttle.warn(&format_args!("refused an operator: {OPERATORS} are connected already"));
-            return;
-        }
-        let at = self.operators.insert(Operator { socket, input: Vec::new(), output: Vec::new(), open: true });
+        self.make_room();
+        let at = self.operators.insert(Operator::new(socket));
         let watched = self.operators.get(at).map(|operator| poller.add(&operator.socket, Token::Operator(at)));
         if !matches!(watched, Some(Ok(()))) {
             self.operators.remove(at);
         }
     }
 
+    /// Lets go of the operator that was silent for longest, if there are as many as there may be. So nobody who
+    /// connects and says nothing keeps others out.
+    fn make_room(&mut self) {
+        let open = || self.operators.iter().filter(|(_, operator)| operator.open);
+        if open().count() < OPERATORS {
+            return;
+        }
+        let longest = open().min_by_key(|(_, operator)| operator.heard).map(|(at, _)| at);
+        if let Some(operator) = longest.and_then(|at| self.operators.get_mut(at)) {
+            operator.open = false;
+            self.throttle.warn(&format_args!("let go of an operator that was silent: {OPERATORS} are connected"));
+        }
+    }
+
+    /// Lets a resting listener go on. To be called now and then.
+    pub fn tick(&mut self, poller: &Poller) {
+        self.listener.wake(poller, Token::ControlListener);
+    }
+
     /// Reads from and writes to an operator; `answer` gives the reply to a command, or `None` if there is no such one.
+    /// Of several requests, one is answered, and the next with the operator's next event.
     pub fn serve(&mut self, at: usize, poller: &Poller, answer: impl Fn(&str) -> Option<Value>) {
         let Some(operator) = self.operators.get_mut(at).filter(|operator| operator.open) else { return };
         let outcome = operator.write().and_then(|()| operator.read()).and_then(|()| {
             operator.answer(&answer);
             operator.write()
         });
-        let write = !operator.output.is_empty();
+        // A request that is here already is waited for by way of the room for its reply.
+        let write = !operator.output.is_empty() || operator.has_request();
         let waiting = outcome.and_then(|()| {
             poller.change(&operator.socket, Token::Operator(at), !write, write).map_err(|errno| errno.to_string())
         });
@@ -102,9 +126,18 @@ impl Control {
 }
 
 impl Operator {
-    /// Reads a bounded amount. The error is empty at the end of the connection.
+    fn new(socket: OwnedFd) -> Self {
+        Self { socket, input: Vec::new(), output: Vec::new(), heard: Instant::now(), open: true }
+    }
+
+    /// Whether a complete request waits to be answered.
+    fn has_request(&self) -> bool {
+        self.input.contains(&b'\n')
+    }
+
+    /// Reads a bounded amount, when all that came before is dealt with. The error is empty at the end of the connection.
     fn read(&mut self) -> Result<(), String> {
-        if !self.output.is_empty() {
+        if !self.output.is_empty() || self.has_request() {
             return Ok(());
         }
         let mut bytes = [0_u8; READ];
@@ -112,7 +145,7 @@ impl Operator {
             Ok((0, _)) => Err(String::new()),
             Ok((n, _)) => {
                 self.input.extend_from_slice(bytes.get(..n).unwrap_or_default());
-                if self.input.len() > REQUEST && !self.input.contains(&b'\n') {
+                if self.input.len() > REQUEST && !self.has_request() {
                     return Err(format!("a request of more than {REQUEST} bytes"));
                 }
                 Ok(())
@@ -123,24 +156,23 @@ impl Operator {
         }
     }
 
-    /// Answers the complete lines, one at a time: the next one waits until the reply to this one is on its way.
+    /// Answers one complete line, if the reply to the one before is on its way.
     fn answer(&mut self, answer: &impl Fn(&str) -> Option<Value>) {
-        while self.output.is_empty() {
-            let Some(end) = self.input.iter().position(|b| *b == b'\n') else { return };
-            let line: Vec<u8> = self.input.drain(..=end).collect();
-            let reply = match serde_json::from_slice::<Request>(&line) {
-                Ok(request) => {
-                    let unknown = || json!({ "error": format!("unknown command `{}`", request.command) });
-                    answer(&request.command).unwrap_or_else(unknown)
-                }
-                Err(error) => json!({ "error": format!("not a request: {error}") }),
-            };
-            self.output = reply.to_string().into_bytes();
-            self.output.push(b'\n');
-            if self.write().is_err() {
-                return;
-            }
+        if !self.output.is_empty() {
+            return;
         }
+        let Some(end) = self.input.iter().position(|b| *b == b'\n') else { return };
+        self.heard = Instant::now();
+        let line: Vec<u8> = self.input.drain(..=end).collect();
+        let reply = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => {
+                let unknown = || json!({ "error": format!("unknown command `{}`", request.command) });
+                answer(&request.command).unwrap_or_else(unknown)
+            }
+            Err(error) => json!({ "error": format!("not a request: {error}") }),
+        };
+        self.output = reply.to_string().into_bytes();
+        self.output.push(b'\n');
     }
 
     fn write(&mut self) -> Result<(), String> {
@@ -153,5 +185,110 @@ impl Operator {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::SocketType;
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    /// A control socket with one operator on it, and the operator's end.
+    fn connected(label: &str) -> (Control, Poller, UnixStream, std::path::PathBuf) {
+        let path = std::env::temp_dir().join(format!("kopi-control-{}-{label}", std::process::id()));
+        let text = format!(
+            "[wire]\ndevice = \"net_null0\"\n[dataplane]\ncores = [0]\n[control]\npath = \"{}\"\n",
+            path.display()
+        );
+        let config = kopi_config::Config::parse(text, "test").unwrap();
+        let listener = Listener::bind(&config.control, SocketType::STREAM).unwrap();
+        let poller = Poller::new().unwrap();
+        let control = Control::new(listener, &poller).unwrap();
+        let operator = UnixStream::connect(&path).unwrap();
+        operator.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        (control, poller, operator, path)
+    }
+
+    /// Handles events, as the daemon does, until there are none; returns how many there were. Every reply is of `size`
+    /// bytes or more.
+    fn turn(control: &mut Control, poller: &Poller, size: usize) -> usize {
+        let tokens = poller.wait(Duration::from_millis(1)).unwrap();
+        for token in &tokens {
+            match token {
+                Token::ControlListener => control.accept(poller),
+                Token::Operator(at) => control.serve(*at, poller, |command| Some(json!({ command: "x".repeat(size) }))),
+                other => panic!("{other:?}"),
+            }
+        }
+        control.sweep();
+        tokens.len()
+    }
+
+    /// Requests that come in one packet are all answered, in order.
+    #[test]
+    fn requests_in_one_packet_are_answered_in_order() {
+        let (mut control, poller, mut operator, _) = connected("order");
+        let lines: String = (0..100).map(|n| format!("{{\"command\": \"c{n}\"}}\n")).collect();
+        operator.write_all(lines.as_bytes()).unwrap();
+        let answered = std::thread::spawn(|| BufReader::new(operator).lines().take(100).map(Result::unwrap).collect());
+        while !answered.is_finished() {
+            turn(&mut control, &poller, 1);
+        }
+        let replies: Vec<String> = answered.join().unwrap();
+        assert!(replies.iter().enumerate().all(|(n, reply)| reply.contains(&format!("\"c{n}\""))), "{replies:?}");
+    }
+
+    /// Fault 9: an operator that asks without end, and reads a little now and then, takes no more memory for it.
+    #[test]
+    fn input_is_bounded() {
+        let (mut control, poller, mut operator, _) = connected("input");
+        operator.set_nonblocking(true).unwrap();
+        let lines = "{\"command\": \"c\"}\n".repeat(10_000);
+        let mut bytes = vec![0; 100_000];
+        for _ in 0..200 {
+            drop(operator.write(lines.as_bytes()));
+            turn(&mut control, &poller, 100_000);
+            drop(std::io::Read::read(&mut operator, &mut bytes));
+        }
+        let kept: usize = control.operators.iter().map(|(_, operator)| operator.input.capacity()).sum();
+        assert!(kept > 0 && kept <= 2 * (REQUEST + READ), "{kept} bytes of input");
+    }
+
+    /// Fault 9: however many operators connect and say nothing, one that asks is answered.
+    #[test]
+    fn silent_operators_make_room() {
+        let (mut control, poller, first, path) = connected("room");
+        let crowd: Vec<_> = (0..100)
+            .map(|_| {
+                let operator = UnixStream::connect(&path).unwrap();
+                turn(&mut control, &poller, 1);
+                operator
+            })
+            .collect();
+        let mut last = UnixStream::connect(&path).unwrap();
+        last.write_all(b"{\"command\": \"c\"}\n").unwrap();
+        while turn(&mut control, &poller, 1) > 0 {}
+        let mut reply = String::new();
+        BufReader::new(&last).read_line(&mut reply).unwrap();
+        assert!(reply.contains("\"c\""), "{reply}");
+        assert_eq!(control.operators.len(), OPERATORS);
+        drop((first, crowd));
+    }
+
+    /// Fault 40: with accepting at rest, a waiting operator is no event, and after the rest it is one.
+    #[test]
+    fn resting_listener_is_quiet() {
+        let (mut control, poller, _operator, _) = connected("rest");
+        control.listener.rest(&poller, Token::ControlListener);
+        assert_eq!(turn(&mut control, &poller, 1), 0);
+        let begun = Instant::now();
+        while control.operators.is_empty() && begun.elapsed() < Duration::from_secs(5) {
+            control.tick(&poller);
+            turn(&mut control, &poller, 1);
+        }
+        assert_eq!(control.operators.len(), 1);
     }
 }

@@ -126,7 +126,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
     let (apps, control) = match outcome {
         Ok(listeners) => listeners,
         Err(error) => {
-            switch.stop();
+            drop(switch);
             return Err(error.into());
         }
     };
@@ -146,7 +146,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
     drop(control);
     // The apps hear it at once; their sockets close behind it.
     attach.tell_link(Link { up: false, speed: 0 }, &mut switch);
-    switch.stop();
+    drop(switch);
     drop(attach);
     if let Err(error) = port.stop() {
         log::warn!("the wire was not stopped: {error}");
@@ -243,7 +243,8 @@ impl Events<'_> {
         let mut next_tick = Instant::now() + TICK;
         loop {
             let until_tick = next_tick.saturating_duration_since(Instant::now());
-            let timeout = if self.switch.is_settling() { SETTLE.min(until_tick) } else { until_tick };
+            let settling = self.switch.is_settling() || self.attach.owes_replies();
+            let timeout = if settling { SETTLE.min(until_tick) } else { until_tick };
             for token in self.poller.wait(timeout)? {
                 self.handle(token, signals);
             }
@@ -253,12 +254,13 @@ impl Events<'_> {
             let faults = self.switch.settle();
             self.attach.expel(&faults, &mut self.switch);
             self.switch.publish();
-            self.attach.sweep();
-            self.control.sweep();
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 self.tick()?;
             }
+            self.attach.answer(&mut self.switch, &self.poller);
+            self.attach.sweep();
+            self.control.sweep();
         }
     }
 
@@ -285,12 +287,14 @@ impl Events<'_> {
 
     fn tick(&mut self) -> Result<(), DaemonError> {
         self.attach.tick(&mut self.switch, &self.poller);
+        self.control.tick(&self.poller);
         self.switch.show_drops();
         let link = link_of(self.port);
         if self.switch.set_link(link) {
             log::warn!("the wire's link is {}", if link.up { "up" } else { "down" });
-            self.attach.tell_link(link, &mut self.switch);
+            // The workers first, so that nobody counts on a link that they do not know of.
             self.switch.publish();
+            self.attach.tell_link(link, &mut self.switch);
         }
         if self.switch.dataplane().is_alive() { Ok(()) } else { Err(DaemonError::WorkerGone) }
     }

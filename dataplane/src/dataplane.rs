@@ -11,6 +11,7 @@ use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
 use kopi_packet::Seed;
 use kopi_ring::Region;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use thiserror::Error;
@@ -53,7 +54,7 @@ pub enum StartError {
     Random(#[from] rustix::io::Errno),
 }
 
-/// The running workers.
+/// The running workers. They end with it.
 #[derive(Debug)]
 pub struct Dataplane {
     workers: Vec<Helm>,
@@ -66,6 +67,10 @@ struct Helm {
     thread: JoinHandle<()>,
     commands: rtrb::Producer<Command>,
     replies: rtrb::Consumer<Reply>,
+    /// Replies that were taken out of the queue and not looked at yet.
+    heard: VecDeque<Reply>,
+    /// Pictures of the ports that it has given back.
+    retired: u64,
     counters: Arc<WorkerCounters>,
 }
 
@@ -79,10 +84,12 @@ impl Dataplane {
         let Setup { cores, flows, apps, pool, rx, tx, forwarding } = setup;
         let senders = tx.len().max(1);
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
-        let mut workers = Vec::new();
+        // Should one not start, the others end with this.
+        let mut dataplane = Self { workers: Vec::new() };
         for (index, (cpu, mesh)) in cores.iter().copied().zip(Mesh::among(cores.len())).enumerate() {
             let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
-            let (answers, replies) = rtrb::RingBuffer::new(QUEUE);
+            // A reply for each command that waits, and a fault of each port.
+            let (answers, replies) = rtrb::RingBuffer::new(QUEUE + apps + 1);
             let counters = Arc::new(WorkerCounters::new(apps + 1));
             let mut seed = [0; 64];
             rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
@@ -101,9 +108,17 @@ impl Dataplane {
                 tsc_hz: eal.tsc_hz(),
             };
             let thread = spawn(eal.clone(), cpu, index, parts)?;
-            workers.push(Helm { cpu, thread, commands, replies, counters });
+            dataplane.workers.push(Helm {
+                cpu,
+                thread,
+                commands,
+                replies,
+                heard: VecDeque::new(),
+                retired: 0,
+                counters,
+            });
         }
-        Ok(Self { workers })
+        Ok(dataplane)
     }
 
     /// How many workers there are.
@@ -144,7 +159,13 @@ impl Dataplane {
 
     /// The next answer of any worker. Dropping it frees what it carries.
     pub fn reply(&mut self) -> Option<Reply> {
-        self.workers.iter_mut().find_map(|worker| worker.replies.pop().ok())
+        self.workers.iter_mut().find_map(Helm::reply)
+    }
+
+    /// Pictures of the ports that every worker has given back: it uses a later one than these.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.retired).min().unwrap_or(u64::MAX)
     }
 
     /// Whether every worker's thread still runs.
@@ -152,11 +173,13 @@ impl Dataplane {
     pub fn is_alive(&self) -> bool {
         self.workers.iter().all(|worker| !worker.thread.is_finished())
     }
+}
 
-    /// Ends all workers and waits for them.
-    pub fn stop(mut self) {
+impl Drop for Dataplane {
+    /// Ends all workers and waits for them. All are told first, because they end together.
+    fn drop(&mut self) {
         self.workers.iter_mut().for_each(|worker| worker.tell(Command::Stop));
-        for worker in self.workers {
+        for worker in self.workers.drain(..) {
             if worker.thread.join().is_err() {
                 log::error!("the worker on CPU {} had panicked", worker.cpu);
             }
@@ -166,7 +189,13 @@ impl Dataplane {
 
 impl Helm {
     /// Tells the worker, waiting while its queue is full: a worker looks at it thousands of times a second.
+    ///
+    /// What it has answered is taken in before. So the queue of replies, which is longer than that of commands, never
+    /// fills up, however many commands are given before anybody looks at the replies.
     fn tell(&mut self, command: Command) {
+        while let Ok(reply) = self.replies.pop() {
+            self.heard.push_back(reply);
+        }
         let mut command = command;
         while let Err(rtrb::PushError::Full(back)) = self.commands.push(command) {
             command = back;
@@ -175,6 +204,12 @@ impl Helm {
             }
             std::thread::yield_now();
         }
+    }
+
+    fn reply(&mut self) -> Option<Reply> {
+        let reply = self.heard.pop_front().or_else(|| self.replies.pop().ok())?;
+        self.retired += u64::from(matches!(reply, Reply::Retired(_)));
+        Some(reply)
     }
 }
 

@@ -80,7 +80,7 @@ impl Poller {
         epoll::add(&self.epoll, source, token.encode(), EventFlags::IN)
     }
 
-    /// Changes what `source` is waited for: reading, writing, both or, in the meantime, nothing.
+    /// Changes what `source` is waited for: reading, writing, or both. The end of a connection is reported in any case.
     ///
     /// # Errors
     ///
@@ -90,6 +90,15 @@ impl Poller {
         flags.set(EventFlags::IN, read);
         flags.set(EventFlags::OUT, write);
         epoll::modify(&self.epoll, source, token.encode(), flags)
+    }
+
+    /// Waits for `source` no longer, not even for its end, which [`change`](Self::change) cannot turn off.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; none if `source` was added before.
+    pub fn remove(&self, source: impl AsFd) -> Result<(), Errno> {
+        epoll::delete(&self.epoll, source)
     }
 
     /// Waits until something is ready, at most for `timeout`.

@@ -5,11 +5,15 @@ use crate::dataplane::Dataplane;
 use crate::forwarding::{Forwarding, PortId};
 use crate::identity::Identity;
 use crate::registry::{App, Refusal, Registry};
+use crate::throttle::Throttle;
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
 use kopi_ring::{DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
 use std::sync::Arc;
 use thiserror::Error;
+
+/// Lines in the log in ten seconds about apps' memory.
+const LOG_LINES: u32 = 20;
 
 /// What is known about the wire.
 #[derive(Clone, Debug)]
@@ -76,7 +80,7 @@ pub enum SetupError {
     Gone,
 }
 
-/// The switch.
+/// The switch. Its workers end with it.
 #[derive(Debug)]
 pub struct Switch {
     registry: Registry,
@@ -84,17 +88,30 @@ pub struct Switch {
     wire: WireState,
     limits: Limits,
     epoch: u32,
+    /// Pictures of the ports that the workers were given since their first one.
+    pictures: u64,
     /// The workers' picture of the ports is out of date.
     stale: bool,
     /// Regions that no app uses any more, but perhaps a worker still does.
     retired: Vec<Region>,
+    throttle: Throttle,
 }
 
 impl Switch {
     /// A switch over running workers, without apps.
     #[must_use]
     pub fn new(dataplane: Dataplane, wire: WireState, limits: Limits) -> Self {
-        Self { registry: Registry::new(limits.apps), dataplane, wire, limits, epoch: 1, stale: false, retired: Vec::new() }
+        Self {
+            registry: Registry::new(limits.apps),
+            dataplane,
+            wire,
+            limits,
+            epoch: 1,
+            pictures: 0,
+            stale: false,
+            retired: Vec::new(),
+            throttle: Throttle::new(LOG_LINES),
+        }
     }
 
     /// The first picture of the ports, for workers that start.
@@ -146,27 +163,28 @@ impl Switch {
         })
     }
 
-    /// Makes rings for a port, in place of any it has, and has the workers serve them.
+    /// Makes rings for a port, in place of any it has, and has the workers serve them. They do once they
+    /// [use](Self::uses) the [next picture](Self::next_picture).
     ///
     /// # Errors
     ///
     /// [`SetupError`], and the port keeps what it had.
-    pub fn setup(&mut self, id: PortId, geometry: &Geometry) -> Result<&Region, SetupError> {
+    pub fn setup(&mut self, id: PortId, geometry: &Geometry) -> Result<(), SetupError> {
         self.check(geometry)?;
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
         let region = Region::create(geometry, self.limits.huge_pages)?;
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
-            log::warn!(
+            self.throttle.warn(&format_args!(
                 "{}: {} KiB of rings lie in 4 KiB pages, the huge-page pool has no room: `sysctl vm.nr_hugepages`",
                 app.name,
                 region.size() >> 10
-            );
+            ));
         }
         self.dataplane.attach(&region, id, app.generation);
         self.stale = true;
         app.status = Some(region.daemon_status());
         self.retired.extend(app.region.replace(region));
-        app.region.as_ref().ok_or(SetupError::Gone)
+        Ok(())
     }
 
     fn check(&self, geometry: &Geometry) -> Result<(), SetupError> {
@@ -230,6 +248,19 @@ impl Switch {
         let members = self.registry.members();
         let forwarding = Forwarding::new(self.epoch, self.wire.link.up, self.wire.mtu, &members);
         self.dataplane.forward(&Arc::new(forwarding));
+        self.pictures += 1;
+    }
+
+    /// Number of the picture that has everything that was changed so far.
+    #[must_use]
+    pub const fn next_picture(&self) -> u64 {
+        self.pictures + self.stale as u64
+    }
+
+    /// Whether all workers use picture `picture` or a later one.
+    #[must_use]
+    pub fn uses(&self, picture: u64) -> bool {
+        self.dataplane.retired() >= picture
     }
 
     /// Takes in the workers' answers; returns the ports whose apps broke the contract.
@@ -239,7 +270,7 @@ impl Switch {
             match reply {
                 Reply::Detached(id, _rings) => self.registry.returned(id),
                 Reply::Fault(rings, fault) => {
-                    // A fault of an app that is gone, or of rings that were replaced since, is of no interest any more.
+                    // A fault of an app that is gone is of no interest any more.
                     if self.registry.get(rings.id).is_some_and(|app| app.generation == rings.generation) {
                         faults.push((rings.id, fault));
                     }
@@ -273,10 +304,5 @@ impl Switch {
                 status.set_drops(*reason, frames);
             }
         }
-    }
-
-    /// Ends the workers.
-    pub fn stop(self) {
-        self.dataplane.stop();
     }
 }

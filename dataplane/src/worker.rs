@@ -251,8 +251,8 @@ impl Worker {
         }
     }
 
-    /// The control thread never has more questions open than this queue has places; if it ever did, what is answered
-    /// would be dropped here, which is slow but harmless.
+    /// The queue has room for an answer to every command and for a fault of every port. If it ever had not, a port's
+    /// number would stay taken, and memory would be freed here.
     fn reply(&mut self, reply: Reply) {
         let pushed = self.replies.push(reply);
         debug_assert!(pushed.is_ok(), "the control thread does not read its replies");
