@@ -4,6 +4,7 @@ use crate::attach::Attach;
 use crate::control::Control;
 use crate::dataplane::{Dataplane, Setup, StartError};
 use crate::listener::{ListenError, Listener};
+use crate::netdev::Netdev;
 use crate::poller::{Poller, Token};
 use crate::report::{self, Facts};
 use crate::switch::{Limits, Switch, WireState};
@@ -116,7 +117,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 /// Opens the wire, starts the workers, and handles events until told to stop.
 fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonError> {
     let started = Started::new(config, eal)?;
-    let Started { mut port, pool, switch } = started;
+    let Started { netdev, mut port, pool, switch } = started;
     let poller = Poller::new()?;
     poller.add(&signals.pipe, Token::Signal)?;
     let outcome = Listener::bind(&config.socket, SocketType::SEQPACKET).and_then(|apps| {
@@ -139,8 +140,17 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
         switch.dataplane().workers(),
         config.socket.path.as_path().display()
     );
-    let mut events =
-        Events { poller, switch, attach, control, port: &port, pool: &pool, since: Instant::now(), hz: eal.tsc_hz() };
+    let mut events = Events {
+        poller,
+        switch,
+        attach,
+        control,
+        netdev,
+        port: &port,
+        pool: &pool,
+        since: Instant::now(),
+        hz: eal.tsc_hz(),
+    };
     let outcome = events.run(signals);
     let Events { mut attach, mut switch, control, .. } = events;
     drop(control);
@@ -157,6 +167,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
 
 /// Everything that runs before the first socket opens.
 struct Started {
+    netdev: Option<Netdev>,
     port: Port,
     pool: Pool,
     switch: Switch,
@@ -191,7 +202,8 @@ impl Started {
         };
         port.configure(&setup, std::slice::from_ref(&pool)).map_err(wire_error)?;
         let (rx, tx) = port.start().map_err(wire_error)?;
-        let link = link_of(&port);
+        let netdev = Netdev::under(device);
+        let link = link_of(&port, netdev.as_ref());
         let wire_state = WireState {
             device: device.to_owned(),
             driver: info.driver,
@@ -222,7 +234,7 @@ impl Started {
                 forwarding: Switch::empty_picture(link, wire.mtu),
             },
         )?;
-        Ok(Self { port, pool, switch: Switch::new(dataplane, wire_state, limits) })
+        Ok(Self { netdev, port, pool, switch: Switch::new(dataplane, wire_state, limits) })
     }
 }
 
@@ -232,6 +244,7 @@ struct Events<'a> {
     switch: Switch,
     attach: Attach,
     control: Control,
+    netdev: Option<Netdev>,
     port: &'a Port,
     pool: &'a Pool,
     since: Instant,
@@ -289,7 +302,7 @@ impl Events<'_> {
         self.attach.tick(&mut self.switch, &self.poller);
         self.control.tick(&self.poller);
         self.switch.show_drops();
-        let link = link_of(self.port);
+        let link = link_of(self.port, self.netdev.as_ref());
         if self.switch.set_link(link) {
             log::warn!("the wire's link is {}", if link.up { "up" } else { "down" });
             // The workers first, so that nobody counts on a link that they do not know of.
@@ -300,10 +313,13 @@ impl Events<'_> {
     }
 }
 
-/// The wire's link; a device that cannot tell any more counts as down.
-fn link_of(port: &Port) -> Link {
+/// The wire's link; a device that cannot tell any more counts as down, and so does one whose interface is.
+fn link_of(port: &Port, netdev: Option<&Netdev>) -> Link {
     match port.link() {
-        Ok(link) => Link { up: link.up, speed: link.speed_mbps.unwrap_or(0) },
+        Ok(link) => {
+            let up = link.up && netdev.is_none_or(Netdev::is_up);
+            Link { up, speed: link.speed_mbps.unwrap_or(0) }
+        }
         Err(error) => {
             log::debug!("no link state: {error}");
             Link { up: false, speed: 0 }

@@ -173,6 +173,7 @@ impl Delivery {
         };
         self.routes.get_mut(run.clone()).unwrap_or_default().fill(Route::Free);
         let (mut packets, mut bytes, mut full, mut oversize) = (0, 0, 0, 0);
+        let mut chained = false;
         // The app's counter is looked at once: for a full ring once a frame would mean one cache miss a frame.
         let wanted = u32::try_from(run.len()).unwrap_or(u32::MAX);
         let mut fault = rx.ring.free(wanted).err();
@@ -185,10 +186,12 @@ impl Delivery {
             } else if rx.ring.push(mbuf.data(), burst.notes(at)) {
                 packets += 1;
                 bytes += u64::from(len);
+                chained |= rx.ring.slots_for(len) > 1;
             } else {
-                // Jumbo frames take more slots than were asked for.
+                // Frames of several slots use up more than was asked for, and only then it is worth another look.
                 let slots = rx.ring.slots_for(len);
-                let room = if slots > 1 { rx.ring.free(slots) } else { Ok(0) };
+                chained |= slots > 1;
+                let room = if chained { rx.ring.free(slots) } else { Ok(0) };
                 match room {
                     Ok(free) if free >= slots && rx.ring.push(mbuf.data(), burst.notes(at)) => {
                         packets += 1;

@@ -10,6 +10,7 @@
 //! The control side, one thread:
 //!
 //! - [`daemon`]: start, event loop, end; [`poller`]: what it waits for; [`listener`]: its sockets;
+//! - [`netdev`]: the kernel's interface under a virtual wire;
 //! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
 //! - [`control`]: the operators' socket; [`report`]: what they are told.
@@ -28,6 +29,7 @@ pub mod forwarding;
 pub mod handoff;
 pub mod identity;
 pub mod listener;
+pub mod netdev;
 pub mod poller;
 pub mod port;
 pub mod registry;

@@ -1,0 +1,76 @@
+//! The kernel's interface under a virtual wire.
+//!
+//! `net_af_packet` and `net_af_xdp` sit on an interface of the kernel, and do not follow its link: DPDK 22.11's
+//! `net_af_packet` says "up" even when the interface is gone. The kernel knows better.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// An interface that a wire sits on.
+#[derive(Debug)]
+pub struct Netdev {
+    folder: PathBuf,
+    /// The kernel's number for it when the wire was opened. One that was deleted and made again has another, and the
+    /// driver's sockets do not follow.
+    index: Option<String>,
+}
+
+impl Netdev {
+    /// The interface that `devargs` name with `iface=`, if they do.
+    #[must_use]
+    pub fn under(devargs: &str) -> Option<Self> {
+        let name = devargs.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))?;
+        Some(Self::at(PathBuf::from("/sys/class/net").join(name)))
+    }
+
+    fn at(folder: PathBuf) -> Self {
+        let index = fs::read_to_string(folder.join("ifindex")).ok();
+        Self { folder, index }
+    }
+
+    /// Whether it is there, is the one that it was, is set up and has a carrier.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        let read = |file| fs::read_to_string(self.folder.join(file)).ok();
+        // Reading `carrier` fails while the interface is set down.
+        self.index.is_some() && read("ifindex") == self.index && read("carrier").is_some_and(|text| text.trim() == "1")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only devices that name an interface have one.
+    #[test]
+    fn interface_is_taken_from_the_arguments() {
+        let of = |devargs| Netdev::under(devargs).map(|netdev| netdev.folder);
+        assert_eq!(of("net_af_packet0,iface=eth1,qpairs=1"), Some("/sys/class/net/eth1".into()));
+        assert_eq!(of("net_af_xdp0,start_queue=1,iface=a.b"), Some("/sys/class/net/a.b".into()));
+        assert!(of("net_null0,size=64").is_none());
+        assert!(of("0000:3b:00.0").is_none());
+    }
+
+    /// No carrier, set down, gone, and another of the same name all count as down.
+    #[test]
+    fn anything_but_the_same_interface_with_a_carrier_is_down() {
+        let folder = std::env::temp_dir().join(format!("kopi-netdev-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let set = |file: &str, text: &str| fs::write(folder.join(file), text).unwrap();
+        set("ifindex", "7\n");
+        set("carrier", "1\n");
+        let netdev = Netdev::at(folder.clone());
+        assert!(netdev.is_up());
+        set("carrier", "0\n");
+        assert!(!netdev.is_up());
+        set("carrier", "1\n");
+        assert!(netdev.is_up());
+        set("ifindex", "8\n");
+        assert!(!netdev.is_up());
+        set("ifindex", "7\n");
+        fs::remove_file(folder.join("carrier")).unwrap();
+        assert!(!netdev.is_up());
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(!netdev.is_up());
+    }
+}
