@@ -217,6 +217,17 @@ impl Kopid {
     }
 }
 
+impl Drop for Kopid {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.process.ended().is_none() {
+            for command in ["status", "apps", "stats", "drops"] {
+                let rows = self.try_ask(command).unwrap_or_default();
+                rows.iter().for_each(|row| drop(writeln!(std::io::stderr(), "{command}: {row}")));
+            }
+        }
+    }
+}
+
 fn launch(dir: &Path) -> Process {
     let config = dir.join("kopid.toml").display().to_string();
     // Where EAL keeps its lock, which it leaves behind; otherwise /var/run/dpdk.

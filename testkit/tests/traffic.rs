@@ -96,10 +96,7 @@ fn jumbo_frames_lose_nothing() {
     for (workers, queues) in [(1, 1), (2, 4)] {
         let dir = TempDir::new("jumbo");
         let netns = Netns::new(9000);
-        let wire = format!(
-            "net_af_packet0,iface={},qpairs={workers},blocksz=16384,framesz=16384,framecnt=512",
-            netns.outside()
-        );
+        let wire = format!("net_pcap0,rx_iface_in={0},tx_iface={0}", netns.outside());
         let settings = Settings { wire, mtu: 9000, workers, mbufs: 8192, ..Settings::default() };
         let mut kopid = Kopid::start(&dir, &settings);
         let load = Load { window: 64, ..Load::new(5000, 60..=9014) };

@@ -1,0 +1,145 @@
+# Shared by ci/demo.sh and the scripts beside this file; not run by itself. It gives a script a folder, a network
+# namespace, kopid and applications, all of which go when the script ends, however it ends.
+# shellcheck shell=bash disable=SC2034
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+bin=${CARGO_TARGET_DIR:-$root/target}/release
+
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+[[ $EUID -eq 0 ]] || die "run as root: network namespaces need it"
+[[ -x $bin/kopid && -x $bin/kopictl && -e $bin/librte_net_kopi.so ]] || die "build first: cargo build --release"
+
+# EAL refuses a driver in a folder below one that everybody may write to, such as /tmp, and other users may not look
+# into root's home: so the folder is here, and the driver is copied into it.
+work=/var/cache/kopi-demo-$$
+netns=kopi-demo-$$
+near=kd$$
+kopid_pid=
+app_pids=()
+
+cleanup() {
+    local status=$?
+    trap - EXIT
+    set +e
+    local pid
+    for pid in "${app_pids[@]}" $kopid_pid ${ping_pid:-}; do
+        kill_app "$pid"
+    done
+    ip link del "$near" 2>/dev/null
+    ip netns del "$netns" 2>/dev/null
+    if ((status != 0)) && [[ -e $work/kopid.log ]]; then
+        printf -- '---- kopid ----\n' >&2
+        tail -n 20 "$work/kopid.log" >&2
+    fi
+    rm -rf "$work"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+install -d -m 755 "$work"
+install -m 755 "$bin/librte_net_kopi.so" "$work"
+
+# until_ok SECONDS WHAT COMMAND...: runs the command until it succeeds.
+until_ok() {
+    local limit=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < limit)) || die "waited in vain: $what"
+        sleep 0.02
+    done
+}
+
+# The first CPU is for kopid's worker, the last for the applications.
+cpus=$(awk '/^Cpus_allowed_list/ { print $2 }' /proc/self/status)
+worker_cpu=${cpus%%[-,]*}
+app_cpu=${cpus##*[-,]}
+
+# The wire: a veth pair. Its far end is in a namespace of its own, with the kernel's network stack behind it, at
+# 10.77.0.1. Offloads are off, because on this wire nobody ever finishes the frames that they leave unfinished.
+make_wire() {
+    ip netns add "$netns"
+    ip link add "$near" type veth peer name far0 netns "$netns"
+    ip netns exec "$netns" sysctl -qw net.ipv6.conf.all.disable_ipv6=1
+    sysctl -qw "net.ipv6.conf.$near.disable_ipv6=1"
+    local offload
+    for offload in rx tx sg tso gso gro; do
+        ethtool -K "$near" "$offload" off >/dev/null 2>&1 || true
+        ip netns exec "$netns" ethtool -K far0 "$offload" off >/dev/null 2>&1 || true
+    done
+    ip -n "$netns" address add 10.77.0.1/24 dev far0
+    ip -n "$netns" link set far0 up
+    ip link set "$near" up
+}
+
+# write_config DEVICE: the daemon's configuration.
+write_config() {
+    cat >"$work/kopid.toml" <<TOML
+[wire]
+device = "$1"
+
+[dataplane]
+cores = [$worker_cpu]
+
+[socket]
+path = "$work/kopi.sock"
+mode = "0666"          # every user may attach; a group is the better choice on a real machine
+
+[control]
+path = "$work/control.sock"
+TOML
+}
+
+kopictl() { "$bin/kopictl" --socket "$work/control.sock" "$@"; }
+
+# Starts kopid and waits until it answers; fails if it ends instead. Its pid is in $kopid_pid.
+start_kopid() {
+    RUNTIME_DIRECTORY=$work "$bin/kopid" --config "$work/kopid.toml" >>"$work/kopid.log" 2>&1 &
+    kopid_pid=$!
+    until kopictl status >/dev/null 2>&1; do
+        kill -0 "$kopid_pid" 2>/dev/null || return 1
+        sleep 0.02
+    done
+}
+
+# stop_kopid SIGNAL: and waits for its end.
+stop_kopid() {
+    { kill "-$1" "$kopid_pid" && wait "$kopid_pid"; } 2>/dev/null || true
+    kopid_pid=
+}
+
+# start_app NAME USER MAC MODE: an unmodified dpdk-testpmd through the driver, without huge pages and without rights,
+# in forward mode MODE. Waits until kopid serves it. Its pid is in $app_pid.
+start_app() {
+    local name=$1 user=$2 mac=$3 mode=$4
+    # Where EAL keeps its lock, and an input that stays open.
+    install -d -m 700 -o "$user" "$work/$name"
+    mkfifo "$work/$name.in"
+    RUNTIME_DIRECTORY=$work/$name setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups \
+        dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry \
+        --file-prefix "$name" -d "$work/librte_net_kopi.so" \
+        --vdev "net_kopi0,socket=$work/kopi.sock,name=$name,mac=$mac" \
+        -- -i --auto-start --forward-mode="$mode" --total-num-mbufs=4096 \
+        <>"$work/$name.in" >"$work/$name.log" 2>&1 &
+    app_pid=$!
+    app_pids+=("$app_pid")
+    until_ok 20 "$name runs" app_is "$name" running
+}
+
+# kill_app PID: kill -9, without bash's word about it.
+kill_app() { { kill -9 "$1" && wait "$1"; } 2>/dev/null || true; }
+
+# app_is NAME STATE: whether the app is attached and in this state.
+app_is() { kopictl apps | awk -v name="$1" -v state="$2" '$2 == name && $7 == state { found = 1 } END { exit !found }'; }
+
+# no_app NAME: whether no such app is attached.
+no_app() { ! kopictl apps | awk -v name="$1" '$2 == name { found = 1 } END { exit !found }'; }
+
+# Testpmd's icmpecho answers a ping to any address, and ARP requests for any address as well. With two of them on one
+# wire both would answer every ARP request, so the kernel is told which address is behind which MAC.
+neighbour() { ip -n "$netns" neigh replace "$1" lladdr "$2" dev far0; }
+
+far() { ip netns exec "$netns" "$@"; }
