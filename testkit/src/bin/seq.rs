@@ -132,7 +132,8 @@ fn run() -> Outcome<Value> {
     drops.retain(|(name, value)| *value > 0 && name.contains("drop"));
     port.stop()?;
     let mut report = report?;
-    report["stats"] = json!({ "rx": stats.rx_packets, "tx": stats.tx_packets, "tx_errors": stats.tx_errors, "drops": drops });
+    report["stats"] =
+        json!({ "rx": stats.rx_packets, "tx": stats.tx_packets, "tx_errors": stats.tx_errors, "drops": drops });
     Ok(report)
 }
 
