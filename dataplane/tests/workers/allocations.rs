@@ -1,0 +1,103 @@
+//! Design decision 6: a worker allocates nothing, neither for a frame nor for a change that the control thread asks for.
+
+use crate::lab::{App, Crew, Lab, MTU, wait_until};
+use kopi_ring::message::{Mac, Settings};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+/// Frames in each direction, with one worker and with two. Two of them and the apps are more threads than a small machine
+/// has cores.
+const FRAMES: [(usize, u64); 2] = [(1, 1_000_000), (2, 100_000)];
+/// Frames under way at most: no more than the ring of the receiver or the wire holds, so none is lost.
+const WINDOW: u64 = 900;
+/// An address of nobody's, so that frames to it take the way over the wire.
+const NOBODY: Mac = [2, 9, 9, 9, 9, 9];
+
+thread_local! {
+    /// Allocations of this thread so far.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts.
+struct Counting;
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
+
+// SAFETY: everything is passed on to the system's allocator as it came. Counting neither allocates nor unwinds: the
+// counter is a constant at first and has no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Sends `frames` frames of many flows from one app and waits until another has received each of them `times` times.
+fn flood(from: &mut App, to: &mut App, destination: &Mac, frames: u64, times: u64) {
+    let (pushed, popped) = (from.pushed, to.popped);
+    let mut frame = [0; 64];
+    frame[..6].copy_from_slice(destination);
+    frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17]);
+    wait_until("all frames are delivered", || {
+        while from.pushed - pushed < frames && (from.pushed - pushed) * times < to.popped - popped + WINDOW {
+            frame[26..30].copy_from_slice(&u32::try_from(from.pushed % 5000).expect("small").to_be_bytes());
+            if !from.push(0, &frame) {
+                break;
+            }
+        }
+        from.publish();
+        to.pop(u64::MAX);
+        from.pop(u64::MAX);
+        to.popped - popped >= frames * times
+    });
+}
+
+/// With one worker, and with two that hand frames to each other.
+pub(crate) fn check(lab: &Lab) {
+    let before = ALLOCATIONS.get();
+    drop(vec![1_u8]);
+    assert!(ALLOCATIONS.get() > before, "the allocator does not count");
+    for (workers, frames) in FRAMES {
+        let mut crew = Crew::start(lab, workers, || ALLOCATIONS.get());
+        let settings =
+            |id, promiscuous| Settings { mtu: MTU, promiscuous, all_multicast: false, macs: vec![App::mac(id)] };
+        let mut a = crew.attach(1, settings(1, false), 1, 1024);
+        let mut b = crew.attach(2, settings(2, true), 2, 1024);
+        // App to wire, and wire to app: what nobody owns comes back from the loop to the promiscuous one.
+        flood(&mut a, &mut b, &NOBODY, frames, 1);
+        // App to app.
+        flood(&mut a, &mut b, &App::mac(2), frames, 1);
+        flood(&mut b, &mut a, &App::mac(1), frames, 1);
+        // To everybody and the wire, and from there to everybody.
+        flood(&mut a, &mut b, &[0xff; 6], frames, 2);
+        crew.detach(1);
+        let again = crew.attach(1, settings(1, false), 1, 64);
+        let (totals, allocations) = crew.stop();
+        assert!(totals[0].rx_packets >= 2 * frames && totals[1].tx_packets >= 3 * frames, "{totals:?}");
+        assert_eq!(allocations, 0, "the workers have allocated");
+        drop((a, b, again));
+    }
+}

@@ -1,0 +1,171 @@
+//! Design decision 8, inside the dataplane: every frame that came in, or was made by copying, went out or was dropped for
+//! a reason, exactly, when the workers have ended. Also while ports come and go, the wire's link flaps, rings overflow
+//! and an app breaks its contract in the middle of a burst.
+
+use crate::lab::{App, Crew, Lab, MTU, books, wait_until};
+use kopi_ring::message::{Mac, Settings};
+use kopi_ring::{DropReason, PeerFault};
+
+const GROUP: Mac = [1, 0, 0x5e, 0, 0, 1];
+const NOBODYS_GROUP: Mac = [1, 0, 0x5e, 0, 0, 2];
+const NOBODY: Mac = [2, 9, 9, 9, 9, 9];
+const APPS: u16 = 4;
+
+/// Pseudo-random numbers, the same for a seed (splitmix64, Steele et al., OOPSLA 2014).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ z >> 31) % n
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).expect("an index")]
+    }
+
+    /// A frame of any kind that a switch can meet, in one slot. Its address, port and length are random.
+    fn frame<'a>(&mut self, me: u16, room: &'a mut [u8]) -> &'a [u8] {
+        let other = App::mac(self.pick(&[1, 2, 3, 4]));
+        let to = self.pick(&[other, other, other, NOBODY, NOBODY, GROUP, NOBODYS_GROUP, [0xff; 6]]);
+        let len = match self.below(20) {
+            0 => 1 + self.below(13),
+            1 => u64::from(MTU) + 23 + self.below(500),
+            _ => 60 + self.below(1400),
+        };
+        room[..6].copy_from_slice(&to);
+        room[6..12].copy_from_slice(&App::mac(me));
+        room[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17]);
+        room[36] = u8::try_from(self.below(8)).expect("small");
+        &room[..usize::try_from(len).expect("short")]
+    }
+}
+
+fn settings(id: u16, random: &mut Random) -> Settings {
+    let mut macs = vec![App::mac(id)];
+    if random.below(2) == 0 {
+        macs.push(GROUP);
+    }
+    Settings { mtu: MTU, promiscuous: random.below(4) == 0, all_multicast: random.below(4) == 0, macs }
+}
+
+/// The first app has two queues, so that two workers serve it; the third has a small ring, the fourth never reads.
+fn attach(crew: &mut Crew<'_>, id: u16, random: &mut Random) -> App {
+    let settings = settings(id, random);
+    crew.attach(id, settings, if id == 1 { 2 } else { 1 }, if id == 3 { 64 } else { 256 })
+}
+
+/// Everything an app was ever told or has told, by port number.
+#[derive(Debug, Default)]
+struct Witness {
+    taken: [u64; APPS as usize + 1],
+    given: [u64; APPS as usize + 1],
+}
+
+impl Witness {
+    /// Notes what an app that is not served any more saw.
+    fn question(&mut self, mut app: App) {
+        app.pop(u64::MAX);
+        self.taken[usize::from(app.id)] += app.pushed - app.unsent();
+        self.given[usize::from(app.id)] += app.popped;
+    }
+}
+
+/// Random traffic and changes; the workers are stopped in the middle of it if `busy`, else when all is delivered.
+fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool) {
+    let mut random = Random(seed);
+    let mut crew = Crew::start(lab, workers, || 0);
+    let mut apps: Vec<App> = (1..=APPS).map(|id| attach(&mut crew, id, &mut random)).collect();
+    let mut witness = Witness::default();
+    let mut room = [0; 4096];
+    for round in 1..2000 {
+        let at = usize::try_from(random.below(APPS.into())).expect("an index");
+        let app = &mut apps[at];
+        let queue = if app.id == 1 { round % 2 } else { 0 };
+        for _ in 0..random.below(60) {
+            if !app.push(queue, random.frame(app.id, &mut room)) {
+                break;
+            }
+        }
+        app.publish();
+        if app.id != APPS {
+            app.pop(random.below(100));
+        }
+        let id = app.id;
+        match random.below(400) {
+            0..8 => crew.change(id, |settings| settings.promiscuous = !settings.promiscuous),
+            8..12 => {
+                crew.wire_up = !crew.wire_up;
+                crew.publish();
+            }
+            12..16 => {
+                crew.detach(id);
+                let app = attach(&mut crew, id, &mut random);
+                witness.question(std::mem::replace(&mut apps[at], app));
+            }
+            _ => {}
+        }
+    }
+    if !busy {
+        crew.wire_up = true;
+        crew.publish();
+        wait_until("all frames are taken", || apps.iter_mut().all(|app| app.unsent() == 0));
+        wait_until("the books balance while the workers run", || {
+            let totals: Vec<_> = (0..8).map(|id| crew.totals(id)).collect();
+            let (debit, credit) = books(&totals);
+            debit == credit
+        });
+    }
+    let (totals, _) = crew.stop();
+    apps.into_iter().for_each(|app| witness.question(app));
+    let (debit, credit) = books(&totals);
+    assert_eq!(debit, credit, "{workers} workers, seed {seed}: {totals:?}");
+    assert!(debit > 10_000, "only {debit} frames");
+    let counted: Vec<_> = totals.iter().map(|t| (t.tx_packets, t.rx_packets)).collect();
+    let seen: Vec<_> = witness.taken.into_iter().zip(witness.given).collect();
+    assert_eq!(counted[1..=usize::from(APPS)], seen[1..], "{workers} workers, seed {seed}");
+    let dropped = |reason: DropReason| totals.iter().map(|t| t.drops[reason.index()]).sum::<u64>();
+    for reason in [DropReason::Runt, DropReason::Oversize, DropReason::RxRingFull, DropReason::SamePort] {
+        assert!(dropped(reason) > 0, "nothing was dropped as {}", reason.name());
+    }
+}
+
+/// An app breaks its contract after five good frames of a burst: these are accounted for, the others stay untaken, and
+/// whoever else is attached goes on.
+fn fault_in_the_middle(lab: &Lab, workers: usize) {
+    let mut random = Random(1);
+    let mut crew = Crew::start(lab, workers, || 0);
+    let mut apps: Vec<App> = (1..=APPS).map(|id| attach(&mut crew, id, &mut random)).collect();
+    let mut frame = [0; 60];
+    frame[..6].copy_from_slice(&App::mac(3));
+    for _ in 0..20 {
+        assert!(apps[1].push(0, &frame));
+    }
+    apps[1].damage(5);
+    apps[1].publish();
+    assert_eq!(crew.await_fault(), (2, PeerFault::Length { length: 0, slot_size: 2048 }));
+    crew.detach(2);
+    let before = crew.totals(3).rx_packets;
+    for _ in 0..20 {
+        assert!(apps[0].push(0, &frame));
+    }
+    apps[0].publish();
+    wait_until("the others go on", || crew.totals(3).rx_packets == before + 20);
+    let (totals, _) = crew.stop();
+    let (debit, credit) = books(&totals);
+    assert_eq!(debit, credit, "{workers} workers: {totals:?}");
+    assert_eq!((totals[2].tx_packets, totals[2].drops[DropReason::PortGone.index()]), (5, 5));
+}
+
+/// With one worker, and with two that hand frames to each other, of which one has no part of the wire.
+pub(crate) fn check(lab: &Lab) {
+    for workers in 1..=2 {
+        fault_in_the_middle(lab, workers);
+        for seed in 0..6 {
+            mix(lab, workers, seed, seed % 2 == 0);
+        }
+    }
+}

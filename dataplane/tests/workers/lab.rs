@@ -1,0 +1,348 @@
+//! A dataplane inside the test: real workers over a wire that is a loop, and the apps' ends of the rings.
+
+use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig};
+use kopi_dataplane::command::{Command, QUEUE, Reply};
+use kopi_dataplane::counters::{PortTotals, WorkerCounters};
+use kopi_dataplane::flow::FlowTable;
+use kopi_dataplane::forwarding::{Forwarding, Member, PortId, WIRE};
+use kopi_dataplane::handoff::Mesh;
+use kopi_dataplane::port::WorkerPort;
+use kopi_dataplane::wire::Wire;
+use kopi_dataplane::worker::{Parts, Worker};
+use kopi_packet::Seed;
+use kopi_ring::layout::Notes;
+use kopi_ring::message::{Mac, Settings};
+use kopi_ring::{Consumer, Geometry, HugePages, PeerFault, Producer, Region};
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Packet buffers: more than the loop, the queues between workers and all caches hold.
+const MBUFS: u32 = 8191;
+/// Bytes of the largest frame.
+const FRAME_MAX: u16 = 2048;
+/// MTU of the wire.
+pub(crate) const MTU: u16 = 1500;
+/// Port numbers, the wire's included.
+const PORTS: usize = 8;
+/// How long anything may take, on a machine that is busy with other things.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < SOON, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// DPDK over ordinary pages, and a pool.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    eal: Eal,
+    pool: Pool,
+    /// Name of the folder that EAL leaves behind.
+    folder: String,
+    /// Wires made so far. `net_ring` does not free the memory of its rings, so each has its own name.
+    wires: Cell<u32>,
+}
+
+impl Lab {
+    /// Starts DPDK. Once in a process.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        let folder = format!("kopi-dataplane-test-{}", std::process::id());
+        let prefix = format!("--file-prefix={folder}");
+        let args = ["--no-huge", "-m", "128", "--no-pci", "--no-telemetry", "--no-shconf", "-l", "0", &prefix];
+        let eal = Eal::init(&args.map(str::to_owned)).expect("DPDK starts");
+        let config = PoolConfig { name: "test", mbufs: MBUFS, cache: 64, frame_max: FRAME_MAX, socket: None };
+        let pool = Pool::new(&eal, config).expect("there is memory for the pool");
+        Self { eal, pool, folder, wires: Cell::new(0) }
+    }
+
+    /// Fails unless every packet buffer is back in the pool.
+    pub(crate) fn check_buffers(&self) {
+        assert_eq!(self.pool.available(), MBUFS, "packet buffers are missing");
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for base in [std::env::var("XDG_RUNTIME_DIR").unwrap_or_default(), "/var/run".into()] {
+            drop(std::fs::remove_dir_all(Path::new(&base).join("dpdk").join(&self.folder)));
+        }
+    }
+}
+
+/// Running workers, and what the control thread would hold.
+#[derive(Debug)]
+pub(crate) struct Crew<'a> {
+    lab: &'a Lab,
+    port: Port,
+    hands: Vec<Hand>,
+    members: Vec<Member>,
+    /// Whether the workers take the wire for up.
+    pub(crate) wire_up: bool,
+    epoch: u32,
+    generation: u32,
+    /// Faults that the workers have found.
+    pub(crate) faults: Vec<(PortId, PeerFault)>,
+    /// Pictures given back, and ports let go of, by all workers together.
+    retired: usize,
+    detached: usize,
+}
+
+#[derive(Debug)]
+struct Hand {
+    thread: JoinHandle<u64>,
+    commands: rtrb::Producer<Command>,
+    replies: rtrb::Consumer<Reply>,
+    counters: Arc<WorkerCounters>,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts workers over a wire of one queue, whose ends are joined. `meter` is read on each worker's thread before and
+    /// after it runs.
+    #[must_use]
+    pub(crate) fn start(lab: &'a Lab, workers: usize, meter: fn() -> u64) -> Self {
+        let wire = lab.wires.replace(lab.wires.get() + 1);
+        let mut port = Port::by_devargs(&lab.eal, &format!("net_ring{wire}")).expect("DPDK has rings");
+        let config = PortConfig { one_pool: true, ..PortConfig::default() };
+        port.configure(&config, std::slice::from_ref(&lab.pool)).expect("a ring can be configured");
+        let (rx, tx) = port.start().expect("a ring can be started");
+        let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
+        let picture = Arc::new(Forwarding::new(1, true, MTU, &[]));
+        let hands = (0..workers).zip(Mesh::among(workers)).map(|(index, mesh)| {
+            let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
+            let (answers, replies) = rtrb::RingBuffer::new(QUEUE + PORTS);
+            let counters = Arc::new(WorkerCounters::new(PORTS));
+            let parts = Parts {
+                index,
+                wire: Wire::new(rx.next(), tx.next()),
+                sender: 0,
+                pool: lab.pool.clone(),
+                flows: FlowTable::new(1024, Seed::from_bytes([7; 64])),
+                mesh,
+                counters: Arc::clone(&counters),
+                commands: orders,
+                replies: answers,
+                forwarding: Arc::clone(&picture),
+                max_ports: PORTS,
+                tsc_hz: lab.eal.tsc_hz(),
+            };
+            let handle = lab.eal.handle();
+            let thread = std::thread::spawn(move || {
+                let registered = handle.register_thread().expect("there is a place");
+                let mut worker = Worker::new(parts);
+                let before = meter();
+                worker.run();
+                let measured = meter() - before;
+                drop(worker);
+                drop(registered);
+                measured
+            });
+            Hand { thread, commands, replies, counters }
+        });
+        let hands = hands.collect();
+        Self {
+            lab,
+            port,
+            hands,
+            members: Vec::new(),
+            wire_up: true,
+            epoch: 1,
+            generation: 0,
+            faults: Vec::new(),
+            retired: 0,
+            detached: 0,
+        }
+    }
+
+    fn tell(&mut self, worker: usize, command: Command) {
+        assert!(self.hands[worker].commands.push(command).is_ok(), "commands are answered at once");
+    }
+
+    fn settle(&mut self) {
+        for hand in &mut self.hands {
+            while let Ok(reply) = hand.replies.pop() {
+                match reply {
+                    Reply::Retired(_) => self.retired += 1,
+                    Reply::Detached(..) => self.detached += 1,
+                    Reply::Fault(port, fault) => self.faults.push((port.id, fault)),
+                    Reply::Replaced(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Gives the workers a picture with all changes, and waits until they use it.
+    pub(crate) fn publish(&mut self) {
+        self.epoch += 1;
+        let forwarding = Arc::new(Forwarding::new(self.epoch, self.wire_up, MTU, &self.members));
+        let due = self.retired + self.hands.len();
+        for worker in 0..self.hands.len() {
+            self.tell(worker, Command::Forward(Arc::clone(&forwarding)));
+        }
+        wait_until("the workers use a picture", || {
+            self.settle();
+            self.retired >= due
+        });
+    }
+
+    /// Attaches an app with `queues` rings of `slots` slots in each direction.
+    pub(crate) fn attach(&mut self, id: PortId, settings: Settings, queues: usize, slots: u32) -> App {
+        let geometry = Geometry::new(&vec![slots; queues], &vec![slots; queues], 2048).expect("a geometry");
+        let region = Region::create(&geometry, HugePages::Off).expect("there is memory for a region");
+        let fd = region.fd().try_clone_to_owned().expect("a descriptor");
+        let client = Region::open(fd, &geometry).expect("what the daemon made can be opened");
+        self.generation += 1;
+        let workers = self.hands.len();
+        for worker in 0..workers {
+            let port = WorkerPort::new(&region, id, self.generation, worker, workers);
+            self.tell(worker, Command::Attach(Box::new(port)));
+        }
+        self.members.push(Member { id, settings });
+        self.publish();
+        let tx = (0..queues).filter_map(|q| client.tx_producer(q)).collect();
+        let rx = (0..queues).filter_map(|q| client.rx_consumer(q)).collect();
+        App { id, tx, rx, client, pushed: 0, popped: 0 }
+    }
+
+    /// Changes an app's settings.
+    pub(crate) fn change(&mut self, id: PortId, change: impl Fn(&mut Settings)) {
+        self.members.iter_mut().filter(|member| member.id == id).for_each(|member| change(&mut member.settings));
+        self.publish();
+    }
+
+    /// Detaches an app, and returns when no worker has its rings any more.
+    pub(crate) fn detach(&mut self, id: PortId) {
+        let due = self.detached + self.hands.len();
+        for worker in 0..self.hands.len() {
+            self.tell(worker, Command::Detach(id));
+        }
+        self.members.retain(|member| member.id != id);
+        self.publish();
+        wait_until("the workers let go of a port", || {
+            self.settle();
+            self.detached >= due
+        });
+    }
+
+    /// Waits until the workers have found a fault.
+    pub(crate) fn await_fault(&mut self) -> (PortId, PeerFault) {
+        wait_until("a fault is found", || {
+            self.settle();
+            !self.faults.is_empty()
+        });
+        self.faults.remove(0)
+    }
+
+    /// What all workers have counted for a port.
+    #[must_use]
+    pub(crate) fn totals(&self, id: PortId) -> PortTotals {
+        PortTotals::of(self.hands.iter().map(|hand| &*hand.counters), id)
+    }
+
+    /// Ends the workers, and returns everything that they counted, by port, and what the meters measured.
+    pub(crate) fn stop(mut self) -> (Vec<PortTotals>, u64) {
+        for worker in 0..self.hands.len() {
+            self.tell(worker, Command::Stop);
+        }
+        let Self { lab, mut port, hands, .. } = self;
+        let (threads, rest): (Vec<_>, Vec<_>) = hands.into_iter().map(|h| (h.thread, (h.counters, h.replies))).unzip();
+        let measured = threads.into_iter().map(|thread| thread.join().expect("a worker ends well")).sum();
+        let counters: Vec<_> = rest.into_iter().map(|(counters, _)| counters).collect();
+        let ports = (0..PORTS).map(|id| u16::try_from(id).expect("few"));
+        let totals = ports.map(|id| PortTotals::of(counters.iter().map(|c| &**c), id)).collect();
+        // What is under way on the wire would be lost to the pool with its device.
+        port.stop().expect("its queues are gone");
+        let (mut rx, tx) = port.start().expect("it can be started again");
+        let mut batch = Batch::new();
+        while rx.iter_mut().any(|rx| rx.receive(&mut batch) > 0) {
+            batch.free_all();
+        }
+        drop((rx, tx, port));
+        lab.check_buffers();
+        (totals, measured)
+    }
+}
+
+/// Both sides of the equation: what came in or was made by copying, and what went out or was dropped.
+#[must_use]
+pub(crate) fn books(totals: &[PortTotals]) -> (u64, u64) {
+    let (mut debit, mut credit) = (0, 0);
+    for (id, totals) in (0..).zip(totals) {
+        // TX and RX are named from the app's side; on the wire they are the NIC's own.
+        let on_wire = id == WIRE;
+        debit += totals.copies + if on_wire { totals.rx_packets } else { totals.tx_packets };
+        credit += totals.dropped() + if on_wire { totals.tx_packets } else { totals.rx_packets };
+    }
+    (debit, credit)
+}
+
+/// An app's side of its port.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// Number of the port.
+    pub(crate) id: PortId,
+    tx: Vec<Producer>,
+    rx: Vec<Consumer>,
+    client: Region,
+    /// Frames put into its rings, and taken out of them.
+    pub(crate) pushed: u64,
+    pub(crate) popped: u64,
+}
+
+impl App {
+    /// The address of the app with this number.
+    #[must_use]
+    pub(crate) fn mac(id: PortId) -> Mac {
+        let [high, low] = id.to_be_bytes();
+        [2, 0, 0, 0, high, low]
+    }
+
+    /// Puts a frame into a ring, unpublished, if there is room.
+    pub(crate) fn push(&mut self, queue: usize, frame: &[u8]) -> bool {
+        let ring = &mut self.tx[queue];
+        let slots = ring.slots_for(u32::try_from(frame.len()).expect("short"));
+        let free = ring.free(slots).expect("kopid keeps to the contract");
+        let pushed = free >= slots && ring.push(frame, Notes::NONE);
+        self.pushed += u64::from(pushed);
+        pushed
+    }
+
+    /// Hands all pushed frames to the workers.
+    pub(crate) fn publish(&mut self) {
+        self.tx.iter_mut().for_each(Producer::publish);
+    }
+
+    /// Takes up to `most` frames out of each ring.
+    pub(crate) fn pop(&mut self, most: u64) {
+        for ring in &mut self.rx {
+            let mut taken = 0;
+            while taken < most && ring.poll().expect("kopid keeps to the contract") > 0 {
+                ring.next().expect("kopid keeps to the contract");
+                taken += 1;
+            }
+            ring.release();
+            self.popped += taken;
+        }
+    }
+
+    /// Slots that the workers have not emptied. Frames of one slot each are as many.
+    pub(crate) fn unsent(&mut self) -> u64 {
+        let filled = |ring: &mut Producer| ring.size() - ring.free(u32::MAX).expect("kopid keeps to the contract");
+        self.tx.iter_mut().map(filled).map(u64::from).sum()
+    }
+
+    /// Writes over the descriptor of slot `slot` of the first TX ring, as a hostile app could.
+    pub(crate) fn damage(&self, slot: usize) {
+        let file = std::fs::File::from(self.client.fd().try_clone_to_owned().expect("a descriptor"));
+        let layout = self.client.geometry().layout();
+        let offset = layout.tx[0].descriptors() + slot * size_of::<u64>();
+        std::os::unix::fs::FileExt::write_all_at(&file, &[0; 8], offset as u64).expect("a region can be written");
+    }
+}

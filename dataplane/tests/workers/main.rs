@@ -1,0 +1,14 @@
+//! Real workers in this process, over a wire that is a loop, with both ends of the apps' rings.
+//!
+//! EAL starts once in a process and belongs to the thread that started it, so this is one program that runs its checks in
+//! order, without the test harness.
+
+mod allocations;
+mod conservation;
+mod lab;
+
+fn main() {
+    let lab = lab::Lab::new();
+    conservation::check(&lab);
+    allocations::check(&lab);
+}
