@@ -18,6 +18,7 @@
 //! ECN bits (a router sets them in the middle of a flow) and the flags of TCP are not in it, and everything that says
 //! how much of the frame could be read is: a malformed packet never shares a key with a whole one.
 
+use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{Fragment, MacAddr, Malformed, Shape};
@@ -98,7 +99,7 @@ impl VlanTag {
 ///
 /// Made by [`parse`](crate::parse). The fields that a malformed packet has before its fault are kept. The default is
 /// the key of a runt from port 0, to fill a table with.
-#[derive(Clone, Copy, Default, Eq, Hash)]
+#[derive(Clone, Copy, Default, Eq)]
 #[repr(C, align(64))]
 pub struct FlowKey {
     words: [u64; 8],
@@ -109,6 +110,12 @@ impl PartialEq for FlowKey {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         self.words.iter().zip(&other.words).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+    }
+}
+
+impl Hash for FlowKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.words.hash(state);
     }
 }
 

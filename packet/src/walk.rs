@@ -84,10 +84,7 @@ pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
 /// Whether more than the type itself is read of a frame of this type.
 #[inline]
 pub(crate) const fn has_layers(ethertype: u16) -> bool {
-    matches!(
-        ethertype,
-        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP | ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN
-    )
+    matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP | ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
 }
 
 /// What was found so far. Every step writes down what it knows before it checks the next thing, so that a malformed
