@@ -100,6 +100,10 @@ impl Attach {
     /// The kernel's, when memory is short.
     pub fn new(listener: Listener, poller: &Poller) -> Result<Self, Errno> {
         poller.add(&listener, Token::AppListener)?;
+        // Now, while there are file descriptors to find it out with.
+        if !identity::gives_handles() {
+            log::debug!("this kernel gives no handle on a peer, so processes are told apart by their start");
+        }
         let (throttle, lives) = (Throttle::new(LOG_LINES), Throttle::new(LOG_LINES_LIVES));
         Ok(Self { listener, clients: Slab::new(), throttle, lives })
     }

@@ -14,6 +14,7 @@ use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
 use kopi_ring::{Region, RegionError};
 use rustix::net::SocketType;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -103,6 +104,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let online = kopi_config::online_cpus()?;
     config.dataplane.cores.check_online(&online)?;
     let signals = Signals::catch()?;
+    raise_descriptor_limit();
 
     let eal = Eal::init(&eal_args(config, &online)).map_err(DaemonError::Eal)?;
     // After EAL, which has its own handler for a while.
@@ -340,6 +342,15 @@ fn mtu_to_set(mtu: u16, info: &PortInfo) -> Option<u16> {
 /// Bytes that a packet buffer has for a frame.
 fn frame_room(mtu: u16) -> u16 {
     mtu.saturating_add(L2_OVERHEAD).max(FRAME_ROOM).next_multiple_of(64)
+}
+
+/// Allows as many file descriptors as the administrator lets us have: an app takes three, a silent peer two, and the usual
+/// soft limit of 1,024 is for programs that use `select`, see `select(2)`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::debug!("the limit on file descriptors stays: {errno}");
+    }
 }
 
 /// What EAL is told. Memory comes from huge pages without any file system mounted, or from ordinary pages.

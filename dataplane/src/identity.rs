@@ -7,9 +7,11 @@
 use kopi_ring::socket::{Credentials, peer_credentials, peer_pidfd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// The owner of a port.
@@ -40,6 +42,9 @@ pub enum IdentityError {
     /// The process that has the pid now started after the connection was accepted.
     #[error("pid {0} belongs to a process that started after the connection")]
     Reused(i32),
+    /// The kernel could have given a handle on the process, and did not. What has its pid may be another by now.
+    #[error("the kernel gives no handle on process {0}")]
+    NoHandle(i32),
     /// The kernel did not answer.
     #[error("{0}: {1}")]
     System(&'static str, rustix::io::Errno),
@@ -61,6 +66,7 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
     };
     let handle = match peer_pidfd(socket) {
         Some(handle) => handle,
+        None if gives_handles() => return Err(IdentityError::NoHandle(pid)),
         None => pidfd_open(raw_pid, PidfdFlags::NONBLOCK).map_err(|_| IdentityError::Gone(pid))?,
     };
     let stat = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text));
@@ -80,6 +86,16 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
         return Err(IdentityError::Reused(pid));
     }
     Ok((identity, Some(handle)))
+}
+
+/// Whether this kernel gives a handle on a socket's peer. Found out once, with a socket whose peer surely lives, so that a
+/// peer that is gone is never taken for an old kernel.
+pub fn gives_handles() -> bool {
+    static GIVES: OnceLock<bool> = OnceLock::new();
+    *GIVES.get_or_init(|| {
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        pair.is_ok_and(|(ours, _other)| peer_pidfd(&ours).is_some())
+    })
 }
 
 /// Whether the process behind a pidfd has ended.
@@ -130,7 +146,35 @@ fn printable(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use kopi_ring::socket::connect;
+    use rustix::net::{SocketAddrUnix, accept, bind, listen, socket};
+    use std::process::Command;
+
+    /// Where [`connects_and_ends`] connects.
+    const PLACE: &str = "KOPI_TEST_IDENTITY_SOCKET";
+
+    /// The peer of [`dead_peer_has_no_identity`]: a process of its own.
+    #[test]
+    fn connects_and_ends() {
+        if let Some(place) = std::env::var_os(PLACE) {
+            connect(place.as_ref()).unwrap();
+        }
+    }
+
+    /// Fault 19: a process that ended while its connection waited is nobody, whoever may have its pid by then.
+    #[test]
+    fn dead_peer_has_no_identity() {
+        let place = std::env::temp_dir().join(format!("kopi-identity-{}", std::process::id()));
+        let listener = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        bind(&listener, &SocketAddrUnix::new(&place).unwrap()).unwrap();
+        listen(&listener, 1).unwrap();
+        let mut peer = Command::new(std::env::current_exe().unwrap());
+        let ended = peer.args(["--exact", "identity::tests::connects_and_ends"]).env(PLACE, &place).output().unwrap();
+        fs::remove_file(&place).unwrap();
+        assert!(ended.status.success(), "{ended:?}");
+        let attested = attest(accept(&listener).unwrap());
+        assert!(matches!(attested, Err(IdentityError::Gone(_) | IdentityError::NoHandle(_))), "{attested:?}");
+    }
 
     /// The peer of our own socket pair is this process, by name, program and user.
     #[test]

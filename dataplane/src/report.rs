@@ -72,10 +72,12 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
     })
 }
 
-/// Milliseconds are precise enough for a time that people read.
+/// Milliseconds are precise enough for a time that people read, and 136 years are long enough.
 fn seconds(cycles: u64, hz: u64) -> f64 {
-    let milliseconds = u128::from(cycles) * 1000 / u128::from(hz.max(1));
-    u32::try_from(milliseconds).map_or(f64::INFINITY, f64::from) / 1000.0
+    let hz = hz.max(1);
+    let whole = u32::try_from(cycles / hz).unwrap_or(u32::MAX);
+    let rest = u128::from(cycles % hz) * 1000 / u128::from(hz);
+    f64::from(whole) + f64::from(u16::try_from(rest).unwrap_or(999)) / 1000.0
 }
 
 fn totals_of(app: &App, switch: &Switch) -> PortTotals {
@@ -114,7 +116,8 @@ fn describe(app: &App, switch: &Switch) -> Value {
 }
 
 /// Packets and bytes of every port. Frames in, plus copies, equal frames out plus drops plus those under way: for an app
-/// TX is in and RX is out, for the wire the other way round.
+/// TX is in and RX is out, for the wire the other way round. What an app counted leaves with it, so this holds since the
+/// last one left.
 fn stats(switch: &Switch, facts: &Facts) -> Vec<Value> {
     let row = |name: &str, totals: &PortTotals| {
         json!({
@@ -170,4 +173,19 @@ fn drops(switch: &Switch, facts: &Facts) -> Vec<Value> {
         rows.extend(of_port(&app.name, &totals_of(app, switch)));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker that is busy for years has a number of seconds still, with milliseconds.
+    #[test]
+    fn seconds_have_no_end() {
+        let hz = 3_000_000_000;
+        assert_eq!([0, hz / 2, 10 * hz + hz / 1000].map(|cycles| seconds(cycles, hz)), [0.0, 0.5, 10.001]);
+        let year = 365 * 86_400;
+        assert_eq!(seconds(year * hz, hz), 31_536_000.0);
+        assert!(seconds(u64::MAX, 0).is_finite());
+    }
 }
