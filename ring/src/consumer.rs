@@ -7,9 +7,10 @@ use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::region::RingMemory;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How many slots ahead of the one being read are prefetched, with as many lines as the present frame has. Measured
-/// with the questions `read-ahead` and `long` of `kopi-bench-ring`: more than the first line is worth a fifth of the time
-/// for 512 to 1,024 bytes, and the distance matters little.
+/// How many slots ahead of the one being read are prefetched, with as many lines as the present frame has.
+///
+/// Measured (`bench/results`, questions `read-ahead` and `long`): a tenth to a fifth off 512 to 1,024 bytes where the
+/// cores are near, nothing lost elsewhere; distances from 1 to 4 are alike.
 const PREFETCH: u32 = 2;
 
 /// The emptying end of a ring: the daemon's for TX, the app's for RX.

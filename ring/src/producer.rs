@@ -19,9 +19,10 @@ impl Counter for AtomicU32 {
     }
 }
 
-/// Shortest piece of a frame, in bytes, for which the next slot is prefetched for writing. Measured with the questions
-/// `write-ahead` and `long` of `kopi-bench-ring`: it takes a quarter to a third off 1,024 to 1,518 bytes where the cores
-/// are far apart, and doubles the cost of 64 bytes.
+/// Shortest piece of a frame, in bytes, for which the next slot is prefetched for writing.
+///
+/// Measured (`bench/results`, questions `write-ahead` and `long`): half off 1,024 to 1,518 bytes where the cores are far
+/// apart, nothing lost where they are near; nothing gained at 768 bytes, and twice the cost at 64 and 512.
 const WRITE_AHEAD_MIN: usize = 1024;
 
 /// The filling end of a ring: the app's for TX, the daemon's for RX.

@@ -137,23 +137,26 @@ impl Samples {
         variants.iter().all(|variant| enough(&key(question, variant, pages)))
     }
 
-    /// A table in Markdown, with columns for each state: nanoseconds per frame and the ratio to the first variant of its length.
+    /// A table in Markdown, with columns for each state that occurred: nanoseconds per frame and the ratio to the first variant of its length.
     pub(crate) fn table(&self, question: Question, variants: &[Variant], pages: &str) -> String {
         let mut out = format!("### {question} ({pages} pages)\n\n| bytes | variant |");
-        State::ALL.iter().for_each(|state| out.push_str(&format!(" {} ns | quartiles | ratio | n |", state.name())));
+        let occurs = |state: &State| variants.iter().any(|v| !self.of(&key(question, v, pages), *state).is_empty());
+        let states: Vec<State> = State::ALL.into_iter().filter(occurs).collect();
+        states.iter().for_each(|state| out.push_str(&format!(" {} ns | quartiles | ratio | n |", state.name())));
         out.push_str("\n| --: | --- |");
-        State::ALL.iter().for_each(|_| out.push_str(" --: | --- | --: | --: |"));
+        states.iter().for_each(|_| out.push_str(" --: | --- | --: | --: |"));
         out.push('\n');
         for variant in variants {
             let first = variants.iter().find(|other| other.len == variant.len).unwrap_or(variant);
             out.push_str(&format!("| {} | {} |", variant.len, variant.name));
-            for state in State::ALL {
+            for &state in &states {
                 let mine = self.of(&key(question, variant, pages), state);
                 let base = self.of(&key(question, first, pages), state);
                 let [low, median, high] = [1, 2, 3].map(|quarter| quantile(&mine, quarter));
                 let text = |number: Option<f64>| number.map(|n| format!("{n:.1}")).unwrap_or_default();
                 let ratio = median.zip(quantile(&base, 2)).map(|(m, b)| format!("{:.2}", m / b)).unwrap_or_default();
-                let quartiles = format!("{} to {}", text(low), text(high));
+                let quartiles =
+                    if mine.is_empty() { String::new() } else { format!("{} to {}", text(low), text(high)) };
                 out.push_str(&format!(" {} | {quartiles} | {ratio} | {} |", text(median), mine.len()));
             }
             out.push('\n');
