@@ -6,10 +6,9 @@
 
 /// The length from which [`copy_in`] uses the processor's own string move, on this processor.
 ///
-/// A string move that fills whole cache lines takes them over from the other core without fetching what they held,
-/// which no loop over registers can do. Processors with "fast short rep mov" also start it without delay; it then halves
-/// the cost of a 64-byte frame and is the better way in at every length (`bench/results`, question `copy`). On others it
-/// takes a few dozen cycles to start.
+/// Processors with "fast short rep mov" start it without delay, and it then halves the cost of a 64-byte frame and is the
+/// better way in at every length (`bench/results`, question `copy`; why was not found out). On others it takes a few dozen
+/// cycles to start.
 pub(crate) fn string_moves_from() -> usize {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
