@@ -267,18 +267,16 @@ impl Drop for Scribbler {
     }
 }
 
-/// All free huge pages of the machine, held so that nobody else gets one.
+/// Holds free huge pages of the machine, so that nobody else gets one.
 #[derive(Debug)]
 pub struct HugeHog(OwnedFd);
 
 impl HugeHog {
-    /// Takes them all.
+    /// Takes all that are free.
     #[must_use]
     pub fn new() -> Self {
         let flags = rustix::fs::MemfdFlags::HUGETLB | rustix::fs::MemfdFlags::HUGE_2MB;
-        let hog = Self(rustix::fs::memfd_create(c"kopi-hog", flags).expect("huge pages are there"));
-        let bytes = crate::machine::huge_pages().0 << 21;
-        rustix::fs::ftruncate(&hog.0, bytes.max(2 << 20)).expect("a memfd can grow");
+        let hog = Self(rustix::fs::memfd_create(c"kopi-hog", flags).expect("the kernel has huge pages"));
         hog.grab();
         hog
     }

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Lines of the log that a failing test shows.
 const TAIL: usize = 40;
 
+/// What the allocator of a process may keep of memory that was given back, in KiB.
+const ALLOCATOR_KIB: u64 = 1024;
+
 /// A child process. It is killed with its value, and by the kernel if the thread that started it ends before.
 #[derive(Debug)]
 pub struct Process {
@@ -103,6 +106,15 @@ impl Process {
         kill_process(pid, signal).unwrap_or(());
     }
 
+    /// Whether every thread of it stands still after a SIGSTOP.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        // "123 (name) T 1 …"
+        let state = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T"));
+        tasks.map(|task| fs::read_to_string(task.path().join("stat"))).all(|stat| stat.is_ok_and(state))
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
@@ -141,6 +153,7 @@ impl Process {
             let now = Usage::of(self.pid());
             least.anonymous_kib = least.anonymous_kib.min(now.anonymous_kib);
             least.rss_kib = least.rss_kib.min(now.rss_kib);
+            least.huge_kib = least.huge_kib.min(now.huge_kib);
             least.fds = least.fds.min(now.fds);
             least.threads = least.threads.min(now.threads);
             least.mappings = least.mappings.min(now.mappings);
@@ -172,6 +185,8 @@ pub struct Usage {
     pub anonymous_kib: u64,
     /// Resident memory in KiB, all of it.
     pub rss_kib: u64,
+    /// Memory in huge pages in KiB. Not the machine's pool, of which others take and give at the same time.
+    pub huge_kib: u64,
     /// Open file descriptors.
     pub fds: usize,
     /// Threads.
@@ -181,6 +196,13 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Whether nothing has grown since `before`: all the same but for a little memory of the allocator's.
+    #[must_use]
+    pub fn is_back_at(&self, before: &Self) -> bool {
+        let counts = |usage: &Self| (usage.fds, usage.threads, usage.mappings, usage.huge_kib);
+        counts(self) == counts(before) && self.anonymous_kib < before.anonymous_kib + ALLOCATOR_KIB
+    }
+
     /// What process `pid` uses now.
     #[must_use]
     pub fn of(pid: u32) -> Self {
@@ -194,6 +216,7 @@ impl Usage {
         Self {
             anonymous_kib: field("RssAnon:"),
             rss_kib: field("VmRSS:"),
+            huge_kib: field("HugetlbPages:"),
             fds: count("fd"),
             threads: count("task"),
             mappings: text("maps").lines().count(),
