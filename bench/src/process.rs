@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How much of a program's output an error message shows, in bytes.
 const TAIL: usize = 1200;
 
+/// How long the output of an ended program is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A running child. Dropping it ends the child.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -29,6 +32,7 @@ pub(crate) struct Process {
     pid: Pid,
     stdin: ChildStdin,
     output: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
     /// How much of `output` [`Process::expect`] has gone past, in bytes.
     seen: usize,
     interrupt: Interrupt,
@@ -70,14 +74,14 @@ impl Process {
 
         let output = Arc::new(Mutex::new(String::new()));
         let sink = Arc::clone(&output);
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = reader.read(&mut chunk) {
                 let text = chunk.get(..n).map(String::from_utf8_lossy).unwrap_or_default();
                 lock(&sink).push_str(&text);
             }
         });
-        Ok(Self { name: name.to_owned(), child, pid, stdin, output, seen: 0, interrupt: interrupt.clone() })
+        Ok(Self { name: name.to_owned(), child, pid, stdin, output, reader, seen: 0, interrupt: interrupt.clone() })
     }
 
     /// Writes one line to the program's standard input.
@@ -120,7 +124,14 @@ impl Process {
     pub(crate) fn alive(&mut self) -> Result<()> {
         match self.child.try_wait().doing(|| format!("wait for {}", self.name))? {
             None => Ok(()),
-            Some(status) => Err(BenchError::Failed(format!("{} ended ({status}):\n{}", self.name, self.tail()))),
+            Some(status) => {
+                // Its last words may still lie in the pipe; a child of its own may hold the pipe open for longer.
+                let ended = Instant::now();
+                while !self.reader.is_finished() && ended.elapsed() < LAST_WORDS {
+                    thread::sleep(POLL);
+                }
+                Err(BenchError::Failed(format!("{} ended ({status}):\n{}", self.name, self.tail())))
+            }
         }
     }
 
