@@ -196,7 +196,7 @@ fn questions_are_answered() {
     assert!(app.command("show port 0 ptypes").contains("L4_UDP"));
     assert!(app.command("show port 0 rxq 0 desc 0 status").contains("DONE"), "the daemon has filled the ring");
     assert!(app.command("show port 0 txq 0 desc 0 status").contains("DONE"), "free");
-    assert!(!app.command("show port 0 rxq 0 desc 512 status").contains("Desc status"), "beyond the ring");
+    assert!(!app.command("show port 0 rxq 0 desc 1024 status").contains("Desc status"), "beyond the ring");
     assert!(app.command("show rxq info 0 0").contains("Shared-memory ring"));
     assert!(app.command("show device info net_kopi0").contains("net_kopi"));
     app.quit();
