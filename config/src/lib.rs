@@ -20,6 +20,7 @@ pub mod cpu;
 pub mod device;
 pub mod form;
 pub mod kopid;
+pub mod policy;
 pub mod report;
 pub mod schema;
 pub mod size;
