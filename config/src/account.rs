@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use crate::walk::{Form, Item};
 
 /// A user or a group, as it is written: resolving a name is the daemon's work, on the machine it runs on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Account {
     /// By name, to be looked up.
     Name(String),

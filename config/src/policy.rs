@@ -101,6 +101,16 @@ pub struct App {
     pub class: Option<usize>,
 }
 
+impl App {
+    /// An entry of that name for `owner`, with everything else as if it were not stated.
+    #[must_use]
+    pub fn new(name: String, owner: OwnerMatch) -> Self {
+        let (mac, queues, flows, class) = (None, None, None, None);
+        let (addresses, listen) = (Vec::new(), Vec::new());
+        Self { name, owner, admit: true, mac, addresses, listen, spoof_check: true, queues, flows, class }
+    }
+}
+
 /// One port at which an app may be reached: `"tcp/5432"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Listen {
@@ -116,6 +126,14 @@ pub struct Listen {
 pub struct Class {
     /// Its name, unique.
     pub name: String,
+}
+
+impl Class {
+    /// A class of that name.
+    #[must_use]
+    pub const fn new(name: String) -> Self {
+        Self { name }
+    }
 }
 
 /// `[[rule]]`.
@@ -136,6 +154,14 @@ pub struct Rule {
     pub log: bool,
     /// Class that matching frames are put into: index into [`Policy::classes`]. Always for [`Action::Class`].
     pub class: Option<usize>,
+}
+
+impl Rule {
+    /// A rule that stands on no line of a file, does not log and has no class.
+    #[must_use]
+    pub const fn new(name: String, matches: Match, owner: OwnerMatch, action: Action) -> Self {
+        Self { name, line: 0, matches, owner, action, log: false, class: None }
+    }
 }
 
 /// What a rule does.
@@ -174,7 +200,7 @@ pub enum Direction {
 /// What a frame has to be for a rule to match. Every field that is stated has to hold.
 ///
 /// A frame without the field, such as ARP for a port, matches neither a field nor its negation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Match {
     /// Which way it goes; both if `None`.
@@ -423,7 +449,7 @@ impl States {
 /// an element that matches, and no element of a list under `not` may match.
 ///
 /// An app without the property, such as one whose program could not be read, matches neither a property nor its negation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OwnerMatch {
     /// What has to hold.
@@ -433,7 +459,7 @@ pub struct OwnerMatch {
 }
 
 /// Properties of apps. Within a list, one that matches is enough.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Owners {
     /// Name of the port.
