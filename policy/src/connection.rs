@@ -1,0 +1,1 @@
+//! Connection tracking: one table of connections that all workers share.
