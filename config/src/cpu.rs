@@ -123,7 +123,7 @@ impl Form for CoresForm {
         let elements = item.elements()?;
         let mut seen = BTreeSet::new();
         let mut places = Vec::new();
-        for (cpu, element) in cpus.iter().zip(&elements) {
+        for (cpu, element) in cpus.iter().zip(elements) {
             if !seen.insert(cpu) {
                 let help = "each worker needs a CPU of its own".to_owned();
                 element.fail::<()>(&format!("names CPU {cpu} a second time"), Some(help));

@@ -187,8 +187,70 @@ impl<F: Form> Form for List<F> {
             let what = format!("must be {}, found {} elements", self.expected(), elements.len());
             return item.fail(&what, None);
         }
-        // Read all of them before giving up, so that each wrong one is reported.
-        let values: Vec<_> = elements.iter().map(|element| self.each.read(element)).collect();
-        values.into_iter().collect()
+        read_all(&self.each, elements)
+    }
+}
+
+/// Reads all of `elements` before giving up, so that each wrong one is reported.
+fn read_all<'r, F: Form>(form: &F, elements: impl ExactSizeIterator<Item = Item<'r>>) -> Option<Vec<F::Value>> {
+    let count = elements.len();
+    let mut values = Vec::with_capacity(count);
+    values.extend(elements.filter_map(|element| form.read(&element)));
+    (values.len() == count).then_some(values)
+}
+
+/// One value of a form, or a list of them that is not empty.
+#[derive(Clone, Copy, Debug)]
+pub struct OneOrMany<F> {
+    /// The form of each.
+    pub each: F,
+}
+
+impl<F: Form> Form for OneOrMany<F> {
+    type Value = Vec<F::Value>;
+
+    fn expected(&self) -> String {
+        format!("{}, or a list of such", self.each.expected())
+    }
+
+    fn schema(&self) -> Json {
+        let each = self.each.schema();
+        json!({ "anyOf": [each, { "type": "array", "items": each, "minItems": 1 }] })
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<Self::Value> {
+        match item.elements() {
+            None => self.each.read(item).map(|value| vec![value]),
+            Some(elements) if elements.len() == 0 => {
+                item.fail("is an empty list, which nothing matches", Some("leave the key out for anything".to_owned()))
+            }
+            Some(elements) => read_all(&self.each, elements),
+        }
+    }
+}
+
+/// `true` or `false`.
+#[derive(Clone, Copy, Debug)]
+pub struct Truth;
+
+impl Form for Truth {
+    type Value = bool;
+
+    fn expected(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "boolean" })
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<bool> {
+        match item.value {
+            DeValue::Boolean(value) => Some(*value),
+            DeValue::String(word) if matches!(&**word, "true" | "false") => {
+                item.refuse(self, Some(format!("write it without quotes: {word}")))
+            }
+            _ => item.refuse(self, None),
+        }
     }
 }

@@ -3,13 +3,14 @@
 //! The statics of this file are the table of its keys; the types above them are what the keys become.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
 use crate::account::ModeForm;
 use crate::cpu::{Cores, CoresForm};
 use crate::device::{Device, DeviceForm};
+use crate::file::FilePathForm;
 use crate::form::{Choice, Int, Line, List};
 use crate::report::{Diagnostic, Errors, Report, quoted};
 use crate::size::{Size, SizeForm};
@@ -37,6 +38,9 @@ pub struct Config {
     pub control: Socket,
     /// The daemon's own log.
     pub log: Log,
+    /// The policy's file: as the daemon can open it after [`Config::load`], as it was written after [`Config::parse`].
+    /// Without one, every frame is forwarded.
+    pub policy: Option<PathBuf>,
     /// What is allowed and probably not intended, in the order of the file.
     pub warnings: Vec<Diagnostic>,
 }
@@ -172,7 +176,13 @@ impl Config {
     ///
     /// Every problem of the file: see [`Source::read`] for those of reading it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Errors> {
-        Self::from_source(&Source::read(path.as_ref())?)
+        let path = path.as_ref();
+        let mut config = Self::from_source(&Source::read(path)?)?;
+        if let Some(policy) = &mut config.policy {
+            // An absolute path takes the place of the folder.
+            *policy = path.parent().unwrap_or(Path::new("")).join(&*policy);
+        }
+        Ok(config)
     }
 
     /// Checks `text` as the content of a file that messages call `file_name`.
@@ -204,6 +214,7 @@ impl Config {
         let socket = document.table(&SOCKET).as_ref().and_then(|table| SOCKET_KEYS.read(table));
         let control = control_table.as_ref().and_then(|table| CONTROL_KEYS.read(table));
         let log = document.table(&LOG).as_ref().and_then(Log::read);
+        let policy = document.top(&TOP).optional(&POLICY);
         if let (Some(wire), Some(dataplane), Some(table)) = (&wire, &dataplane, &dataplane_table) {
             check_mbufs(wire, dataplane, table);
         }
@@ -219,6 +230,7 @@ impl Config {
             socket: socket?,
             control: control?,
             log: log?,
+            policy: policy?,
             warnings: Vec::new(),
         })
     }
@@ -334,11 +346,19 @@ impl Form for EalArgForm {
 
 /// Every table and key of `kopid.toml`.
 pub static LAYOUT: Layout = Layout {
+    top: &TOP,
     sections: &[&WIRE, &DATAPLANE, &LIMITS, &MEMORY, &EAL, &SOCKET, &CONTROL, &LOG],
-    later: &[
-        ("policy", "policies come with a later one, until then every frame is forwarded"),
-        ("host", "the kernel's own port comes with a later one"),
-    ],
+    lists: &[],
+    later: &[("host", "the kernel's own port comes with a later one")],
+};
+
+static TOP: Section = Section { name: "", doc: "the daemon's files", keys: &[&POLICY] };
+
+static POLICY: Key<FilePathForm> = Key {
+    name: "policy",
+    doc: "the policy's file, seen from the folder of this one; without it, every frame is forwarded",
+    form: FilePathForm,
+    need: Need::Optional,
 };
 
 static WIRE: Section =

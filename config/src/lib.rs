@@ -18,6 +18,8 @@
 pub mod account;
 pub mod cpu;
 pub mod device;
+mod document;
+pub mod file;
 pub mod form;
 pub mod kopid;
 pub mod policy;

@@ -10,9 +10,14 @@ use crate::walk::{Layout, Need, Section};
 /// The schema of the files that `layout` describes, as text that ends in a line break.
 #[must_use]
 pub fn schema(layout: &Layout, title: &str) -> String {
-    let properties: Map<_, _> =
-        layout.sections.iter().map(|section| (section.name.to_owned(), table(section))).collect();
-    let required: Vec<_> = layout.sections.iter().filter(|section| is_required(section)).map(|s| s.name).collect();
+    let mut properties = keys(layout.top);
+    properties.extend(layout.sections.iter().map(|section| (section.name.to_owned(), table(section))));
+    properties.extend(layout.lists.iter().map(|section| {
+        let list = json!({ "description": section.doc, "type": "array", "items": table(section) });
+        (section.name.to_owned(), list)
+    }));
+    let mut required = required_keys(layout.top);
+    required.extend(layout.sections.iter().filter(|section| !required_keys(section).is_empty()).map(|s| s.name));
     let schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
@@ -24,19 +29,21 @@ pub fn schema(layout: &Layout, title: &str) -> String {
     format!("{schema:#}\n")
 }
 
-fn table(section: &Section) -> Json {
-    let properties: Map<_, _> = section.keys.iter().map(|key| (key.name().to_owned(), key.schema())).collect();
-    let required: Vec<_> =
-        section.keys.iter().filter(|key| key.need() == Need::Required).map(|key| key.name()).collect();
+/// The schema of one table.
+pub(crate) fn table(section: &Section) -> Json {
     json!({
         "description": section.doc,
         "type": "object",
         "additionalProperties": false,
-        "properties": properties,
-        "required": required,
+        "properties": keys(section),
+        "required": required_keys(section),
     })
 }
 
-fn is_required(section: &Section) -> bool {
-    section.keys.iter().any(|key| key.need() == Need::Required)
+fn keys(section: &Section) -> Map<String, Json> {
+    section.keys.iter().map(|key| (key.name().to_owned(), key.schema())).collect()
+}
+
+fn required_keys(section: &Section) -> Vec<&'static str> {
+    section.keys.iter().filter(|key| key.need() == Need::Required).map(|key| key.name()).collect()
 }

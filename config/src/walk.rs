@@ -1,8 +1,9 @@
 //! From a parsed TOML document to values, by a table of keys.
 //!
 //! A file is described once, by statics: its [`Section`]s, their [`Key`]s, each with its [`Form`], its need and a line
-//! of documentation. The walk reads values by these descriptions, tells the user about every deviation instead of the
-//! first, and the JSON schema is made from the same statics.
+//! of documentation. A table inside a table is a key of the form [`Nested`], with a section of its own. The walk reads
+//! values by these descriptions, tells the user about every deviation instead of the first, and the JSON schema is made
+//! from the same statics.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,12 +13,10 @@ use serde_json::{Value as Json, json};
 use serde_spanned::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+pub use crate::document::Document;
 use crate::report::{Report, quoted};
+use crate::schema;
 use crate::source::Source;
-
-/// Largest text, in bytes, of which every error of syntax is shown. Of a longer one it is the first: the parser keeps
-/// them all in memory, and a large file of garbage has millions.
-const RECOVER_MAX: usize = 256 << 10;
 
 /// How a value may look, and what it means.
 pub trait Form: Sync {
@@ -88,10 +87,11 @@ impl<F: Form> AnyKey for Key<F> {
     }
 }
 
-/// One table of a file: `[name]`.
+/// One table of a file.
 #[expect(missing_debug_implementations, reason = "a table of keys of different forms has nothing to show")]
 pub struct Section {
-    /// As it stands between the brackets.
+    /// As it stands between the brackets: `wire`, or `rule.match` for a table inside a table. Empty for the keys before
+    /// the first table of the file.
     pub name: &'static str,
     /// What it is about, in one line.
     pub doc: &'static str,
@@ -102,101 +102,103 @@ pub struct Section {
 /// A whole file.
 #[expect(missing_debug_implementations, reason = "see `Section`")]
 pub struct Layout {
-    /// Every table that it may have.
+    /// The keys before the first table.
+    pub top: &'static Section,
+    /// Every table that it may have once: `[name]`.
     pub sections: &'static [&'static Section],
+    /// Every table that it may have many times: `[[name]]`.
+    pub lists: &'static [&'static Section],
     /// Names at the top of the file that are known, but not supported, each with the reason.
     pub later: &'static [(&'static str, &'static str)],
 }
 
-/// A parsed file.
-#[derive(Debug)]
-pub struct Document<'r> {
-    root: DeTable<'r>,
-    report: &'r Report<'r>,
+impl Layout {
+    /// The tables of the file.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
+        let one = self.sections.iter().map(|section| Place::one(section));
+        one.chain(self.lists.iter().map(|section| Place::many(section)))
+    }
+
+    /// The names that may stand at the top of the file.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        self.top.keys.iter().map(|key| key.name()).chain(self.places().map(|place| place.section.name)).collect()
+    }
+
+    /// The names that may stand at the top of the file, as a message lists them.
+    pub(crate) fn list(&self) -> String {
+        let keys = self.top.keys.iter().map(|key| format!("`{}`", key.name()));
+        keys.chain(self.places().map(|place| place.to_string())).collect::<Vec<_>>().join(", ")
+    }
 }
 
-impl<'r> Document<'r> {
-    /// Parses the text of the report's source, and reports errors of syntax and unknown names at the top of the file.
-    #[must_use]
-    pub fn parse(layout: &Layout, report: &'r Report<'r>) -> Self {
-        let source = report.source();
-        report_control_characters(source, report);
-        let text = source.text();
-        let (root, mut errors) = if text.len() <= RECOVER_MAX {
-            DeTable::parse_recoverable(text)
-        } else {
-            match DeTable::parse(text) {
-                Ok(root) => (root, Vec::new()),
-                Err(error) => (Spanned::new(0..0, DeTable::new()), vec![error]),
-            }
-        };
-        errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
-        for error in errors {
-            report_syntax(&error, text, report);
+/// A section, and how often it may stand in the file. Its `Display` is the header of the outermost table around it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) section: &'static Section,
+    many: bool,
+}
+
+impl Place {
+    pub(crate) const fn one(section: &'static Section) -> Self {
+        Self { section, many: false }
+    }
+
+    pub(crate) const fn many(section: &'static Section) -> Self {
+        Self { section, many: true }
+    }
+
+    /// `name` as it is written from the outermost table on: `match.dst_port`.
+    fn path(self, name: &str) -> String {
+        match self.section.name.split_once('.') {
+            Some((_, inner)) => format!("{inner}.{name}"),
+            None => name.to_owned(),
         }
-        let document = Self { root: root.into_inner(), report };
-        document.check_names(layout);
-        document
     }
 
-    /// The table that `section` describes. One that is absent counts as empty; one that is something else is reported,
-    /// and `None`.
-    #[must_use]
-    pub fn table(&self, section: &'static Section) -> Option<Table<'_>> {
-        let end = self.report.source().text().len();
-        let Some((_, value)) = entry(&self.root, section.name) else {
-            return Some(Table {
-                section,
-                entries: None,
-                span: end..end,
-                report: self.report,
-                taken: RefCell::default(),
-            });
-        };
-        let DeValue::Table(entries) = value.get_ref() else {
-            let name = section.name;
-            let message = format!("`{name}` must be a table, found {}", describe(value.get_ref()));
-            self.report.error(value.span(), name, message, Some(format!("write it once, as [{name}]")));
-            return None;
-        };
-        let table = Table {
-            section,
-            entries: Some(entries),
-            span: value.span(),
-            report: self.report,
-            taken: RefCell::default(),
-        };
-        table.check_names();
-        Some(table)
+    /// `name` with all of its tables: `rule.match.dst_port`.
+    fn key(self, name: &str) -> String {
+        match self.section.name {
+            "" => name.to_owned(),
+            section => format!("{section}.{name}"),
+        }
     }
 
-    fn check_names(&self, layout: &Layout) {
-        for (name, span) in in_file_order(&self.root) {
-            if layout.sections.iter().any(|section| section.name == name) || self.report.is_full() {
-                continue;
-            }
-            if let Some((_, why)) = layout.later.iter().find(|(later, _)| *later == name) {
-                let message = format!("{} is not supported by this version: {why}", quoted(name));
-                self.report.error(span, name, message, Some("leave it out".to_owned()));
-                continue;
-            }
-            let names: Vec<_> = layout.sections.iter().map(|section| section.name).collect();
-            let home = layout.sections.iter().find(|section| section.keys.iter().any(|key| key.name() == name));
-            let help = match (home, nearest(name, &names)) {
-                (Some(section), _) => format!("it belongs into [{}]", section.name),
-                (None, Some(near)) => format!("did you mean `{near}`?"),
-                (None, None) => format!("known are [{}]", names.join("], [")),
-            };
-            let what = match entry(&self.root, name).map(|(_, value)| value.get_ref()) {
-                Some(DeValue::Table(_)) => "table",
-                _ => "key",
-            };
-            self.report.error(
-                span,
-                name,
-                format!("unknown {what} {} at the top of the file", quoted(name)),
-                Some(help),
-            );
+    /// Where a key of the section stands, as a message says it.
+    fn home(self) -> String {
+        match self.section.name {
+            "" => "at the top of the file".to_owned(),
+            _ => format!("in {self}"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.section.name.split_once('.').map_or(self.section.name, |(outer, _)| outer);
+        if self.many { write!(f, "[[{name}]]") } else { write!(f, "[{name}]") }
+    }
+}
+
+/// The form of a table inside a table, which [`Table::nested`] opens.
+#[expect(missing_debug_implementations, reason = "see `Section`")]
+pub struct Nested(pub &'static Section);
+
+impl Form for Nested {
+    type Value = ();
+
+    fn expected(&self) -> String {
+        let keys: Vec<_> = self.0.keys.iter().take(2).map(|key| format!("{} = ...", key.name())).collect();
+        format!("a table such as {{ {} }}", keys.join(", "))
+    }
+
+    fn schema(&self) -> Json {
+        schema::table(self.0)
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<()> {
+        match item.value {
+            DeValue::Table(_) => Some(()),
+            _ => item.refuse(self, None),
         }
     }
 }
@@ -206,23 +208,32 @@ impl<'r> Document<'r> {
 /// Dropping it asserts, in debug builds, that every key of the section was asked for: a key that is described and not
 /// read would be ignored silently.
 pub struct Table<'r> {
-    section: &'static Section,
+    place: Place,
     /// `None` if the file does not have the table.
     entries: Option<&'r DeTable<'r>>,
     /// Where it begins; the end of the file if it does not.
     span: Range<usize>,
     report: &'r Report<'r>,
-    /// Names asked for so far.
+    /// Names asked for so far, in debug builds.
     taken: RefCell<Vec<&'static str>>,
 }
 
 impl fmt::Debug for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("section", &self.section.name).field("entries", &self.entries).finish()
+        f.debug_struct("Table").field("section", &self.place.section.name).field("entries", &self.entries).finish()
     }
 }
 
 impl<'r> Table<'r> {
+    pub(crate) fn new(
+        place: Place,
+        entries: Option<&'r DeTable<'r>>,
+        span: Range<usize>,
+        report: &'r Report<'r>,
+    ) -> Self {
+        Self { place, entries, span, report, taken: RefCell::default() }
+    }
+
     /// The value of a required key, or of one with a default. `None` after an error was reported.
     ///
     /// # Panics
@@ -246,30 +257,50 @@ impl<'r> Table<'r> {
         self.item(key).map_or(Some(None), |item| key.form.read(&item).map(Some))
     }
 
+    /// The table under `key`: `Some(None)` if it is absent, `None` after an error was reported.
+    #[must_use]
+    pub fn nested(&self, key: &'static Key<Nested>) -> Option<Option<Table<'r>>> {
+        let Some(item) = self.item(key) else { return Some(None) };
+        let DeValue::Table(entries) = item.value else { return item.refuse(&key.form, None) };
+        let place = Place { section: key.form.0, many: self.place.many };
+        let table = Table::new(place, Some(entries), item.span, self.report);
+        table.check_names();
+        Some(Some(table))
+    }
+
     /// The value of `key` as it stands in the file, for checks that concern more than one key.
     #[must_use]
     pub fn item<F>(&self, key: &'static Key<F>) -> Option<Item<'r>> {
-        self.taken.borrow_mut().push(key.name);
+        if cfg!(debug_assertions) {
+            self.taken.borrow_mut().push(key.name);
+        }
         let (_, value) = entry(self.entries?, key.name)?;
         Some(Item {
-            section: self.section.name,
-            name: key.name.to_owned(),
+            place: self.place,
+            name: key.name,
+            index: None,
             value: value.get_ref(),
             span: value.span(),
             report: self.report,
         })
     }
 
+    /// Where the table begins.
+    #[must_use]
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
     /// Reports an error that concerns `key`, at its value, or at the table if it has its default.
     pub fn error<F>(&self, key: &'static Key<F>, message: String, help: Option<String>) {
         let span = self.span_of(key);
-        self.report.error(span, &format!("{}.{}", self.section.name, key.name), message, help);
+        self.report.error(span, &self.place.key(key.name), message, help);
     }
 
     /// Reports a warning that concerns `key`, as [`Table::error`] does.
     pub fn warning<F>(&self, key: &'static Key<F>, message: String, help: Option<String>) {
         let span = self.span_of(key);
-        self.report.warning(span, &format!("{}.{}", self.section.name, key.name), message, help);
+        self.report.warning(span, &self.place.key(key.name), message, help);
     }
 
     fn span_of<F>(&self, key: &'static Key<F>) -> Range<usize> {
@@ -279,35 +310,36 @@ impl<'r> Table<'r> {
     fn report_missing<F: Form, T>(&self, key: &Key<F>) -> Option<T> {
         // What follows an error of syntax may have been swallowed by it.
         if !self.report.is_broken() {
-            let Section { name: table, .. } = self.section;
+            let Self { place, .. } = self;
+            let path = place.path(key.name);
             let message = match self.entries {
-                Some(_) => format!("`{}` is missing in [{table}]", key.name),
-                None => format!("`{}` is missing: there is no [{table}]", key.name),
+                Some(_) => format!("`{path}` is missing {}", place.home()),
+                None => format!("`{path}` is missing: there is no {place}"),
             };
             let help = Some(format!("it must be {}: {}", key.form.expected(), key.doc));
-            self.report.error(self.span.clone(), &format!("{table}.{}", key.name), message, help);
+            self.report.error(self.span.clone(), &place.key(key.name), message, help);
         }
         None
     }
 
-    fn check_names(&self) {
+    pub(crate) fn check_names(&self) {
         let Some(entries) = self.entries else { return };
+        let is_known = |name: &str| self.place.section.keys.iter().any(|key| key.name() == name);
+        if entries.keys().all(|key| is_known(key.get_ref())) {
+            return;
+        }
+        let names: Vec<_> = self.place.section.keys.iter().map(|key| key.name()).collect();
         for (name, span) in in_file_order(entries) {
-            let names: Vec<_> = self.section.keys.iter().map(|key| key.name()).collect();
-            if names.contains(&name) {
+            if is_known(name) {
                 continue;
             }
             let help = nearest(name, &names).map_or_else(
                 || format!("known are `{}`", names.join("`, `")),
                 |near| format!("did you mean `{near}`?"),
             );
-            let table = self.section.name;
-            self.report.error(
-                span,
-                &format!("{table}.{name}"),
-                format!("unknown key {} in [{table}]", quoted(name)),
-                Some(help),
-            );
+            let Self { place, .. } = self;
+            let message = format!("unknown key {} {}", quoted(&place.path(name)), place.home());
+            self.report.error(span, &place.key(name), message, Some(help));
         }
     }
 }
@@ -315,17 +347,17 @@ impl<'r> Table<'r> {
 impl Drop for Table<'_> {
     fn drop(&mut self) {
         let taken = self.taken.borrow();
-        let all = self.section.keys.iter().all(|key| taken.contains(&key.name()));
-        debug_assert!(all || std::thread::panicking(), "[{}] has a key that nobody read", self.section.name);
+        let all = self.place.section.keys.iter().all(|key| taken.contains(&key.name()));
+        debug_assert!(all || std::thread::panicking(), "{} has a key that nobody read", self.place.key(""));
     }
 }
 
 /// One value of a file, with its name and place.
-#[derive(Debug)]
 pub struct Item<'r> {
-    section: &'static str,
-    /// `cores`, or `cores[1]` for an element of a list.
-    name: String,
+    place: Place,
+    name: &'static str,
+    /// Its position, if it is an element of a list.
+    index: Option<usize>,
     /// What stands in the file.
     pub value: &'r DeValue<'r>,
     /// Where it stands, as a range of bytes.
@@ -333,22 +365,35 @@ pub struct Item<'r> {
     report: &'r Report<'r>,
 }
 
+impl fmt::Debug for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item").field("name", &self.name()).field("value", &self.value).finish()
+    }
+}
+
 impl<'r> Item<'r> {
     /// Reports that the value is not of `form`.
     pub fn refuse<T>(&self, form: &impl Form, help: Option<String>) -> Option<T> {
+        if self.report.is_full() {
+            return self.fail("", None);
+        }
         self.fail(&format!("must be {}, found {}", form.expected(), describe(self.value)), help)
     }
 
     /// Reports `what` about the value: "must be ...".
     pub fn fail<T>(&self, what: &str, help: Option<String>) -> Option<T> {
-        let Self { section, name, .. } = self;
-        self.report.error(
-            self.span.clone(),
-            &format!("{section}.{name}"),
-            format!("`{name}` in [{section}] {what}"),
-            help,
-        );
+        let message = match self.report.is_full() {
+            true => String::new(),
+            false => format!("`{}` {} {what}", self.place.path(&self.name()), self.place.home()),
+        };
+        self.report.error(self.span.clone(), &self.key(), message, help);
         None
+    }
+
+    /// Whether the report has room for the text of another problem.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        !self.report.is_full()
     }
 
     /// The file that the value stands in.
@@ -357,18 +402,39 @@ impl<'r> Item<'r> {
         self.report.source()
     }
 
+    /// The value's name with all of its tables: `dataplane.cores[1]`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.place.key(&self.name())
+    }
+
+    /// `cores`, or `cores[1]` for an element of a list.
+    fn name(&self) -> String {
+        self.index.map_or_else(|| self.name.to_owned(), |index| format!("{}[{index}]", self.name))
+    }
+
     /// The elements, if the value is a list.
     #[must_use]
-    pub fn elements(&self) -> Option<Vec<Item<'r>>> {
+    pub fn elements(&self) -> Option<impl ExactSizeIterator<Item = Item<'r>> + use<'r>> {
         let DeValue::Array(elements) = self.value else { return None };
-        let item = |(index, element): (usize, &'r Spanned<DeValue<'r>>)| Item {
-            section: self.section,
-            name: format!("{}[{index}]", self.name),
+        let Self { place, name, report, .. } = *self;
+        let item = move |(index, element): (usize, &'r Spanned<DeValue<'r>>)| Item {
+            place,
+            name,
+            index: Some(index),
             value: element.get_ref(),
             span: element.span(),
-            report: self.report,
+            report,
         };
-        Some(elements.iter().enumerate().map(item).collect())
+        Some(elements.iter().enumerate().map(item))
+    }
+
+    /// Runs `each` on the elements of a list, or on the value if it is none.
+    pub fn each(&self, mut each: impl FnMut(&Item<'r>)) {
+        match self.elements() {
+            Some(elements) => elements.for_each(|element| each(&element)),
+            None => each(self),
+        }
     }
 }
 
@@ -399,61 +465,31 @@ pub fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     (distance <= 1 + name.len() / 4).then_some(name)
 }
 
+/// The section of a default.
+static NOWHERE: Section = Section { name: "", doc: "", keys: &[] };
+
 fn default_value<F: Form>(key: &Key<F>, text: &'static str) -> F::Value {
     let source = Source::from_bytes("default", text.as_bytes()).expect("a default is short text");
     let report = Report::new(&source);
     let value = DeValue::parse(text).expect("a default is TOML");
-    let item =
-        Item { section: "", name: key.name.to_owned(), value: value.get_ref(), span: value.span(), report: &report };
+    let place = Place::one(&NOWHERE);
+    let (value, span) = (value.get_ref(), value.span());
+    let item = Item { place, name: key.name, index: None, value, span, report: &report };
     key.form.read(&item).expect("a default is of the form of its key")
 }
 
-fn entry<'t>(table: &'t DeTable<'t>, name: &str) -> Option<(&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>)> {
+pub(crate) fn entry<'t>(
+    table: &'t DeTable<'t>,
+    name: &str,
+) -> Option<(&'t Spanned<DeString<'t>>, &'t Spanned<DeValue<'t>>)> {
     table.get_key_value(name)
 }
 
 /// The names of a table with their places, first in the file first.
-fn in_file_order<'t>(table: &'t DeTable<'_>) -> Vec<(&'t str, Range<usize>)> {
+pub(crate) fn in_file_order<'t>(table: &'t DeTable<'_>) -> Vec<(&'t str, Range<usize>)> {
     let mut names: Vec<_> = table.keys().map(|key| (key.get_ref().as_ref(), key.span())).collect();
     names.sort_by_key(|(_, span)| span.start);
     names
-}
-
-/// TOML has no place for control characters, not even in comments. The parser's own messages do not name them.
-fn report_control_characters(source: &Source, report: &Report<'_>) {
-    let text = source.text();
-    for (at, c) in text.char_indices().filter(|(_, c)| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r')) {
-        let name = if c == '\0' { " (NUL)" } else { "" };
-        let message = format!("control character U+{:04X}{name} is not allowed", u32::from(c));
-        report.syntax(at..at + 1, message, Some("remove it, or write it as an escape in a string".to_owned()));
-    }
-}
-
-/// Reports an error of the TOML parser, with the two most frequent ones in our words.
-fn report_syntax(error: &toml::de::Error, text: &str, report: &Report<'_>) {
-    let span = error.span().unwrap_or(0..0);
-    let found = text.get(span.clone()).unwrap_or_default();
-    let (message, help) = match error.message() {
-        "duplicate key" => (
-            format!("{} is set twice", quoted(found)),
-            Some("a name may stand only once in its table, and a table only once in the file".to_owned()),
-        ),
-        message if message.starts_with("string values must be quoted") && found.is_empty() => {
-            ("a value is missing after `=`".to_owned(), None)
-        }
-        message if is_bare_word(message, found) => {
-            (format!("{} is not a value", quoted(found)), Some("a string needs quotes: \"...\"".to_owned()))
-        }
-        message => (message.to_owned(), None),
-    };
-    report.syntax(span, message, help);
-}
-
-/// Whether the parser, with `message` about `found`, most likely looks at a string without quotes.
-fn is_bare_word(message: &str, found: &str) -> bool {
-    // The first letter of a word makes the parser expect `true`, `inf`, a date and so on.
-    message.starts_with("string values must be quoted")
-        || (message.starts_with("invalid ") && found.starts_with(char::is_alphanumeric))
 }
 
 #[cfg(test)]

@@ -91,6 +91,17 @@ fn a_large_file_is_refused_unread() {
     }
 }
 
+/// The policy's file is looked for beside `kopid.toml`, wherever the daemon was started.
+#[test]
+fn the_policy_is_seen_from_the_folder_of_the_file() {
+    let folder = Folder::new("policy");
+    let path = folder.path("kopid.toml");
+    for (written, expected) in [("policy.toml", folder.path("policy.toml")), ("/etc/p.toml", "/etc/p.toml".into())] {
+        fs::write(&path, format!("policy = \"{written}\"\n{MINIMAL}")).unwrap();
+        assert_eq!(Config::load(&path).unwrap().policy, Some(expected));
+    }
+}
+
 /// A name that is not UTF-8 is no obstacle.
 #[test]
 fn any_file_name_is_read() {

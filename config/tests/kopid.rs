@@ -131,8 +131,8 @@ fn unknown_names_are_errors() {
     for (text, at, help) in [
         (format!("mtu = 1500\n{MINIMAL}"), (1, 1), "it belongs into [wire]"),
         (format!("[wires]\n{MINIMAL}"), (1, 2), "did you mean `wire`?"),
-        (format!("speed = 1\n{MINIMAL}"), (1, 1), "known are [wire], [dataplane]"),
-        (format!("{MINIMAL}[[rule]]\n"), (5, 3), "known are [wire], [dataplane]"),
+        (format!("speed = 1\n{MINIMAL}"), (1, 1), "known are `policy`, [wire], [dataplane]"),
+        (format!("{MINIMAL}[[rule]]\n"), (5, 3), "known are `policy`, [wire], [dataplane]"),
         (format!("{MINIMAL}[log.file]\n"), (5, 6), "known are `level`"),
         (format!("{MINIMAL}log.levle = \"info\"\n"), (5, 1), "known are `cores`"),
         (format!("{MINIMAL}\"\\u001b[31m\" = 1\n"), (5, 1), "`\u{fffd}[31m`"),
@@ -145,7 +145,6 @@ fn unknown_names_are_errors() {
 #[test]
 fn later_features_are_refused_by_name() {
     let not_yet = "not supported by this version: ";
-    assert_error(&format!("policy = \"policy.toml\"\n{MINIMAL}"), (1, 1), &["`policy` is ", not_yet]);
     assert_error(&format!("{MINIMAL}[host]\ntap = \"kopi0\"\n"), (5, 2), &["`host` is ", not_yet]);
     let (text, line) = with("dataplane", "idle = \"adaptive\"");
     assert_error(&text, (line, 8), &["\"adaptive\", which is ", not_yet, "use \"poll\""]);
@@ -274,6 +273,19 @@ fn world_writable_control_is_a_warning() {
     assert!(warning.to_string().starts_with("warning: `mode` 0666 in [control] lets every user"), "{warning}");
     let errors = errors(format!("{text}[x]\n"));
     assert_eq!((errors.count(), errors.diagnostics().len()), (1, 2), "{errors}");
+}
+
+/// The policy's file may be named at the top, and nowhere else.
+#[test]
+fn policy_is_a_file_beside_this_one() {
+    assert_eq!(Config::parse(MINIMAL, "f").unwrap().policy, None);
+    let config = Config::parse(format!("policy = \"policy.toml\"\n{MINIMAL}"), "/etc/kopi/kopid.toml").unwrap();
+    assert_eq!(config.policy, Some("policy.toml".into()));
+    assert_error(&format!("policy = 7\n{MINIMAL}"), (1, 10), &["`policy` at the top of the file must be the path"]);
+    assert_error(&format!("policy = \"a/\"\n{MINIMAL}"), (1, 10), &["must end in a file's name"]);
+    assert_error(&format!("policy = \"\"\n{MINIMAL}"), (1, 10), &["of 1 to 4095 bytes"]);
+    let (text, line) = with("wire", "policy = \"p\"");
+    assert_error(&text, (line, 1), &["unknown key `policy` in [wire]"]);
 }
 
 /// Accounts by name and by number; a name of digits is a number.

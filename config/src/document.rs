@@ -1,0 +1,166 @@
+//! A file as a whole: its syntax, and the tables at its top.
+
+use std::ops::Range;
+
+use serde_spanned::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::report::{Report, quoted};
+use crate::source::Source;
+use crate::walk::{Layout, Place, Section, Table, describe, entry, in_file_order, nearest};
+
+/// Largest text, in bytes, of which every error of syntax is shown. Of a longer one it is the first: the parser keeps
+/// them all in memory, and a large file of garbage has millions.
+const RECOVER_MAX: usize = 256 << 10;
+
+/// A parsed file.
+#[derive(Debug)]
+pub struct Document<'r> {
+    root: DeTable<'r>,
+    report: &'r Report<'r>,
+}
+
+impl<'r> Document<'r> {
+    /// Parses the text of the report's source, and reports errors of syntax and unknown names at the top of the file.
+    #[must_use]
+    pub fn parse(layout: &Layout, report: &'r Report<'r>) -> Self {
+        let source = report.source();
+        report_control_characters(source, report);
+        let text = source.text();
+        let (root, mut errors) = if text.len() <= RECOVER_MAX {
+            DeTable::parse_recoverable(text)
+        } else {
+            match DeTable::parse(text) {
+                Ok(root) => (root, Vec::new()),
+                Err(error) => (Spanned::new(0..0, DeTable::new()), vec![error]),
+            }
+        };
+        errors.sort_by_key(|error| error.span().map_or(0, |span| span.start));
+        for error in errors {
+            report_syntax(&error, text, report);
+        }
+        let document = Self { root: root.into_inner(), report };
+        document.check_names(layout);
+        document
+    }
+
+    /// The keys before the first table of the file, as `section` describes them.
+    #[must_use]
+    pub fn top(&self, section: &'static Section) -> Table<'_> {
+        Table::new(Place::one(section), Some(&self.root), 0..0, self.report)
+    }
+
+    /// The table that `section` describes. One that is absent counts as empty; one that is something else is reported,
+    /// and `None`.
+    #[must_use]
+    pub fn table(&self, section: &'static Section) -> Option<Table<'_>> {
+        let place = Place::one(section);
+        let Some((_, value)) = entry(&self.root, section.name) else {
+            return Some(Table::new(place, None, self.end(), self.report));
+        };
+        let DeValue::Table(entries) = value.get_ref() else {
+            self.refuse(section, value, "a table", format!("write it once, as {place}"));
+            return None;
+        };
+        let table = Table::new(place, Some(entries), value.span(), self.report);
+        table.check_names();
+        Some(table)
+    }
+
+    /// The tables that `section` describes, each headed by `[[name]]`, in the order of the file. What is something else
+    /// is reported, and left out.
+    pub fn tables(&self, section: &'static Section) -> impl Iterator<Item = Table<'_>> {
+        let place = Place::many(section);
+        let elements = match entry(&self.root, section.name).map(|(_, value)| (value, value.get_ref())) {
+            None => [].iter(),
+            Some((_, DeValue::Array(elements))) => elements.iter(),
+            Some((value, _)) => {
+                self.refuse(section, value, "a list of tables", format!("write {place} above each"));
+                [].iter()
+            }
+        };
+        elements.filter_map(move |value| {
+            let DeValue::Table(entries) = value.get_ref() else {
+                self.refuse(section, value, "a list of tables", format!("write {place} above each"));
+                return None;
+            };
+            let table = Table::new(place, Some(entries), value.span(), self.report);
+            table.check_names();
+            Some(table)
+        })
+    }
+
+    fn refuse(&self, section: &Section, value: &Spanned<DeValue<'_>>, what: &str, help: String) {
+        let name = section.name;
+        let message = format!("`{name}` must be {what}, found {}", describe(value.get_ref()));
+        self.report.error(value.span(), name, message, Some(help));
+    }
+
+    fn end(&self) -> Range<usize> {
+        let end = self.report.source().text().len();
+        end..end
+    }
+
+    fn check_names(&self, layout: &Layout) {
+        let known = layout.names();
+        for (name, span) in in_file_order(&self.root) {
+            if known.contains(&name) || self.report.is_full() {
+                continue;
+            }
+            if let Some((_, why)) = layout.later.iter().find(|(later, _)| *later == name) {
+                let message = format!("{} is not supported by this version: {why}", quoted(name));
+                self.report.error(span, name, message, Some("leave it out".to_owned()));
+                continue;
+            }
+            let home = layout.places().find(|place| place.section.keys.iter().any(|key| key.name() == name));
+            let help = match (home, nearest(name, &known)) {
+                (Some(place), _) => format!("it belongs into {place}"),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => format!("known are {}", layout.list()),
+            };
+            let what = match entry(&self.root, name).map(|(_, value)| value.get_ref()) {
+                Some(DeValue::Table(_)) => "table",
+                _ => "key",
+            };
+            let message = format!("unknown {what} {} at the top of the file", quoted(name));
+            self.report.error(span, name, message, Some(help));
+        }
+    }
+}
+
+/// TOML has no place for control characters, not even in comments. The parser's own messages do not name them.
+fn report_control_characters(source: &Source, report: &Report<'_>) {
+    let text = source.text();
+    for (at, c) in text.char_indices().filter(|(_, c)| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r')) {
+        let name = if c == '\0' { " (NUL)" } else { "" };
+        let message = format!("control character U+{:04X}{name} is not allowed", u32::from(c));
+        report.syntax(at..at + 1, message, Some("remove it, or write it as an escape in a string".to_owned()));
+    }
+}
+
+/// Reports an error of the TOML parser, with the two most frequent ones in our words.
+fn report_syntax(error: &toml::de::Error, text: &str, report: &Report<'_>) {
+    let span = error.span().unwrap_or(0..0);
+    let found = text.get(span.clone()).unwrap_or_default();
+    let (message, help) = match error.message() {
+        "duplicate key" => (
+            format!("{} is set twice", quoted(found)),
+            Some("a name may stand only once in its table, and a table only once in the file".to_owned()),
+        ),
+        message if message.starts_with("string values must be quoted") && found.is_empty() => {
+            ("a value is missing after `=`".to_owned(), None)
+        }
+        message if is_bare_word(message, found) => {
+            (format!("{} is not a value", quoted(found)), Some("a string needs quotes: \"...\"".to_owned()))
+        }
+        message => (message.to_owned(), None),
+    };
+    report.syntax(span, message, help);
+}
+
+/// Whether the parser, with `message` about `found`, most likely looks at a string without quotes.
+fn is_bare_word(message: &str, found: &str) -> bool {
+    // The first letter of a word makes the parser expect `true`, `inf`, a date and so on.
+    message.starts_with("string values must be quoted")
+        || (message.starts_with("invalid ") && found.starts_with(char::is_alphanumeric))
+}
