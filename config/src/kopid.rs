@@ -180,7 +180,7 @@ impl Config {
         let mut config = Self::from_source(&Source::read(path)?)?;
         if let Some(policy) = &mut config.policy {
             // An absolute path takes the place of the folder.
-            *policy = path.parent().unwrap_or(Path::new("")).join(&*policy);
+            *policy = path.parent().unwrap_or_else(|| Path::new("")).join(&*policy);
         }
         Ok(config)
     }
