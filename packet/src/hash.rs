@@ -38,8 +38,8 @@ fn fold(a: u64, b: u64) -> u64 {
     low ^ (product >> 64) as u64
 }
 
-impl FlowKey {
-    /// A 64-bit hash of the whole key, all of whose bits are fit to index a table with.
+impl Seed {
+    /// A 64-bit hash of eight words, all of whose bits are fit to index a table with.
     ///
     /// Four products that do not wait for each other, then one to mix their sum: about as long as two
     /// multiplications take. It is no cryptographic function; a secret seed keeps an app from choosing its bucket.
@@ -51,11 +51,11 @@ impl FlowKey {
     /// that an app that can choose a key word still does not know the factor.
     #[inline]
     #[must_use]
-    pub fn hash(&self, seed: &Seed) -> u64 {
+    pub fn hash(&self, words: &[u64; 8]) -> u64 {
         /// First 64 bits of the fraction of the golden ratio, made odd: any number with well-mixed bits would do.
         const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
-        let [k0, k1, k2, k3, k4, k5, k6, k7] = *self.words();
-        let [s0, s1, s2, s3, s4, s5, s6, s7] = seed.0;
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = *words;
+        let [s0, s1, s2, s3, s4, s5, s6, s7] = self.0;
         let macs = fold(k0 ^ s0, k1 ^ s1);
         let ports = fold(k2 ^ s2, k3 ^ s3);
         // The two words of an address are paired because IPv4 leaves one of them constant: no product is of two
@@ -64,6 +64,15 @@ impl FlowKey {
         let to = fold(k6 ^ s6, k7 ^ s7);
         let sum = (macs ^ ports.rotate_left(32)).wrapping_add(from ^ to.rotate_left(32));
         fold(sum, MIX)
+    }
+}
+
+impl FlowKey {
+    /// The [hash](Seed::hash) of the whole key.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, seed: &Seed) -> u64 {
+        seed.hash(self.words())
     }
 }
 

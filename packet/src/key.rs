@@ -5,18 +5,19 @@
 //!  0      | destination MAC                         | source port id |
 //!  1      | source MAC                              | ethertype      |
 //!  2      | outer TCI   | inner TCI   | L4 source   | L4 destination |
-//!  3      | 0    | tags | opts | DSCP | frag | bad  | layer  | proto |   eight bytes
+//!  3      | TCP  | tags | opts | DSCP | frag | bad  | layer  | proto |   eight bytes
 //!  4, 5   | source address: IPv6 in both, IPv4 in the low half of word 5; ARP: hardware address in 4, IPv4 in 5
 //!  6, 7   | destination address, in the same way
 //! ```
 //!
 //! L4 source and destination are the ports of TCP, UDP, UDP-Lite and SCTP. ICMP has type and code in the place of the
 //! source port, and the identifier of an echo in that of the destination port. ARP has its operation in the place of
-//! the source port. What is not there is zero.
+//! the source port. The highest byte of word 3 is for flags of TCP, and the parser leaves it zero: whoever has a policy
+//! that looks at flags puts those into it that the policy looks at. What is not there is zero.
 //!
 //! Two packets share a key if and only if no policy can tell them apart. So a TTL, a checksum, a flow label, the two
-//! ECN bits (a router sets them in the middle of a flow) and the flags of TCP are not in it, and everything that says
-//! how much of the frame could be read is: a malformed packet never shares a key with a whole one.
+//! ECN bits (a router sets them in the middle of a flow) and flags of TCP that no rule asks for are not in it, and
+//! everything that says how much of the frame could be read is: a malformed packet never shares a key with a whole one.
 
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -62,19 +63,21 @@ pub(crate) struct Kind {
     /// One if there are IPv4 options or IPv6 extension headers.
     pub(crate) options: u8,
     pub(crate) tags: u8,
+    /// Flags of TCP, as far as the policy looks at them. The parser leaves them zero.
+    pub(crate) tcp_flags: u8,
 }
 
 impl Kind {
     #[inline]
     pub(crate) const fn to_word(self) -> u64 {
-        let Self { proto, layer, malformed, fragment, dscp, options, tags } = self;
-        u64::from_le_bytes([proto, layer, malformed, fragment, dscp, options, tags, 0])
+        let Self { proto, layer, malformed, fragment, dscp, options, tags, tcp_flags } = self;
+        u64::from_le_bytes([proto, layer, malformed, fragment, dscp, options, tags, tcp_flags])
     }
 
     #[inline]
     const fn from_word(word: u64) -> Self {
-        let [proto, layer, malformed, fragment, dscp, options, tags, _] = word.to_le_bytes();
-        Self { proto, layer, malformed, fragment, dscp, options, tags }
+        let [proto, layer, malformed, fragment, dscp, options, tags, tcp_flags] = word.to_le_bytes();
+        Self { proto, layer, malformed, fragment, dscp, options, tags, tcp_flags }
     }
 }
 
@@ -301,6 +304,21 @@ impl FlowKey {
         is_echo(self.kind().layer, kind).then_some(quarter(self.words[2], 0))
     }
 
+    /// The same key with `flags` of TCP in it, as `flags & mask` of a packet whose flags the policy looks at.
+    #[inline]
+    #[must_use]
+    pub const fn with_tcp_flags(mut self, flags: u8) -> Self {
+        self.words[3] = Kind { tcp_flags: flags, ..self.kind() }.to_word();
+        self
+    }
+
+    /// The flags of TCP that [`with_tcp_flags`](Self::with_tcp_flags) has put there; zero if it has not.
+    #[inline]
+    #[must_use]
+    pub const fn tcp_flags(&self) -> u8 {
+        self.kind().tcp_flags
+    }
+
     fn is_arp(&self) -> bool {
         self.kind().layer == layer::ARP
     }
@@ -335,4 +353,25 @@ pub(crate) const fn is_echo(layer: u8, icmp_type: u8) -> bool {
 const fn quarter(word: u64, index: u32) -> u16 {
     let [low, high, ..] = (word >> (16 * index)).to_le_bytes();
     u16::from_le_bytes([low, high])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::parse;
+    use proptest::prelude::*;
+    use std::string::ToString;
+
+    proptest! {
+        /// The flags have a place of their own: they change nothing else, and the parser never sets them.
+        #[test]
+        fn flags_of_tcp_change_the_key_and_nothing_that_it_says(frame: [u8; 64], flags: u8) {
+            let plain = parse(&frame, 3).1;
+            let key = plain.with_tcp_flags(flags);
+            prop_assert_eq!((plain.tcp_flags(), key.tcp_flags()), (0, flags));
+            prop_assert_eq!(key == plain, flags == 0);
+            prop_assert_eq!(key.to_string(), plain.to_string());
+            prop_assert_eq!((key.shape(), key.vlans(), key.proto()), (plain.shape(), plain.vlans(), plain.proto()));
+            prop_assert_eq!(key.with_tcp_flags(0), plain);
+        }
+    }
 }

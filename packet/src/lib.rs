@@ -13,6 +13,11 @@
 //! | `key` | [`FlowKey`]: the layout of its 64 bytes, and accessors |
 //! | `display` | how a [`FlowKey`] is printed |
 //! | `hash` | the seeded hash of a [`FlowKey`] |
+//! | `ip` | where a packet ends, and the number that its fragments share |
+//! | [`tcp`] | what connection tracking reads of a TCP segment |
+//! | [`icmp`] | the packet that an ICMP error is about |
+//! | [`ndp`] | addresses in Neighbor Discovery messages |
+//! | [`reply`] | the answer to a packet that is rejected |
 //!
 //! The crate has no `std`, so the compiler sees to it that nothing here allocates.
 //!
@@ -35,13 +40,19 @@ extern crate std;
 mod display;
 mod hash;
 mod headers;
+pub mod icmp;
+mod ip;
 mod key;
 mod mac;
+pub mod ndp;
 mod parse;
+pub mod reply;
+pub mod tcp;
 mod walk;
 
 pub use hash::Seed;
 pub use headers::{Fragment, Headers, Malformed, Shape};
+pub use ip::fragment_id;
 pub use key::{FlowKey, VlanTag};
 pub use mac::{MacAddr, ParseMacError};
 pub use parse::parse;

@@ -1,5 +1,6 @@
 //! The general way through a frame, header by header.
 
+use crate::ip;
 use crate::key::{self, Kind, is_echo, layer, tags};
 use crate::{FlowKey, Fragment, Headers, Malformed, Shape};
 
@@ -8,7 +9,7 @@ pub(crate) const ETHERNET: usize = 14;
 /// Bytes of an IPv4 header without options.
 pub(crate) const IPV4: usize = 20;
 /// Bytes of an IPv6 header without extension headers.
-const IPV6: usize = 40;
+pub(crate) const IPV6: usize = 40;
 /// Bytes of an ARP packet for IPv4 over Ethernet.
 const ARP: usize = 28;
 /// Bytes of a VLAN tag.
@@ -18,7 +19,7 @@ const MAX_PACKET: usize = 65_535;
 /// Most VLAN tags that are parsed.
 const MAX_TAGS: u8 = 2;
 /// Most IPv6 extension headers that are followed.
-const MAX_EXTENSIONS: u32 = 8;
+pub(crate) const MAX_EXTENSIONS: u32 = 8;
 /// Most bytes of IPv6 extension headers that are followed.
 const MAX_EXTENSION_BYTES: usize = 256;
 
@@ -31,11 +32,11 @@ const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 pub(crate) const LOWEST_ETHERTYPE: u16 = 0x0600;
 
 /// IPv6 extension headers (RFC 8200, 4; the registry of "IPv6 Extension Header Types" at IANA).
-mod extension {
+pub(crate) mod extension {
     pub(super) const HOP_BY_HOP: u8 = 0;
     pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const AUTHENTICATION: u8 = 51;
     pub(super) const NO_NEXT_HEADER: u8 = 59;
     pub(super) const DESTINATION: u8 = 60;
     pub(super) const MOBILITY: u8 = 135;
@@ -57,7 +58,7 @@ pub(crate) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// The big-endian 16-bit number at `at`, or `None` beyond the end.
 #[inline]
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
@@ -239,13 +240,11 @@ impl Walk {
             let rest = tail(payload, at);
             // All extension headers have at least eight bytes, and start with the next header and their length.
             let &[next, length, ..] = rest.first_chunk::<8>().ok_or(Malformed::Ipv6Extensions)?;
-            let length = match current {
-                extension::FRAGMENT => 8,
-                // The fixed part alone has twelve bytes (RFC 4302, 2.2).
-                extension::AUTHENTICATION if length == 0 => break,
-                extension::AUTHENTICATION => (usize::from(length) + 2) * 4,
-                _ => (usize::from(length) + 1) * 8,
-            };
+            // The fixed part of an authentication header alone has twelve bytes (RFC 4302, 2.2).
+            if current == extension::AUTHENTICATION && length == 0 {
+                break;
+            }
+            let length = ip::extension_length(current, length);
             let header = rest.get(..length).ok_or(Malformed::Ipv6Extensions)?;
             at += length;
             if at > MAX_EXTENSION_BYTES {
@@ -369,7 +368,7 @@ fn hop_by_hop(header: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-const fn is_extension(proto: u8) -> bool {
+pub(crate) const fn is_extension(proto: u8) -> bool {
     matches!(
         proto,
         extension::HOP_BY_HOP

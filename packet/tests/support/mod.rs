@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use etherparse::err::packet::SliceError;
 use etherparse::err::{Layer, LenError};
 use etherparse::{LaxLinkExtSlice, LaxNetSlice, LaxSlicedPacket, SlicedPacket, TransportSlice};
-use kopi_packet::{FlowKey, Fragment, Headers, Malformed, Shape, parse};
+use kopi_packet::tcp::{Segment, flags};
+use kopi_packet::{FlowKey, Fragment, Headers, Malformed, Shape, fragment_id, icmp, ndp, parse, reply, tcp};
 
 const SOURCE: u16 = 0x5a5a;
 
@@ -19,6 +20,50 @@ pub(crate) fn check(frame: &[u8]) {
     prefixes(frame, &headers, &key);
     padding(frame, &headers, &key);
     oracle(frame, &headers, &key);
+    readers(frame, &headers, &key);
+    answers(frame, &headers, &key);
+}
+
+/// What is read beside the key agrees with the key, and nothing is read of a frame that has it not.
+fn readers(frame: &[u8], headers: &Headers, key: &FlowKey) {
+    let tcp = key.dst_port().is_some() && key.proto() == 6;
+    if let Some(segment) = Segment::of(frame, headers) {
+        assert!(tcp, "{key}");
+        assert_eq!(segment.flags, tcp::flags_of(frame, headers));
+        assert!(usize::from(segment.payload_len) + 20 + usize::from(headers.l4_offset) <= frame.len());
+        assert!(segment.window_scale.is_none_or(|shift| shift <= 14 && segment.has(flags::SYN)));
+    }
+    assert!(tcp || tcp::flags_of(frame, headers) == 0);
+    let quoted = icmp::embedded(frame, headers);
+    assert!(quoted.is_none() || icmp::is_error(key));
+    assert!(quoted.is_none_or(|quoted| quoted.src.is_ipv4() == quoted.dst.is_ipv4()));
+    let message = ndp::message(frame, headers);
+    assert!(message.is_none() || ndp::is_ndp(key));
+    let whole = matches!(headers.shape, Shape::Ipv4 | Shape::Ipv6);
+    assert_eq!(fragment_id(frame, headers).is_some(), whole && headers.fragment != Fragment::None);
+}
+
+/// An answer is a whole packet that goes back, is not answered itself, and needs a buffer no longer than promised.
+fn answers(frame: &[u8], headers: &Headers, key: &FlowKey) {
+    let mut out = [0xee; reply::MAX_LEN];
+    let reset = reply::tcp_reset(frame, headers, &mut out).map(|length| out[..length].to_vec());
+    let error = reply::unreachable(frame, headers, &mut out).map(|length| out[..length].to_vec());
+    for answer in [reset, error].into_iter().flatten() {
+        let (back, back_key) = parse(&answer, SOURCE);
+        assert_eq!(
+            (back.shape, back.vlans, back.ethertype),
+            (headers.shape, headers.vlans, headers.ethertype),
+            "{key}"
+        );
+        assert_eq!((back_key.src_addr(), back_key.dst_addr()), (key.dst_addr(), key.src_addr()));
+        assert_eq!((back_key.src_mac(), back_key.dst_mac()), (key.dst_mac(), key.src_mac()));
+        assert_eq!((back_key.outer_vlan(), back_key.inner_vlan()), (key.outer_vlan(), key.inner_vlan()));
+        assert_eq!(reply::tcp_reset(&answer, &back, &mut out), None, "{back_key}");
+        if headers.proto != 6 || back.proto != 6 {
+            assert_eq!(reply::unreachable(&answer, &back, &mut out), None, "{back_key}");
+        }
+        assert_eq!(reply::tcp_reset(frame, headers, &mut out[..answer.len() - 1]).filter(|_| back.proto == 6), None);
+    }
 }
 
 /// Headers and key tell the same story, and it is the frame's.
