@@ -39,6 +39,23 @@ pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until `look`, which tells how far something has come and whether that is all, says that it is all. However slow
+/// the machine is, it is only in vain if nothing moves any more.
+pub(crate) fn wait_while_moving(what: &str, mut look: impl FnMut() -> (u64, bool)) {
+    let (mut last, mut moved) = (0, Instant::now());
+    loop {
+        let (far, done) = look();
+        if done {
+            return;
+        }
+        if far != last {
+            (last, moved) = (far, Instant::now());
+        }
+        assert!(moved.elapsed() < SOON, "waited in vain until {what}: {far} and no more");
+        std::thread::yield_now();
+    }
+}
+
 /// DPDK over ordinary pages, and a pool.
 #[derive(Debug)]
 pub(crate) struct Lab {
