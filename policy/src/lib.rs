@@ -2,8 +2,27 @@
 //!
 //! Nothing here knows of DPDK, so it builds and is tested anywhere. The dataplane asks it once for the first packet of a
 //! flow, and keeps the answer in its flow table.
+//!
+//! A policy becomes a [`Ruleset`]. It says by which entry a process may attach ([`Ruleset::admit`]), works out what is
+//! the same for all frames of an attached app (a [`Subject`]), and judges frames ([`Ruleset::judge`]).
 #![forbid(unsafe_code)]
 
+mod admission;
+mod bits;
 mod connection;
+mod fields;
 mod fragment;
+mod frame;
+mod glob;
+mod lease;
+mod owner;
+mod plane;
+mod ruleset;
 mod tcp;
+mod trace;
+
+pub use admission::Refusal;
+pub use frame::{Cause, Judgement, Packet, Violation};
+pub use owner::{Accounts, Owner};
+pub use ruleset::{RuleId, Ruleset, Subject, TooMany};
+pub use trace::{Miss, Trace};

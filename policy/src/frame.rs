@@ -1,0 +1,92 @@
+//! What is judged, and what is said of it.
+
+use kopi_config::policy::{Decision, Direction, State};
+use kopi_packet::{FlowKey, ndp};
+
+/// A frame at the app side of one app, as the rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Which way it goes, from that app's side.
+    pub direction: Direction,
+    /// Everything that rules can ask for. Which port the frame came from is not looked at; flags of TCP are those of
+    /// [`FlowKey::with_tcp_flags`], of which only those in
+    /// [`Ruleset::tcp_flags_mask`](crate::Ruleset::tcp_flags_mask) count.
+    pub key: &'a FlowKey,
+    /// What connection tracking says; not looked at unless [`Ruleset::uses_state`](crate::Ruleset::uses_state).
+    pub state: State,
+    /// What [`ndp::message`] says of a frame for which [`ndp::is_ndp`] is true. Such frames must not share a judgement by
+    /// their key. Looked at on egress only.
+    pub ndp: Option<ndp::Message>,
+}
+
+impl<'a> Packet<'a> {
+    /// A frame that is not of neighbour discovery.
+    #[must_use]
+    pub const fn new(direction: Direction, key: &'a FlowKey, state: State) -> Self {
+        Self { direction, key, state, ndp: None }
+    }
+}
+
+/// What is to be done with a frame, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What is to be done.
+    pub decision: Decision,
+    /// Why.
+    pub cause: Cause,
+    /// Which rules matched on the way to it and went on: one bit each, see
+    /// [`Ruleset::passing_rules`](crate::Ruleset::passing_rules).
+    pub passing: u64,
+    /// The class: that of the deciding rule, else of the last rule passed that has one, else of the app. An index into
+    /// [`Policy::classes`](kopi_config::policy::Policy::classes).
+    pub class: Option<u16>,
+    /// Whether the deciding rule, or one that was passed, asks for a line in the log.
+    pub log: bool,
+}
+
+/// What decided about a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// The rule with this index.
+    Rule(u32),
+    /// No rule: the default of the direction.
+    Default,
+    /// What the frame uses is not the app's.
+    Lease(Violation),
+    /// It could not be parsed to its end.
+    Malformed,
+    /// It is a later fragment, and its first one was not seen.
+    Fragment,
+}
+
+/// What a frame uses that is not its app's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Violation {
+    /// The source address of the frame.
+    Mac,
+    /// The source address of IP.
+    Ip,
+    /// The sender's hardware or protocol address of ARP.
+    Arp,
+    /// The target or a link-layer address of neighbour discovery; or what claims to be of it cannot be read.
+    Ndp,
+    /// The app's own port.
+    Listen,
+}
+
+impl Violation {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Mac, Self::Ip, Self::Arp, Self::Ndp, Self::Listen];
+
+    /// A stable name, for the command line and counters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mac => "spoofed_mac",
+            Self::Ip => "spoofed_ip",
+            Self::Arp => "spoofed_arp",
+            Self::Ndp => "spoofed_ndp",
+            Self::Listen => "port_not_leased",
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What is an app's own: addresses to send from, ports to be reached at.
+//!
+//! An `[[app]]` entry leases to the process that attaches by it:
+//!
+//! - **a MAC address**, `mac`. Without it, the addresses that the port has asked for and been given.
+//! - **IP addresses**, `addresses`. A packet from another source address is dropped, and so are ARP that names another
+//!   sender and neighbour discovery about another target. Without any, it may speak from every address that no other
+//!   entry leases. Link-local addresses made of its own MAC addresses (RFC 4291, appendix A) are always its own.
+//! - **ports**, `listen`. At these it may be reached by new connections; at other ports only by packets of connections
+//!   that it began, and by multicast and broadcast, which connection tracking does not follow. The port is at its own side:
+//!   the destination port of ingress, the source port of egress. A port that any entry lists is for no app that does not
+//!   list it, in either direction, be it for a server or as the ephemeral port of a client.
+//!
+//! What is leased to one is nobody else's, so a process that has attached by no entry may use what is left.
+//! `spoof_check = false` frees an app from the first two.
+//!
+//! A host that has no address yet may ask for one: by DHCP (RFC 2131, 4.1), by an ARP probe (RFC 5227, 2.1.1), and as
+//! IPv6 has it (RFC 4862, 5.4.2; RFC 3590 for the multicast listener report).
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use kopi_config::policy::{Addresses, App, Cidr, Direction, Field, Listen, Policy, State};
+use kopi_packet::{FlowKey, MacAddr, Shape, ndp};
+
+use crate::frame::{Packet, Violation};
+
+const UDP: u8 = 17;
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+const ARP_REQUEST: u16 = 1;
+
+/// Types of ICMPv6 that matter here.
+mod icmp6 {
+    pub(super) const LISTENER_QUERY: u8 = 130;
+    pub(super) const LISTENER_DONE: u8 = 132;
+    pub(super) const ROUTER_SOLICITATION: u8 = 133;
+    pub(super) const NEIGHBOUR_SOLICITATION: u8 = 135;
+    pub(super) const LISTENER_REPORT: u8 = 143;
+}
+
+/// What one entry leases.
+#[derive(Debug)]
+struct Lease {
+    spoofing: Spoofing,
+    addresses: Option<Addresses>,
+    listen: BTreeSet<Listen>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoofing {
+    /// The app may send from any address.
+    Allowed,
+    /// It may send from its own addresses.
+    Checked,
+    /// It has attached by no entry, and may send from addresses that nobody leases.
+    Unlisted,
+}
+
+/// All leases of a policy.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    /// By the index of the entry.
+    entries: Vec<Arc<Lease>>,
+    unlisted: Arc<Lease>,
+    taken: Arc<Taken>,
+}
+
+/// What is leased to anybody.
+#[derive(Debug)]
+struct Taken {
+    macs: BTreeSet<MacAddr>,
+    addresses: Addresses,
+    ports: BTreeSet<Listen>,
+}
+
+/// The lease of one attached app.
+#[derive(Clone, Debug)]
+pub(crate) struct Tenant {
+    lease: Arc<Lease>,
+    taken: Arc<Taken>,
+    macs: Box<[MacAddr]>,
+}
+
+impl Leases {
+    pub(crate) fn of(policy: &Policy) -> Self {
+        let apps = &policy.apps;
+        let taken = Taken {
+            macs: apps.iter().filter_map(|app| app.mac).collect(),
+            addresses: addresses(apps.iter().flat_map(|app| &app.addresses)),
+            ports: apps.iter().flat_map(|app| app.listen.iter().copied()).collect(),
+        };
+        let unlisted = Lease { spoofing: Spoofing::Unlisted, addresses: None, listen: BTreeSet::new() };
+        Self {
+            entries: apps.iter().map(|app| Arc::new(Lease::of(app))).collect(),
+            unlisted: Arc::new(unlisted),
+            taken: Arc::new(taken),
+        }
+    }
+
+    /// What belongs to the app that attached by `entry` and whose port has the addresses `macs`.
+    pub(crate) fn tenant(&self, entry: Option<(usize, &App)>, macs: &[MacAddr]) -> Tenant {
+        let lease = entry.and_then(|(index, _)| self.entries.get(index)).unwrap_or(&self.unlisted);
+        let macs = entry.and_then(|(_, app)| app.mac).map_or_else(|| macs.into(), |mac| [mac].into());
+        Tenant { lease: Arc::clone(lease), taken: Arc::clone(&self.taken), macs }
+    }
+
+    /// Whether ports are leased, so that new connections have to be told apart.
+    pub(crate) fn lists_ports(&self) -> bool {
+        !self.taken.ports.is_empty()
+    }
+}
+
+impl Lease {
+    fn of(app: &App) -> Self {
+        Self {
+            spoofing: if app.spoof_check { Spoofing::Checked } else { Spoofing::Allowed },
+            addresses: (!app.addresses.is_empty()).then(|| addresses(&app.addresses)),
+            listen: app.listen.iter().copied().collect(),
+        }
+    }
+}
+
+impl Tenant {
+    /// What the frame uses that is not the app's.
+    #[inline]
+    pub(crate) fn violation(&self, packet: &Packet<'_>) -> Option<Violation> {
+        let spoofed = match packet.direction {
+            Direction::Egress if self.lease.spoofing != Spoofing::Allowed => self.spoofed(packet),
+            _ => None,
+        };
+        spoofed.or_else(|| (!self.may_use_port(packet)).then_some(Violation::Listen))
+    }
+
+    fn spoofed(&self, packet: &Packet<'_>) -> Option<Violation> {
+        let key = packet.key;
+        if !self.has_mac(key.src_mac()) {
+            return Some(Violation::Mac);
+        }
+        let (Some(source), Some(destination)) = (key.src_addr(), key.dst_addr()) else {
+            // What claims to have an address and does not show it cannot be the app's.
+            let hides = matches!(key.shape(), Shape::Malformed(_)) && self.lease.addresses.is_some();
+            return hides.then_some(Violation::Ip);
+        };
+        if let (Some(sender), Some(operation)) = (key.arp_sender(), key.arp_operation()) {
+            let probe = operation == ARP_REQUEST && source == Ipv4Addr::UNSPECIFIED && self.owns(destination);
+            let own = self.has_mac(sender) && (self.owns(source) || probe);
+            return (!own).then_some(Violation::Arp);
+        }
+        if !self.owns(source) && !asks_for_address(key, source, destination) {
+            return Some(Violation::Ip);
+        }
+        (!self.neighbour_is_own(packet, source)).then_some(Violation::Ndp)
+    }
+
+    /// Whether a message of neighbour discovery tells of nothing but what is the app's own. One that cannot be read does
+    /// not. A redirect tells of others by its nature, and is left to the rules.
+    fn neighbour_is_own(&self, packet: &Packet<'_>, source: IpAddr) -> bool {
+        if !ndp::is_ndp(packet.key) {
+            return true;
+        }
+        let Some(message) = packet.ndp else { return false };
+        let target_is_own = || message.target.is_some_and(|target| self.owns(target.into()));
+        let about_own = match message.kind {
+            ndp::Kind::Redirect => return true,
+            ndp::Kind::NeighborAdvertisement => target_is_own(),
+            ndp::Kind::NeighborSolicitation if source.is_unspecified() => target_is_own(),
+            _ => true,
+        };
+        let mut links = [message.source_link, message.target_link].into_iter().flatten();
+        about_own && links.all(|mac| self.has_mac(mac))
+    }
+
+    fn has_mac(&self, mac: MacAddr) -> bool {
+        match self.lease.spoofing {
+            Spoofing::Unlisted => !self.taken.macs.contains(&mac) || self.macs.contains(&mac),
+            _ => self.macs.contains(&mac),
+        }
+    }
+
+    fn owns(&self, address: IpAddr) -> bool {
+        match &self.lease.addresses {
+            Some(own) => own.contains(address) || self.macs.iter().any(|mac| link_local(*mac) == address),
+            None => !self.taken.addresses.contains(address),
+        }
+    }
+
+    fn may_use_port(&self, packet: &Packet<'_>) -> bool {
+        let key = packet.key;
+        if self.taken.ports.is_empty() {
+            return true;
+        }
+        let port = match packet.direction {
+            Direction::Egress => key.src_port(),
+            Direction::Ingress => key.dst_port(),
+        };
+        let Some(port) = port else { return true };
+        let local = Listen { proto: key.proto(), port };
+        let begins = packet.direction == Direction::Ingress && matches!(packet.state, State::New | State::Invalid);
+        let bound = begins && !self.lease.listen.is_empty() || self.taken.ports.contains(&local);
+        !bound || self.lease.listen.contains(&local)
+    }
+}
+
+/// Whether the packet is one that a host sends before it has an address.
+fn asks_for_address(key: &FlowKey, source: IpAddr, destination: IpAddr) -> bool {
+    match (source, destination) {
+        (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST)) => {
+            key.proto() == UDP && key.src_port() == Some(DHCP_CLIENT) && key.dst_port() == Some(DHCP_SERVER)
+        }
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(group)) if group.is_multicast() => {
+            use icmp6::{LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION};
+            let kind = key.icmp().map_or(0, |(kind, _)| kind);
+            let listener = kind > LISTENER_QUERY && kind <= LISTENER_DONE || kind == LISTENER_REPORT;
+            listener || matches!(kind, ROUTER_SOLICITATION | NEIGHBOUR_SOLICITATION)
+        }
+        _ => false,
+    }
+}
+
+/// The link-local address that is made of a MAC address (RFC 4291, appendix A).
+fn link_local(mac: MacAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.bytes();
+    let low = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+    Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(low))
+}
+
+fn addresses<'a>(blocks: impl IntoIterator<Item = &'a Cidr>) -> Addresses {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for block in blocks {
+        let prefix = u32::from(block.prefix());
+        match block.address() {
+            IpAddr::V4(first) => v4.push(block_of(first.to_bits(), u32::MAX.checked_shr(prefix).unwrap_or(0))),
+            IpAddr::V6(first) => v6.push(block_of(first.to_bits(), u128::MAX.checked_shr(prefix).unwrap_or(0))),
+        }
+    }
+    Addresses { v4: Field::new(v4), v6: Field::new(v6) }
+}
+
+fn block_of<T: std::ops::BitOr<Output = T> + Copy>(first: T, rest: T) -> RangeInclusive<T> {
+    first..=first | rest
+}

@@ -1,0 +1,210 @@
+//! Whose frames a rule is for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kopi_config::Account;
+use kopi_config::policy::{Action, CgroupPath, Decision, Glob, OwnerMatch, Owners, Policy, Rule};
+
+use crate::bits::{Block, Set};
+use crate::glob;
+
+/// The process behind a port, as far as it is known.
+///
+/// What is `None` is not known: because the process is in another namespace, or /proc may not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// Name of the port.
+    pub name: &'a str,
+    /// Effective user id.
+    pub uid: Option<u32>,
+    /// Effective group id.
+    pub gid: Option<u32>,
+    /// Supplementary groups.
+    pub groups: Option<&'a [u32]>,
+    /// What the process calls itself.
+    pub comm: Option<&'a str>,
+    /// Path of its program.
+    pub exe: Option<&'a str>,
+    /// Path of its cgroup.
+    pub cgroup: Option<&'a str>,
+}
+
+impl<'a> Owner<'a> {
+    /// A process of which nothing is known but the name of its port.
+    #[must_use]
+    pub const fn unknown(name: &'a str) -> Self {
+        Self { name, uid: None, gid: None, groups: None, comm: None, exe: None, cgroup: None }
+    }
+
+    /// Whether it is of the group: its own or a supplementary one. Without knowing the latter it may be, too.
+    fn is_of(&self, group: u32) -> Option<bool> {
+        let supplementary = self.groups.map(|groups| groups.contains(&group));
+        if self.gid == Some(group) { Some(true) } else { self.gid.and(supplementary) }
+    }
+}
+
+/// Users and groups of the machine.
+pub trait Accounts {
+    /// The id of the user of that name.
+    fn user(&self, name: &str) -> Option<u32>;
+    /// The id of the group of that name.
+    fn group(&self, name: &str) -> Option<u32>;
+}
+
+/// A machine where no name is known.
+impl Accounts for () {
+    fn user(&self, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn group(&self, _: &str) -> Option<u32> {
+        None
+    }
+}
+
+/// What the names of a policy stood for when it was compiled.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    users: BTreeMap<String, Option<u32>>,
+    groups: BTreeMap<String, Option<u32>>,
+}
+
+impl Names {
+    pub(crate) fn resolve(policy: &Policy, accounts: &dyn Accounts) -> Self {
+        let mut names = Self::default();
+        let rules = policy.rules.iter().map(|rule| &rule.owner);
+        for owner in rules.chain(policy.apps.iter().map(|app| &app.owner)) {
+            for list in [&owner.is, &owner.not] {
+                for name in list.users.iter().filter_map(name) {
+                    names.users.entry(name.to_owned()).or_insert_with(|| accounts.user(name));
+                }
+                for name in list.groups.iter().filter_map(name) {
+                    names.groups.entry(name.to_owned()).or_insert_with(|| accounts.group(name));
+                }
+            }
+        }
+        names
+    }
+
+    /// Whether a name stands for something else by now.
+    pub(crate) fn changed(&self, accounts: &dyn Accounts) -> bool {
+        self.users.iter().any(|(name, id)| accounts.user(name) != *id)
+            || self.groups.iter().any(|(name, id)| accounts.group(name) != *id)
+    }
+}
+
+fn name(account: &Account) -> Option<&str> {
+    match account {
+        Account::Name(name) => Some(name),
+        Account::Id(_) => None,
+    }
+}
+
+/// The ids of a list; names that stand for nobody are left out.
+fn ids(list: &[Account], names: &BTreeMap<String, Option<u32>>) -> Option<Vec<u32>> {
+    let id = |account: &Account| match account {
+        Account::Id(id) => Some(*id),
+        Account::Name(name) => names.get(name).copied().flatten(),
+    };
+    (!list.is_empty()).then(|| list.iter().filter_map(id).collect())
+}
+
+/// An [`OwnerMatch`] whose names are resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Test {
+    is: List,
+    not: List,
+    /// What a property under `not` counts for that is not known: whether it is taken for another.
+    otherwise: bool,
+}
+
+/// Owners whose names are resolved. What is not stated is empty, or `None` where a list may be empty because its names
+/// stand for nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct List {
+    apps: Vec<Glob>,
+    users: Option<Vec<u32>>,
+    groups: Option<Vec<u32>>,
+    comms: Vec<Glob>,
+    exes: Vec<Glob>,
+    cgroups: Vec<CgroupPath>,
+}
+
+impl List {
+    fn new(owners: &Owners, names: &Names) -> Self {
+        Self {
+            apps: owners.apps.clone(),
+            users: ids(&owners.users, &names.users),
+            groups: ids(&owners.groups, &names.groups),
+            comms: owners.comms.clone(),
+            exes: owners.exes.clone(),
+            cgroups: owners.cgroups.clone(),
+        }
+    }
+
+    /// For every list that is stated, whether the owner has a property of it; `None` in it if that is not known.
+    fn answers(&self, owner: &Owner<'_>) -> impl Iterator<Item = Option<bool>> {
+        let globs = |globs: &[Glob], text: Option<&str>| {
+            (!globs.is_empty()).then(|| text.map(|text| globs.iter().any(|glob| glob::matches(glob.as_str(), text))))
+        };
+        let groups = self.groups.as_ref().map(|groups| {
+            let answers = || groups.iter().map(|group| owner.is_of(*group));
+            // True if one is true, else unknown if one is unknown.
+            if answers().any(|is| is == Some(true)) {
+                Some(true)
+            } else {
+                answers().collect::<Option<Vec<_>>>().map(|_| false)
+            }
+        });
+        let cgroups = (!self.cgroups.is_empty())
+            .then(|| owner.cgroup.map(|path| self.cgroups.iter().any(|cgroup| cgroup.contains(path))));
+        let users = self.users.as_ref().map(|users| owner.uid.map(|uid| users.contains(&uid)));
+        let comms = globs(&self.comms, owner.comm);
+        let exes = globs(&self.exes, owner.exe);
+        [globs(&self.apps, Some(owner.name)), users, groups, comms, exes, cgroups].into_iter().flatten()
+    }
+}
+
+impl Test {
+    /// The test for something that is given to those who pass (`gives`), or taken from them.
+    pub(crate) fn new(owner: &OwnerMatch, gives: bool, names: &Names) -> Self {
+        Self { is: List::new(&owner.is, names), not: List::new(&owner.not, names), otherwise: !gives }
+    }
+
+    pub(crate) fn holds(&self, owner: &Owner<'_>) -> bool {
+        let is = self.is.answers(owner).all(|answer| answer == Some(true));
+        is && self.not.answers(owner).all(|answer| answer.map_or(self.otherwise, |is| !is))
+    }
+}
+
+/// The owner parts of all rules.
+#[derive(Debug)]
+pub(crate) struct OwnerParts {
+    /// Rules that are for every owner.
+    any: Set,
+    /// Every other test, and the rules that it stands in.
+    tests: Vec<(Test, Vec<usize>)>,
+}
+
+impl OwnerParts {
+    pub(crate) fn compile(rules: &[Rule], names: &Names) -> Self {
+        let mut tests: HashMap<Test, Vec<usize>> = HashMap::new();
+        for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| !rule.owner.is_any()) {
+            let gives = matches!(rule.action, Action::Decide(Decision::Accept) | Action::Class);
+            tests.entry(Test::new(&rule.owner, gives, names)).or_default().push(index);
+        }
+        let any = Set::of(rules.len(), |rule| rules[rule].owner.is_any());
+        Self { any, tests: tests.into_iter().collect() }
+    }
+
+    /// The rules that are for this owner.
+    pub(crate) fn rules_of(&self, owner: &Owner<'_>) -> Set {
+        let mut blocks = self.any.blocks().to_vec();
+        for (_, rules) in self.tests.iter().filter(|(test, _)| test.holds(owner)) {
+            for rule in rules {
+                blocks[rule / Block::RULES].insert(rule % Block::RULES);
+            }
+        }
+        Set::new(blocks)
+    }
+}

@@ -1,0 +1,302 @@
+//! A policy, compiled.
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use kopi_config::policy::{Decision, Direction, MAX_PASSING_RULES, MAX_RULES, Policy, Rule};
+use kopi_packet::{Fragment, MacAddr, Shape};
+use thiserror::Error;
+
+use crate::admission::{Entries, Refusal};
+use crate::bits::{Block, Ones, Pool, Set, intersect};
+use crate::fields::{self, Fields, MAX_VIEWS};
+use crate::frame::{Cause, Judgement, Packet};
+use crate::lease::{Leases, Tenant};
+use crate::owner::{Accounts, Names, Owner, OwnerParts};
+
+/// A policy as the dataplane asks it: who may attach, and what is to be done with a frame.
+///
+/// It never changes; another policy is another ruleset.
+#[derive(Debug)]
+pub struct Ruleset {
+    policy: Arc<Policy>,
+    names: Names,
+    entries: Entries,
+    leases: Leases,
+    owners: OwnerParts,
+    fields: Fields,
+    pool: Box<[Block]>,
+    /// Rules that decide.
+    decisive: Set,
+    /// Rules that go on, ascending.
+    passing: Vec<u32>,
+    ids: Vec<RuleId>,
+    tcp_flags_mask: u8,
+    uses_state: bool,
+}
+
+/// What a rule is known by from one ruleset to the next: what it says, where it has no name of its own its place aside.
+///
+/// Counters that are kept by it live on as long as the rule is in the policy, wherever it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(u64);
+
+/// Why a policy cannot be compiled. None that was read from a file is like that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TooMany {
+    /// More rules than [`MAX_RULES`].
+    #[error("{0} rules, of {MAX_RULES} at most")]
+    Rules(usize),
+    /// More rules that go on than [`MAX_PASSING_RULES`].
+    #[error("{0} rules that log, count or classify, of {MAX_PASSING_RULES} at most")]
+    PassingRules(usize),
+}
+
+/// One attached app under one ruleset, with all that can be worked out before its first frame.
+///
+/// It belongs to the ruleset that made it. Judged by another, frames get a verdict that means nothing.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    pub(crate) rules: Set,
+    tenant: Tenant,
+    class: Option<u16>,
+}
+
+// One object is used by all workers.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Ruleset>();
+    shared::<Subject>();
+};
+
+impl Ruleset {
+    /// Compiles `policy`, in which names stand for what `accounts` says.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMany`] if the policy has more rules than there is room for.
+    pub fn new(policy: Arc<Policy>, accounts: &dyn Accounts) -> Result<Self, TooMany> {
+        let rules = &policy.rules;
+        let passing = (0..).zip(rules).filter(|(_, rule)| rule.action.decision().is_none());
+        let passing: Vec<u32> = passing.map(|(index, _)| index).collect();
+        if rules.len() > MAX_RULES {
+            return Err(TooMany::Rules(rules.len()));
+        }
+        if passing.len() > MAX_PASSING_RULES {
+            return Err(TooMany::PassingRules(passing.len()));
+        }
+        let mut pool = Pool::default();
+        let names = Names::resolve(&policy, accounts);
+        let leases = Leases::of(&policy);
+        Ok(Self {
+            entries: Entries::compile(&policy.apps, policy.default.attach, &names),
+            owners: OwnerParts::compile(rules, &names),
+            fields: Fields::compile(rules, &mut pool),
+            pool: pool.finish(),
+            decisive: Set::of(rules.len(), |rule| rules[rule].action.decision().is_some()),
+            passing,
+            ids: ids(&policy),
+            tcp_flags_mask: fields::tcp_flags_mask(rules),
+            uses_state: fields::uses_state(rules) || leases.lists_ports(),
+            names,
+            leases,
+            policy,
+        })
+    }
+
+    /// The policy that it was compiled from.
+    #[must_use]
+    pub const fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The rules, in the order of the file: [`Cause::Rule`] is an index into them.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.policy.rules
+    }
+
+    /// What each rule is known by, in the same order.
+    #[must_use]
+    pub fn ids(&self) -> &[RuleId] {
+        &self.ids
+    }
+
+    /// The rules that go on to the next one: bit `i` of [`Judgement::passing`] is for the rule with the index
+    /// `passing_rules()[i]`.
+    #[must_use]
+    pub fn passing_rules(&self) -> &[u32] {
+        &self.passing
+    }
+
+    /// Flags of TCP that at least one rule looks at.
+    #[must_use]
+    pub const fn tcp_flags_mask(&self) -> u8 {
+        self.tcp_flags_mask
+    }
+
+    /// Whether the state of a connection may make a difference.
+    #[must_use]
+    pub const fn uses_state(&self) -> bool {
+        self.uses_state
+    }
+
+    /// Whether names of users or groups stand for something else by now, so that the policy should be compiled anew.
+    #[must_use]
+    pub fn is_stale(&self, accounts: &dyn Accounts) -> bool {
+        self.names.changed(accounts)
+    }
+
+    /// The `[[app]]` by which a process may attach, as an index into [`Policy::apps`], or `None` if it may without one.
+    /// `asked` is the name that it wants for its port, or empty.
+    ///
+    /// The first entry counts that is for the owner and has that name, if one was asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if it may not, in words for whoever runs the process.
+    pub fn admit(&self, owner: &Owner<'_>, asked: &str) -> Result<Option<usize>, Refusal> {
+        self.entries.admit(&self.policy.apps, owner, asked)
+    }
+
+    /// Works out what is the same for every frame of an app. `owner.name` is the name of its port, `entry` what
+    /// [`admit`](Self::admit) said, `macs` the unicast addresses of its port. To be done again when any of them changes.
+    #[must_use]
+    pub fn subject(&self, owner: &Owner<'_>, entry: Option<usize>, macs: &[MacAddr]) -> Subject {
+        let entry = entry.and_then(|index| Some((index, self.policy.apps.get(index)?)));
+        Subject {
+            rules: self.owners.rules_of(owner),
+            tenant: self.leases.tenant(entry, macs),
+            class: entry.and_then(|(_, app)| class(app.class)),
+        }
+    }
+
+    /// Judges a frame: whether it can be read, whether what it uses is the app's own, then by the rules.
+    ///
+    /// The judgement depends on nothing but the subject, the direction, the key and the state, except in neighbour
+    /// discovery. So it may be kept for all frames that have these in common. Never allocates.
+    #[must_use]
+    pub fn judge(&self, subject: &Subject, packet: &Packet<'_>) -> Judgement {
+        let later = packet.key.fragment() == Fragment::Later;
+        match self.precondition(subject, packet) {
+            Some(judgement) => judgement,
+            None if later && self.policy.default.fragments != Decision::Accept => {
+                refused(subject, self.policy.default.fragments, Cause::Fragment)
+            }
+            None => self.by_rules(subject, packet),
+        }
+    }
+
+    /// Judges a fragment that is not the first one, and shares the fate of the first unless it has faults of its own.
+    #[must_use]
+    pub fn judge_fragment(&self, subject: &Subject, packet: &Packet<'_>, first: &Judgement) -> Judgement {
+        self.precondition(subject, packet).unwrap_or(*first)
+    }
+
+    /// What is said of a frame before the rules are asked.
+    #[inline]
+    fn precondition(&self, subject: &Subject, packet: &Packet<'_>) -> Option<Judgement> {
+        let unread = matches!(packet.key.shape(), Shape::Malformed(_) | Shape::Runt);
+        let malformed = self.policy.default.malformed;
+        if unread && malformed != Decision::Accept {
+            return Some(refused(subject, malformed, Cause::Malformed));
+        }
+        let violation = subject.tenant.violation(packet)?;
+        Some(refused(subject, Decision::Drop, Cause::Lease(violation)))
+    }
+
+    fn by_rules(&self, subject: &Subject, packet: &Packet<'_>) -> Judgement {
+        let mut passing = 0;
+        let mut decided = None;
+        self.matching(subject, packet, |at, block| {
+            let mut decisive = block;
+            decisive.and(&self.decisive.blocks()[at]);
+            let first = decisive.first();
+            for rule in block.bits().take_while(|bit| first.is_none_or(|first| *bit < first)) {
+                let rule = at * Block::RULES + rule;
+                passing |=
+                    self.passing.binary_search_by(|other| (*other as usize).cmp(&rule)).map_or(0, |bit| 1 << bit);
+            }
+            decided = first.map(|bit| at * Block::RULES + bit);
+            decided.is_some()
+        });
+        self.judgement(subject, packet.direction, decided, passing)
+    }
+
+    /// Gives `found` the blocks of rules that are for the frame, in order, until it says that it has enough.
+    #[inline]
+    fn matching(&self, subject: &Subject, packet: &Packet<'_>, mut found: impl FnMut(usize, Block) -> bool) {
+        let owner = subject.rules.view();
+        let mut views = [owner; MAX_VIEWS];
+        let mut count = 0;
+        self.fields.look_up(packet, |view| {
+            views[count] = view;
+            count += 1;
+        });
+        // Last, since most rules are for any owner.
+        views[count] = owner;
+        let _enough = intersect(&views[..=count], &self.pool).any(|(at, block)| found(at, block));
+    }
+
+    fn judgement(&self, subject: &Subject, direction: Direction, decided: Option<usize>, passing: u64) -> Judgement {
+        let default = match direction {
+            Direction::Egress => self.policy.default.egress,
+            Direction::Ingress => self.policy.default.ingress,
+        };
+        let rules = &self.policy.rules;
+        let (mut log, mut of_passed) = (false, None);
+        for bit in Ones(passing) {
+            let rule = &rules[self.passing[bit] as usize];
+            log |= asks_for_log(rule);
+            of_passed = class(rule.class).or(of_passed);
+        }
+        let rule = decided.map(|index| &rules[index]);
+        Judgement {
+            decision: rule.and_then(|rule| rule.action.decision()).unwrap_or(default),
+            cause: decided.and_then(|index| u32::try_from(index).ok()).map_or(Cause::Default, Cause::Rule),
+            passing,
+            class: rule.and_then(|rule| class(rule.class)).or(of_passed).or(subject.class),
+            log: log || rule.is_some_and(asks_for_log),
+        }
+    }
+}
+
+/// The judgement of a frame that no rule was asked about.
+const fn refused(subject: &Subject, decision: Decision, cause: Cause) -> Judgement {
+    Judgement { decision, cause, passing: 0, class: subject.class, log: false }
+}
+
+fn asks_for_log(rule: &Rule) -> bool {
+    rule.log || rule.action == kopi_config::policy::Action::Log
+}
+
+/// A class as the dataplane numbers it.
+fn class(index: Option<usize>) -> Option<u16> {
+    u16::try_from(index?).ok()
+}
+
+/// What the rules are known by. Rules that say the same are told apart by their order.
+fn ids(policy: &Policy) -> Vec<RuleId> {
+    let mut seen: HashMap<u64, u32> = HashMap::new();
+    let id = |rule: &Rule| {
+        // Always the same within one build of the program, and ids live no longer than that.
+        let mut hasher = DefaultHasher::new();
+        own_name(&rule.name).hash(&mut hasher);
+        let class = rule.class.and_then(|index| policy.classes.get(index)).map(|class| &class.name);
+        (&rule.matches, &rule.owner, rule.action, rule.log, class).hash(&mut hasher);
+        let occurrence = seen.entry(hasher.finish()).or_default();
+        occurrence.hash(&mut hasher);
+        *occurrence += 1;
+        RuleId(hasher.finish())
+    };
+    policy.rules.iter().map(id).collect()
+}
+
+/// The name of a rule, unless it is only the number of its place.
+fn own_name(name: &str) -> Option<&str> {
+    let number = name.strip_prefix("rule-").unwrap_or("");
+    let automatic = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    (!automatic).then_some(name)
+}
