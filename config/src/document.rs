@@ -90,6 +90,14 @@ impl<'r> Document<'r> {
         })
     }
 
+    /// Warns of something that `key` says on the line of the byte `start`.
+    pub fn warning(&self, start: usize, key: &str, message: String, help: String) {
+        let text = self.report.source().text();
+        let end =
+            text.get(start..).and_then(|rest| rest.find(['\r', '\n'])).map_or(text.len(), |length| start + length);
+        self.report.warning(start..end, key, message, Some(help));
+    }
+
     fn refuse(&self, section: &Section, value: &Spanned<DeValue<'_>>, what: &str, help: String) {
         let name = section.name;
         let message = format!("`{name}` must be {what}, found {}", describe(value.get_ref()));

@@ -7,27 +7,57 @@
 mod addresses;
 mod app;
 mod class;
+mod defaults;
 mod field;
+mod flags;
+mod glob;
+mod icmp;
+mod kinds;
+mod mac;
+mod match_keys;
+mod match_read;
 mod matches;
+mod name;
+mod number;
 mod owner;
+mod rate;
 mod rule;
+mod seconds;
+mod set;
+mod shadow;
+mod show;
 mod tracking;
+mod values;
+mod words;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 pub use addresses::{Addresses, Cidr};
 pub use app::{App, Listen};
 pub use class::Class;
+pub use defaults::Defaults;
 pub use field::{Field, Scalar};
+pub use glob::Glob;
 pub use matches::{Direction, Match, State, States, TcpFlags};
-pub use owner::{CgroupPath, Glob, OwnerMatch, Owners};
+pub use owner::{CgroupPath, OwnerMatch, Owners};
+pub use rate::{ParseRateError, Rate};
 pub use rule::{Action, Decision, Rule};
+pub use set::Set;
+pub use show::Brief;
 pub use tracking::Tracking;
 
-use crate::report::Diagnostic;
+use crate::report::{Diagnostic, Errors, Report, Severity, quoted};
+use crate::source::Source;
+use crate::walk::{Document, Layout, Section};
+use set::Names;
 
 /// Most rules of a policy.
 pub const MAX_RULES: usize = 100_000;
 /// Most rules whose action goes on to the next rule: each has a bit in a word.
 pub const MAX_PASSING_RULES: usize = 64;
+/// Largest policy, in bytes.
+pub const SIZE_MAX: u64 = 16 << 20;
 
 /// A whole policy.
 #[derive(Clone, Debug, Default)]
@@ -41,37 +71,105 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Names of the classes that apps and rules refer to, in the order of the file.
     pub classes: Vec<Class>,
+    /// The named sets, in the order of the file. Rules share the ranges of those that they use.
+    pub sets: Vec<Set>,
     /// How connections are tracked.
     pub tracking: Tracking,
     /// What is allowed and probably not intended, in the order of the file.
     pub warnings: Vec<Diagnostic>,
+    /// What only the machine knows, and where it stands first.
+    mentions: BTreeMap<Mention, Diagnostic>,
 }
 
-/// `default`: what happens to what no rule decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Defaults {
-    /// Frames from apps. Accepted if not stated.
-    pub egress: Decision,
-    /// Frames to apps. Accepted if not stated.
-    pub ingress: Decision,
-    /// Processes that no `[[app]]` matches: whether they may attach. They may if not stated.
-    pub attach: bool,
-    /// Later fragments of IP packets whose first fragment was not seen. `Accept` or `Drop`; dropped if not stated.
-    pub fragments: Decision,
-    /// Frames that cannot be parsed to their end. `Accept` means that the rules decide by what could be read; dropped
-    /// if not stated.
-    pub malformed: Decision,
+/// Something that a policy names and only the machine knows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mention {
+    /// A user's name.
+    User(String),
+    /// A group's name.
+    Group(String),
+    /// A cgroup.
+    Cgroup(CgroupPath),
 }
 
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            egress: Decision::Accept,
-            ingress: Decision::Accept,
-            attach: true,
-            fragments: Decision::Drop,
-            malformed: Decision::Drop,
-        }
+/// Every table and key of `policy.toml`.
+pub static LAYOUT: Layout = Layout {
+    top: &Section { name: "", doc: "", keys: &[] },
+    sections: &[&defaults::DEFAULT, &tracking::TRACKING],
+    lists: &[&set::SET, &class::CLASS, &app::APP, &rule::RULE],
+    later: &[],
+};
+
+impl Policy {
+    /// Reads and checks the file at `path`. Never blocks, whatever kind of file it is.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the file: see [`Source::read`] for those of reading it.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self, Errors> {
+        Self::from_source(&Source::read_up_to(path.as_ref(), SIZE_MAX)?)
+    }
+
+    /// Checks `text` as the content of a file that messages call `file_name`.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the text.
+    pub fn parse(text: impl AsRef<[u8]>, file_name: &str) -> Result<Self, Errors> {
+        Self::from_source(&Source::from_bytes_up_to(file_name, text.as_ref(), SIZE_MAX)?)
+    }
+
+    fn from_source(source: &Source) -> Result<Self, Errors> {
+        let report = Report::new(source);
+        let policy = Self::walk(&Document::parse(&LAYOUT, &report));
+        let (policy, warnings) = report.finish(policy)?;
+        Ok(Self { warnings, ..policy })
+    }
+
+    fn walk(document: &Document<'_>) -> Option<Self> {
+        // Everything is read before the first `?`, so that one run reports the problems of all.
+        let default = document.table(&defaults::DEFAULT).as_ref().and_then(Defaults::read);
+        let tracking = document.table(&tracking::TRACKING).as_ref().and_then(Tracking::read);
+        let mut names = Names::read(document);
+        let classes = Class::read_all(document, &mut names);
+        let apps = App::read_all(document, &names);
+        let rules = Rule::read_all(document, &names);
+        let mentions = names.mentions.take();
+        Some(Self {
+            default: default?,
+            apps: apps?,
+            rules: rules?,
+            classes: classes?,
+            sets: names.into_sets()?,
+            tracking: tracking?,
+            warnings: Vec::new(),
+            mentions,
+        })
+    }
+
+    /// Warns of each name in the policy that `is_known` denies, at its first place in the file.
+    ///
+    /// A name that nobody has is no error: it matches nobody, and the user may come to be later.
+    #[must_use]
+    pub fn check_names(&self, is_known: &dyn Fn(&Mention) -> bool) -> Vec<Diagnostic> {
+        let unknown = self.mentions.iter().filter(|(mention, _)| !is_known(mention));
+        let mut warnings: Vec<_> = unknown.map(|(mention, place)| mention.warning(place)).collect();
+        warnings.sort_by_key(|warning| warning.position);
+        warnings
+    }
+}
+
+impl Mention {
+    fn warning(&self, place: &Diagnostic) -> Diagnostic {
+        let (message, help) = match self {
+            Self::User(name) => (format!("there is no user {}", quoted(name)), "it matches nobody until there is one"),
+            Self::Group(name) => {
+                (format!("there is no group {}", quoted(name)), "it matches nobody until there is one")
+            }
+            Self::Cgroup(path) => {
+                (format!("there is no cgroup {}", quoted(path.as_str())), "it matches nobody until there is one")
+            }
+        };
+        Diagnostic { severity: Severity::Warning, message, help: Some(help.to_owned()), ..place.clone() }
     }
 }

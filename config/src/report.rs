@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use crate::source::Source;
 
-/// Most diagnostics kept of one file. Later ones are counted only: a file of garbage must not fill the memory or the
-/// terminal.
+/// Most errors, and most warnings, kept of one file. Later ones are counted only: a file of garbage must not fill the
+/// memory or the terminal.
 pub const SHOWN_MAX: usize = 50;
 
 /// Most characters of a source line, or of a word of the file, that a message repeats.
@@ -125,7 +125,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// The problems, at most [`SHOWN_MAX`], warnings among them.
+    /// The problems, at most [`SHOWN_MAX`] errors, and at most as many warnings.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
@@ -172,6 +172,7 @@ pub struct Report<'s> {
     source: &'s Source,
     found: RefCell<Vec<(usize, Diagnostic)>>,
     errors: Cell<usize>,
+    warnings: Cell<usize>,
     /// Lines that are not TOML. What else is wrong there is only a consequence.
     broken_lines: RefCell<BTreeSet<usize>>,
 }
@@ -180,7 +181,13 @@ impl<'s> Report<'s> {
     /// An empty report on `source`.
     #[must_use]
     pub fn new(source: &'s Source) -> Self {
-        Self { source, found: RefCell::default(), errors: Cell::new(0), broken_lines: RefCell::default() }
+        Self {
+            source,
+            found: RefCell::default(),
+            errors: Cell::new(0),
+            warnings: Cell::new(0),
+            broken_lines: RefCell::default(),
+        }
     }
 
     /// The file that the report is about.
@@ -214,17 +221,19 @@ impl<'s> Report<'s> {
         self.add(Severity::Warning, span, Some(key.to_owned()), message, help);
     }
 
-    /// Whether [`SHOWN_MAX`] is reached: the text of further problems is not needed.
+    /// Whether [`SHOWN_MAX`] errors are reported: the text of further ones is not needed.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.found.borrow().len() >= SHOWN_MAX
+        self.errors.get() >= SHOWN_MAX
     }
 
     fn add(&self, severity: Severity, span: Range<usize>, key: Option<String>, message: String, help: Option<String>) {
-        if severity == Severity::Error {
-            self.errors.set(self.errors.get() + 1);
-        }
-        if !self.is_full() {
+        let count = match severity {
+            Severity::Error => &self.errors,
+            Severity::Warning => &self.warnings,
+        };
+        count.set(count.get() + 1);
+        if count.get() <= SHOWN_MAX {
             let start = span.start;
             let diagnostic = Diagnostic { severity, key, help, ..self.source.error_at(span, message) };
             self.found.borrow_mut().push((start, diagnostic));

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::report::{Diagnostic, Errors, Excerpt, Position};
 
-/// Largest configuration file, in bytes. A longer one is refused before it is read.
+/// Largest `kopid.toml`, in bytes. A longer one is refused before it is read.
 pub const SIZE_MAX: u64 = 4 << 20;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -32,13 +32,22 @@ impl Source {
     /// If the file cannot be read, is not a regular file (a FIFO would block the daemon), is larger than [`SIZE_MAX`],
     /// or is not UTF-8.
     pub fn read(path: &Path) -> Result<Self, Errors> {
+        Self::read_up_to(path, SIZE_MAX)
+    }
+
+    /// The same with another limit than [`SIZE_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::read`].
+    pub fn read_up_to(path: &Path, size_max: u64) -> Result<Self, Errors> {
         let name = path.display().to_string();
-        let bytes = read_regular(path).map_err(|(message, help)| {
+        let bytes = read_regular(path, size_max).map_err(|(message, help)| {
             let mut error = Diagnostic::error(&name, message);
             error.help = help;
             Errors::from(error)
         })?;
-        Self::from_bytes(&name, &bytes)
+        Self::from_bytes_up_to(&name, &bytes, size_max)
     }
 
     /// Takes `bytes` as the content of a file called `name`.
@@ -47,8 +56,17 @@ impl Source {
     ///
     /// If they are more than [`SIZE_MAX`] or not UTF-8.
     pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self, Errors> {
-        if bytes.len() as u64 > SIZE_MAX {
-            return Err(Diagnostic::error(name, too_large()).into());
+        Self::from_bytes_up_to(name, bytes, SIZE_MAX)
+    }
+
+    /// The same with another limit than [`SIZE_MAX`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::from_bytes`].
+    pub fn from_bytes_up_to(name: &str, bytes: &[u8], size_max: u64) -> Result<Self, Errors> {
+        if bytes.len() as u64 > size_max {
+            return Err(Diagnostic::error(name, too_large(size_max)).into());
         }
         if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
             let mut error = Diagnostic::error(name, "the file is UTF-16, and TOML is UTF-8".to_owned());
@@ -132,8 +150,8 @@ impl Source {
 /// Why a file was not read, and what would help.
 type Refusal = (String, Option<String>);
 
-/// Reads a regular file of at most [`SIZE_MAX`] bytes.
-fn read_regular(path: &Path) -> Result<Vec<u8>, Refusal> {
+/// Reads a regular file of at most `size_max` bytes.
+fn read_regular(path: &Path, size_max: u64) -> Result<Vec<u8>, Refusal> {
     let cannot = |error: io::Error| (format!("cannot read the file: {error}"), None);
     let file = open_without_waiting(path).map_err(cannot)?;
     let metadata = file.metadata().map_err(cannot)?;
@@ -151,12 +169,12 @@ fn read_regular(path: &Path) -> Result<Vec<u8>, Refusal> {
         let help = "name a regular file, or a symbolic link to one".to_owned();
         return Err((format!("this is {what}, not a regular file"), Some(help)));
     }
-    if metadata.len() > SIZE_MAX {
-        return Err((too_large(), None));
+    if metadata.len() > size_max {
+        return Err((too_large(size_max), None));
     }
     // The file may still grow while it is read.
     let mut bytes = Vec::new();
-    file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    file.take(size_max + 1).read_to_end(&mut bytes).map_err(cannot)?;
     Ok(bytes)
 }
 
@@ -166,8 +184,8 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-fn too_large() -> String {
-    format!("the file is larger than {} MiB", SIZE_MAX >> 20)
+fn too_large(size_max: u64) -> String {
+    format!("the file is larger than {} MiB", size_max >> 20)
 }
 
 #[cfg(test)]

@@ -285,10 +285,28 @@ impl<'r> Table<'r> {
         })
     }
 
-    /// Where the table begins.
+    /// The line on which the table begins, from 1.
     #[must_use]
-    pub fn span(&self) -> Range<usize> {
-        self.span.clone()
+    pub fn line(&self) -> usize {
+        self.report.source().line_of(self.span.start)
+    }
+
+    /// The offset in bytes at which the table begins.
+    #[must_use]
+    pub const fn start(&self) -> usize {
+        self.span.start
+    }
+
+    /// Lets go of a table whose other keys nobody will read.
+    pub fn abandon(self) {
+        self.taken.borrow_mut().extend(self.place.section.keys.iter().map(|key| key.name()));
+    }
+
+    /// Reports `what` about the key `name`, at its value, or at the table if it is not there.
+    pub fn refuse_key(&self, name: &str, what: &str, help: Option<String>) {
+        let span = self.entries.and_then(|entries| entry(entries, name)).map(|(_, value)| value.span());
+        let message = format!("`{}` {} {what}", self.place.path(name), self.place.home());
+        self.report.error(span.unwrap_or_else(|| self.span.clone()), &self.place.key(name), message, help);
     }
 
     /// Reports an error that concerns `key`, at its value, or at the table if it has its default.

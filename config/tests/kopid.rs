@@ -70,6 +70,9 @@ fn examples_are_right() {
     let mut seen = 0;
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
         let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("policy") {
+            continue;
+        }
         let config = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(config.warnings, []);
         let text = std::fs::read_to_string(&path).unwrap();

@@ -1,8 +1,17 @@
 //! IP addresses.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
 
 use super::field::Field;
+use super::set::{Names, Set};
+use super::values::{Negatable, Union, Values};
+use super::words;
+use crate::walk::{Form, Item};
 
 /// IP addresses of both families: a frame matches if its address is in a range of its own family.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,11 +69,31 @@ impl Cidr {
     #[must_use]
     pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
         let stray = match address {
-            IpAddr::V4(v4) => v4.to_bits() & u32::MAX.checked_shr(prefix.into()).unwrap_or(0) != 0,
-            IpAddr::V6(v6) => v6.to_bits() & u128::MAX.checked_shr(prefix.into()).unwrap_or(0) != 0,
+            IpAddr::V4(v4) => v4.to_bits() & host_bits_v4(prefix) != 0,
+            IpAddr::V6(v6) => v6.to_bits() & host_bits_v6(prefix) != 0,
         };
         let bits = if address.is_ipv4() { 32 } else { 128 };
         (prefix <= bits && !stray).then_some(Self { address, prefix })
+    }
+
+    /// Reads `10.0.0.0/8` or one address; or says what would help, if it is known.
+    fn parse(text: &str) -> Result<Self, Option<String>> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().map_err(|_| None)?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => bits,
+            Some(prefix) => words::decimal(prefix)
+                .filter(|prefix| *prefix <= bits)
+                .ok_or_else(|| Some(format!("the prefix is a number from 0 to {bits}")))?,
+        };
+        Self::new(address, prefix).ok_or_else(|| {
+            let first = match address {
+                IpAddr::V4(v4) => IpAddr::from(Ipv4Addr::from_bits(v4.to_bits() & !host_bits_v4(prefix))),
+                IpAddr::V6(v6) => IpAddr::from(Ipv6Addr::from_bits(v6.to_bits() & !host_bits_v6(prefix))),
+            };
+            Some(format!("bits are set beyond the prefix: did you mean \"{first}/{prefix}\"?"))
+        })
     }
 
     /// The first address.
@@ -89,5 +118,185 @@ impl Cidr {
             (IpAddr::V6(a), IpAddr::V6(b)) => same(128 - prefix, a.to_bits(), b.to_bits()),
             _ => false,
         }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.address, self.prefix) {
+            (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => self.address.fmt(f),
+            (address, prefix) => write!(f, "{address}/{prefix}"),
+        }
+    }
+}
+
+/// One element of a list of addresses, as it stands in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AddressPart {
+    /// A block or a range of IPv4.
+    V4(RangeInclusive<u32>),
+    /// A block or a range of IPv6.
+    V6(RangeInclusive<u128>),
+    /// The name of a set, without its `@`.
+    Set(String),
+}
+
+/// A block such as `10.0.0.0/8`, one address, a range of two with a hyphen between, or a set as `@name`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddressForm {
+    /// Whether the name of a set may stand here.
+    pub sets: bool,
+    /// Whether the frame's field only has addresses of IPv4.
+    pub v4_only: bool,
+}
+
+impl AddressForm {
+    fn text(text: &str) -> Result<AddressPart, Option<String>> {
+        if let Some((first, last)) = text.split_once('-') {
+            let parse = |text: &str| text.trim().parse::<IpAddr>().ok();
+            return match (parse(first), parse(last)) {
+                (Some(IpAddr::V4(first)), Some(IpAddr::V4(last))) if first <= last => {
+                    Ok(AddressPart::V4(first.to_bits()..=last.to_bits()))
+                }
+                (Some(IpAddr::V6(first)), Some(IpAddr::V6(last))) if first <= last => {
+                    Ok(AddressPart::V6(first.to_bits()..=last.to_bits()))
+                }
+                (Some(first), Some(last)) if first.is_ipv4() != last.is_ipv4() => {
+                    Err(Some("both ends of a range are of one family".to_owned()))
+                }
+                (Some(_), Some(_)) => Err(Some("the smaller address comes first".to_owned())),
+                _ => Err(None),
+            };
+        }
+        let block = Cidr::parse(text)?;
+        Ok(match block.address {
+            IpAddr::V4(first) => AddressPart::V4(first.to_bits()..=first.to_bits() | host_bits_v4(block.prefix)),
+            IpAddr::V6(first) => AddressPart::V6(first.to_bits()..=first.to_bits() | host_bits_v6(block.prefix)),
+        })
+    }
+}
+
+/// An address, a block if the range is one, or a range.
+fn write_range(first: IpAddr, last: IpAddr, prefix: Option<u32>) -> String {
+    match prefix {
+        _ if first == last => format!("\"{first}\""),
+        Some(prefix) => format!("\"{first}/{prefix}\""),
+        None => format!("\"{first}-{last}\""),
+    }
+}
+
+/// The bits that are not of the prefix.
+fn host_bits_v4(prefix: u8) -> u32 {
+    u32::MAX.checked_shr(prefix.into()).unwrap_or(0)
+}
+
+/// The same for IPv6.
+fn host_bits_v6(prefix: u8) -> u128 {
+    u128::MAX.checked_shr(prefix.into()).unwrap_or(0)
+}
+
+impl Form for AddressForm {
+    type Value = AddressPart;
+
+    fn expected(&self) -> String {
+        let set = if self.sets { " or a set such as \"@name\"" } else { "" };
+        format!("an IP address, a block such as \"10.0.0.0/8\", a range such as \"10.0.0.1-10.0.0.9\"{set}")
+    }
+
+    fn schema(&self) -> Json {
+        let address = json!({ "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+|-[0-9a-fA-F:.]+)?$" });
+        if self.sets { json!({ "anyOf": [address, Names::reference_schema()] }) } else { address }
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<AddressPart> {
+        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
+        match text.strip_prefix('@') {
+            Some(name) if self.sets => Some(AddressPart::Set(name.to_owned())),
+            _ => Self::text(text).map_or_else(|help| item.refuse(self, help), Some),
+        }
+    }
+}
+
+impl Union for Addresses {
+    fn and(&self, other: &Self) -> Self {
+        Self::and(self, other)
+    }
+
+    fn negated(&self) -> Self {
+        Self::negated(self)
+    }
+
+    fn size(&self) -> usize {
+        self.v4.ranges().len() + self.v6.ranges().len()
+    }
+
+    fn is_shared_with(&self, other: &Self) -> bool {
+        self.v4.is_shared_with(&other.v4) && self.v6.is_shared_with(&other.v6)
+    }
+}
+
+impl Values for AddressForm {
+    type Union = Addresses;
+
+    fn universe(&self) -> Addresses {
+        let v6 = if self.v4_only { Field::default() } else { Field::new([0..=u128::MAX]) };
+        Addresses { v4: Field::new([0..=u32::MAX]), v6 }
+    }
+
+    fn union(&self, parts: Vec<AddressPart>, sets: &[&Addresses]) -> Addresses {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for part in parts {
+            match part {
+                AddressPart::V4(range) => v4.push(range),
+                AddressPart::V6(range) => v6.push(range),
+                AddressPart::Set(_) => {}
+            }
+        }
+        for set in sets {
+            v4.extend(set.v4.ranges().iter().cloned());
+            v6.extend(set.v6.ranges().iter().cloned());
+        }
+        Addresses { v4: Field::new(v4), v6: Field::new(v6) }
+    }
+
+    fn write(&self, addresses: &Addresses) -> Vec<String> {
+        let v4 = addresses.v4.ranges().iter().map(|range| {
+            let (first, last) = (*range.start(), *range.end());
+            let prefix = (first ^ last).leading_zeros();
+            let is_block = first & (first ^ last) == 0 && (first ^ last).count_ones() == 32 - prefix;
+            write_range(Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(last).into(), is_block.then_some(prefix))
+        });
+        let v6 = addresses.v6.ranges().iter().map(|range| {
+            let (first, last) = (*range.start(), *range.end());
+            let prefix = (first ^ last).leading_zeros();
+            let is_block = first & (first ^ last) == 0 && (first ^ last).count_ones() == 128 - prefix;
+            write_range(Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(last).into(), is_block.then_some(prefix))
+        });
+        v4.chain(v6).collect()
+    }
+
+    fn of_set<'n>(&self, set: &'n Set) -> Option<&'n Negatable<Addresses>> {
+        set.addresses.as_ref()
+    }
+}
+
+/// A block of addresses, or one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CidrForm;
+
+impl Form for CidrForm {
+    type Value = Cidr;
+
+    fn expected(&self) -> String {
+        "an IP address, or a block such as \"10.0.0.0/8\"".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$" })
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<Cidr> {
+        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
+        Cidr::parse(text).map_or_else(|help| item.refuse(self, help), Some)
     }
 }

@@ -1,9 +1,21 @@
 //! Who may attach: `[[app]]`.
 
-use kopi_packet::MacAddr;
+use std::collections::BTreeMap;
+use std::fmt;
 
-use super::addresses::Cidr;
-use super::owner::OwnerMatch;
+use kopi_packet::MacAddr;
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
+use super::addresses::{Cidr, CidrForm};
+use super::mac::StationForm;
+use super::name::NameForm;
+use super::owner::{APP_KEYS, APP_OWNER, OwnerMatch};
+use super::set::Names;
+use super::words::PORT_PROTOCOLS;
+use crate::form::{Int, OneOrMany, Truth};
+use crate::report::quoted;
+use crate::walk::{AnyKey, Document, Form, Item, Key, Need, Section, Table, nearest};
 
 /// `[[app]]`: who may attach as what, and what is theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,3 +61,181 @@ pub struct Listen {
     /// Port.
     pub port: u16,
 }
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match PORT_PROTOCOLS.iter().find(|(_, proto)| *proto == self.proto) {
+            Some((name, _)) => write!(f, "{name}/{}", self.port),
+            None => write!(f, "{}/{}", self.proto, self.port),
+        }
+    }
+}
+
+impl App {
+    /// Reads every `[[app]]` of `document`.
+    pub(super) fn read_all(document: &Document<'_>, names: &Names) -> Option<Vec<Self>> {
+        let mut apps: Vec<Self> = Vec::new();
+        let (mut by_name, mut by_mac) = (BTreeMap::new(), BTreeMap::new());
+        let mut failed = false;
+        for table in document.tables(&APP) {
+            let Some(app) = Self::read(&table, names) else {
+                failed = true;
+                continue;
+            };
+            if by_name.insert(app.name.clone(), ()).is_some() {
+                failed = true;
+                let help = "one port has one name: list all its owners in one [[app]]".to_owned();
+                table.error(&NAME, format!("there is already an app {}", quoted(&app.name)), Some(help));
+            }
+            if let Some(other) = app.mac.and_then(|mac| by_mac.insert(mac, app.name.clone())) {
+                failed = true;
+                let message = format!("`mac` in [[app]] is that of the app {} already", quoted(&other));
+                table.error(&MAC, message, Some("two ports cannot have one address".to_owned()));
+            }
+            if app.admit && app.owner.is.is_comm_alone() {
+                let name = quoted(&app.name);
+                let message = format!("the app {name} is admitted by `comm` alone, which any process can choose");
+                table.warning(&APP_OWNER, message, Some("state `user`, `exe` or `cgroup` too".to_owned()));
+            }
+            apps.push(app);
+        }
+        (!failed).then_some(apps)
+    }
+
+    fn read(table: &Table<'_>, names: &Names) -> Option<Self> {
+        let name = table.get(&NAME);
+        let owner = match table.nested(&APP_OWNER) {
+            None => None,
+            Some(None) => Some(OwnerMatch::default()),
+            Some(Some(owner)) => OwnerMatch::read(&owner, &APP_KEYS, names),
+        };
+        let admit = table.get(&ADMIT);
+        let mac = table.optional(&MAC);
+        let addresses = table.optional(&ADDRESSES);
+        let listen = table.optional(&LISTEN);
+        let spoof_check = table.get(&SPOOF_CHECK);
+        let queues = table.optional(&QUEUES);
+        let flows = table.optional(&FLOWS);
+        let class_name = table.optional(&CLASS);
+        let class = class_name.and_then(|name| match name {
+            None => Some(None),
+            Some(name) => names.class(&table.item(&CLASS)?, &name).map(Some),
+        });
+        let mut listen = listen?.unwrap_or_default();
+        listen.sort_unstable();
+        listen.dedup();
+        Some(Self {
+            name: name?,
+            owner: owner?,
+            admit: admit?,
+            mac: mac?,
+            addresses: addresses?.unwrap_or_default(),
+            listen,
+            spoof_check: spoof_check?,
+            queues: queues?,
+            flows: flows?,
+            class: class?,
+        })
+    }
+}
+
+/// The form of a [`Listen`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ListenForm;
+
+impl ListenForm {
+    fn parse(text: &str) -> Option<Listen> {
+        let (proto, port) = text.split_once('/')?;
+        let (_, proto) = PORT_PROTOCOLS.iter().find(|(name, _)| *name == proto)?;
+        let port = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()))?;
+        Some(Listen { proto: *proto, port })
+    }
+}
+
+impl Form for ListenForm {
+    type Value = Listen;
+
+    fn expected(&self) -> String {
+        "a protocol and a port, such as \"tcp/5432\"".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        let names: Vec<_> = PORT_PROTOCOLS.iter().map(|(name, _)| *name).collect();
+        json!({ "type": "string", "pattern": format!("^({})/[0-9]{{1,5}}$", names.join("|")) })
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<Listen> {
+        let DeValue::String(text) = item.value else {
+            let DeValue::Integer(port) = item.value else { return item.refuse(self, None) };
+            return item.refuse(self, Some(format!("say of which protocol: \"tcp/{}\"", port.as_str())));
+        };
+        let help = || {
+            let names: Vec<_> = PORT_PROTOCOLS.iter().map(|(name, _)| *name).collect();
+            let (proto, port) = text.split_once('/')?;
+            nearest(proto, &names).filter(|near| *near != proto).map(|near| format!("did you mean \"{near}/{port}\"?"))
+        };
+        Self::parse(text).or_else(|| item.refuse(self, help()))
+    }
+}
+
+pub(super) static APP: Section = Section {
+    name: "app",
+    doc: "who may attach as what: the first that matches counts",
+    keys: &[&NAME as &dyn AnyKey, &APP_OWNER, &ADMIT, &MAC, &ADDRESSES, &LISTEN, &SPOOF_CHECK, &QUEUES, &FLOWS, &CLASS],
+};
+
+static NAME: Key<NameForm> = Key {
+    name: "name",
+    doc: "name of the port, which no other app has",
+    // As long as the attach protocol takes it.
+    form: NameForm { max: 32 },
+    need: Need::Required,
+};
+
+static ADMIT: Key<Truth> =
+    Key { name: "admit", doc: "whether they may attach", form: Truth, need: Need::Default("true") };
+
+static MAC: Key<StationForm> = Key {
+    name: "mac",
+    doc: "the only unicast address that the port may have and send from",
+    form: StationForm,
+    need: Need::Optional,
+};
+
+static ADDRESSES: Key<OneOrMany<CidrForm>> = Key {
+    name: "addresses",
+    doc: "the only addresses that it may send from, by IP and by ARP; any if not stated",
+    form: OneOrMany { each: CidrForm },
+    need: Need::Optional,
+};
+
+static LISTEN: Key<OneOrMany<ListenForm>> = Key {
+    name: "listen",
+    doc: "the only ports for new connections to it, which no app may use that does not list them",
+    form: OneOrMany { each: ListenForm },
+    need: Need::Optional,
+};
+
+static SPOOF_CHECK: Key<Truth> = Key {
+    name: "spoof_check",
+    doc: "whether it may send only from its own addresses",
+    form: Truth,
+    need: Need::Default("true"),
+};
+
+static QUEUES: Key<Int<u16>> =
+    Key { name: "queues", doc: "most queue pairs", form: Int::range(1, 16), need: Need::Optional };
+
+static FLOWS: Key<Int<u32>> = Key {
+    name: "flows",
+    doc: "most flows that it may have begun, in the flow table of each worker",
+    form: Int::range(1, 1 << 24),
+    need: Need::Optional,
+};
+
+static CLASS: Key<NameForm> = Key {
+    name: "class",
+    doc: "name of the class that its frames are put into",
+    form: NameForm { max: 64 },
+    need: Need::Optional,
+};

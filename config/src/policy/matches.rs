@@ -102,3 +102,32 @@ impl States {
         self.0 & 1 << state as u8 != 0
     }
 }
+
+impl States {
+    /// Every state.
+    pub(super) const ALL: [(&'static str, State); 5] = [
+        ("new", State::New),
+        ("established", State::Established),
+        ("related", State::Related),
+        ("invalid", State::Invalid),
+        ("untracked", State::Untracked),
+    ];
+
+    /// Every state that is not in it.
+    #[must_use]
+    pub const fn negated(self) -> Self {
+        Self(!self.0 & 0b1_1111)
+    }
+
+    /// What is in both `self` and `other`.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether no state is in it.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}

@@ -1,6 +1,14 @@
 //! Whose frames a rule is for.
 
-use crate::account::Account;
+use serde_json::{Value as Json, json};
+use toml::de::DeValue;
+
+use super::Mention;
+use super::glob::{Glob, GlobForm};
+use super::set::Names;
+use crate::account::{Account, AccountForm};
+use crate::form::{Int, OneOrMany};
+use crate::walk::{AnyKey, Form, Item, Key, Need, Nested, Section, Table};
 
 /// Whose frames a rule is for: the app whose port the frame leaves or reaches. Every list that is not empty has to have
 /// an element that matches, and no element of a list under `not` may match.
@@ -37,35 +45,13 @@ impl OwnerMatch {
     /// Whether it holds for every app.
     #[must_use]
     pub fn is_any(&self) -> bool {
-        *self == Self::default()
+        self.is.is_empty() && self.not.is_empty()
     }
 }
-
-/// A pattern of names: `*` is any number of characters, `?` one, `[a-z]` one of them; everything else is itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Glob(String);
 
 /// A path below the root of the cgroup hierarchy, with one slash at the start and none at the end.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CgroupPath(String);
-
-impl Glob {
-    /// The pattern `text`, whose brackets are closed.
-    #[must_use]
-    pub fn new(text: &str) -> Option<Self> {
-        let mut rest = text;
-        while let Some((_, after)) = rest.split_once('[') {
-            rest = after.split_once(']')?.1;
-        }
-        Some(Self(text.to_owned()))
-    }
-
-    /// The pattern as it was written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 impl CgroupPath {
     /// The path `text`, if it begins with a slash and has no empty, `.` or `..` part.
@@ -89,3 +75,169 @@ impl CgroupPath {
         &self.0
     }
 }
+
+impl OwnerMatch {
+    /// Reads the table under `owner` of a rule, or of an app, which cannot name apps.
+    pub(super) fn read(table: &Table<'_>, keys: &OwnerKeys, names: &Names) -> Option<Self> {
+        let not = table.nested(keys.not);
+        let is = Owners::read(table, keys, names);
+        let not = match not? {
+            None => Some(Owners::default()),
+            Some(not) => Owners::read(&not, keys, names),
+        };
+        Some(Self { is: is?, not: not? })
+    }
+}
+
+impl Owners {
+    fn read(table: &Table<'_>, keys: &OwnerKeys, names: &Names) -> Option<Self> {
+        let apps = keys.app.map_or(Some(None), |key| table.optional(key));
+        let users = table.optional(&USER);
+        let uids = table.optional(&UID);
+        let groups = table.optional(&GROUP);
+        let gids = table.optional(&GID);
+        let comms = table.optional(&COMM);
+        let exes = table.optional(&EXE);
+        let cgroups = table.optional(&CGROUP);
+        let owners = Self {
+            apps: apps?.unwrap_or_default(),
+            users: accounts(users?, uids?),
+            groups: accounts(groups?, gids?),
+            comms: comms?.unwrap_or_default(),
+            exes: exes?.unwrap_or_default(),
+            cgroups: cgroups?.unwrap_or_default(),
+        };
+        mention(table.item(&USER), &owners.users, names, |account| match account {
+            Account::Name(name) => Some(Mention::User(name.clone())),
+            Account::Id(_) => None,
+        });
+        mention(table.item(&GROUP), &owners.groups, names, |account| match account {
+            Account::Name(name) => Some(Mention::Group(name.clone())),
+            Account::Id(_) => None,
+        });
+        mention(table.item(&CGROUP), &owners.cgroups, names, |path| Some(Mention::Cgroup(path.clone())));
+        Some(owners)
+    }
+
+    /// Whether nothing is stated.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self { apps, users, groups, comms, exes, cgroups } = self;
+        let names = apps.is_empty() && users.is_empty() && groups.is_empty();
+        names && comms.is_empty() && exes.is_empty() && cgroups.is_empty()
+    }
+
+    /// Whether nothing is stated but what processes call themselves.
+    pub(super) fn is_comm_alone(&self) -> bool {
+        let Self { apps, users, groups, comms, exes, cgroups } = self;
+        let others = apps.is_empty() && users.is_empty() && groups.is_empty() && exes.is_empty() && cgroups.is_empty();
+        others && !comms.is_empty()
+    }
+}
+
+/// Names before numbers, whatever their order in the file.
+fn accounts(names: Option<Vec<Account>>, ids: Option<Vec<u32>>) -> Vec<Account> {
+    names.into_iter().flatten().chain(ids.into_iter().flatten().map(Account::Id)).collect()
+}
+
+/// Notes each of `values`, the first of which are the elements of `item`, that only the machine knows.
+fn mention<T>(item: Option<Item<'_>>, values: &[T], names: &Names, of: impl Fn(&T) -> Option<Mention>) {
+    let Some(item) = item else { return };
+    let mut values = values.iter();
+    item.each(|element| {
+        if let Some(mention) = values.next().and_then(&of) {
+            names.mention(element, mention);
+        }
+    });
+}
+
+/// The form of a [`CgroupPath`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CgroupForm;
+
+impl Form for CgroupForm {
+    type Value = CgroupPath;
+
+    fn expected(&self) -> String {
+        "a path from the root of the cgroups, such as \"/system.slice/bob.service\"".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^/", "maxLength": 4095 })
+    }
+
+    fn read(&self, item: &Item<'_>) -> Option<CgroupPath> {
+        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
+        let path = CgroupPath::new(text).filter(|_| text.len() <= 4095 && !text.contains(char::is_control));
+        let help = || match text.strip_prefix("/sys/fs/cgroup/") {
+            Some(rest) => Some(format!("leave the mount point out: \"/{rest}\"")),
+            None if !text.starts_with('/') => Some("it must begin with /".to_owned()),
+            None => Some("it must have no empty part, and neither . nor ..".to_owned()),
+        };
+        match path {
+            Some(path) if !text.starts_with("/sys/fs/cgroup") => Some(path),
+            _ => item.refuse(self, help()),
+        }
+    }
+}
+
+/// The keys of an owner that are not the same everywhere.
+pub(super) struct OwnerKeys {
+    app: Option<&'static Key<OneOrMany<GlobForm>>>,
+    not: &'static Key<Nested>,
+}
+
+/// The keys of a rule's owner.
+pub(super) static RULE_KEYS: OwnerKeys = OwnerKeys { app: Some(&APP), not: &RULE_NOT };
+/// The keys of an app's owner.
+pub(super) static APP_KEYS: OwnerKeys = OwnerKeys { app: None, not: &APP_NOT };
+
+const DOC: &str = "whose it is; of each key that is stated, one value has to hold";
+const NOT_DOC: &str = "whose it is not; none of the values may hold";
+
+/// `owner` of a rule.
+pub(super) static RULE_OWNER: Key<Nested> =
+    Key { name: "owner", doc: DOC, form: Nested(&RULE_SECTION), need: Need::Optional };
+/// `owner` of an app.
+pub(super) static APP_OWNER: Key<Nested> =
+    Key { name: "owner", doc: DOC, form: Nested(&APP_SECTION), need: Need::Optional };
+
+static RULE_SECTION: Section = Section {
+    name: "rule.owner",
+    doc: DOC,
+    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &RULE_NOT],
+};
+static APP_SECTION: Section = Section {
+    name: "app.owner",
+    doc: DOC,
+    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &APP_NOT],
+};
+static RULE_NOT: Key<Nested> = Key { name: "not", doc: NOT_DOC, form: Nested(&RULE_NOT_SECTION), need: Need::Optional };
+static APP_NOT: Key<Nested> = Key { name: "not", doc: NOT_DOC, form: Nested(&APP_NOT_SECTION), need: Need::Optional };
+static RULE_NOT_SECTION: Section = Section {
+    name: "rule.owner.not",
+    doc: NOT_DOC,
+    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP],
+};
+static APP_NOT_SECTION: Section = Section {
+    name: "app.owner.not",
+    doc: NOT_DOC,
+    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP],
+};
+
+/// A key that takes many values of `form`.
+const fn values<F>(name: &'static str, doc: &'static str, form: F) -> Key<OneOrMany<F>> {
+    Key { name, doc, form: OneOrMany { each: form }, need: Need::Optional }
+}
+
+const ID: Int<u32> = Int::range(0, u32::MAX - 1);
+
+static APP: Key<OneOrMany<GlobForm>> = values("app", "name of the port, with `*`, `?` and `[a-z]`", GlobForm::Name);
+static USER: Key<OneOrMany<AccountForm>> = values("user", "user, by name or number", AccountForm);
+static UID: Key<OneOrMany<Int<u32>>> = values("uid", "user, by number", ID);
+static GROUP: Key<OneOrMany<AccountForm>> = values("group", "group, by name or number", AccountForm);
+static GID: Key<OneOrMany<Int<u32>>> = values("gid", "group, by number", ID);
+static COMM: Key<OneOrMany<GlobForm>> =
+    values("comm", "what the process calls itself, which proves nothing; with `*`, `?` and `[a-z]`", GlobForm::Comm);
+static EXE: Key<OneOrMany<GlobForm>> = values("exe", "path of its program, with `*`, `?` and `[a-z]`", GlobForm::Path);
+static CGROUP: Key<OneOrMany<CgroupForm>> = values("cgroup", "path of its cgroup, or of one above it", CgroupForm);

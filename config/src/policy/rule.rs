@@ -1,7 +1,16 @@
 //! What happens to frames: `[[rule]]`.
 
+use std::collections::BTreeMap;
+
+use super::match_keys::MATCH;
 use super::matches::Match;
-use super::owner::OwnerMatch;
+use super::name::NameForm;
+use super::owner::{OwnerMatch, RULE_KEYS, RULE_OWNER};
+use super::set::Names;
+use super::{MAX_PASSING_RULES, MAX_RULES, shadow};
+use crate::form::{Choice, Truth};
+use crate::report::quoted;
+use crate::walk::{AnyKey, Document, Key, Need, Section, Table};
 
 /// The end of a frame's walk through the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,3 +74,163 @@ impl Action {
         }
     }
 }
+
+impl Rule {
+    /// Reads every `[[rule]]` of `document`.
+    pub(super) fn read_all(document: &Document<'_>, names: &Names) -> Option<Vec<Self>> {
+        let (mut rules, mut starts, mut taken) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut failed, mut passing) = (false, 0);
+        for (index, table) in document.tables(&RULE).enumerate() {
+            if index == MAX_RULES {
+                let help = "put addresses and ports that rules differ in into a [[set]]".to_owned();
+                table.error(&ACTION, format!("a policy has at most {MAX_RULES} rules"), Some(help));
+                // What comes after is not looked at: a file may hold many more.
+                table.abandon();
+                return None;
+            }
+            let Some(rule) = Self::read(&table, index + 1, names) else {
+                failed = true;
+                continue;
+            };
+            passing += usize::from(rule.action.decision().is_none());
+            if passing == MAX_PASSING_RULES + 1 && rule.action.decision().is_none() {
+                failed = true;
+                let message = format!("a policy has at most {MAX_PASSING_RULES} rules that only log, count or class");
+                table.error(
+                    &ACTION,
+                    message,
+                    Some("`log = true` and `class` go with an action that decides".to_owned()),
+                );
+            }
+            if let Some(line) = taken.insert(rule.name.clone(), rule.line) {
+                failed = true;
+                let message = format!("there is already a rule {}, on line {line}", quoted(&rule.name));
+                table.error(&NAME, message, Some("counters and messages tell rules by their names".to_owned()));
+            }
+            starts.push(table.start());
+            rules.push(rule);
+        }
+        if failed {
+            return None;
+        }
+        shadow::warn(&rules, &starts, document);
+        Some(rules)
+    }
+
+    /// Reads one `[[rule]]`, the one with the number `number` from 1.
+    pub(super) fn read(table: &Table<'_>, number: usize, names: &Names) -> Option<Self> {
+        let name = table.optional(&NAME);
+        let matches = match table.nested(&MATCH) {
+            None => None,
+            Some(None) => Some(Match::default()),
+            Some(Some(matches)) => Match::read(&matches, names),
+        };
+        let owner = match table.nested(&RULE_OWNER) {
+            None => None,
+            Some(None) => Some(OwnerMatch::default()),
+            Some(Some(owner)) => OwnerMatch::read(&owner, &RULE_KEYS, names),
+        };
+        let action = table.get(&ACTION);
+        let log = table.optional(&LOG);
+        let class_name = table.optional(&CLASS);
+        let class = class_name.and_then(|name| match name {
+            None => Some(None),
+            Some(name) => names.class(&table.item(&CLASS)?, &name).map(Some),
+        });
+        let rule = Self {
+            name: name?.unwrap_or_else(|| Self::default_name(number)),
+            line: u32::try_from(table.line()).unwrap_or(u32::MAX),
+            matches: matches?,
+            owner: owner?,
+            action: action?,
+            log: log?.unwrap_or(false) || action? == Action::Log,
+            class: class?,
+        };
+        rule.check_class(table)?;
+        rule.warn(table);
+        Some(rule)
+    }
+
+    /// The name of a rule that has none in the file.
+    pub(super) fn default_name(number: usize) -> String {
+        format!("rule-{number}")
+    }
+
+    /// Warns of a rule that lets frames pass for what a process calls itself.
+    fn warn(&self, table: &Table<'_>) {
+        let OwnerMatch { is, not } = &self.owner;
+        let says = match self.action {
+            Action::Decide(Decision::Accept) if is.is_comm_alone() => "accepts by",
+            // Everybody but one: who takes the one's name is spared.
+            Action::Decide(Decision::Drop | Decision::Reject) if is.is_empty() && not.is_comm_alone() => "spares by",
+            _ => return,
+        };
+        let message = format!("the rule {} {says} `comm` alone, which any process can choose", quoted(&self.name));
+        table.warning(&RULE_OWNER, message, Some("state `user`, `exe` or `cgroup` too".to_owned()));
+    }
+
+    /// Checks that a class is stated where there is one to put frames into, and only there.
+    fn check_class(&self, table: &Table<'_>) -> Option<()> {
+        match (self.action, self.class) {
+            (Action::Class, None) => {
+                let help = "write `class = \"...\"`, the name of a [[class]]".to_owned();
+                table.error(
+                    &ACTION,
+                    "`action` in [[rule]] is \"class\", and no `class` is stated".to_owned(),
+                    Some(help),
+                );
+                None
+            }
+            (Action::Decide(Decision::Drop | Decision::Reject), Some(_)) => {
+                let message = "`class` in [[rule]] is stated, and the rule's frames go nowhere".to_owned();
+                table.error(&CLASS, message, Some("leave it out".to_owned()));
+                None
+            }
+            _ => Some(()),
+        }
+    }
+}
+
+pub(super) static RULE: Section = Section {
+    name: "rule",
+    doc: "what happens to frames: the first rule that matches and decides counts",
+    keys: &[&NAME as &dyn AnyKey, &MATCH, &RULE_OWNER, &ACTION, &LOG, &CLASS],
+};
+
+pub(super) static NAME: Key<NameForm> = Key {
+    name: "name",
+    doc: "the rule's name, which no other rule has; \"rule-N\" by its position if not stated",
+    form: NameForm { max: 64 },
+    need: Need::Optional,
+};
+
+pub(super) static ACTION: Key<Choice<Action>> = Key {
+    name: "action",
+    doc: "what it does: the first three decide, after the others the next rule is asked",
+    form: Choice {
+        words: &[
+            ("accept", Action::Decide(Decision::Accept)),
+            ("drop", Action::Decide(Decision::Drop)),
+            ("reject", Action::Decide(Decision::Reject)),
+            ("log", Action::Log),
+            ("count", Action::Count),
+            ("class", Action::Class),
+        ],
+        later: &[],
+    },
+    need: Need::Required,
+};
+
+static LOG: Key<Truth> = Key {
+    name: "log",
+    doc: "whether frames are logged, besides the action; false if not stated",
+    form: Truth,
+    need: Need::Optional,
+};
+
+static CLASS: Key<NameForm> = Key {
+    name: "class",
+    doc: "name of the class that frames are put into",
+    form: NameForm { max: 64 },
+    need: Need::Optional,
+};

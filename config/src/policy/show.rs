@@ -1,0 +1,158 @@
+//! Matches and owners as text, in the grammar of the file: what is displayed reads back as the same.
+
+use std::fmt::{self, Display};
+
+use super::match_keys as key;
+use super::matches::{Direction, Match, States};
+use super::owner::{OwnerMatch, Owners};
+use super::set::Set;
+use super::values::{Union, Values, ValuesKey};
+use crate::account::Account;
+
+/// Most elements of a list that [`Brief`] shows.
+const BRIEF_MAX: usize = 8;
+
+impl Display for Match {
+    /// Writes what stands behind `match =`, on one line, with every element of every list.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Writer::new(&[], usize::MAX).matches(self).fmt(f)
+    }
+}
+
+impl Display for OwnerMatch {
+    /// Writes what stands behind `owner =`, on one line, with every element of every list.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Writer::new(&[], usize::MAX).owner(self).fmt(f)
+    }
+}
+
+/// A match for people: sets by their names, and long lists cut. Its `Display` is one line.
+#[derive(Clone, Copy, Debug)]
+pub struct Brief<'p> {
+    matches: &'p Match,
+    sets: &'p [Set],
+}
+
+impl Match {
+    /// The match for people, with those of `sets` by their names that it shares.
+    #[must_use]
+    pub const fn brief<'p>(&'p self, sets: &'p [Set]) -> Brief<'p> {
+        Brief { matches: self, sets }
+    }
+}
+
+impl Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Writer::new(self.sets, BRIEF_MAX).matches(self.matches).fmt(f)
+    }
+}
+
+/// The entries of a table and of its `not`, while they are put together.
+struct Writer<'s> {
+    sets: &'s [Set],
+    /// Most elements of a list.
+    most: usize,
+    is: Vec<String>,
+    not: Vec<String>,
+}
+
+impl<'s> Writer<'s> {
+    const fn new(sets: &'s [Set], most: usize) -> Self {
+        Self { sets, most, is: Vec::new(), not: Vec::new() }
+    }
+
+    fn matches(mut self, matches: &Match) -> Self {
+        if let Some(direction) = matches.direction {
+            let word = if direction == Direction::Egress { "egress" } else { "ingress" };
+            self.is.push(format!("direction = \"{word}\""));
+        }
+        self.values(&key::ETHERTYPE, matches.ethertype.as_ref());
+        self.values(&key::VLAN, matches.vlan.as_ref());
+        self.values(&key::INNER_VLAN, matches.inner_vlan.as_ref());
+        self.values(&key::SRC_MAC, matches.src_mac.as_ref());
+        self.values(&key::DST_MAC, matches.dst_mac.as_ref());
+        self.values(&key::PROTO, matches.proto.as_ref());
+        self.values(&key::SRC, matches.src.as_ref());
+        self.values(&key::DST, matches.dst.as_ref());
+        self.values(&key::SRC_PORT, matches.src_port.as_ref());
+        self.values(&key::DST_PORT, matches.dst_port.as_ref());
+        self.values(&key::ICMP_TYPE, matches.icmp.as_ref());
+        self.values(&key::ICMP6_TYPE, matches.icmp6.as_ref());
+        self.is.extend(matches.tcp_flags.map(|flags| format!("tcp_flags = \"{flags}\"")));
+        self.values(&key::ARP_OP, matches.arp_op.as_ref());
+        self.values(&key::ARP_SRC, matches.arp_src.as_ref());
+        self.values(&key::ARP_DST, matches.arp_dst.as_ref());
+        self.values(&key::ARP_SRC_MAC, matches.arp_src_mac.as_ref());
+        if let Some(states) = matches.state {
+            let words = States::ALL.iter().filter(|(_, state)| states.contains(*state));
+            self.is.push(list("state", &words.map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>(), self.most));
+        }
+        self.is.extend(matches.fragment.map(|fragment| format!("fragment = {fragment}")));
+        self
+    }
+
+    /// Writes a key plainly, or under `not` if that is shorter and means the same.
+    fn values<V: Values>(&mut self, key: &ValuesKey<V>, union: Option<&V::Union>) {
+        let Some(union) = union else { return };
+        let form = &key.form.each;
+        let shared = |set: &Set| Some((form.of_set(set)?.shares(union)?, format!("\"@{}\"", set.name())));
+        if let Some((negated, name)) = self.sets.iter().find_map(shared) {
+            let entries = if negated { &mut self.not } else { &mut self.is };
+            entries.push(list(key.name, &[name], self.most));
+            return;
+        }
+        let rest = form.negated(union);
+        let is_shorter = (1..union.size()).contains(&rest.size());
+        if is_shorter && form.negated(&rest) == *union {
+            self.not.push(list(key.name, &form.write(&rest), self.most));
+        } else {
+            self.is.push(list(key.name, &form.write(union), self.most));
+        }
+    }
+
+    fn owner(mut self, owner: &OwnerMatch) -> Self {
+        self.is = owners(&owner.is);
+        self.not = owners(&owner.not);
+        self
+    }
+}
+
+impl Display for Writer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = (!self.not.is_empty()).then(|| format!("not = {{ {} }}", self.not.join(", ")));
+        let entries: Vec<_> = self.is.iter().chain(&not).map(String::as_str).collect();
+        if entries.is_empty() { f.write_str("{}") } else { write!(f, "{{ {} }}", entries.join(", ")) }
+    }
+}
+
+fn owners(owners: &Owners) -> Vec<String> {
+    let by_name = |accounts: &[Account], is_name: bool| {
+        let chosen = accounts.iter().filter(|account| matches!(account, Account::Name(_)) == is_name);
+        chosen.map(|account| if is_name { quote(&account.to_string()) } else { account.to_string() }).collect()
+    };
+    let lists: [(_, Vec<_>); 8] = [
+        ("app", owners.apps.iter().map(|glob| quote(glob.as_str())).collect()),
+        ("user", by_name(&owners.users, true)),
+        ("uid", by_name(&owners.users, false)),
+        ("group", by_name(&owners.groups, true)),
+        ("gid", by_name(&owners.groups, false)),
+        ("comm", owners.comms.iter().map(|glob| quote(glob.as_str())).collect()),
+        ("exe", owners.exes.iter().map(|glob| quote(glob.as_str())).collect()),
+        ("cgroup", owners.cgroups.iter().map(|path| quote(path.as_str())).collect()),
+    ];
+    lists.iter().filter(|(_, values)| !values.is_empty()).map(|(key, values)| list(key, values, usize::MAX)).collect()
+}
+
+/// `key = value`, or a list, of which at most `most` elements are written.
+fn list(key: &str, values: &[String], most: usize) -> String {
+    match values {
+        [value] => format!("{key} = {value}"),
+        values if values.len() <= most => format!("{key} = [{}]", values.join(", ")),
+        values => format!("{key} = [{}, ... {} more]", values[..most].join(", "), values.len() - most),
+    }
+}
+
+/// A string of TOML.
+fn quote(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
