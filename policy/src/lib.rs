@@ -5,6 +5,9 @@
 //!
 //! A policy becomes a [`Ruleset`]. It says by which entry a process may attach ([`Ruleset::admit`]), works out what is
 //! the same for all frames of an attached app (a [`Subject`]), and judges frames ([`Ruleset::judge`]).
+//!
+//! [`Connections`] knows which frames belong together, and says the state by which rules judge a frame. [`Fragments`]
+//! keeps what was decided about a first fragment for the later ones.
 #![forbid(unsafe_code)]
 
 mod admission;
@@ -22,6 +25,8 @@ mod tcp;
 mod trace;
 
 pub use admission::Refusal;
+pub use connection::{Connection, Connections, Look, Ref, Sort, Stats, Tuple};
+pub use fragment::{FragmentKey, Fragments, HOLD_SECONDS};
 pub use frame::{Cause, Judgement, Packet, Violation};
 pub use owner::{Accounts, Owner};
 pub use ruleset::{RuleId, Ruleset, Subject, TooMany};

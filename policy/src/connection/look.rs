@@ -1,0 +1,91 @@
+//! Connection tracking of a whole frame, in two steps with the rules between them.
+
+use kopi_config::policy::{Direction, State};
+use kopi_packet::tcp::Segment;
+use kopi_packet::{FlowKey, Headers, icmp};
+
+use super::table::{Connections, Ref};
+use super::tuple::{Sort, Tuple};
+
+/// What was found out about a frame, for the rules and for [`Connections::accept`].
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    state: State,
+    direction: Direction,
+    /// The tuple of the connection that would begin with the frame, or the connection it belongs to.
+    of: Of,
+    segment: Option<Segment>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Nothing,
+    Begins(Tuple),
+    Known(Ref),
+}
+
+impl Look {
+    /// The state of the frame, by which the rules judge it.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// The connection it belongs to; `None` if there is none yet.
+    #[must_use]
+    pub const fn connection(&self) -> Option<Ref> {
+        match self.of {
+            Of::Known(of) => Some(of),
+            Of::Nothing | Of::Begins(_) => None,
+        }
+    }
+
+    const fn clear(state: State, direction: Direction) -> Self {
+        Self { state, direction, of: Of::Nothing, segment: None }
+    }
+}
+
+impl Connections {
+    /// Finds out the state of a frame at the policy point of app `zone`, which it leaves or reaches, and changes nothing.
+    ///
+    /// `headers` and `key` are what [`parse`](kopi_packet::parse) found in `frame`. Never panics, whatever the frame is.
+    #[must_use]
+    pub fn look(
+        &self,
+        zone: u16,
+        direction: Direction,
+        (frame, headers, key): (&[u8], &Headers, &FlowKey),
+        now: u64,
+    ) -> Look {
+        let tuple = match Sort::of(zone, key, direction) {
+            Sort::Tracked(tuple) => tuple,
+            Sort::Clear(state) => return Look::clear(state, direction),
+            Sort::Error => {
+                let about = icmp::embedded(frame, headers)
+                    .and_then(|quoted| Tuple::quoted(zone, key, direction, &quoted))
+                    .and_then(|tuple| self.find(&tuple, now));
+                let state = if about.is_some() { State::Related } else { State::Invalid };
+                return Look::clear(state, direction);
+            }
+        };
+        let segment = Segment::of(frame, headers);
+        let (state, of) = match self.find(&tuple, now) {
+            Some(of) => (self.state_of(of, direction, segment.as_ref()), Of::Known(of)),
+            None if self.opening(&tuple, direction, segment.as_ref()).is_some() => (State::New, Of::Begins(tuple)),
+            None => (State::Invalid, Of::Nothing),
+        };
+        Look { state, direction, of, segment }
+    }
+
+    /// Takes down that the frame of this [`look`](Self::look) was accepted, and returns its connection.
+    ///
+    /// `None` if it has none: connections are no notion of it, it is invalid, or there is no room for a new one.
+    pub fn accept(&self, look: &Look, now: u64) -> Option<Ref> {
+        let segment = look.segment.as_ref();
+        match look.of {
+            Of::Nothing => None,
+            Of::Known(of) => self.advance(of, look.direction, segment, now),
+            Of::Begins(tuple) => self.create(&tuple, look.direction, segment, now),
+        }
+    }
+}

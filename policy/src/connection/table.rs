@@ -1,0 +1,475 @@
+//! The table itself.
+
+use std::num::NonZeroU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use kopi_config::policy::{Direction, State, Tracking};
+use kopi_packet::Seed;
+use kopi_packet::tcp::Segment;
+
+use super::entry::{Bucket, Entry, Key, Slot, WAYS};
+use super::phase::{Clock, Phase, Settings, Units, since};
+use super::tuple::{Tuple, proto};
+use super::window::Windows;
+use crate::tcp::{self, Kind, Side, Step};
+
+/// Locks of the table; each serves the buckets whose numbers have the same low bits.
+const STRIPES: usize = 256;
+
+/// The connections of all apps.
+#[derive(Debug)]
+pub struct Connections {
+    buckets: Box<[Bucket]>,
+    entries: Box<[Entry]>,
+    windows: Box<[Windows]>,
+    stripes: Box<[Stripe]>,
+    /// Of each zone: its life in the upper half, and how many connections of this life there are in the lower.
+    pub(super) zones: Box<[AtomicU64]>,
+    seed: Seed,
+    pub(super) clock: Clock,
+    pub(super) settings: Settings,
+    /// Bucket to be swept next.
+    pub(super) cursor: AtomicUsize,
+    /// Connections that were swept away. Whoever sweeps writes.
+    pub(super) swept: AtomicU64,
+}
+
+/// A lock, and counters of what was done under it. A line of its own, so that workers do not wait for each other's.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Stripe {
+    locked: AtomicBool,
+    pub(super) begun: AtomicU64,
+    pub(super) evicted: AtomicU64,
+    pub(super) refused: AtomicU64,
+}
+
+/// Holds a stripe's lock until dropped.
+struct Held<'a>(&'a Stripe);
+
+impl Stripe {
+    fn lock(&self) -> Held<'_> {
+        while self.locked.swap(true, Acquire) {
+            std::hint::spin_loop();
+        }
+        Held(self)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.locked.store(false, Release);
+    }
+}
+
+/// Adds one to a counter that only the holder of the lock writes.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// A connection of the table, for as long as it is there. Small enough to be kept with each flow.
+///
+/// ```text
+/// 63  56    48           32              0
+/// | 1 | tag | generation |  place: index  |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ref(NonZeroU64);
+
+impl Ref {
+    fn new(index: usize, slot: Slot) -> Option<Self> {
+        let place = u64::from(u32::try_from(index).ok()?);
+        let word = 1 << 63 | u64::from(slot.tag) << 48 | u64::from(slot.generation) << 32 | place;
+        NonZeroU64::new(word).map(Self)
+    }
+
+    /// The reference as a number that is not zero.
+    #[must_use]
+    pub const fn to_u64(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The reference that was made into `word`; `None` if none was.
+    #[must_use]
+    pub const fn from_u64(word: u64) -> Option<Self> {
+        match NonZeroU64::new(word) {
+            Some(word) if word.get() >> 63 != 0 => Some(Self(word)),
+            _ => None,
+        }
+    }
+
+    fn index(self) -> usize {
+        let [a, b, c, d, ..] = self.0.get().to_le_bytes();
+        usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX)
+    }
+
+    fn is_of(self, slot: Slot) -> bool {
+        let [_, _, _, _, g0, g1, tag, _] = self.0.get().to_le_bytes();
+        slot.generation == u16::from_le_bytes([g0, g1]) && slot.tag == tag
+    }
+}
+
+/// What a packet is to its connection, and what becomes of the connection if the packet passes.
+struct Outcome {
+    state: State,
+    next: Next,
+}
+
+enum Next {
+    /// Nothing changes, not even the time: the packet is invalid.
+    Nothing,
+    /// The slot becomes this, and the window is followed.
+    Slot(Slot),
+    /// Another connection begins in the place of this one.
+    Anew,
+}
+
+/// The slots of one bucket as they were read; zero for a free one.
+type Words = [u64; WAYS];
+
+impl Connections {
+    /// A table of `capacity` connections, a power of two of at least 8 and at most 2^28, hashed under `seed`. `hz` is the
+    /// number of ticks in a second of the clock from which every `now` is taken.
+    ///
+    /// It takes 168 bytes for each connection and 0.5 MB beside, all allocated here.
+    ///
+    /// # Panics
+    ///
+    /// If `capacity` is anything else: the configuration checks it.
+    #[must_use]
+    pub fn new(capacity: usize, seed: Seed, tracking: &Tracking, hz: u64) -> Self {
+        let fits = capacity.is_power_of_two() && (WAYS..=1 << 28).contains(&capacity);
+        assert!(fits, "table of {capacity} connections");
+        let clock = Clock::new(hz);
+        let settings = Settings::default();
+        settings.set(tracking, clock);
+        Self {
+            buckets: std::iter::repeat_with(Bucket::default).take(capacity / WAYS).collect(),
+            entries: std::iter::repeat_with(Entry::default).take(capacity).collect(),
+            windows: std::iter::repeat_with(Windows::default).take(capacity).collect(),
+            stripes: std::iter::repeat_with(Stripe::default).take(STRIPES).collect(),
+            zones: std::iter::repeat_with(AtomicU64::default).take(1 << 16).collect(),
+            seed,
+            clock,
+            settings,
+            cursor: AtomicUsize::new(0),
+            swept: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes over the settings of a new policy, for the connections that there are as well. A window that was not
+    /// followed from the start stays unchecked.
+    pub fn set_tracking(&self, tracking: &Tracking) {
+        self.settings.set(tracking, self.clock);
+    }
+
+    /// Connections that the table has room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn stripes(&self) -> &[Stripe] {
+        &self.stripes
+    }
+
+    /// The slot and the entry at a place.
+    pub(super) fn place(&self, index: usize) -> Option<(&AtomicU64, &Entry)> {
+        Some((self.buckets.get(index / WAYS)?.0.get(index % WAYS)?, self.entries.get(index)?))
+    }
+
+    /// The tuple with the life of its zone, its bucket, and its tag.
+    fn key(&self, tuple: &Tuple) -> (Key, usize, u8) {
+        let mut key = tuple.words;
+        key[1] |= self.zones[usize::from(tuple.zone())].load(Relaxed) >> 32;
+        let [w0, w1, w2, w3, w4, w5] = key;
+        let hash = self.seed.hash(&[w0, w1, w2, w3, w4, w5, 0, 0]);
+        let [tag, ..] = hash.to_be_bytes();
+        let mask = u64::try_from(self.buckets.len() - 1).unwrap_or(0);
+        (key, usize::try_from(hash & mask).unwrap_or(0), tag)
+    }
+
+    /// The place of `key` in its bucket, with what the slot was when the key was compared.
+    fn way(&self, bucket: usize, tag: u8, key: &Key) -> Option<(usize, Slot)> {
+        let slots = self.buckets.get(bucket)?;
+        for (way, at) in slots.0.iter().enumerate() {
+            let word = at.load(Acquire);
+            if let Some(slot) = Slot::from_word(word).filter(|slot| slot.tag == tag)
+                && let Some((found, _)) = self.entries.get(bucket * WAYS + way)?.read(at, word)
+                && found == *key
+            {
+                return Some((way, slot));
+            }
+        }
+        None
+    }
+
+    /// The connection of `tuple`, unless there is none or its time is up.
+    #[must_use]
+    pub fn find(&self, tuple: &Tuple, now: u64) -> Option<Ref> {
+        let (key, bucket, tag) = self.key(tuple);
+        let (way, slot) = self.way(bucket, tag, &key)?;
+        let alive = !self.settings.is_expired(slot, self.clock.units(now));
+        Ref::new(bucket * WAYS + way, slot).filter(|_| alive)
+    }
+
+    /// The slot that `of` refers to, and its word, if the connection is still there.
+    fn slot(&self, of: Ref) -> Option<(&AtomicU64, u64, Slot)> {
+        let (at, _) = self.place(of.index())?;
+        let word = at.load(Acquire);
+        let slot = Slot::from_word(word).filter(|slot| of.is_of(*slot))?;
+        Some((at, word, slot))
+    }
+
+    /// The state of a packet that goes in `direction` and is of connection `of`, and of what `segment` says if it is TCP.
+    /// Changes nothing. [`State::Invalid`] if the connection is gone.
+    #[must_use]
+    pub fn state_of(&self, of: Ref, direction: Direction, segment: Option<&Segment>) -> State {
+        self.slot(of).map_or(State::Invalid, |(_, _, slot)| self.outcome(of.index(), slot, direction, segment, 0).state)
+    }
+
+    fn outcome(
+        &self,
+        index: usize,
+        slot: Slot,
+        direction: Direction,
+        segment: Option<&Segment>,
+        now: Units,
+    ) -> Outcome {
+        let side = if slot.begun == direction { Side::Originator } else { Side::Responder };
+        let invalid = Outcome { state: State::Invalid, next: Next::Nothing };
+        let mut phase = slot.phase;
+        let mut refused = false;
+        if slot.phase.is_tcp() {
+            let Some((segment, kind)) = segment.and_then(|s| Some((s, Kind::of(s.flags)?))) else { return invalid };
+            refused = kind == Kind::Rst && !slot.answered;
+            match tcp::step(side, kind, slot.phase) {
+                Step::Invalid => return invalid,
+                Step::Reopen => return Outcome { state: State::New, next: Next::Anew },
+                Step::Ignore => {}
+                Step::To(_) if !self.fits(index, slot, side, segment) => return invalid,
+                Step::To(next) => phase = next,
+            }
+        }
+        let answered = slot.answered || (side == Side::Responder && !refused);
+        let proven = match phase {
+            // As in Linux: the originator's acknowledgment of the handshake, or an answer to what was picked up.
+            Phase::Established => slot.phase == Phase::SynRecv || slot.phase == Phase::Established,
+            _ => !phase.is_tcp() && side == Side::Originator,
+        };
+        let assured = slot.assured || (slot.answered && proven);
+        let established = side == Side::Responder || slot.answered;
+        Outcome {
+            state: if established { State::Established } else { State::New },
+            next: Next::Slot(Slot { seen: now, phase, answered, assured, ..slot }),
+        }
+    }
+
+    /// Whether the segment fits the window, or need not.
+    fn fits(&self, index: usize, slot: Slot, side: Side, segment: &Segment) -> bool {
+        let checked = slot.windowed && segment.whole && self.settings.window();
+        !checked || self.windows.get(index).is_none_or(|windows| windows.fits(side, is_opening(slot, side), segment))
+    }
+
+    /// Takes down that a packet of connection `of` was accepted; the arguments are those of
+    /// [`state_of`](Self::state_of). An invalid packet changes nothing.
+    ///
+    /// Returns the connection, which is another one if the packet was a SYN that uses the ports of an ended one again;
+    /// `None` if it is gone.
+    pub fn advance(&self, of: Ref, direction: Direction, segment: Option<&Segment>, now: u64) -> Option<Ref> {
+        let units = self.clock.units(now);
+        loop {
+            let (at, word, slot) = self.slot(of)?;
+            let next = match self.outcome(of.index(), slot, direction, segment, units).next {
+                Next::Nothing => return Some(of),
+                Next::Anew => return self.reopen(of, direction, segment, units),
+                Next::Slot(next) => next.to_word(),
+            };
+            // A lost race means that the other direction has moved on: then it is asked again.
+            if next == word || at.compare_exchange(word, next, AcqRel, Relaxed).is_ok() {
+                self.follow(of.index(), slot, direction, segment);
+                return Some(of);
+            }
+        }
+    }
+
+    fn follow(&self, index: usize, slot: Slot, direction: Direction, segment: Option<&Segment>) {
+        let side = if slot.begun == direction { Side::Originator } else { Side::Responder };
+        if let (true, Some(segment), Some(windows)) = (slot.windowed, segment, self.windows.get(index))
+            && let Some(Step::To(_)) = Kind::of(segment.flags).map(|kind| tcp::step(side, kind, slot.phase))
+        {
+            windows.advance(side, is_opening(slot, side), segment);
+        }
+    }
+
+    /// Begins the connection of `tuple` with a packet that goes in `direction` and was accepted as new.
+    ///
+    /// `None` if no connection may begin with it, or if there is no room. If another worker was faster, the packet is one
+    /// more of that connection.
+    pub fn create(&self, tuple: &Tuple, direction: Direction, segment: Option<&Segment>, now: u64) -> Option<Ref> {
+        let phase = self.opening(tuple, direction, segment)?;
+        let units = self.clock.units(now);
+        let (key, bucket, tag) = self.key(tuple);
+        let held = self.stripes[bucket % STRIPES].lock();
+        let same = self.way(bucket, tag, &key);
+        if let Some((way, slot)) = same
+            && !self.settings.is_expired(slot, units)
+        {
+            drop(held);
+            return self.advance(Ref::new(bucket * WAYS + way, slot)?, direction, segment, now);
+        }
+        let Some((way, evicted)) = self.make_room(bucket, same.map(|(way, _)| way), units) else {
+            count(&held.0.refused);
+            return None;
+        };
+        count(&held.0.begun);
+        if evicted {
+            count(&held.0.evicted);
+        }
+        self.enter(&key);
+        let slot = self.first(phase, direction, tag, units);
+        self.publish(bucket * WAYS + way, &key, slot, segment)
+    }
+
+    /// The phase in which the connection of `tuple` begins with this packet; `None` if it cannot.
+    pub(super) fn opening(&self, tuple: &Tuple, direction: Direction, segment: Option<&Segment>) -> Option<Phase> {
+        match tuple.proto() {
+            proto::TCP => tcp::first(Kind::of(segment?.flags)?, self.settings.loose()),
+            proto::UDP | proto::UDP_LITE => Some(Phase::Udp),
+            _ => match tuple.asked() {
+                // A reply does not begin anything.
+                Some(asked) => (asked == direction).then_some(Phase::Icmp),
+                None => Some(Phase::Other),
+            },
+        }
+    }
+
+    fn first(&self, phase: Phase, begun: Direction, tag: u8, seen: Units) -> Slot {
+        let windowed = phase == Phase::SynSent && self.settings.window();
+        Slot { seen, phase, answered: false, assured: false, begun, windowed, tag, generation: 0 }
+    }
+
+    /// Writes a new connection to its place, whose slot is free, under the lock of its bucket.
+    fn publish(&self, index: usize, key: &Key, slot: Slot, segment: Option<&Segment>) -> Option<Ref> {
+        let (at, entry) = self.place(index)?;
+        let slot = Slot { generation: entry.next_generation(), ..slot };
+        entry.write(key, slot.seen, slot.generation);
+        if let (true, Some(syn), Some(windows)) = (slot.windowed, segment, self.windows.get(index)) {
+            windows.begin(syn);
+        }
+        at.store(slot.to_word(), Release);
+        Ref::new(index, slot)
+    }
+
+    /// Frees a way of the bucket, under its lock: `same` if there is one, else as the module says. Also returns whether a
+    /// connection had to go whose time was not up. `None` if none may.
+    fn make_room(&self, bucket: usize, same: Option<usize>, now: Units) -> Option<(usize, bool)> {
+        // A connection that moves on while we choose is not the one that we chose. That cannot go on for ever, since
+        // each of the eight moves up in rank only a few times; the bound is for the reader.
+        for _ in 0..4 * WAYS {
+            let slots = &self.buckets.get(bucket)?.0;
+            let words: Words = slots.each_ref().map(|at| at.load(Acquire));
+            let way = match same {
+                Some(way) => way,
+                None => self.victim(&words, now)?,
+            };
+            let Some(slot) = Slot::from_word(words[way]) else { return Some((way, false)) };
+            if self.remove(bucket * WAYS + way, words[way]) {
+                return Some((way, !self.settings.is_expired(slot, now)));
+            }
+        }
+        None
+    }
+
+    /// The way of a full bucket that has to go, or a free one.
+    fn victim(&self, words: &Words, now: Units) -> Option<usize> {
+        let rank = |word: u64| match Slot::from_word(word) {
+            None => Some((0, 0)),
+            Some(slot) => {
+                let age = Units::MAX - since(slot.seen, now);
+                match slot {
+                    _ if self.settings.is_expired(slot, now) => Some((1, age)),
+                    _ if slot.phase.is_over() => Some((2, age)),
+                    _ if !slot.answered => Some((3, age)),
+                    _ if !slot.assured => Some((4, age)),
+                    _ => None,
+                }
+            }
+        };
+        let ranked = words.iter().enumerate().filter_map(|(way, &word)| Some((rank(word)?, way)));
+        ranked.min().map(|(_, way)| way)
+    }
+
+    /// Frees a place if its slot is still `word`.
+    pub(super) fn remove(&self, index: usize, word: u64) -> bool {
+        let Some((at, entry)) = self.place(index) else { return false };
+        let Some((key, _)) = entry.read(at, word) else { return false };
+        let removed = at.compare_exchange(word, 0, AcqRel, Relaxed).is_ok();
+        if removed {
+            self.leave(&key);
+        }
+        removed
+    }
+
+    /// Makes the connection of `of`, which is over, into a new one with the same tuple.
+    fn reopen(&self, of: Ref, direction: Direction, segment: Option<&Segment>, now: Units) -> Option<Ref> {
+        let phase = tcp::first(Kind::of(segment?.flags)?, false)?;
+        let held = self.stripes[of.index() / WAYS % STRIPES].lock();
+        let (at, word, slot) = self.slot(of)?;
+        let (key, _) = self.place(of.index())?.1.read(at, word)?;
+        if !self.remove(of.index(), word) {
+            return None;
+        }
+        count(&held.0.begun);
+        self.enter(&key);
+        self.publish(of.index(), &key, self.first(phase, direction, slot.tag, now), segment)
+    }
+
+    /// Keeps connection `of` alive because a packet of it was seen. Returns false if it is gone or its time was up: then
+    /// the next packet has to be looked at.
+    pub fn touch(&self, of: Ref, now: u64) -> bool {
+        let units = self.clock.units(now);
+        let Some((at, word, slot)) = self.slot(of) else { return false };
+        let alive = !self.settings.is_expired(slot, units);
+        if alive && since(slot.seen, units) > 0 {
+            // Whoever is faster has seen a packet as well.
+            let _same_anyway = at.compare_exchange(word, Slot { seen: units, ..slot }.to_word(), AcqRel, Relaxed);
+        }
+        alive
+    }
+
+    /// The state of a packet in `direction` that needs no look, because it changes nothing: not SYN, FIN or RST if it is
+    /// TCP. `None` if it has to be looked at: the connection is gone, or the packet would change it.
+    ///
+    /// One load from a line that changes only when a connection of the bucket does, so it may be asked for every packet.
+    #[inline]
+    #[must_use]
+    pub fn plain(&self, of: Ref, direction: Direction) -> Option<State> {
+        let (_, _, slot) = self.slot(of)?;
+        let tcp = slot.phase.is_tcp();
+        if tcp && (slot.phase != Phase::Established || (slot.windowed && self.settings.window())) {
+            return None;
+        }
+        let originator = slot.begun == direction;
+        match (slot.answered, slot.assured) {
+            (false, _) => originator.then_some(State::New),
+            // The originator's next packet makes it assured; in TCP the responder's does too.
+            (true, false) => (!originator && !tcp).then_some(State::Established),
+            (true, true) => Some(State::Established),
+        }
+    }
+
+    /// Whether packets of connection `of` need no look in either direction, but for TCP segments with SYN, FIN or RST, and
+    /// all are [`State::Established`].
+    #[must_use]
+    pub fn settled(&self, of: Ref) -> bool {
+        self.plain(of, Direction::Egress) == Some(State::Established)
+            && self.plain(of, Direction::Ingress) == Some(State::Established)
+    }
+}
+
+/// Whether a SYN from `side` may still be a new attempt, with new numbers.
+const fn is_opening(slot: Slot, side: Side) -> bool {
+    matches!((slot.phase, side), (Phase::SynSent | Phase::SynSent2, _) | (Phase::SynRecv, Side::Responder))
+}
