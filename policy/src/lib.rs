@@ -16,7 +16,6 @@ mod connection;
 mod fields;
 mod fragment;
 mod frame;
-mod glob;
 mod lease;
 mod owner;
 mod plane;

@@ -6,7 +6,6 @@ use kopi_config::Account;
 use kopi_config::policy::{Action, CgroupPath, Decision, Glob, OwnerMatch, Owners, Policy, Rule};
 
 use crate::bits::{Block, Set};
-use crate::glob;
 
 /// The process behind a port, as far as it is known.
 ///
@@ -145,7 +144,7 @@ impl List {
     /// For every list that is stated, whether the owner has a property of it; `None` in it if that is not known.
     fn answers(&self, owner: &Owner<'_>) -> impl Iterator<Item = Option<bool>> {
         let globs = |globs: &[Glob], text: Option<&str>| {
-            (!globs.is_empty()).then(|| text.map(|text| globs.iter().any(|glob| glob::matches(glob.as_str(), text))))
+            (!globs.is_empty()).then(|| text.map(|text| globs.iter().any(|glob| glob.matches(text))))
         };
         let groups = self.groups.as_ref().map(|groups| {
             let answers = || groups.iter().map(|group| owner.is_of(*group));

@@ -51,18 +51,19 @@ impl<T: Scalar + Hash> Plane<T> {
     where
         T: 'a,
     {
-        let mut groups: HashMap<Cow<'a, Field<T>>, Rules> = HashMap::new();
+        let mut groups = Groups::default();
         let mut any = vec![Block::EMPTY; count.div_ceil(Block::RULES)];
         for (rule, field) in stated.enumerate() {
             match field {
-                Some(field) => groups.entry(field).or_default().push(rule),
+                Some(field) => groups.push(field, rule),
                 None => any[rule / Block::RULES].insert(rule % Block::RULES),
             }
         }
+        let groups = groups.list;
         if groups.is_empty() {
             return None;
         }
-        let starts = cuts(groups.keys().map(Cow::as_ref));
+        let starts = cuts(groups.iter().map(|(field, _)| field.as_ref()));
         let sweep = Sweep::new(&groups, &starts, any.clone());
         let base = Set::new(sweep.base.clone());
         let (class_of, classes) = sweep.run(starts.len(), &base, pool);
@@ -87,6 +88,43 @@ impl<T: Scalar + Hash> Plane<T> {
     #[inline]
     pub(crate) fn absent(&self) -> View<'_> {
         self.absent.view()
+    }
+}
+
+/// What is stated of a field, and by which rules.
+#[derive(Debug)]
+struct Groups<'a, T: Clone> {
+    list: Vec<(Cow<'a, Field<T>>, Rules)>,
+    /// Places in the list, by what is stated.
+    equal: HashMap<Cow<'a, Field<T>>, usize>,
+    /// The same by where it lies in memory: a set that many rules name is read but once.
+    shared: HashMap<(usize, usize), usize>,
+}
+
+impl<T: Clone> Default for Groups<'_, T> {
+    fn default() -> Self {
+        Self { list: Vec::new(), equal: HashMap::new(), shared: HashMap::new() }
+    }
+}
+
+impl<'a, T: Scalar + Hash> Groups<'a, T> {
+    fn push(&mut self, field: Cow<'a, Field<T>>, rule: usize) {
+        let Self { list, equal, shared } = self;
+        let mut place = |field: Cow<'a, Field<T>>| {
+            *equal.entry(field).or_insert_with_key(|field| {
+                list.push((field.clone(), Rules::default()));
+                list.len() - 1
+            })
+        };
+        let at = match &field {
+            // Borrowed for as long as the groups live, so nothing else can come to lie there.
+            Cow::Borrowed(known) => {
+                let memory = (known.ranges().as_ptr().addr(), known.ranges().len());
+                *shared.entry(memory).or_insert_with(|| place(field))
+            }
+            Cow::Owned(_) => place(field),
+        };
+        self.list[at].1.push(rule);
     }
 }
 
@@ -133,7 +171,7 @@ struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    fn new<T: Scalar + Hash>(groups: &'a HashMap<Cow<'_, Field<T>>, Rules>, starts: &[T], any: Vec<Block>) -> Self {
+    fn new<T: Scalar>(groups: &'a [(Cow<'_, Field<T>>, Rules)], starts: &[T], any: Vec<Block>) -> Self {
         let mut sweep = Self { groups: Vec::new(), turns: Vec::new(), base: any.clone(), now: any };
         for (number, (field, rules)) in groups.iter().enumerate() {
             let interval = |start: T| starts.partition_point(|other| *other < start);
@@ -203,5 +241,70 @@ impl Classes {
         self.changes.extend_from_slice(changes);
         self.ends.push(self.changes.len());
         u32::try_from(self.ends.len() - 1).expect("fewer classes than 2^32: they would take 32 GB")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bits::intersect;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+
+    /// What a rule states, from three numbers: nothing, a range, everything beside it, or one of a few equal ones.
+    fn stated((kind, a, b): (u8, u16, u16)) -> Option<Field<u16>> {
+        let range = Field::new([a.min(b)..=a.max(b)]);
+        match kind {
+            0 => None,
+            1 => Some(range.negated()),
+            2 => Some(Field::new([a % 3..=a % 3 + 1, 40..=50])),
+            3 => Some(Field::new([a..=a])),
+            _ => Some(range),
+        }
+    }
+
+    /// Rules of all kinds, or of one that leaves most blocks of most values empty, or full.
+    fn rules() -> impl Strategy<Value = Vec<(u8, u16, u16)>> {
+        let kinds = proptest::sample::select(vec![0..8_u8, 0..4, 3..4, 1..2]);
+        kinds.prop_flat_map(|kinds| proptest::collection::vec((kinds, 0_u16..300, 0_u16..300), 1..2500))
+    }
+
+    fn config() -> ProptestConfig {
+        ProptestConfig {
+            cases: 60,
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::default()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        /// Whatever the ranges of some thousand rules are, each value has the rules whose ranges it is in, and a frame
+        /// without the field those that do not state it.
+        #[test]
+        fn plane_holds_the_rules_of_each_value(
+            rules in rules(),
+            others in proptest::collection::vec(any::<u16>(), 20),
+        ) {
+            let fields: Vec<_> = rules.into_iter().map(stated).collect();
+            let mut pool = Pool::default();
+            let stated = fields.iter().map(|field| field.as_ref().map(Cow::Borrowed));
+            let plane = Plane::compile(stated, fields.len(), &mut pool);
+            let pool = pool.finish();
+            prop_assert_eq!(plane.is_none(), fields.iter().all(Option::is_none));
+            let Some(plane) = plane else { return Ok(()) };
+            let all = |view| {
+                let blocks = intersect(&[view], &pool).collect::<Vec<_>>();
+                blocks.into_iter().flat_map(|(at, block)| block.bits().map(move |bit| at * Block::RULES + bit))
+            };
+            for value in (0..310).chain(others).chain([u16::MAX]) {
+                let holds = |field: &Option<Field<u16>>| field.as_ref().is_none_or(|field| field.contains(value));
+                let expected = (0..fields.len()).filter(|rule| holds(&fields[*rule]));
+                prop_assert!(all(plane.at(value)).eq(expected), "{}", value);
+            }
+            prop_assert!(all(plane.absent()).eq((0..fields.len()).filter(|rule| fields[*rule].is_none())));
+        }
     }
 }

@@ -1,0 +1,263 @@
+//! What is an app's own, and what is not.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use kopi_config::policy::{
+    App, Cidr, Decision, Direction, Direction::Egress, Direction::Ingress, Listen, OwnerMatch, Policy, State,
+};
+use kopi_packet::{FlowKey, Fragment, parse};
+use kopi_policy::{Cause, Judgement, Owner, Packet, Ruleset, Subject, Violation};
+
+use crate::frame::{Body, Frame, Ip, L4, Pair, mac};
+
+const BOB: Option<usize> = Some(0);
+const CAROL: Option<usize> = Some(1);
+const FREE: Option<usize> = Some(2);
+const UNLISTED: Option<usize> = None;
+
+/// Bob has addresses and a port of his own, carol only another port, `free` is not checked. A process without an entry
+/// has MAC address 9.
+fn policy() -> Policy {
+    let app = |name: &str| App::new(name.to_owned(), OwnerMatch::default());
+    let cidr = |text: &str, prefix| Cidr::new(text.parse::<IpAddr>().unwrap(), prefix).unwrap();
+    let mut bob = app("bob");
+    bob.mac = Some(mac(1));
+    bob.addresses = vec![cidr("10.0.0.8", 30), cidr("2001:db8::1:0", 112)];
+    bob.listen = vec![Listen { proto: 6, port: 5432 }];
+    let mut carol = app("carol");
+    carol.listen = vec![Listen { proto: 6, port: 3306 }, Listen { proto: 17, port: 53 }];
+    let mut free = app("free");
+    free.spoof_check = false;
+    let mut policy = Policy::default();
+    policy.apps = vec![bob, carol, free];
+    policy
+}
+
+fn subject(ruleset: &Ruleset, entry: Option<usize>) -> Subject {
+    let number = entry.map_or(9, |index| u8::try_from(index).unwrap() + 1);
+    ruleset.subject(&Owner::unknown("app"), entry, &[mac(number)])
+}
+
+fn judge(entry: Option<usize>, direction: Direction, state: State, frame: &Frame) -> Judgement {
+    let ruleset = Ruleset::new(Arc::new(policy()), &()).unwrap();
+    assert!(ruleset.uses_state());
+    let key = frame.key(0, 0);
+    ruleset.judge(&subject(&ruleset, entry), &Packet { ndp: frame.ndp(), ..Packet::new(direction, &key, state) })
+}
+
+/// What is wrong with a frame from the app of an entry.
+fn violation(entry: Option<usize>, frame: &Frame) -> Option<Violation> {
+    of(judge(entry, Egress, State::New, frame))
+}
+
+fn of(judgement: Judgement) -> Option<Violation> {
+    match judgement.cause {
+        Cause::Lease(violation) => {
+            assert_eq!(judgement.decision, Decision::Drop);
+            Some(violation)
+        }
+        cause => {
+            assert_eq!((cause, judgement.decision), (Cause::Default, Decision::Accept));
+            None
+        }
+    }
+}
+
+fn ip(src_mac: u8, addresses: Pair, l4: L4) -> Frame {
+    let body = Body::Ip(Ip { addresses, part: Fragment::None, l4, short: false });
+    Frame { dst_mac: 7, src_mac, tags: vec![], body }
+}
+
+fn v4(src: [u8; 4]) -> Pair {
+    Pair::V4(src, [10, 0, 0, 77])
+}
+
+fn v6(src: &str, dst: &str) -> Pair {
+    let bytes = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+    Pair::V6(bytes(src), bytes(dst))
+}
+
+const fn udp(src: u16, dst: u16) -> L4 {
+    L4::Udp { src, dst }
+}
+
+const fn tcp(src: u16, dst: u16) -> L4 {
+    L4::Tcp { src, dst, flags: 2 }
+}
+
+fn arp(src_mac: u8, op: u16, sender: u8, src: [u8; 4], dst: [u8; 4]) -> Frame {
+    Frame { dst_mac: 7, src_mac, tags: vec![], body: Body::Arp { op, sender, src, dst } }
+}
+
+/// Only the addresses of the entry are the app's; the last frames are those that a host sends to get one.
+#[test]
+fn source_addresses_are_the_lease() {
+    let lease = |number, src| violation(BOB, &ip(number, v4(src), udp(1, 2)));
+    assert_eq!(lease(1, [10, 0, 0, 8]), None);
+    assert_eq!(lease(1, [10, 0, 0, 11]), None);
+    assert_eq!(lease(1, [10, 0, 0, 12]), Some(Violation::Ip));
+    assert_eq!(lease(1, [0, 0, 0, 0]), Some(Violation::Ip));
+    assert_eq!(lease(2, [10, 0, 0, 8]), Some(Violation::Mac));
+    let lease = |src| violation(BOB, &ip(1, v6(src, "2001:db8::7"), udp(1, 2)));
+    assert_eq!(lease("2001:db8::1:ffff"), None);
+    assert_eq!(lease("2001:db8::2:0"), Some(Violation::Ip));
+    assert_eq!(lease("fe80::ff:fe00:1"), None);
+    assert_eq!(lease("fe80::ff:fe00:2"), Some(Violation::Ip));
+    assert_eq!(lease("::"), Some(Violation::Ip));
+
+    let discover = |addresses, l4| violation(BOB, &ip(1, addresses, l4));
+    assert_eq!(discover(Pair::V4([0; 4], [255; 4]), udp(68, 67)), None);
+    assert_eq!(discover(Pair::V4([0; 4], [10, 0, 0, 77]), udp(68, 67)), Some(Violation::Ip));
+    assert_eq!(discover(Pair::V4([0; 4], [255; 4]), udp(69, 67)), Some(Violation::Ip));
+    assert_eq!(discover(Pair::V4([0; 4], [255; 4]), tcp(68, 67)), Some(Violation::Ip));
+    for (kind, expected) in [(143, None), (131, None), (130, Some(Violation::Ip)), (128, Some(Violation::Ip))] {
+        let message = L4::Icmp { kind, code: 0, rest: vec![0; 20] };
+        assert_eq!(violation(BOB, &ip(1, v6("::", "ff02::16"), message)), expected, "{kind}");
+    }
+}
+
+/// Who is not bob may not use what is bob's, and otherwise what he likes; `free` may use anything.
+#[test]
+fn leased_addresses_are_nobody_elses() {
+    for (entry, number) in [(CAROL, 2), (UNLISTED, 9)] {
+        let from = |src| violation(entry, &ip(number, v4(src), udp(1, 2)));
+        assert_eq!(from([10, 0, 0, 12]), None, "{entry:?}");
+        assert_eq!(from([10, 0, 0, 9]), Some(Violation::Ip), "{entry:?}");
+        assert_eq!(violation(entry, &arp(number, 2, number, [10, 0, 0, 9], [0; 4])), Some(Violation::Arp));
+        assert_eq!(violation(entry, &arp(number, 2, 1, [10, 0, 0, 7], [0; 4])), Some(Violation::Arp));
+        assert_eq!(violation(entry, &ip(1, v4([10, 0, 0, 12]), udp(1, 2))), Some(Violation::Mac), "{entry:?}");
+    }
+    assert_eq!(violation(CAROL, &ip(3, v4([10, 0, 0, 12]), udp(1, 2))), Some(Violation::Mac));
+    assert_eq!(violation(UNLISTED, &ip(3, v4([10, 0, 0, 12]), udp(1, 2))), None);
+    assert_eq!(violation(FREE, &ip(1, v4([10, 0, 0, 9]), udp(1, 2))), None);
+    assert_eq!(violation(FREE, &arp(1, 2, 1, [10, 0, 0, 9], [0; 4])), None);
+}
+
+/// ARP speaks for its sender: hardware and protocol address have to be the app's, but for a probe of an own address.
+#[test]
+fn arp_sender_is_the_lease() {
+    let (own, other) = ([10, 0, 0, 8], [10, 0, 0, 77]);
+    for (op, sender, src, dst, expected) in [
+        (1, 1, own, other, None),
+        (2, 1, own, other, None),
+        (1, 1, own, own, None),
+        (1, 1, [0; 4], own, None),
+        (1, 1, [0; 4], other, Some(Violation::Arp)),
+        (2, 1, [0; 4], own, Some(Violation::Arp)),
+        (1, 1, other, own, Some(Violation::Arp)),
+        (2, 2, own, other, Some(Violation::Arp)),
+    ] {
+        assert_eq!(violation(BOB, &arp(1, op, sender, src, dst)), expected, "{op} {sender} {src:?} {dst:?}");
+    }
+    assert_eq!(violation(BOB, &arp(2, 1, 1, own, other)), Some(Violation::Mac));
+}
+
+/// Neighbour discovery speaks for its target and for the link-layer address in its option.
+#[test]
+fn neighbour_target_is_the_lease() {
+    const OWN: &str = "2001:db8::1:5";
+    const OTHER: &str = "2001:db8::2:5";
+    let message = |kind, src: &str, target: &str, option: &[u8]| {
+        let target = target.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        let rest = [&[0; 4], &target[..], option].concat();
+        violation(BOB, &ip(1, v6(src, "ff02::1"), L4::Icmp { kind, code: 0, rest }))
+    };
+    let (mine, yours) = ([2, 1, 2, 0, 0, 0, 0, 1], [2, 1, 2, 0, 0, 0, 0, 5]);
+    let ndp = Some(Violation::Ndp);
+    assert_eq!(message(136, OWN, OWN, &mine), None);
+    assert_eq!(message(136, OWN, OWN, &[]), None);
+    assert_eq!(message(136, OWN, OTHER, &mine), ndp);
+    assert_eq!(message(136, OWN, OWN, &yours), ndp);
+    assert_eq!(message(136, OTHER, OWN, &mine), Some(Violation::Ip));
+    assert_eq!(message(136, "::", OWN, &mine), Some(Violation::Ip));
+    // Asking for others is what solicitations are for; asking for an address to use is not.
+    assert_eq!(message(135, OWN, OTHER, &[1, 1, 2, 0, 0, 0, 0, 1]), None);
+    assert_eq!(message(135, OWN, OTHER, &[1, 1, 2, 0, 0, 0, 0, 5]), ndp);
+    assert_eq!(message(135, "::", OWN, &[]), None);
+    assert_eq!(message(135, "::", OTHER, &[]), ndp);
+    // What cannot be read could be anything.
+    assert_eq!(message(136, OWN, OWN, &[2, 0, 0, 0, 0, 0, 0, 0]), ndp);
+    let short = L4::Icmp { kind: 136, code: 0, rest: vec![0; 4] };
+    assert_eq!(violation(BOB, &ip(1, v6(OWN, "ff02::1"), short)), ndp);
+    let solicitation = |source| {
+        let rest = [&[0; 4][..], &[1, 1, 2, 0, 0, 0, 0, source]].concat();
+        violation(BOB, &ip(1, v6("::", "ff02::2"), L4::Icmp { kind: 133, code: 0, rest }))
+    };
+    assert_eq!((solicitation(1), solicitation(2)), (None, ndp));
+}
+
+/// A listed port is for those who list it, in both directions and every state; who lists ports is reached by nothing new
+/// elsewhere. What others send from and to their own ports is not looked at.
+#[test]
+fn listed_ports_are_for_those_who_list_them() {
+    let listen = Some(Violation::Listen);
+    let own = |entry: Option<usize>| match entry {
+        BOB => (1, [10, 0, 0, 8]),
+        CAROL => (2, [10, 0, 0, 12]),
+        FREE => (3, [10, 0, 0, 13]),
+        _ => (9, [10, 0, 0, 14]),
+    };
+    for (entry, port, state, expected) in [
+        (BOB, tcp as fn(u16, u16) -> L4, State::New, [None, None]),
+        (CAROL, tcp, State::New, [listen, listen]),
+        (FREE, tcp, State::New, [listen, listen]),
+        (UNLISTED, tcp, State::New, [listen, listen]),
+        (UNLISTED, tcp, State::Established, [listen, listen]),
+        (UNLISTED, udp, State::New, [None, None]),
+        (BOB, udp, State::New, [None, listen]),
+        (BOB, udp, State::Established, [None, None]),
+    ] {
+        let (number, address) = own(entry);
+        let egress = ip(number, Pair::V4(address, [10, 0, 0, 77]), port(5432, 999));
+        let ingress = ip(7, Pair::V4([10, 0, 0, 77], address), port(999, 5432));
+        let found = [of(judge(entry, Egress, state, &egress)), of(judge(entry, Ingress, state, &ingress))];
+        assert_eq!(found, expected, "{entry:?} {state:?}");
+    }
+    let reaches = |entry, state, port| {
+        let (_, address) = own(entry);
+        of(judge(entry, Ingress, state, &ip(7, Pair::V4([10, 0, 0, 77], address), tcp(999, port))))
+    };
+    assert_eq!(reaches(BOB, State::New, 22), listen);
+    assert_eq!(reaches(BOB, State::Invalid, 22), listen);
+    assert_eq!(reaches(BOB, State::Established, 22), None);
+    assert_eq!(reaches(BOB, State::Related, 22), None);
+    assert_eq!(reaches(BOB, State::Untracked, 22), None);
+    assert_eq!(reaches(BOB, State::New, 3306), listen);
+    assert_eq!(reaches(CAROL, State::New, 3306), None);
+    assert_eq!(reaches(UNLISTED, State::New, 22), None);
+    // Another's port as the far end is nobody's business.
+    assert_eq!(violation(CAROL, &ip(2, v4([10, 0, 0, 12]), tcp(999, 5432))), None);
+}
+
+/// Bytes that cannot be read are no way round a lease, whatever the policy says of malformed frames. A later fragment
+/// that breaks a lease does not get through by the judgement of its first one.
+#[test]
+fn what_is_hidden_is_not_the_lease() {
+    let mut policy = policy();
+    policy.default.malformed = Decision::Accept;
+    let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
+    let judge = |entry, key: &FlowKey| {
+        ruleset.judge(&subject(&ruleset, entry), &Packet::new(Egress, key, State::Untracked)).cause
+    };
+    let frame = arp(1, 2, 1, [10, 0, 0, 8], [0; 4]);
+    let cut = parse(&frame.bytes(0)[..30], 3).1;
+    assert_eq!(judge(BOB, &cut), Cause::Lease(Violation::Ip));
+    assert_eq!(judge(FREE, &cut), Cause::Default);
+    assert_eq!(judge(BOB, &Frame { body: Body::Length, ..frame }.key(0, 0)), Cause::Default);
+
+    let part = |number, part| {
+        let addresses = v4([10, 0, 0, 8]);
+        let body = Body::Ip(Ip { addresses, part, l4: udp(5, 6), short: false });
+        Frame { dst_mac: 7, src_mac: number, tags: vec![], body }.key(0, 0)
+    };
+    let bob = subject(&ruleset, BOB);
+    let first = part(1, Fragment::First);
+    let first = ruleset.judge(&bob, &Packet::new(Egress, &first, State::New));
+    assert_eq!((first.decision, first.cause), (Decision::Accept, Cause::Default));
+    let (own, spoofed) = (part(1, Fragment::Later), part(2, Fragment::Later));
+    let later = |key| ruleset.judge_fragment(&bob, &Packet::new(Egress, key, State::New), &first);
+    assert_eq!(later(&own), first);
+    assert_eq!(later(&spoofed).cause, Cause::Lease(Violation::Mac));
+    assert_eq!(ruleset.judge(&bob, &Packet::new(Egress, &own, State::New)).cause, Cause::Fragment);
+}

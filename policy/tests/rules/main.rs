@@ -1,0 +1,12 @@
+//! The compiled rules, the leases and the admission, against what they are meant to be.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is a test, which the lints do not see"
+)]
+
+mod admission;
+mod frame;
+mod interpreter;
+mod leases;
+mod model;
