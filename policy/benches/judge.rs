@@ -1,4 +1,5 @@
-//! Time to compile a policy, memory it takes, and time to judge the first packet of a flow, over the number of rules:
+//! Time to compile a policy, memory that took at most, time to work out the subject of an app, and time to judge the
+//! first packet of a flow, over the number of rules:
 //! `cargo bench -p kopi-policy --bench judge`.
 //!
 //! The keys are of as many flows, in random order. The median of many short rounds is printed, and the best one beside
@@ -41,8 +42,8 @@ fn main() {
         }
         return;
     }
-    println!("{:24} {:>7} {:>11} {:>9}   {:>8} {:>8}", "", "", "", "", "ns per judgement", "");
-    println!("{:24} {:>7} {:>11} {:>9}   {:>8} {:>8}", "policy", "rules", "compile ms", "MB", "median", "best");
+    println!("{:24} {:>7} {:>11} {:>9} {:>11}   ns per judgement", "", "", "", "", "");
+    println!("policy                     rules  compile ms        MB  subject us     median     best");
     for (at, (_, counts, _)) in POLICIES.iter().enumerate() {
         for count in *counts {
             // Memory is only seen in a process that has freed none before.
@@ -64,7 +65,9 @@ fn run(name: &str, rules: Vec<Rule>) {
     let compiled = start.elapsed().as_secs_f64() * 1e3;
     let memory = resident() - before;
     let owner = Owner { uid: Some(1003), gid: Some(100), groups: Some(&[]), ..Owner::unknown("app") };
+    let start = Instant::now();
     let subject = ruleset.subject(&owner, None, &[]);
+    let attach = start.elapsed().as_secs_f64() * 1e6;
     let keys = keys();
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
@@ -77,7 +80,11 @@ fn run(name: &str, rules: Vec<Rule>) {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    println!("{name:24} {count:7} {compiled:11.2} {memory:9.2}   {:8.1} {:8.1}", times[ROUNDS / 2], times[0]);
+    println!(
+        "{name:24} {count:7} {compiled:11.2} {memory:9.2} {attach:11.1}   {:8.1} {:8.1}",
+        times[ROUNDS / 2],
+        times[0]
+    );
 }
 
 /// Megabytes that the process occupies.

@@ -70,7 +70,8 @@ pub enum Violation {
     Arp,
     /// The target or a link-layer address of neighbour discovery; or what claims to be of it cannot be read.
     Ndp,
-    /// The app's own port.
+    /// The port at the app's side: another app lists it and this one does not, or a new connection comes to a port that is
+    /// not on the app's list.
     Listen,
 }
 

@@ -181,10 +181,11 @@ impl Tenant {
     }
 
     fn owns(&self, address: IpAddr) -> bool {
-        match &self.lease.addresses {
-            Some(own) => own.contains(address) || self.macs.iter().any(|mac| link_local(*mac) == address),
+        let leased = match &self.lease.addresses {
+            Some(own) => own.contains(address),
             None => !self.taken.addresses.contains(address),
-        }
+        };
+        leased || self.macs.iter().any(|mac| link_local(*mac) == address)
     }
 
     fn may_use_port(&self, packet: &Packet<'_>) -> bool {

@@ -9,7 +9,10 @@ use crate::bits::{Block, Set};
 
 /// The process behind a port, as far as it is known.
 ///
-/// What is `None` is not known: because the process is in another namespace, or /proc may not be read.
+/// What is `None` is not known: because the process is in another namespace, or /proc may not be read. It is nothing that
+/// a policy asks for. Under `not`, it counts against the owner: a rule that accepts or gives a class does not match, nor
+/// does an entry that admits; rules that drop, reject, log or count do match, and so do entries that do not admit. So a
+/// process that nothing is known of is neither allowed by owner nor spared what all but one owner are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner<'a> {
     /// Name of the port.

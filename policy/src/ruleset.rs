@@ -152,13 +152,20 @@ impl Ruleset {
     /// The `[[app]]` by which a process may attach, as an index into [`Policy::apps`], or `None` if it may without one.
     /// `asked` is the name that it wants for its port, or empty.
     ///
-    /// The first entry counts that is for the owner and has that name, if one was asked for.
+    /// The first entry counts that is for the owner and has that name, if one was asked for; one that does not admit
+    /// counts for any name. Whom an entry is for cannot evade it by another name.
     ///
     /// # Errors
     ///
     /// [`Refusal`] if it may not, in words for whoever runs the process.
     pub fn admit(&self, owner: &Owner<'_>, asked: &str) -> Result<Option<usize>, Refusal> {
         self.entries.admit(&self.policy.apps, owner, asked)
+    }
+
+    /// Whether an `[[app]]` has the name `name`, so that it must not be made up for a process that asks for none.
+    #[must_use]
+    pub fn names_app(&self, name: &str) -> bool {
+        self.policy.apps.iter().any(|app| app.name == name)
     }
 
     /// Works out what is the same for every frame of an app. `owner.name` is the name of its port, `entry` what

@@ -13,7 +13,8 @@ use crate::walk::{AnyKey, Form, Item, Key, Need, Nested, Section, Table};
 /// Whose frames a rule is for: the app whose port the frame leaves or reaches. Every list that is not empty has to have
 /// an element that matches, and no element of a list under `not` may match.
 ///
-/// An app without the property, such as one whose program could not be read, matches neither a property nor its negation.
+/// What is not known of an app, such as the program of a process that may not be looked at, is nothing that is asked for.
+/// Under `not` it counts against the app: what accepts, admits or gives a class does not match, everything else does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct OwnerMatch {

@@ -23,7 +23,7 @@ fn policy() -> Policy {
     let cidr = |text: &str, prefix| Cidr::new(text.parse::<IpAddr>().unwrap(), prefix).unwrap();
     let mut bob = app("bob");
     bob.mac = Some(mac(1));
-    bob.addresses = vec![cidr("10.0.0.8", 30), cidr("2001:db8::1:0", 112)];
+    bob.addresses = vec![cidr("10.0.0.8", 30), cidr("2001:db8::1:0", 112), cidr("fe80::", 112)];
     bob.listen = vec![Listen { proto: 6, port: 5432 }];
     let mut carol = app("carol");
     carol.listen = vec![Listen { proto: 6, port: 3306 }, Listen { proto: 17, port: 53 }];
@@ -104,6 +104,7 @@ fn source_addresses_are_the_lease() {
     assert_eq!(lease("2001:db8::2:0"), Some(Violation::Ip));
     assert_eq!(lease("fe80::ff:fe00:1"), None);
     assert_eq!(lease("fe80::ff:fe00:2"), Some(Violation::Ip));
+    assert_eq!(lease("fe80::5"), None);
     assert_eq!(lease("::"), Some(Violation::Ip));
 
     let discover = |addresses, l4| violation(BOB, &ip(1, addresses, l4));
@@ -127,6 +128,16 @@ fn leased_addresses_are_nobody_elses() {
         assert_eq!(violation(entry, &arp(number, 2, number, [10, 0, 0, 9], [0; 4])), Some(Violation::Arp));
         assert_eq!(violation(entry, &arp(number, 2, 1, [10, 0, 0, 7], [0; 4])), Some(Violation::Arp));
         assert_eq!(violation(entry, &ip(1, v4([10, 0, 0, 12]), udp(1, 2))), Some(Violation::Mac), "{entry:?}");
+    }
+    // Even where the block is leased, the link-local address of an own MAC address is the app's.
+    let whole = Cidr::new("fe80::".parse().unwrap(), 64).unwrap();
+    let mut policy = policy();
+    policy.apps[0].addresses.push(whole);
+    let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
+    for (address, expected) in [("fe80::ff:fe00:9", None), ("fe80::ff:fe00:8", Some(Violation::Ip))] {
+        let key = ip(9, v6(address, "2001:db8::7"), udp(1, 2)).key(0, 0);
+        let packet = Packet::new(Egress, &key, State::New);
+        assert_eq!(of(ruleset.judge(&subject(&ruleset, UNLISTED), &packet)), expected, "{address}");
     }
     assert_eq!(violation(CAROL, &ip(3, v4([10, 0, 0, 12]), udp(1, 2))), Some(Violation::Mac));
     assert_eq!(violation(UNLISTED, &ip(3, v4([10, 0, 0, 12]), udp(1, 2))), None);

@@ -6,6 +6,7 @@
 )]
 
 mod admission;
+mod examples;
 mod frame;
 mod interpreter;
 mod leases;
