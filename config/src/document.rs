@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
+use toml_parser::lexer::TokenKind;
 
 use crate::report::{Report, quoted};
 use crate::source::Source;
@@ -12,6 +13,14 @@ use crate::walk::{Layout, Place, Section, Table, describe, entry, in_file_order,
 /// Largest text, in bytes, of which every error of syntax is shown. Of a longer one it is the first: the parser keeps
 /// them all in memory, and a large file of garbage has millions.
 const RECOVER_MAX: usize = 256 << 10;
+
+/// Most tables of a file, those that a dotted key or a header makes on its way among them. Each takes more than a
+/// kilobyte of memory while the file is read. A policy of 100,000 rules has half a million at the very most.
+const TABLES_MAX: usize = 600_000;
+/// Most values of a file, the elements of lists among them. Each takes some hundred bytes.
+const VALUES_MAX: usize = 2_000_000;
+/// Most words, signs, blanks and line breaks of a file. Each takes some hundred bytes while the file is parsed.
+const TOKENS_MAX: usize = 8_000_000;
 
 /// A parsed file.
 #[derive(Debug)]
@@ -29,6 +38,8 @@ impl<'r> Document<'r> {
         let text = source.text();
         let (root, mut errors) = if text.len() <= RECOVER_MAX {
             DeTable::parse_recoverable(text)
+        } else if report_abundance(text, report) {
+            (Spanned::new(0..0, DeTable::new()), Vec::new())
         } else {
             match DeTable::parse(text) {
                 Ok(root) => (root, Vec::new()),
@@ -144,6 +155,25 @@ fn report_control_characters(source: &Source, report: &Report<'_>) {
         let message = format!("control character U+{:04X}{name} is not allowed", u32::from(c));
         report.syntax(at..at + 1, message, Some("remove it, or write it as an escape in a string".to_owned()));
     }
+}
+
+/// Reports more tables or values than memory is good for, and whether there were.
+fn report_abundance(text: &str, report: &Report<'_>) -> bool {
+    let (mut tables, mut values) = (0, 0);
+    for (tokens, token) in toml_parser::Source::new(text).lex().enumerate() {
+        match token.kind() {
+            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket | TokenKind::Dot => tables += 1,
+            TokenKind::Equals | TokenKind::Comma => values += 1,
+            _ => {}
+        }
+        let counts = [(tables, TABLES_MAX, "tables"), (values, VALUES_MAX, "values"), (tokens, TOKENS_MAX, "words")];
+        if let Some((_, most, what)) = counts.into_iter().find(|(count, most, _)| count > most) {
+            let span = token.span().start()..token.span().end();
+            report.syntax(span, format!("the file has more than {most} {what}"), None);
+            return true;
+        }
+    }
+    false
 }
 
 /// Reports an error of the TOML parser, with the two most frequent ones in our words.

@@ -1,27 +1,31 @@
 //! The configuration files of kopid: types, parsing, checking and error messages.
 //!
-//! One file is read here today, `kopid.toml`: what the daemon needs to start, and what takes a restart to change. It
-//! becomes a [`Config`], whose values are all within their limits, or [`Errors`]: every problem of the file in one run,
-//! each with its place and what would be right.
+//! Two files are read here: `kopid.toml`, what the daemon needs to start and what takes a restart to change, becomes a
+//! [`Config`]; `policy.toml`, who may attach, send and receive what, becomes a [`Policy`] and can be reloaded. Either is
+//! a value that is within its limits in every part, or [`Errors`]: every problem of the file in one run, each with its
+//! place and what would be right.
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`kopid`] | `kopid.toml`: its types, and the table of its keys |
+//! | [`policy`] | `policy.toml`, in the same way; a file for each noun |
 //! | [`report`] | diagnostics, and how they are shown |
+//! | `document` | a file as a whole: its syntax, and the tables at its top |
 //! | [`walk`] | from a parsed TOML table to values, by a table of keys |
 //! | [`form`] | what a value may look like: whole numbers, choices, lists |
 //! | [`source`] | a file's text, read without blocking, and the places in it |
-//! | [`account`], [`cpu`], [`device`], [`size`], [`socket`] | the values that have a type of their own |
-//! | [`schema`] | the JSON schema, from the same table of keys |
+//! | [`account`], [`cpu`], [`device`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
+//! | [`schema`] | the JSON schemas, from the same tables of keys |
 #![forbid(unsafe_code)]
 
 pub mod account;
 pub mod cpu;
 pub mod device;
 mod document;
-pub mod file;
+
 pub mod form;
 pub mod kopid;
+pub mod path;
 pub mod policy;
 pub mod report;
 pub mod schema;
@@ -34,6 +38,7 @@ pub use account::{Account, Mode};
 pub use cpu::{Cores, online_cpus};
 pub use device::Device;
 pub use kopid::{Config, Dataplane, Eal, HugePages, Idle, Level, Limits, Log, Memory, Wire};
+pub use policy::Policy;
 pub use report::{Diagnostic, Errors, Position, Severity};
 pub use size::Size;
 pub use socket::{Socket, SocketPath};

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kopi_config::policy::Policy;
 use kopi_config::{Config, Errors};
 
 const MINIMAL: &str = "[wire]\ndevice = \"net_null0\"\n[dataplane]\ncores = [0]\n";
@@ -100,6 +101,25 @@ fn the_policy_is_seen_from_the_folder_of_the_file() {
         fs::write(&path, format!("policy = \"{written}\"\n{MINIMAL}")).unwrap();
         assert_eq!(Config::load(&path).unwrap().policy, Some(expected));
     }
+}
+
+/// A policy that was replaced by something else is refused at once too, since a reload must not stop the daemon.
+#[test]
+fn policies_of_other_kinds_are_refused_at_once() {
+    let folder = Folder::new("policies");
+    let refusal = |path: &Path| Policy::read(path).expect_err("the file cannot be read").to_string();
+    let (fifo, link, file) = (folder.path("fifo"), folder.path("link"), folder.path("policy.toml"));
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    symlink(&fifo, &link).unwrap();
+    assert!(refusal(&fifo).contains("this is a FIFO"));
+    assert!(refusal(&link).contains("this is a FIFO"));
+    assert!(refusal(&folder.0).contains("this is a folder"));
+    assert!(refusal(Path::new("/dev/zero")).contains("this is a device"));
+    assert!(refusal(&file).contains("cannot read the file: No such file"));
+    fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+    assert!(refusal(&file).contains("the file is larger than 16 MiB"));
+    fs::write(&file, "[[rule]]\naction = \"drop\"\n").unwrap();
+    assert_eq!(Policy::read(&file).unwrap().rules.len(), 1);
 }
 
 /// A name that is not UTF-8 is no obstacle.

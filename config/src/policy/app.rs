@@ -39,7 +39,7 @@ pub struct App {
     pub queues: Option<u16>,
     /// Most flows in a worker's flow table that it may have begun.
     pub flows: Option<u32>,
-    /// Index into [`Policy::classes`].
+    /// Index into [`Policy::classes`](super::Policy::classes).
     pub class: Option<usize>,
 }
 

@@ -26,9 +26,9 @@ pub struct Match {
     pub vlan: Option<Field<u16>>,
     /// VLAN of the second tag; 0 for a frame without one.
     pub inner_vlan: Option<Field<u16>>,
-    /// Source MAC address, as [`MacAddr::to_u64`].
+    /// Source MAC address, as [`to_u64`](kopi_packet::MacAddr::to_u64).
     pub src_mac: Option<Field<u64>>,
-    /// Destination MAC address, as [`MacAddr::to_u64`].
+    /// Destination MAC address, as [`to_u64`](kopi_packet::MacAddr::to_u64).
     pub dst_mac: Option<Field<u64>>,
     /// IP protocol. `icmp` in a file is both 1 in IPv4 and 58 in IPv6.
     pub proto: Option<Field<u8>>,
@@ -52,7 +52,7 @@ pub struct Match {
     pub arp_src: Option<Addresses>,
     /// Target's protocol address of ARP.
     pub arp_dst: Option<Addresses>,
-    /// Sender's hardware address of ARP, as [`MacAddr::to_u64`].
+    /// Sender's hardware address of ARP, as [`to_u64`](kopi_packet::MacAddr::to_u64).
     pub arp_src_mac: Option<Field<u64>>,
     /// State of the connection.
     pub state: Option<States>,

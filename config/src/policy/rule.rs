@@ -39,7 +39,7 @@ pub struct Rule {
     pub action: Action,
     /// Whether matching frames are logged, besides the action. Always for [`Action::Log`].
     pub log: bool,
-    /// Class that matching frames are put into: index into [`Policy::classes`]. Always for [`Action::Class`].
+    /// Class that matching frames are put into: index into [`Policy::classes`](super::Policy::classes). Always for [`Action::Class`].
     pub class: Option<usize>,
 }
 
