@@ -14,7 +14,11 @@ pub struct Burst {
     pub batch: Batch,
     keys: [FlowKey; Batch::MAX],
     hashes: [Hash; Batch::MAX],
+    notes: [Notes; Batch::MAX],
     verdicts: [Verdict; Batch::MAX],
+    /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in trains, whose
+    /// members need no hash and no lookup of their own.
+    follows: u32,
 }
 
 impl Burst {
@@ -26,6 +30,8 @@ impl Burst {
             batch: Batch::new(),
             keys: [key; Batch::MAX],
             hashes: [Hash::default(); Batch::MAX],
+            notes: [Notes::NONE; Batch::MAX],
+            follows: 0,
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
         }
     }
@@ -33,12 +39,24 @@ impl Burst {
     /// Classifies every frame, from port `source`: flow key and hash. Returns the bytes of all frames.
     pub fn parse(&mut self, source: PortId, flows: &FlowTable) -> u64 {
         let mut bytes = 0;
-        for (mbuf, (key, hash)) in self.batch.iter().zip(self.keys.iter_mut().zip(&mut self.hashes)) {
+        let mut follows = 0;
+        let mut last = Classified { key: FlowKey::default(), hash: Hash::default(), notes: Notes::NONE };
+        let found = self.keys.iter_mut().zip(&mut self.hashes).zip(&mut self.notes);
+        for (at, (mbuf, ((key, hash), notes))) in self.batch.iter().zip(found).enumerate() {
             let frame = mbuf.data();
-            *key = kopi_packet::parse(frame, source).1;
-            *hash = flows.hash(key);
             bytes += frame.len() as u64;
+            *key = kopi_packet::parse(frame, source).1;
+            if at > 0 && *key == last.key {
+                follows |= 1 << at;
+            } else {
+                last.hash = flows.hash(key);
+                last.notes = Notes::new(packet_type(key), last.hash.rss());
+                last.key = *key;
+            }
+            *hash = last.hash;
+            *notes = last.notes;
         }
+        self.follows = follows;
         bytes
     }
 
@@ -46,21 +64,29 @@ impl Burst {
     pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, forwarding: &Forwarding, now: u64) {
         let epoch = forwarding.epoch();
         let max_frame = u32::from(forwarding.max_frame(source));
-        let found = self.keys.iter().zip(&self.hashes).zip(&mut self.verdicts);
-        for (mbuf, ((key, hash), verdict)) in self.batch.iter().zip(found) {
-            let len = mbuf.len();
-            // Lengths are no part of the key, so they are judged for each frame.
-            if len < MIN_FRAME || len > max_frame {
-                *verdict = Verdict::Drop(if len < MIN_FRAME { DropReason::Runt } else { DropReason::Oversize });
-                continue;
-            }
+        let n = self.batch.len();
+        let mut start = 0;
+        while let (true, Some(key), Some(hash)) = (start < n, self.keys.get(start), self.hashes.get(start)) {
+            let end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
             let flow = flows.flow(key, *hash, now);
             if flow.epoch != epoch {
                 flow.epoch = epoch;
                 flow.verdict = forwarding.judge(source, &key.dst_mac().bytes());
             }
-            flow.count(len.into(), now);
-            *verdict = flow.verdict;
+            let train = self.batch.iter().zip(&mut self.verdicts).take(end).skip(start);
+            for (mbuf, verdict) in train {
+                let len = mbuf.len();
+                // Lengths are no part of the key, so they are judged for each frame.
+                *verdict = if len < MIN_FRAME {
+                    Verdict::Drop(DropReason::Runt)
+                } else if len > max_frame {
+                    Verdict::Drop(DropReason::Oversize)
+                } else {
+                    flow.count(len.into(), now);
+                    flow.verdict
+                };
+            }
+            start = end;
         }
     }
 
@@ -77,10 +103,7 @@ impl Burst {
     #[inline]
     #[must_use]
     pub fn notes(&self, at: usize) -> Notes {
-        match (self.keys.get(at), self.hashes.get(at)) {
-            (Some(key), Some(hash)) => Notes::new(packet_type(key), hash.rss()),
-            _ => Notes::NONE,
-        }
+        self.notes.get(at).copied().unwrap_or(Notes::NONE)
     }
 
     /// The hash that spreads frame `at` over an app's queues.
@@ -95,6 +118,13 @@ impl Burst {
     pub fn destination(&self, at: usize) -> kopi_ring::message::Mac {
         self.keys.get(at).map_or([0; 6], |key| key.dst_mac().bytes())
     }
+}
+
+/// What was found out about the frame before.
+struct Classified {
+    key: FlowKey,
+    hash: Hash,
+    notes: Notes,
 }
 
 impl Default for Burst {
