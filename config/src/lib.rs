@@ -11,6 +11,7 @@
 //! | [`policy`] | `policy.toml`, in the same way; a file for each noun |
 //! | [`report`] | diagnostics, and how they are shown |
 //! | `document` | a file as a whole: its syntax, and the tables at its top |
+//! | `layout` | which tables a file may have |
 //! | [`walk`] | from a parsed TOML table to values, by a table of keys |
 //! | [`form`] | what a value may look like: whole numbers, choices, lists |
 //! | [`source`] | a file's text, read without blocking, and the places in it |
@@ -25,6 +26,7 @@ mod document;
 
 pub mod form;
 pub mod kopid;
+mod layout;
 pub mod path;
 pub mod policy;
 pub mod report;

@@ -149,7 +149,8 @@ impl Policy {
 
     /// Warns of each name in the policy that `is_known` denies, at its first place in the file.
     ///
-    /// A name that nobody has is no error: it matches nobody, and the user may come to be later.
+    /// A name that nobody has is no error: it matches nobody, and the user may come to be later. Of more than 4,096
+    /// different names, the first are asked for.
     #[must_use]
     pub fn check_names(&self, is_known: &dyn Fn(&Mention) -> bool) -> Vec<Diagnostic> {
         let unknown = self.mentions.iter().filter(|(mention, _)| !is_known(mention));

@@ -40,11 +40,18 @@ fn padded(mut text: String, size: usize) -> String {
     text
 }
 
-/// Measured with the settings of the development profile: at most two seconds and 1,150 MiB.
+/// As many tables, values and words as a file may have.
+fn everything() -> String {
+    let values = "1,".repeat(1_999_000 - 2 * 590_000);
+    format!("x = [{}]\ny = [{values}]\n{}", "{a=1},".repeat(590_000), "\n".repeat(2_000_000))
+}
+
+/// Measured with the settings of the development profile: at most four seconds and 1,300 MiB, the texts themselves among it.
 #[test]
 fn large_policies_take_seconds_and_bounded_memory() {
     let set: Vec<_> = (0..400_000_u32).map(|n| format!("\"10.{}.{}.{}\"", n >> 16, n >> 8 & 255, n & 255)).collect();
     let uses = "[[rule]]\nmatch = { src = \"@s\", not = { dst = \"@s\" } }\naction = \"drop\"\n".repeat(10_000);
+    let names: Vec<_> = (0..1_000_000).map(|n| format!("\"user-{n}\"")).collect();
     let size = usize::try_from(SIZE_MAX).unwrap();
     let cases = [
         ("rules", rules(MAX_RULES), 0),
@@ -60,6 +67,10 @@ fn large_policies_take_seconds_and_bounded_memory() {
         ("one line", format!("[[rule]]\nname = \"{}\"\naction = \"x\"\n", "y".repeat(15_000_000)), 2),
         ("empty lines", "\n".repeat(7_990_000), 0),
         ("too many empty lines", "\n".repeat(size), 1),
+        ("control characters", "\0".repeat(size), 1),
+        ("control characters on lines", "\0\n".repeat(size / 2), 1),
+        ("everything at once", everything(), 1),
+        ("names on one line", format!("[[rule]]\nowner = {{ user = [{}] }}\naction = \"drop\"\n", names.join(",")), 0),
         ("brackets", "[".repeat(size), 1),
         ("tables deep", "a.".repeat(8_000_000), 1),
     ];

@@ -20,6 +20,9 @@ use crate::walk::{AnyKey, Document, Item, Key, Need, Section, Table, nearest};
 /// from a set as it is costs nothing.
 const RANGES_MAX: usize = 4_000_000;
 
+/// Most names that the machine is asked for. Each keeps the line that it stands on.
+const MENTIONS_MAX: usize = 4096;
+
 /// `[[set]]`: addresses, ports or both, under a name that rules use as `"@name"`.
 #[derive(Clone, Debug)]
 pub struct Set {
@@ -146,11 +149,14 @@ impl Names {
 
     /// Notes that the value of `item` names something that only the machine knows.
     pub(super) fn mention(&self, item: &Item<'_>, mention: Mention) {
-        self.mentions.borrow_mut().entry(mention).or_insert_with(|| {
-            let mut place = item.source().error_at(item.span.clone(), String::new());
-            place.key = Some(item.key());
-            place
-        });
+        let mut mentions = self.mentions.borrow_mut();
+        if mentions.len() < MENTIONS_MAX {
+            mentions.entry(mention).or_insert_with(|| {
+                let mut place = item.source().error_at(item.span.clone(), String::new());
+                place.key = Some(item.key());
+                place
+            });
+        }
     }
 
     /// The sets in the order of the file, unless an error was reported in one.
