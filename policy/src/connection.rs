@@ -17,7 +17,7 @@
 //! cache line for what changes of the eight, and one line for each connection's tuple. So a lookup reads two lines, and
 //! a full bucket is searched for something to evict in one. All memory is atomics: packets of known connections take no
 //! lock; only a new connection takes its bucket's spin lock, for as long as it takes to write one entry. Times are kept
-//! in eighths of a second.
+//! in units of one or two milliseconds, so a time-out is at most some days.
 //!
 //! # Eviction
 //!
@@ -33,10 +33,11 @@
 //! tracked: its packets pass as `new` as long as rules let them, but their answers are not `established`.
 //! [`Stats::refused`] counts that.
 //!
-//! So a flood of SYNs from random addresses, answered or not, pushes out itself, and half-open connections of others:
-//! one that is not established before eight new ones have fallen into its bucket has to begin again. It pushes out no
-//! established connection. A flood by which both ends talk to each other in earnest can fill the table; see
-//! [`Connections::in_zone`] for a limit to each app.
+//! So a flood of SYNs from random addresses, answered or not, pushes out itself and half-open connections of others, but
+//! no established connection. A half-open one has to begin again if it became the oldest of its bucket before it was
+//! through: nearly all live through a third as many new connections as the table has places, and few through half as many
+//! again as it has (`cargo bench -p kopi-policy --bench connections`). A flood by which both ends talk to each other in
+//! earnest can fill the table; see [`Connections::in_zone`] for a limit to each app.
 //!
 //! | module | what is in it |
 //! | --- | --- |

@@ -72,24 +72,24 @@ impl Phase {
     }
 }
 
-/// Turns the caller's ticks into the unit in which the table keeps time: a power of two of ticks, between a sixteenth
-/// and an eighth of a second, so that 32 bits last for years and no division is needed.
+/// Turns the caller's ticks into the unit in which the table keeps time: a power of two of ticks, one to two milliseconds
+/// of a fast clock. Fine enough to tell under a flood which connection is older, and no division is needed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     hz: u64,
     shift: u32,
 }
 
-/// A time in units of [`Clock`]; wraps after some ten years.
+/// A time in units of [`Clock`]; wraps after 48 days or more. So what has ended has to be swept within half of that.
 pub(crate) type Units = u32;
 
-/// No time-out is longer, in [`Units`], so that a difference of times is not taken for its negative.
+/// No time-out is longer, in [`Units`], so that a difference of times is not taken for its negative: twelve days or more.
 const LONGEST: Units = 1 << 30;
 
 impl Clock {
     /// A clock of `hz` ticks a second.
     pub(crate) fn new(hz: u64) -> Self {
-        Self { hz: hz.max(1), shift: (hz / 8).max(1).ilog2() }
+        Self { hz: hz.max(1), shift: (hz / 512).max(1).ilog2() }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "times are compared by their difference")]
@@ -202,6 +202,7 @@ mod tests {
     fn time_outs_are_kept_to_a_fraction_of_a_second() {
         for hz in [100, 1000, 999_999_937, 2_595_124_000, 5_000_000_000] {
             let clock = Clock::new(hz);
+            assert!(LONGEST > clock.timeout(12 * 24 * 3600));
             for seconds in [1, 30, 120, 432_000] {
                 let due = clock.timeout(seconds);
                 let start = hz * 1_000_000_000 % (1 << 40) + 17;

@@ -70,6 +70,9 @@ fn count(counter: &AtomicU64) {
 
 /// A connection of the table, for as long as it is there. Small enough to be kept with each flow.
 ///
+/// The generation and the tag tell a connection from others that had its place before: from all but one in 2^24. So a
+/// reference that is not looked at while its place changes hands 65,536 times may come to stand for another connection.
+///
 /// ```text
 /// 63  56    48           32              0
 /// | 1 | tag | generation |  place: index  |
@@ -123,6 +126,11 @@ enum Next {
     Slot(Slot),
     /// Another connection begins in the place of this one.
     Anew,
+}
+
+/// Compares without a branch for each word, and without a call.
+fn same(a: &Key, b: &Key) -> bool {
+    a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 /// The slots of one bucket as they were read; zero for a free one.
@@ -195,9 +203,10 @@ impl Connections {
         let slots = self.buckets.get(bucket)?;
         for (way, at) in slots.0.iter().enumerate() {
             let word = at.load(Acquire);
-            if let Some(slot) = Slot::from_word(word).filter(|slot| slot.tag == tag)
+            if Slot::has_tag(word, tag)
+                && let Some(slot) = Slot::from_word(word)
                 && let Some((found, _)) = self.entries.get(bucket * WAYS + way)?.read(at, word)
-                && found == *key
+                && same(&found, key)
             {
                 return Some((way, slot));
             }
@@ -260,15 +269,18 @@ impl Connections {
         };
         let assured = slot.assured || (slot.answered && proven);
         let established = side == Side::Responder || slot.answered;
+        // How long a fragmented segment is cannot be told, so what the other side may acknowledge cannot either. Without
+        // data its sequence number was not checked, and it proves nothing.
+        let windowed = slot.windowed && segment.is_none_or(|segment| segment.whole || segment.payload_len == 0);
         Outcome {
             state: if established { State::Established } else { State::New },
-            next: Next::Slot(Slot { seen: now, phase, answered, assured, ..slot }),
+            next: Next::Slot(Slot { seen: now, phase, answered, assured, windowed, ..slot }),
         }
     }
 
     /// Whether the segment fits the window, or need not.
     fn fits(&self, index: usize, slot: Slot, side: Side, segment: &Segment) -> bool {
-        let checked = slot.windowed && segment.whole && self.settings.window();
+        let checked = slot.windowed && self.settings.window();
         !checked || self.windows.get(index).is_none_or(|windows| windows.fits(side, is_opening(slot, side), segment))
     }
 
@@ -416,14 +428,16 @@ impl Connections {
     fn reopen(&self, of: Ref, direction: Direction, segment: Option<&Segment>, now: Units) -> Option<Ref> {
         let phase = tcp::first(Kind::of(segment?.flags)?, false)?;
         let held = self.stripes[of.index() / WAYS % STRIPES].lock();
-        let (at, word, slot) = self.slot(of)?;
-        let (key, _) = self.place(of.index())?.1.read(at, word)?;
-        if !self.remove(of.index(), word) {
-            return None;
+        loop {
+            let (at, word, slot) = self.slot(of)?;
+            let (key, _) = self.place(of.index())?.1.read(at, word)?;
+            // A packet of the old connection may come in between; then it is tried again.
+            if self.remove(of.index(), word) {
+                count(&held.0.begun);
+                self.enter(&key);
+                return self.publish(of.index(), &key, self.first(phase, direction, slot.tag, now), segment);
+            }
         }
-        count(&held.0.begun);
-        self.enter(&key);
-        self.publish(of.index(), &key, self.first(phase, direction, slot.tag, now), segment)
     }
 
     /// Keeps connection `of` alive because a packet of it was seen. Returns false if it is gone or its time was up: then

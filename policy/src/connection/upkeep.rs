@@ -85,7 +85,8 @@ impl Connections {
     }
 
     /// Forgets all connections of app `zone`, whose port number another may get. They cannot be found from now on; their
-    /// places are freed by [`sweep`](Self::sweep), or when somebody needs them.
+    /// places are freed by [`sweep`](Self::sweep), or when somebody needs them. A [`Ref`](super::Ref) to one works until
+    /// then, so flows of the app have to go as well.
     pub fn forget_zone(&self, zone: u16) {
         let next_life = |word: u64| Some((word & !COUNT).wrapping_add(LIFE));
         let _before = self.zones[usize::from(zone)].fetch_update(Relaxed, Relaxed, next_life);
