@@ -18,8 +18,9 @@
 //! | [`icmp`] | the packet that an ICMP error is about |
 //! | [`ndp`] | addresses in Neighbor Discovery messages |
 //! | [`reply`] | the answer to a packet that is rejected |
+//! | [`describe`] | frames from what people write about them |
 //!
-//! The crate has no `std`, so the compiler sees to it that nothing here allocates.
+//! The crate has no `std`, and only `describe` knows of `alloc`, so the compiler sees to it that nothing else allocates.
 //!
 //! ```
 //! use kopi_packet::{Seed, Shape, parse};
@@ -37,6 +38,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod describe;
 mod display;
 mod hash;
 mod headers;

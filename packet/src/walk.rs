@@ -24,10 +24,10 @@ pub(crate) const MAX_EXTENSIONS: u32 = 8;
 const MAX_EXTENSION_BYTES: usize = 256;
 
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(crate) const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// The lowest value of the type field that is a type; below it, it is a length (IEEE 802.3, 3.2.6).
 pub(crate) const LOWEST_ETHERTYPE: u16 = 0x0600;
 
