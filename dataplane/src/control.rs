@@ -1,17 +1,21 @@
 //! The operators' socket: one JSON object a line, in both directions.
 //!
-//! `{"command": "apps"}` is answered by an object with one array of that name, or by `{"error": "…"}`. Whoever may
-//! connect may ask: the socket's owner, group and mode decide. Input, output and connections are bounded.
+//! `{"command": "apps"}` is answered by an object with one array of that name, or by `{"error": "…"}`. Other keys of a
+//! request are the arguments of its command, and one file descriptor may come with it (`SCM_RIGHTS`, unix(7)). Whoever
+//! may connect may ask: the socket's owner, group and mode decide. Input, output, descriptors and connections are
+//! bounded.
 
 use crate::listener::Listener;
 use crate::poller::{Poller, Token};
 use crate::throttle::Throttle;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use slab::Slab;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::time::Instant;
 
 /// Operators at one time. One more takes the place of the one that was silent for longest.
@@ -23,11 +27,33 @@ const READ: usize = 16 << 10;
 /// Lines about operators in the log in ten seconds.
 const LOG_LINES: u32 = 20;
 
-/// What an operator asks.
+/// A line of an operator's.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Request {
     command: String,
+    #[serde(flatten)]
+    arguments: Map<String, Value>,
+}
+
+/// What an operator asks.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// What is to be done.
+    pub command: &'a str,
+    /// The other keys of the request. Nobody has looked at them yet.
+    pub arguments: &'a Map<String, Value>,
+    /// The first file descriptor that came with the request, of any kind: it may be one whose reading blocks.
+    pub file: Option<OwnedFd>,
+}
+
+impl Question<'_> {
+    /// The reply that refuses an argument which is not one of `known`, if there is one. What is misspelled must not be
+    /// passed over: a filter would show everything.
+    #[must_use]
+    pub fn stranger(&self, known: &[&str]) -> Option<Value> {
+        let stranger = self.arguments.keys().find(|name| !known.contains(&name.as_str()))?;
+        Some(json!({ "error": format!("`{}` has no argument `{stranger}`", self.command) }))
+    }
 }
 
 /// The operators' socket and everybody on it.
@@ -42,6 +68,8 @@ pub struct Control {
 struct Operator {
     socket: OwnedFd,
     input: Vec<u8>,
+    /// Descriptors that came with `input`: one for a request at most, with the offset of its last byte so far.
+    files: Vec<(usize, OwnedFd)>,
     /// Not yet sent. Nothing more is read until it is.
     output: Vec<u8>,
     /// When it last asked something, or came.
@@ -98,12 +126,12 @@ impl Control {
         self.listener.wake(poller, Token::ControlListener);
     }
 
-    /// Reads from and writes to an operator; `answer` gives the reply to a command, or `None` if there is no such one.
-    /// Of several requests, one is answered, and the next with the operator's next event.
-    pub fn serve(&mut self, at: usize, poller: &Poller, answer: impl Fn(&str) -> Option<Value>) {
+    /// Reads from and writes to an operator; `answer` gives the reply to a question, or `None` if there is no such
+    /// command. Of several requests, one is answered, and the next with the operator's next event.
+    pub fn serve(&mut self, at: usize, poller: &Poller, answer: impl FnMut(Question<'_>) -> Option<Value>) {
         let Some(operator) = self.operators.get_mut(at).filter(|operator| operator.open) else { return };
         let outcome = operator.write().and_then(|()| operator.read()).and_then(|()| {
-            operator.answer(&answer);
+            operator.answer(answer);
             operator.write()
         });
         // A request that is here already is waited for by way of the room for its reply.
@@ -127,7 +155,8 @@ impl Control {
 
 impl Operator {
     fn new(socket: OwnedFd) -> Self {
-        Self { socket, input: Vec::new(), output: Vec::new(), heard: Instant::now(), open: true }
+        let (input, output, files) = (Vec::new(), Vec::new(), Vec::new());
+        Self { socket, input, files, output, heard: Instant::now(), open: true }
     }
 
     /// Whether a complete request waits to be answered.
@@ -141,10 +170,11 @@ impl Operator {
             return Ok(());
         }
         let mut bytes = [0_u8; READ];
-        match rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT) {
+        match receive(&self.socket, &mut bytes) {
             Ok((0, _)) => Err(String::new()),
-            Ok((n, _)) => {
+            Ok((n, file)) => {
                 self.input.extend_from_slice(bytes.get(..n).unwrap_or_default());
+                self.keep(file);
                 if self.input.len() > REQUEST && !self.has_request() {
                     return Err(format!("a request of more than {REQUEST} bytes"));
                 }
@@ -156,18 +186,43 @@ impl Operator {
         }
     }
 
+    /// Keeps a descriptor that came with the last bytes of the input, if it is the first of its request.
+    ///
+    /// The kernel ends what one call reads with the data that a descriptor was sent with. So the descriptor belongs to
+    /// the request that the last byte is of, unless its sender has put several requests into one message.
+    fn keep(&mut self, file: Option<OwnedFd>) {
+        let Some(file) = file else { return };
+        let last = self.input.len().saturating_sub(1);
+        let is_first =
+            self.files.last().is_none_or(|(at, _)| self.input.get(*at..last).unwrap_or_default().contains(&b'\n'));
+        if is_first {
+            self.files.push((last, file));
+        }
+    }
+
+    /// The descriptor of the request that ends at `end`, which is about to be taken out of the input.
+    fn take_file(&mut self, end: usize) -> Option<OwnedFd> {
+        let of_this = self.files.partition_point(|(at, _)| *at <= end);
+        let file = self.files.drain(..of_this).next().map(|(_, file)| file);
+        for (at, _) in &mut self.files {
+            *at -= end + 1;
+        }
+        file
+    }
+
     /// Answers one complete line, if the reply to the one before is on its way.
-    fn answer(&mut self, answer: &impl Fn(&str) -> Option<Value>) {
+    fn answer(&mut self, mut answer: impl FnMut(Question<'_>) -> Option<Value>) {
         if !self.output.is_empty() {
             return;
         }
         let Some(end) = self.input.iter().position(|b| *b == b'\n') else { return };
         self.heard = Instant::now();
+        let file = self.take_file(end);
         let line: Vec<u8> = self.input.drain(..=end).collect();
         let reply = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => {
-                let unknown = || json!({ "error": format!("unknown command `{}`", request.command) });
-                answer(&request.command).unwrap_or_else(unknown)
+            Ok(Request { command, arguments }) => {
+                let unknown = || json!({ "error": format!("unknown command `{command}`") });
+                answer(Question { command: &command, arguments: &arguments, file }).unwrap_or_else(unknown)
             }
             Err(error) => json!({ "error": format!("not a request: {error}") }),
         };
@@ -188,11 +243,30 @@ impl Operator {
     }
 }
 
+/// Reads what is there, and the first descriptor that came with it. The kernel closes those that find no room, and the
+/// rest is closed here.
+fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let got = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
+    let mut file = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(files) = message {
+            for other in files {
+                file.get_or_insert(other);
+            }
+        }
+    }
+    Ok((got.bytes, file))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::SocketType;
-    use std::io::{BufRead, BufReader, Write};
+    use rustix::fd::{AsFd, AsRawFd};
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SocketType};
+    use std::io::{BufRead, BufReader, IoSlice, Write};
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
@@ -219,7 +293,10 @@ mod tests {
         for token in &tokens {
             match token {
                 Token::ControlListener => control.accept(poller),
-                Token::Operator(at) => control.serve(*at, poller, |command| Some(json!({ command: "x".repeat(size) }))),
+                Token::Operator(at) => control.serve(*at, poller, |question| {
+                    let file = question.file.map(|file| inode(&file));
+                    Some(json!({ question.command: "x".repeat(size), "arguments": question.arguments, "file": file }))
+                }),
                 other => panic!("{other:?}"),
             }
         }
@@ -290,5 +367,98 @@ mod tests {
             turn(&mut control, &poller, 1);
         }
         assert_eq!(control.operators.len(), 1);
+    }
+
+    /// What a descriptor leads to.
+    fn inode(file: impl AsFd) -> u64 {
+        rustix::fs::fstat(file).unwrap().st_ino
+    }
+
+    /// Sends `text` and, with its first byte, `files`.
+    fn send(operator: &UnixStream, text: &str, files: &[&UnixStream]) {
+        let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(files.is_empty() || control.push(SendAncillaryMessage::ScmRights(&files)));
+        let text = [IoSlice::new(text.as_bytes())];
+        rustix::net::sendmsg(operator, &text, &mut control, SendFlags::NOSIGNAL).unwrap();
+    }
+
+    /// The replies to everything that `operator` has asked.
+    fn replies(control: &mut Control, poller: &Poller, operator: &UnixStream) -> Vec<Value> {
+        while turn(control, poller, 1) > 0 {}
+        operator.set_nonblocking(true).unwrap();
+        let lines = BufReader::new(operator).lines().map_while(Result::ok);
+        lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
+    }
+
+    /// Every key but the command is an argument, and only unknown ones are refused.
+    #[test]
+    fn arguments_reach_the_command() {
+        let (mut control, poller, operator, _) = connected("arguments");
+        send(&operator, "{\"app\": \"b\", \"command\": \"c\", \"n\": [1]}\n{\"app\": \"b\"}\n", &[]);
+        let got = replies(&mut control, &poller, &operator);
+        assert_eq!(got[0], json!({ "c": "x", "arguments": { "app": "b", "n": [1] }, "file": null }));
+        assert!(got[1]["error"].as_str().unwrap().contains("missing field `command`"), "{got:?}");
+
+        let arguments = Map::from_iter([("app".to_owned(), json!("b")), ("n".to_owned(), json!(1))]);
+        let question = Question { command: "c", arguments: &arguments, file: None };
+        assert_eq!(question.stranger(&["n", "app"]), None);
+        assert_eq!(question.stranger(&["app"]), Some(json!({ "error": "`c` has no argument `n`" })));
+    }
+
+    /// A descriptor goes with the request that it was sent with, however the requests are cut into messages.
+    #[test]
+    fn descriptors_go_with_their_requests() {
+        let (mut control, poller, operator, _) = connected("files");
+        let (a, b) = UnixStream::pair().unwrap();
+        send(&operator, "{\"command\": \"plain\"}\n", &[]);
+        send(&operator, "{\"command\": \"one\"}\n{\"comm", &[&a]);
+        send(&operator, "and\": \"two\"}\n", &[&b]);
+        send(&operator, "{\"command\": \"three\"}\n", &[&b]);
+        send(&operator, "{\"command\": \"four\"}\n", &[]);
+        send(&operator, "{\"comm", &[]);
+        send(&operator, "and\": \"five\"}\n", &[&a]);
+        let files: Vec<_> =
+            replies(&mut control, &poller, &operator).iter().map(|reply| reply["file"].as_u64()).collect();
+        let (a, b) = (Some(inode(&a)), Some(inode(&b)));
+        // The second message ends within the second request, so its descriptor is that one's.
+        assert_eq!(files, [None, None, a, b, None, a]);
+    }
+
+    /// Fault 3 and 9: of any number of descriptors one is kept for a request, and none after it.
+    #[test]
+    fn surplus_descriptors_are_closed() {
+        let (mut control, poller, operator, _) = connected("surplus");
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        let many = [&theirs; 250];
+        send(&operator, "{\"command\":", &many);
+        for _ in 0..100 {
+            send(&operator, " ", &many[..2]);
+            turn(&mut control, &poller, 1);
+        }
+        let kept: Vec<_> = control.operators.iter().flat_map(|(_, operator)| &operator.files).collect();
+        assert_eq!(kept.len(), 1);
+        assert_ne!(kept[0].1.as_raw_fd(), theirs.as_raw_fd());
+        send(&operator, "\"c\"}\n{\"command\": \"d\"}\n", &[]);
+        let got = replies(&mut control, &poller, &operator);
+        assert_eq!((got[0]["file"].as_u64(), got[1]["file"].as_u64()), (Some(inode(&theirs)), None));
+        // Once every copy is closed, the other end hears it.
+        drop(theirs);
+        assert_eq!(rustix::net::recv(&ours, &mut [0; 1][..], RecvFlags::DONTWAIT).unwrap().0, 0);
+        assert!(got[1].get("d").is_some());
+    }
+
+    /// An operator that goes takes its descriptors along.
+    #[test]
+    fn descriptors_go_with_their_operator() {
+        let (mut control, poller, operator, _) = connected("gone");
+        let (theirs, ours) = UnixStream::pair().unwrap();
+        send(&operator, "{\"command\":", &[&theirs]);
+        turn(&mut control, &poller, 1);
+        turn(&mut control, &poller, 1);
+        drop((operator, theirs));
+        while turn(&mut control, &poller, 1) > 0 {}
+        assert_eq!(rustix::net::recv(&ours, &mut [0; 1][..], RecvFlags::DONTWAIT).unwrap().0, 0);
     }
 }
