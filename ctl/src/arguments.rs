@@ -1,6 +1,7 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use kopi_packet::describe;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Shortest and longest time between two looks, in seconds.
 const WATCH_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 
-/// Shows what kopid does: its apps, their counters and every dropped frame.
+/// Shows what kopid does, whose frames it moves, and by which rules; checks and reloads its policy.
 ///
 /// Exit codes: 0 done, 1 failed, 2 usage, 3 kopid is not reachable, 4 refused.
 #[derive(Debug, Parser)]
@@ -42,8 +43,114 @@ pub(crate) enum Command {
     Apps(Apps),
     /// Packets and bytes of every port
     Stats(Stats),
-    /// Every reason for which frames were dropped, by port
+    /// Every reason for which frames were dropped, by port and rule
     Drops,
+    /// The rules of the policy, and what each has matched
+    Rules,
+    /// Flows, with their state and the process behind them
+    Flows(Flows),
+    /// Check kopid.toml, with the policy that it names, or a policy; asks no daemon
+    Check(Check),
+    /// Put the configured policy in force anew, or FILE in its place: the whole of it or nothing
+    Reload(Reload),
+    /// Which rule would decide about a packet, and why
+    Explain(Explain),
+}
+
+/// Options of `flows`: a flow is shown if all of them hold.
+#[derive(Args, Debug)]
+pub(crate) struct Flows {
+    /// Of the app with this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: Option<String>,
+    /// Of this user, by name or number
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Of this process
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// Of processes that call themselves so
+    #[arg(long, value_name = "NAME")]
+    pub(crate) comm: Option<String>,
+    /// With this port at either end
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// With this address at either end
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    /// In this state
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// Of this protocol, by name or number
+    #[arg(long)]
+    pub(crate) proto: Option<String>,
+}
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub(crate) struct Check {
+    /// kopid.toml or policy.toml
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Options of `reload`.
+#[derive(Args, Debug)]
+pub(crate) struct Reload {
+    /// A policy in the place of the configured one, until the next reload. Opened with the rights of whoever runs this
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Go back to the policy of before after SECONDS, unless it is kept until then
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) confirm: Option<u32>,
+    /// Keep the policy of a reload with --confirm
+    #[arg(long, conflicts_with_all = ["file", "confirm"])]
+    pub(crate) keep: bool,
+}
+
+/// Options of `explain`.
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// The app at whose side the packet is judged
+    #[arg(long, value_name = "NAME")]
+    pub(crate) app: String,
+    /// The packet goes to the app, not from it
+    #[arg(long)]
+    pub(crate) ingress: bool,
+    /// What connection tracking says of it
+    #[arg(long, value_enum, default_value_t = State::New)]
+    pub(crate) state: State,
+    /// The packet, such as 'tcp 10.0.0.1:5432 > 10.0.0.2:999'
+    #[arg(value_name = "PACKET", value_parser = packet)]
+    pub(crate) packet: String,
+}
+
+/// What connection tracking can say of a packet.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum State {
+    /// It begins a connection
+    New,
+    /// It belongs to a connection that was answered
+    Established,
+    /// It is an error about a connection
+    Related,
+    /// It fits no connection
+    Invalid,
+    /// Connections are not a notion of its protocol
+    Untracked,
+}
+
+impl State {
+    /// Its word in policies and requests.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Established => "established",
+            Self::Related => "related",
+            Self::Invalid => "invalid",
+            Self::Untracked => "untracked",
+        }
+    }
 }
 
 /// Options of `apps`.
@@ -68,6 +175,11 @@ fn socket_path(text: &str) -> Result<PathBuf, String> {
         1..=SOCKET_PATH_MAX => Ok(text.into()),
         n => Err(format!("{n} bytes, a socket's path has {SOCKET_PATH_MAX} at most")),
     }
+}
+
+/// A packet that can be made of its description: kopid makes it.
+fn packet(text: &str) -> Result<String, String> {
+    describe::frame_of(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

@@ -1,16 +1,21 @@
 //! One connection to kopid's control socket: a line of JSON out, a line of JSON back.
 
 use crate::failure::Failure;
+use crate::request::Request;
+use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use serde_json::{Value, json};
-use std::io::{ErrorKind, Read, Write};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use serde_json::Value;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long kopid may take to accept, to take a request, and to answer it.
+/// How long kopid may take to accept and to take a request.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest answer in bytes: some hundred times what kopid says about as many apps as it can have.
 const ANSWER_MAX: usize = 64 << 20;
@@ -46,17 +51,17 @@ impl Client {
         }
     }
 
-    /// Asks for `command`, and returns the whole answer: an object with an array of the command's name.
+    /// Asks, and returns the whole answer: an object with an array of the command's name.
     ///
     /// # Errors
     ///
     /// [`Failure`] if there is no answer in time, it is none of kopid's, or it says that something failed.
-    pub(crate) fn ask(&mut self, command: &str) -> Result<Value, Failure> {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
+        let deadline = Instant::now() + request.patience;
         self.stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
-        let request = format!("{}\n", json!({ "command": command }));
-        self.stream.write_all(request.as_bytes()).map_err(|error| self.broken(error))?;
+        self.send(request.line().as_bytes(), request.file()).map_err(|error| self.broken(error))?;
         let line = self.line(deadline)?;
+        let command = request.command;
         let answer: Value = serde_json::from_slice(&line).map_err(|error| Failure::Garbage(error.to_string()))?;
         if let Some(error) = answer.get("error").and_then(Value::as_str) {
             return Err(Failure::Daemon(error.to_owned()));
@@ -65,6 +70,20 @@ impl Client {
             return Err(Failure::Garbage(format!("it has no list `{command}`")));
         }
         Ok(answer)
+    }
+
+    /// Sends `bytes`, and with the first of them a file descriptor, if there is one.
+    fn send(&mut self, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
+        let Some(file) = file else { return self.stream.write_all(bytes) };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let files = [file];
+        let _fits = control.push(SendAncillaryMessage::ScmRights(&files));
+        let parts = [IoSlice::new(bytes)];
+        let sent = rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.stream, &parts, &mut control, SendFlags::NOSIGNAL)
+        })?;
+        self.stream.write_all(bytes.get(sent..).unwrap_or_default())
     }
 
     /// The next line, without its end.

@@ -1,14 +1,17 @@
 //! What each command does.
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, Reload};
+use crate::check;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::rates::Rates;
-use crate::report::{App, Drops, Port, Status};
+use crate::report::{App, Drops, Explained, Flow, Port, Reloaded, Rule, Status};
+use crate::request::Request;
 use crate::{text, view};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Moves the cursor home and clears the screen (ECMA-48, CUP and ED).
@@ -20,28 +23,62 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 ///
 /// [`Failure`], whose exit code is kopictl's.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Command::Check(options) = &arguments.command {
+        return check(&options.file, arguments.json);
+    }
+    // Before connecting, so that a file that is not there is no reason to look for kopid.
+    let Some(request) = Request::of(&arguments.command)? else { return Ok(()) };
     let mut client = Client::connect(&arguments.socket)?;
     if let Command::Stats(options) = &arguments.command
         && let Some(interval) = options.watch
     {
         return watch(&mut client, interval, arguments.json);
     }
-    let name = match arguments.command {
-        Command::Status => "status",
-        Command::Apps(_) => "apps",
-        Command::Stats(_) => "stats",
-        Command::Drops => "drops",
-    };
-    let answer = client.ask(name)?;
+    let answer = client.ask(&request).map_err(|failure| match (&arguments.command, failure) {
+        (Command::Reload(_), Failure::Daemon(text)) => Failure::Policy(text),
+        (_, failure) => failure,
+    })?;
     if arguments.json {
         return print(&as_json(&answer));
     }
+    let name = request.command;
     print(&match &arguments.command {
         Command::Status => view::status(&rows::<Status>(&answer, name)?),
         Command::Apps(options) => view::apps(&rows::<App>(&answer, name)?, options.wide),
         Command::Stats(_) => view::stats(&rows::<Port>(&answer, name)?),
         Command::Drops => view::drops(&rows::<Drops>(&answer, name)?),
+        Command::Rules => view::rules(&rows::<Rule>(&answer, name)?),
+        Command::Flows(_) => view::flows(&rows::<Flow>(&answer, name)?),
+        Command::Explain(_) => view::explained(&rows::<Explained>(&answer, name)?),
+        Command::Reload(options) => reloaded(&rows::<Reloaded>(&answer, name)?, options)?,
+        Command::Check(_) => String::new(),
     })
+}
+
+/// Checks kopid's files: problems to standard error, what became of each file to standard output.
+fn check(path: &Path, json: bool) -> Result<(), Failure> {
+    let files = check::check(path);
+    if json {
+        print(&as_json(&check::as_json(&files)))?;
+    } else {
+        for file in &files {
+            complain(&file.problems())?;
+            print(&file.summary())?;
+        }
+    }
+    check::outcome(&files)
+}
+
+/// Tells the warnings of a policy to standard error, and returns the rest.
+fn reloaded(rows: &[Reloaded], options: &Reload) -> Result<String, Failure> {
+    for warning in rows.iter().flat_map(|row| &row.warnings) {
+        complain(&format!("{}\n", text::clean_lines(warning)))?;
+    }
+    Ok(view::reloaded(rows, options.keep))
+}
+
+fn complain(text: &str) -> Result<(), Failure> {
+    io::stderr().write_all(text.as_bytes()).map_err(Failure::Output)
 }
 
 /// Looks at the counters for ever. On a terminal each look replaces the one before.
@@ -50,7 +87,7 @@ fn watch(client: &mut Client, interval: Duration, json: bool) -> Result<(), Fail
     let mut next = Instant::now();
     let clear = if io::stdout().is_terminal() && !json { CLEAR } else { "" };
     for look in 0_u64.. {
-        let answer = client.ask("stats")?;
+        let answer = client.ask(&Request::new("stats"))?;
         let now = Instant::now();
         if json {
             print(&as_json(&answer))?;

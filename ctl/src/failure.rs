@@ -1,5 +1,6 @@
 //! What can go wrong, and the exit code for it.
 
+use crate::text::{clean, clean_lines};
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -40,6 +41,20 @@ pub(crate) enum Failure {
     /// Something came that is no answer.
     #[error("this is no answer of kopid's: {0}")]
     Garbage(String),
+    /// The daemon refuses a policy, with the lines that are wrong.
+    #[error("{0}")]
+    Policy(String),
+    /// A file has errors, which are shown already.
+    #[error("the file has errors")]
+    Checked,
+    /// A file cannot be handed to kopid.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The daemon says no.
     #[error("kopid says: {0}")]
     Daemon(String),
@@ -63,8 +78,20 @@ impl Failure {
             | Self::Connection(_)
             | Self::TooLong(_)
             | Self::Garbage(_)
+            | Self::Policy(_)
+            | Self::Checked
+            | Self::File { .. }
             | Self::Daemon(_)
             | Self::Output(_) => 1,
+        }
+    }
+
+    /// What standard error is told. Nothing of it is acted on by a terminal.
+    pub(crate) fn shown(&self) -> String {
+        match self {
+            Self::Checked => String::new(),
+            Self::Policy(text) => format!("{}\n", clean_lines(text)),
+            _ => format!("kopictl: {}\n", clean(&self.to_string())),
         }
     }
 

@@ -1,17 +1,20 @@
 //! kopictl, the operator's tool: asks kopid over its control socket, and shows what it answers.
 //!
 //! - [`arguments`]: the command line; [`command`]: what each command does;
-//! - [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
+//! - [`request`]: what is asked; [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
+//! - [`check`]: kopid's files, without kopid;
 //! - [`report`]: kopid's answers as types; [`view`]: the same for people; [`rates`]: what happened between two looks;
 //! - [`table`], [`text`]: aligned columns, and text that is safe on a terminal.
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod check;
 mod client;
 mod command;
 mod failure;
 mod rates;
 mod report;
+mod request;
 mod table;
 mod text;
 mod view;
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
         Err(failure) if failure.is_quiet() => ExitCode::SUCCESS,
         Err(failure) => {
             // With standard error gone there is nobody left to tell.
-            drop(writeln!(io::stderr(), "kopictl: {}", text::clean(&failure.to_string())));
+            drop(io::stderr().write_all(failure.shown().as_bytes()));
             ExitCode::from(failure.exit_code())
         }
     }

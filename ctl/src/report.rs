@@ -1,6 +1,7 @@
 //! kopid's answers. Keys that are not here may come and are left alone.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use std::time::Duration;
 
 /// The daemon as a whole.
 #[derive(Debug, Deserialize)]
@@ -115,4 +116,98 @@ pub(crate) struct Drops {
     /// The rule that said so, if any did.
     pub(crate) rule: Option<String>,
     pub(crate) packets: u64,
+}
+
+/// One rule, or the default of a direction, and what it has matched.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Rule {
+    pub(crate) name: String,
+    pub(crate) action: String,
+    /// As the policy has it, long lists cut; nothing for a default.
+    #[serde(rename = "match")]
+    pub(crate) matches: Option<String>,
+    pub(crate) owner: Option<String>,
+    pub(crate) class: Option<String>,
+    #[serde(default)]
+    pub(crate) log: bool,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+/// One flow, from the side of an app.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Flow {
+    pub(crate) app: String,
+    /// `egress` if the app began it, else `ingress`.
+    pub(crate) direction: Option<String>,
+    pub(crate) proto: String,
+    pub(crate) src: Option<String>,
+    pub(crate) src_port: Option<u16>,
+    pub(crate) dst: Option<String>,
+    pub(crate) dst_port: Option<u16>,
+    pub(crate) vlan: Option<u16>,
+    pub(crate) state: Option<String>,
+    #[serde(deserialize_with = "seconds")]
+    pub(crate) age_seconds: u64,
+    #[serde(deserialize_with = "seconds")]
+    pub(crate) idle_seconds: u64,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) class: Option<String>,
+    pub(crate) rule: Option<String>,
+    /// `accept`, `drop` or `reject`.
+    pub(crate) verdict: Option<String>,
+    pub(crate) pid: Option<i64>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) user: Option<String>,
+    pub(crate) comm: Option<String>,
+}
+
+/// Whole seconds, of a number that may have a fraction.
+fn seconds<'d, D: Deserializer<'d>>(source: D) -> Result<u64, D::Error> {
+    let seconds = f64::deserialize(source)?;
+    Duration::try_from_secs_f64(seconds).map(|time| time.as_secs()).map_err(serde::de::Error::custom)
+}
+
+/// A policy that was put in force, or kept.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Reloaded {
+    pub(crate) rules: u64,
+    /// Texts of several lines.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
+    /// Time after which the policy of before comes back, unless this one is kept.
+    #[serde(default)]
+    pub(crate) confirm_seconds: Option<u64>,
+}
+
+/// What would become of a packet.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Explained {
+    /// The packet as kopid has understood it.
+    pub(crate) packet: String,
+    pub(crate) direction: String,
+    pub(crate) state: String,
+    /// `accept`, `drop` or `reject`.
+    pub(crate) decision: String,
+    /// `rule`, `default`, or the name of what was wrong with the packet.
+    pub(crate) cause: String,
+    /// The rule that decided.
+    pub(crate) rule: Option<String>,
+    pub(crate) line: Option<u64>,
+    pub(crate) class: Option<String>,
+    /// Rules that matched and went on to the next one.
+    #[serde(default)]
+    pub(crate) passed: Vec<String>,
+    /// Rules that came close.
+    #[serde(default)]
+    pub(crate) missed: Vec<Missed>,
+}
+
+/// A rule that did not match.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Missed {
+    pub(crate) rule: String,
+    /// What of it did not hold.
+    pub(crate) fields: Vec<String>,
 }

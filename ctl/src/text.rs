@@ -24,6 +24,16 @@ pub(crate) fn clean(text: &str) -> String {
     replace(text, |c| c.escape_default().to_string())
 }
 
+/// The same for several lines, which stay lines.
+pub(crate) fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// `count` and the word for it, which takes an `s` unless there is one.
+pub(crate) fn counted(count: u64, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 /// A number of bytes, rounded down to a tenth of the largest unit that fits.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];

@@ -1,5 +1,9 @@
 //! kopid's answers for people.
 
+mod policy;
+
+pub(crate) use policy::{explained, flows, reloaded, rules};
+
 use crate::rates::Rated;
 use crate::report::{App, Drops, Port, Status};
 use crate::table::Align::{Left, Right};
@@ -190,7 +194,7 @@ mod tests {
     /// Answers as kopid gave them.
     const RECORDED: &str = include_str!("../tests/recorded.json");
 
-    fn recorded<T: DeserializeOwned>(name: &str) -> Vec<T> {
+    pub(super) fn recorded<T: DeserializeOwned>(name: &str) -> Vec<T> {
         let recorded: Value = serde_json::from_str(RECORDED).unwrap();
         serde_json::from_value(recorded[name].clone()).unwrap()
     }

@@ -94,8 +94,14 @@ fn assert_fails(output: &Output, code: i32, words: &str) {
 #[test]
 fn every_command_shows_its_answer() {
     let folder = Folder::new("commands");
-    let shown =
-        [("status", "wire link: up"), ("apps", "dpdk-testpmd"), ("stats", "wire"), ("drops", "unknown_unicast")];
+    let shown = [
+        ("status", "wire link: up"),
+        ("apps", "dpdk-testpmd"),
+        ("stats", "wire"),
+        ("drops", "unknown_unicast"),
+        ("rules", "default ingress"),
+        ("flows", "10.0.0.1:40000"),
+    ];
     for (command, words) in shown {
         let daemon = folder.daemon(move |mut stream, request| {
             assert_eq!(request, format!("{{\"command\":\"{command}\"}}\n"));
@@ -306,4 +312,146 @@ fn watch_looks_again() {
     assert_eq!(looks.len(), 3, "{}", out(&output));
     assert!(!out(&output).contains('\x1b'));
     assert!(looks[0].contains("RX-PKTS/S") && looks[0].contains(" -") && !looks[1].contains(" -"));
+}
+
+/// `explain` sends the packet as it was written, and shows the reason.
+#[test]
+fn explain_asks_about_a_packet() {
+    let folder = Folder::new("explain");
+    let packet = "tcp 10.0.0.1:5432 > 10.0.0.2:999";
+    let daemon = folder.daemon(move |mut stream, request| {
+        let request: serde_json::Value = serde_json::from_str(&request).unwrap();
+        let expected = serde_json::json!({
+            "command": "explain", "app": "bob", "packet": packet, "direction": "ingress", "state": "established"
+        });
+        assert_eq!(request, expected);
+        stream.write_all(answer("explain").as_bytes()).unwrap();
+    });
+    let output =
+        folder.kopictl(&["explain", "--app=bob", "--ingress", "--state=established", packet]).output().unwrap();
+    daemon.join().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(out(&output).contains("rule postgres-is-bobs (line 12)"), "{}", out(&output));
+}
+
+/// Takes one request off `listener`, with the text of the file that came with it, and answers.
+fn serve_reload(listener: &UnixListener, answer: &str) -> (serde_json::Value, Option<String>) {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+    let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [0; 1000];
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let got = rustix::net::recvmsg(&stream, &mut parts, &mut control, rustix::net::RecvFlags::empty()).unwrap();
+    let files = control.drain().flat_map(|message| match message {
+        rustix::net::RecvAncillaryMessage::ScmRights(files) => files.collect::<Vec<_>>(),
+        _ => Vec::new(),
+    });
+    let texts: Vec<_> = files.map(|file| std::io::read_to_string(fs::File::from(file)).unwrap()).collect();
+    assert!(texts.len() <= 1);
+    stream.write_all(answer.as_bytes()).unwrap();
+    (serde_json::from_slice(&bytes[..got.bytes]).unwrap(), texts.into_iter().next())
+}
+
+/// `reload FILE` hands kopid the open file and its name, tells warnings apart from the rest, and says how to keep it.
+#[test]
+fn reload_hands_over_the_open_file() {
+    let folder = Folder::new("reload");
+    let policy = folder.0.join("p.toml");
+    fs::write(&policy, "# a policy\n").unwrap();
+    let name = policy.to_str().unwrap();
+    let listener = UnixListener::bind(folder.socket()).unwrap();
+    let reload = |arguments: &[&str], answer: &str| {
+        let kopictl = folder.kopictl(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let asked = serve_reload(&listener, answer);
+        (asked, kopictl.wait_with_output().unwrap())
+    };
+    let ((request, file), output) = reload(&["reload", name, "--confirm", "60"], &answer("reload"));
+    assert_eq!(request, serde_json::json!({ "command": "reload", "file": name, "confirm": 60 }));
+    assert_eq!(file.as_deref(), Some("# a policy\n"));
+    assert_eq!(output.status.code(), Some(0));
+    assert!(out(&output).starts_with("in force: 2 rules, 1 warning\n") && out(&output).contains("reload --keep"));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "warning: there is no user `eve`\n --> p.toml:3:1\\u{1b}[2J\n");
+
+    let ((request, file), output) = reload(&["reload"], "{\"reload\":[{\"rules\":0}]}\n");
+    assert_eq!((request, file), (serde_json::json!({ "command": "reload" }), None));
+    assert_eq!((out(&output), output.stderr.len()), ("in force: 0 rules\n", 0));
+
+    let ((request, _), output) = reload(&["reload", "--keep"], "{\"reload\":[{\"rules\":7}]}\n");
+    assert_eq!(request, serde_json::json!({ "command": "reload", "keep": true }));
+    assert_eq!(out(&output), "kept: 7 rules\n");
+
+    // Fault 31: what is wrong comes as it is, line by line, and nothing for a terminal to act on.
+    let error = "{\"error\":\"error: unknown key `x`\\n --> p.toml:1:1\\u001b[2J\"}\n";
+    let (_, output) = reload(&["reload", name], error);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "error: unknown key `x`\n --> p.toml:1:1\\u{1b}[2J\n");
+    assert!(output.stdout.is_empty());
+}
+
+/// A file that cannot be handed over fails before kopid is looked for; nonsense is a usage error.
+#[test]
+fn bad_files_and_packets_need_no_daemon() {
+    let folder = Folder::new("offline");
+    assert_fails(&folder.kopictl(&["reload", "/nonexistent"]).output().unwrap(), 1, "/nonexistent: No such file");
+    assert_fails(&folder.kopictl(&["reload", "/dev/null"]).output().unwrap(), 1, "not a regular file");
+    for bad in [
+        &["explain", "--app=a", "tcp 10.0.0.1 > 10.0.0.2"][..],
+        &["explain", "runt"],
+        &["explain", "--app=a", "--state=old", "runt"],
+        &["reload", "--keep", "--confirm", "5"],
+        &["reload", "--keep", "/dev/null"],
+        &["reload", "--confirm", "0"],
+        &["flows", "--port", "65536"],
+        &["check"],
+    ] {
+        assert_eq!(folder.kopictl(bad).output().unwrap().status.code(), Some(2), "{bad:?}");
+    }
+}
+
+/// `check` reads both files as kopid would, asks the machine about names, and needs no daemon.
+#[test]
+fn check_reads_the_files_itself() {
+    let folder = Folder::new("check");
+    let write = |name: &str, text: &str| {
+        let path = folder.0.join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let config =
+        write("kopid.toml", "policy = \"policy.toml\"\n[wire]\ndevice = \"net_null0\"\n[dataplane]\ncores = [0]\n");
+    let good = "[[rule]]\nname = \"r\"\nowner = { user = \"no-such-user\" }\naction = \"drop\"\n";
+    let policy = write("policy.toml", good);
+    let check = |arguments: &[&str]| folder.kopictl(arguments).output().unwrap();
+
+    let output = check(&["check", &config]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(out(&output), format!("{config}: ok\n{policy}: ok\n"));
+    assert!(
+        said.starts_with("warning: there is no user `no-such-user`\n") && said.contains("policy.toml:3:"),
+        "{said}"
+    );
+
+    write("policy.toml", &good.replace("drop", "dropp"));
+    for file in [&config, &policy] {
+        let output = check(&["check", file]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(out(&output).ends_with("policy.toml: refused\n"), "{}", out(&output));
+        assert!(
+            said.starts_with("error: ") && said.contains("policy.toml:4:") && said.contains("did you mean"),
+            "{said}"
+        );
+    }
+
+    let output = check(&["--json", "check", &policy]);
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(1), 0));
+    let answer: serde_json::Value = serde_json::from_str(out(&output)).unwrap();
+    assert_eq!((&answer["check"][0]["line"], &answer["check"][0]["severity"]), (&4.into(), &"error".into()));
+
+    for (file, words) in [("/nonexistent", "cannot read the file"), ("/dev/null", "not a regular file")] {
+        let output = check(&["check", file]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(words));
+    }
 }

@@ -1,0 +1,178 @@
+//! What kopid is asked.
+
+use crate::arguments::{Command, Explain, Flows, Reload};
+use crate::failure::Failure;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fs::OFlags;
+use serde_json::{Map, Value, json};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long kopid may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to read, check and compile a policy: the largest take some seconds.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// The command, and the name of the list in its answer.
+    pub(crate) command: &'static str,
+    arguments: Map<String, Value>,
+    file: Option<File>,
+    /// How long the answer may take.
+    pub(crate) patience: Duration,
+}
+
+impl Request {
+    /// A request without arguments.
+    pub(crate) fn new(command: &'static str) -> Self {
+        Self { command, arguments: Map::new(), file: None, patience: PATIENCE }
+    }
+
+    /// What `command` asks for; `None` if it does not ask kopid.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::File`] if a file that goes with it cannot be opened.
+    pub(crate) fn of(command: &Command) -> Result<Option<Self>, Failure> {
+        Ok(Some(match command {
+            Command::Status => Self::new("status"),
+            Command::Apps(_) => Self::new("apps"),
+            Command::Stats(_) => Self::new("stats"),
+            Command::Drops => Self::new("drops"),
+            Command::Rules => Self::new("rules"),
+            Command::Flows(flows) => Self::flows(flows),
+            Command::Explain(explain) => Self::explain(explain),
+            Command::Reload(reload) => Self::reload(reload)?,
+            Command::Check(_) => return Ok(None),
+        }))
+    }
+
+    fn flows(flows: &Flows) -> Self {
+        let Flows { app, user, pid, comm, port, address, state, proto } = flows;
+        let words =
+            [("app", app), ("user", user), ("comm", comm), ("address", address), ("state", state), ("proto", proto)];
+        let words = words.into_iter().filter_map(|(name, word)| Some((name, json!(word.as_ref()?))));
+        let numbers = [("pid", *pid), ("port", port.map(u32::from))];
+        let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, json!(number?))));
+        Self::new("flows").with(words.chain(numbers))
+    }
+
+    fn explain(explain: &Explain) -> Self {
+        let direction = if explain.ingress { "ingress" } else { "egress" };
+        Self::new("explain").with([
+            ("app", json!(explain.app)),
+            ("packet", json!(explain.packet)),
+            ("direction", json!(direction)),
+            ("state", json!(explain.state.word())),
+        ])
+    }
+
+    fn reload(reload: &Reload) -> Result<Self, Failure> {
+        let file = reload.file.as_deref().map(open).transpose()?;
+        let name = reload.file.as_ref().map(|path| ("file", json!(path.to_string_lossy())));
+        let confirm = reload.confirm.map(|seconds| ("confirm", json!(seconds)));
+        let keep = reload.keep.then_some(("keep", json!(true)));
+        let arguments = [name, confirm, keep].into_iter().flatten();
+        Ok(Self { file, patience: RELOAD_PATIENCE, ..Self::new("reload").with(arguments) })
+    }
+
+    fn with(mut self, arguments: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        self
+    }
+
+    /// The request as kopid reads it.
+    pub(crate) fn line(&self) -> String {
+        let mut object = self.arguments.clone();
+        object.insert("command".to_owned(), json!(self.command));
+        format!("{}\n", Value::Object(object))
+    }
+
+    /// The file that goes with it.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Opens a policy with the rights of whoever runs kopictl. Does not wait for a FIFO's writer: kopid could wait for ever.
+fn open(path: &Path) -> Result<File, Failure> {
+    let failure = |reason: String| Failure::File { path: path.into(), reason };
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| failure(error.to_string()))?;
+    match file.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(file),
+        Ok(_) => Err(failure("not a regular file".into())),
+        Err(error) => Err(failure(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::Arguments;
+    use clap::Parser;
+
+    fn line(arguments: &[&str]) -> String {
+        let arguments = Arguments::try_parse_from(["kopictl"].iter().chain(arguments)).unwrap();
+        Request::of(&arguments.command).unwrap().unwrap().line().trim_end().to_owned()
+    }
+
+    /// What is not asked for is not in the request.
+    #[test]
+    fn requests_have_the_arguments_of_the_command_line() {
+        assert_eq!(line(&["rules"]), r#"{"command":"rules"}"#);
+        assert_eq!(line(&["flows"]), r#"{"command":"flows"}"#);
+        assert_eq!(
+            line(&[
+                "flows",
+                "--app=a",
+                "--user",
+                "bob",
+                "--pid",
+                "7",
+                "--comm",
+                "c",
+                "--port",
+                "80",
+                "--address",
+                "::1"
+            ]),
+            r#"{"address":"::1","app":"a","comm":"c","command":"flows","pid":7,"port":80,"user":"bob"}"#
+        );
+        assert_eq!(
+            line(&["flows", "--state", "new", "--proto", "tcp"]),
+            r#"{"command":"flows","proto":"tcp","state":"new"}"#
+        );
+        assert_eq!(line(&["reload"]), r#"{"command":"reload"}"#);
+        assert_eq!(line(&["reload", "--confirm", "60"]), r#"{"command":"reload","confirm":60}"#);
+        assert_eq!(line(&["reload", "--keep"]), r#"{"command":"reload","keep":true}"#);
+        assert_eq!(
+            line(&["explain", "--app", "a", "udp 10.0.0.1:1 > 10.0.0.2:2"]),
+            r#"{"app":"a","command":"explain","direction":"egress","packet":"udp 10.0.0.1:1 > 10.0.0.2:2","state":"new"}"#
+        );
+        assert_eq!(
+            line(&["explain", "--app", "a", "--ingress", "--state", "established", "runt"]),
+            r#"{"app":"a","command":"explain","direction":"ingress","packet":"runt","state":"established"}"#
+        );
+    }
+
+    /// Only regular files are handed over, and a FIFO does not keep kopictl waiting.
+    #[test]
+    fn only_regular_files_are_opened() {
+        let reason = |path: &str| match open(Path::new(path)) {
+            Err(Failure::File { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason("/dev/null"), "not a regular file");
+        assert_eq!(reason("/"), "not a regular file");
+        assert!(reason("/nonexistent").contains("No such file"));
+        assert!(
+            open(Path::new(file!()).file_name().map(|name| Path::new("src").join(name)).unwrap().as_path()).is_ok()
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! The policy and what comes of it.
+
+use super::{NONE, or_none};
+use crate::report::{Explained, Flow, Reloaded, Rule};
+use crate::table::Align::{Left, Right};
+use crate::table::Table;
+use crate::text::{clean, counted, span};
+
+/// What stands where a rule asks for nothing.
+const ANY: &str = "any";
+
+/// A row for each rule, in the order in which they are asked.
+pub(crate) fn rules(rules: &[Rule]) -> String {
+    let columns =
+        [("PKTS", Right), ("BYTES", Right), ("NAME", Left), ("ACTION", Left), ("MATCH", Left), ("OWNER", Left)];
+    let mut table = Table::new(&columns);
+    for rule in rules {
+        let stated = |text: &Option<String>| text.clone().filter(|text| text != "{}").unwrap_or_else(|| ANY.into());
+        table.row([
+            rule.packets.to_string(),
+            rule.bytes.to_string(),
+            rule.name.clone(),
+            action(rule),
+            stated(&rule.matches),
+            stated(&rule.owner),
+        ]);
+    }
+    table.render()
+}
+
+/// The action with what else the rule does.
+fn action(rule: &Rule) -> String {
+    let log = (rule.log && rule.action != "log").then(|| "log".to_owned());
+    let class = rule.class.as_ref().map(|class| match rule.action.as_str() {
+        "class" => class.clone(),
+        _ => format!("class {class}"),
+    });
+    std::iter::once(rule.action.clone()).chain(class).chain(log).collect::<Vec<_>>().join(" ")
+}
+
+/// A row for each flow.
+pub(crate) fn flows(flows: &[Flow]) -> String {
+    if flows.is_empty() {
+        return "no flows\n".into();
+    }
+    let tagged = flows.iter().any(|flow| flow.vlan.is_some());
+    let mut columns = vec![("PROTO", Left), ("STATE", Left), ("SRC", Left), ("DST", Left)];
+    columns.extend(tagged.then_some(("VLAN", Right)));
+    columns.extend([
+        ("DIR", Left),
+        ("APP", Left),
+        ("PID", Right),
+        ("USER", Left),
+        ("COMM", Left),
+        ("AGE", Right),
+        ("IDLE", Right),
+        ("PKTS", Right),
+        ("BYTES", Right),
+        ("CLASS", Left),
+        ("VERDICT", Left),
+        ("RULE", Left),
+    ]);
+    let mut table = Table::new(&columns);
+    for flow in flows {
+        let mut cells = vec![
+            flow.proto.clone(),
+            or_none(flow.state.as_ref()),
+            endpoint(flow.src.as_deref(), flow.src_port),
+            endpoint(flow.dst.as_deref(), flow.dst_port),
+        ];
+        cells.extend(tagged.then(|| flow.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string())));
+        let uid = || flow.uid.map_or_else(|| NONE.into(), |uid| uid.to_string());
+        cells.extend([
+            or_none(flow.direction.as_ref()),
+            flow.app.clone(),
+            flow.pid.filter(|pid| *pid > 0).map_or_else(|| "?".into(), |pid| pid.to_string()),
+            flow.user.clone().unwrap_or_else(uid),
+            or_none(flow.comm.as_ref()),
+            span(flow.age_seconds),
+            span(flow.idle_seconds),
+            flow.packets.to_string(),
+            flow.bytes.to_string(),
+            or_none(flow.class.as_ref()),
+            or_none(flow.verdict.as_ref()),
+            or_none(flow.rule.as_ref()),
+        ]);
+        table.row(cells);
+    }
+    table.render()
+}
+
+/// An address with its port, in brackets if it has colons itself.
+fn endpoint(address: Option<&str>, port: Option<u16>) -> String {
+    match (address, port) {
+        (None, None) => NONE.into(),
+        (None, Some(port)) => format!("*:{port}"),
+        (Some(address), None) => address.to_owned(),
+        (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
+        (Some(address), Some(port)) => format!("{address}:{port}"),
+    }
+}
+
+/// What is in force now, and until when. Warnings are told elsewhere.
+pub(crate) fn reloaded(rows: &[Reloaded], kept: bool) -> String {
+    let one = |row: &Reloaded| {
+        let (what, rules) = (if kept { "kept" } else { "in force" }, counted(row.rules, "rule"));
+        let warnings = u64::try_from(row.warnings.len()).unwrap_or(u64::MAX);
+        let warnings = if warnings > 0 { format!(", {}", counted(warnings, "warning")) } else { String::new() };
+        let confirm = row.confirm_seconds.map(|seconds| {
+            format!(
+                "the policy of before comes back in {}, unless `kopictl reload --keep` keeps this one\n",
+                span(seconds)
+            )
+        });
+        format!("{what}: {rules}{warnings}\n{}", confirm.unwrap_or_default())
+    };
+    rows.iter().map(one).collect()
+}
+
+/// What would become of a packet, why, and which rules came close.
+pub(crate) fn explained(rows: &[Explained]) -> String {
+    rows.iter().map(explained_one).collect::<Vec<_>>().join("\n")
+}
+
+fn explained_one(row: &Explained) -> String {
+    let line = row.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+    let because = match (&row.rule, row.cause.as_str()) {
+        (Some(rule), _) => format!("rule {rule}{line}"),
+        (None, "default") => format!("no rule decides, so the default of {} does", row.direction),
+        (None, cause) => format!("{cause}, before any rule"),
+    };
+    let missed = row.missed.iter().map(|miss| format!("{} (differs in {})", miss.rule, miss.fields.join(", ")));
+    let mut lines = vec![
+        ("packet", format!("{}, {}, {}", row.packet, row.direction, row.state)),
+        ("decision", row.decision.clone()),
+        ("because", because),
+    ];
+    lines.extend(row.class.clone().map(|class| ("class", class)));
+    lines.extend((!row.passed.is_empty()).then(|| ("passed", row.passed.join(", "))));
+    lines.extend(missed.enumerate().map(|(at, miss)| (if at == 0 { "missed" } else { "" }, miss)));
+    let key = |key: &str| if key.is_empty() { String::new() } else { format!("{key}:") };
+    lines.iter().map(|(name, value)| format!("{:<9} {}\n", key(name), clean(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::recorded;
+    use super::*;
+
+    /// Rules stand in their order, with what they ask for as the policy has it.
+    #[test]
+    fn rules_are_a_table() {
+        let expected = r#"PKTS  BYTES  NAME              ACTION      MATCH                               OWNER
+  14    840  postgres-is-bobs  drop log    { proto = "tcp", dst_port = 5432 }  { not = { user = "bob" } }
+   0      0  rule-2            class bulk  any                                 { user = "batch" }
+ 100   6400  default egress    accept      any                                 any
+   0      0  default ingress   accept      any                                 any
+"#;
+        assert_eq!(rules(&recorded("rules")), expected);
+    }
+
+    /// A flow is shown with the process behind it; a VLAN only where there are any.
+    #[test]
+    fn flows_are_a_table() {
+        let expected = "\
+PROTO  STATE        SRC              DST            DIR      APP       PID  USER  COMM          AGE        IDLE  PKTS  BYTES  CLASS  VERDICT  RULE
+tcp    established  10.0.0.1:40000   10.0.0.2:5432  ingress  bob      4711  bob   postgres      1 min 1 s  0 s   1000  64000  gold   accept   postgres
+udp    new          [fe80::1]:999    [fe80::2]:53   egress   batch-2     ?  4242  evil\\u{1b}[2J        1 s  1 s      1     60  -      drop     -
+";
+        let normal = |text: &str| {
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        let mut list: Vec<Flow> = recorded("flows");
+        assert_eq!(normal(&flows(&list)), normal(expected));
+        list[1].vlan = Some(7);
+        let tagged = normal(&flows(&list));
+        assert!(tagged[0].contains("DST VLAN DIR"), "{}", tagged[0]);
+        assert!(tagged[1].contains(":5432 - ingress") && tagged[2].contains(":53 7 egress"), "{tagged:?}");
+        assert_eq!(flows(&[]), "no flows\n");
+    }
+
+    /// Addresses without ports stay as they are, and ports without addresses are shown.
+    #[test]
+    fn endpoints_are_read_back_as_written() {
+        let endpoints = [(Some("10.0.0.1"), None), (Some("::1"), None), (None, Some(1)), (None, None)];
+        assert_eq!(endpoints.map(|(address, port)| endpoint(address, port)), ["10.0.0.1", "::1", "*:1", "-"]);
+    }
+
+    /// A reload says what is in force, and how to keep it.
+    #[test]
+    fn reloads_say_how_long_they_hold() {
+        let mut rows: Vec<Reloaded> = recorded("reload");
+        let expected = "\
+in force: 2 rules, 1 warning
+the policy of before comes back in 1 min 0 s, unless `kopictl reload --keep` keeps this one
+";
+        assert_eq!(reloaded(&rows, false), expected);
+        rows[0] = serde_json::from_str(r#"{"rules":1}"#).unwrap();
+        assert_eq!(reloaded(&rows, true), "kept: 1 rule\n");
+    }
+
+    /// Every reason for a decision has its words.
+    #[test]
+    fn explanations_give_the_reason() {
+        let expected = "\
+packet:   tcp 10.0.0.1:5432 > 10.0.0.2:999, egress, new
+decision: drop
+because:  rule postgres-is-bobs (line 12)
+class:    bob
+passed:   count-all
+missed:   web (differs in dst_port)
+          ssh (differs in src, owner)
+";
+        let mut rows: Vec<Explained> = recorded("explain");
+        assert_eq!(explained(&rows), expected);
+        rows[0] = Explained { rule: None, line: None, cause: "default".into(), ..recorded("explain").remove(0) };
+        assert!(explained(&rows).contains("because:  no rule decides, so the default of egress does\n"));
+        rows[0].cause = "spoofed_ip".into();
+        assert!(explained(&rows).contains("because:  spoofed_ip, before any rule\n"));
+    }
+}
