@@ -8,7 +8,7 @@ use crate::forwarding::PortId;
 use crate::identity::{self, Identity};
 use crate::listener::Listener;
 use crate::poller::{Poller, Token};
-use crate::switch::Switch;
+use crate::switch::{Notice, Switch};
 use crate::throttle::Throttle;
 use kopi_ring::message::{Envelope, Link, Message};
 use kopi_ring::socket::{self, ReceiveError};
@@ -242,6 +242,30 @@ impl Attach {
                 self.close(at, switch, &format!("broke the contract of its rings: {fault}"));
             }
         }
+    }
+
+    /// Ends the connections of apps that the policy does not let stay as they are. Their drivers attach again, on the
+    /// terms of the policy in force, or hear why they may not.
+    pub fn dismiss(&mut self, notices: &[Notice], switch: &mut Switch) {
+        for (id, why) in notices {
+            let found = self.clients.iter().find(|(_, client)| client.state == State::Attached(*id));
+            if let Some((at, client)) = found {
+                refuse(&client.socket, 0, why);
+                self.close(at, switch, &format!("has to attach again: {why}"));
+            }
+        }
+    }
+
+    /// Looks whether processes have changed their name or cgroup, which the policy follows.
+    pub fn look(&self, switch: &mut Switch) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for (_, client) in &self.clients {
+            let (State::Attached(id), Some(process)) = (client.state, &client.process) else { continue };
+            if let Some(identity) = switch.app(id).and_then(|app| app.identity.refreshed(process)) {
+                notices.extend(switch.reidentify(id, identity));
+            }
+        }
+        notices
     }
 
     /// Tells every app about the wire's link.

@@ -1,9 +1,11 @@
 //! One burst of frames on its way through the stages.
 
+use crate::filter::Watch;
 use crate::flow::{FlowTable, Hash};
 use crate::forwarding::{Forwarding, PortId, Verdict};
-use dpdk::Batch;
-use kopi_packet::{FlowKey, Fragment, Shape};
+use crate::gate::Gate;
+use dpdk::{Batch, Mbuf};
+use kopi_packet::{FlowKey, Fragment, Shape, icmp, ndp};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
 
@@ -19,6 +21,9 @@ pub struct Burst {
     /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in trains, whose
     /// members need no hash and no lookup of their own.
     follows: u32,
+    /// Bit *i* is set if frame *i* is to be judged by itself, whatever is known of its flow. Such a frame is a train of
+    /// its own.
+    alone: u32,
 }
 
 impl Burst {
@@ -32,20 +37,27 @@ impl Burst {
             hashes: [Hash::default(); Batch::MAX],
             notes: [Notes::NONE; Batch::MAX],
             follows: 0,
+            alone: 0,
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
         }
     }
 
     /// Classifies every frame, from port `source`: flow key and hash. Returns the bytes of all frames.
-    pub fn parse(&mut self, source: PortId, flows: &FlowTable) -> u64 {
+    pub fn parse(&mut self, source: PortId, flows: &FlowTable, watch: Option<Watch>) -> u64 {
         let mut bytes = 0;
-        let mut follows = 0;
+        let (mut follows, mut alone) = (0, 0);
         let mut last = Classified { key: FlowKey::default(), hash: Hash::default(), notes: Notes::NONE };
         let found = self.keys.iter_mut().zip(&mut self.hashes).zip(&mut self.notes);
         for (at, (mbuf, ((key, hash), notes))) in self.batch.iter().zip(found).enumerate() {
             let frame = mbuf.data();
             bytes += frame.len() as u64;
-            *key = kopi_packet::parse(frame, source).1;
+            let headers;
+            (headers, *key) = kopi_packet::parse(frame, source);
+            if let Some(watch) = watch {
+                let flags = kopi_packet::tcp::flags_of(frame, &headers);
+                *key = key.with_tcp_flags(flags & watch.flags);
+                alone |= u32::from(flags & watch.turning != 0 || is_singular(key)) << at;
+            }
             if at > 0 && *key == last.key {
                 follows |= 1 << at;
             } else {
@@ -56,25 +68,32 @@ impl Burst {
             *hash = last.hash;
             *notes = last.notes;
         }
-        self.follows = follows;
+        self.alone = alone;
+        self.follows = follows & !(alone | alone << 1);
         bytes
     }
 
-    /// Finds every frame's verdict, in the flow table or else from `forwarding`, and counts it to its flow.
-    pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, forwarding: &Forwarding, now: u64) {
+    /// Finds every frame's verdict, in the flow table or else by asking `gate`, and counts it to its flow.
+    pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, gate: &mut Gate, forwarding: &Forwarding, now: u64) {
         let epoch = forwarding.epoch();
         let max_frame = u32::from(forwarding.max_frame(source));
+        let limit = forwarding.filter().map_or(u32::MAX, |filter| filter.flow_limit(source));
         let n = self.batch.len();
         let mut start = 0;
         while let (true, Some(key), Some(hash)) = (start < n, self.keys.get(start), self.hashes.get(start)) {
             let end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
-            let flow = flows.flow(key, *hash, now);
-            if flow.epoch != epoch {
-                flow.epoch = epoch;
-                flow.verdict = forwarding.judge(source, &key.dst_mac().bytes());
+            let mut train = self.batch.iter().zip(&mut self.verdicts).take(end).skip(start);
+            let Some(flow) = flows.flow(key, *hash, limit, now) else {
+                train.for_each(|(_, verdict)| *verdict = Verdict::Drop(DropReason::FlowLimit));
+                start = end;
+                continue;
+            };
+            if self.alone >> start & 1 != 0 || !gate.holds(flow, key, epoch, now) {
+                let frame = self.batch.get(start).map_or(&[][..], Mbuf::data);
+                gate.judge(flow, frame, key, forwarding, now);
             }
-            let train = self.batch.iter().zip(&mut self.verdicts).take(end).skip(start);
-            for (mbuf, verdict) in train {
+            let (mut packets, mut bytes) = (0, 0);
+            for (mbuf, verdict) in &mut train {
                 let len = mbuf.len();
                 // Lengths are no part of the key, so they are judged for each frame.
                 *verdict = if len < MIN_FRAME {
@@ -82,10 +101,13 @@ impl Burst {
                 } else if len > max_frame {
                     Verdict::Drop(DropReason::Oversize)
                 } else {
-                    flow.count(len.into(), now);
+                    packets += 1;
+                    bytes += u64::from(len);
                     flow.verdict
                 };
             }
+            flow.count(packets, bytes, now);
+            gate.count(&flow.points, packets, bytes);
             start = end;
         }
     }
@@ -118,6 +140,18 @@ impl Burst {
     pub fn destination(&self, at: usize) -> kopi_ring::message::Mac {
         self.keys.get(at).map_or([0; 6], |key| key.dst_mac().bytes())
     }
+
+    /// The flow key of frame `at`.
+    #[must_use]
+    pub fn key(&self, at: usize) -> FlowKey {
+        self.keys.get(at).copied().unwrap_or_default()
+    }
+}
+
+/// Whether a frame with this key says something that its key does not, and the policy looks at it.
+#[inline]
+fn is_singular(key: &FlowKey) -> bool {
+    key.fragment() != Fragment::None || icmp::is_error(key) || ndp::is_ndp(key)
 }
 
 /// What was found out about the frame before.

@@ -4,6 +4,8 @@
 //! the worker uses, the control thread drops. A worker thereby never allocates or frees.
 
 use crate::forwarding::Forwarding;
+use crate::ledger::Ledger;
+use crate::listing::Listing;
 use crate::port::WorkerPort;
 use kopi_ring::PeerFault;
 use std::sync::Arc;
@@ -15,8 +17,10 @@ pub enum Command {
     Attach(Box<WorkerPort>),
     /// Stop serving this port.
     Detach(crate::forwarding::PortId),
-    /// Switch by this picture from now on.
-    Forward(Arc<Forwarding>),
+    /// Switch and judge by this picture from now on, and count in this ledger.
+    Forward(Arc<Forwarding>, Arc<Ledger>),
+    /// Fill in this list of flows.
+    List(Box<Listing>),
     /// Send what is under way, and end.
     Stop,
 }
@@ -30,8 +34,10 @@ pub enum Reply {
     Detached(crate::forwarding::PortId, Option<Box<WorkerPort>>),
     /// The app broke the contract; its rings are no longer served.
     Fault(Box<WorkerPort>, PeerFault),
-    /// This picture is no longer used.
-    Retired(Arc<Forwarding>),
+    /// This picture is no longer used, nor this ledger.
+    Retired(Arc<Forwarding>, Arc<Ledger>),
+    /// The list is complete.
+    Listed(Box<Listing>),
 }
 
 /// Commands that one queue holds. The one of replies holds more, so that a worker always has room for its answers.

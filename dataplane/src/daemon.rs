@@ -2,14 +2,16 @@
 
 use crate::attach::Attach;
 use crate::control::Control;
-use crate::dataplane::{Dataplane, Setup, StartError};
+use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::listener::{ListenError, Listener};
 use crate::netdev::Netdev;
+use crate::policy::{Enforcement, Machine};
 use crate::poller::{Poller, Token};
 use crate::report::{self, Facts};
 use crate::switch::{Limits, Switch, WireState};
 use dpdk::{DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, PortInfo};
-use kopi_config::{Config, Device, HugePages};
+use kopi_config::{Config, Device, HugePages, Policy};
+use kopi_policy::Connections;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
 use kopi_ring::{Region, RegionError};
@@ -19,6 +21,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -26,6 +29,8 @@ use thiserror::Error;
 
 /// How often counters are shown, the link is looked at, and late peers are dealt with.
 const TICK: Duration = Duration::from_millis(100);
+/// How often is looked for changes of processes and accounts that the policy follows within a second.
+const LOOK: Duration = Duration::from_millis(500);
 /// How soon a worker's answer is looked for while one is outstanding.
 const SETTLE: Duration = Duration::from_millis(1);
 /// Bytes of DPDK memory beyond the packet buffers, for its own structures and the drivers'.
@@ -68,6 +73,9 @@ pub enum DaemonError {
         #[source]
         error: DpdkError,
     },
+    /// The policy has more than there is room for.
+    #[error("the policy cannot be compiled: {0}")]
+    Policy(String),
     /// A worker did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -151,6 +159,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
         port: &port,
         pool: &pool,
         since: Instant::now(),
+        next_look: Instant::now() + LOOK,
         hz: eal.tsc_hz(),
     };
     let outcome = events.run(signals);
@@ -224,20 +233,36 @@ impl Started {
                 HugePages::Require => kopi_ring::HugePages::Require,
             },
         };
+        let policy = config.policy.as_ref().map(read_policy).transpose()?;
+        let tracking = policy.as_ref().map(|policy| policy.tracking).unwrap_or_default();
+        let policy = Enforcement::new(config.policy.clone(), policy).map_err(DaemonError::Policy)?;
+        let flows = usize::try_from(config.dataplane.flows).unwrap_or(1 << 16);
+        // As many as there can be flows.
+        let capacity = (flows * usize::from(workers)).next_power_of_two();
+        let connections = Arc::new(Connections::new(capacity, random_seed()?, &tracking, eal.tsc_hz()));
         let dataplane = Dataplane::start(
             eal,
             Setup {
                 cores: cores.to_vec(),
-                flows: usize::try_from(config.dataplane.flows).unwrap_or(1 << 16),
+                flows,
                 apps: limits.apps,
                 pool: pool.clone(),
                 rx,
                 tx,
                 forwarding: Switch::empty_picture(link, wire.mtu),
+                connections: Arc::clone(&connections),
             },
         )?;
-        Ok(Self { netdev, port, pool, switch: Switch::new(dataplane, wire_state, limits) })
+        let switch = Switch::new(dataplane, wire_state, limits, policy, connections);
+        Ok(Self { netdev, port, pool, switch })
     }
+}
+
+/// The policy in `path`, with its warnings in the log.
+fn read_policy(path: &PathBuf) -> Result<Policy, kopi_config::Errors> {
+    let policy = Policy::read(path)?;
+    policy.warnings.iter().chain(&Machine::warnings(&policy)).for_each(|warning| log::warn!("{warning}"));
+    Ok(policy)
 }
 
 /// The event loop's state.
@@ -250,6 +275,7 @@ struct Events<'a> {
     port: &'a Port,
     pool: &'a Pool,
     since: Instant,
+    next_look: Instant,
     hz: u64,
 }
 
@@ -282,7 +308,11 @@ impl Events<'_> {
     fn handle(&mut self, token: Token, signals: &Signals) {
         let Self { poller, switch, attach, control, .. } = self;
         match token {
-            Token::Signal => signals.drain(),
+            Token::Signal => {
+                if signals.drain() {
+                    reload_configured(switch, attach);
+                }
+            }
             Token::AppListener => attach.accept(poller),
             Token::ControlListener => control.accept(poller),
             Token::Client(at) => attach.hear(at, switch, poller),
@@ -295,9 +325,7 @@ impl Events<'_> {
                     mbufs: (self.pool.mbufs(), self.pool.available()),
                     connections: attach.connections(),
                 };
-                control.serve(at, poller, |question| {
-                    question.stranger(&[]).or_else(|| report::answer(question.command, switch, &facts))
-                });
+                control.serve(at, poller, |question| report::answer(question, switch, attach, &facts));
             }
         }
     }
@@ -306,6 +334,13 @@ impl Events<'_> {
         self.attach.tick(&mut self.switch, &self.poller);
         self.control.tick(&self.poller);
         self.switch.show_drops();
+        let mut notices = self.switch.tick(dpdk::tsc());
+        if Instant::now() >= self.next_look {
+            self.next_look = Instant::now() + LOOK;
+            notices.extend(self.switch.refresh());
+            notices.extend(self.attach.look(&mut self.switch));
+        }
+        self.attach.dismiss(&notices, &mut self.switch);
         let link = link_of(self.port, self.netdev.as_ref());
         if self.switch.set_link(link) {
             log::warn!("the wire's link is {}", if link.up { "up" } else { "down" });
@@ -314,6 +349,24 @@ impl Events<'_> {
             self.attach.tell_link(link, &mut self.switch);
         }
         if self.switch.dataplane().is_alive() { Ok(()) } else { Err(DaemonError::WorkerGone) }
+    }
+}
+
+/// Reads the configured policy again, after a SIGHUP. Whatever is wrong with it, the one in force stays.
+fn reload_configured(switch: &mut Switch, attach: &mut Attach) {
+    let Some(path) = switch.policy().path().map(Path::to_owned) else {
+        log::info!("SIGHUP: there is no `policy` in kopid.toml to read again; kopid.toml itself needs a restart");
+        return;
+    };
+    let outcome =
+        read_policy(&path).map_err(|errors| errors.to_string()).and_then(|policy| switch.reload(policy, None));
+    match outcome {
+        Ok(notices) => {
+            let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
+            log::info!("SIGHUP: {} is in force, {rules} rules", path.display());
+            attach.dismiss(&notices, switch);
+        }
+        Err(error) => log::error!("the policy in force stays: {error}"),
     }
 }
 
@@ -421,11 +474,10 @@ impl Signals {
         self.stop.load(Relaxed)
     }
 
-    fn drain(&self) {
+    /// Takes the signals in; returns whether the policy is to be read again.
+    fn drain(&self) -> bool {
         let mut bytes = [0; 64];
         while (&self.pipe).read(&mut bytes).is_ok_and(|n| n > 0) {}
-        if self.reload.swap(false, Relaxed) {
-            log::info!("SIGHUP: this version has no policy to reload; kopid.toml needs a restart");
-        }
+        self.reload.swap(false, Relaxed)
     }
 }

@@ -4,17 +4,25 @@ use crate::command::{Command, QUEUE, Reply};
 use crate::counters::{PortTotals, WorkerCounters};
 use crate::flow::FlowTable;
 use crate::forwarding::{Forwarding, Generation, PortId};
+use crate::gate::{EVENTS, Event, Gate};
 use crate::handoff::Mesh;
+use crate::ledger::Ledger;
+use crate::listing::{Listed, Listing};
 use crate::port::WorkerPort;
 use crate::wire::Wire;
 use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
 use kopi_packet::Seed;
+use kopi_policy::Connections;
 use kopi_ring::Region;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use thiserror::Error;
+
+/// How long is waited for the workers' lists of flows.
+const LISTING: Duration = Duration::from_millis(500);
 
 /// What the dataplane is to be.
 #[derive(Debug)]
@@ -33,6 +41,8 @@ pub struct Setup {
     pub tx: Vec<TxQueue>,
     /// The first picture of the ports.
     pub forwarding: Arc<Forwarding>,
+    /// The connections that all workers track.
+    pub connections: Arc<Connections>,
 }
 
 /// Why the dataplane did not start.
@@ -58,6 +68,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Dataplane {
     workers: Vec<Helm>,
+    /// Flow-table entries of each worker.
+    flows: usize,
 }
 
 /// One worker's handle.
@@ -71,6 +83,9 @@ struct Helm {
     heard: VecDeque<Reply>,
     /// Pictures of the ports that it has given back.
     retired: u64,
+    /// Pictures that it was given and has not given back, with the ledgers that go with them; oldest first.
+    open: VecDeque<(Arc<Forwarding>, Arc<Ledger>)>,
+    events: rtrb::Consumer<Event>,
     counters: Arc<WorkerCounters>,
 }
 
@@ -81,24 +96,26 @@ impl Dataplane {
     ///
     /// [`StartError`] names the CPU and what was wrong.
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
-        let Setup { cores, flows, apps, pool, rx, tx, forwarding } = setup;
+        let Setup { cores, flows, apps, pool, rx, tx, forwarding, connections } = setup;
         let senders = tx.len().max(1);
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         // Should one not start, the others end with this.
-        let mut dataplane = Self { workers: Vec::new() };
+        let mut dataplane = Self { workers: Vec::new(), flows };
         for (index, (cpu, mesh)) in cores.iter().copied().zip(Mesh::among(cores.len())).enumerate() {
             let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
             // A reply for each command that waits, and a fault of each port.
             let (answers, replies) = rtrb::RingBuffer::new(QUEUE + apps + 1);
             let counters = Arc::new(WorkerCounters::new(apps + 1));
-            let mut seed = [0; 64];
-            rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+            let (noted, events) = rtrb::RingBuffer::new(EVENTS);
+            let ledger = Arc::new(Ledger::new(0));
+            let gate = Gate::new(Arc::clone(&connections), Arc::clone(&ledger), random_seed()?, eal.tsc_hz(), noted);
             let parts = Parts {
                 index,
                 wire: Wire::new(rx.next(), tx.next()),
                 sender: index % senders,
                 pool: pool.clone(),
-                flows: FlowTable::new(flows, Seed::from_bytes(seed)),
+                flows: FlowTable::new(flows, apps + 1, random_seed()?),
+                gate,
                 mesh,
                 counters: Arc::clone(&counters),
                 commands: orders,
@@ -115,6 +132,8 @@ impl Dataplane {
                 replies,
                 heard: VecDeque::new(),
                 retired: 0,
+                open: VecDeque::from([(Arc::clone(&forwarding), ledger)]),
+                events,
                 counters,
             });
         }
@@ -152,9 +171,49 @@ impl Dataplane {
         self.workers.iter_mut().for_each(|worker| worker.tell(Command::Detach(id)));
     }
 
-    /// Has all workers switch by `forwarding`.
+    /// Has all workers switch and judge by `forwarding`.
     pub fn forward(&mut self, forwarding: &Arc<Forwarding>) {
-        self.workers.iter_mut().for_each(|worker| worker.tell(Command::Forward(Arc::clone(forwarding))));
+        let rules = forwarding.filter().map_or(0, |filter| filter.ruleset().rules().len());
+        for worker in &mut self.workers {
+            let ledger = Arc::new(Ledger::new(rules));
+            worker.open.push_back((Arc::clone(forwarding), Arc::clone(&ledger)));
+            worker.tell(Command::Forward(Arc::clone(forwarding), ledger));
+        }
+    }
+
+    /// The ledgers in use, with the pictures that they belong to.
+    pub fn ledgers(&self) -> impl Iterator<Item = (&Forwarding, &Ledger)> {
+        self.workers.iter().flat_map(|worker| worker.open.iter()).map(|(picture, ledger)| (&**picture, &**ledger))
+    }
+
+    /// What the policy wants in the log.
+    pub fn event(&mut self) -> Option<Event> {
+        self.workers.iter_mut().find_map(|worker| worker.events.pop().ok())
+    }
+
+    /// All flows of all workers. Waits until they have been copied, which takes busy workers some milliseconds; what a
+    /// worker does not give in time is left out.
+    pub fn flows(&mut self) -> Vec<Listed> {
+        let capacity = self.flows;
+        self.workers.iter_mut().for_each(|worker| worker.tell(Command::List(Box::new(Listing::new(capacity)))));
+        let begun = Instant::now();
+        let mut flows = Vec::new();
+        let mut waiting = self.workers.len();
+        while waiting > 0 && begun.elapsed() < LISTING {
+            for worker in &mut self.workers {
+                while let Ok(reply) = worker.replies.pop() {
+                    match reply {
+                        Reply::Listed(listing) => {
+                            flows.extend(listing.flows);
+                            waiting -= 1;
+                        }
+                        other => worker.heard.push_back(other),
+                    }
+                }
+            }
+            std::thread::yield_now();
+        }
+        flows
     }
 
     /// The next answer of any worker. Dropping it frees what it carries.
@@ -208,9 +267,23 @@ impl Helm {
 
     fn reply(&mut self) -> Option<Reply> {
         let reply = self.heard.pop_front().or_else(|| self.replies.pop().ok())?;
-        self.retired += u64::from(matches!(reply, Reply::Retired(_)));
+        if let Reply::Retired(..) = reply {
+            self.retired += 1;
+            self.open.pop_front();
+        }
         Some(reply)
     }
+}
+
+/// A secret that nobody outside can guess.
+///
+/// # Errors
+///
+/// The kernel's, if it has no random bytes.
+pub fn random_seed() -> Result<Seed, rustix::io::Errno> {
+    let mut seed = [0; 64];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+    Ok(Seed::from_bytes(seed))
 }
 
 /// Starts a worker's thread, and waits until it has pinned and registered itself.

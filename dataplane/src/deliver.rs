@@ -3,14 +3,19 @@
 use crate::burst::Burst;
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
+use crate::gate::Gate;
 use crate::handoff::{Handoff, Mesh, Target};
 use crate::port::{WorkerPort, worker_of};
 use crate::wire::Wire;
 use dpdk::{Batch, Mbuf, Pool};
+use kopi_packet::reply;
 use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Protocol number of TCP.
+const TCP: u8 = 6;
 
 /// What happens to a frame's buffer once its copies are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,15 @@ enum Route {
     Wire,
     /// Another worker takes it.
     Worker(usize, Target),
+}
+
+/// A burst that is delivered, and what is asked about it.
+struct Scene<'a> {
+    burst: &'a Burst,
+    source: PortId,
+    forwarding: &'a Forwarding,
+    gate: &'a mut Gate,
+    now: u64,
 }
 
 /// How many buffers of a burst are needed beyond it.
@@ -106,7 +120,7 @@ impl Delivery {
     /// Sends every frame of `burst`, from port `source`, where its verdict says, and leaves the burst empty.
     ///
     /// Frames of a burst mostly go the same way, so runs of equal verdicts are handled at once.
-    pub fn deliver(&mut self, burst: &mut Burst, source: PortId, forwarding: &Forwarding) {
+    pub fn deliver(&mut self, burst: &mut Burst, source: PortId, forwarding: &Forwarding, gate: &mut Gate, now: u64) {
         let n = burst.batch.len();
         let mut fates = Fates { to_wire: 0, to_workers: 0 };
         let mut start = 0;
@@ -118,13 +132,16 @@ impl Delivery {
                     fates.to_wire += end - start;
                 }
                 Verdict::App(id) => self.run_to_app(burst, start..end, id, forwarding, &mut fates),
-                Verdict::Drop(reason) => {
-                    self.routes.get_mut(start..end).unwrap_or_default().fill(Route::Free);
-                    self.drop_for(source, reason, (end - start) as u64);
+                Verdict::Drop(reason) => self.drop_run(start..end, source, reason),
+                Verdict::Refuse(id, reason) => self.drop_run(start..end, id, reason),
+                Verdict::Reject(id) => {
+                    self.drop_run(start..end, id, DropReason::Rejected);
+                    burst.batch.iter().take(end).skip(start).for_each(|mbuf| self.answer(mbuf.data(), source));
                 }
                 Verdict::Group | Verdict::Promiscuous => {
+                    let mut scene = Scene { burst, source, forwarding, gate, now };
                     for at in start..end {
-                        let route = self.spread(burst, at, source, verdict, forwarding);
+                        let route = self.spread(&mut scene, at, verdict);
                         self.set_route(at, route, &mut fates);
                     }
                 }
@@ -141,6 +158,56 @@ impl Delivery {
             self.send_each(&mut burst.batch, source);
         }
         self.publish();
+    }
+
+    fn drop_run(&mut self, run: Range<usize>, account: PortId, reason: DropReason) {
+        let frames = run.len() as u64;
+        self.routes.get_mut(run).unwrap_or_default().fill(Route::Free);
+        self.drop_for(account, reason, frames);
+    }
+
+    /// Tells the sender of a frame from port `source` that it was rejected, as iptables' REJECT does. The answer counts as
+    /// a copy: a frame that came into being here.
+    #[cold]
+    fn answer(&mut self, frame: &[u8], source: PortId) {
+        let (headers, key) = kopi_packet::parse(frame, source);
+        let mut bytes = [0; reply::MAX_LEN];
+        let len = reply::tcp_reset(frame, &headers, &mut bytes).or_else(|| {
+            let wanted = key.proto() != TCP;
+            wanted.then(|| reply::unreachable(frame, &headers, &mut bytes)).flatten()
+        });
+        let Some(answer) = len.and_then(|len| bytes.get(..len)) else { return };
+        if source != WIRE {
+            // Into the first queue: nothing is known of the flow that the answer belongs to.
+            self.answer_app(answer, source);
+        } else if let Some(mbuf) = self.pool.take().and_then(|mut mbuf| mbuf.fill(answer).then_some(mbuf)) {
+            self.answer_wire(mbuf);
+        }
+    }
+
+    fn answer_app(&mut self, answer: &[u8], id: PortId) {
+        let Some(port) = self.port_mut(id).filter(|port| port.rx_queues > 0) else { return };
+        let (generation, owner) = (port.generation, worker_of(id, 0, self.workers));
+        if owner == self.index {
+            self.count_copies(id, 1);
+            self.push(answer, id, 0, Notes::NONE);
+        } else if let Some(mbuf) = self.pool.take().and_then(|mut mbuf| mbuf.fill(answer).then_some(mbuf)) {
+            let target = Target::App { id, generation, queue: 0, notes: Notes::NONE };
+            let sent = self.mesh.send(owner, Handoff { mbuf, target }).is_ok();
+            self.count_copies(id, sent.into());
+        }
+    }
+
+    fn answer_wire(&mut self, mbuf: Mbuf) {
+        let sent = match self.counters.ports.first() {
+            Some(counters) if self.wire.sends() => {
+                self.wire.send(mbuf, counters);
+                self.wire.flush(counters);
+                true
+            }
+            _ => self.mesh.send(self.sender, Handoff { mbuf, target: Target::Wire }).is_ok(),
+        };
+        self.count_copies(WIRE, sent.into());
     }
 
     #[inline]
@@ -218,10 +285,10 @@ impl Delivery {
         }
     }
 
-    fn spread(&mut self, burst: &Burst, at: usize, source: PortId, verdict: Verdict, f: &Forwarding) -> Route {
+    fn spread(&mut self, scene: &mut Scene<'_>, at: usize, verdict: Verdict) -> Route {
         match verdict {
-            Verdict::Group => self.deliver_to_group(burst, at, source, f),
-            _ => self.deliver_to_many(burst, at, source, f.promiscuous(), f),
+            Verdict::Group => self.deliver_to_group(scene, at),
+            _ => self.deliver_to_many(scene, at),
         }
     }
 
@@ -301,9 +368,10 @@ impl Delivery {
         Route::Free
     }
 
-    fn deliver_to_group(&mut self, burst: &Burst, at: usize, source: PortId, forwarding: &Forwarding) -> Route {
-        let listeners = forwarding.listeners(&burst.destination(at));
-        let copies = self.copy_to(burst, at, source, listeners, forwarding);
+    fn deliver_to_group(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
+        let (source, forwarding) = (scene.source, scene.forwarding);
+        let listeners = forwarding.listeners(&scene.burst.destination(at));
+        let copies = self.copy_to(scene, at, listeners);
         let to_wire = source != WIRE && forwarding.wire_up();
         match (to_wire, copies) {
             (true, copies) => {
@@ -322,20 +390,28 @@ impl Delivery {
         }
     }
 
-    fn deliver_to_many(&mut self, burst: &Burst, at: usize, source: PortId, ports: &[PortId], f: &Forwarding) -> Route {
-        match self.copy_to(burst, at, source, ports, f) {
+    fn deliver_to_many(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
+        let source = scene.source;
+        match self.copy_to(scene, at, scene.forwarding.promiscuous()) {
             0 => self.drop_for(source, DropReason::NoListener, 1),
             copies => self.count_copies(source, copies - 1),
         }
         Route::Free
     }
 
-    /// Copies a frame to all of `ports` but its source, and returns to how many.
-    fn copy_to(&mut self, burst: &Burst, at: usize, source: PortId, ports: &[PortId], f: &Forwarding) -> u64 {
+    /// Copies a frame to all of `ports` but its source, as far as the policy lets each have it, and returns to how many.
+    fn copy_to(&mut self, scene: &mut Scene<'_>, at: usize, ports: &[PortId]) -> u64 {
+        let Scene { burst, source, forwarding, now, .. } = *scene;
+        let Some(mbuf) = burst.batch.get(at) else { return 0 };
         let mut copies = 0;
         for id in ports.iter().copied().filter(|id| *id != source) {
-            let route = self.deliver_to_app(burst, at, id, f, true);
-            debug_assert_eq!(route, Route::Free);
+            match scene.gate.admit(mbuf.data(), &burst.key(at), id, forwarding, now) {
+                Ok(()) => {
+                    let route = self.deliver_to_app(burst, at, id, forwarding, true);
+                    debug_assert_eq!(route, Route::Free);
+                }
+                Err(reason) => self.drop_for(id, reason, 1),
+            }
             copies += 1;
         }
         copies

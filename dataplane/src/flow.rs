@@ -8,7 +8,10 @@
 //! when they come again. Entries idle for [`IDLE_SECONDS`] go by themselves.
 
 use crate::forwarding::{PortId, Verdict};
+use crate::ledger::TallyId;
+use kopi_config::policy::{Direction, State};
 use kopi_packet::{FlowKey, Seed};
+use kopi_policy::{Judgement, Look, Ref};
 use kopi_ring::DropReason;
 
 /// Entries in a bucket.
@@ -35,6 +38,41 @@ pub struct Flow {
     pub first_seen: u64,
     /// TSC of the burst with its last packet.
     pub last_seen: u64,
+    /// What the policy knows of it.
+    pub points: Points,
+}
+
+/// What the policy knows of a flow at the sender's and at the receiver's side, in this order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Points {
+    /// The connection that its packets belong to.
+    pub connections: [Option<Ref>; 2],
+    /// The state that they were judged by; `None` for a side that they were not judged at, or without tracking.
+    pub states: [Option<State>; 2],
+    /// What counts them.
+    pub tallies: [TallyId; 2],
+    /// Their class, counted from 1; 0 for none.
+    pub class: u16,
+}
+
+impl Points {
+    const EMPTY: Self = Self { connections: [None; 2], states: [None; 2], tallies: [0; 2], class: 0 };
+
+    /// Whether no connection has a say.
+    #[inline]
+    #[must_use]
+    pub const fn is_untracked(&self) -> bool {
+        matches!(self.states, [None | Some(State::Untracked), None | Some(State::Untracked)])
+    }
+
+    /// Notes what was said at one side, and gives the look back, if there was one.
+    pub fn note(&mut self, side: Direction, judgement: &Judgement, look: Option<Look>, tally: TallyId) -> Option<Look> {
+        let at = usize::from(side == Direction::Ingress);
+        self.states[at] = look.as_ref().map(Look::state);
+        self.tallies[at] = tally;
+        self.class = judgement.class.map_or(self.class, |class| class.saturating_add(1));
+        look
+    }
 }
 
 impl Flow {
@@ -45,13 +83,14 @@ impl Flow {
         bytes: 0,
         first_seen: 0,
         last_seen: 0,
+        points: Points::EMPTY,
     };
 
-    /// Counts one packet of `len` bytes, seen at `now` (TSC).
+    /// Counts packets of `bytes` bytes in all, seen at `now` (TSC).
     #[inline]
-    pub fn count(&mut self, len: u64, now: u64) {
-        self.packets = self.packets.wrapping_add(1);
-        self.bytes = self.bytes.wrapping_add(len);
+    pub fn count(&mut self, packets: u64, bytes: u64, now: u64) {
+        self.packets = self.packets.wrapping_add(packets);
+        self.bytes = self.bytes.wrapping_add(bytes);
         self.last_seen = now;
     }
 }
@@ -94,6 +133,8 @@ pub struct FlowTable {
     tags: Box<[Tags]>,
     entries: Box<[Entry]>,
     seed: Seed,
+    /// Entries by the port that their packets come from.
+    begun: Box<[u32]>,
     /// Bucket to be swept next.
     sweep: usize,
     used: usize,
@@ -102,13 +143,13 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
-    /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`.
+    /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`, for ports below `ports`.
     ///
     /// # Panics
     ///
     /// If `capacity` is anything else: the configuration checks it.
     #[must_use]
-    pub fn new(capacity: usize, seed: Seed) -> Self {
+    pub fn new(capacity: usize, ports: usize, seed: Seed) -> Self {
         assert!(capacity.is_power_of_two() && capacity >= WAYS, "flow table of {capacity} entries");
         // The key of a runt without any bytes serves as filler; its tag of 0 keeps it from being found.
         let (_, filler) = kopi_packet::parse(&[], 0);
@@ -116,6 +157,7 @@ impl FlowTable {
             tags: vec![[0; WAYS]; capacity / WAYS].into(),
             entries: vec![Entry { key: filler, flow: Flow::EMPTY }; capacity].into(),
             seed,
+            begun: vec![0; ports].into(),
             sweep: 0,
             used: 0,
             misses: 0,
@@ -139,9 +181,10 @@ impl FlowTable {
         hash.0 as usize & (self.tags.len() - 1)
     }
 
-    /// The flow of `key`. A new one has epoch 0, and `now` as its first use.
+    /// The flow of `key`. A new one has epoch 0, and `now` as its first use. `None` if there is no such flow, and the port
+    /// that the packet comes from has `limit` flows already.
     #[inline]
-    pub fn flow(&mut self, key: &FlowKey, hash: Hash, now: u64) -> &mut Flow {
+    pub fn flow(&mut self, key: &FlowKey, hash: Hash, limit: u32, now: u64) -> Option<&mut Flow> {
         let bucket = self.bucket(hash);
         let found = match (self.tags.get(bucket), self.entries.as_chunks::<WAYS>().0.get(bucket)) {
             (Some(tags), Some(entries)) => {
@@ -152,10 +195,10 @@ impl FlowTable {
         };
         let way = match found {
             Some(way) => way,
+            None if self.begun.get(usize::from(key.source())).is_some_and(|begun| *begun >= limit) => return None,
             None => self.insert(bucket, key, hash, now),
         };
-        // Both indexes come from this table's own arithmetic, so the access cannot fail.
-        &mut self.entries[bucket * WAYS + way].flow
+        self.entries.get_mut(bucket * WAYS + way).map(|entry| &mut entry.flow)
     }
 
     #[cold]
@@ -166,9 +209,14 @@ impl FlowTable {
             let oldest = entries.iter().enumerate().min_by_key(|(_, entry)| entry.flow.last_seen);
             self.evictions += 1;
             self.used -= 1;
-            oldest.map_or(0, |(way, _)| way)
+            let (way, entry) = oldest.expect("a bucket has entries");
+            release(&mut self.begun, &entry.key);
+            way
         });
         self.used += 1;
+        if let Some(begun) = self.begun.get_mut(usize::from(key.source())) {
+            *begun += 1;
+        }
         self.tags[bucket][way] = hash.tag();
         entries[way] = Entry { key: *key, flow: Flow { first_seen: now, last_seen: now, ..Flow::EMPTY } };
         way
@@ -185,8 +233,18 @@ impl FlowTable {
             if gone || entry.flow.last_seen < expired {
                 *tag = 0;
                 self.used -= 1;
+                release(&mut self.begun, &entry.key);
             }
         }
+    }
+
+    /// The flows of the buckets from `from` on, up to `to` or the last one.
+    pub fn flows(&self, from: usize, to: usize) -> impl Iterator<Item = (&FlowKey, &Flow)> {
+        let to = to.min(self.buckets());
+        let range = from.min(to)..to;
+        let tags = self.tags.get(range.clone()).unwrap_or_default().as_flattened();
+        let entries = self.entries.get(range.start * WAYS..range.end * WAYS).unwrap_or_default();
+        tags.iter().zip(entries).filter(|(tag, _)| **tag != 0).map(|(_, entry)| (&entry.key, &entry.flow))
     }
 
     /// Buckets in the table.
@@ -214,6 +272,13 @@ impl FlowTable {
     }
 }
 
+/// One flow less for the port that `key` names.
+fn release(begun: &mut [u32], key: &FlowKey) {
+    if let Some(begun) = begun.get_mut(usize::from(key.source())) {
+        *begun = begun.saturating_sub(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,14 +296,14 @@ mod tests {
     }
 
     fn table(capacity: usize) -> FlowTable {
-        FlowTable::new(capacity, Seed::from_bytes(std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap())))
+        FlowTable::new(capacity, 2, Seed::from_bytes(std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap())))
     }
 
     fn touch(table: &mut FlowTable, n: u32, now: u64) -> u64 {
         let key = key(n);
         let hash = table.hash(&key);
-        let flow = table.flow(&key, hash, now);
-        flow.count(64, now);
+        let flow = table.flow(&key, hash, u32::MAX, now).unwrap();
+        flow.count(1, 64, now);
         flow.packets
     }
 

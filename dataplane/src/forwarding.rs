@@ -4,6 +4,7 @@
 //! control thread builds a new [`Forwarding`] aside whenever a port comes, goes or changes, and hands it to the workers;
 //! its epoch makes the verdicts cached in the flow tables stale.
 
+use crate::filter::Filter;
 use kopi_ring::DropReason;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::{Mac, Settings};
@@ -28,8 +29,12 @@ pub enum Verdict {
     Group,
     /// To every promiscuous app: nobody owns the address.
     Promiscuous,
-    /// Nowhere.
+    /// Nowhere; the sender's account.
     Drop(DropReason),
+    /// Nowhere; the account of this app, for which it was.
+    Refuse(PortId, DropReason),
+    /// Nowhere, because of this app's policy, and its sender is told.
+    Reject(PortId),
 }
 
 /// One port as the switch sees it.
@@ -58,6 +63,8 @@ pub struct Forwarding {
     promiscuous: Box<[PortId]>,
     /// Longest frame in bytes by port number; 0 where there is no port.
     max_frame: Box<[u16]>,
+    /// The policy, if there is one.
+    filter: Option<Filter>,
 }
 
 impl Forwarding {
@@ -101,7 +108,21 @@ impl Forwarding {
             everyone: picked(&|_| true),
             promiscuous: picked(&|s| s.promiscuous),
             max_frame: max_frame.into(),
+            filter: None,
         }
+    }
+
+    /// The same picture, with a policy.
+    #[must_use]
+    pub fn with_filter(self, filter: Option<Filter>) -> Self {
+        Self { filter, ..self }
+    }
+
+    /// The policy, if there is one.
+    #[inline]
+    #[must_use]
+    pub const fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
     }
 
     /// Tells verdicts made under this picture from older ones.

@@ -31,6 +31,8 @@ pub struct Identity {
     pub exe: Option<String>,
     /// Path of its cgroup in the unified hierarchy.
     pub cgroup: Option<String>,
+    /// Its supplementary groups, if we may know them.
+    pub groups: Option<Vec<u32>>,
 }
 
 /// Why a peer has no identity.
@@ -62,7 +64,10 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
         peer_credentials(socket.as_fd()).map_err(|errno| IdentityError::System("SO_PEERCRED", errno))?;
     let user = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
     let Some(raw_pid) = Pid::from_raw(pid) else {
-        return Ok((Identity { pid: 0, uid, gid, user, comm: "?".into(), exe: None, cgroup: None }, None));
+        return Ok((
+            Identity { pid: 0, uid, gid, user, comm: "?".into(), exe: None, cgroup: None, groups: None },
+            None,
+        ));
     };
     let handle = match peer_pidfd(socket) {
         Some(handle) => handle,
@@ -77,7 +82,8 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
         user,
         comm: stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm)),
         exe: fs::read_link(format!("/proc/{pid}/exe")).ok().map(|path| printable(path.as_os_str().as_encoded_bytes())),
-        cgroup: fs::read(format!("/proc/{pid}/cgroup")).ok().and_then(|text| parse_cgroup(&text)),
+        cgroup: cgroup_of(pid),
+        groups: fs::read(format!("/proc/{pid}/status")).ok().and_then(|text| parse_groups(&text)),
     };
     if ended(&handle) {
         return Err(IdentityError::Gone(pid));
@@ -86,6 +92,21 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
         return Err(IdentityError::Reused(pid));
     }
     Ok((identity, Some(handle)))
+}
+
+impl Identity {
+    /// What of the process may change while it lives, read anew: its name and its cgroup. `None` if it is as before, or if
+    /// the process behind `handle` has ended.
+    #[must_use]
+    pub fn refreshed(&self, handle: &OwnedFd) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{}/stat", self.pid)).ok().and_then(|text| parse_stat(&text))?;
+        let now = Self { comm: printable(&stat.comm), cgroup: cgroup_of(self.pid), ..self.clone() };
+        (now != *self && !ended(handle)).then_some(now)
+    }
+}
+
+fn cgroup_of(pid: i32) -> Option<String> {
+    fs::read(format!("/proc/{pid}/cgroup")).ok().and_then(|text| parse_cgroup(&text))
 }
 
 /// Whether this kernel gives a handle on a socket's peer. Found out once, with a socket whose peer surely lives, so that a
@@ -135,6 +156,12 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
 /// The path in the unified hierarchy (`cgroups(7)`): the line that starts with `0::`.
 fn parse_cgroup(text: &[u8]) -> Option<String> {
     text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"0::")).map(printable)
+}
+
+/// The supplementary groups: the line `Groups:` of /proc/PID/status (`proc_pid_status(5)`).
+fn parse_groups(text: &[u8]) -> Option<Vec<u32>> {
+    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Groups:"))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(|group| group.parse().ok()).collect()
 }
 
 /// Text for people's eyes: what is not UTF-8 or not printable is escaped.
@@ -201,6 +228,15 @@ mod tests {
         for broken in [&b""[..], b"77", b"77 (x", b"77 x)", b")(", b"77 (x) S 1"] {
             assert_eq!(parse_stat(broken), None);
         }
+    }
+
+    /// Groups are read if all of them can be.
+    #[test]
+    fn groups_are_read_whole() {
+        assert_eq!(parse_groups(b"Name:\tx\nGroups:\t4 27 1000 \nKthread:\t0\n"), Some(vec![4, 27, 1000]));
+        assert_eq!(parse_groups(b"Groups:\t \n"), Some(vec![]));
+        assert_eq!(parse_groups(b"Groups:\t4 x\n"), None);
+        assert_eq!(parse_groups(b"Name:\tx\n"), None);
     }
 
     /// The unified hierarchy is found among older ones.

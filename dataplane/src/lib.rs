@@ -4,6 +4,8 @@
 //!
 //! - [`worker`]: the loop; [`burst`]: frames under way, and the stages parse and judge; [`deliver`]: the last stage;
 //! - [`flow`]: the flow table; [`forwarding`]: who owns which address;
+//! - [`gate`]: the policy, asked once for each flow; [`filter`]: the policy with its apps; [`ledger`]: what it has counted;
+//!   [`listing`]: flows, for operators;
 //! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
 //! - [`counters`]: what is counted, one writer each; [`command`]: what the control thread and workers tell each other.
 //!
@@ -13,6 +15,7 @@
 //! - [`netdev`]: the kernel's interface under a virtual wire;
 //! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
+//! - [`policy`]: the policy file, read anew while traffic goes on, and what its rules have counted;
 //! - [`control`]: the operators' socket; [`report`]: what they are told.
 #![forbid(unsafe_code)]
 
@@ -24,12 +27,17 @@ pub mod counters;
 pub mod daemon;
 pub mod dataplane;
 pub mod deliver;
+pub mod filter;
 pub mod flow;
 pub mod forwarding;
+pub mod gate;
 pub mod handoff;
 pub mod identity;
+pub mod ledger;
 pub mod listener;
+pub mod listing;
 pub mod netdev;
+pub mod policy;
 pub mod poller;
 pub mod port;
 pub mod registry;

@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use kopi_config::Config;
+use kopi_config::{Config, Policy};
 use kopi_dataplane::daemon;
+use kopi_dataplane::policy::Machine;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,7 +43,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(&arguments.config)?;
     if arguments.check {
         config.dataplane.cores.check_online(&kopi_config::online_cpus()?)?;
-        for warning in &config.warnings {
+        let policy = config.policy.as_ref().map(Policy::read).transpose()?;
+        let warnings = policy.iter().flat_map(|policy| [policy.warnings.clone(), Machine::warnings(policy)]).flatten();
+        for warning in config.warnings.iter().cloned().chain(warnings) {
             writeln!(io::stderr(), "{warning}")?;
         }
         return Ok(writeln!(io::stdout(), "{}: ok", arguments.config.display())?);

@@ -3,6 +3,7 @@
 use crate::counters::PortTotals;
 use crate::forwarding::{Generation, Member, PortId, is_group};
 use crate::identity::Identity;
+use kopi_policy::{Ruleset, Subject};
 use kopi_ring::Region;
 use kopi_ring::layout::MAX_MTU;
 use kopi_ring::message::{Hello, Mac, Settings};
@@ -25,8 +26,12 @@ pub struct App {
     pub generation: Generation,
     /// Its name, unique among the apps.
     pub name: String,
+    /// The name it asked for; empty if it did not.
+    pub asked: String,
     /// Who it is.
     pub identity: Identity,
+    /// What the policy says of it.
+    pub terms: Terms,
     /// What its driver says of itself, for the operator.
     pub driver: String,
     /// What its port is to receive and to carry. The first address is the main one.
@@ -37,6 +42,29 @@ pub struct App {
     pub status: Option<DaemonStatus>,
     /// What the counters of its number stood at when it came.
     pub base: PortTotals,
+}
+
+/// What the policy says of an app.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// The `[[app]]` by which it has attached, as an index into the policy's.
+    pub entry: Option<usize>,
+    /// The name that the policy gives to it.
+    pub name: Option<String>,
+    /// The only address that its port may have.
+    pub mac: Option<Mac>,
+    /// Most queue pairs.
+    pub queues: Option<u16>,
+    /// What the rules know of it; `None` when that has to be worked out.
+    pub subject: Option<Subject>,
+}
+
+/// Names and addresses that the policy keeps for others.
+pub trait Reserved {
+    /// Whether `name` must not be made up for an app.
+    fn name(&self, name: &str) -> bool;
+    /// The entry of the policy whose address `mac` is, unless it is `entry` itself.
+    fn mac(&self, mac: &Mac, entry: Option<usize>) -> Option<&str>;
 }
 
 /// Why a port or a setting was refused. The text goes to the app.
@@ -65,6 +93,15 @@ pub enum Refusal {
     /// Not an address that a port can have.
     #[error("{} is no unicast MAC address", format_mac(.0))]
     BadMac(Mac),
+    /// The policy does not let it attach.
+    #[error(transparent)]
+    Policy(#[from] kopi_policy::Refusal),
+    /// The policy gives the port another address.
+    #[error("the policy gives this app the MAC address {}, not {}", format_mac(.0), format_mac(.1))]
+    OtherMac(Mac, Mac),
+    /// The policy gives the address to somebody else.
+    #[error("the policy keeps the MAC address {} for `{}`", format_mac(.0), .1)]
+    MacReserved(Mac, String),
     /// The MTU is out of bounds.
     #[error("MTU {mtu} is out of bounds, the wire carries {MIN_MTU} to {max}")]
     Mtu {
@@ -98,7 +135,8 @@ impl Registry {
         Self { slots, generation: 0 }
     }
 
-    /// Gives a port to the process `identity`. `base` are the counters of each number so far, `max_mtu` is the wire's.
+    /// Gives a port to the process `identity`, on `terms`. `base` are the counters of each number so far, `max_mtu` is the
+    /// wire's.
     ///
     /// # Errors
     ///
@@ -107,12 +145,21 @@ impl Registry {
         &mut self,
         hello: &Hello,
         identity: Identity,
+        terms: Terms,
+        reserved: &dyn Reserved,
         max_mtu: u16,
         base: impl Fn(PortId) -> PortTotals,
     ) -> Result<&App, Refusal> {
-        let name = self.name_for(&hello.name, &identity.comm)?;
-        let mac = if hello.mac == [0; 6] { self.invent_mac(&name, identity.uid) } else { hello.mac };
+        let asked = terms.name.as_deref().unwrap_or(&hello.name);
+        let name = self.name_for(asked, &identity.comm, reserved)?;
+        let mac = match (terms.mac, hello.mac) {
+            (Some(mac), asked) if asked != [0; 6] && asked != mac => return Err(Refusal::OtherMac(mac, asked)),
+            (Some(mac), _) => mac,
+            (None, [0, 0, 0, 0, 0, 0]) => self.invent_mac(&name, identity.uid, reserved),
+            (None, mac) => mac,
+        };
         self.check_mac(None, &mac)?;
+        check_reserved(reserved, &mac, terms.entry)?;
         let free = |slot: &Slot| slot.app.is_none() && slot.returning == 0;
         let at = self.slots.iter().skip(1).position(free).ok_or(Refusal::Full(self.slots.len() - 1))? + 1;
         let id = PortId::try_from(at).map_err(|_| Refusal::Full(self.slots.len() - 1))?;
@@ -122,7 +169,9 @@ impl Registry {
             id,
             generation: self.generation,
             name,
+            asked: hello.name.clone(),
             identity,
+            terms,
             driver: hello.driver.clone(),
             settings,
             region: None,
@@ -137,7 +186,13 @@ impl Registry {
     /// # Errors
     ///
     /// [`Refusal`], and the earlier settings stay.
-    pub fn change(&mut self, id: PortId, settings: Settings, max_mtu: u16) -> Result<(), Refusal> {
+    pub fn change(
+        &mut self,
+        id: PortId,
+        settings: Settings,
+        reserved: &dyn Reserved,
+        max_mtu: u16,
+    ) -> Result<(), Refusal> {
         if !(MIN_MTU..=max_mtu.min(MAX_MTU)).contains(&settings.mtu) {
             return Err(Refusal::Mtu { mtu: settings.mtu, max: max_mtu });
         }
@@ -145,9 +200,18 @@ impl Registry {
         if is_group(&main) || main == [0; 6] {
             return Err(Refusal::BadMac(main));
         }
-        settings.macs.iter().filter(|mac| !is_group(mac)).try_for_each(|mac| self.check_mac(Some(id), mac))?;
+        let (entry, own) = self.get(id).map_or((None, None), |app| (app.terms.entry, app.terms.mac));
+        for mac in settings.macs.iter().filter(|mac| !is_group(mac)) {
+            self.check_mac(Some(id), mac)?;
+            match own {
+                Some(own) if own != *mac => return Err(Refusal::OtherMac(own, *mac)),
+                Some(_) => {}
+                None => check_reserved(reserved, mac, entry)?,
+            }
+        }
         if let Some(app) = self.get_mut(id) {
             app.settings = settings;
+            app.terms.subject = None;
         }
         Ok(())
     }
@@ -193,6 +257,11 @@ impl Registry {
         self.slots.iter().filter_map(|slot| slot.app.as_deref())
     }
 
+    /// All apps, to be changed.
+    pub fn apps_mut(&mut self) -> impl Iterator<Item = &mut App> {
+        self.slots.iter_mut().filter_map(|slot| slot.app.as_deref_mut())
+    }
+
     /// The running ports, as the switch wants them. A port without rings receives nothing and owns its address still.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
@@ -200,7 +269,7 @@ impl Registry {
         running.map(|app| Member { id: app.id, settings: app.settings.clone() }).collect()
     }
 
-    fn name_for(&self, asked: &str, comm: &str) -> Result<String, Refusal> {
+    fn name_for(&self, asked: &str, comm: &str, reserved: &dyn Reserved) -> Result<String, Refusal> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if !asked.is_empty() {
             if !asked.chars().all(allowed) {
@@ -220,13 +289,13 @@ impl Registry {
         }
         let numbered = (2..).map(|n| format!("{name}-{n}"));
         let mut candidates = std::iter::once(name.clone()).chain(numbered);
-        let free = candidates.find(|candidate| self.apps().all(|app| app.name != *candidate));
+        let free = candidates.find(|name| !reserved.name(name) && self.apps().all(|app| app.name != *name));
         Ok(free.unwrap_or(name))
     }
 
     /// A locally administered address (IEEE 802-2014, 8.4) made from the name and user, so that an app finds itself
     /// under the same address when it comes again.
-    fn invent_mac(&self, name: &str, uid: u32) -> Mac {
+    fn invent_mac(&self, name: &str, uid: u32, reserved: &dyn Reserved) -> Mac {
         let candidate = |salt: u32| {
             let mut hasher = DefaultHasher::new();
             (name, uid, salt).hash(&mut hasher);
@@ -234,7 +303,8 @@ impl Registry {
             [0x02, a, b, c, d, e]
         };
         let mut candidates = (0..).map(candidate);
-        candidates.find(|mac| self.check_mac(None, mac).is_ok()).unwrap_or([2, 0, 0, 0, 0, 1])
+        let free = |mac: &Mac| self.check_mac(None, mac).is_ok() && reserved.mac(mac, None).is_none();
+        candidates.find(free).unwrap_or([2, 0, 0, 0, 0, 1])
     }
 
     fn check_mac(&self, owner: Option<PortId>, mac: &Mac) -> Result<(), Refusal> {
@@ -245,6 +315,34 @@ impl Registry {
             Some(app) => Err(Refusal::MacTaken(*mac, app.name.clone())),
             None => Ok(()),
         }
+    }
+}
+
+fn check_reserved(reserved: &dyn Reserved, mac: &Mac, entry: Option<usize>) -> Result<(), Refusal> {
+    reserved.mac(mac, entry).map_or(Ok(()), |name| Err(Refusal::MacReserved(*mac, name.to_owned())))
+}
+
+/// Nothing is kept for anybody.
+impl Reserved for () {
+    fn name(&self, _: &str) -> bool {
+        false
+    }
+
+    fn mac(&self, _: &Mac, _: Option<usize>) -> Option<&str> {
+        None
+    }
+}
+
+/// The names and addresses of a policy's `[[app]]` entries.
+impl Reserved for Ruleset {
+    fn name(&self, name: &str) -> bool {
+        self.names_app(name)
+    }
+
+    fn mac(&self, mac: &Mac, entry: Option<usize>) -> Option<&str> {
+        let owners = self.policy().apps.iter().enumerate();
+        let owner = |(_, app): &(usize, &kopi_config::policy::App)| app.mac.is_some_and(|own| own.bytes() == *mac);
+        owners.filter(owner).find(|(at, _)| Some(*at) != entry).map(|(_, app)| app.name.as_str())
     }
 }
 
@@ -259,7 +357,7 @@ mod tests {
     use super::*;
 
     fn identity(comm: &str) -> Identity {
-        Identity { pid: 9, uid: 1, gid: 1, user: None, comm: comm.into(), exe: None, cgroup: None }
+        Identity { pid: 9, uid: 1, gid: 1, user: None, comm: comm.into(), exe: None, cgroup: None, groups: None }
     }
 
     fn hello(name: &str, mac: Mac) -> Hello {
@@ -267,7 +365,8 @@ mod tests {
     }
 
     fn admit(registry: &mut Registry, name: &str, mac: Mac) -> Result<(PortId, String, Mac), Refusal> {
-        let app = registry.admit(&hello(name, mac), identity("testpmd"), 1500, |_| PortTotals::default())?;
+        let app = registry
+            .admit(&hello(name, mac), identity("testpmd"), Terms::default(), &(), 1500, |_| PortTotals::default())?;
         Ok((app.id, app.name.clone(), app.settings.macs[0]))
     }
 
@@ -323,11 +422,11 @@ mod tests {
         admit(&mut registry, "b", B).unwrap();
         let before = registry.get(1).unwrap().settings.clone();
         let with = |mtu, macs: &[Mac]| Settings { mtu, macs: macs.to_vec(), ..Settings::default() };
-        assert_eq!(registry.change(1, with(9001, &[A]), 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
-        assert_eq!(registry.change(1, with(67, &[A]), 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
-        assert_eq!(registry.change(1, with(1500, &[]), 1500), Err(Refusal::BadMac([0; 6])));
-        assert_eq!(registry.change(1, with(1500, &[A, B]), 1500), Err(Refusal::MacTaken(B, "b".into())));
+        assert_eq!(registry.change(1, with(9001, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
+        assert_eq!(registry.change(1, with(67, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
+        assert_eq!(registry.change(1, with(1500, &[]), &(), 1500), Err(Refusal::BadMac([0; 6])));
+        assert_eq!(registry.change(1, with(1500, &[A, B]), &(), 1500), Err(Refusal::MacTaken(B, "b".into())));
         assert_eq!(registry.get(1).unwrap().settings, before);
-        assert_eq!(registry.change(1, with(900, &[A, [1; 6]]), 1500), Ok(()));
+        assert_eq!(registry.change(1, with(900, &[A, [1; 6]]), &(), 1500), Ok(()));
     }
 }

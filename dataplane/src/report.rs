@@ -1,5 +1,10 @@
 //! What operators are told, as JSON. The keys are an interface: they stay.
 
+mod flows;
+mod policy;
+
+use crate::attach::Attach;
+use crate::control::Question;
 use crate::counters::PortTotals;
 use crate::forwarding::WIRE;
 use crate::registry::{App, format_mac};
@@ -23,15 +28,27 @@ pub struct Facts {
     pub connections: usize,
 }
 
-/// The answer to `command`, or `None` if there is no such command.
+/// The answer to a question, or `None` if there is no such command.
 #[must_use]
-pub fn answer(command: &str, switch: &Switch, facts: &Facts) -> Option<Value> {
-    Some(match command {
-        "status" => json!({ "status": [status(switch, facts)] }),
-        "apps" => json!({ "apps": switch.apps().map(|app| describe(app, switch)).collect::<Vec<_>>() }),
-        "stats" => json!({ "stats": stats(switch, facts) }),
-        "drops" => json!({ "drops": drops(switch, facts) }),
-        _ => return None,
+pub fn answer(question: Question<'_>, switch: &mut Switch, attach: &mut Attach, facts: &Facts) -> Option<Value> {
+    let told = |outcome: Result<Value, String>| outcome.unwrap_or_else(|error| json!({ "error": error }));
+    Some(match question.command {
+        "reload" => told(policy::reload(question, switch, attach)),
+        "explain" => told(policy::explain(&question, switch)),
+        "flows" => flows::flows(&question, switch, dpdk::tsc(), facts.tsc_hz),
+        command => {
+            if let Some(refused) = question.stranger(&[]) {
+                return Some(refused);
+            }
+            match command {
+                "status" => json!({ "status": [status(switch, facts)] }),
+                "apps" => json!({ "apps": switch.apps().map(|app| describe(app, switch)).collect::<Vec<_>>() }),
+                "stats" => json!({ "stats": stats(switch, facts) }),
+                "drops" => json!({ "drops": drops(switch, facts) }),
+                "rules" => json!({ "rules": policy::rules(switch) }),
+                _ => return None,
+            }
+        }
     })
 }
 
@@ -65,6 +82,13 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
             "speed_mbps": wire.link.speed,
         },
         "workers": workers,
+        "policy": switch.policy().ruleset().map(|ruleset| json!({
+            "file": switch.policy().path(),
+            "rules": ruleset.rules().len(),
+            "apps": ruleset.policy().apps.len(),
+            "tracks": ruleset.uses_state(),
+            "confirm_seconds": switch.policy().trial_seconds(),
+        })),
         "flows": switch.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum::<u64>(),
         "mbufs": { "total": facts.mbufs.0, "free": facts.mbufs.1 },
         "apps": switch.apps().count(),
@@ -152,6 +176,13 @@ pub const fn stage_of(reason: DropReason) -> &'static str {
         | DropReason::WireTxFull
         | DropReason::HandoffFull
         | DropReason::PortGone => "deliver",
+        DropReason::Policy
+        | DropReason::Rejected
+        | DropReason::Spoofed
+        | DropReason::PortNotLeased
+        | DropReason::Malformed
+        | DropReason::Fragment
+        | DropReason::FlowLimit => "filter",
     }
 }
 
@@ -170,7 +201,19 @@ fn drops(switch: &Switch, facts: &Facts) -> Vec<Value> {
     rows.extend(row("wire", "device", "no_mbuf", facts.device.rx_no_mbuf));
     rows.extend(row("wire", "device", "tx_errors", facts.device.tx_errors));
     for app in switch.apps() {
-        rows.extend(of_port(&app.name, &totals_of(app, switch)));
+        let mut totals = totals_of(app, switch);
+        for (rule, reason, packets) in policy::refused(switch, app.id) {
+            // What a rule has dropped is told by rule; the rest, if there is any, without.
+            let counted = DropReason::ALL.iter().zip(&mut totals.drops).find(|(why, _)| why.name() == reason);
+            if let (Some((why, left)), true) = (counted, packets > 0) {
+                *left = left.saturating_sub(packets);
+                let stage = stage_of(*why);
+                rows.push(json!({
+                    "app": app.name, "stage": stage, "reason": reason, "rule": rule, "packets": packets
+                }));
+            }
+        }
+        rows.extend(of_port(&app.name, &totals));
     }
     rows
 }

@@ -2,14 +2,24 @@
 
 use crate::command::Reply;
 use crate::dataplane::Dataplane;
-use crate::forwarding::{Forwarding, PortId};
+use crate::filter::{self, Filter};
+use crate::forwarding::{Forwarding, PortId, is_group};
+use crate::gate::Event;
 use crate::identity::Identity;
-use crate::registry::{App, Refusal, Registry};
+use crate::ledger::{Ledger, Outcome};
+use crate::listing::Listed;
+use crate::policy::{Books, Enforcement, owner_of};
+use crate::registry::{App, Refusal, Registry, Reserved, Terms};
 use crate::throttle::Throttle;
+use kopi_config::Policy;
+use kopi_config::policy::{Decision, Direction};
+use kopi_packet::MacAddr;
+use kopi_policy::{Cause, Connections, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
 use kopi_ring::{DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Lines in the log in ten seconds about apps' memory.
@@ -56,6 +66,14 @@ pub enum SetupError {
         /// The limit.
         limit: u16,
     },
+    /// More queues than the policy allows this app.
+    #[error("{asked} queues asked for, the policy allows this app {limit}")]
+    PolicyQueues {
+        /// Queues asked for, in one direction.
+        asked: usize,
+        /// The limit.
+        limit: u16,
+    },
     /// A ring larger than the configuration allows.
     #[error("ring of {asked} slots asked for, [limits] ring_size allows {limit}")]
     Ring {
@@ -95,12 +113,25 @@ pub struct Switch {
     /// Regions that no app uses any more, but perhaps a worker still does.
     retired: Vec<Region>,
     throttle: Throttle,
+    policy: Enforcement,
+    connections: Arc<Connections>,
+    /// What the policy wants in the log.
+    notes: Throttle,
 }
 
+/// Why an app may not stay after a change of the policy.
+pub type Notice = (PortId, String);
+
 impl Switch {
-    /// A switch over running workers, without apps.
+    /// A switch over running workers, without apps. `connections` is what the workers track.
     #[must_use]
-    pub fn new(dataplane: Dataplane, wire: WireState, limits: Limits) -> Self {
+    pub fn new(
+        dataplane: Dataplane,
+        wire: WireState,
+        limits: Limits,
+        policy: Enforcement,
+        connections: Arc<Connections>,
+    ) -> Self {
         Self {
             registry: Registry::new(limits.apps),
             dataplane,
@@ -111,7 +142,123 @@ impl Switch {
             stale: false,
             retired: Vec::new(),
             throttle: Throttle::new(LOG_LINES),
+            policy,
+            connections,
+            notes: Throttle::new(LOG_LINES),
         }
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub const fn policy(&self) -> &Enforcement {
+        &self.policy
+    }
+
+    /// What the rules have counted.
+    #[must_use]
+    pub fn books(&self) -> Books {
+        let mut books = self.policy.books().clone();
+        for (picture, ledger) in self.dataplane.ledgers() {
+            enter(&mut books, picture, ledger);
+        }
+        books
+    }
+
+    /// The connections that are tracked.
+    #[must_use]
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// All flows; see [`Dataplane::flows`].
+    pub fn flows(&mut self) -> Vec<Listed> {
+        self.dataplane.flows()
+    }
+
+    /// Puts another policy in force, all or nothing. Returns the apps that may not stay as what they are: they will
+    /// attach again, on the new terms, or hear why not.
+    ///
+    /// # Errors
+    ///
+    /// A text for people, and the policy in force stays.
+    pub fn reload(&mut self, policy: Policy, trial: Option<Duration>) -> Result<Vec<Notice>, String> {
+        self.policy.replace(policy, trial)?;
+        Ok(self.apply_policy())
+    }
+
+    /// Confirms the policy in force; returns whether it was on trial.
+    pub fn confirm(&mut self) -> bool {
+        self.policy.confirm()
+    }
+
+    /// Called now and then: takes back a policy that was not confirmed, notices accounts that have changed, and lets
+    /// connections go whose time is up. Returns as [`reload`](Self::reload).
+    pub fn tick(&mut self, now: u64) -> Vec<Notice> {
+        // Once round the table in ten seconds or so.
+        self.connections.sweep(now, self.connections.buckets() / 100 + 1);
+        while let Some(event) = self.dataplane.event() {
+            self.log_event(&event);
+        }
+        if self.policy.expire() {
+            log::warn!("the policy was not confirmed in time: the one before is in force again");
+            return self.apply_policy();
+        }
+        Vec::new()
+    }
+
+    /// Called once a second: compiles the policy anew if names of users or groups stand for something else.
+    pub fn refresh(&mut self) -> Vec<Notice> {
+        if !self.policy.refresh() {
+            return Vec::new();
+        }
+        log::info!("users or groups have changed: the policy follows");
+        self.apply_policy()
+    }
+
+    /// Notes what has changed about an app's process.
+    pub fn reidentify(&mut self, id: PortId, identity: Identity) -> Vec<Notice> {
+        let Some(app) = self.registry.get_mut(id) else { return Vec::new() };
+        app.identity = identity;
+        if self.policy.ruleset().is_none() { Vec::new() } else { self.apply_policy() }
+    }
+
+    fn apply_policy(&mut self) -> Vec<Notice> {
+        let ruleset = self.policy.ruleset().cloned();
+        if let Some(ruleset) = &ruleset {
+            self.connections.set_tracking(&ruleset.policy().tracking);
+        }
+        self.stale = true;
+        let mut notices = Vec::new();
+        for app in self.registry.apps_mut() {
+            match terms(ruleset.as_deref(), &app.identity, &app.asked) {
+                Ok(terms) => {
+                    let main = app.settings.macs.first();
+                    let renamed = terms.name.as_ref().is_some_and(|name| *name != app.name);
+                    let moved = terms.mac.as_ref().is_some_and(|mac| Some(mac) != main);
+                    app.terms = terms;
+                    if renamed || moved {
+                        notices.push((app.id, "the policy has another name or address for it now".to_owned()));
+                    }
+                }
+                Err(refusal) => notices.push((app.id, refusal.to_string())),
+            }
+        }
+        notices
+    }
+
+    fn log_event(&mut self, event: &Event) {
+        let Some(ruleset) = self.policy.ruleset() else { return };
+        let Outcome { port, direction, decision, cause, .. } = event.outcome;
+        let Some(app) = self.registry.get(port) else { return };
+        let by = match cause {
+            Cause::Rule(rule) => usize::try_from(rule).ok().and_then(|rule| ruleset.rules().get(rule)),
+            _ => None,
+        };
+        let (way, what) = (way(direction), word(decision));
+        let by = by.map_or("default", |rule| rule.name.as_str());
+        let who = crate::attach::describe(&app.identity);
+        self.notes
+            .log(log::Level::Info, &format_args!("policy: {what} {way} {} of `{}`, {who}: {by}", event.key, app.name));
     }
 
     /// The first picture of the ports, for workers that start.
@@ -149,14 +296,18 @@ impl Switch {
     ///
     /// [`Refusal`] if it cannot have one.
     pub fn admit(&mut self, hello: &Hello, identity: Identity) -> Result<Welcome, Refusal> {
+        let ruleset = self.policy.ruleset().map(|ruleset| &**ruleset);
+        let terms = terms(ruleset, &identity, &hello.name)?;
+        let queues = terms.queues.unwrap_or(u16::MAX);
         let dataplane = &self.dataplane;
-        let app = self.registry.admit(hello, identity, self.wire.mtu, |id| dataplane.totals(id))?;
+        let reserved: &dyn Reserved = ruleset.map_or(&(), |ruleset| ruleset);
+        let app = self.registry.admit(hello, identity, terms, reserved, self.wire.mtu, |id| dataplane.totals(id))?;
         Ok(Welcome {
             port: app.id,
             name: app.name.clone(),
             mac: app.settings.macs.first().copied().unwrap_or_default(),
             max_mtu: self.wire.mtu,
-            max_queues: self.limits.queues.min(u16::try_from(MAX_QUEUES).unwrap_or(u16::MAX)),
+            max_queues: self.limits.queues.min(u16::try_from(MAX_QUEUES).unwrap_or(u16::MAX)).min(queues),
             max_ring: self.limits.ring,
             slot_size: DEFAULT_SLOT,
             link: self.wire.link,
@@ -170,7 +321,8 @@ impl Switch {
     ///
     /// [`SetupError`], and the port keeps what it had.
     pub fn setup(&mut self, id: PortId, geometry: &Geometry) -> Result<(), SetupError> {
-        self.check(geometry)?;
+        let app = self.registry.get(id).ok_or(SetupError::Gone)?;
+        self.check(geometry, app.terms.queues)?;
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
         let region = Region::create(geometry, self.limits.huge_pages)?;
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
@@ -187,9 +339,13 @@ impl Switch {
         Ok(())
     }
 
-    fn check(&self, geometry: &Geometry) -> Result<(), SetupError> {
+    fn check(&self, geometry: &Geometry, own: Option<u16>) -> Result<(), SetupError> {
         let Limits { queues, ring, memory, .. } = self.limits;
+        let policy = own.filter(|own| *own < queues);
         for sizes in [geometry.tx(), geometry.rx()] {
+            if let Some(limit) = policy.filter(|limit| sizes.len() > usize::from(*limit)) {
+                return Err(SetupError::PolicyQueues { asked: sizes.len(), limit });
+            }
             if sizes.len() > usize::from(queues) {
                 return Err(SetupError::Queues { asked: sizes.len(), limit: queues });
             }
@@ -207,7 +363,8 @@ impl Switch {
     ///
     /// [`Refusal`], and the earlier settings stay.
     pub fn change(&mut self, id: PortId, settings: Settings) -> Result<(), Refusal> {
-        self.registry.change(id, settings, self.wire.mtu)?;
+        let reserved: &dyn Reserved = self.policy.ruleset().map_or(&(), |ruleset| &**ruleset);
+        self.registry.change(id, settings, reserved, self.wire.mtu)?;
         self.stale = true;
         Ok(())
     }
@@ -227,6 +384,7 @@ impl Switch {
     /// Takes a port away altogether.
     pub fn remove(&mut self, id: PortId) -> Option<Box<App>> {
         self.halt(id);
+        self.connections.forget_zone(id);
         self.registry.remove(id)
     }
 
@@ -247,8 +405,31 @@ impl Switch {
         self.epoch = self.epoch.wrapping_add(1).max(1);
         let members = self.registry.members();
         let forwarding = Forwarding::new(self.epoch, self.wire.link.up, self.wire.mtu, &members);
+        let forwarding = forwarding.with_filter(self.filter());
         self.dataplane.forward(&Arc::new(forwarding));
         self.pictures += 1;
+    }
+
+    /// What the rules know of an app.
+    #[must_use]
+    pub fn subject(&self, id: PortId) -> Option<Subject> {
+        let app = self.registry.get(id)?;
+        let ruleset = self.policy.ruleset()?;
+        Some(app.terms.subject.clone().unwrap_or_else(|| subject_of(ruleset, app)))
+    }
+
+    /// The policy, with the apps as they are now.
+    fn filter(&mut self) -> Option<Filter> {
+        let ruleset = self.policy.ruleset().cloned()?;
+        let members = self.registry.apps_mut().filter(|app| app.region.is_some()).map(|app| {
+            let limit =
+                app.terms.entry.and_then(|entry| ruleset.policy().apps.get(entry)).and_then(|entry| entry.flows);
+            let subject = app.terms.subject.take().unwrap_or_else(|| subject_of(&ruleset, app));
+            app.terms.subject = Some(subject.clone());
+            filter::Member { id: app.id, generation: app.generation, subject, flows: limit.unwrap_or(u32::MAX) }
+        });
+        let members = members.collect();
+        Some(Filter::new(ruleset, members))
     }
 
     /// Number of the picture that has everything that was changed so far.
@@ -275,9 +456,12 @@ impl Switch {
                         faults.push((rings.id, fault));
                     }
                 }
-                Reply::Replaced(_) | Reply::Retired(_) => {}
+                Reply::Retired(picture, ledger) => enter(self.policy.books_mut(), &picture, &ledger),
+                Reply::Replaced(_) | Reply::Listed(_) => {}
             }
         }
+        let registry = &self.registry;
+        self.policy.books_mut().keep_apps(|generation| registry.apps().any(|app| app.generation == generation));
         // A client may hold on to the file of a region; its memory goes all the same.
         for region in self.retired.extract_if(.., |region| region.is_idle()) {
             if let Err(error) = region.discard() {
@@ -304,5 +488,50 @@ impl Switch {
                 status.set_drops(*reason, frames);
             }
         }
+    }
+}
+
+/// The terms on which `identity` may attach, having asked for the name `asked`.
+fn terms(ruleset: Option<&Ruleset>, identity: &Identity, asked: &str) -> Result<Terms, kopi_policy::Refusal> {
+    let Some(ruleset) = ruleset else { return Ok(Terms::default()) };
+    let index = ruleset.admit(&identity.owner(), asked)?;
+    let entry = index.and_then(|index| ruleset.policy().apps.get(index));
+    Ok(Terms {
+        entry: index,
+        name: entry.map(|entry| entry.name.clone()),
+        mac: entry.and_then(|entry| entry.mac).map(MacAddr::bytes),
+        queues: entry.and_then(|entry| entry.queues),
+        subject: None,
+    })
+}
+
+fn subject_of(ruleset: &Ruleset, app: &App) -> Subject {
+    let own = app.settings.macs.iter().filter(|mac| !is_group(mac));
+    let macs: Vec<MacAddr> = own.map(|mac| MacAddr::new(*mac)).collect();
+    ruleset.subject(&owner_of(app), app.terms.entry, &macs)
+}
+
+fn enter(books: &mut Books, picture: &Forwarding, ledger: &Ledger) {
+    if let Some(filter) = picture.filter() {
+        books.enter(ledger, filter);
+    }
+}
+
+/// A direction, as operators read it.
+#[must_use]
+pub const fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    }
+}
+
+/// A decision, as operators read it.
+#[must_use]
+pub const fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Accept => "accept",
+        Decision::Drop => "drop",
+        Decision::Reject => "reject",
     }
 }

@@ -8,9 +8,12 @@ use crate::burst::Burst;
 use crate::command::{Command, Reply};
 use crate::counters::WorkerCounters;
 use crate::deliver::Delivery;
+use crate::filter::Filter;
 use crate::flow::{FlowTable, IDLE_SECONDS};
 use crate::forwarding::{Forwarding, PortId, WIRE};
+use crate::gate::Gate;
 use crate::handoff::Mesh;
+use crate::listing::Listing;
 use crate::wire::Wire;
 use dpdk::{Batch, Pool};
 use kopi_ring::layout::MIN_FRAME;
@@ -41,6 +44,8 @@ pub struct Parts {
     pub commands: rtrb::Consumer<Command>,
     /// Answers to it.
     pub replies: rtrb::Producer<Reply>,
+    /// What it asks about frames.
+    pub gate: Gate,
     /// The first picture of the ports.
     pub forwarding: Arc<Forwarding>,
     /// Ports there can be, the wire included.
@@ -54,6 +59,7 @@ pub struct Parts {
 pub struct Worker {
     burst: Burst,
     flows: FlowTable,
+    gate: Gate,
     delivery: Delivery,
     forwarding: Arc<Forwarding>,
     pool: Pool,
@@ -64,6 +70,8 @@ pub struct Worker {
     served: Vec<PortId>,
     tsc_hz: u64,
     next_sweep: u64,
+    /// A list of flows that is being made.
+    listing: Option<Box<Listing>>,
     running: bool,
 }
 
@@ -71,11 +79,12 @@ impl Worker {
     /// A worker made of `parts`. Allocates everything that it will ever need.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { index, wire, sender, pool, flows, mesh, counters, commands, replies, .. } = parts;
+        let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, .. } = parts;
         let delivery = Delivery::new(index, parts.max_ports, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
         Self {
             burst: Burst::new(),
             flows,
+            gate,
             delivery,
             forwarding: parts.forwarding,
             pool,
@@ -85,6 +94,7 @@ impl Worker {
             served: Vec::with_capacity(parts.max_ports),
             tsc_hz: parts.tsc_hz,
             next_sweep: 0,
+            listing: None,
             running: true,
         }
     }
@@ -131,6 +141,9 @@ impl Worker {
         if now >= self.next_sweep {
             self.sweep(now);
         }
+        if self.listing.is_some() {
+            self.list();
+        }
         moved > 0
     }
 
@@ -140,13 +153,12 @@ impl Worker {
             n = self.linearize();
         }
         if n > 0 {
-            let bytes = self.burst.parse(WIRE, &self.flows);
+            let bytes = self.burst.parse(WIRE, &self.flows, self.forwarding.filter().map(Filter::watch));
             if let Some(counters) = self.counters.ports.first() {
                 counters.rx_packets.add(n.into());
                 counters.rx_bytes.add(bytes);
             }
-            self.burst.judge(WIRE, &mut self.flows, &self.forwarding, now);
-            self.delivery.deliver(&mut self.burst, WIRE, &self.forwarding);
+            self.pass(WIRE, now);
         }
         n.into()
     }
@@ -198,16 +210,22 @@ impl Worker {
         if n + taken.refused() == 0 {
             return Ok(0);
         }
-        let bytes = self.burst.parse(id, &self.flows);
+        let bytes = self.burst.parse(id, &self.flows, self.forwarding.filter().map(Filter::watch));
         counters.tx_packets.add((n + taken.refused()) as u64);
         counters.tx_bytes.add(bytes + taken.refused_bytes);
         if taken.refused() > 0 {
             counters.drop(DropReason::Runt, taken.runts as u64);
             counters.drop(DropReason::Oversize, taken.oversize as u64);
         }
-        self.burst.judge(id, &mut self.flows, &self.forwarding, now);
-        self.delivery.deliver(&mut self.burst, id, &self.forwarding);
+        self.pass(id, now);
         Ok(n + taken.refused())
+    }
+
+    /// Judges and delivers the burst, which came from port `source`.
+    #[inline]
+    fn pass(&mut self, source: PortId, now: u64) {
+        self.burst.judge(source, &mut self.flows, &mut self.gate, &self.forwarding, now);
+        self.delivery.deliver(&mut self.burst, source, &self.forwarding, &mut self.gate, now);
     }
 
     fn obey(&mut self, command: Command) {
@@ -228,10 +246,12 @@ impl Worker {
                 let port = self.delivery.remove(id);
                 self.reply(Reply::Detached(id, port));
             }
-            Command::Forward(forwarding) => {
+            Command::Forward(forwarding, ledger) => {
                 let old = std::mem::replace(&mut self.forwarding, forwarding);
-                self.reply(Reply::Retired(old));
+                let full = self.gate.turn_over(ledger);
+                self.reply(Reply::Retired(old, full));
             }
+            Command::List(list) => self.listing = Some(list),
             Command::Stop => self.running = false,
         }
     }
@@ -256,6 +276,18 @@ impl Worker {
     fn reply(&mut self, reply: Reply) {
         let pushed = self.replies.push(reply);
         debug_assert!(pushed.is_ok(), "the control thread does not read its replies");
+    }
+
+    /// Goes on with a list of flows, a few buckets in each turn.
+    #[cold]
+    fn list(&mut self) {
+        if let Some(mut listing) = self.listing.take() {
+            if listing.proceed(&self.flows, self.gate.ledger(), self.forwarding.epoch()) {
+                self.reply(Reply::Listed(listing));
+            } else {
+                self.listing = Some(listing);
+            }
+        }
     }
 
     #[cold]

@@ -43,6 +43,20 @@ reasons! {
     HandoffFull = "handoff_full",
     /// The port of the sender or of the receiver went away while the frame was under way.
     PortGone = "port_gone",
+    /// A rule of the policy, or its default, drops it.
+    Policy = "policy",
+    /// A rule of the policy rejects it: its sender is told.
+    Rejected = "rejected",
+    /// An app sent from an address that is not its own.
+    Spoofed = "spoofed",
+    /// The port at the app's side is not the app's to use.
+    PortNotLeased = "port_not_leased",
+    /// It cannot be parsed to its end, and the policy wants none of these.
+    Malformed = "malformed",
+    /// A later fragment of a packet whose first one was not seen.
+    Fragment = "fragment",
+    /// The app has as many flows as it may have.
+    FlowLimit = "flow_limit",
 }
 
 impl DropReason {

@@ -14,6 +14,20 @@ const WINDOW: u64 = 900;
 /// An address of nobody's, so that frames to it take the way over the wire.
 const NOBODY: Mac = [2, 9, 9, 9, 9, 9];
 
+/// Every kind of rule, and state by which frames are judged.
+const POLICY: &str = r#"
+default = { egress = "accept", ingress = "accept" }
+[[rule]]
+match = { proto = "udp" }
+action = "count"
+[[rule]]
+match = { state = "established" }
+action = "accept"
+[[rule]]
+match = { proto = "tcp" }
+action = "reject"
+"#;
+
 thread_local! {
     /// Allocations of this thread so far.
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -95,6 +109,11 @@ pub(crate) fn check(lab: &Lab) {
         flood(&mut a, &mut b, &App::mac(2), frames, 1);
         flood(&mut b, &mut a, &App::mac(1), frames, 1);
         // To everybody and the wire, and from there to everybody: the other app gets it twice, the sender once.
+        flood(&mut a, &mut b, &[0xff; 6], frames, 3);
+        // The same under a policy: the long way for each flow, connections, refusals and answers to the sender.
+        crew.enforce(POLICY);
+        flood(&mut a, &mut b, &NOBODY, frames, 1);
+        flood(&mut a, &mut b, &App::mac(2), frames, 1);
         flood(&mut a, &mut b, &[0xff; 6], frames, 3);
         crew.detach(1);
         let again = crew.attach(1, settings(1, false), 1, 64);

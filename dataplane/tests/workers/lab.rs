@@ -1,15 +1,21 @@
 //! A dataplane inside the test: real workers over a wire that is a loop, and the apps' ends of the rings.
 
 use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig};
+use kopi_config::Policy;
+use kopi_config::policy::Tracking;
 use kopi_dataplane::command::{Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
+use kopi_dataplane::filter::{self, Filter};
 use kopi_dataplane::flow::FlowTable;
 use kopi_dataplane::forwarding::{Forwarding, Member, PortId, WIRE};
+use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
+use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::Seed;
+use kopi_packet::{MacAddr, Seed};
+use kopi_policy::{Connections, Owner, Ruleset};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Mac, Settings};
 use kopi_ring::{Consumer, Geometry, HugePages, PeerFault, Producer, Region};
@@ -101,6 +107,7 @@ pub(crate) struct Crew<'a> {
     port: Port,
     hands: Vec<Hand>,
     members: Vec<Member>,
+    ruleset: Option<Arc<Ruleset>>,
     /// Whether the workers take the wire for up.
     pub(crate) wire_up: bool,
     epoch: u32,
@@ -132,16 +139,23 @@ impl<'a> Crew<'a> {
         let (rx, tx) = port.start().expect("a ring can be started");
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         let picture = Arc::new(Forwarding::new(1, true, MTU, &[]));
+        let seed = Seed::from_bytes([8; 64]);
+        let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), lab.eal.tsc_hz()));
         let hands = (0..workers).zip(Mesh::among(workers)).map(|(index, mesh)| {
             let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
             let (answers, replies) = rtrb::RingBuffer::new(QUEUE + PORTS);
             let counters = Arc::new(WorkerCounters::new(PORTS));
+            // Nobody reads the events: they are lost, as when the log is behind.
+            let (noted, _events) = rtrb::RingBuffer::new(1);
+            let (seed, hz) = (Seed::from_bytes([9; 64]), lab.eal.tsc_hz());
+            let gate = Gate::new(Arc::clone(&connections), Arc::new(Ledger::new(0)), seed, hz, noted);
             let parts = Parts {
                 index,
                 wire: Wire::new(rx.next(), tx.next()),
                 sender: 0,
                 pool: lab.pool.clone(),
-                flows: FlowTable::new(1024, Seed::from_bytes([7; 64])),
+                flows: FlowTable::new(1024, PORTS, Seed::from_bytes([7; 64])),
+                gate,
                 mesh,
                 counters: Arc::clone(&counters),
                 commands: orders,
@@ -169,6 +183,7 @@ impl<'a> Crew<'a> {
             port,
             hands,
             members: Vec::new(),
+            ruleset: None,
             wire_up: true,
             epoch: 1,
             generation: 0,
@@ -186,10 +201,10 @@ impl<'a> Crew<'a> {
         for hand in &mut self.hands {
             while let Ok(reply) = hand.replies.pop() {
                 match reply {
-                    Reply::Retired(_) => self.retired += 1,
+                    Reply::Retired(..) => self.retired += 1,
                     Reply::Detached(..) => self.detached += 1,
                     Reply::Fault(port, fault) => self.faults.push((port.id, fault)),
-                    Reply::Replaced(_) => {}
+                    Reply::Replaced(_) | Reply::Listed(_) => {}
                 }
             }
         }
@@ -198,15 +213,33 @@ impl<'a> Crew<'a> {
     /// Gives the workers a picture with all changes, and waits until they use it.
     pub(crate) fn publish(&mut self) {
         self.epoch += 1;
-        let forwarding = Arc::new(Forwarding::new(self.epoch, self.wire_up, MTU, &self.members));
+        let forwarding = Forwarding::new(self.epoch, self.wire_up, MTU, &self.members);
+        let forwarding = Arc::new(forwarding.with_filter(self.filter()));
         let due = self.retired + self.hands.len();
         for worker in 0..self.hands.len() {
-            self.tell(worker, Command::Forward(Arc::clone(&forwarding)));
+            self.tell(worker, Command::Forward(Arc::clone(&forwarding), Arc::new(Ledger::new(0))));
         }
         wait_until("the workers use a picture", || {
             self.settle();
             self.retired >= due
         });
+    }
+
+    fn filter(&self) -> Option<Filter> {
+        let ruleset = self.ruleset.clone()?;
+        let member = |member: &Member| {
+            let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
+            let subject = ruleset.subject(&Owner::unknown("app"), None, &macs);
+            filter::Member { id: member.id, generation: 1, subject, flows: u32::MAX }
+        };
+        Some(Filter::new(Arc::clone(&ruleset), self.members.iter().map(member).collect()))
+    }
+
+    /// Puts a policy in force.
+    pub(crate) fn enforce(&mut self, policy: &str) {
+        let policy = Policy::parse(policy, "test").expect("a policy");
+        self.ruleset = Some(Arc::new(Ruleset::new(Arc::new(policy), &()).expect("a policy of few rules")));
+        self.publish();
     }
 
     /// Attaches an app with `queues` rings of `slots` slots in each direction.

@@ -1,0 +1,100 @@
+//! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a picture.
+
+use crate::forwarding::{Generation, PortId};
+use kopi_policy::{Ruleset, Subject};
+use std::sync::Arc;
+
+/// Flags of TCP that begin or end a connection: FIN, SYN, RST (RFC 9293, 3.1).
+const TURNING: u8 = 0b111;
+
+/// What one app is under the policy.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Number of its port.
+    pub id: PortId,
+    /// Which use of the number.
+    pub generation: Generation,
+    /// What the rules know of it.
+    pub subject: Subject,
+    /// Flows of a worker that it may have begun.
+    pub flows: u32,
+}
+
+/// An immutable policy with its apps.
+#[derive(Debug)]
+pub struct Filter {
+    ruleset: Arc<Ruleset>,
+    /// By port number.
+    subjects: Box<[Option<Subject>]>,
+    flows: Box<[u32]>,
+    generations: Box<[Generation]>,
+    tracks: bool,
+}
+
+impl Filter {
+    /// The policy `ruleset` over `members`, whose subjects are of that ruleset.
+    #[must_use]
+    pub fn new(ruleset: Arc<Ruleset>, members: Vec<Member>) -> Self {
+        let ports = members.iter().map(|member| usize::from(member.id) + 1).max().unwrap_or(1);
+        let mut subjects: Vec<Option<Subject>> = Vec::new();
+        subjects.resize_with(ports, || None);
+        let mut flows = vec![u32::MAX; ports];
+        let mut generations = vec![0; ports];
+        for member in members {
+            let at = usize::from(member.id);
+            subjects[at] = Some(member.subject);
+            flows[at] = member.flows;
+            generations[at] = member.generation;
+        }
+        let tracks = ruleset.uses_state();
+        Self { ruleset, subjects: subjects.into(), flows: flows.into(), generations: generations.into(), tracks }
+    }
+
+    /// The rules.
+    #[must_use]
+    pub const fn ruleset(&self) -> &Arc<Ruleset> {
+        &self.ruleset
+    }
+
+    /// What app `id` is under them.
+    #[inline]
+    #[must_use]
+    pub fn subject(&self, id: PortId) -> Option<&Subject> {
+        self.subjects.get(usize::from(id)).and_then(Option::as_ref)
+    }
+
+    /// Flows of a worker that app `id` may have begun.
+    #[inline]
+    #[must_use]
+    pub fn flow_limit(&self, id: PortId) -> u32 {
+        self.flows.get(usize::from(id)).copied().unwrap_or(u32::MAX)
+    }
+
+    /// Which use of port number `id` is meant; 0 if there is no such app.
+    #[must_use]
+    pub fn generation(&self, id: PortId) -> Generation {
+        self.generations.get(usize::from(id)).copied().unwrap_or(0)
+    }
+
+    /// Whether connections are tracked: only if the policy looks at them.
+    #[inline]
+    #[must_use]
+    pub const fn tracks(&self) -> bool {
+        self.tracks
+    }
+
+    /// What of a frame has to be looked at beyond its flow key.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch { flags: self.ruleset.tcp_flags_mask(), turning: if self.tracks { TURNING } else { 0 } }
+    }
+}
+
+/// What of frames has to be looked at beyond their flow key.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    /// Flags of TCP that belong to the key.
+    pub flags: u8,
+    /// Flags of TCP with which a frame is looked at by itself.
+    pub turning: u8,
+}

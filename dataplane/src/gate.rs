@@ -1,0 +1,247 @@
+//! What one worker asks before a frame passes: the policy at the sender's side, the switch, the policy at the receiver's.
+//!
+//! The first frame of a flow takes the long way. What it finds is kept in the flow table, and holds for the frames that
+//! follow until there is another picture of the ports, or a connection enters another state.
+
+use crate::filter::Filter;
+use crate::flow::{Flow, Points};
+use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
+use crate::ledger::{Ledger, Outcome, TallyId};
+use kopi_config::policy::{Decision, Direction, State};
+use kopi_packet::{FlowKey, Fragment, Headers, Seed, fragment_id, ndp};
+use kopi_policy::{Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Ref, Tuple, Violation};
+use kopi_ring::DropReason;
+use std::sync::Arc;
+
+/// Packets whose fragments a worker follows at a time.
+const FRAGMENTED: usize = 4096;
+/// A connection is told that its flow lives when the clock passes a multiple of two to this power, about a second.
+const TOUCH_SHIFT: u32 = 31;
+
+/// A line that the policy wants in the log, for the first frame of a flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// What the frame was.
+    pub key: FlowKey,
+    /// What was decided, and whose frame it was.
+    pub outcome: Outcome,
+}
+
+/// Events that wait for the control thread. More are counted and lost.
+pub const EVENTS: usize = 256;
+
+/// One worker's side of the policy.
+#[derive(Debug)]
+pub struct Gate {
+    connections: Arc<Connections>,
+    fragments: Fragments<Judgement>,
+    ledger: Arc<Ledger>,
+    events: rtrb::Producer<Event>,
+}
+
+/// A frame with what was read of it.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    frame: &'a [u8],
+    headers: &'a Headers,
+    key: &'a FlowKey,
+    now: u64,
+}
+
+/// What one side says of a frame.
+struct Passage {
+    judgement: Judgement,
+    look: Option<Look>,
+    tally: TallyId,
+}
+
+impl Gate {
+    /// A gate with an empty memory, that counts in `ledger`. `hz` are the ticks of the clock in a second.
+    #[must_use]
+    pub fn new(
+        connections: Arc<Connections>,
+        ledger: Arc<Ledger>,
+        seed: Seed,
+        hz: u64,
+        events: rtrb::Producer<Event>,
+    ) -> Self {
+        Self { connections, fragments: Fragments::new(FRAGMENTED, seed, hz), ledger, events }
+    }
+
+    /// Counts in `ledger` from now on, for another picture; returns the one that it replaces.
+    pub fn turn_over(&mut self, ledger: Arc<Ledger>) -> Arc<Ledger> {
+        self.fragments.clear();
+        std::mem::replace(&mut self.ledger, ledger)
+    }
+
+    /// What is counted, for those who want to know what a tally is of.
+    #[must_use]
+    pub const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Whether what `flow` says still holds for one more frame of it.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, flow: &Flow, key: &FlowKey, epoch: u32, now: u64) -> bool {
+        flow.epoch == epoch && (flow.points.is_untracked() || self.is_unchanged(flow, key, now))
+    }
+
+    fn is_unchanged(&self, flow: &Flow, key: &FlowKey, now: u64) -> bool {
+        let touch = now >> TOUCH_SHIFT != flow.last_seen >> TOUCH_SHIFT;
+        let same = |direction, state: Option<State>, of: Option<Ref>| match (state, of) {
+            (None | Some(State::Untracked), _) => true,
+            (Some(state), Some(of)) => {
+                self.connections.plain(of, direction) == Some(state) && (!touch || self.connections.touch(of, now))
+            }
+            // As long as there is still no connection.
+            (Some(_), None) => zone(flow.verdict, key, direction)
+                .and_then(|zone| Tuple::of(zone, key, direction))
+                .is_none_or(|tuple| self.connections.find(&tuple, now).is_none()),
+        };
+        let Points { states: [out, into], connections: [of_out, of_into], .. } = flow.points;
+        same(Direction::Egress, out, of_out) && same(Direction::Ingress, into, of_into)
+    }
+
+    /// Judges `frame`, of port `source`, and has `flow` say what was found. The long way.
+    #[inline(never)]
+    pub fn judge(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, forwarding: &Forwarding, now: u64) {
+        let source = key.source();
+        let news = flow.epoch != forwarding.epoch();
+        flow.epoch = forwarding.epoch();
+        flow.points = Points::default();
+        let destination = key.dst_mac().bytes();
+        let Some(filter) = forwarding.filter() else {
+            flow.verdict = forwarding.judge(source, &destination);
+            return;
+        };
+        let (headers, _) = kopi_packet::parse(frame, source);
+        let seen = Seen { frame, headers: &headers, key, now };
+        let mut looks = [None, None];
+        if source != WIRE {
+            let passage = self.pass(filter, source, Direction::Egress, seen, news);
+            looks[0] = flow.points.note(Direction::Egress, &passage.judgement, passage.look, passage.tally);
+            if let Some(refused) = refusal(source, source, &passage.judgement) {
+                flow.verdict = refused;
+                return;
+            }
+        }
+        flow.verdict = forwarding.judge(source, &destination);
+        if let Verdict::App(id) = flow.verdict {
+            let passage = self.pass(filter, id, Direction::Ingress, seen, news);
+            looks[1] = flow.points.note(Direction::Ingress, &passage.judgement, passage.look, passage.tally);
+            if let Some(refused) = refusal(id, source, &passage.judgement) {
+                flow.verdict = refused;
+                return;
+            }
+        }
+        if !matches!(flow.verdict, Verdict::Drop(_)) {
+            flow.points.connections = looks.map(|look| look.and_then(|look| self.connections.accept(&look, now)));
+        }
+    }
+
+    /// Judges one copy of a frame that goes to several apps, for app `id`, and counts it.
+    ///
+    /// # Errors
+    ///
+    /// Why the app does not get it.
+    pub fn admit(
+        &mut self,
+        frame: &[u8],
+        key: &FlowKey,
+        id: PortId,
+        forwarding: &Forwarding,
+        now: u64,
+    ) -> Result<(), DropReason> {
+        let Some(filter) = forwarding.filter() else { return Ok(()) };
+        let (headers, _) = kopi_packet::parse(frame, key.source());
+        let seen = Seen { frame, headers: &headers, key, now };
+        let passage = self.pass(filter, id, Direction::Ingress, seen, false);
+        self.ledger.count(passage.tally, 1, frame.len() as u64);
+        match passage.judgement.decision {
+            Decision::Accept => {
+                if let Some(look) = passage.look {
+                    // Which connection it is of is of no interest: each copy is judged by itself.
+                    let _connection = self.connections.accept(&look, now);
+                }
+                Ok(())
+            }
+            Decision::Drop | Decision::Reject => Err(reason(&passage.judgement)),
+        }
+    }
+
+    /// Counts packets of a flow.
+    #[inline]
+    pub fn count(&self, points: &Points, packets: u64, bytes: u64) {
+        let [out, into] = points.tallies;
+        if out != 0 {
+            self.ledger.count(out, packets, bytes);
+        }
+        if into != 0 {
+            self.ledger.count(into, packets, bytes);
+        }
+    }
+
+    /// One side of the way: that of app `id`.
+    fn pass(&mut self, filter: &Filter, id: PortId, direction: Direction, seen: Seen<'_>, news: bool) -> Passage {
+        let Seen { frame, headers, key, now } = seen;
+        let look = filter.tracks().then(|| self.connections.look(id, direction, (frame, headers, key), now));
+        let Some(subject) = filter.subject(id) else {
+            // The picture has every app that it delivers to; one without a subject gets nothing.
+            let judgement =
+                Judgement { decision: Decision::Drop, cause: Cause::Default, passing: 0, class: None, log: false };
+            return Passage { judgement, look, tally: 0 };
+        };
+        let state = look.as_ref().map_or(State::Untracked, Look::state);
+        let ndp = if ndp::is_ndp(key) { ndp::message(frame, headers) } else { None };
+        let packet = Packet { direction, key, state, ndp };
+        let fragment = match key.fragment() {
+            Fragment::None => None,
+            _ => fragment_id(frame, headers).and_then(|part| FragmentKey::of(id, direction, key, part)),
+        };
+        let first = fragment.as_ref().filter(|_| key.fragment() == Fragment::Later);
+        let judgement = match first.and_then(|key| self.fragments.recall(key, now)) {
+            Some(first) => filter.ruleset().judge_fragment(subject, &packet, &first),
+            None => filter.ruleset().judge(subject, &packet),
+        };
+        if let (Some(fragment), Fragment::First) = (fragment, key.fragment()) {
+            self.fragments.remember(&fragment, judgement, now);
+        }
+        let outcome = Outcome::new(id, direction, &judgement);
+        if judgement.log && news {
+            // With the queue full, the log is behind anyway, and says how much it left out.
+            let _lost = self.events.push(Event { key: *key, outcome });
+        }
+        Passage { judgement, look, tally: self.ledger.tally_of(&outcome) }
+    }
+}
+
+/// The app at whose side a frame of a flow was judged.
+fn zone(verdict: Verdict, key: &FlowKey, direction: Direction) -> Option<PortId> {
+    match (direction, verdict) {
+        (Direction::Egress, _) => Some(key.source()),
+        (Direction::Ingress, Verdict::App(id) | Verdict::Refuse(id, _) | Verdict::Reject(id)) => Some(id),
+        (Direction::Ingress, _) => None,
+    }
+}
+
+/// What becomes of a frame that app `id` does not let pass; `None` if it does.
+fn refusal(id: PortId, source: PortId, judgement: &Judgement) -> Option<Verdict> {
+    match judgement.decision {
+        Decision::Accept => None,
+        Decision::Reject => Some(Verdict::Reject(id)),
+        Decision::Drop if id == source => Some(Verdict::Drop(reason(judgement))),
+        Decision::Drop => Some(Verdict::Refuse(id, reason(judgement))),
+    }
+}
+
+fn reason(judgement: &Judgement) -> DropReason {
+    match judgement.cause {
+        Cause::Lease(Violation::Listen) => DropReason::PortNotLeased,
+        Cause::Lease(_) => DropReason::Spoofed,
+        Cause::Malformed => DropReason::Malformed,
+        Cause::Fragment => DropReason::Fragment,
+        Cause::Rule(_) | Cause::Default if judgement.decision == Decision::Reject => DropReason::Rejected,
+        Cause::Rule(_) | Cause::Default => DropReason::Policy,
+    }
+}

@@ -1,0 +1,275 @@
+//! The policy in force, on the control thread: read, compiled, replaced while traffic goes on, and taken back.
+
+use crate::filter::Filter;
+use crate::forwarding::Generation;
+use crate::ledger::{Ledger, Outcome};
+use crate::registry::App;
+use kopi_config::Diagnostic;
+use kopi_config::policy::{CgroupPath, Decision, Direction, Mention, Policy};
+use kopi_policy::{Accounts, Cause, Owner, RuleId, Ruleset, Violation};
+use nix::unistd::{Group, User};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The uid of a user who has none in our user namespace (`user_namespaces(7)`).
+const OVERFLOW_ID: u32 = 65534;
+/// Where the unified hierarchy of cgroups is mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The machine's users and groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine;
+
+impl Accounts for Machine {
+    fn user(&self, name: &str) -> Option<u32> {
+        User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+    }
+}
+
+impl Machine {
+    /// What a policy says of users, groups and cgroups that this machine does not have.
+    #[must_use]
+    pub fn warnings(policy: &Policy) -> Vec<Diagnostic> {
+        policy.check_names(&|mention| match mention {
+            Mention::User(name) => Self.user(name).is_some(),
+            Mention::Group(name) => Self.group(name).is_some(),
+            Mention::Cgroup(path) => has_cgroup(path),
+        })
+    }
+}
+
+fn has_cgroup(path: &CgroupPath) -> bool {
+    Path::new(CGROUPS).join(path.as_str().trim_start_matches('/')).is_dir()
+}
+
+/// The policy in force.
+#[derive(Debug, Default)]
+pub struct Enforcement {
+    /// The configured file, which a reload reads.
+    path: Option<PathBuf>,
+    ruleset: Option<Arc<Ruleset>>,
+    /// What comes back unless the present policy is confirmed in time.
+    trial: Option<Trial>,
+    books: Books,
+}
+
+#[derive(Debug)]
+struct Trial {
+    before: Option<Arc<Ruleset>>,
+    until: Instant,
+}
+
+impl Enforcement {
+    /// The policy `policy`, if there is one, from the configured file.
+    ///
+    /// # Errors
+    ///
+    /// A text for people, if it cannot be compiled.
+    pub fn new(path: Option<PathBuf>, policy: Option<Policy>) -> Result<Self, String> {
+        let ruleset = policy.map(compile).transpose()?;
+        Ok(Self { path, ruleset, ..Self::default() })
+    }
+
+    /// The configured file.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The compiled rules.
+    #[must_use]
+    pub const fn ruleset(&self) -> Option<&Arc<Ruleset>> {
+        self.ruleset.as_ref()
+    }
+
+    /// Puts `policy` in force. Unless it is confirmed within `trial`, the one that was confirmed last comes back.
+    ///
+    /// # Errors
+    ///
+    /// A text for people, and the policy in force stays.
+    pub fn replace(&mut self, policy: Policy, trial: Option<Duration>) -> Result<(), String> {
+        let ruleset = compile(policy)?;
+        let before = self.ruleset.replace(ruleset);
+        let confirmed = self.trial.take().map_or(before, |trial| trial.before);
+        self.trial = trial.map(|time| Trial { before: confirmed, until: Instant::now() + time });
+        self.books.keep_rules(self.ruleset.as_deref());
+        Ok(())
+    }
+
+    /// Confirms the policy in force; returns whether it was on trial.
+    pub fn confirm(&mut self) -> bool {
+        self.trial.take().is_some()
+    }
+
+    /// Seconds for which the policy in force is still on trial.
+    #[must_use]
+    pub fn trial_seconds(&self) -> Option<u64> {
+        self.trial.as_ref().map(|trial| trial.until.saturating_duration_since(Instant::now()).as_secs())
+    }
+
+    /// Takes the policy in force back if its trial is over; returns whether it did.
+    pub fn expire(&mut self) -> bool {
+        let Some(trial) = self.trial.take_if(|trial| Instant::now() >= trial.until) else { return false };
+        self.ruleset = trial.before;
+        self.books.keep_rules(self.ruleset.as_deref());
+        true
+    }
+
+    /// Compiles the policy anew if names of users or groups stand for something else by now; returns whether it did.
+    pub fn refresh(&mut self) -> bool {
+        let Some(stale) = self.ruleset.as_ref().filter(|ruleset| ruleset.is_stale(&Machine)) else { return false };
+        // It has been compiled before, so it can be.
+        let Ok(fresh) = Ruleset::new(Arc::clone(stale.policy()), &Machine) else { return false };
+        self.ruleset = Some(Arc::new(fresh));
+        true
+    }
+
+    /// The same, to be added to.
+    pub const fn books_mut(&mut self) -> &mut Books {
+        &mut self.books
+    }
+
+    /// What was counted under pictures that are no longer used.
+    #[must_use]
+    pub const fn books(&self) -> &Books {
+        &self.books
+    }
+}
+
+fn compile(policy: Policy) -> Result<Arc<Ruleset>, String> {
+    Ruleset::new(Arc::new(policy), &Machine).map(Arc::new).map_err(|error| error.to_string())
+}
+
+/// An app as the rules see it.
+#[must_use]
+pub fn owner_of(app: &App) -> Owner<'_> {
+    Owner { name: &app.name, ..app.identity.owner() }
+}
+
+impl crate::identity::Identity {
+    /// The process as rules see it, without a port.
+    #[must_use]
+    pub fn owner(&self) -> Owner<'_> {
+        let known = |id: u32| (id != OVERFLOW_ID).then_some(id);
+        Owner {
+            name: "",
+            uid: known(self.uid),
+            gid: known(self.gid),
+            groups: self.groups.as_deref(),
+            comm: (self.pid != 0).then_some(&self.comm),
+            exe: self.exe.as_deref(),
+            cgroup: self.cgroup.as_deref(),
+        }
+    }
+}
+
+/// What decided about frames, as it is known across reloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Decider {
+    /// The rule that is known by this.
+    Rule(RuleId),
+    /// The default of the direction.
+    Default(Direction),
+    /// A lease.
+    Lease(Violation),
+    /// It could not be parsed.
+    Malformed,
+    /// It was a fragment without its first.
+    Fragment,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, FCS not counted.
+    pub bytes: u64,
+}
+
+/// What the rules have counted.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    rules: BTreeMap<RuleId, Sum>,
+    defaults: BTreeMap<Direction, Sum>,
+    refused: BTreeMap<(Generation, Decider), u64>,
+}
+
+impl Books {
+    /// Adds what stands in a ledger of a picture with `filter`.
+    pub fn enter(&mut self, ledger: &Ledger, filter: &Filter) {
+        for (outcome, packets, bytes) in ledger.entries() {
+            self.enter_one(&outcome, Sum { packets, bytes }, filter);
+        }
+    }
+
+    fn enter_one(&mut self, outcome: &Outcome, sum: Sum, filter: &Filter) {
+        let ruleset = filter.ruleset();
+        let id = |rule: u32| usize::try_from(rule).ok().and_then(|rule| ruleset.ids().get(rule)).copied();
+        let passed = ruleset.passing_rules().iter().enumerate();
+        let passed = passed.filter(|(bit, _)| outcome.passing >> bit & 1 == 1).filter_map(|(_, rule)| id(*rule));
+        passed.for_each(|rule| self.rules.entry(rule).or_default().add(sum));
+        let decider = match outcome.cause {
+            Cause::Rule(rule) => match id(rule) {
+                Some(rule) => {
+                    self.rules.entry(rule).or_default().add(sum);
+                    Decider::Rule(rule)
+                }
+                None => return,
+            },
+            Cause::Default => {
+                self.defaults.entry(outcome.direction).or_default().add(sum);
+                Decider::Default(outcome.direction)
+            }
+            Cause::Lease(violation) => Decider::Lease(violation),
+            Cause::Malformed => Decider::Malformed,
+            Cause::Fragment => Decider::Fragment,
+        };
+        if outcome.decision != Decision::Accept {
+            *self.refused.entry((filter.generation(outcome.port), decider)).or_default() += sum.packets;
+        }
+    }
+
+    /// What the rule has seen.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Sum {
+        self.rules.get(&id).copied().unwrap_or_default()
+    }
+
+    /// What no rule decided.
+    #[must_use]
+    pub fn default(&self, direction: Direction) -> Sum {
+        self.defaults.get(&direction).copied().unwrap_or_default()
+    }
+
+    /// Frames dropped or rejected at the side of an app, by what decided it.
+    pub fn refused(&self, app: Generation) -> impl Iterator<Item = (Decider, u64)> + '_ {
+        let of_app = self.refused.iter().filter(move |((generation, _), _)| *generation == app);
+        of_app.map(|((_, decider), packets)| (*decider, *packets))
+    }
+
+    /// Forgets apps that are not there any more.
+    pub fn keep_apps(&mut self, is_there: impl Fn(Generation) -> bool) {
+        self.refused.retain(|(generation, _), _| is_there(*generation));
+    }
+
+    /// Forgets rules that are not in `ruleset`.
+    fn keep_rules(&mut self, ruleset: Option<&Ruleset>) {
+        let ids = ruleset.map_or(&[][..], Ruleset::ids);
+        let known: BTreeSet<_> = ids.iter().collect();
+        self.rules.retain(|rule, _| known.contains(rule));
+    }
+}
+
+impl Sum {
+    const fn add(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.bytes += more.bytes;
+    }
+}

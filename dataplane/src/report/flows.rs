@@ -1,0 +1,131 @@
+//! The flows that pass, for operators: each with its owner.
+
+use super::policy::{cause, state_name};
+use crate::control::Question;
+use crate::forwarding::{PortId, Verdict, WIRE};
+use crate::listing::Listed;
+use crate::registry::App;
+use crate::switch::{Switch, way, word};
+use kopi_config::policy::{Decision, Direction};
+use kopi_packet::FlowKey;
+use kopi_policy::Connection;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Arguments by which flows are chosen.
+const FILTERS: [&str; 8] = ["app", "user", "pid", "comm", "port", "address", "state", "proto"];
+
+/// What identifies a connection of an app in a snapshot: zone, protocol, local and remote end.
+type End = (u16, u8, IpAddr, IpAddr, Option<(u16, u16)>);
+
+/// All flows that fit the question's arguments.
+pub(super) fn flows(question: &Question<'_>, switch: &mut Switch, now: u64, hz: u64) -> Value {
+    if let Some(refused) = question.stranger(&FILTERS) {
+        return refused;
+    }
+    let flows = switch.flows();
+    let connections: BTreeMap<End, Connection> = switch.connections().snapshot(now).map(|c| (end_of(&c), c)).collect();
+    let scene = Scene { switch, connections, now, hz: hz.max(1) };
+    let rows = flows.iter().flat_map(|flow| scene.rows(flow)).filter(|row| fits(row, question.arguments));
+    json!({ "flows": rows.collect::<Vec<_>>() })
+}
+
+fn end_of(c: &Connection) -> End {
+    (c.zone, c.proto, c.local, c.remote, c.ports)
+}
+
+struct Scene<'a> {
+    switch: &'a Switch,
+    connections: BTreeMap<End, Connection>,
+    now: u64,
+    hz: u64,
+}
+
+impl Scene<'_> {
+    /// A flow at its sender's side, and at its receiver's if that is an app as well.
+    fn rows(&self, flow: &Listed) -> Vec<Value> {
+        let source = flow.key.source();
+        let receiver = match flow.flow.verdict {
+            Verdict::App(id) | Verdict::Refuse(id, _) => Some(id),
+            Verdict::Reject(id) if id != source => Some(id),
+            _ => None,
+        };
+        let egress = (source != WIRE).then_some((source, Direction::Egress));
+        let ingress = receiver.map(|id| (id, Direction::Ingress));
+        let sides = [egress, ingress].into_iter().flatten();
+        sides.filter_map(|(id, direction)| Some(self.row(flow, self.switch.app(id)?, direction))).collect()
+    }
+
+    fn row(&self, listed: &Listed, app: &App, direction: Direction) -> Value {
+        let Listed { key, flow, outcomes } = listed;
+        let ruleset = self.switch.policy().ruleset();
+        let at = usize::from(direction == Direction::Ingress);
+        let outcome = outcomes[at];
+        let why = outcome.zip(ruleset).map(|(outcome, ruleset)| cause(outcome.cause, direction, ruleset));
+        let class = usize::from(flow.points.class).checked_sub(1);
+        let class = class.and_then(|class| ruleset?.policy().classes.get(class)).map(|class| &class.name);
+        let connection = self.connection(key, app.id, direction);
+        let seconds = |ticks: u64| ticks / self.hz;
+        let verdict = outcome.map_or(Decision::Accept, |outcome| outcome.decision);
+        json!({
+            "app": app.name,
+            "direction": way(direction),
+            "proto": proto_name(key),
+            "src": key.src_addr(),
+            "src_port": key.src_port(),
+            "dst": key.dst_addr(),
+            "dst_port": key.dst_port(),
+            "vlan": key.outer_vlan().map(|tag| tag.id()),
+            "packet": key.to_string(),
+            "state": connection.and_then(|c| c.tcp_state).map(str::to_lowercase).or_else(|| {
+                flow.points.states[at].map(|state| state_name(state).to_owned())
+            }),
+            "begun": connection.map(|c| way(c.begun)),
+            "age_seconds": seconds(self.now.saturating_sub(flow.first_seen)),
+            "idle_seconds": seconds(self.now.saturating_sub(flow.last_seen)),
+            "packets": flow.packets,
+            "bytes": flow.bytes,
+            "class": class,
+            "rule": why.as_ref().and_then(|(_, rule)| rule.map(|rule| &rule.name)),
+            "cause": why.as_ref().map(|(cause, _)| cause),
+            "verdict": word(verdict),
+            "pid": app.identity.pid,
+            "uid": app.identity.uid,
+            "user": app.identity.user,
+            "comm": app.identity.comm,
+        })
+    }
+
+    fn connection(&self, key: &FlowKey, zone: PortId, direction: Direction) -> Option<&Connection> {
+        let (src, dst) = (key.src_addr()?, key.dst_addr()?);
+        let ports = key.src_port().zip(key.dst_port());
+        let end = match direction {
+            Direction::Egress => (zone, key.proto(), src, dst, ports),
+            Direction::Ingress => (zone, key.proto(), dst, src, ports.map(|(a, b)| (b, a))),
+        };
+        self.connections.get(&end)
+    }
+}
+
+/// The protocol, as people call it.
+fn proto_name(key: &FlowKey) -> String {
+    let text = key.to_string();
+    let skip = |word: &&str| !matches!(*word, "vlan" | "service-vlan" | "malformed") && word.parse::<u16>().is_err();
+    text.split(' ').find(skip).unwrap_or("?").to_owned()
+}
+
+/// Whether a row has everything that the arguments ask for. Texts and numbers are compared as they are written.
+fn fits(row: &Value, arguments: &Map<String, Value>) -> bool {
+    let written = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    arguments.iter().filter(|(_, wanted)| !wanted.is_null()).all(|(name, wanted)| {
+        let wanted = written(wanted);
+        let any = |keys: &[&str]| keys.iter().any(|key| written(&row[*key]) == wanted);
+        match name.as_str() {
+            "port" => any(&["src_port", "dst_port"]),
+            "address" => any(&["src", "dst"]),
+            "user" => any(&["user", "uid"]),
+            other => any(&[other]),
+        }
+    })
+}

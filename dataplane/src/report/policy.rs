@@ -1,0 +1,246 @@
+//! What operators are told about the policy, and how they change it.
+
+use crate::attach::Attach;
+use crate::control::Question;
+use crate::forwarding::PortId;
+use crate::policy::{Machine, Sum};
+use crate::registry::App;
+use crate::switch::{Switch, way, word};
+use kopi_config::policy::{Action, Direction, Policy, Rule, SIZE_MAX, State};
+use kopi_packet::describe::{frame_between, frame_of};
+use kopi_packet::{MacAddr, ndp};
+use kopi_policy::{Cause, Packet, Ruleset};
+use rustix::fs::{FileType, fstat};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+/// Longest trial of a policy, in seconds.
+const TRIAL_MAX: u64 = 86_400;
+/// Rules that did not match and are told of.
+const MISSES: usize = 5;
+
+/// What each rule has counted, in the order of the file; the defaults last.
+pub(super) fn rules(switch: &Switch) -> Vec<Value> {
+    let Some(ruleset) = switch.policy().ruleset() else { return Vec::new() };
+    let (policy, books) = (ruleset.policy(), switch.books());
+    let row = |rule: &Rule, sum: Sum| {
+        json!({
+            "name": rule.name,
+            "line": rule.line,
+            "action": action(rule.action),
+            "match": rule.matches.brief(&policy.sets).to_string(),
+            "owner": if rule.owner.is_any() { String::new() } else { rule.owner.to_string() },
+            "class": rule.class.and_then(|class| policy.classes.get(class)).map(|class| &class.name),
+            "log": rule.log,
+            "packets": sum.packets,
+            "bytes": sum.bytes,
+        })
+    };
+    let rules = ruleset.rules().iter().zip(ruleset.ids()).map(|(rule, id)| row(rule, books.rule(*id)));
+    let defaults = [(Direction::Egress, policy.default.egress), (Direction::Ingress, policy.default.ingress)];
+    let defaults = defaults.map(|(direction, decision)| {
+        let sum = books.default(direction);
+        json!({
+            "name": format!("default {}", way(direction)),
+            "line": null,
+            "action": word(decision),
+            "match": format!("{{ direction = \"{}\" }}", way(direction)),
+            "owner": "",
+            "class": null,
+            "log": false,
+            "packets": sum.packets,
+            "bytes": sum.bytes,
+        })
+    });
+    rules.chain(defaults).collect()
+}
+
+const fn action(action: Action) -> &'static str {
+    match action {
+        Action::Decide(decision) => word(decision),
+        Action::Log => "log",
+        Action::Count => "count",
+        Action::Class => "class",
+    }
+}
+
+/// Name of what decided, and of the rule if it was one.
+pub(super) fn cause(cause: Cause, direction: Direction, ruleset: &Ruleset) -> (String, Option<&Rule>) {
+    match cause {
+        Cause::Rule(rule) => ("rule".into(), usize::try_from(rule).ok().and_then(|rule| ruleset.rules().get(rule))),
+        Cause::Default => (format!("default {}", way(direction)), None),
+        Cause::Lease(violation) => (violation.name().into(), None),
+        Cause::Malformed => ("malformed".into(), None),
+        Cause::Fragment => ("fragment".into(), None),
+    }
+}
+
+/// Puts another policy in force: the one in the file that came along, or the configured one.
+///
+/// # Errors
+///
+/// A text for people; the policy in force stays.
+pub(super) fn reload(question: Question<'_>, switch: &mut Switch, attach: &mut Attach) -> Result<Value, String> {
+    if let Some(refused) = question.stranger(&["file", "confirm", "keep"]) {
+        return Ok(refused);
+    }
+    let argument = |name: &str| question.arguments.get(name).filter(|value| !value.is_null());
+    if argument("keep").and_then(Value::as_bool) == Some(true) {
+        if !switch.confirm() {
+            return Err("no policy waits to be confirmed".into());
+        }
+        log::info!("the policy is confirmed");
+        return Ok(summary(switch, "", Vec::new()));
+    }
+    let trial = match argument("confirm").map(|seconds| seconds.as_u64().filter(|s| (1..=TRIAL_MAX).contains(s))) {
+        Some(Some(seconds)) => Some(Duration::from_secs(seconds)),
+        Some(None) => return Err(format!("`confirm` is a number of seconds from 1 to {TRIAL_MAX}")),
+        None => None,
+    };
+    let name = argument("file").and_then(Value::as_str);
+    let (policy, name) = match (question.file, name) {
+        (Some(file), name) => {
+            let name = name.unwrap_or("the file").to_owned();
+            (Policy::parse(content(file.into(), &name)?, &name).map_err(|errors| errors.to_string())?, name)
+        }
+        (None, Some(_)) => return Err("the file itself has to come along, as a descriptor".into()),
+        (None, None) => {
+            let path = switch.policy().path().ok_or("kopid.toml names no `policy`: name a file")?.to_owned();
+            (Policy::read(&path).map_err(|errors| errors.to_string())?, path.display().to_string())
+        }
+    };
+    let warnings = policy.warnings.iter().chain(&Machine::warnings(&policy)).map(ToString::to_string).collect();
+    let notices = switch.reload(policy, trial)?;
+    attach.dismiss(&notices, switch);
+    let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
+    log::info!("an operator has put {name:?} in force, {rules} rules");
+    Ok(summary(switch, &name, warnings))
+}
+
+fn summary(switch: &Switch, file: &str, warnings: Vec<String>) -> Value {
+    let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
+    let confirm = switch.policy().trial_seconds();
+    json!({ "reload": [{ "file": file, "rules": rules, "warnings": warnings, "confirm_seconds": confirm }] })
+}
+
+/// The whole of a regular file. Reading anything else could block.
+fn content(mut file: File, name: &str) -> Result<Vec<u8>, String> {
+    let stat = fstat(&file).map_err(|errno| format!("{name}: {errno}"))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(format!("{name}: is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let read = (&mut file).take(SIZE_MAX + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("{name}: {error}"))?;
+    Ok(bytes)
+}
+
+/// What the policy would do with a frame, and why.
+///
+/// # Errors
+///
+/// A text for people, if the question is not understood.
+pub(super) fn explain(question: &Question<'_>, switch: &Switch) -> Result<Value, String> {
+    if let Some(refused) = question.stranger(&["app", "packet", "direction", "state"]) {
+        return Ok(refused);
+    }
+    let text = |name: &str| question.arguments.get(name).and_then(Value::as_str);
+    let ruleset = switch.policy().ruleset().ok_or("no policy is in force: every frame is accepted")?;
+    let app = find(switch, text("app").ok_or("`app` is missing")?)?;
+    let direction = match text("direction").unwrap_or("egress") {
+        "egress" => Direction::Egress,
+        "ingress" => Direction::Ingress,
+        other => return Err(format!("`direction` is egress or ingress, not {other:?}")),
+    };
+    let state = text("state").unwrap_or("new");
+    let state = state_named(state).ok_or_else(|| format!("{state:?} is no state of a connection"))?;
+    let packet = text("packet").ok_or("`packet` is missing")?;
+    let frame = describe(packet, app, direction)?;
+    let (headers, key) = kopi_packet::parse(&frame, app.id);
+    let flags = kopi_packet::tcp::flags_of(&frame, &headers);
+    let key = key.with_tcp_flags(flags & ruleset.tcp_flags_mask());
+    let ndp = if ndp::is_ndp(&key) { ndp::message(&frame, &headers) } else { None };
+    let subject = switch.subject(app.id).ok_or("the app has gone")?;
+    let trace = ruleset.trace(&subject, &Packet { direction, key: &key, state, ndp }, MISSES);
+    let (why, rule) = cause(trace.judgement.cause, direction, ruleset);
+    let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
+    let missed = trace.missed.iter().map(|miss| json!({ "rule": miss.rule.name, "fields": miss.fields }));
+    Ok(json!({ "explain": [{
+        "app": app.name,
+        "packet": key.to_string(),
+        "direction": way(direction),
+        "state": state_name(state),
+        "decision": word(trace.judgement.decision),
+        "cause": why,
+        "rule": rule.map(|rule| &rule.name),
+        "line": rule.map(|rule| rule.line),
+        "class": class.map(|class| &class.name),
+        "passed": trace.passed.iter().map(|rule| &rule.name).collect::<Vec<_>>(),
+        "missed": missed.collect::<Vec<_>>(),
+    }] }))
+}
+
+/// The app of that name.
+///
+/// # Errors
+///
+/// Which ones there are.
+fn find<'a>(switch: &'a Switch, name: &str) -> Result<&'a App, String> {
+    let found = switch.apps().find(|app| app.name == name);
+    found.ok_or_else(|| {
+        let names: Vec<_> = switch.apps().map(|app| app.name.as_str()).collect();
+        format!("no app is called {name:?}; there are: {}", names.join(", "))
+    })
+}
+
+/// The described frame. What is not said of its addresses is what the app itself would send, or receive.
+fn describe(packet: &str, app: &App, direction: Direction) -> Result<Vec<u8>, String> {
+    let own = app.settings.macs.first().map_or_else(MacAddr::default, |mac| MacAddr::new(*mac));
+    let other = MacAddr::new([2, 0, 0, 0, 0, 0xfe]);
+    let (from, to) = if direction == Direction::Egress { (own, other) } else { (other, own) };
+    frame_between(packet, from, to).or_else(|_| frame_of(packet)).map_err(|error| format!("{packet:?}: {error}"))
+}
+
+const STATES: [(State, &str); 5] = [
+    (State::New, "new"),
+    (State::Established, "established"),
+    (State::Related, "related"),
+    (State::Invalid, "invalid"),
+    (State::Untracked, "untracked"),
+];
+
+fn state_named(name: &str) -> Option<State> {
+    STATES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
+}
+
+/// A state's name, as the policy file has it.
+pub(super) fn state_name(state: State) -> &'static str {
+    STATES.iter().find(|(known, _)| *known == state).map_or("?", |(_, name)| name)
+}
+
+/// Frames dropped or rejected for a reason of the rules, by what decided it: rows of rule name and frames.
+pub(super) fn refused(switch: &Switch, id: PortId) -> Vec<(Option<String>, &'static str, u64)> {
+    let (Some(ruleset), Some(app)) = (switch.policy().ruleset(), switch.app(id)) else { return Vec::new() };
+    let books = switch.books();
+    let named = ruleset.ids().iter().zip(ruleset.rules());
+    let names: std::collections::BTreeMap<_, _> = named.map(|(id, rule)| (*id, rule)).collect();
+    let rows = books.refused(app.generation).filter_map(|(decider, packets)| match decider {
+        crate::policy::Decider::Rule(id) => {
+            let rule = names.get(&id)?;
+            let rejects = rule.action == Action::Decide(kopi_config::policy::Decision::Reject);
+            Some((Some(rule.name.clone()), if rejects { "rejected" } else { "policy" }, packets))
+        }
+        crate::policy::Decider::Default(direction) => {
+            let default = &ruleset.policy().default;
+            let decision = if direction == Direction::Egress { default.egress } else { default.ingress };
+            let rejects = decision == kopi_config::policy::Decision::Reject;
+            let name = format!("default {}", way(direction));
+            Some((Some(name), if rejects { "rejected" } else { "policy" }, packets))
+        }
+        // Leases and the like have reasons of their own.
+        _ => None,
+    });
+    rows.collect()
+}
