@@ -111,18 +111,21 @@ stop_kopid() {
     kopid_pid=
 }
 
-# start_app NAME USER MAC MODE: an unmodified dpdk-testpmd through the driver, without huge pages and without rights,
-# in forward mode MODE. Waits until kopid serves it. Its pid is in $app_pid.
+# start_app NAME USER MAC MODE [ARGUMENT...]: an unmodified dpdk-testpmd through the driver, without huge pages and
+# without rights, in forward mode MODE. USER may be a number that has no name. Waits until kopid serves it. Its pid is in
+# $app_pid.
 start_app() {
-    local name=$1 user=$2 mac=$3 mode=$4
+    local name=$1 user=$2 mac=$3 mode=$4 group
+    shift 4
+    group=$(id -g "$user" 2>/dev/null) || group=$user
     # Where EAL keeps its lock, and an input that stays open.
     install -d -m 700 -o "$user" "$work/$name"
     mkfifo "$work/$name.in"
-    RUNTIME_DIRECTORY=$work/$name setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups \
+    RUNTIME_DIRECTORY=$work/$name setpriv --reuid "$user" --regid "$group" --clear-groups \
         dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry \
         --file-prefix "$name" -d "$work/librte_net_kopi.so" \
         --vdev "net_kopi0,socket=$work/kopi.sock,name=$name,mac=$mac" \
-        -- -i --auto-start --forward-mode="$mode" --total-num-mbufs=4096 \
+        -- -i --auto-start --forward-mode="$mode" --total-num-mbufs=4096 "$@" \
         <>"$work/$name.in" >"$work/$name.log" 2>&1 &
     app_pid=$!
     app_pids+=("$app_pid")
