@@ -93,23 +93,16 @@ impl App {
     }
 
     fn start(dir: &TempDir, kopid: &Kopid, options: &Options, mode: &str, load: &Load, more: &[&str]) -> Self {
-        let Options { name, mac, queues, mtu, memory, user, hoard } = options;
-        let eal = EalArguments::new(dir, kopid, *memory, &format!("name={name},mac={mac}"), *user);
-        let EalArguments { mut args, launch, mount } = eal;
+        let Options { name, hoard, .. } = options;
         let Load { count, flows, lengths, window } = load;
         let (min, max) = (lengths.start(), lengths.end());
-        let ours = format!(
-            "-- {mode} --queues {queues} --mtu {mtu} --count {count} --flows {flows} --min {min} --max {max} \
-             --window {window}"
-        );
-        args.extend(ours.split_whitespace().map(str::to_owned));
+        let ours = format!("{mode} --count {count} --flows {flows} --min {min} --max {max} --window {window}");
+        let mut args: Vec<String> = ours.split_whitespace().map(str::to_owned).collect();
         if let Some(mbufs) = hoard {
             args.extend(["--hoard".to_owned(), mbufs.to_string()]);
         }
         args.extend(more.iter().map(|word| (*word).to_owned()));
-        let log = dir.join(&format!("{name}-{}.log", unique()));
-        let mut process = Process::start(&launch, dir.stage(&own("kopi-seq")), &args, log);
-        process.expect(0, "\"ready\"", SOON);
+        let (process, mount) = launch(dir, kopid, options, &args);
         drop(kopid.await_app(name));
         Self { process, _mount: mount }
     }
@@ -128,4 +121,23 @@ impl App {
         assert!(status.success(), "kopi-seq: {report}");
         report
     }
+}
+
+/// Starts `kopi-seq` with these arguments of its own, and waits until its port is started.
+pub(crate) fn launch(
+    dir: &TempDir,
+    kopid: &Kopid,
+    options: &Options,
+    own_args: &[String],
+) -> (Process, Option<HugeMount>) {
+    let Options { name, mac, queues, mtu, memory, user, .. } = options;
+    let eal = EalArguments::new(dir, kopid, *memory, &format!("name={name},mac={mac}"), *user);
+    let EalArguments { mut args, launch, mount } = eal;
+    args.push("--".to_owned());
+    args.extend(own_args.iter().cloned());
+    args.extend(format!("--queues {queues} --mtu {mtu}").split(' ').map(str::to_owned));
+    let log = dir.join(&format!("{name}-{}.log", unique()));
+    let mut process = Process::start(&launch, dir.stage(&own("kopi-seq")), &args, log);
+    process.expect(0, "\"ready\"", SOON);
+    (process, mount)
 }

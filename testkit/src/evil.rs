@@ -40,7 +40,13 @@ impl Client {
         let socket = connect(path)?;
         let limit = Some(Duration::from_secs(10));
         rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, limit)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self::on(socket))
+    }
+
+    /// A connection that somebody else has made.
+    #[must_use]
+    pub const fn on(socket: OwnedFd) -> Self {
+        Self { socket, sequence: 0 }
     }
 
     /// The socket.

@@ -5,7 +5,7 @@ use crate::process::{Launch, Process};
 use crate::temp::TempDir;
 use crate::wait::{SOON, wait_for, wait_until};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -30,6 +30,8 @@ pub struct Settings {
     pub mbufs: u32,
     /// Log level.
     pub log: &'static str,
+    /// What `policy.toml` says; no policy if `None`.
+    pub policy: Option<String>,
 }
 
 impl Default for Settings {
@@ -42,6 +44,7 @@ impl Default for Settings {
             huge_pages: "auto",
             mbufs: 16384,
             log: "info",
+            policy: None,
         }
     }
 }
@@ -53,13 +56,20 @@ impl Settings {
         Self { wire: format!("net_af_packet0,iface={iface},qpairs={workers}"), workers, ..Self::default() }
     }
 
+    /// With this policy.
+    #[must_use]
+    pub fn policy(self, text: &str) -> Self {
+        Self { policy: Some(text.to_owned()), ..self }
+    }
+
     fn toml(&self, dir: &Path) -> String {
-        let Self { wire, mtu, workers, apps, huge_pages, mbufs, log } = self;
+        let Self { wire, mtu, workers, apps, huge_pages, mbufs, log, policy } = self;
+        let policy = if policy.is_some() { "policy = \"policy.toml\"\n" } else { "" };
         let cores: Vec<u16> = cpus().into_iter().take(*workers).collect();
         assert_eq!(cores.len(), *workers, "this machine has too few CPUs");
         let dir = dir.display();
         format!(
-            "[wire]\ndevice = \"{wire}\"\nmtu = {mtu}\n\
+            "{policy}[wire]\ndevice = \"{wire}\"\nmtu = {mtu}\n\
              [dataplane]\ncores = {cores:?}\nmbufs = {mbufs}\n\
              [limits]\napps = {apps}\n\
              [memory]\nhuge_pages = \"{huge_pages}\"\n\
@@ -83,10 +93,27 @@ impl Kopid {
     #[must_use]
     pub fn start(dir: &TempDir, settings: &Settings) -> Self {
         let dir = dir.path().to_owned();
-        fs::write(dir.join("kopid.toml"), settings.toml(&dir)).expect("the folder can be written");
-        let mut kopid = Self { process: launch(&dir), dir };
+        write(&dir, settings);
+        let mut kopid = Self { process: launch(&dir, &Launch::default()), dir };
         kopid.await_ready();
         kopid
+    }
+
+    /// Starts kopid in a way of the test's, and waits until it answers.
+    #[must_use]
+    pub fn start_as(dir: &TempDir, settings: &Settings, how: &Launch) -> Self {
+        let dir = dir.path().to_owned();
+        write(&dir, settings);
+        let mut kopid = Self { process: launch(&dir, how), dir };
+        kopid.await_ready();
+        kopid
+    }
+
+    /// Starts a kopid that must not come up, and returns how it ends.
+    #[must_use]
+    pub fn start_refused(dir: &TempDir, settings: &Settings) -> Output {
+        write(dir.path(), settings);
+        run_to_end(dir.path())
     }
 
     fn await_ready(&mut self) {
@@ -101,16 +128,14 @@ impl Kopid {
     /// Starts another kopid on the same configuration, after this one has ended, and waits until it answers.
     pub fn restart(&mut self) {
         assert!(self.process.ended().is_some(), "kopid still runs");
-        self.process = launch(&self.dir);
+        self.process = launch(&self.dir, &Launch::default());
         self.await_ready();
     }
 
     /// Starts a second kopid beside this one, on the same configuration, and returns how it fails.
     #[must_use]
     pub fn start_second(&self) -> Output {
-        let mut command = Command::new(built("kopid"));
-        command.arg("--config").arg(self.dir.join("kopid.toml")).env("RUNTIME_DIRECTORY", &self.dir);
-        command.output().expect("kopid can be run")
+        run_to_end(&self.dir)
     }
 
     /// The process.
@@ -148,6 +173,43 @@ impl Kopid {
         self.dir.join("control.sock")
     }
 
+    /// The policy file.
+    #[must_use]
+    pub fn policy(&self) -> PathBuf {
+        self.dir.join("policy.toml")
+    }
+
+    /// Writes the policy file and has kopid read it, as `kopictl reload` does.
+    ///
+    /// # Errors
+    ///
+    /// What kopid has against it.
+    pub fn reload(&self, text: &str) -> Result<(), String> {
+        // A new file in the place of the old one, so that kopid never reads half of it.
+        let new = self.dir.join("policy.toml.new");
+        fs::write(&new, text).expect("the folder can be written");
+        fs::rename(&new, self.policy()).expect("the folder can be written");
+        self.reload_again()
+    }
+
+    /// Has kopid read the policy file, whatever is there.
+    ///
+    /// # Errors
+    ///
+    /// What kopid has against it.
+    pub fn reload_again(&self) -> Result<(), String> {
+        let reply = wait_for("kopid answers `reload`", SOON, || self.exchange(&json!({ "command": "reload" })));
+        reply["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned()))
+    }
+
+    /// Packets that the rule of this name has seen. Panics if there is no such rule.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> u64 {
+        let rows = self.ask("rules");
+        let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no rule {name}: {rows:?}"));
+        row["packets"].as_u64().unwrap_or_else(|| panic!("{row}"))
+    }
+
     /// The answer to a command on the control socket: the array of that name.
     #[must_use]
     pub fn ask(&self, command: &str) -> Vec<Value> {
@@ -156,13 +218,18 @@ impl Kopid {
     }
 
     fn try_ask(&self, command: &str) -> Option<Vec<Value>> {
+        Some(self.exchange(&json!({ "command": command }))?.get(command)?.as_array()?.clone())
+    }
+
+    /// One request and its reply, or `None` if kopid does not answer.
+    #[must_use]
+    pub fn exchange(&self, request: &Value) -> Option<Value> {
         let socket = UnixStream::connect(self.control()).ok()?;
         socket.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        (&socket).write_all(format!("{{\"command\": \"{command}\"}}\n").as_bytes()).ok()?;
+        (&socket).write_all(format!("{request}\n").as_bytes()).ok()?;
         let mut line = String::new();
         BufReader::new(&socket).read_line(&mut line).ok()?;
-        let reply: Value = serde_json::from_str(&line).ok()?;
-        Some(reply.get(command)?.as_array()?.clone())
+        serde_json::from_str(&line).ok()
     }
 
     /// Runs `kopictl` with `args`.
@@ -220,7 +287,7 @@ impl Kopid {
 impl Drop for Kopid {
     fn drop(&mut self) {
         if std::thread::panicking() && self.process.ended().is_none() {
-            for command in ["status", "apps", "stats", "drops"] {
+            for command in ["status", "apps", "stats", "drops", "rules"] {
                 let rows = self.try_ask(command).unwrap_or_default();
                 rows.iter().for_each(|row| drop(writeln!(std::io::stderr(), "{command}: {row}")));
             }
@@ -228,14 +295,25 @@ impl Drop for Kopid {
     }
 }
 
-fn launch(dir: &Path) -> Process {
+fn write(dir: &Path, settings: &Settings) {
+    fs::write(dir.join("kopid.toml"), settings.toml(dir)).expect("the folder can be written");
+    if let Some(policy) = &settings.policy {
+        fs::write(dir.join("policy.toml"), policy).expect("the folder can be written");
+    }
+}
+
+/// Runs a kopid that is not expected to stay.
+fn run_to_end(dir: &Path) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "20"]).arg(built("kopid"));
+    command.arg("--config").arg(dir.join("kopid.toml")).env("RUNTIME_DIRECTORY", dir);
+    command.output().expect("kopid can be run")
+}
+
+fn launch(dir: &Path, how: &Launch) -> Process {
     let config = dir.join("kopid.toml").display().to_string();
+    let mut how = how.clone();
     // Where EAL keeps its lock, which it leaves behind; otherwise /var/run/dpdk.
-    let env = vec![("RUNTIME_DIRECTORY".to_owned(), dir.display().to_string())];
-    Process::start(
-        &Launch { env, ..Launch::default() },
-        built("kopid"),
-        &["--config".into(), config],
-        dir.join("kopid.log"),
-    )
+    how.env.push(("RUNTIME_DIRECTORY".to_owned(), dir.display().to_string()));
+    Process::start(&how, built("kopid"), &["--config".into(), config], dir.join("kopid.log"))
 }

@@ -11,6 +11,8 @@
 //! | [`testpmd`] | [`Testpmd`], Debian's dpdk-testpmd with the shim, told what to do line by line |
 //! | [`seq`] | frames with sequence numbers, how to make and how to check them |
 //! | [`app`] | [`App`], the program `kopi-seq`: a DPDK application that sends, receives or echoes such frames |
+//! | [`frames`] | frames as hosts send them: ARP, TCP, UDP, ICMP, neighbour discovery |
+//! | [`piped`] | [`Piped`], an app that sends what the test tells it to and tells what it receives |
 //! | [`peer`] | [`Peer`], a packet socket at the kernel's end of the wire that does the same |
 //! | [`evil`] | [`evil::Client`], an app that speaks the attach protocol by hand and breaks it where a test wants |
 //!
@@ -21,10 +23,12 @@
 
 pub mod app;
 pub mod evil;
+pub mod frames;
 pub mod kopid;
 pub mod machine;
 pub mod netns;
 pub mod peer;
+pub mod piped;
 pub mod process;
 pub mod seq;
 pub mod temp;
@@ -35,6 +39,7 @@ pub use app::App;
 pub use kopid::{Kopid, Settings};
 pub use netns::Netns;
 pub use peer::Peer;
+pub use piped::Piped;
 pub use process::Process;
 pub use temp::TempDir;
 pub use testpmd::{Memory, Testpmd};

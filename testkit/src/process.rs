@@ -37,6 +37,10 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Whether each line of its output is seen at once, even if it writes with C's buffers.
     pub unbuffered: bool,
+    /// Whether it may send raw IP packets, whoever it is.
+    pub raw_packets: bool,
+    /// Words of a program before it that starts it, such as `unshare`.
+    pub wrapper: Vec<String>,
 }
 
 impl Launch {
@@ -54,9 +58,13 @@ impl Launch {
         if let Some(uid) = self.user {
             say(&format!("--reuid {uid} --regid {uid} --clear-groups"));
         }
+        if self.raw_packets {
+            say("--inh-caps +net_raw --ambient-caps +net_raw");
+        }
         if self.unbuffered {
             say("stdbuf -oL");
         }
+        words.extend(self.wrapper.iter().cloned());
         let (first, rest) = words.split_first().expect("there is setpriv");
         let mut command = Command::new(first);
         command.args(rest).arg(program);
@@ -91,6 +99,11 @@ impl Process {
     /// Its standard input.
     pub fn input(&mut self) -> &mut ChildStdin {
         self.child.stdin.as_mut().expect("its input is a pipe")
+    }
+
+    /// Closes its standard input.
+    pub fn close_input(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// What it has written so far.

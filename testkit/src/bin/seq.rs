@@ -1,6 +1,6 @@
-//! A small DPDK application for tests: sends, receives or echoes sequence-numbered frames.
+//! A small DPDK application for tests: sends, receives or echoes sequence-numbered frames, or any that it is given.
 //!
-//! `kopi-seq EAL-ARGUMENTS -- send|receive|echo OPTIONS`. It says `{"ready": …}` on a line of its own when its port is
+//! `kopi-seq EAL-ARGUMENTS -- send|receive|echo|pipe OPTIONS`. It says `{"ready": …}` on a line of its own when its port is
 //! started, and ends with one line of JSON that tells what it saw; exit code 0 if all was well. Flow *f* goes through
 //! queue *f* modulo the number of queues, so the order within a flow is defined.
 #![forbid(unsafe_code)]
@@ -8,10 +8,12 @@
 use clap::{Parser, ValueEnum};
 use dpdk::{Batch, Eal, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 use kopi_testkit::peer::ACK_STEP;
+use kopi_testkit::piped::{frames_of_stdin, line_of};
 use kopi_testkit::seq::{Mac, Receiver, Sender};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 /// Packet buffers: what the rings of 16 queues hold, and some.
@@ -29,6 +31,8 @@ enum Mode {
     Send,
     Receive,
     Echo,
+    /// Send the frames that stand in hexadecimal on the lines of the input, and write down those that come
+    Pipe,
 }
 
 /// Sends, receives or echoes sequence-numbered frames.
@@ -120,6 +124,7 @@ fn run() -> Outcome<Value> {
         Mode::Send => ends.send(&arguments, own),
         Mode::Receive => ends.receive(&arguments, own, || port.stats().map_or(0, |stats| stats.rx_no_mbuf)),
         Mode::Echo => ends.echo(),
+        Mode::Pipe => ends.pipe(),
     };
     drop(ends);
     // The daemon tells a port what it dropped ten times a second.
@@ -269,6 +274,39 @@ impl Ends {
                 busy |= tx.send(batch) > 0;
             }
             self.rest(busy);
+        }
+    }
+
+    /// Sends the frames of the input and writes down those that come, until the input ends.
+    fn pipe(&mut self) -> Outcome<Value> {
+        let input = frames_of_stdin();
+        let mut sent = 0;
+        loop {
+            let mut open = true;
+            while !self.batches[0].is_full() {
+                let frame = match input.try_recv() {
+                    Ok(frame) => frame,
+                    Err(error) => {
+                        open = error == TryRecvError::Empty;
+                        break;
+                    }
+                };
+                let mbuf = self.buffer(frame.len().try_into()?, |to| to.copy_from_slice(&frame));
+                let mbuf = mbuf.ok_or("there is no packet buffer")?;
+                self.batches[0].push(mbuf).map_err(|_| "a batch has no room")?;
+            }
+            let now = self.flush();
+            sent += now;
+            let mut lines = String::new();
+            let heard = self.poll(|frame| lines.push_str(&(line_of(frame) + "\n")), None)?;
+            if heard > 0 {
+                io::stdout().write_all(lines.as_bytes())?;
+                io::stdout().flush()?;
+            }
+            if !open && self.batches[0].is_empty() {
+                return Ok(json!({ "mode": "pipe", "sent": sent, "problem": null }));
+            }
+            self.rest(heard > 0 || now > 0);
         }
     }
 }
