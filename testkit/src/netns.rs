@@ -92,11 +92,7 @@ impl Netns {
     /// A packet socket inside, bound to `wire0`, that sees every frame and has room for many.
     #[must_use]
     pub fn packet_socket(&self) -> OwnedFd {
-        let path = Path::new("/run/netns").join(&self.name);
-        // A thread changes its namespace, not a process, and a socket stays in the namespace it was made in.
-        let make = move || {
-            let namespace = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
+        self.enter(|| {
             let every = SockProtocol::EthAll;
             let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, every).expect("a socket");
             setsockopt(&fd, sockopt::RcvBufForce, &SOCKET_ROOM).expect("root may have large buffers");
@@ -106,8 +102,21 @@ impl Netns {
             });
             bind(fd.as_raw_fd(), &address.expect("wire0 has a link address")).expect("wire0 can be bound to");
             fd
-        };
-        std::thread::spawn(make).join().expect("the socket was made")
+        })
+    }
+
+    /// Does `work` on a thread inside. Sockets that it makes stay inside, wherever they are used.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = Path::new("/run/netns").join(&self.name);
+        // A thread changes its namespace, not a process.
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                let namespace = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
+                work()
+            });
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::app::Load;
 use crate::netns::Netns;
 use crate::seq::{Mac, Receiver, Sender};
+use crate::wait::SOON;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -57,6 +58,24 @@ impl Peer {
             Ok(length) => buffer.get(..length),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENETDOWN) => None,
             Err(errno) => panic!("receiving: {errno}"),
+        }
+    }
+
+    /// Every frame up to the one that `is_last`, which is left out, and without those that the kernel itself sends.
+    /// Linux takes the outer VLAN tag off before a packet socket sees a frame (packet(7), `PACKET_AUXDATA`).
+    ///
+    /// Panics if the last frame does not come.
+    pub fn collect(&self, is_last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let mut buffer = vec![0; 16384];
+        let mut frames = Vec::new();
+        let start = Instant::now();
+        loop {
+            match self.next(&mut buffer) {
+                Some(frame) if is_last(frame) => return frames,
+                Some(frame) if frame.get(6..12) == Some(&Netns::MAC) => {}
+                Some(frame) => frames.push(frame.to_vec()),
+                None => assert!(start.elapsed() < SOON, "the last frame does not come; before it came {frames:02x?}"),
+            }
         }
     }
 
