@@ -6,8 +6,8 @@
 #   in a namespace         "the wire"            +-- dpdk-testpmd of user games  (10.77.0.3)
 #
 # Both applications are Debian's own dpdk-testpmd, unchanged, answering pings. The kernel pings both through kopid;
-# kopictl shows whose they are; one of them is killed and its port goes; kopid is killed, and when it is back the other
-# one goes on as if its network cable had been out for a moment.
+# kopictl shows whose they are; a policy refuses the pings to one of them; that one is killed and its port goes; kopid is
+# killed, and when it is back the other one goes on as if its network cable had been out for a moment.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -62,6 +62,25 @@ show kopictl apps
 show kopictl stats
 show kopictl drops
 
+say "a policy, under traffic: applications of user games are not to be pinged"
+cat >"$work/policy.toml" <<'TOML'
+[[rule]]
+name   = "no-ping-for-games"
+match  = { direction = "ingress", icmp_type = "echo-request" }
+owner  = { user = "games" }
+action = "reject"
+log    = true
+TOML
+show cat "$work/policy.toml"
+show kopictl check "$work/policy.toml"
+show kopictl reload "$work/policy.toml"
+refused=$(far ping -n -c 2 -i 0.2 -W 1 10.77.0.3) || true
+grep Unreachable <<<"$refused" || die "bob is not refused: $refused"
+pings 10.77.0.2
+show kopictl rules
+show kopictl drops
+show kopictl explain --app bob --ingress 'icmp 10.77.0.1 > 10.77.0.3'
+
 say "bob's application is killed: its port goes at once"
 killed=$(date +%s%N)
 kill_app "$pid_b"
@@ -99,6 +118,7 @@ cat <<SUMMARY
 wire                     $device over a veth pair
 ping to an application   $rtt ms on average, through kernel, kopid and driver and back
 owners                   alice is pid $pid_a of user nobody, bob was pid $pid_b of user games
+bob refused              pings to him were answered as unreachable, by a rule for his user, and alice's went on
 bob killed               his port was gone after $port_gone ms
 kopid killed             it took $start_ms ms to start again, and alice answered $back ms after it was ready;
                          the longest gap between two answers was $blackout ms, and alice is the same process
