@@ -9,6 +9,9 @@ use kopi_packet::{FlowKey, Fragment, Shape, icmp, ndp};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
 
+/// Protocol number of UDP, of whose packets the key says all that there is to be said.
+const UDP: u8 = 17;
+
 /// Up to [`Batch::MAX`] frames from one port, with what each stage found out about them.
 #[derive(Debug)]
 pub struct Burst {
@@ -53,7 +56,9 @@ impl Burst {
             bytes += frame.len() as u64;
             let headers;
             (headers, *key) = kopi_packet::parse(frame, source);
-            if let Some(watch) = watch {
+            if let Some(watch) = watch
+                && (key.proto() != UDP || key.fragment() != Fragment::None)
+            {
                 let flags = kopi_packet::tcp::flags_of(frame, &headers);
                 *key = key.with_tcp_flags(flags & watch.flags);
                 alone |= u32::from(flags & watch.turning != 0 || is_singular(key)) << at;

@@ -11,7 +11,7 @@ use crate::forwarding::{PortId, Verdict};
 use crate::ledger::TallyId;
 use kopi_config::policy::{Direction, State};
 use kopi_packet::{FlowKey, Seed};
-use kopi_policy::{Judgement, Look, Ref};
+use kopi_policy::{Judgement, Look, Stamp};
 use kopi_ring::DropReason;
 
 /// Entries in a bucket.
@@ -45,8 +45,9 @@ pub struct Flow {
 /// What the policy knows of a flow at the sender's and at the receiver's side, in this order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Points {
-    /// The connection that its packets belong to.
-    pub connections: [Option<Ref>; 2],
+    /// The connection that its packets belong to, in the condition that they were judged by. `None` if there is no
+    /// connection, or if the next packet may change it.
+    pub connections: [Option<Stamp>; 2],
     /// The state that they were judged by; `None` for a side that they were not judged at, or without tracking.
     pub states: [Option<State>; 2],
     /// What counts them.

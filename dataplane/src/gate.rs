@@ -9,7 +9,7 @@ use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome, TallyId};
 use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::{FlowKey, Fragment, Headers, Seed, fragment_id, ndp};
-use kopi_policy::{Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Ref, Tuple, Violation};
+use kopi_policy::{Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, Tuple, Violation};
 use kopi_ring::DropReason;
 use std::sync::Arc;
 
@@ -87,20 +87,28 @@ impl Gate {
         flow.epoch == epoch && (flow.points.is_untracked() || self.is_unchanged(flow, key, now))
     }
 
+    #[inline]
     fn is_unchanged(&self, flow: &Flow, key: &FlowKey, now: u64) -> bool {
         let touch = now >> TOUCH_SHIFT != flow.last_seen >> TOUCH_SHIFT;
-        let same = |direction, state: Option<State>, of: Option<Ref>| match (state, of) {
+        let same = |direction, state: Option<State>, stamp: Option<Stamp>| match (state, stamp) {
             (None | Some(State::Untracked), _) => true,
-            (Some(state), Some(of)) => {
-                self.connections.plain(of, direction) == Some(state) && (!touch || self.connections.touch(of, now))
-            }
-            // As long as there is still no connection.
-            (Some(_), None) => zone(flow.verdict, key, direction)
-                .and_then(|zone| Tuple::of(zone, key, direction))
-                .is_none_or(|tuple| self.connections.find(&tuple, now).is_none()),
+            (Some(_), Some(stamp)) => self.connections.holds(stamp) && (!touch || self.touch(stamp, now)),
+            (Some(_), None) => self.is_without_connection(flow, key, direction, now),
         };
-        let Points { states: [out, into], connections: [of_out, of_into], .. } = flow.points;
-        same(Direction::Egress, out, of_out) && same(Direction::Ingress, into, of_into)
+        let Points { states: [out, into], connections: [stamp_out, stamp_into], .. } = flow.points;
+        same(Direction::Egress, out, stamp_out) && same(Direction::Ingress, into, stamp_into)
+    }
+
+    #[cold]
+    fn touch(&self, stamp: Stamp, now: u64) -> bool {
+        stamp.connection().is_some_and(|of| self.connections.touch(of, now))
+    }
+
+    /// Whether a frame still has no connection at one side, so that its state is what it was.
+    #[cold]
+    fn is_without_connection(&self, flow: &Flow, key: &FlowKey, direction: Direction, now: u64) -> bool {
+        let tuple = zone(flow.verdict, key, direction).and_then(|zone| Tuple::of(zone, key, direction));
+        tuple.is_none_or(|tuple| self.connections.find(&tuple, now).is_none())
     }
 
     /// Judges `frame`, of port `source`, and has `flow` say what was found. The long way.
@@ -136,8 +144,19 @@ impl Gate {
             }
         }
         if !matches!(flow.verdict, Verdict::Drop(_)) {
-            flow.points.connections = looks.map(|look| look.and_then(|look| self.connections.accept(&look, now)));
+            let [out, into] = looks;
+            flow.points.connections = [
+                out.and_then(|look| self.accept(&look, Direction::Egress, now)),
+                into.and_then(|look| self.accept(&look, Direction::Ingress, now)),
+            ];
         }
+    }
+
+    /// Takes down that a frame was accepted, and returns the condition of its connection in which more of them need no
+    /// look.
+    fn accept(&self, look: &Look, direction: Direction, now: u64) -> Option<Stamp> {
+        let of = self.connections.accept(look, now)?;
+        self.connections.stamp(of, direction, look.state())
     }
 
     /// Judges one copy of a frame that goes to several apps, for app `id`, and counts it.

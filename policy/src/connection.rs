@@ -7,8 +7,8 @@
 //! 3. if it was accepted, [`Connections::accept`] begins the connection or moves it on, and gives the [`Ref`] under which
 //!    the flow table remembers it.
 //!
-//! From then on [`Connections::plain`] tells, by one load, whether packets of the flow still need no look, and
-//! [`Connections::touch`], called at most once a second, keeps the connection alive. A `Ref` whose connection is gone
+//! From then on [`Connections::holds`] tells, by one load, whether the connection is still in the condition of which the
+//! flow table keeps a [`Stamp`], so that packets need no look, and [`Connections::touch`], called at most once a second, keeps the connection alive. A `Ref` whose connection is gone
 //! is told by its generation.
 //!
 //! # Memory and time
@@ -62,6 +62,6 @@ mod tests;
 
 pub use look::Look;
 pub(crate) use phase::Phase;
-pub use table::{Connections, Ref};
+pub use table::{Connections, Ref, Stamp};
 pub use tuple::{Sort, Tuple};
 pub use upkeep::{Connection, Stats};

@@ -113,6 +113,38 @@ impl Ref {
     }
 }
 
+/// A connection in one condition: everything about it but when its last packet was seen.
+///
+/// As long as it [holds](Connections::holds), a plain packet is what the packet before it was. Small enough to be kept with
+/// each flow, and cheap enough to be asked about for each.
+///
+/// ```text
+/// 63         48     40      36      32              0
+/// | generation | tag | flags | phase | place: index  |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(NonZeroU64);
+
+impl Stamp {
+    fn new(of: Ref, word: u64) -> Option<Self> {
+        NonZeroU64::new(word & CONDITION | of.0.get() & !CONDITION).map(Self)
+    }
+
+    /// The connection.
+    #[must_use]
+    pub fn connection(self) -> Option<Ref> {
+        let [a, b, c, d, _, tag, g0, g1] = self.0.get().to_le_bytes();
+        NonZeroU64::new(u64::from_le_bytes([a, b, c, d, g0, g1, tag, 1 << 7])).map(Ref)
+    }
+
+    fn index(self) -> usize {
+        usize::try_from(self.0.get() & !CONDITION).unwrap_or(usize::MAX)
+    }
+}
+
+/// The half of a slot that says everything but when the last packet was seen.
+const CONDITION: u64 = 0xffff_ffff_0000_0000;
+
 /// What a packet is to its connection, and what becomes of the connection if the packet passes.
 struct Outcome {
     state: State,
@@ -472,6 +504,24 @@ impl Connections {
             (true, false) => (!originator && !tcp).then_some(State::Established),
             (true, true) => Some(State::Established),
         }
+    }
+
+    /// The condition of connection `of`, if it is such that a plain packet in `direction` is in `state`.
+    #[must_use]
+    pub fn stamp(&self, of: Ref, direction: Direction, state: State) -> Option<Stamp> {
+        let (_, word, _) = self.slot(of)?;
+        let stamp = Stamp::new(of, word)?;
+        // Asked after the word was read: if it has changed since, the stamp does not hold.
+        (self.plain(of, direction) == Some(state)).then_some(stamp)
+    }
+
+    /// Whether the connection is still in the condition that `stamp` tells. One load, for every packet.
+    #[inline]
+    #[must_use]
+    pub fn holds(&self, stamp: Stamp) -> bool {
+        let index = stamp.index();
+        let slot = self.buckets.get(index / WAYS).and_then(|bucket| bucket.0.get(index % WAYS));
+        slot.is_some_and(|slot| (slot.load(Acquire) ^ stamp.0.get()) & CONDITION == 0)
     }
 
     /// Whether packets of connection `of` need no look in either direction, but for TCP segments with SYN, FIN or RST, and

@@ -443,3 +443,22 @@ proptest! {
         table.accept(&look, 0);
     }
 }
+
+/// A stamp holds as long as nothing but time has changed, and names its connection.
+#[test]
+fn a_stamp_holds_until_the_connection_moves_on() {
+    let table = table(64);
+    let (there, back) = (udp((APP, 5), (PEER, 6)), udp((PEER, 6), (APP, 5)));
+    let of = pass(&table, Egress, &there, 1).1.unwrap();
+    let stamp = table.stamp(of, Egress, New).unwrap();
+    assert_eq!((stamp.connection(), table.stamp(of, Egress, Established)), (Some(of), None));
+    assert!(table.touch(of, HZ) && table.holds(stamp), "time alone changes nothing");
+    pass(&table, Ingress, &back, HZ);
+    assert!(!table.holds(stamp), "it was answered");
+    pass(&table, Egress, &there, HZ);
+    let stamp = table.stamp(of, Egress, Established).unwrap();
+    assert!(table.holds(stamp));
+    table.forget_zone(1);
+    table.sweep(HZ, table.buckets());
+    assert!(!table.holds(stamp), "it is gone");
+}
