@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// The uid of a user who has none in our user namespace (`user_namespaces(7)`).
 const OVERFLOW_ID: u32 = 65534;
-/// Where the unified hierarchy of cgroups is mounted.
+/// Where the unified hierarchy of cgroups is mounted, unless the machine says otherwise.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The machine's users and groups.
@@ -45,7 +45,16 @@ impl Machine {
 }
 
 fn has_cgroup(path: &CgroupPath) -> bool {
-    Path::new(CGROUPS).join(path.as_str().trim_start_matches('/')).is_dir()
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    Path::new(cgroup_root(&mounts)).join(path.as_str().trim_start_matches('/')).is_dir()
+}
+
+/// Where the unified hierarchy is mounted, by the lines of `/proc/self/mounts` (`fstab(5)`). Beside the older hierarchies
+/// that is not the usual place.
+fn cgroup_root(mounts: &str) -> &str {
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let unified = |fields: &Vec<&str>| fields.get(2) == Some(&"cgroup2");
+    fields.into_iter().find(unified).and_then(|fields| fields.get(1).copied()).unwrap_or(CGROUPS)
 }
 
 /// The policy in force.
@@ -271,5 +280,20 @@ impl Sum {
     const fn add(&mut self, more: Self) {
         self.packets += more.packets;
         self.bytes += more.bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The unified hierarchy is found alone and beside older ones.
+    #[test]
+    fn unified_hierarchy_is_found_where_it_is_mounted() {
+        let old = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
+        let hybrid = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup_root(&format!("{old}{hybrid}")), "/sys/fs/cgroup/unified");
+        assert_eq!(cgroup_root("cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n"), "/sys/fs/cgroup");
+        assert_eq!(cgroup_root(old), CGROUPS);
     }
 }
