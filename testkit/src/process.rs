@@ -37,8 +37,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Whether each line of its output is seen at once, even if it writes with C's buffers.
     pub unbuffered: bool,
-    /// Whether it may send raw IP packets, whoever it is.
-    pub raw_packets: bool,
+    /// Capabilities that it has, whoever it is, such as `+net_raw,+setuid`; none but those of its user if empty.
+    pub capabilities: &'static str,
     /// Words of a program before it that starts it, such as `unshare`.
     pub wrapper: Vec<String>,
 }
@@ -58,8 +58,8 @@ impl Launch {
         if let Some(uid) = self.user {
             say(&format!("--reuid {uid} --regid {uid} --clear-groups"));
         }
-        if self.raw_packets {
-            say("--inh-caps +net_raw --ambient-caps +net_raw");
+        if !self.capabilities.is_empty() {
+            say(&format!("--inh-caps {0} --ambient-caps {0}", self.capabilities));
         }
         if self.unbuffered {
             say("stdbuf -oL");
@@ -154,6 +154,12 @@ impl Process {
             assert!(over.is_none(), "{} ended ({over:?}) before it said `{text}`:\n{said}", self.name);
             None
         })
+    }
+
+    /// Waits until `text` is in what it, or who has its output, wrote, whether it has ended or not.
+    pub fn expect_more(&self, text: &str) -> String {
+        let what = format!("{} or a child of it says `{text}`", self.name);
+        wait_for(&what, SOON, || Some(self.log()).filter(|log| log.contains(text)))
     }
 
     /// What it uses when it rests: the least of each over a third of a second, since connections that were closed and

@@ -99,6 +99,8 @@ fn attach(arguments: &Attach) -> Outcome {
     let welcome = match client.ask(hello(&arguments.name, arguments.mac)) {
         Ok((Message::Welcome(welcome), None)) => welcome,
         Ok((Message::Refused(why), _)) => return say(&json!({ "refused": why })),
+        // A refusal that came before our hello was read is behind the error that says so.
+        Err(ReceiveError::Closed) => return say(&json!({ "refused": client.refusal() })),
         other => return say(&json!({ "refused": format!("{other:?}") })),
     };
     let region = client.setup(&small());
