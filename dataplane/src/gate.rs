@@ -68,9 +68,11 @@ impl Gate {
         Self { connections, fragments: Fragments::new(FRAGMENTED, seed, hz), ledger, events }
     }
 
-    /// Counts in `ledger` from now on, for another picture; returns the one that it replaces.
-    pub fn turn_over(&mut self, ledger: Arc<Ledger>) -> Arc<Ledger> {
-        self.fragments.clear();
+    /// Counts in `ledger` from now on, for another picture, perhaps with other rules; returns the one that it replaces.
+    pub fn turn_over(&mut self, ledger: Arc<Ledger>, other_rules: bool) -> Arc<Ledger> {
+        if other_rules {
+            self.fragments.clear();
+        }
         std::mem::replace(&mut self.ledger, ledger)
     }
 
@@ -216,7 +218,7 @@ impl Gate {
         let packet = Packet { direction, key, state, ndp };
         let fragment = match key.fragment() {
             Fragment::None => None,
-            _ => fragment_id(frame, headers).and_then(|part| FragmentKey::of(id, direction, key, part)),
+            _ => fragment_id(frame, headers).and_then(|part| FragmentKey::of((id, filter.generation(id)), direction, key, part)),
         };
         let first = fragment.as_ref().filter(|_| key.fragment() == Fragment::Later);
         let judgement = match first.and_then(|key| self.fragments.recall(key, now)) {

@@ -248,7 +248,8 @@ impl Worker {
             }
             Command::Forward(forwarding, ledger) => {
                 let old = std::mem::replace(&mut self.forwarding, forwarding);
-                let full = self.gate.turn_over(ledger);
+                let rules = |picture: &Forwarding| picture.filter().map(|filter| Arc::as_ptr(filter.ruleset()));
+                let full = self.gate.turn_over(ledger, rules(&old) != rules(&self.forwarding));
                 self.reply(Reply::Retired(old, full));
             }
             Command::List(list) => self.listing = Some(list),

@@ -24,10 +24,11 @@ pub const HOLD_SECONDS: u64 = 30;
 pub struct FragmentKey([u64; 8]);
 
 impl FragmentKey {
-    /// The key of a fragment at the policy point of app `zone`; `id` is what [`fragment_id`](kopi_packet::fragment_id)
+    /// The key of a fragment at the policy point of app `zone` in its life `life`, since its number is used again; `id` is
+    /// what [`fragment_id`](kopi_packet::fragment_id)
     /// says of it. `None` if the frame is not IP.
     #[must_use]
-    pub fn of(zone: u16, direction: Direction, key: &FlowKey, id: u32) -> Option<Self> {
+    pub fn of((zone, life): (u16, u32), direction: Direction, key: &FlowKey, id: u32) -> Option<Self> {
         let (src, dst) = key.src_addr().zip(key.dst_addr())?;
         let proto = if src.is_ipv4() { key.proto() } else { 0 };
         let family = if src.is_ipv4() { 4 } else { 6 };
@@ -43,7 +44,7 @@ impl FragmentKey {
             s1,
             d0,
             d1,
-            0,
+            life.into(),
             0,
         ]))
     }
@@ -64,6 +65,8 @@ pub struct Fragments<T> {
     entries: Box<[Option<Entry<T>>]>,
     seed: Seed,
     hold: u64,
+    /// Which policy it is, counted from the start.
+    epoch: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +74,8 @@ struct Entry<T> {
     key: FragmentKey,
     /// When the first fragment was seen, in ticks.
     since: u64,
+    /// The policy under which it was decided.
+    epoch: u32,
     verdict: T,
 }
 
@@ -84,7 +89,7 @@ impl<T: Copy> Fragments<T> {
     #[must_use]
     pub fn new(capacity: usize, seed: Seed, hz: u64) -> Self {
         assert!(capacity.is_power_of_two() && capacity >= WAYS, "table of {capacity} fragments");
-        Self { entries: vec![None; capacity].into(), seed, hold: hz.saturating_mul(HOLD_SECONDS) }
+        Self { entries: vec![None; capacity].into(), seed, hold: hz.saturating_mul(HOLD_SECONDS), epoch: 0 }
     }
 
     fn bucket(&self, key: &FragmentKey) -> usize {
@@ -103,7 +108,7 @@ impl<T: Copy> Fragments<T> {
             Some(entry) => (2, entry.since),
         };
         if let Some(place) = ways.iter_mut().min_by_key(|entry| rank(entry)) {
-            *place = Some(Entry { key: *key, since: now, verdict });
+            *place = Some(Entry { key: *key, since: now, epoch: self.epoch, verdict });
         }
     }
 
@@ -113,12 +118,13 @@ impl<T: Copy> Fragments<T> {
         let start = self.bucket(key);
         let ways = self.entries.get(start..start + WAYS)?;
         let entry = ways.iter().flatten().find(|entry| entry.key == *key)?;
-        (now.saturating_sub(entry.since) < self.hold).then_some(entry.verdict)
+        let holds = entry.epoch == self.epoch && now.saturating_sub(entry.since) < self.hold;
+        holds.then_some(entry.verdict)
     }
 
-    /// Forgets everything, as after a change of the policy.
-    pub fn clear(&mut self) {
-        self.entries.fill(None);
+    /// Forgets everything, as after a change of the policy. Traffic waits meanwhile, so nothing is written over.
+    pub const fn clear(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
     }
 }
 
@@ -136,7 +142,7 @@ mod tests {
         let mut frame = [0; 60];
         frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 46, 0, 0, if first { 0x20 } else { 1 }, 0, 64, 17]);
         frame[26..34].copy_from_slice(&[10, 0, 0, n, 10, 0, 0, 100]);
-        FragmentKey::of(3, Direction::Ingress, &parse(&frame, 1).1, id).unwrap()
+        FragmentKey::of((3, 1), Direction::Ingress, &parse(&frame, 1).1, id).unwrap()
     }
 
     #[test]
@@ -165,15 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn zones_directions_and_families_are_apart() {
+    fn zones_lives_directions_and_families_are_apart() {
         let (_, v4) = parse(&[&[0; 12][..], &[8, 0, 0x45, 0, 0, 20], &[0; 16]].concat(), 1);
         let (_, v6) = parse(&[&[0; 12][..], &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 59, 64], &[0; 32]].concat(), 1);
-        let of = |zone, direction, key: &FlowKey| FragmentKey::of(zone, direction, key, 5).unwrap();
+        let of = |zone, life, direction, key: &FlowKey| FragmentKey::of((zone, life), direction, key, 5).unwrap();
         let all = [
-            of(1, Direction::Egress, &v4),
-            of(2, Direction::Egress, &v4),
-            of(1, Direction::Ingress, &v4),
-            of(1, Direction::Egress, &v6),
+            of(1, 1, Direction::Egress, &v4),
+            of(1, 2, Direction::Egress, &v4),
+            of(2, 1, Direction::Egress, &v4),
+            of(1, 1, Direction::Ingress, &v4),
+            of(1, 1, Direction::Egress, &v6),
         ];
         for (i, a) in all.iter().enumerate() {
             assert!(all[..i].iter().all(|b| a != b), "{i}");
