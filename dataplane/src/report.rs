@@ -87,6 +87,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
             "rules": ruleset.rules().len(),
             "apps": ruleset.policy().apps.len(),
             "tracks": ruleset.uses_state(),
+            "connections": connections(switch),
             "confirm_seconds": switch.policy().trial_seconds(),
         })),
         "flows": switch.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum::<u64>(),
@@ -94,6 +95,12 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
         "apps": switch.apps().count(),
         "connections": facts.connections,
     })
+}
+
+/// What has become of the connections that were tracked.
+fn connections(switch: &Switch) -> Value {
+    let stats = switch.connections().stats();
+    json!({ "begun": stats.begun, "evicted": stats.evicted, "refused": stats.refused, "swept": stats.swept })
 }
 
 /// Milliseconds are precise enough for a time that people read, and 136 years are long enough.

@@ -219,7 +219,9 @@ impl Switch {
     pub fn reidentify(&mut self, id: PortId, identity: Identity) -> Vec<Notice> {
         let Some(app) = self.registry.get_mut(id) else { return Vec::new() };
         app.identity = identity;
-        if self.policy.ruleset().is_none() { Vec::new() } else { self.apply_policy() }
+        // A process may call itself what it likes, as often as it likes: flows are judged anew only if it matters.
+        let same = self.policy.ruleset().is_none_or(|ruleset| is_same(ruleset, app));
+        if same { Vec::new() } else { self.apply_policy() }
     }
 
     fn apply_policy(&mut self) -> Vec<Notice> {
@@ -509,6 +511,13 @@ fn subject_of(ruleset: &Ruleset, app: &App) -> Subject {
     let own = app.settings.macs.iter().filter(|mac| !is_group(mac));
     let macs: Vec<MacAddr> = own.map(|mac| MacAddr::new(*mac)).collect();
     ruleset.subject(&owner_of(app), app.terms.entry, &macs)
+}
+
+/// Whether the policy still says of an app what it said before.
+fn is_same(ruleset: &Ruleset, app: &App) -> bool {
+    let terms = terms(Some(ruleset), &app.identity, &app.asked);
+    let same = |before: &Subject| before.is_same(&subject_of(ruleset, app));
+    terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.subject.as_ref().is_some_and(same)
 }
 
 fn enter(books: &mut Books, picture: &Forwarding, ledger: &Ledger) {

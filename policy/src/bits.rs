@@ -84,7 +84,7 @@ impl Iterator for Ones {
 }
 
 /// A set of rules with all its blocks, and their summary.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Set {
     blocks: Box<[Block]>,
     summary: Box<[u64]>,

@@ -84,6 +84,13 @@ pub(crate) struct Tenant {
     macs: Box<[MacAddr]>,
 }
 
+impl Tenant {
+    /// Whether both may use the same; only for tenants under one ruleset.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.lease, &other.lease) && self.macs == other.macs
+    }
+}
+
 impl Leases {
     pub(crate) fn of(policy: &Policy) -> Self {
         let apps = &policy.apps;

@@ -64,6 +64,14 @@ pub struct Subject {
     class: Option<u16>,
 }
 
+impl Subject {
+    /// Whether every frame of the one is judged as it would be for the other. Both have to be of one ruleset.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.rules == other.rules && self.tenant.is_same(&other.tenant) && self.class == other.class
+    }
+}
+
 // One object is used by all workers.
 const _: () = {
     const fn shared<T: Send + Sync>() {}

@@ -53,6 +53,9 @@ pub(crate) enum Lost {
     Silent,
     #[error("the daemon's answer does not fit the request")]
     Answer,
+    /// What the daemon says to those that it lets go of.
+    #[error("the daemon ends the connection: {0}")]
+    Dismissed(String),
     #[error("the daemon broke the contract: {0}")]
     Fault(&'static str),
     #[error("{0}")]
@@ -205,6 +208,7 @@ impl Session {
                 self.link = link;
                 Ok(())
             }
+            Ok((Envelope { message: Message::Refused(text), .. }, None)) => Err(Lost::Dismissed(text)),
             Ok(_) => Err(Lost::Answer),
             Err(ReceiveError::WouldBlock) => Ok(()),
             Err(other) => Err(other.into()),

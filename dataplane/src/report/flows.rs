@@ -62,7 +62,7 @@ impl Scene<'_> {
         let ruleset = self.switch.policy().ruleset();
         let at = usize::from(direction == Direction::Ingress);
         let outcome = outcomes[at];
-        let why = outcome.zip(ruleset).map(|(outcome, ruleset)| cause(outcome.cause, direction, ruleset));
+        let why = outcome.zip(ruleset).map(|(outcome, ruleset)| cause(outcome.cause, ruleset));
         let class = usize::from(flow.points.class).checked_sub(1);
         let class = class.and_then(|class| ruleset?.policy().classes.get(class)).map(|class| &class.name);
         let connection = self.connection(key, app.id, direction);

@@ -67,10 +67,10 @@ const fn action(action: Action) -> &'static str {
 }
 
 /// Name of what decided, and of the rule if it was one.
-pub(super) fn cause(cause: Cause, direction: Direction, ruleset: &Ruleset) -> (String, Option<&Rule>) {
+pub(super) fn cause(cause: Cause, ruleset: &Ruleset) -> (String, Option<&Rule>) {
     match cause {
         Cause::Rule(rule) => ("rule".into(), usize::try_from(rule).ok().and_then(|rule| ruleset.rules().get(rule))),
-        Cause::Default => (format!("default {}", way(direction)), None),
+        Cause::Default => ("default".into(), None),
         Cause::Lease(violation) => (violation.name().into(), None),
         Cause::Malformed => ("malformed".into(), None),
         Cause::Fragment => ("fragment".into(), None),
@@ -164,7 +164,7 @@ pub(super) fn explain(question: &Question<'_>, switch: &Switch) -> Result<Value,
     let ndp = if ndp::is_ndp(&key) { ndp::message(&frame, &headers) } else { None };
     let subject = switch.subject(app.id).ok_or("the app has gone")?;
     let trace = ruleset.trace(&subject, &Packet { direction, key: &key, state, ndp }, MISSES);
-    let (why, rule) = cause(trace.judgement.cause, direction, ruleset);
+    let (why, rule) = cause(trace.judgement.cause, ruleset);
     let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
     let missed = trace.missed.iter().map(|miss| json!({ "rule": miss.rule.name, "fields": miss.fields }));
     Ok(json!({ "explain": [{

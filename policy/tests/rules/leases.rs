@@ -272,3 +272,17 @@ fn what_is_hidden_is_not_the_lease() {
     assert_eq!(later(&spoofed).cause, Cause::Lease(Violation::Mac));
     assert_eq!(ruleset.judge(&bob, &Packet::new(Egress, &own, State::New)).cause, Cause::Fragment);
 }
+
+/// Two subjects are the same if no frame could tell them apart: a name that no rule asks for changes nothing.
+#[test]
+fn what_no_rule_asks_for_makes_no_other_subject() {
+    let text = "[[app]]\nname = \"a\"\nowner = { uid = 1 }\n[[rule]]\nowner = { comm = \"bad*\" }\naction = \"drop\"\n";
+    let policy = Policy::parse(text, "test").unwrap();
+    let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
+    let of = |comm, entry, n| ruleset.subject(&Owner { comm: Some(comm), ..Owner::unknown("a") }, entry, &[mac(n)]);
+    let before = of("good", Some(0), 1);
+    assert!(before.is_same(&of("better", Some(0), 1)));
+    assert!(!before.is_same(&of("bad one", Some(0), 1)), "a rule is for it now");
+    assert!(!before.is_same(&of("good", None, 1)), "another lease");
+    assert!(!before.is_same(&of("good", Some(0), 2)), "another address");
+}
