@@ -218,7 +218,8 @@ impl Gate {
         let packet = Packet { direction, key, state, ndp };
         let fragment = match key.fragment() {
             Fragment::None => None,
-            _ => fragment_id(frame, headers).and_then(|part| FragmentKey::of((id, filter.generation(id)), direction, key, part)),
+            _ => fragment_id(frame, headers)
+                .and_then(|part| FragmentKey::of((id, filter.generation(id)), direction, key, part)),
         };
         let first = fragment.as_ref().filter(|_| key.fragment() == Fragment::Later);
         let judgement = match first.and_then(|key| self.fragments.recall(key, now)) {
