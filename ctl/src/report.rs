@@ -24,6 +24,22 @@ pub(crate) struct Status {
     pub(crate) apps: u64,
     /// Connections on the apps' socket.
     pub(crate) connections: u64,
+    /// The policy in force, if there is one.
+    pub(crate) policy: Option<InForce>,
+}
+
+/// The policy in force.
+#[derive(Debug, Deserialize)]
+pub(crate) struct InForce {
+    /// The configured file; the policy may be another one since a reload.
+    pub(crate) file: Option<String>,
+    pub(crate) rules: u64,
+    /// Entries that say who may attach.
+    pub(crate) apps: u64,
+    /// Whether connections are tracked.
+    pub(crate) tracks: bool,
+    /// Seconds until the policy of before comes back, if this one is on trial.
+    pub(crate) confirm_seconds: Option<u64>,
 }
 
 /// The physical port.

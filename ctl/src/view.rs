@@ -5,7 +5,7 @@ mod policy;
 pub(crate) use policy::{explained, flows, reloaded, rules};
 
 use crate::rates::Rated;
-use crate::report::{App, Drops, Port, Status};
+use crate::report::{App, Drops, InForce, Port, Status};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::text::{clean, size, span};
@@ -34,6 +34,7 @@ fn one_status(status: &Status) -> String {
         ("apps".into(), format!("{} (connections: {})", status.apps, status.connections)),
         ("mbufs".into(), format!("{} free of {}", status.mbufs.free, status.mbufs.total)),
         ("flows".into(), status.flows.to_string()),
+        ("policy".into(), status.policy.as_ref().map_or_else(|| "none".into(), in_force)),
     ];
     for (number, worker) in status.workers.iter().enumerate() {
         let busy = busy_percent(worker.busy_seconds, status.uptime_seconds);
@@ -49,6 +50,14 @@ fn one_status(status: &Status) -> String {
 
 /// Share of the time in which a worker moved frames. kopid tells its age in whole seconds, so a young one may seem to
 /// have been busy for longer than it lives.
+fn in_force(policy: &InForce) -> String {
+    let InForce { file, rules, apps, tracks, confirm_seconds } = policy;
+    let file = file.as_deref().unwrap_or("not configured, put in force by an operator");
+    let tracked = if *tracks { ", connections are tracked" } else { "" };
+    let trial = confirm_seconds.map(|left| format!(", on trial for {left} s")).unwrap_or_default();
+    format!("{file}: {rules} rules, {apps} app entries{tracked}{trial}")
+}
+
 fn busy_percent(busy_seconds: f64, uptime_seconds: u64) -> String {
     match u32::try_from(uptime_seconds) {
         Ok(0) | Err(_) => NONE.into(),
@@ -215,6 +224,7 @@ wire link: up, 10000 Mbit/s
 apps:      2 (connections: 3)
 mbufs:     8128 free of 8192
 flows:     7
+policy:    /etc/kopi/policy.toml: 3 rules, 2 app entries, connections are tracked, on trial for 12 s
 worker 0:  cpu 0, busy 25.0 % since start, 7 flows, 12 flow misses, 0 evictions
 ";
         assert_eq!(status(&recorded("status")), expected);
