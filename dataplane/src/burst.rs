@@ -5,12 +5,9 @@ use crate::flow::{FlowTable, Hash};
 use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::gate::Gate;
 use dpdk::{Batch, Mbuf};
-use kopi_packet::{FlowKey, Fragment, Shape, icmp, ndp};
+use kopi_packet::{FlowKey, Fragment, Shape};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
-
-/// Protocol number of UDP, of whose packets the key says all that there is to be said.
-const UDP: u8 = 17;
 
 /// Up to [`Batch::MAX`] frames from one port, with what each stage found out about them.
 #[derive(Debug)]
@@ -56,12 +53,8 @@ impl Burst {
             bytes += frame.len() as u64;
             let headers;
             (headers, *key) = kopi_packet::parse(frame, source);
-            if let Some(watch) = watch
-                && (key.proto() != UDP || key.fragment() != Fragment::None)
-            {
-                let flags = kopi_packet::tcp::flags_of(frame, &headers);
-                *key = key.with_tcp_flags(flags & watch.flags);
-                alone |= u32::from(flags & watch.turning != 0 || is_singular(key)) << at;
+            if let Some(watch) = watch {
+                alone |= u32::from(watch.complete(key, frame, &headers)) << at;
             }
             if at > 0 && *key == last.key {
                 follows |= 1 << at;
@@ -80,23 +73,25 @@ impl Burst {
 
     /// Finds every frame's verdict, in the flow table or else by asking `gate`, and counts it to its flow.
     pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, gate: &mut Gate, forwarding: &Forwarding, now: u64) {
-        let epoch = forwarding.epoch();
         let max_frame = u32::from(forwarding.max_frame(source));
         let limit = forwarding.filter().map_or(u32::MAX, |filter| filter.flow_limit(source));
         let n = self.batch.len();
         let mut start = 0;
         while let (true, Some(key), Some(hash)) = (start < n, self.keys.get(start), self.hashes.get(start)) {
-            let end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
-            let mut train = self.batch.iter().zip(&mut self.verdicts).take(end).skip(start);
+            let mut end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
             let Some(flow) = flows.flow(key, *hash, limit, now) else {
-                train.for_each(|(_, verdict)| *verdict = Verdict::Drop(DropReason::FlowLimit));
+                let train = self.verdicts.get_mut(start..end).unwrap_or_default();
+                train.fill(Verdict::Drop(DropReason::FlowLimit));
                 start = end;
                 continue;
             };
-            if self.alone >> start & 1 != 0 || !gate.holds(flow, key, epoch, now) {
-                let frame = self.batch.get(start).map_or(&[][..], Mbuf::data);
-                gate.judge(flow, frame, key, forwarding, now);
+            let alone = self.alone >> start & 1 != 0;
+            let frame = || self.batch.get(start).map_or(&[][..], Mbuf::data);
+            if !gate.settle(flow, frame, key, alone, forwarding, now) {
+                // What follows has to be looked at by itself.
+                end = start + 1;
             }
+            let mut train = self.batch.iter().zip(&mut self.verdicts).take(end).skip(start);
             let (mut packets, mut bytes) = (0, 0);
             for (mbuf, verdict) in &mut train {
                 let len = mbuf.len();
@@ -151,12 +146,6 @@ impl Burst {
     pub fn key(&self, at: usize) -> FlowKey {
         self.keys.get(at).copied().unwrap_or_default()
     }
-}
-
-/// Whether a frame with this key says something that its key does not, and the policy looks at it.
-#[inline]
-fn is_singular(key: &FlowKey) -> bool {
-    key.fragment() != Fragment::None || icmp::is_error(key) || ndp::is_ndp(key)
 }
 
 /// What was found out about the frame before.

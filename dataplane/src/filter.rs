@@ -1,11 +1,9 @@
 //! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a picture.
 
 use crate::forwarding::{Generation, PortId};
+use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, tcp};
 use kopi_policy::{Ruleset, Subject};
 use std::sync::Arc;
-
-/// Flags of TCP that begin or end a connection: FIN, SYN, RST (RFC 9293, 3.1).
-const TURNING: u8 = 0b111;
 
 /// What one app is under the policy.
 #[derive(Clone, Debug)]
@@ -86,15 +84,33 @@ impl Filter {
     /// What of a frame has to be looked at beyond its flow key.
     #[must_use]
     pub fn watch(&self) -> Watch {
-        Watch { flags: self.ruleset.tcp_flags_mask(), turning: if self.tracks { TURNING } else { 0 } }
+        Watch { flags: self.ruleset.tcp_flags_mask(), tracks: self.tracks }
     }
 }
+
+/// Protocol number of UDP, of whose packets the key says all that there is to be said.
+const UDP: u8 = 17;
 
 /// What of frames has to be looked at beyond their flow key.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch {
     /// Flags of TCP that belong to the key.
     pub flags: u8,
-    /// Flags of TCP with which a frame is looked at by itself.
-    pub turning: u8,
+    /// Whether connections are tracked.
+    pub tracks: bool,
+}
+
+impl Watch {
+    /// Puts into `key` what the policy looks at beyond what the parser has put there. Returns whether the frame is to be
+    /// judged by itself: it says something that its key does not, and the policy looks at it.
+    #[inline]
+    #[must_use]
+    pub fn complete(self, key: &mut FlowKey, frame: &[u8], headers: &Headers) -> bool {
+        if key.proto() == UDP && key.fragment() == Fragment::None {
+            return false;
+        }
+        *key = key.with_tcp_flags(tcp::flags_of(frame, headers) & self.flags);
+        let turns = self.tracks && tcp::is_special(frame, headers);
+        turns || key.fragment() != Fragment::None || icmp::is_error(key) || ndp::is_ndp(key)
+    }
 }

@@ -82,20 +82,46 @@ impl Gate {
         &self.ledger
     }
 
+    /// Has `flow` say what becomes of a frame with the key `key`, which is judged by itself if it is `alone`. Returns
+    /// whether that holds for frames of the flow that come right after it, too, unless they are alone.
+    #[inline]
+    #[must_use]
+    pub fn settle<'a>(
+        &mut self,
+        flow: &mut Flow,
+        frame: impl FnOnce() -> &'a [u8],
+        key: &FlowKey,
+        alone: bool,
+        forwarding: &Forwarding,
+        now: u64,
+    ) -> bool {
+        if !alone && self.holds(flow, key, forwarding.epoch(), now) {
+            return true;
+        }
+        self.judge(flow, frame(), key, forwarding, now);
+        !alone && self.holds(flow, key, forwarding.epoch(), now)
+    }
+
     /// Whether what `flow` says still holds for one more frame of it.
     #[inline]
     #[must_use]
-    pub fn holds(&self, flow: &Flow, key: &FlowKey, epoch: u32, now: u64) -> bool {
+    fn holds(&self, flow: &Flow, key: &FlowKey, epoch: u32, now: u64) -> bool {
         flow.epoch == epoch && (flow.points.is_untracked() || self.is_unchanged(flow, key, now))
     }
 
     #[inline]
     fn is_unchanged(&self, flow: &Flow, key: &FlowKey, now: u64) -> bool {
         let touch = now >> TOUCH_SHIFT != flow.last_seen >> TOUCH_SHIFT;
+        // What is refused does not keep its connection alive, so from time to time it is asked whether that still is.
+        if touch && !passes(flow.verdict) {
+            return false;
+        }
         let same = |direction, state: Option<State>, stamp: Option<Stamp>| match (state, stamp) {
             (None | Some(State::Untracked), _) => true,
             (Some(_), Some(stamp)) => self.connections.holds(stamp) && (!touch || self.touch(stamp, now)),
-            (Some(_), None) => self.is_without_connection(flow, key, direction, now),
+            // There may be room for a connection by now.
+            (Some(State::New), None) if touch => false,
+            (Some(state), None) => self.is_without_connection(flow, (key, direction), state, now),
         };
         let Points { states: [out, into], connections: [stamp_out, stamp_into], .. } = flow.points;
         same(Direction::Egress, out, stamp_out) && same(Direction::Ingress, into, stamp_into)
@@ -106,16 +132,25 @@ impl Gate {
         stamp.connection().is_some_and(|of| self.connections.touch(of, now))
     }
 
-    /// Whether a frame still has no connection at one side, so that its state is what it was.
+    /// Whether a frame still has no connection at one side, so that its state is `state`. The frame by which that was said
+    /// may have been a segment of another kind.
     #[cold]
-    fn is_without_connection(&self, flow: &Flow, key: &FlowKey, direction: Direction, now: u64) -> bool {
+    fn is_without_connection(
+        &self,
+        flow: &Flow,
+        (key, direction): (&FlowKey, Direction),
+        state: State,
+        now: u64,
+    ) -> bool {
         let tuple = zone(flow.verdict, key, direction).and_then(|zone| Tuple::of(zone, key, direction));
-        tuple.is_none_or(|tuple| self.connections.find(&tuple, now).is_none())
+        tuple.is_none_or(|tuple| {
+            self.connections.plain_without(&tuple, direction) == state && self.connections.find(&tuple, now).is_none()
+        })
     }
 
     /// Judges `frame`, of port `source`, and has `flow` say what was found. The long way.
     #[inline(never)]
-    pub fn judge(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, forwarding: &Forwarding, now: u64) {
+    fn judge(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, forwarding: &Forwarding, now: u64) {
         let source = key.source();
         let news = flow.epoch != forwarding.epoch();
         flow.epoch = forwarding.epoch();
@@ -133,6 +168,7 @@ impl Gate {
             looks[0] = flow.points.note(Direction::Egress, &passage.judgement, passage.look, passage.tally);
             if let Some(refused) = refusal(source, source, &passage.judgement) {
                 flow.verdict = refused;
+                flow.points.connections = self.known(looks);
                 return;
             }
         }
@@ -142,16 +178,23 @@ impl Gate {
             looks[1] = flow.points.note(Direction::Ingress, &passage.judgement, passage.look, passage.tally);
             if let Some(refused) = refusal(id, source, &passage.judgement) {
                 flow.verdict = refused;
-                return;
             }
         }
-        if !matches!(flow.verdict, Verdict::Drop(_)) {
-            let [out, into] = looks;
-            flow.points.connections = [
-                out.and_then(|look| self.accept(&look, Direction::Egress, now)),
-                into.and_then(|look| self.accept(&look, Direction::Ingress, now)),
-            ];
+        if !passes(flow.verdict) {
+            flow.points.connections = self.known(looks);
+            return;
         }
+        let [out, into] = looks;
+        flow.points.connections = [
+            out.and_then(|look| self.accept(&look, Direction::Egress, now)),
+            into.and_then(|look| self.accept(&look, Direction::Ingress, now)),
+        ];
+    }
+
+    /// The conditions of the connections of a frame that does not pass, and so changes nothing about them.
+    fn known(&self, [out, into]: [Option<Look>; 2]) -> [Option<Stamp>; 2] {
+        let stamp = |look: Look, direction| self.connections.stamp(look.connection()?, direction, look.state());
+        [out.and_then(|look| stamp(look, Direction::Egress)), into.and_then(|look| stamp(look, Direction::Ingress))]
     }
 
     /// Takes down that a frame was accepted, and returns the condition of its connection in which more of them need no
@@ -238,6 +281,11 @@ impl Gate {
     }
 }
 
+/// Whether a frame goes on to somebody. That each of several may refuse it makes no difference to its sender's side.
+const fn passes(verdict: Verdict) -> bool {
+    !matches!(verdict, Verdict::Drop(_) | Verdict::Refuse(..) | Verdict::Reject(_))
+}
+
 /// The app at whose side a frame of a flow was judged.
 fn zone(verdict: Verdict, key: &FlowKey, direction: Direction) -> Option<PortId> {
     match (direction, verdict) {
@@ -267,3 +315,6 @@ fn reason(judgement: &Judgement) -> DropReason {
         Cause::Rule(_) | Cause::Default => DropReason::Policy,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,6 +99,26 @@ pub fn flags_of(frame: &[u8], headers: &Headers) -> u8 {
     }
 }
 
+/// Whether a TCP segment is anything but an acknowledgment, with or without data: it begins or ends a connection, has no
+/// acknowledgment, or a header that contradicts its packet, so that [`Segment::of`] gives nothing. What it is to its
+/// connection does not follow from its flow key. Never so for a frame without a TCP header.
+#[inline]
+#[must_use]
+pub fn is_special(frame: &[u8], headers: &Headers) -> bool {
+    const CONTROLS: u8 = flags::FIN | flags::SYN | flags::RST | flags::ACK;
+    const PLAIN: u8 = 5;
+    if headers.proto != TCP || headers.l4_offset == 0 {
+        return false;
+    }
+    let start = frame.get(usize::from(headers.l4_offset) + 12..);
+    match start.and_then(|start| start.first_chunk()) {
+        // The parser has seen to it that a header without options is there.
+        Some(&[offset, flags]) if flags & CONTROLS == flags::ACK && offset >> 4 == PLAIN => false,
+        Some(&[_, flags]) if flags & CONTROLS == flags::ACK => Segment::of(frame, headers).is_none(),
+        _ => true,
+    }
+}
+
 /// The shift count of the window scale option (RFC 7323, 2.2). Options behind a broken one are not looked at.
 fn window_scale(mut options: &[u8]) -> Option<u8> {
     const END: u8 = 0;

@@ -524,6 +524,17 @@ impl Connections {
         slot.is_some_and(|slot| (slot.load(Acquire) ^ stamp.0.get()) & CONDITION == 0)
     }
 
+    /// The state of a packet in `direction` that has the tuple `tuple` and no connection, and that is an acknowledgment if it
+    /// is TCP: what [`plain`](Self::plain) is for packets of a connection.
+    #[must_use]
+    pub fn plain_without(&self, tuple: &Tuple, direction: Direction) -> State {
+        let begins = match tuple.proto() {
+            proto::TCP => self.settings.loose(),
+            _ => self.opening(tuple, direction, None).is_some(),
+        };
+        if begins { State::New } else { State::Invalid }
+    }
+
     /// Whether packets of connection `of` need no look in either direction, but for TCP segments with SYN, FIN or RST, and
     /// all are [`State::Established`].
     #[must_use]

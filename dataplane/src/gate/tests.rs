@@ -1,0 +1,288 @@
+//! What is kept of flows against the policy asked anew for every frame.
+
+mod frames;
+
+use super::*;
+use crate::filter::Member;
+use crate::flow::{FlowTable, Hash};
+use crate::forwarding;
+use frames::{MACS, Step, frames, steps};
+use kopi_config::policy::{Policy, Tracking};
+use kopi_packet::MacAddr;
+use kopi_policy::{Owner, Ruleset, Subject};
+use kopi_ring::message::Settings;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+/// Ticks in a second: as many as pass between two touches of a connection, so that both ways know the same of time.
+const HZ: u64 = 1 << TOUCH_SHIFT;
+const CONNECTIONS: usize = 1 << 12;
+
+fn seed() -> Seed {
+    Seed::from_bytes(std::array::from_fn(|i| u8::try_from(i * 31 % 251).unwrap()))
+}
+
+/// What one rule of a random policy says.
+fn rule() -> impl Strategy<Value = String> {
+    let direction = prop_oneof![Just(""), Just("direction = \"egress\", "), Just("direction = \"ingress\", ")];
+    let state = proptest::sample::select(&["", "", "new", "established", "related", "invalid", "untracked"][..]);
+    let what = proptest::sample::select(
+        &[
+            "",
+            "proto = \"tcp\"",
+            "proto = \"udp\"",
+            "proto = \"tcp\", dst_port = 1",
+            "src_port = \"1-2\"",
+            "proto = \"udp\", dst_port = 2",
+            "dst = \"10.0.0.1\"",
+            "src = \"10.0.0.2\"",
+            "src = \"10.0.0.3\", dst_port = 1",
+            "tcp_flags = \"syn/syn,ack,rst,fin\"",
+            "tcp_flags = \"psh\"",
+            "icmp_type = \"echo-request\"",
+            "icmp_type = \"destination-unreachable\"",
+            "fragment = true",
+            "vlan = 5",
+            "arp_op = 1",
+            "ethertype = \"ipv6\"",
+        ][..],
+    );
+    let action = proptest::sample::select(
+        &["accept", "accept", "accept", "drop", "drop", "reject", "count", "log", "class\"\nclass = \"c"][..],
+    );
+    let owner = proptest::sample::select(&["", "", "owner = { uid = 1 }\n", "owner = { not = { uid = 1 } }\n"][..]);
+    (direction, state, what, owner, action).prop_map(|(direction, state, what, owner, action)| {
+        let state = if state.is_empty() { String::new() } else { format!("state = \"{state}\", ") };
+        let matches = format!("{direction}{state}{what}");
+        let matches = matches.trim_end_matches(", ");
+        format!("[[rule]]\nmatch = {{ {matches} }}\n{owner}action = \"{action}\"\n")
+    })
+}
+
+/// The text of a random policy.
+fn policy() -> impl Strategy<Value = String> {
+    let decision = || proptest::sample::select(&["accept", "accept", "drop", "reject"][..]);
+    let passing = || proptest::sample::select(&["accept", "drop"][..]);
+    let listen = proptest::sample::select(&["", "", "listen = [\"tcp/1\", \"udp/2\"]\n"][..]);
+    let leases = proptest::sample::select(&["", "addresses = [\"10.0.0.1\"]\n"][..]);
+    let default = (decision(), decision(), passing(), passing());
+    (default, any::<bool>(), any::<bool>(), listen, leases, prop::collection::vec(rule(), 0..8)).prop_map(
+        |((egress, ingress, fragments, malformed), window, loose, listen, leases, rules)| {
+            format!(
+                "[default]\negress = \"{egress}\"\ningress = \"{ingress}\"\nfragments = \"{fragments}\"\n\
+                 malformed = \"{malformed}\"\n[tracking]\ntcp_window = {window}\ntcp_loose = {loose}\n\
+                 [[class]]\nname = \"c\"\n[[app]]\nname = \"one\"\n{listen}{leases}{}",
+                rules.concat()
+            )
+        },
+    )
+}
+
+/// A picture of two apps under `policy`.
+fn picture(epoch: u32, policy: &Policy) -> Forwarding {
+    let ruleset = Arc::new(Ruleset::new(Arc::new(policy.clone()), &()).unwrap());
+    let ids: [PortId; 2] = [1, 2];
+    let members = ids.map(|id| {
+        let mac = MACS[usize::from(id) - 1];
+        let settings = Settings { mtu: 1500, macs: vec![mac], all_multicast: true, ..Settings::default() };
+        forwarding::Member { id, settings }
+    });
+    let subjects = ids.map(|id| {
+        let owner = Owner { name: "one", uid: Some(id.into()), ..Owner::default() };
+        let entry = (id == 1).then_some(0);
+        let subject = ruleset.subject(&owner, entry, &[MacAddr::new(MACS[usize::from(id) - 1])]);
+        Member { id, generation: id.into(), subject, flows: u32::MAX }
+    });
+    let filter = Filter::new(ruleset, subjects.into());
+    Forwarding::new(epoch, true, 1500, &members).with_filter(Some(filter))
+}
+
+/// What becomes of a frame, and what was said at each side.
+#[derive(Debug, PartialEq)]
+struct Fate {
+    verdict: Verdict,
+    outcomes: [Option<Outcome>; 2],
+    class: u16,
+    /// Of a frame for several: who does not get it, and why.
+    refused: Vec<(PortId, DropReason)>,
+}
+
+/// The policy without anything that is kept of flows: every frame takes the long way.
+struct Plain {
+    connections: Connections,
+    fragments: Vec<(FragmentKey, u64, Judgement)>,
+}
+
+impl Plain {
+    fn new() -> Self {
+        let connections = Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ);
+        Self { connections, fragments: Vec::new() }
+    }
+
+    fn pass(&mut self, filter: &Filter, id: PortId, direction: Direction, seen: Seen<'_>) -> (Judgement, Option<Look>) {
+        let Seen { frame, headers, key, now } = seen;
+        let subject: &Subject = filter.subject(id).unwrap();
+        let ruleset = filter.ruleset();
+        let look = ruleset.uses_state().then(|| self.connections.look(id, direction, (frame, headers, key), now));
+        let state = look.as_ref().map_or(State::Untracked, Look::state);
+        let packet = Packet { direction, key, state, ndp: ndp::message(frame, headers) };
+        let part = fragment_id(frame, headers).and_then(|part| FragmentKey::of((id, 1), direction, key, part));
+        let Some(part) = part else { return (ruleset.judge(subject, &packet), look) };
+        if key.fragment() == Fragment::First {
+            let judgement = ruleset.judge(subject, &packet);
+            self.fragments.push((part, now, judgement));
+            return (judgement, look);
+        }
+        let first = self.fragments.iter().rev().find(|(other, ..)| *other == part);
+        let first = first.filter(|(_, since, _)| now - since < kopi_policy::HOLD_SECONDS * HZ);
+        let judgement = match first {
+            Some((.., first)) => ruleset.judge_fragment(subject, &packet, first),
+            None => ruleset.judge(subject, &packet),
+        };
+        (judgement, look)
+    }
+
+    fn judge(&mut self, frame: &[u8], source: PortId, forwarding: &Forwarding, now: u64) -> Fate {
+        let filter = forwarding.filter().unwrap();
+        let (headers, key) = kopi_packet::parse(frame, source);
+        let flags = kopi_packet::tcp::flags_of(frame, &headers) & filter.ruleset().tcp_flags_mask();
+        let key = key.with_tcp_flags(flags);
+        let seen = Seen { frame, headers: &headers, key: &key, now };
+        let destination = key.dst_mac().bytes();
+        let verdict = Verdict::Drop(DropReason::PortGone);
+        let mut fate = Fate { verdict, outcomes: [None; 2], class: 0, refused: Vec::new() };
+        let mut looks = Vec::new();
+        let mut side = |plain: &mut Self, id, direction, fate: &mut Fate| {
+            let (judgement, look) = plain.pass(filter, id, direction, seen);
+            fate.outcomes[usize::from(direction == Direction::Ingress)] = Some(Outcome::new(id, direction, &judgement));
+            fate.class = judgement.class.map_or(fate.class, |class| class + 1);
+            looks.extend(look);
+            refusal(id, source, &judgement)
+        };
+        if source != WIRE
+            && let Some(refused) = side(self, source, Direction::Egress, &mut fate)
+        {
+            return Fate { verdict: refused, ..fate };
+        }
+        fate.verdict = forwarding.judge(source, &destination);
+        if let Verdict::App(id) = fate.verdict
+            && let Some(refused) = side(self, id, Direction::Ingress, &mut fate)
+        {
+            return Fate { verdict: refused, ..fate };
+        }
+        if matches!(fate.verdict, Verdict::Drop(_)) {
+            return fate;
+        }
+        for look in looks {
+            let _connection = self.connections.accept(&look, now);
+        }
+        if fate.verdict == Verdict::Group {
+            for id in forwarding.listeners(&destination).iter().filter(|id| **id != source) {
+                let (judgement, look) = self.pass(filter, *id, Direction::Ingress, seen);
+                if judgement.decision == Decision::Accept {
+                    let _connection = look.and_then(|look| self.connections.accept(&look, now));
+                } else {
+                    fate.refused.push((*id, reason(&judgement)));
+                }
+            }
+        }
+        fate
+    }
+}
+
+/// The policy as a worker asks it.
+struct Cached {
+    gate: Gate,
+    flows: FlowTable,
+    /// The frame before of the same burst: its source and key, whether it was alone, and whether what was found for it
+    /// holds for its followers.
+    before: Option<(FlowKey, bool, bool)>,
+    _events: rtrb::Consumer<Event>,
+}
+
+impl Cached {
+    fn new() -> Self {
+        let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
+        let (events, consumer) = rtrb::RingBuffer::new(EVENTS);
+        let gate = Gate::new(connections, Arc::new(Ledger::new(0)), seed(), HZ, events);
+        Self { gate, flows: FlowTable::new(1 << 12, 3, seed()), before: None, _events: consumer }
+    }
+
+    /// As [`crate::burst::Burst`] does it.
+    fn judge(&mut self, frame: &[u8], source: PortId, forwarding: &Forwarding, now: u64) -> Fate {
+        let watch = forwarding.filter().unwrap().watch();
+        let (headers, mut key) = kopi_packet::parse(frame, source);
+        let alone = watch.complete(&mut key, frame, &headers);
+        let hash: Hash = self.flows.hash(&key);
+        let flow = self.flows.flow(&key, hash, u32::MAX, now).unwrap();
+        let follows = self.before.is_some_and(|(last, was_alone, holds)| last == key && !was_alone && !alone && holds);
+        let holds = follows || self.gate.settle(flow, || frame, &key, alone, forwarding, now);
+        self.before = Some((key, alone, holds));
+        flow.count(1, 64, now);
+        let Flow { verdict, points, .. } = *flow;
+        let outcomes = points.tallies.map(|tally| self.gate.ledger().outcome(tally));
+        let mut fate = Fate { verdict, outcomes, class: points.class, refused: Vec::new() };
+        if verdict == Verdict::Group {
+            for id in forwarding.listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {
+                if let Err(reason) = self.gate.admit(frame, &key, *id, forwarding, now) {
+                    fate.refused.push((*id, reason));
+                }
+            }
+        }
+        fate
+    }
+}
+
+fn compare(policies: &[String; 2], steps: &[Step]) -> Result<(), TestCaseError> {
+    let policies = policies.each_ref().map(|text| Policy::parse(text, "random").unwrap());
+    let (mut plain, mut cached) = (Plain::new(), Cached::new());
+    let (mut epoch, mut now) = (0, 1000 * HZ);
+    let mut forwarding = None;
+    let mut used = 1;
+    for step in std::iter::once(&Step::Reload).chain(steps) {
+        match step {
+            Step::Wait(seconds) => {
+                now += u64::from(*seconds) * HZ;
+                cached.before = None;
+                continue;
+            }
+            Step::Reload => {
+                used = 1 - used;
+                epoch += 1;
+                let tracking = &policies[used].tracking;
+                plain.connections.set_tracking(tracking);
+                cached.gate.connections.set_tracking(tracking);
+                plain.fragments.clear();
+                cached.before = None;
+                drop(cached.gate.turn_over(Arc::new(Ledger::new(0)), true));
+                forwarding = Some(picture(epoch, &policies[used]));
+                continue;
+            }
+            Step::Send(_) => {}
+        }
+        let forwarding = forwarding.as_ref().unwrap();
+        for (source, frame) in frames(step) {
+            let expected = plain.judge(&frame, source, forwarding, now);
+            let fate = cached.judge(&frame, source, forwarding, now);
+            let key = kopi_packet::parse(&frame, source).1;
+            prop_assert_eq!(&fate, &expected, "{} from {} {:02x?}", key, source, frame);
+        }
+    }
+    Ok(())
+}
+
+fn config() -> ProptestConfig {
+    let (cases, rng_seed) = (4_000, RngSeed::Fixed(1));
+    ProptestConfig { cases, failure_persistence: None, rng_seed, max_shrink_iters: 20_000, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Whatever the policies and the frames are, a frame meets the fate that it would meet if nothing were kept of its
+    /// flow: the same verdict by the same rules at each side, also within a burst, after pauses and across reloads.
+    #[test]
+    fn cached_verdicts_are_those_of_the_policy(policies in [policy(), policy()], steps in steps()) {
+        compare(&policies, &steps)?;
+    }
+}
