@@ -54,6 +54,48 @@ impl PortCounters {
     }
 }
 
+/// The longest turn of a worker since somebody last asked: how long frames have waited because the worker did something
+/// else, or because the kernel let something else run there.
+#[derive(Debug, Default)]
+pub struct LongestTurn {
+    /// Cycles. Written by the worker.
+    cycles: Counter,
+    /// What `asked` was when `cycles` began anew. Written by the worker.
+    answered: Counter,
+    /// How often somebody asked. Written by the control thread.
+    asked: Asked,
+}
+
+/// Apart from what the worker writes.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Asked(Counter);
+
+impl LongestTurn {
+    /// Notes a turn of `cycles`. Only the worker may call this, once a turn.
+    #[inline]
+    pub fn note(&self, cycles: u64) {
+        let asked = self.asked.0.get();
+        if asked != self.answered.get() {
+            self.answered.set(asked);
+            self.cycles.set(cycles);
+        } else if cycles > self.cycles.get() {
+            self.cycles.set(cycles);
+        }
+    }
+
+    /// The cycles of the longest turn that has ended since the last call. Only the control thread may call this.
+    ///
+    /// A turn that is going on will be one of the next call's. Of two calls within one turn, the second gives what the
+    /// first gave.
+    #[must_use]
+    pub fn take(&self) -> u64 {
+        let longest = self.cycles.get();
+        self.asked.0.add(1);
+        longest
+    }
+}
+
 /// Everything that one worker counts.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -72,6 +114,8 @@ pub struct WorkerCounters {
     pub flow_misses: Counter,
     /// Live flows pushed out of a full bucket by a new one.
     pub flow_evictions: Counter,
+    /// The longest of the turns.
+    pub longest_turn: LongestTurn,
 }
 
 impl WorkerCounters {
@@ -86,6 +130,7 @@ impl WorkerCounters {
             flows: Counter::default(),
             flow_misses: Counter::default(),
             flow_evictions: Counter::default(),
+            longest_turn: LongestTurn::default(),
         }
     }
 }
@@ -151,6 +196,16 @@ impl PortTotals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each call tells of the turns since the one before.
+    #[test]
+    fn the_longest_turn_begins_anew_when_asked_for() {
+        let longest = LongestTurn::default();
+        [5, 9, 7].into_iter().for_each(|cycles| longest.note(cycles));
+        assert_eq!(longest.take(), 9);
+        [3, 4].into_iter().for_each(|cycles| longest.note(cycles));
+        assert_eq!(longest.take(), 4);
+    }
 
     /// Totals add the workers up, and a later reading minus an earlier one is what happened in between.
     #[test]

@@ -60,6 +60,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
             "turns": counters.turns.get(),
             "busy_turns": counters.busy_turns.get(),
             "busy_seconds": seconds(counters.busy_cycles.get(), facts.tsc_hz),
+            "longest_turn_ns": nanoseconds(counters.longest_turn.take(), facts.tsc_hz),
             "flows": counters.flows.get(),
             "flow_misses": counters.flow_misses.get(),
             "flow_evictions": counters.flow_evictions.get(),
@@ -109,6 +110,10 @@ fn seconds(cycles: u64, hz: u64) -> f64 {
     let whole = u32::try_from(cycles / hz).unwrap_or(u32::MAX);
     let rest = u128::from(cycles % hz) * 1000 / u128::from(hz);
     f64::from(whole) + f64::from(u16::try_from(rest).unwrap_or(999)) / 1000.0
+}
+
+fn nanoseconds(cycles: u64, hz: u64) -> u64 {
+    u64::try_from(u128::from(cycles) * 1_000_000_000 / u128::from(hz.max(1))).unwrap_or(u64::MAX)
 }
 
 fn totals_of(app: &App, switch: &Switch) -> PortTotals {

@@ -106,6 +106,7 @@ impl Worker {
             let busy = self.turn(now);
             let end = dpdk::tsc();
             self.counters.turns.add(1);
+            self.counters.longest_turn.note(end.wrapping_sub(now));
             if busy {
                 self.counters.busy_turns.add(1);
                 self.counters.busy_cycles.add(end.wrapping_sub(now));
