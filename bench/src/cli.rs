@@ -17,7 +17,7 @@ use crate::probe::{self, State, Thresholds};
 use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
 use crate::throughput::{Cell, CellResult, Direction};
-use crate::{plot, progress, report};
+use crate::{plot, policy, progress, report};
 
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Round trips per second at a steady pace
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
-    /// Only these contenders, by name
+    /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
     /// Core of the dataplane (kernel CPU number)
@@ -94,6 +94,17 @@ enum What {
         #[arg(last = true)]
         eal: Vec<String>,
     },
+    /// What a policy costs, and how long a reload of it holds up frames
+    Policy,
+    /// The application of the policy benchmark, which starts it by itself
+    #[command(hide = true, name = policy::COMMAND)]
+    PolicyApp {
+        /// Core to run on
+        core: usize,
+        /// Arguments for EAL
+        #[arg(last = true)]
+        eal: Vec<String>,
+    },
     /// Only the latency between the two cores, ten times
     Probe,
 }
@@ -107,6 +118,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let interrupt = || Interrupt::from_signals().doing(|| "set up signals".to_owned());
     match &args.what {
         What::LatencyApp { core, eal } => app::run(*core, eal),
+        What::PolicyApp { core, eal } => policy::run(*core, eal),
+        What::Policy => police(args, interrupt()?),
         What::Probe => show_probe(args, &interrupt()?),
         What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
         What::Throughput => compare(args, interrupt()?, &args.cells(), &[]),
@@ -133,6 +146,28 @@ fn compare(args: &Args, interrupt: Interrupt, cells: &[Cell], paces: &[Pace]) ->
         trips.push(TripResult { pace, samples: rounds::run(&pace, &setup, &contenders, &method)? });
     }
     args.write(&method, &rates, &trips)
+}
+
+/// Measures what a policy costs and writes its page.
+fn police(args: &Args, interrupt: Interrupt) -> Result<()> {
+    if args.kopi.is_none() && !args.no_build {
+        build_kopi();
+    }
+    let setup = args.setup(interrupt)?;
+    let method = args.method();
+    let _pages = HugePages::reserve(HUGE_PAGES)?;
+    // This program and what it starts stay off the worker's core, but for those who choose it.
+    if !core_affinity::set_for_current(core_affinity::CoreId { id: setup.app_core }) {
+        return Err(BenchError::Failed(format!("cannot run on core {}", setup.app_core)));
+    }
+    let results = policy::measure(&setup, &method, args.only.as_deref())?;
+    let machine = Machine::look();
+    let page = policy::page(&machine, &method, &results);
+    let page = page.map_err(|error| BenchError::Failed(format!("write the page: {error}")))?;
+    let path = args.folder()?.join(format!("policy-{}.md", machine.date));
+    fs::write(&path, page).doing(|| format!("write {}", path.display()))?;
+    progress(&format!("results: {}", path.display()));
+    Ok(())
 }
 
 impl Args {
@@ -184,7 +219,7 @@ impl Args {
     }
 
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
-        let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi)];
+        let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi::PLAIN)];
         for virtqueue in [Virtqueue::Split, Virtqueue::SplitInOrder, Virtqueue::Packed] {
             all.push(Box::new(Vhost(virtqueue)));
         }
@@ -201,11 +236,17 @@ impl Args {
         Ok(all)
     }
 
+    /// Where results pages go.
+    fn folder(&self) -> Result<PathBuf> {
+        let folder = self.output.clone().unwrap_or_else(|| Path::new(crate::FOLDER).join("results"));
+        fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
+        Ok(folder)
+    }
+
     /// Writes the results page and its plot, named after the day and the kind of machine.
     fn write(&self, method: &Method, rates: &[CellResult], trips: &[TripResult]) -> Result<()> {
         let machine = Machine::look();
-        let folder = self.output.clone().unwrap_or_else(|| Path::new(crate::FOLDER).join("results"));
-        fs::create_dir_all(&folder).doing(|| format!("create {}", folder.display()))?;
+        let folder = self.folder()?;
         let stem = format!("{}-{}", machine.date, machine.kind());
         let text = |error| BenchError::Failed(format!("write the page: {error}"));
 

@@ -1,7 +1,7 @@
 //! Runs kopi side by side with other ways to join an application to a wire, and writes a results page.
 //!
 //! - [`contender`]: the systems, one file each
-//! - [`throughput`], [`latency`]: what is measured
+//! - [`throughput`], [`latency`], [`policy`]: what is measured
 //! - [`rounds`]: how samples are taken
 //! - [`probe`]: the latency between two cores, by which samples are filed
 //! - [`process`], [`testpmd`], [`setup`], [`interrupt`]: programs under test and their surroundings
@@ -16,6 +16,7 @@ mod interrupt;
 mod latency;
 mod machine;
 mod plot;
+mod policy;
 mod probe;
 mod process;
 mod report;

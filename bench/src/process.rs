@@ -157,6 +157,23 @@ impl Process {
         Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
     }
 
+    /// How often the kernel took the processor away from the program's thread called `thread`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such thread.
+    pub(crate) fn preemptions(&self, thread: &str) -> Result<u64> {
+        let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
+        for task in fs::read_dir(&tasks).doing(|| format!("read {tasks}"))?.flatten() {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            if value_of(&status, "Name") == Some(thread) {
+                let count = value_of(&status, "nonvoluntary_ctxt_switches").and_then(|count| count.parse().ok());
+                return count.ok_or_else(|| BenchError::Failed(format!("{tasks} holds no count of preemptions")));
+            }
+        }
+        Err(BenchError::Failed(format!("{} has no thread {thread}", self.name)))
+    }
+
     /// The end of what the program has printed.
     pub(crate) fn tail(&self) -> String {
         let output = lock(&self.output);
@@ -209,6 +226,11 @@ fn lock(output: &Mutex<String>) -> MutexGuard<'_, String> {
     output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the text of `/proc/PID/task/TID/status` says of `key` (proc_pid_status(5)).
+fn value_of<'a>(status: &'a str, key: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
+}
+
 /// User and system time, in clock ticks, from the text of `/proc/PID/stat`.
 ///
 /// # Source
@@ -231,6 +253,15 @@ mod tests {
         let stat = "42 (a) b (c)) R 1 2 3 4 5 6 7 8 9 10 700 11 0 0 20 0 3 0 99";
         assert_eq!(ticks_of(stat), Some(711));
         assert_eq!(ticks_of("42 (short) R 1 2"), None);
+    }
+
+    #[test]
+    fn preemptions_are_those_of_a_thread() {
+        let status = "Name:\tkopi-worker-0\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t12\n";
+        assert_eq!(value_of(status, "Name"), Some("kopi-worker-0"));
+        assert_eq!(value_of(status, "nonvoluntary_ctxt_switches"), Some("12"));
+        let cat = Process::spawn("cat", "cat", [""; 0], &[], &Interrupt::default()).expect("cat starts");
+        assert!(cat.preemptions("dog").is_err());
     }
 
     #[test]

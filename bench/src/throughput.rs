@@ -160,7 +160,7 @@ fn delivered(frames: u64, elapsed: Duration, mpps: f64) -> f64 {
 }
 
 /// A count as a number for arithmetic; exact below 2^53, which no run's count reaches.
-fn approximate(count: u64) -> f64 {
+pub(crate) fn approximate(count: u64) -> f64 {
     let (high, low) = (u32::try_from(count >> 32), u32::try_from(count & u64::from(u32::MAX)));
     f64::from(high.unwrap_or_default()) * 4_294_967_296.0 + f64::from(low.unwrap_or_default())
 }

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::{Contender, Family, Service};
 use crate::error::{BenchError, Doing, Result};
 use crate::process::Process;
@@ -15,16 +17,26 @@ const START: Duration = Duration::from_secs(20);
 
 /// kopid with one worker.
 #[derive(Debug)]
-pub(crate) struct Kopi;
+pub(crate) struct Kopi {
+    /// Name of the variant.
+    pub(crate) name: &'static str,
+    /// What stands in `policy.toml`, if there is one.
+    pub(crate) policy: Option<String>,
+    /// The address that the application's port is to have, if not one that kopid makes up.
+    pub(crate) mac: Option<&'static str>,
+}
 
 impl Kopi {
+    /// kopid without a policy.
+    pub(crate) const PLAIN: Self = Self { name: "kopi", policy: None, mac: None };
+
     const DAEMON: &str = "kopid";
     const DRIVER: &str = "librte_net_kopi.so";
 }
 
 impl Contender for Kopi {
     fn name(&self) -> &'static str {
-        "kopi"
+        self.name
     }
 
     fn family(&self) -> Family {
@@ -37,28 +49,37 @@ impl Contender for Kopi {
     }
 
     fn start(&self, setup: &Setup, wire: &Wire) -> Result<Box<dyn Service>> {
-        let socket = setup.path("kopi.sock");
-        let control = setup.path("kopi-control.sock");
-        let config = setup.path("kopid.toml");
+        let file = |suffix: &str| setup.path(&format!("{}{suffix}", self.name));
+        let (socket, control, config) = (file(".sock"), file("-control.sock"), file("-kopid.toml"));
+        let policy = match &self.policy {
+            Some(text) => {
+                let path = file("-policy.toml");
+                fs::write(&path, text).doing(|| format!("write {}", path.display()))?;
+                format!("policy = \"{}\"\n", path.display())
+            }
+            None => String::new(),
+        };
         let no_pci = if wire.is_pci() { "" } else { ", \"--no-pci\"" };
         let text = format!(
-            "[wire]\ndevice = \"{wire}\"\n\
+            "{policy}[wire]\ndevice = \"{wire}\"\n\
              [dataplane]\ncores = [{core}]\n\
              [eal]\nargs = [\"--in-memory\", \"--no-telemetry\", \"--file-prefix\", \"{prefix}\"{no_pci}]\n\
              [socket]\npath = \"{socket}\"\n\
              [control]\npath = \"{control}\"\n",
             wire = wire.device(),
             core = setup.dataplane_core,
-            prefix = setup.prefix("kopid"),
+            prefix = setup.prefix(self.name),
             socket = socket.display(),
             control = control.display(),
         );
         fs::write(&config, text).doing(|| format!("write {}", config.display()))?;
         let daemon = setup.kopi.join(Self::DAEMON);
         let args = ["--config".as_ref(), config.as_os_str()];
-        let mut process = Process::spawn(Self::DAEMON, daemon, args, &[], &setup.interrupt)?;
+        let mut process = Process::spawn(&format!("kopid of {}", self.name), daemon, args, &[], &setup.interrupt)?;
         wait_for_socket(setup, &socket, &mut process)?;
-        Ok(Box::new(Daemon { process, socket, control, programs: setup.kopi.clone() }))
+        let mac = self.mac.map(|mac| format!(",mac={mac}")).unwrap_or_default();
+        let device = format!("net_kopi0,socket={}{mac}", socket.display());
+        Ok(Box::new(Daemon { process, device, control, driver: setup.kopi.join(Self::DRIVER) }))
     }
 }
 
@@ -76,17 +97,16 @@ fn wait_for_socket(setup: &Setup, socket: &Path, process: &mut Process) -> Resul
 
 struct Daemon {
     process: Process,
-    socket: PathBuf,
+    /// What gives an application its port.
+    device: String,
     control: PathBuf,
-    programs: PathBuf,
+    driver: PathBuf,
 }
 
 impl Service for Daemon {
     fn app_devices(&self) -> Vec<String> {
-        let driver = self.programs.join(Kopi::DRIVER);
-        let device = format!("net_kopi0,socket={}", self.socket.display());
-        let driver = driver.display().to_string();
-        ["--no-pci", "-d", &driver, "--vdev", &device].map(str::to_owned).into()
+        let driver = self.driver.display().to_string();
+        ["--no-pci", "-d", &driver, "--vdev", &self.device].map(str::to_owned).into()
     }
 
     fn processes(&self) -> Vec<&Process> {
@@ -94,19 +114,25 @@ impl Service for Daemon {
     }
 
     fn wire_sent(&mut self) -> Result<Option<u64>> {
+        Ok(self.ask("stats")?.as_ref().and_then(wire_sent))
+    }
+
+    fn ask(&mut self, command: &str) -> Result<Option<Value>> {
         let doing = || format!("ask kopid through {}", self.control.display());
         let mut stream = UnixStream::connect(&self.control).doing(doing)?;
         stream.set_read_timeout(Some(START)).doing(doing)?;
-        stream.write_all(b"{\"command\": \"stats\"}\n").doing(doing)?;
+        stream.write_all(format!("{}\n", json!({ "command": command })).as_bytes()).doing(doing)?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).doing(doing)?;
-        Ok(wire_sent(&answer))
+        match serde_json::from_str::<Value>(&answer) {
+            Ok(answer) if answer.get("error").is_none() => Ok(Some(answer)),
+            _ => Err(BenchError::Failed(format!("kopid answered {command} with {answer}"))),
+        }
     }
 }
 
 /// The wire's count of sent frames, in kopid's answer to `stats`.
-fn wire_sent(json: &str) -> Option<u64> {
-    let answer: serde_json::Value = serde_json::from_str(json).ok()?;
+fn wire_sent(answer: &Value) -> Option<u64> {
     let ports = answer.get("stats")?.as_array()?;
     ports.iter().find(|port| port.get("port").is_some_and(|name| name == "wire"))?.get("tx_packets")?.as_u64()
 }
@@ -117,9 +143,8 @@ mod tests {
 
     #[test]
     fn the_wires_count_is_read_or_absent() {
-        let stats = r#"{"stats": [{"port": "app", "tx_packets": 7}, {"port": "wire", "tx_packets": 12}]}"#;
-        assert_eq!(wire_sent(stats), Some(12));
-        assert_eq!(wire_sent(r#"{"stats": []}"#), None);
-        assert_eq!(wire_sent(r#"{"error": "no such command"}"#), None);
+        let stats = json!({"stats": [{"port": "app", "tx_packets": 7}, {"port": "wire", "tx_packets": 12}]});
+        assert_eq!(wire_sent(&stats), Some(12));
+        assert_eq!(wire_sent(&json!({"stats": []})), None);
     }
 }

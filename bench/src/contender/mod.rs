@@ -7,6 +7,8 @@ mod vhost;
 
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::error::Result;
 use crate::process::Process;
 use crate::setup::{Setup, Wire};
@@ -78,6 +80,15 @@ pub(crate) trait Service {
     ///
     /// When the system does not answer.
     fn wire_sent(&mut self) -> Result<Option<u64>>;
+
+    /// The answer to a command of kopid's control socket. `None` from every other system.
+    ///
+    /// # Errors
+    ///
+    /// When kopid does not answer, or with an error.
+    fn ask(&mut self, _command: &str) -> Result<Option<Value>> {
+        Ok(None)
+    }
 }
 
 /// How the application's virtio driver and the back end share their rings.

@@ -1,0 +1,198 @@
+//! The application that loads a policy: an ordinary DPDK application, with nothing of kopi in it.
+//!
+//! testpmd's generators either send few flows or spend more on a frame than kopid does. This one sends prepared frames,
+//! or receives and counts. It takes one line for each window on standard input, what to do and for how many
+//! milliseconds, and answers with one line of JSON. Between windows it does nothing.
+
+use std::io::{self, BufRead, Write};
+
+use core_affinity::CoreId;
+use dpdk::{Batch, DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
+use serde_json::{Value, json};
+
+use super::frames::{self, FRAME_LEN, Frame};
+use crate::error::{BenchError, Doing, Result};
+
+/// The subcommand of this program that runs the application.
+pub(crate) const COMMAND: &str = "policy-app";
+/// What it prints when its port is up.
+pub(super) const READY: &str = "policy-app: ready\n";
+/// What it prints before each answer.
+pub(super) const ANSWER: &str = "policy-app: window ";
+
+/// What to do in a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// Send the frames of all flows in turn.
+    Send,
+    /// Send SYNs, each from a random port to a random destination.
+    Flood,
+    /// Receive and count.
+    Receive,
+}
+
+impl Job {
+    const ALL: [(&'static str, Self); 3] = [("send", Self::Send), ("flood", Self::Flood), ("receive", Self::Receive)];
+
+    /// Its word in a line to the application.
+    pub(super) fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, job)| *job == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// What came of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Window {
+    /// Frames that the port has taken or given.
+    pub(super) frames: u64,
+    /// How long it took.
+    pub(super) nanoseconds: u64,
+}
+
+impl Window {
+    fn answer(self) -> String {
+        json!({ "frames": self.frames, "nanoseconds": self.nanoseconds }).to_string()
+    }
+
+    /// Reads an answer.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let answer: Value = serde_json::from_str(line).ok()?;
+        let number = |key: &str| answer.get(key)?.as_u64();
+        Some(Self { frames: number("frames")?, nanoseconds: number("nanoseconds")? })
+    }
+}
+
+/// Runs the application until its standard input ends.
+///
+/// # Errors
+///
+/// When DPDK or the port does not come up, or a line is not understood.
+pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
+    let eal = Eal::init(eal_args).map_err(failed)?;
+    if !core_affinity::set_for_current(CoreId { id: core }) {
+        return Err(BenchError::Failed(format!("cannot run on core {core}")));
+    }
+    let config = PoolConfig { name: "policy", mbufs: 8191, cache: 256, frame_max: 2048, socket: None };
+    let pool = Pool::new(&eal, config).map_err(failed)?;
+    let mut port = Port::by_id(&eal, 0).map_err(failed)?;
+    port.configure(&PortConfig::default(), std::slice::from_ref(&pool)).map_err(failed)?;
+    let (rx, tx) = port.start().map_err(failed)?;
+    let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else {
+        return Err(BenchError::Failed("the port has no queues".to_owned()));
+    };
+    let frames = frames::flows(false);
+    let mut pump = Pump { pool, rx, tx, batch: Batch::new(), frames, next: 0, random: 0x9e37_79b9_7f4a_7c15 };
+
+    say(READY)?;
+    for line in io::stdin().lock().lines() {
+        let line = line.doing(|| "read a command".to_owned())?;
+        let (job, milliseconds) =
+            parse(&line).ok_or_else(|| BenchError::Failed(format!("{line:?} is not understood")))?;
+        let cycles = eal.tsc_hz() / 1000 * milliseconds;
+        let (frames, took) = pump.window(job, cycles);
+        let nanoseconds = u128::from(took) * 1_000_000_000 / u128::from(eal.tsc_hz().max(1));
+        let window = Window { frames, nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX) };
+        say(&format!("{ANSWER}{}\n", window.answer()))?;
+    }
+    Ok(())
+}
+
+fn parse(line: &str) -> Option<(Job, u64)> {
+    let (word, milliseconds) = line.split_once(' ')?;
+    let (_, job) = Job::ALL.into_iter().find(|(known, _)| *known == word)?;
+    Some((job, milliseconds.parse().ok()?))
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "answer".to_owned())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` passes")]
+fn failed(error: DpdkError) -> BenchError {
+    BenchError::Failed(error.to_string())
+}
+
+/// The port, and what is sent to it.
+struct Pump {
+    pool: Pool,
+    rx: RxQueue,
+    tx: TxQueue,
+    batch: Batch,
+    frames: Vec<Frame>,
+    next: usize,
+    random: u64,
+}
+
+impl Pump {
+    /// Works for `cycles`; returns the frames and the cycles that it took.
+    fn window(&mut self, job: Job, cycles: u64) -> (u64, u64) {
+        let start = tsc();
+        let mut frames = 0;
+        loop {
+            frames += match job {
+                Job::Receive => self.receive(),
+                Job::Send => self.send(Self::next_of_flows),
+                Job::Flood => self.send(Self::next_of_flood),
+            };
+            let took = tsc() - start;
+            if took >= cycles {
+                // What the port did not take was never sent.
+                self.batch.free_all();
+                return (frames, took);
+            }
+        }
+    }
+
+    fn receive(&mut self) -> u64 {
+        let n = self.rx.receive(&mut self.batch);
+        self.batch.free_all();
+        n.into()
+    }
+
+    #[inline]
+    fn send(&mut self, frame: impl Fn(&mut Self, &mut [u8])) -> u64 {
+        let mut batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() && self.pool.fill(&mut batch, Batch::MAX) {
+            batch.iter_mut().for_each(|mbuf| frame(self, mbuf.frame_mut(FRAME_LEN)));
+        }
+        let sent = self.tx.send(&mut batch);
+        self.batch = batch;
+        sent.into()
+    }
+
+    #[inline]
+    fn next_of_flows(&mut self, to: &mut [u8]) {
+        if let Some(frame) = self.frames.get(self.next) {
+            to.copy_from_slice(frame);
+        }
+        self.next = if self.next + 1 >= self.frames.len() { 0 } else { self.next + 1 };
+    }
+
+    #[inline]
+    fn next_of_flood(&mut self, to: &mut [u8]) {
+        // Xorshift (Marsaglia, "Xorshift RNGs", 2003), with the shifts 13, 7, 17.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let [a, b, c, d, ..] = self.random.to_be_bytes();
+        to.copy_from_slice(&frames::syn(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_answers_are_read() {
+        for (word, job) in Job::ALL {
+            assert_eq!(parse(&format!("{word} 250")), Some((job, 250)));
+            assert_eq!(job.word(), word);
+        }
+        assert_eq!(parse("sing 250"), None);
+        assert_eq!(parse("send"), None);
+        let window = Window { frames: 7, nanoseconds: 9 };
+        assert_eq!(Window::parse(&window.answer()), Some(window));
+    }
+}

@@ -1,0 +1,135 @@
+//! The frames of the policy benchmark: 64 bytes, with valid checksums, of as many flows as asked for.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Doing, Result};
+
+/// Length of every frame, in bytes without the checksum.
+pub(super) const FRAME_LEN: u16 = 64;
+/// Flows in a steady load. Their frames take turns, so that no two in a row are of one flow.
+pub(super) const FLOWS: u16 = 1000;
+/// Destinations there are: every other address from 198.18.0.0 on (RFC 2544's benchmarking network).
+pub(super) const DESTINATIONS: u16 = 10_000;
+/// The application's address.
+pub(super) const APP_MAC: &str = "02:00:00:00:00:01";
+
+/// The same as bytes.
+const APP: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+/// A host on the wire.
+const PEER: [u8; 6] = [0x02, 0, 0, 0x99, 0x99, 0x99];
+/// Where the IPv4 header begins.
+const IP: usize = 14;
+/// Where the UDP or TCP header begins.
+const L4: usize = 34;
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+const SYN: u8 = 2;
+
+/// A frame.
+pub(super) type Frame = [u8; FRAME_LEN as usize];
+
+/// The second half of the address of destination `n`.
+pub(super) const fn destination(n: u16) -> u16 {
+    (n % DESTINATIONS) * 2
+}
+
+/// The frames of [`FLOWS`] flows of UDP: to the application, or from it.
+pub(super) fn flows(to_app: bool) -> Vec<Frame> {
+    (0..FLOWS).map(|flow| frame(UDP, to_app, 1024 + flow, destination(flow))).collect()
+}
+
+/// A SYN from the application, from port `source` to the destination of number `to`.
+pub(super) fn syn(source: u16, to: u16) -> Frame {
+    frame(TCP, false, source, destination(to))
+}
+
+fn frame(protocol: u8, to_app: bool, source: u16, destination: u16) -> Frame {
+    let mut frame = [0; FRAME_LEN as usize];
+    let mut put = |at: usize, bytes: &[u8]| frame[at..at + bytes.len()].copy_from_slice(bytes);
+    let (to, from) = if to_app { (APP, PEER) } else { (PEER, APP) };
+    put(0, &to);
+    put(6, &from);
+    put(12, &[8, 0, 0x45, 0]);
+    put(IP + 2, &(FRAME_LEN - 14).to_be_bytes());
+    put(IP + 8, &[64, protocol]);
+    put(IP + 12, &[198, 19, 0, 1, 198, 18]);
+    put(IP + 18, &destination.to_be_bytes());
+    put(L4, &source.to_be_bytes());
+    put(L4 + 2, &9_u16.to_be_bytes());
+    if protocol == TCP {
+        put(L4 + 12, &[0x50, SYN, 0xff, 0xff]);
+    } else {
+        // No checksum: UDP over IPv4 may do without (RFC 768).
+        put(L4 + 4, &(FRAME_LEN - 34).to_be_bytes());
+    }
+    let header = checksum(0, &frame[IP..L4]);
+    frame[IP + 10..IP + 12].copy_from_slice(&header);
+    if protocol == TCP {
+        // The pseudo-header of RFC 9293, 3.1: addresses, protocol, length.
+        let pseudo = sum(u32::from(TCP) + u32::from(FRAME_LEN - 34), &frame[IP + 12..L4]);
+        let segment = checksum(pseudo, &frame[L4..]);
+        frame[L4 + 16..L4 + 18].copy_from_slice(&segment);
+    }
+    frame
+}
+
+/// Adds the 16-bit words of `bytes` to `start`.
+fn sum(start: u32, bytes: &[u8]) -> u32 {
+    bytes.chunks_exact(2).fold(start, |sum, word| sum + u32::from(u16::from_be_bytes([word[0], word[1]])))
+}
+
+/// The Internet checksum (RFC 1071) of `bytes`, whose checksum field is zero, and of what `start` is the sum of.
+fn checksum(start: u32, bytes: &[u8]) -> [u8; 2] {
+    let sum = sum(start, bytes);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    let [_, _, high, low] = (!folded).to_be_bytes();
+    [high, low]
+}
+
+/// Writes `frames` to a file at `path` in libpcap's format.
+///
+/// # Errors
+///
+/// When the file cannot be written.
+///
+/// # Source
+///
+/// pcap-savefile(5): a file header of 24 bytes, and 16 bytes before each packet, here all in the machine's byte order.
+pub(super) fn write_pcap(path: &Path, frames: &[Frame]) -> Result<()> {
+    const MAGIC: u32 = 0xa1b2_c3d4;
+    const ETHERNET: u32 = 1;
+    let (major, minor) = (2_u16.to_ne_bytes(), 4_u16.to_ne_bytes());
+    let mut file = [&MAGIC.to_ne_bytes()[..], &major, &minor, &[0; 8], &65_535_u32.to_ne_bytes()].concat();
+    file.extend(ETHERNET.to_ne_bytes());
+    let length = u32::from(FRAME_LEN).to_ne_bytes();
+    for frame in frames {
+        file.extend([&[0; 8][..], &length, &length, frame].concat());
+    }
+    fs::write(path, file).doing(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 1071: the sum over everything that a checksum covers, itself included, is all ones.
+    #[test]
+    fn checksums_are_valid() {
+        for frame in [syn(40_000, 9_999), flows(true)[999]] {
+            assert_eq!(checksum(0, &frame[IP..L4]), [0, 0]);
+        }
+        let frame = syn(1, 2);
+        assert_eq!(checksum(sum(6 + 30, &frame[IP + 12..L4]), &frame[L4..]), [0, 0]);
+    }
+
+    /// Each flow has a key of its own.
+    #[test]
+    fn flows_differ() {
+        let mut all = flows(false);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), usize::from(FLOWS));
+    }
+}

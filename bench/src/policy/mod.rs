@@ -1,0 +1,65 @@
+//! What a policy costs: frames per second under policies of several kinds, and the pauses that reloads make.
+//!
+//! kopid is compared with itself under another policy, by the same method as with other systems.
+
+mod app;
+mod counts;
+mod frames;
+mod load;
+mod reload;
+mod report;
+mod texts;
+
+use crate::contender::Contender;
+use crate::error::{BenchError, Result};
+use crate::rounds::{self, Method, Samples};
+use crate::setup::Setup;
+use load::{Load, Rate};
+use reload::Reloads;
+
+pub(crate) use app::{COMMAND, run};
+pub(crate) use report::page;
+
+/// Parts of the benchmark, by the names that the command line knows.
+const PARTS: [&str; 4] = ["tx", "rx", "flood", "reload"];
+
+/// What all parts gave.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    loads: Vec<(Load, Samples<Rate>)>,
+    reloads: Option<Reloads>,
+}
+
+/// Runs the parts that are called for, or all.
+///
+/// # Errors
+///
+/// When a part is unknown or cannot be run, and on Ctrl-C.
+pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -> Result<Results> {
+    if method.wire.is_some() {
+        return Err(BenchError::Failed("the policy benchmark brings its own wires".to_owned()));
+    }
+    let unknown = only.and_then(|only| only.iter().find(|name| !PARTS.contains(&name.as_str())));
+    if let Some(unknown) = unknown {
+        return Err(BenchError::Failed(format!("no part {unknown}; there are {}", PARTS.join(", "))));
+    }
+    let wanted = |part: &str| only.is_none_or(|only| only.iter().any(|name| name == part));
+
+    let capture = setup.path("flows.pcap");
+    frames::write_pcap(&capture, &frames::flows(true))?;
+    let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
+    for (name, _) in texts::ALL {
+        contenders.push(texts::contender(name).map_err(|error| BenchError::Failed(format!("{name}: {error}")))?);
+    }
+    let mut results = Results::default();
+    for (part, load) in [("tx", Load::Tx), ("rx", Load::Rx(capture)), ("flood", Load::Flood)] {
+        if wanted(part) {
+            let samples = rounds::run(&load, setup, &contenders, method)?;
+            results.loads.push((load, samples));
+        }
+    }
+    if wanted("reload") {
+        results.reloads = Some(reload::measure(setup, &method.thresholds)?);
+    }
+    Ok(results)
+}
