@@ -107,8 +107,15 @@ impl Enforcement {
         let before = self.ruleset.replace(ruleset);
         let confirmed = self.trial.take().map_or(before, |trial| trial.before);
         self.trial = trial.map(|time| Trial { before: confirmed, until: Instant::now() + time });
-        self.books.keep_rules(self.ruleset.as_deref());
+        self.keep_rules();
         Ok(())
+    }
+
+    /// Forgets what was counted for rules that are not in force, nor come back if the trial fails.
+    fn keep_rules(&mut self) {
+        let before = self.trial.as_ref().and_then(|trial| trial.before.as_deref());
+        let rulesets = [self.ruleset.as_deref(), before];
+        self.books.keep_rules(&rulesets.into_iter().flatten().flat_map(Ruleset::ids).copied().collect());
     }
 
     /// Confirms the policy in force; returns whether it was on trial.
@@ -126,7 +133,7 @@ impl Enforcement {
     pub fn expire(&mut self) -> bool {
         let Some(trial) = self.trial.take_if(|trial| Instant::now() >= trial.until) else { return false };
         self.ruleset = trial.before;
-        self.books.keep_rules(self.ruleset.as_deref());
+        self.keep_rules();
         true
     }
 
@@ -268,11 +275,10 @@ impl Books {
         self.refused.retain(|(generation, _), _| is_there(*generation));
     }
 
-    /// Forgets rules that are not in `ruleset`.
-    fn keep_rules(&mut self, ruleset: Option<&Ruleset>) {
-        let ids = ruleset.map_or(&[][..], Ruleset::ids);
-        let known: BTreeSet<_> = ids.iter().collect();
+    /// Forgets all rules but `known`.
+    fn keep_rules(&mut self, known: &BTreeSet<RuleId>) {
         self.rules.retain(|rule, _| known.contains(rule));
+        self.refused.retain(|(_, decider), _| !matches!(decider, Decider::Rule(rule) if !known.contains(rule)));
     }
 }
 
@@ -295,5 +301,25 @@ mod tests {
         assert_eq!(cgroup_root(&format!("{old}{hybrid}")), "/sys/fs/cgroup/unified");
         assert_eq!(cgroup_root("cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n"), "/sys/fs/cgroup");
         assert_eq!(cgroup_root(old), CGROUPS);
+    }
+
+    /// Counters of a rule stay while it is in force or may come back, and go with it.
+    #[test]
+    fn counters_outlive_a_trial() {
+        let policy = |port: u16| {
+            let text = format!("[[rule]]\nmatch = {{ proto = \"tcp\", dst_port = {port} }}\naction = \"drop\"\n");
+            Policy::parse(text, "test").unwrap()
+        };
+        let mut enforcement = Enforcement::new(None, Some(policy(1))).unwrap();
+        let rule = enforcement.ruleset().unwrap().ids()[0];
+        let sum = Sum { packets: 3, bytes: 180 };
+        enforcement.books.rules.insert(rule, sum);
+        enforcement.books.refused.insert((1, Decider::Rule(rule)), 3);
+        enforcement.replace(policy(2), Some(Duration::ZERO)).unwrap();
+        assert_eq!(enforcement.books().rule(rule), sum, "on trial");
+        assert!(enforcement.expire());
+        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused(1).count()), (sum, 1), "taken back");
+        enforcement.replace(policy(2), None).unwrap();
+        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused(1).count()), (Sum::default(), 0));
     }
 }
