@@ -36,6 +36,8 @@ pub struct App {
     pub driver: String,
     /// What its port is to receive and to carry. The first address is the main one.
     pub settings: Settings,
+    /// Whether it has had rings before.
+    pub started: bool,
     /// Its rings, while it is started.
     pub region: Option<Region>,
     /// Where its counters are shown to it.
@@ -174,6 +176,7 @@ impl Registry {
             terms,
             driver: hello.driver.clone(),
             settings,
+            started: false,
             region: None,
             status: None,
             base: base(id),
@@ -318,6 +321,23 @@ impl Registry {
     }
 }
 
+/// Why an app cannot stay as it is on other `terms`, if it cannot: they give it another name or address, or give its own
+/// to others.
+#[must_use]
+pub fn conflict(app: &App, terms: &Terms, reserved: &dyn Reserved) -> Option<String> {
+    let macs = || app.settings.macs.iter().filter(|mac| !is_group(mac));
+    let renamed = match &terms.name {
+        Some(name) => *name != app.name,
+        None => reserved.name(&app.name),
+    };
+    let moved = terms.mac.is_some_and(|own| macs().any(|mac| *mac != own));
+    let reserved = || macs().find_map(|mac| check_reserved(reserved, mac, terms.entry).err());
+    if renamed || moved {
+        return Some("the policy has another name or address for it now".to_owned());
+    }
+    reserved().map(|refusal| refusal.to_string())
+}
+
 fn check_reserved(reserved: &dyn Reserved, mac: &Mac, entry: Option<usize>) -> Result<(), Refusal> {
     reserved.mac(mac, entry).map_or(Ok(()), |name| Err(Refusal::MacReserved(*mac, name.to_owned())))
 }
@@ -428,5 +448,36 @@ mod tests {
         assert_eq!(registry.change(1, with(1500, &[A, B]), &(), 1500), Err(Refusal::MacTaken(B, "b".into())));
         assert_eq!(registry.get(1).unwrap().settings, before);
         assert_eq!(registry.change(1, with(900, &[A, [1; 6]]), &(), 1500), Ok(()));
+    }
+
+    /// An app whose name or address another policy gives to somebody else cannot keep it, nor one beside its own.
+    #[test]
+    fn other_terms_conflict_with_what_is_not_its_own() {
+        struct Policy;
+        impl Reserved for Policy {
+            fn name(&self, name: &str) -> bool {
+                name == "db"
+            }
+
+            fn mac(&self, mac: &Mac, entry: Option<usize>) -> Option<&str> {
+                (*mac == B && entry != Some(0)).then_some("db")
+            }
+        }
+        let mut registry = Registry::new(2);
+        admit(&mut registry, "db", B).unwrap();
+        let app = registry.get_mut(1).unwrap();
+        let entry = |name: &str, mac| Terms { entry: Some(0), name: Some(name.into()), mac, ..Terms::default() };
+        let other = Terms { entry: Some(1), name: Some("db".into()), ..Terms::default() };
+        let fits = |app: &App, terms: &Terms| conflict(app, terms, &Policy).is_none();
+        assert!(fits(app, &entry("db", Some(B))) && fits(app, &entry("db", None)));
+        assert!(!fits(app, &entry("web", None)), "another name");
+        assert!(!fits(app, &entry("db", Some(A))), "another address");
+        assert!(!fits(app, &other), "the address is another's");
+        assert!(!fits(app, &Terms::default()), "the name is another's");
+        app.settings.macs.push(A);
+        assert!(!fits(app, &entry("db", Some(B))), "an address beside its own");
+        app.settings.macs = vec![A, [1; 6]];
+        app.name = "web".into();
+        assert!(fits(app, &Terms::default()));
     }
 }

@@ -9,7 +9,7 @@ use crate::identity::Identity;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
 use crate::policy::{Books, Enforcement, owner_of};
-use crate::registry::{App, Refusal, Registry, Reserved, Terms};
+use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::throttle::Throttle;
 use kopi_config::Policy;
 use kopi_config::policy::{Decision, Direction};
@@ -234,15 +234,15 @@ impl Switch {
         for app in self.registry.apps_mut() {
             match terms(ruleset.as_deref(), &app.identity, &app.asked) {
                 Ok(terms) => {
-                    let main = app.settings.macs.first();
-                    let renamed = terms.name.as_ref().is_some_and(|name| *name != app.name);
-                    let moved = terms.mac.as_ref().is_some_and(|mac| Some(mac) != main);
+                    let reserved: &dyn Reserved = ruleset.as_deref().map_or(&(), |ruleset| ruleset);
+                    notices.extend(registry::conflict(app, &terms, reserved).map(|why| (app.id, why)));
                     app.terms = terms;
-                    if renamed || moved {
-                        notices.push((app.id, "the policy has another name or address for it now".to_owned()));
-                    }
                 }
-                Err(refusal) => notices.push((app.id, refusal.to_string())),
+                Err(refusal) => {
+                    // What it was is of a policy that is no longer in force.
+                    app.terms = Terms::default();
+                    notices.push((app.id, refusal.to_string()));
+                }
             }
         }
         notices
@@ -327,6 +327,11 @@ impl Switch {
         self.check(geometry, app.terms.queues)?;
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
         let region = Region::create(geometry, self.limits.huge_pages)?;
+        if !std::mem::replace(&mut app.started, true) {
+            // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
+            // app is told that it is admitted when they have, so there are none from now on.
+            self.connections.forget_zone(id);
+        }
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
             self.throttle.warn(&format_args!(
                 "{}: {} KiB of rings lie in 4 KiB pages, the huge-page pool has no room: `sysctl vm.nr_hugepages`",
@@ -517,7 +522,7 @@ fn subject_of(ruleset: &Ruleset, app: &App) -> Subject {
 fn is_same(ruleset: &Ruleset, app: &App) -> bool {
     let terms = terms(Some(ruleset), &app.identity, &app.asked);
     let same = |before: &Subject| before.is_same(&subject_of(ruleset, app));
-    terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.subject.as_ref().is_some_and(same)
+    terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.subject.as_ref().is_none_or(same)
 }
 
 fn enter(books: &mut Books, picture: &Forwarding, ledger: &Ledger) {
