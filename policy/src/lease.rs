@@ -7,9 +7,10 @@
 //!   sender and neighbour discovery about another target. Without any, it may speak from every address that no other
 //!   entry leases. Link-local addresses made of its own MAC addresses (RFC 4291, appendix A) are always its own.
 //! - **ports**, `listen`. At these it may be reached by new connections; at other ports only by packets of connections
-//!   that it began, and by multicast and broadcast, which connection tracking does not follow. The port is at its own side:
-//!   the destination port of ingress, the source port of egress. A port that any entry lists is for no app that does not
-//!   list it, in either direction, be it for a server or as the ephemeral port of a client.
+//!   that it began, and by what is for a multicast address of IP or for 255.255.255.255, which connection tracking does
+//!   not follow. The port is at its own side: the destination port of ingress, the source port of egress. A port that any
+//!   entry lists is for no app that does not list it, in either direction, be it for a server or as the ephemeral port of
+//!   a client.
 //!
 //! What is leased to one is nobody else's, so a process that has attached by no entry may use what is left.
 //! `spoof_check = false` frees an app from the first two.

@@ -6,7 +6,7 @@ use super::*;
 use crate::filter::Member;
 use crate::flow::{FlowTable, Hash};
 use crate::forwarding;
-use frames::{MACS, Step, frames, steps};
+use frames::{MACS, Step, broadcast_syn, frames, steps};
 use kopi_config::policy::{Policy, Tracking};
 use kopi_packet::MacAddr;
 use kopi_policy::{Owner, Ruleset, Subject};
@@ -285,4 +285,13 @@ proptest! {
     fn cached_verdicts_are_those_of_the_policy(policies in [policy(), policy()], steps in steps()) {
         compare(&policies, &steps)?;
     }
+}
+
+/// A packet for one host does not get to a port that its app does not list by being sent to everybody on the link.
+#[test]
+fn broadcast_frames_are_no_way_around_a_lease() {
+    let text = "[[app]]\nname = \"one\"\nlisten = \"tcp/1\"\n";
+    let forwarding = picture(1, &Policy::parse(text, "test").unwrap());
+    let fate = Cached::new().judge(&broadcast_syn(), WIRE, &forwarding, 1000 * HZ);
+    assert_eq!((fate.verdict, fate.refused), (Verdict::Group, vec![(1, DropReason::PortNotLeased)]));
 }

@@ -223,21 +223,29 @@ fn what_has_no_connections_is_untracked() {
     let table = table(64);
     let mut arp = vec![0; 42];
     arp[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    let mut to_all = udp((APP, 68), ([10, 0, 0, 255], 67));
-    to_all[..6].fill(0xff);
     let mut solicitation = vec![0; 78];
     solicitation[12..22].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 58, 255]);
     solicitation[22] = 0xfe;
     solicitation[38] = 0xfe;
     solicitation[54] = 135;
     let others = [udp((APP, 1), ([239, 1, 1, 1], 1)), udp((APP, 68), ([255; 4], 67)), vec![0; 10], vec![0x88; 60]];
-    for frame in others.iter().chain([&arp, &to_all, &solicitation]) {
+    for frame in others.iter().chain([&arp, &solicitation]) {
         assert_eq!(pass(&table, Egress, frame, 0), (Untracked, None), "{}", parse(frame, 0).1);
     }
     let mut malformed = udp((APP, 1), (PEER, 1));
     malformed[17] = 200;
     assert_eq!(pass(&table, Egress, &malformed, 0), (Invalid, None));
     assert_eq!(table.snapshot(0).count(), 0);
+}
+
+/// As in Linux: what is sent to everybody on the link may be for one host, and a subnet's broadcast address looks like it.
+#[test]
+fn what_comes_by_broadcast_is_tracked_by_its_addresses() {
+    let table = table(64);
+    let mut to_all = udp((PEER, 68), (APP, 67));
+    to_all[..6].fill(0xff);
+    assert_eq!(pass(&table, Ingress, &to_all, 0).0, New);
+    assert_eq!(pass(&table, Egress, &udp((APP, 67), (PEER, 68)), 0).0, Established);
 }
 
 #[test]

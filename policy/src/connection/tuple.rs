@@ -72,7 +72,8 @@ impl Sort {
             (Shape::Ipv4 | Shape::Ipv6, Some(src), Some(dst)) => (src, dst),
             _ => return Self::Clear(State::Untracked),
         };
-        if key.dst_mac().is_multicast() || is_group(dst) || is_discovery(key) {
+        // The addresses of IP count, not that of Ethernet: a host may take what comes by broadcast for its own.
+        if is_group(dst) || is_discovery(key) {
             return Self::Clear(State::Untracked);
         }
         if key.fragment() == Fragment::Later {

@@ -19,6 +19,12 @@ pub(super) enum Step {
     Send(Send),
 }
 
+/// The first segment of a connection from the wire to app 1, by the broadcast address of Ethernet.
+pub(super) fn broadcast_syn() -> Vec<u8> {
+    let way = Way { from: 2, to: 0, link: Link::Broadcast };
+    way.ip(6, &tcp((1, 2), Segment { flags: SYN, seq: 1, words: 5 }, 0)).1
+}
+
 /// Frames from one host to another.
 #[derive(Clone, Debug)]
 pub(super) struct Send {
