@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use thiserror::Error;
 
@@ -27,7 +28,8 @@ pub struct Identity {
     pub user: Option<String>,
     /// The name that the process gives itself. A hint, no proof. Escaped: no control characters.
     pub comm: String,
-    /// Path of its program, if we may read it.
+    /// Path of its program, if we may read it and find that very program there: a process in a mount namespace of its own
+    /// can give any program any path.
     pub exe: Option<String>,
     /// Path of its cgroup in the unified hierarchy.
     pub cgroup: Option<String>,
@@ -81,7 +83,7 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
         gid,
         user,
         comm: stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm)),
-        exe: fs::read_link(format!("/proc/{pid}/exe")).ok().map(|path| printable(path.as_os_str().as_encoded_bytes())),
+        exe: program_of(pid),
         cgroup: cgroup_of(pid),
         groups: fs::read(format!("/proc/{pid}/status")).ok().and_then(|text| parse_groups(&text)),
     };
@@ -103,6 +105,14 @@ impl Identity {
         let now = Self { comm: printable(&stat.comm), cgroup: cgroup_of(self.pid), ..self.clone() };
         (now != *self && !ended(handle)).then_some(now)
     }
+}
+
+fn program_of(pid: i32) -> Option<String> {
+    let link = format!("/proc/{pid}/exe");
+    let path = fs::read_link(&link).ok()?;
+    let (runs, lies) = (fs::metadata(link).ok()?, fs::metadata(&path).ok()?);
+    let same = (runs.dev(), runs.ino()) == (lies.dev(), lies.ino());
+    same.then(|| printable(path.as_os_str().as_encoded_bytes()))
 }
 
 fn cgroup_of(pid: i32) -> Option<String> {
@@ -175,7 +185,8 @@ mod tests {
     use super::*;
     use kopi_ring::socket::connect;
     use rustix::net::{SocketAddrUnix, accept, bind, listen, socket};
-    use std::process::Command;
+    use std::io::Read;
+    use std::process::{Command, Stdio};
 
     /// Where [`connects_and_ends`] connects.
     const PLACE: &str = "KOPI_TEST_IDENTITY_SOCKET";
@@ -213,6 +224,32 @@ mod tests {
         assert_eq!(identity.exe, std::env::current_exe().ok().map(|p| p.to_string_lossy().into_owned()));
         assert!(!identity.comm.is_empty());
         assert!(!ended(&handle.unwrap()));
+    }
+
+    /// A program that another one covers up in a mount namespace has the path of that one there, and none for us.
+    #[test]
+    fn program_under_a_borrowed_path_is_unknown() {
+        let place = std::env::temp_dir().join(format!("kopi-identity-program-{}", std::process::id()));
+        fs::copy("/bin/cat", &place).unwrap();
+        let script = format!("mount --bind {} /usr/bin/env && echo && exec /usr/bin/env", place.display());
+        let mut unshared = Command::new("unshare");
+        let child = unshared.args(["-Urm", "sh", "-c", &script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        // Where there are no mount namespaces for us, nothing comes, and there is nothing to be tried.
+        let mut ready = [0];
+        if child.stdout.as_mut().unwrap().read_exact(&mut ready).is_ok() {
+            // The shell is about to become the program.
+            let path = || fs::read_link(format!("/proc/{pid}/exe")).unwrap();
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            while path() != std::path::Path::new("/usr/bin/env") && std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            assert_eq!((path().to_str(), program_of(pid)), (Some("/usr/bin/env"), None));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::remove_file(place).unwrap();
     }
 
     /// Fault 20: a name may hold anything, and neither the parser nor a terminal is confused by it.
