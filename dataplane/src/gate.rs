@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 /// Packets whose fragments a worker follows at a time.
 const FRAGMENTED: usize = 4096;
-/// A connection is told that its flow lives when the clock passes a multiple of two to this power, about a second.
-const TOUCH_SHIFT: u32 = 31;
+/// A connection is told that its flow lives when the clock passes a multiple of two to this power: a few times a second,
+/// since the shortest time-out is one second.
+const TOUCH_SHIFT: u32 = 29;
 
 /// A line that the policy wants in the log, for the first frame of a flow.
 #[derive(Clone, Copy, Debug)]

@@ -212,9 +212,10 @@ fn drops(switch: &Switch, facts: &Facts) -> Vec<Value> {
     rows.extend(row("wire", "device", "rx_missed", facts.device.rx_missed));
     rows.extend(row("wire", "device", "no_mbuf", facts.device.rx_no_mbuf));
     rows.extend(row("wire", "device", "tx_errors", facts.device.tx_errors));
+    let refusals = policy::Refusals::of(switch);
     for app in switch.apps() {
         let mut totals = totals_of(app, switch);
-        for (rule, reason, packets) in policy::refused(switch, app.id) {
+        for (rule, reason, packets) in refusals.rows(app) {
             // What a rule has dropped is told by rule; the rest, if there is any, without.
             let counted = DropReason::ALL.iter().zip(&mut totals.drops).find(|(why, _)| why.name() == reason);
             if let (Some((why, left)), true) = (counted, packets > 0) {

@@ -2,16 +2,17 @@
 
 use crate::attach::Attach;
 use crate::control::Question;
-use crate::forwarding::PortId;
-use crate::policy::{Machine, Sum};
+use crate::policy::{Books, Decider, Machine, Sum};
 use crate::registry::App;
 use crate::switch::{Switch, way, word};
-use kopi_config::policy::{Action, Direction, Policy, Rule, SIZE_MAX, State};
+use kopi_config::policy::{Action, Decision, Direction, Policy, Rule, SIZE_MAX, State};
 use kopi_packet::describe::{frame_between, frame_of};
 use kopi_packet::{MacAddr, ndp};
-use kopi_policy::{Cause, Packet, Ruleset};
+use kopi_policy::{Cause, Packet, RuleId, Ruleset};
+use kopi_ring::DropReason;
 use rustix::fs::{FileType, fstat};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
@@ -220,27 +221,41 @@ pub(super) fn state_name(state: State) -> &'static str {
     STATES.iter().find(|(known, _)| *known == state).map_or("?", |(_, name)| name)
 }
 
-/// Frames dropped or rejected for a reason of the rules, by what decided it: rows of rule name and frames.
-pub(super) fn refused(switch: &Switch, id: PortId) -> Vec<(Option<String>, &'static str, u64)> {
-    let (Some(ruleset), Some(app)) = (switch.policy().ruleset(), switch.app(id)) else { return Vec::new() };
-    let books = switch.books();
-    let named = ruleset.ids().iter().zip(ruleset.rules());
-    let names: std::collections::BTreeMap<_, _> = named.map(|(id, rule)| (*id, rule)).collect();
-    let rows = books.refused(app.generation).filter_map(|(decider, packets)| match decider {
-        crate::policy::Decider::Rule(id) => {
-            let rule = names.get(&id)?;
-            let rejects = rule.action == Action::Decide(kopi_config::policy::Decision::Reject);
-            Some((Some(rule.name.clone()), if rejects { "rejected" } else { "policy" }, packets))
-        }
-        crate::policy::Decider::Default(direction) => {
-            let default = &ruleset.policy().default;
-            let decision = if direction == Direction::Egress { default.egress } else { default.ingress };
-            let rejects = decision == kopi_config::policy::Decision::Reject;
-            let name = format!("default {}", way(direction));
-            Some((Some(name), if rejects { "rejected" } else { "policy" }, packets))
-        }
-        // Leases and the like have reasons of their own.
-        _ => None,
-    });
-    rows.collect()
+/// What the rules have refused, by what decided it.
+pub(super) struct Refusals<'a> {
+    ruleset: Option<&'a Ruleset>,
+    books: Books,
+    names: BTreeMap<RuleId, &'a Rule>,
+}
+
+impl<'a> Refusals<'a> {
+    /// Everything up to now.
+    pub(super) fn of(switch: &'a Switch) -> Self {
+        let ruleset = switch.policy().ruleset().map(|ruleset| &**ruleset);
+        let named = ruleset.into_iter().flat_map(|ruleset| ruleset.ids().iter().copied().zip(ruleset.rules()));
+        Self { ruleset, books: switch.books(), names: named.collect() }
+    }
+
+    /// Frames of `app` dropped or rejected by rules and defaults: name, reason and frames. Leases and the like have
+    /// reasons of their own.
+    pub(super) fn rows(&self, app: &App) -> Vec<(String, &'static str, u64)> {
+        let Some(ruleset) = self.ruleset else { return Vec::new() };
+        let rows = self.books.refused(app.generation).filter_map(|(decider, packets)| {
+            let (name, decision) = match decider {
+                Decider::Rule(id) => {
+                    let rule = self.names.get(&id)?;
+                    (rule.name.clone(), rule.action.decision()?)
+                }
+                Decider::Default(direction) => {
+                    let default = &ruleset.policy().default;
+                    let egress = direction == Direction::Egress;
+                    (format!("default {}", way(direction)), if egress { default.egress } else { default.ingress })
+                }
+                _ => return None,
+            };
+            let reason = if decision == Decision::Reject { DropReason::Rejected } else { DropReason::Policy };
+            Some((name, reason.name(), packets))
+        });
+        rows.collect()
+    }
 }
