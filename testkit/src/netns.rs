@@ -92,17 +92,13 @@ impl Netns {
     /// A packet socket inside, bound to `wire0`, that sees every frame and has room for many.
     #[must_use]
     pub fn packet_socket(&self) -> OwnedFd {
-        self.enter(|| {
-            let every = SockProtocol::EthAll;
-            let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, every).expect("a socket");
-            setsockopt(&fd, sockopt::RcvBufForce, &SOCKET_ROOM).expect("root may have large buffers");
-            let address = getifaddrs().expect("a list of addresses").find_map(|entry| {
-                let link = *entry.address?.as_link_addr()?;
-                (entry.interface_name == INSIDE).then_some(link)
-            });
-            bind(fd.as_raw_fd(), &address.expect("wire0 has a link address")).expect("wire0 can be bound to");
-            fd
-        })
+        self.enter(|| packet_socket_on(INSIDE))
+    }
+
+    /// A packet socket at our end, for tests in which no kopid has it.
+    #[must_use]
+    pub fn packet_socket_outside(&self) -> OwnedFd {
+        packet_socket_on(&self.outside)
     }
 
     /// Does `work` on a thread inside. Sockets that it makes stay inside, wherever they are used.
@@ -126,6 +122,19 @@ impl Drop for Netns {
         drop(Command::new("ip").args(["link", "del", &self.outside]).output());
         drop(Command::new("ip").args(["netns", "del", &self.name]).output());
     }
+}
+
+/// A packet socket bound to `interface` of the namespace that the calling thread is in.
+fn packet_socket_on(interface: &str) -> OwnedFd {
+    let every = SockProtocol::EthAll;
+    let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, every).expect("a socket");
+    setsockopt(&fd, sockopt::RcvBufForce, &SOCKET_ROOM).expect("root may have large buffers");
+    let address = getifaddrs().expect("a list of addresses").find_map(|entry| {
+        let link = *entry.address?.as_link_addr()?;
+        (entry.interface_name == interface).then_some(link)
+    });
+    bind(fd.as_raw_fd(), &address.expect("the interface has a link address")).expect("it can be bound to");
+    fd
 }
 
 fn remove_stale() {

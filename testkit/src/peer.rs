@@ -36,7 +36,16 @@ impl Peer {
     /// Opens a socket in `netns`.
     #[must_use]
     pub fn new(netns: &Netns) -> Self {
-        let socket = netns.packet_socket();
+        Self::on(netns.packet_socket())
+    }
+
+    /// Opens a socket at the other end of the wire, where otherwise kopid is.
+    #[must_use]
+    pub fn outside(netns: &Netns) -> Self {
+        Self::on(netns.packet_socket_outside())
+    }
+
+    fn on(socket: OwnedFd) -> Self {
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(PAUSE_MS)).expect("a time limit");
         Self { socket }
     }
