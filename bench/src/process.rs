@@ -163,15 +163,36 @@ impl Process {
     ///
     /// When there is no such thread.
     pub(crate) fn preemptions(&self, thread: &str) -> Result<u64> {
-        let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
-        for task in fs::read_dir(&tasks).doing(|| format!("read {tasks}"))?.flatten() {
-            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-            if value_of(&status, "Name") == Some(thread) {
-                let count = value_of(&status, "nonvoluntary_ctxt_switches").and_then(|count| count.parse().ok());
-                return count.ok_or_else(|| BenchError::Failed(format!("{tasks} holds no count of preemptions")));
-            }
+        let (_, status) = self.thread(thread)?;
+        let count = value_of(&status, "nonvoluntary_ctxt_switches").and_then(|count| count.parse().ok());
+        count.ok_or_else(|| BenchError::Failed(format!("the kernel counts no preemptions of {thread}")))
+    }
+
+    /// Puts the program's thread called `thread` before all ordinary threads (`SCHED_FIFO`, sched(7)).
+    ///
+    /// # Errors
+    ///
+    /// When there is no such thread, or no right to do so.
+    pub(crate) fn prefer(&self, thread: &str) -> Result<()> {
+        let (number, _) = self.thread(thread)?;
+        let chrt =
+            Command::new("chrt").args(["--fifo", "--pid", "1", &number]).output().doing(|| "run chrt".to_owned())?;
+        if chrt.status.success() {
+            return Ok(());
         }
-        Err(BenchError::Failed(format!("{} has no thread {thread}", self.name)))
+        Err(BenchError::Failed(format!("prefer {thread}: {}", String::from_utf8_lossy(&chrt.stderr))))
+    }
+
+    /// Number and `/proc` status of the program's thread called `thread`.
+    fn thread(&self, thread: &str) -> Result<(String, String)> {
+        let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
+        let mut threads = fs::read_dir(&tasks).doing(|| format!("read {tasks}"))?.flatten();
+        let found = threads.find_map(|task| {
+            let status = fs::read_to_string(task.path().join("status")).ok()?;
+            let is_it = value_of(&status, "Name") == Some(thread);
+            is_it.then(|| (task.file_name().to_string_lossy().into_owned(), status))
+        });
+        found.ok_or_else(|| BenchError::Failed(format!("{} has no thread {thread}", self.name)))
     }
 
     /// The end of what the program has printed.

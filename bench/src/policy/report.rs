@@ -140,8 +140,9 @@ fn pauses(page: &mut String, reloads: &Reloads) -> fmt::Result {
         page,
         "## Reloads\n\nThe policy `{}` was reloaded {} times, with 9,999 of its rules changed each time, while the \
          application sent as fast as it could. A worker's longest turn is the longest time for which it did not look at \
-         a ring. Interrupts of the kernel and what the hypervisor took of its core count as well; the {} reloads during \
-         which the kernel ran another thread there are left out. *Quiet*: 150 ms before each reload, likewise. *Reload*: \
+         a ring. It runs before all ordinary threads here (`SCHED_FIFO`), as on a core that is isolated for it. Interrupts \
+         of the kernel and what the hypervisor took of its core count; the {} reloads during which the kernel ran \
+         another thread there are left out. *Quiet*: as long before each reload, likewise. *Reload*: \
          from the order to 150 ms after its answer. kopid's control thread shares the application's core here, so the \
          load pauses while it compiles.\n",
         texts::MANY,
