@@ -362,9 +362,10 @@ fn reload_configured(switch: &mut Switch, attach: &mut Attach) {
         read_policy(&path).map_err(|errors| errors.to_string()).and_then(|policy| switch.reload(policy, None));
     match outcome {
         Ok(notices) => {
+            attach.dismiss(&notices, switch);
+            report::come_into_force(switch, attach);
             let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
             log::info!("SIGHUP: {} is in force, {rules} rules", path.display());
-            attach.dismiss(&notices, switch);
         }
         Err(error) => log::error!("the policy in force stays: {error}"),
     }

@@ -3,6 +3,8 @@
 mod flows;
 mod policy;
 
+pub(crate) use policy::come_into_force;
+
 use crate::attach::Attach;
 use crate::control::Question;
 use crate::counters::PortTotals;

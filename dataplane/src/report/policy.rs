@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest trial of a policy, in seconds.
 const TRIAL_MAX: u64 = 86_400;
@@ -115,9 +115,25 @@ pub(super) fn reload(question: Question<'_>, switch: &mut Switch, attach: &mut A
     let warnings = policy.warnings.iter().chain(&Machine::warnings(&policy)).map(ToString::to_string).collect();
     let notices = switch.reload(policy, trial)?;
     attach.dismiss(&notices, switch);
+    come_into_force(switch, attach);
     let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
     log::info!("an operator has put {name:?} in force, {rules} rules");
     Ok(summary(switch, &name, warnings))
+}
+
+/// Waits until every worker judges by the policy, which is a matter of microseconds: whoever is told that it is in force
+/// may count on it for the next frame. A worker that is off its core for long is not waited for.
+pub(crate) fn come_into_force(switch: &mut Switch, attach: &mut Attach) {
+    /// Longest wait.
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let picture = switch.next_picture();
+    switch.publish();
+    let begun = Instant::now();
+    while !switch.uses(picture) && begun.elapsed() < PATIENCE {
+        let faults = switch.settle();
+        attach.expel(&faults, switch);
+        std::thread::yield_now();
+    }
 }
 
 fn summary(switch: &Switch, file: &str, warnings: Vec<String>) -> Value {

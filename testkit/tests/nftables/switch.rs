@@ -3,7 +3,6 @@
 use crate::rules::{ADDRESSES, Action, DEFAULTS, Direction, MARK_PORT, Policy, USERS};
 use crate::traffic::{Case, REMOTE, Step};
 use kopi_testkit::app::Options;
-use kopi_testkit::evil::{Client, small};
 use kopi_testkit::frames::{Ends, ICMP, Mac, TCP, flags, framed, id_of};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Netns, Peer, Piped, Settings, TempDir, wait_for};
@@ -68,8 +67,7 @@ impl Switch {
     pub(crate) fn judge(&mut self, policy: &Policy, cases: &[Case]) -> (Outcomes, BTreeMap<String, u64>) {
         let before = self.counts();
         self.kopid.reload(&policy.toml()).unwrap_or_else(|error| panic!("{error}\n{}", policy.toml()));
-        // A policy is in force when the workers have taken it up, which those wait for who attach after it.
-        drop(Client::attach(&self.kopid.socket(), "later", [2, 0, 0, 0, 0, 1], &small()));
+        // From the answer on, every frame is judged by it.
         let mut outcomes = Outcomes::new();
         for round in 0..cases.iter().map(|case| case.steps.len()).max().unwrap_or(0) {
             let steps: Vec<_> = cases.iter().filter_map(|case| Some((case.user, case.steps.get(round)?))).collect();
