@@ -74,7 +74,9 @@ TOML
 show cat "$work/policy.toml"
 show kopictl check "$work/policy.toml"
 show kopictl reload "$work/policy.toml"
-refused=$(far ping -n -c 2 -i 0.2 -W 1 10.77.0.3) || true
+if refused=$(far ping -n -c 2 -i 0.2 -W 1 10.77.0.3); then
+    die "bob is pinged although the policy rejects it: $refused"
+fi
 grep Unreachable <<<"$refused" || die "bob is not refused: $refused"
 pings 10.77.0.2
 show kopictl rules

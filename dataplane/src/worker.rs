@@ -1,8 +1,9 @@
 //! A worker: one thread, one core, run to completion.
 //!
 //! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from each app's TX rings, from the wire, from the
-//! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs,
-//! locks or makes a system call; the clock is read once a turn.
+//! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs or
+//! makes a system call; the clock is read once a turn. The one lock is that of a bucket of tracked connections, held for as
+//! long as it takes to write down a new one.
 
 use crate::burst::Burst;
 use crate::command::{Command, Reply};

@@ -1,4 +1,4 @@
-//! What traffic is counted under: `[[class]]`.
+//! What traffic is called: `[[class]]`.
 
 use super::name::NameForm;
 use super::rate::{Rate, RateForm};
@@ -7,7 +7,7 @@ use crate::form::Int;
 use crate::report::quoted;
 use crate::walk::{AnyKey, Document, Key, Need, Section, Table};
 
-/// `[[class]]`: a name that traffic is counted under, and its share of the wire.
+/// `[[class]]`: a name for traffic, and its share of the wire.
 ///
 /// The shares are read and not kept to yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ const COUNT_MAX: usize = 1024;
 
 pub(super) static CLASS: Section = Section {
     name: "class",
-    doc: "a name that traffic is counted under, and its share of the wire",
+    doc: "a name for traffic, and its share of the wire",
     keys: &[&NAME as &dyn AnyKey, &RATE, &CEIL, &WEIGHT],
 };
 
