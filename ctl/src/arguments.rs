@@ -1,10 +1,13 @@
 //! The command line.
 
+use crate::capture::Capture;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kopi_packet::describe;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where kopid listens unless it is configured otherwise.
+pub(crate) const SOCKET: &str = "/run/kopi/control.sock";
 /// Most bytes of a socket's path: `sun_path` without the NUL (unix(7), "Address format").
 const SOCKET_PATH_MAX: usize = 107;
 /// Shortest and longest time between two looks, in seconds.
@@ -22,7 +25,7 @@ pub(crate) struct Arguments {
         global = true,
         value_name = "PATH",
         env = "KOPI_CONTROL",
-        default_value = "/run/kopi/control.sock",
+        default_value = SOCKET,
         value_parser = socket_path
     )]
     pub(crate) socket: PathBuf,
@@ -49,6 +52,8 @@ pub(crate) enum Command {
     Rules,
     /// Flows, with their state and the process behind them
     Flows(Flows),
+    /// Packets, with the process behind each, as tcpdump shows them; to a file as pcapng
+    Capture(Box<Capture>),
     /// Check kopid.toml, with the policy that it names, or a policy; asks no daemon
     Check(Check),
     /// Put the configured policy in force anew, or FILE in its place: the whole of it or nothing
@@ -169,7 +174,8 @@ pub(crate) struct Stats {
     pub(crate) watch: Option<Duration>,
 }
 
-fn socket_path(text: &str) -> Result<PathBuf, String> {
+/// A path that fits a socket.
+pub(crate) fn socket_path(text: &str) -> Result<PathBuf, String> {
     match text.len() {
         0 => Err("empty".into()),
         1..=SOCKET_PATH_MAX => Ok(text.into()),

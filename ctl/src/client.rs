@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::request::Request;
-use rustix::fd::BorrowedFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long kopid may take to accept and to take a request.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest answer in bytes: some hundred times what kopid says about as many apps as it can have.
 const ANSWER_MAX: usize = 64 << 20;
 /// Bytes read at a time.
@@ -58,8 +58,7 @@ impl Client {
     /// [`Failure`] if there is no answer in time, it is none of kopid's, or it says that something failed.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
         let deadline = Instant::now() + request.patience;
-        self.stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
-        self.send(request.line().as_bytes(), request.file()).map_err(|error| self.broken(error))?;
+        self.post(&request.line(), request.file())?;
         let line = self.line(deadline)?;
         let command = request.command;
         let answer: Value = serde_json::from_slice(&line).map_err(|error| Failure::Garbage(error.to_string()))?;
@@ -70,6 +69,34 @@ impl Client {
             return Err(Failure::Garbage(format!("it has no list `{command}`")));
         }
         Ok(answer)
+    }
+
+    /// Sends a line, and a file descriptor with it, if there is one. What comes back is taken with [`Self::receive`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if it is not taken in time, or the connection is broken.
+    pub(crate) fn post(&mut self, line: &str, file: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+        self.stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
+        self.send(line.as_bytes(), file).map_err(|error| self.broken(error))
+    }
+
+    /// Takes what has come, of an answer or of several, and returns how many bytes that are: 0 at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if nothing comes in time, or the connection is broken.
+    pub(crate) fn receive(&mut self, chunk: &mut [u8]) -> Result<usize, Failure> {
+        self.stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.stream, &mut *chunk)) {
+            Ok(n) => Ok(n),
+            Err(errno) => Err(self.broken(errno.into())),
+        }
+    }
+
+    /// The socket that is asked.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Sends `bytes`, and with the first of them a file descriptor, if there is one.
@@ -123,6 +150,12 @@ impl Client {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Closed,
             _ => Failure::Connection(error),
         }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

@@ -7,10 +7,12 @@ use crate::failure::Failure;
 use crate::rates::Rates;
 use crate::report::{App, Drops, Explained, Flow, Port, Reloaded, Rule, Status};
 use crate::request::Request;
-use crate::{text, view};
+use crate::streams::{complain, print};
+use crate::text::as_json;
+use crate::{capture, text, view};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,9 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Command::Check(options) = &arguments.command {
         return check(&options.file, arguments.json);
+    }
+    if let Command::Capture(options) = &arguments.command {
+        return capture::run(options, &arguments.socket, arguments.json);
     }
     // Before connecting, so that a file that is not there is no reason to look for kopid.
     let Some(request) = Request::of(&arguments.command)? else { return Ok(()) };
@@ -51,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Flows(_) => view::flows(&rows::<Flow>(&answer, name)?),
         Command::Explain(_) => view::explained(&rows::<Explained>(&answer, name)?),
         Command::Reload(options) => reloaded(&rows::<Reloaded>(&answer, name)?, options)?,
-        Command::Check(_) => String::new(),
+        Command::Check(_) | Command::Capture(_) => String::new(),
     })
 }
 
@@ -75,10 +80,6 @@ fn reloaded(rows: &[Reloaded], options: &Reload) -> Result<String, Failure> {
         complain(&format!("{}\n", text::clean_lines(warning)))?;
     }
     Ok(view::reloaded(rows, options.keep))
-}
-
-fn complain(text: &str) -> Result<(), Failure> {
-    io::stderr().write_all(text.as_bytes()).map_err(Failure::Output)
 }
 
 /// Looks at the counters for ever. On a terminal each look replaces the one before.
@@ -107,33 +108,4 @@ fn watch(client: &mut Client, interval: Duration, json: bool) -> Result<(), Fail
 fn rows<T: DeserializeOwned>(answer: &Value, name: &str) -> Result<Vec<T>, Failure> {
     let rows = answer.get(name).cloned().unwrap_or_default();
     serde_json::from_value(rows).map_err(|error| Failure::Garbage(format!("{error}; is kopid of another version?")))
-}
-
-/// The answer as it came, on one line. Control characters can only be left inside strings, where they may be escaped.
-fn as_json(answer: &Value) -> String {
-    let line = text::replace(&answer.to_string(), |c| {
-        let mut units = [0; 2];
-        c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
-    });
-    format!("{line}\n")
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    /// JSON comes out with the same meaning, on one line, and without anything that a terminal acts on.
-    #[test]
-    fn json_passes_through_escaped() {
-        let answer = json!({ "apps": [{ "comm": "a\u{1b}[31m\u{7f}\u{9b}\u{202e}\nb", "tx_packets": u64::MAX }] });
-        let line = as_json(&answer);
-        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), answer);
-        assert!(line.trim_end_matches('\n').chars().all(|c| !text::is_unsafe(c)), "{line:?}");
-    }
 }

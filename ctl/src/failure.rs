@@ -32,6 +32,30 @@ pub(crate) enum Failure {
     /// The daemon ended the conversation.
     #[error("kopid closed the connection before its answer was complete; its log may say why")]
     Closed,
+    /// The daemon refuses a capture, with what libpcap says of its expression.
+    #[error("{0}")]
+    Refusal(String),
+    /// The daemon has gone while it captured.
+    #[error("kopid has gone, and the capture is over; what was captured until then is there")]
+    Lost,
+    /// A capture ended by itself, and not well.
+    #[error("the capture has failed: {0}")]
+    Capture(String),
+    /// A file of packets cannot be read.
+    #[error("kopid's packets cannot be read: {0}")]
+    Packets(String),
+    /// The command line is wrong, in a way that its parser does not see.
+    #[error("{0}; see kopictl capture --help")]
+    Usage(String),
+    /// The system does not give what is needed.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        #[source]
+        error: io::Error,
+    },
     /// The connection broke.
     #[error("the connection to kopid failed: {0}")]
     Connection(#[source] io::Error),
@@ -72,9 +96,14 @@ impl Failure {
     /// The exit code. Scripts rely on these.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Unreachable { .. } | Self::Silent(_) => 3,
+            Self::Usage(_) => 2,
+            Self::Unreachable { .. } | Self::Silent(_) | Self::Lost => 3,
             Self::Refused { .. } => 4,
             Self::Closed
+            | Self::Refusal(_)
+            | Self::Capture(_)
+            | Self::Packets(_)
+            | Self::System { .. }
             | Self::Connection(_)
             | Self::TooLong(_)
             | Self::Garbage(_)
@@ -91,6 +120,7 @@ impl Failure {
         match self {
             Self::Checked => String::new(),
             Self::Policy(text) => format!("{}\n", clean_lines(text)),
+            Self::Refusal(text) => format!("kopictl: {}\n", clean_lines(text)),
             _ => format!("kopictl: {}\n", clean(&self.to_string())),
         }
     }

@@ -3,18 +3,22 @@
 //! - [`arguments`]: the command line; [`command`]: what each command does;
 //! - [`request`]: what is asked; [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
 //! - [`check`]: kopid's files, without kopid;
+//! - [`capture`]: packets with their owners, to a file or as lines; [`print`]: what a packet says;
 //! - [`report`]: kopid's answers as types; [`view`]: the same for people; [`rates`]: what happened between two looks;
-//! - [`table`], [`text`]: aligned columns, and text that is safe on a terminal.
+//! - [`table`], [`text`], [`streams`]: aligned columns, text that is safe on a terminal, and where it goes.
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod capture;
 mod check;
 mod client;
 mod command;
 mod failure;
+mod print;
 mod rates;
 mod report;
 mod request;
+mod streams;
 mod table;
 mod text;
 mod view;

@@ -2,7 +2,7 @@
 
 use crate::arguments::{Command, Explain, Flows, Reload};
 use crate::failure::Failure;
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use serde_json::{Map, Value, json};
 use std::fs::{File, OpenOptions};
@@ -21,7 +21,7 @@ pub(crate) struct Request {
     /// The command, and the name of the list in its answer.
     pub(crate) command: &'static str,
     arguments: Map<String, Value>,
-    file: Option<File>,
+    file: Option<OwnedFd>,
     /// How long the answer may take.
     pub(crate) patience: Duration,
 }
@@ -47,8 +47,13 @@ impl Request {
             Command::Flows(flows) => Self::flows(flows),
             Command::Explain(explain) => Self::explain(explain),
             Command::Reload(reload) => Self::reload(reload)?,
-            Command::Check(_) => return Ok(None),
+            Command::Check(_) | Command::Capture(_) => return Ok(None),
         }))
+    }
+
+    /// A capture into `file`, with these arguments.
+    pub(crate) fn capture(arguments: impl IntoIterator<Item = (&'static str, Value)>, file: OwnedFd) -> Self {
+        Self { file: Some(file), ..Self::new("capture").with(arguments) }
     }
 
     fn flows(flows: &Flows) -> Self {
@@ -72,7 +77,7 @@ impl Request {
     }
 
     fn reload(reload: &Reload) -> Result<Self, Failure> {
-        let file = reload.file.as_deref().map(open).transpose()?;
+        let file = reload.file.as_deref().map(open).transpose()?.map(OwnedFd::from);
         let name = reload.file.as_ref().map(|path| ("file", json!(path.to_string_lossy())));
         let confirm = reload.confirm.map(|seconds| ("confirm", json!(seconds)));
         let keep = reload.keep.then_some(("keep", json!(true)));

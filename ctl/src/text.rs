@@ -1,5 +1,7 @@
 //! Text that is safe on a terminal, and numbers for people.
 
+use serde_json::Value;
+
 /// Whether a terminal might act on `c`, or show the text around it in another order.
 pub(crate) fn is_unsafe(c: char) -> bool {
     // Beside the control characters: bidirectional formatting, line separators and invisible ones (Unicode TR36, 3).
@@ -27,6 +29,15 @@ pub(crate) fn clean(text: &str) -> String {
 /// The same for several lines, which stay lines.
 pub(crate) fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// `value` as JSON on one line. Control characters can only be left inside strings, where they may be escaped.
+pub(crate) fn as_json(value: &Value) -> String {
+    let line = replace(&value.to_string(), |c| {
+        let mut units = [0; 2];
+        c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    });
+    format!("{line}\n")
 }
 
 /// `count` and the word for it, which takes an `s` unless there is one.
@@ -60,6 +71,16 @@ pub(crate) fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    /// JSON comes out with the same meaning, on one line, and without anything that a terminal acts on.
+    #[test]
+    fn json_passes_through_escaped() {
+        let answer = json!({ "apps": [{ "comm": "a\u{1b}[31m\u{7f}\u{9b}\u{202e}\nb", "tx_packets": u64::MAX }] });
+        let line = as_json(&answer);
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), answer);
+        assert!(line.trim_end_matches('\n').chars().all(|c| !is_unsafe(c)), "{line:?}");
+    }
 
     /// Nothing that a process can put into its name reaches the terminal as a command.
     #[test]

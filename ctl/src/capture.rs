@@ -1,0 +1,143 @@
+//! `kopictl capture`: packets with the process behind each, as lines or as pcapng.
+//!
+//! kopid writes the packets straight to a file, pipe or standard output that comes from here, so none of them takes a way
+//! through kopictl, unless they are to be printed.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`options`], [`select`] | the command line |
+//! | [`session`], [`signals`] | what kopid and the user say meanwhile |
+//! | [`run`] | a capture from its start to its end |
+//! | [`output`], [`rotation`] | where packets go, and names of files that follow each other |
+//! | [`printer`], [`sighting`], [`lines`], [`stamp`] | from pcapng to a line |
+
+mod lines;
+mod options;
+mod output;
+mod printer;
+mod rotation;
+mod run;
+mod select;
+mod session;
+mod sighting;
+mod signals;
+mod stamp;
+
+pub(crate) use options::Capture;
+
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::report::App;
+use crate::request::Request;
+use crate::streams::{complain, print};
+use crate::text::{as_json, clean, counted};
+use output::{Output, Printer};
+use run::{Ended, Run};
+use serde_json::json;
+use session::{Progress, Session, Watched};
+use signals::Signals;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+/// Captures until the user, a limit or a failure ends it.
+///
+/// # Errors
+///
+/// [`Failure`], whose exit code is kopictl's.
+pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Failure> {
+    let expression = options.expression()?;
+    let output = Output::of(options, json)?;
+    let mut client = Client::connect(socket)?;
+    if options.list_interfaces {
+        return list(&mut client, json);
+    }
+    let apps = apps(&mut client)?;
+    let (opened, files) = output.open()?;
+    // From here on a signal ends the capture in good order. Before, it was free to end the process in the wait for a FIFO.
+    let signals = Signals::new()?;
+    let request = Request::capture(options.request(expression.as_deref()), opened.file);
+    let (session, first) = Session::start(client, &request)?;
+    // What kopid has, it has of its own; a pipe ends with its last writer.
+    drop(request);
+    complain(&heading(options, &apps, expression.is_some() && first.jit == Some(false)))?;
+
+    let writes = options.output.file.is_some();
+    let ticks = files.is_some() && options.printing.verbose > 0 && io::stderr().is_terminal();
+    let watched = Watched { signals, outputs: opened.watched };
+    let ended = Run::new(session, watched, files, ticks).until_end();
+    let printed = opened.printer.map_or(Ok(()), finish);
+    // That kopid has gone is the reason for a stream that breaks off, not the other way round.
+    let Ended { progress, abandoned } = ended?;
+    printed?;
+    let reader_gone = progress.why.as_deref() == Some("reader");
+    if abandoned || reader_gone {
+        return Ok(());
+    }
+    complain(&summary(&progress))?;
+    if json && writes {
+        print(&as_json(&progress.whole))?;
+    }
+    match progress.error {
+        Some(error) => Err(Failure::Capture(error)),
+        None if progress.why.as_deref() == Some("error") => Err(Failure::Capture("kopid does not say why".into())),
+        None => Ok(()),
+    }
+}
+
+/// Waits for the printer, which ends when it has printed everything.
+fn finish(printer: Printer) -> Result<(), Failure> {
+    printer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Names of the attached apps.
+pub(crate) fn apps(client: &mut Client) -> Result<Vec<String>, Failure> {
+    let answer = client.ask(&Request::new("apps"))?;
+    let rows: Result<Vec<App>, _> = serde_json::from_value(answer.get("apps").cloned().unwrap_or_default());
+    let rows = rows.map_err(|error| Failure::Garbage(error.to_string()))?;
+    Ok(rows.into_iter().map(|app| app.name).collect())
+}
+
+fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
+    let apps = apps(client)?;
+    let names = ["any", "wire"].into_iter().chain(apps.iter().map(String::as_str));
+    if json {
+        return print(&as_json(&json!({ "interfaces": names.collect::<Vec<_>>() })));
+    }
+    let about = |name: &str| match name {
+        "any" => " (all applications, and what is no application's)".to_owned(),
+        "wire" => " (the physical port)".to_owned(),
+        _ => String::new(),
+    };
+    let lines = names.enumerate().map(|(at, name)| format!("{}.{}{}\n", at + 1, clean(name), about(name)));
+    print(&lines.collect::<String>())
+}
+
+/// What is said at the start.
+fn heading(options: &Capture, apps: &[String], interpreted: bool) -> String {
+    let any = ["any".to_owned()];
+    let chosen = if options.interfaces.is_empty() { &any[..] } else { &options.interfaces[..] };
+    let about = |name: &String| match name.as_str() {
+        "any" => format!("any ({})", counted(apps.len().try_into().unwrap_or(u64::MAX), "application")),
+        "wire" => "wire".to_owned(),
+        name if apps.iter().any(|app| app == name) => name.to_owned(),
+        name => format!("{} (not attached yet)", clean(name)),
+    };
+    let names: Vec<String> = chosen.iter().map(about).collect();
+    let snap = options.limits.snap;
+    let heading = format!("kopictl: listening on {}, snapshot length {snap} bytes\n", names.join(", "));
+    let note = "kopictl: the filter is interpreted, since it cannot be compiled on this machine: it costs more time\n";
+    if interpreted { heading + note } else { heading }
+}
+
+/// What is said at the end.
+fn summary(progress: &Progress) -> String {
+    let Progress { captured, received, dropped, disk_full, .. } = progress;
+    let packets = |count: &u64| counted(*count, "packet");
+    let disk = if *disk_full { " (the disk was full)" } else { "" };
+    format!(
+        "{} captured\n{} received by filter\n{} dropped by kopid{disk}\n",
+        packets(captured),
+        packets(received),
+        packets(dropped)
+    )
+}
