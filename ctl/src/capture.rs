@@ -23,7 +23,12 @@ mod sighting;
 mod signals;
 mod stamp;
 
-pub(crate) use options::Capture;
+pub(crate) use options::{Capture, SNAP};
+pub(crate) use output::open_file;
+pub(crate) use run::{Ended, Run};
+pub(crate) use select::{Direction, Owner, Selectors};
+pub(crate) use session::{Session, Watched};
+pub(crate) use signals::Signals;
 
 use crate::client::Client;
 use crate::failure::Failure;
@@ -32,10 +37,8 @@ use crate::request::Request;
 use crate::streams::{complain, print};
 use crate::text::{as_json, clean, counted};
 use output::{Output, Printer};
-use run::{Ended, Run};
 use serde_json::json;
-use session::{Progress, Session, Watched};
-use signals::Signals;
+use session::Progress;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 

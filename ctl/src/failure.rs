@@ -47,6 +47,9 @@ pub(crate) enum Failure {
     /// The command line is wrong, in a way that its parser does not see.
     #[error("{0}; see kopictl capture --help")]
     Usage(String),
+    /// Wireshark wants what there is not.
+    #[error("{0}")]
+    Extcap(String),
     /// The system does not give what is needed.
     #[error("cannot {what}: {error}")]
     System {
@@ -96,7 +99,7 @@ impl Failure {
     /// The exit code. Scripts rely on these.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Extcap(_) => 2,
             Self::Unreachable { .. } | Self::Silent(_) | Self::Lost => 3,
             Self::Refused { .. } => 4,
             Self::Closed

@@ -4,6 +4,7 @@
 //! - [`request`]: what is asked; [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
 //! - [`check`]: kopid's files, without kopid;
 //! - [`capture`]: packets with their owners, to a file or as lines; [`print`]: what a packet says;
+//! - [`extcap`]: the same for Wireshark;
 //! - [`report`]: kopid's answers as types; [`view`]: the same for people; [`rates`]: what happened between two looks;
 //! - [`table`], [`text`], [`streams`]: aligned columns, text that is safe on a terminal, and where it goes.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ mod capture;
 mod check;
 mod client;
 mod command;
+mod extcap;
 mod failure;
 mod print;
 mod rates;
@@ -28,7 +30,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match command::run(&arguments::Arguments::parse()) {
+    let done = if extcap::is_meant(std::env::args_os()) {
+        extcap::run()
+    } else {
+        command::run(&arguments::Arguments::parse())
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_quiet() => ExitCode::SUCCESS,
         Err(failure) => {
