@@ -6,12 +6,14 @@
     reason = "the whole file is a test, which the lints do not see"
 )]
 
+mod folder;
+
+use folder::Folder;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,20 +23,7 @@ const RECORDED: &str = include_str!("recorded.json");
 /// How long kopictl waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A private folder for a test's socket.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new(test: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("kopictl-{}-{test}", std::process::id()));
-        fs::DirBuilder::new().mode(0o755).create(&path).unwrap();
-        Self(path)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("control.sock")
-    }
-
     /// Answers one connection as `play` does; it has the connection and the first request.
     fn daemon(&self, play: impl FnOnce(UnixStream, String) + Send + 'static) -> JoinHandle<()> {
         let listener = UnixListener::bind(self.socket()).unwrap();
@@ -44,12 +33,6 @@ impl Folder {
             BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
             play(stream, request);
         })
-    }
-
-    fn kopictl(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kopictl"));
-        command.env("KOPI_CONTROL", self.socket()).args(arguments).stdin(Stdio::null());
-        command
     }
 
     /// What `kopictl ARGUMENTS` says to a daemon that answers with `answer` and hangs up.
@@ -63,12 +46,6 @@ impl Folder {
         daemon.join().unwrap();
         fs::remove_file(self.socket()).unwrap();
         output
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
     }
 }
 
