@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | [`options`], [`select`] | the command line |
 //! | [`session`], [`signals`] | what kopid and the user say meanwhile |
-//! | [`run`] | a capture from its start to its end |
+//! | [`mod@run`] | a capture from its start to its end |
 //! | [`output`], [`rotation`] | where packets go, and names of files that follow each other |
 //! | [`printer`], [`sighting`], [`lines`], [`stamp`] | from pcapng to a line |
 
@@ -34,7 +34,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::report::App;
 use crate::request::Request;
-use crate::streams::{complain, print};
+use crate::streams::{mention, print};
 use crate::text::{as_json, clean, counted};
 use output::{Output, Printer};
 use serde_json::json;
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Fa
     let (session, first) = Session::start(client, &request)?;
     // What kopid has, it has of its own; a pipe ends with its last writer.
     drop(request);
-    complain(&heading(options, &apps, expression.is_some() && first.jit == Some(false)))?;
+    mention(&heading(options, &apps, expression.is_some() && first.jit == Some(false)));
 
     let writes = options.output.file.is_some();
     let ticks = files.is_some() && options.printing.verbose > 0 && io::stderr().is_terminal();
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Fa
     if abandoned || reader_gone {
         return Ok(());
     }
-    complain(&summary(&progress))?;
+    mention(&summary(&progress));
     if json && writes {
         print(&as_json(&progress.whole))?;
     }

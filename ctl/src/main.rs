@@ -3,7 +3,7 @@
 //! - [`arguments`]: the command line; [`command`]: what each command does;
 //! - [`request`]: what is asked; [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
 //! - [`check`]: kopid's files, without kopid;
-//! - [`capture`]: packets with their owners, to a file or as lines; [`print`]: what a packet says;
+//! - [`capture`]: packets with their owners, to a file or as lines; [`mod@print`]: what a packet says;
 //! - [`extcap`]: the same for Wireshark;
 //! - [`report`]: kopid's answers as types; [`view`]: the same for people; [`rates`]: what happened between two looks;
 //! - [`table`], [`text`], [`streams`]: aligned columns, text that is safe on a terminal, and where it goes.

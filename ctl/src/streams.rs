@@ -21,3 +21,8 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn complain(text: &str) -> Result<(), Failure> {
     io::stderr().write_all(text.as_bytes()).map_err(Failure::Output)
 }
+
+/// The same, for what matters less than going on: there may be nobody to tell.
+pub(crate) fn mention(text: &str) {
+    drop(io::stderr().write_all(text.as_bytes()));
+}

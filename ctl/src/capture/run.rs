@@ -4,7 +4,7 @@ use super::output::Files;
 use super::session::{Event, Progress, Session, State, Watched};
 use crate::client::PATIENCE;
 use crate::failure::Failure;
-use crate::streams::complain;
+use crate::streams::mention;
 use crate::text::counted;
 use jiff::ZonedDateTime;
 use rustix::fd::AsFd;
@@ -84,7 +84,7 @@ impl Run {
                         };
                     }
                     State::Full => self.full()?,
-                    State::Running => self.answered(&progress)?,
+                    State::Running => self.answered(&progress),
                 },
                 Event::Stop => self.stop()?,
                 Event::Count => self.ask(Asked::Counts)?,
@@ -116,15 +116,15 @@ impl Run {
         self.session.tell("counts", None)
     }
 
-    fn answered(&mut self, progress: &Progress) -> Result<(), Failure> {
+    fn answered(&mut self, progress: &Progress) {
         let Progress { captured, received, dropped, .. } = progress;
         match self.asked.pop_front() {
-            Some(Asked::Tick) => complain(&format!("Got {captured}\r")),
-            Some(Asked::Counts) => complain(&format!(
+            Some(Asked::Tick) => mention(&format!("Got {captured}\r")),
+            Some(Asked::Counts) => mention(&format!(
                 "kopictl: {} captured, {received} received by filter, {dropped} dropped by kopid\n",
                 counted(*captured, "packet")
             )),
-            Some(Asked::Rotate) | None => Ok(()),
+            Some(Asked::Rotate) | None => {}
         }
     }
 

@@ -44,6 +44,11 @@ impl<'f> Bytes<'f> {
         Self { kept: self.kept.get(..length).unwrap_or(self.kept), length }
     }
 
+    /// The first `length` bytes, of which some are missing if there are fewer.
+    pub(super) fn claimed(self, length: usize) -> Self {
+        Self { length, ..self.first(length) }
+    }
+
     /// The byte at `at`.
     pub(super) fn u8(self, at: usize) -> Option<u8> {
         self.kept.get(at).copied()

@@ -28,7 +28,7 @@ const NAMES: [(u16, &str); 22] = [
     (0x888e, "EAPOL"),
     (0x8892, "PROFINET"),
     (0x88a4, "EtherCAT"),
-    (0x88a8, "802.1ad"),
+    (0x88a8, "802.1Q-QinQ"),
     (0x88cc, "LLDP"),
     (0x88e5, "MACsec"),
     (0x88f7, "PTP"),
@@ -104,7 +104,7 @@ impl std::fmt::Display for Kind {
         match NAMES.iter().find(|(number, _)| *number == kind) {
             Some((_, name)) => write!(f, "ethertype {name} ({kind:#06x})"),
             None if kind <= LENGTH_MAX => write!(f, "802.3"),
-            None => write!(f, "ethertype unknown ({kind:#06x})"),
+            None => write!(f, "ethertype Unknown ({kind:#06x})"),
         }
     }
 }

@@ -42,15 +42,15 @@ fn read(line: &mut Line, packet: Bytes<'_>, depth: u8) -> Option<()> {
         line.fields.addresses = Some((src, dst));
         line.fields.proto = Some(proto);
     }
-    if line.is_verbose() {
-        details(line, packet, header)?;
-    }
     if total > packet.length() {
         line.say(format_args!("truncated-ip - {} bytes missing! ", total - packet.length()));
     }
+    if line.is_verbose() {
+        details(line, packet, header)?;
+    }
     let (offset, more) = (usize::from(word & 0x1fff) * 8, word & 0x2000 > 0);
     let fragment = (offset > 0 || more).then_some(offset);
-    let payload = packet.first(total).after(header);
+    let payload = packet.claimed(total).after(header);
     transport::print(line, &Packet { src, dst, proto, payload, fragment, depth });
     Some(())
 }

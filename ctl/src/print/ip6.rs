@@ -31,6 +31,10 @@ fn read(line: &mut Line, packet: Bytes<'_>, depth: u8) -> Option<()> {
         line.fields.addresses = Some((src, dst));
         line.fields.proto = Some(next);
     }
+    let rest = packet.after(HEADER);
+    if stated > rest.length() {
+        line.say(format_args!("truncated-ip6 - {} bytes missing! ", stated - rest.length()));
+    }
     if line.is_verbose() {
         let (class, label) = ((word >> 20) & 0xff, word & 0xf_ffff);
         let name = proto_name(next).unwrap_or("unknown");
@@ -43,12 +47,8 @@ fn read(line: &mut Line, packet: Bytes<'_>, depth: u8) -> Option<()> {
         }
         line.say(format_args!("hlim {hops}, next-header {name} ({next}) payload length: {stated}) "));
     }
-    let rest = packet.after(HEADER);
-    if stated > rest.length() {
-        line.say(format_args!("truncated-ip6 - {} bytes missing! ", stated - rest.length()));
-    }
     // A length of zero goes with a jumbogram (RFC 2675), or is what segmentation in hardware leaves behind.
-    let payload = if stated == 0 { rest } else { rest.first(stated) };
+    let payload = if stated == 0 { rest } else { rest.claimed(stated) };
     let packet = Packet { src, dst, proto: next, payload, fragment: None, depth };
     extensions(line, packet);
     Some(())

@@ -180,7 +180,7 @@ fn tags_are_shown() {
     let line = frame(&bytes, bytes.len(), Style::default());
     assert_eq!(line.text, "vlan 7, p 3, vlan 9, p 0, DEI, ARP, Request who-has 10.9.0.1 tell 10.9.0.66, length 28");
     assert_eq!((line.fields.vlan, line.fields.ethertype), (Some(7), Some(0x0806)));
-    let head = "02:00:00:00:00:01 > 02:00:00:00:00:02, ethertype 802.1ad (0x88a8), length 50: vlan 7, p 3, ethertype \
+    let head = "02:00:00:00:00:01 > 02:00:00:00:00:02, ethertype 802.1Q-QinQ (0x88a8), length 50: vlan 7, p 3, ethertype \
                 802.1Q (0x8100), vlan 9, p 0, DEI, ethertype ARP (0x0806), Request";
     assert!(link(&bytes).starts_with(head), "{}", link(&bytes));
 }
@@ -191,7 +191,7 @@ fn other_ethertypes_are_named() {
     let macs = "02:00:00:00:00:01 > 02:00:00:00:00:02";
     let said = |kind| plain(&ethernet(kind, &[0x42, 0x42, 3]));
     assert_eq!(said(0x88cc), format!("{macs}, ethertype LLDP (0x88cc), length 3"));
-    assert_eq!(said(0x1234), format!("{macs}, ethertype unknown (0x1234), length 3"));
+    assert_eq!(said(0x1234), format!("{macs}, ethertype Unknown (0x1234), length 3"));
     assert_eq!(said(3), format!("{macs}, 802.3, STP, length 3"));
 }
 
@@ -209,6 +209,18 @@ fn nested_packets_are_read_to_a_limit() {
     assert_eq!(line.text.matches("9.9.9.9 > 8.8.8.8").count(), 4);
     assert!(line.text.ends_with("IPIP, length 148"), "{}", line.text);
     assert_eq!((line.fields.proto, line.fields.ports), (Some(4), None));
+}
+
+/// A packet that claims to be longer than its frame is told from one that was cut by the capture.
+#[test]
+fn missing_bytes_are_counted() {
+    let mut short = syn();
+    short.truncate(14 + 50);
+    let head = "IP truncated-ip - 10 bytes missing! 10.0.0.1.40000 > 10.0.0.2.5432: Flags [S], seq 1000, win 64240";
+    assert_eq!(plain(&short), format!("{head}, options [mss 1460,sackOK, [|tcp]], length 0"));
+    let head =
+        "IP truncated-ip - 10 bytes missing! (tos 0x0, ttl 64, id 0, offset 0, flags [DF], proto TCP (6), length 60)";
+    assert!(verbose(&short).starts_with(&format!("{head}\n    10.0.0.1.40000 >")), "{}", verbose(&short));
 }
 
 /// Every cut of a frame is said to be one, unless it only takes payload away.

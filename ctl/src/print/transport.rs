@@ -109,7 +109,7 @@ fn udp(line: &mut Line, packet: &Packet<'_>) {
     if length < UDP_HEADER {
         return line.say(format_args!("UDP, bad length {length}"));
     }
-    if line.is_verbose() && packet.fragment.is_none() {
+    if line.is_verbose() && packet.fragment.is_none() && length <= payload.length() {
         udp_sum(line, packet, length);
     }
     let data = length - UDP_HEADER;
