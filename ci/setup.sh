@@ -24,10 +24,10 @@ need_root() {
 
 install_packages() {
     local wanted=(
-        libdpdk-dev dpdk dpdk-dev pkg-config clang libclang-dev libc6-dev # build
-        dpkg-dev xz-utils ca-certificates                                # driver headers
-        iproute2 iputils-ping tcpdump tshark ethtool nftables libpcap-dev # network
-        python3 procps util-linux sudo                                   # scripts
+        libdpdk-dev dpdk dpdk-dev libpcap-dev pkg-config clang libclang-dev libc6-dev # build
+        dpkg-dev xz-utils ca-certificates                                            # driver headers
+        iproute2 iputils-ping tcpdump tshark ethtool nftables                        # network
+        python3 procps util-linux sudo                                               # scripts
     )
     [[ ${KOPI_SETUP_BENCH:-0} == 1 ]] && wanted+=(openvswitch-switch-dpdk)
     local package missing=()

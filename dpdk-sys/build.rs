@@ -164,7 +164,12 @@ const FUNCTIONS: &[&str] = &[
     // pools and buffers
     "rte_pktmbuf_(pool_create|pool_create_by_ops|pool_create_extbuf|clone|copy|free_bulk|init)",
     "rte_mbuf_(check|sanity_check|dynfield_register)",
+    "__rte_pktmbuf_read",
     "rte_mempool_(free|lookup|avail_count|in_use_count|obj_iter)",
+    // filters
+    "rte_bpf_(load|destroy|get_jit)",
+    "pcap_(open_dead|compile|geterr|freecode|close)",
+    "bpf_filter",
     // ports, application side
     "rte_eth_dev_(configure|start|stop|close|reset|info_get|adjust_nb_rx_tx_desc|count_avail|count_total|is_valid_port)",
     "rte_eth_dev_(get_name_by_port|get_port_by_name|get_mtu|set_mtu|socket_id|set_link_up|set_link_down)",
@@ -196,6 +201,8 @@ const TYPES: &[&str] = &[
     "rte_(device|devargs|dev_iterator|driver|kvargs|kvargs_pair|mempool|pktmbuf_pool_private|pktmbuf_extmem)",
     "rte_(mbuf_ext_shared_info|epoll_event|intr_handle|intr_handle_type|proc_type_t|iova_mode|mbuf_dynfield)",
     "rte_intr_(mode|callback_fn)",
+    "rte_bpf_(prm|jit|arg|arg_type)",
+    "ebpf_insn",
     "kopi_.*",
 ];
 
@@ -211,4 +218,6 @@ const CONSTANTS: &[&str] = &[
     "RTE_(PROC_.*|LOG_.*|LOGTYPE_.*|EPOLL_.*|KVARGS_MAX|MBUF_PORT_INVALID|EAL_PMD_PATH|DEV_NAME_MAX_LEN)",
     "RTE_INTR_(EVENT_.*|HANDLE_.*|INSTANCE_F_.*|VEC_.*|MODE_.*)",
     "SOCKET_ID_ANY",
+    "E?BPF_.*",
+    "DLT_EN10MB",
 ];

@@ -1,9 +1,12 @@
 /* Everything of DPDK that kopi binds: the public interface, the driver interface, and our out-of-line copies of the
- * inline functions. bindgen reads this file; build.rs names the functions, types and macros that are let through. */
+ * inline functions; and the compiler of filters that is in libpcap. bindgen reads this file; build.rs names the functions, types and macros that are let through. */
 #ifndef KOPI_WRAPPER_H
 #define KOPI_WRAPPER_H
 
+#include <pcap/pcap.h>
+
 #include <rte_alarm.h>
+#include <rte_bpf.h>
 #include <rte_bus.h>
 #include <rte_cycles.h>
 #include <rte_dev.h>

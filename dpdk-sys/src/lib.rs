@@ -1,6 +1,7 @@
-//! Raw bindings to the installed DPDK: the public interface that kopi uses, and the driver interface for its shim.
+//! Raw bindings to the installed DPDK: the public interface that kopi uses, and the driver interface for its shim; and
+//! to the compiler of packet filters in libpcap.
 //!
-//! Nothing here is linked to DPDK's libraries: see `build.rs`. Names are DPDK's own, and its documentation holds.
+//! Nothing here is linked to these libraries: see `build.rs`. Names are DPDK's own, and its documentation holds.
 //! DPDK's inline functions are called through ordinary ones whose names begin with `kopi_` in place of `rte_`
 //! (`c/inlines.h`). What differs between the releases of DPDK ends in this crate:
 //!

@@ -8,6 +8,7 @@
 //! | [`batch`] | [`Batch`], up to 32 of them, the unit that crosses every interface |
 //! | [`port`] | [`Port`], one Ethernet device: found, configured, started, watched |
 //! | [`queue`] | [`RxQueue`] and [`TxQueue`], what a worker polls |
+//! | [`bpf`] | [`Bpf`], a packet filter in libpcap's language |
 //! | [`error`] | [`DpdkError`] |
 //!
 //! # What keeps this sound
@@ -20,6 +21,7 @@
 //! - Buffers come from pools of this crate, whose memory is written once at their creation, or from a driver.
 
 pub mod batch;
+pub mod bpf;
 pub mod eal;
 pub mod error;
 pub mod mbuf;
@@ -28,6 +30,7 @@ pub mod port;
 pub mod queue;
 
 pub use batch::Batch;
+pub use bpf::{Bpf, BpfError};
 pub use eal::{Eal, Handle, ThreadGuard, tsc};
 pub use error::DpdkError;
 pub use mbuf::Mbuf;

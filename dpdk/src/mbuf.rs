@@ -159,6 +159,29 @@ impl Mbuf {
         self.raw_mut().hash = halves;
     }
 
+    /// Copies bytes of the frame from `offset` on, over all of its segments. Returns false if not all of them are there.
+    pub(crate) fn read(&self, offset: u32, bytes: &mut [u8]) -> bool {
+        let Ok(len) = u32::try_from(bytes.len()) else { return false };
+        // DPDK does not see an end that wraps around.
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
+            return false;
+        }
+        let into = bytes.as_mut_ptr();
+        // SAFETY: the frame has so many bytes at the offset, in segments of ours, and `into` has room for them.
+        let found = unsafe { sys::__rte_pktmbuf_read(self.0.as_ptr(), offset, len, into.cast()) };
+        if found.is_null() {
+            return false;
+        }
+        // SAFETY: `found` is within a segment, or is `into` itself, where DPDK has put them together.
+        unsafe { std::ptr::copy(found.cast(), into, bytes.len()) };
+        true
+    }
+
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> *mut sys::rte_mbuf {
+        self.0.as_ptr()
+    }
+
     /// Whether a driver may return this buffer to `pool` without a look at it (`RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE`).
     #[inline]
     pub(crate) fn is_plain_of(&self, pool: *mut sys::rte_mempool) -> bool {
