@@ -27,6 +27,6 @@ pub use admission::Refusal;
 pub use connection::{Connection, Connections, Look, Ref, Sort, Stamp, Stats, Tuple};
 pub use fragment::{FragmentKey, Fragments, HOLD_SECONDS};
 pub use frame::{Cause, Judgement, Packet, Violation};
-pub use owner::{Accounts, Owner};
+pub use owner::{Accounts, Owner, Selector};
 pub use ruleset::{RuleId, Ruleset, Subject, TooMany};
 pub use trace::{Miss, Trace};

@@ -76,16 +76,19 @@ impl Names {
         let mut names = Self::default();
         let rules = policy.rules.iter().map(|rule| &rule.owner);
         for owner in rules.chain(policy.apps.iter().map(|app| &app.owner)) {
-            for list in [&owner.is, &owner.not] {
-                for name in list.users.iter().filter_map(name) {
-                    names.users.entry(name.to_owned()).or_insert_with(|| accounts.user(name));
-                }
-                for name in list.groups.iter().filter_map(name) {
-                    names.groups.entry(name.to_owned()).or_insert_with(|| accounts.group(name));
-                }
-            }
+            names.add(&owner.is, accounts);
+            names.add(&owner.not, accounts);
         }
         names
+    }
+
+    fn add(&mut self, list: &Owners, accounts: &dyn Accounts) {
+        for name in list.users.iter().filter_map(name) {
+            self.users.entry(name.to_owned()).or_insert_with(|| accounts.user(name));
+        }
+        for name in list.groups.iter().filter_map(name) {
+            self.groups.entry(name.to_owned()).or_insert_with(|| accounts.group(name));
+        }
     }
 
     /// Whether a name stands for something else by now.
@@ -179,6 +182,36 @@ impl Test {
     }
 }
 
+/// Owners that an operator asks for, beside the policy: every list that is not empty has to have an element that matches.
+/// What is not known of a process is nothing that is asked for.
+#[derive(Clone, Debug)]
+pub struct Selector(List);
+
+impl Selector {
+    /// The owners that `owners` says, by the accounts that there are now.
+    ///
+    /// # Errors
+    ///
+    /// The name of a user or a group that there is not.
+    pub fn new(owners: &Owners, accounts: &dyn Accounts) -> Result<Self, String> {
+        let mut names = Names::default();
+        names.add(owners, accounts);
+        let missing = |names: &BTreeMap<String, Option<u32>>| {
+            names.iter().find(|(_, id)| id.is_none()).map(|(name, _)| name.clone())
+        };
+        match missing(&names.users).or_else(|| missing(&names.groups)) {
+            Some(name) => Err(name),
+            None => Ok(Self(List::new(owners, &names))),
+        }
+    }
+
+    /// Whether `owner` is one of them.
+    #[must_use]
+    pub fn holds(&self, owner: &Owner<'_>) -> bool {
+        self.0.answers(owner).all(|answer| answer == Some(true))
+    }
+}
+
 /// The owner parts of all rules.
 #[derive(Debug)]
 pub(crate) struct OwnerParts {
@@ -208,5 +241,39 @@ impl OwnerParts {
             }
         }
         Set::new(blocks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bob;
+
+    impl Accounts for Bob {
+        fn user(&self, name: &str) -> Option<u32> {
+            (name == "bob").then_some(1001)
+        }
+
+        fn group(&self, _: &str) -> Option<u32> {
+            None
+        }
+    }
+
+    /// All lists have to hold, in each one element is enough, and what is not known is never what is asked for.
+    #[test]
+    fn selectors_hold_for_those_asked_for() {
+        let mut owners = Owners::default();
+        let db = Owner { uid: Some(1001), comm: Some("postgres"), ..Owner::unknown("db") };
+        let unknown = Owner::unknown("db");
+        assert!(Selector::new(&owners, &Bob).is_ok_and(|all| all.holds(&db) && all.holds(&unknown)));
+        owners.users = vec![Account::Id(7), Account::Name("bob".into())];
+        assert!(Selector::new(&owners, &Bob).is_ok_and(|bob| bob.holds(&db) && !bob.holds(&unknown)));
+        owners.comms = vec![Glob::new("nginx").unwrap(), Glob::new("post*").unwrap()];
+        assert!(Selector::new(&owners, &Bob).is_ok_and(|bob| bob.holds(&db)));
+        owners.comms.pop();
+        assert!(Selector::new(&owners, &Bob).is_ok_and(|bob| !bob.holds(&db)));
+        owners.groups = vec![Account::Name("nobody-s".into())];
+        assert_eq!(Selector::new(&owners, &Bob).err(), Some("nobody-s".into()));
     }
 }
