@@ -4,6 +4,7 @@ use crate::filter::Watch;
 use crate::flow::{FlowTable, Hash};
 use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::gate::Gate;
+use crate::ledger::TallyId;
 use dpdk::{Batch, Mbuf};
 use kopi_packet::{FlowKey, Fragment, Shape};
 use kopi_ring::DropReason;
@@ -18,6 +19,12 @@ pub struct Burst {
     hashes: [Hash; Batch::MAX],
     notes: [Notes; Batch::MAX],
     verdicts: [Verdict; Batch::MAX],
+    /// Whether somebody will look at the frames, who wants to know the next two.
+    pub tapped: bool,
+    /// What counts each frame at the sender's and at the receiver's side.
+    tallies: [[TallyId; 2]; Batch::MAX],
+    /// The app's TX queue that each frame came by.
+    queues: [u8; Batch::MAX],
     /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in trains, whose
     /// members need no hash and no lookup of their own.
     follows: u32,
@@ -39,6 +46,9 @@ impl Burst {
             follows: 0,
             alone: 0,
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
+            tapped: false,
+            tallies: [[0; 2]; Batch::MAX],
+            queues: [0; Batch::MAX],
         }
     }
 
@@ -82,6 +92,7 @@ impl Burst {
             let Some(flow) = flows.flow(key, *hash, limit, now) else {
                 let train = self.verdicts.get_mut(start..end).unwrap_or_default();
                 train.fill(Verdict::Drop(DropReason::FlowLimit));
+                self.tallies.get_mut(start..end).unwrap_or_default().fill([0; 2]);
                 start = end;
                 continue;
             };
@@ -108,6 +119,9 @@ impl Burst {
             }
             flow.count(packets, bytes, now);
             gate.count(&flow.points, packets, bytes);
+            if self.tapped {
+                self.tallies.get_mut(start..end).unwrap_or_default().fill(flow.points.tallies);
+            }
             start = end;
         }
     }
@@ -119,6 +133,30 @@ impl Burst {
         let verdicts = self.verdicts.get(start..self.batch.len())?;
         let first = verdicts.first()?;
         Some((*first, start + verdicts.iter().take_while(|verdict| *verdict == first).count()))
+    }
+
+    /// Notes that frame `at` met another end than its verdict said.
+    pub fn amend(&mut self, at: usize, verdict: Verdict) {
+        if let Some(slot) = self.verdicts.get_mut(at) {
+            *slot = verdict;
+        }
+    }
+
+    /// Notes that the frames from `first` on came by the app's TX queue `queue`.
+    pub fn note_queue(&mut self, first: usize, queue: u8) {
+        self.queues.get_mut(first..self.batch.len()).unwrap_or_default().fill(queue);
+    }
+
+    /// The app's TX queue that frame `at` came by. Only known if the burst is `tapped`.
+    #[must_use]
+    pub fn queue(&self, at: usize) -> u8 {
+        self.queues.get(at).copied().unwrap_or(0)
+    }
+
+    /// What counts frame `at` at the sender's side (0) or the receiver's (1). Only known if the burst is `tapped`.
+    #[must_use]
+    pub fn tally(&self, at: usize, side: usize) -> TallyId {
+        self.tallies.get(at).and_then(|sides| sides.get(side)).copied().unwrap_or(0)
     }
 
     /// What the app is told about frame `at`.

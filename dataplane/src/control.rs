@@ -46,6 +46,21 @@ pub struct Question<'a> {
     pub file: Option<OwnedFd>,
 }
 
+/// What becomes of a question.
+#[derive(Debug)]
+pub enum Answer {
+    /// This is the reply.
+    Reply(Value),
+    /// Somebody else has the connection from now on, and answers.
+    Taken,
+}
+
+impl From<Value> for Answer {
+    fn from(reply: Value) -> Self {
+        Self::Reply(reply)
+    }
+}
+
 impl Question<'_> {
     /// The reply that refuses an argument which is not one of `known`, if there is one. What is misspelled must not be
     /// passed over: a filter would show everything.
@@ -75,6 +90,8 @@ struct Operator {
     /// When it last asked something, or came.
     heard: Instant,
     open: bool,
+    /// Somebody else has the connection.
+    taken: bool,
 }
 
 impl Control {
@@ -126,14 +143,22 @@ impl Control {
         self.listener.wake(poller, Token::ControlListener);
     }
 
-    /// Reads from and writes to an operator; `answer` gives the reply to a question, or `None` if there is no such
-    /// command. Of several requests, one is answered, and the next with the operator's next event.
-    pub fn serve(&mut self, at: usize, poller: &Poller, answer: impl FnMut(Question<'_>) -> Option<Value>) {
+    /// Reads from and writes to an operator; `answer` gives the reply to a question that came by a connection, or `None`
+    /// if there is no such command. Of several requests, one is answered, and the next with the operator's next event.
+    pub fn serve(&mut self, at: usize, poller: &Poller, answer: impl FnMut(Question<'_>, &OwnedFd) -> Option<Answer>) {
         let Some(operator) = self.operators.get_mut(at).filter(|operator| operator.open) else { return };
         let outcome = operator.write().and_then(|()| operator.read()).and_then(|()| {
             operator.answer(answer);
             operator.write()
         });
+        if operator.taken {
+            // The other holder keeps the connection, and so the kernel would go on telling of it.
+            operator.open = false;
+            if let Err(errno) = poller.remove(&operator.socket) {
+                log::debug!("an operator's connection stays watched: {errno}");
+            }
+            return;
+        }
         // A request that is here already is waited for by way of the room for its reply.
         let write = !operator.output.is_empty() || operator.has_request();
         let waiting = outcome.and_then(|()| {
@@ -156,7 +181,7 @@ impl Control {
 impl Operator {
     fn new(socket: OwnedFd) -> Self {
         let (input, output, files) = (Vec::new(), Vec::new(), Vec::new());
-        Self { socket, input, files, output, heard: Instant::now(), open: true }
+        Self { socket, input, files, output, heard: Instant::now(), open: true, taken: false }
     }
 
     /// Whether a complete request waits to be answered.
@@ -211,7 +236,7 @@ impl Operator {
     }
 
     /// Answers one complete line, if the reply to the one before is on its way.
-    fn answer(&mut self, mut answer: impl FnMut(Question<'_>) -> Option<Value>) {
+    fn answer(&mut self, mut answer: impl FnMut(Question<'_>, &OwnedFd) -> Option<Answer>) {
         if !self.output.is_empty() {
             return;
         }
@@ -221,8 +246,15 @@ impl Operator {
         let line: Vec<u8> = self.input.drain(..=end).collect();
         let reply = match serde_json::from_slice::<Request>(&line) {
             Ok(Request { command, arguments }) => {
-                let unknown = || json!({ "error": format!("unknown command `{command}`") });
-                answer(Question { command: &command, arguments: &arguments, file }).unwrap_or_else(unknown)
+                let unknown = || json!({ "error": format!("unknown command `{command}`") }).into();
+                let question = Question { command: &command, arguments: &arguments, file };
+                match answer(question, &self.socket).unwrap_or_else(unknown) {
+                    Answer::Reply(reply) => reply,
+                    Answer::Taken => {
+                        self.taken = true;
+                        return;
+                    }
+                }
             }
             Err(error) => json!({ "error": format!("not a request: {error}") }),
         };
@@ -245,7 +277,7 @@ impl Operator {
 
 /// Reads what is there, and the first descriptor that came with it. The kernel closes those that find no room, and the
 /// rest is closed here.
-fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
+pub(crate) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
@@ -293,9 +325,11 @@ mod tests {
         for token in &tokens {
             match token {
                 Token::ControlListener => control.accept(poller),
-                Token::Operator(at) => control.serve(*at, poller, |question| {
+                Token::Operator(at) => control.serve(*at, poller, |question, _| {
                     let file = question.file.map(|file| inode(&file));
-                    Some(json!({ question.command: "x".repeat(size), "arguments": question.arguments, "file": file }))
+                    let reply =
+                        json!({ question.command: "x".repeat(size), "arguments": question.arguments, "file": file });
+                    Some(reply.into())
                 }),
                 other => panic!("{other:?}"),
             }

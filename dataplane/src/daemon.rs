@@ -1,7 +1,8 @@
 //! The daemon: start, event loop, end.
 
 use crate::attach::Attach;
-use crate::control::Control;
+use crate::capture::Captures;
+use crate::control::{Answer, Control};
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::listener::{ListenError, Listener};
 use crate::netdev::Netdev;
@@ -17,6 +18,7 @@ use kopi_ring::message::Link;
 use kopi_ring::{Region, RegionError};
 use rustix::net::SocketType;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -141,6 +143,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
             return Err(error.into());
         }
     };
+    poller.add(switch.captures().wake(), Token::Captures)?;
     let attach = Attach::new(apps, &poller)?;
     let control = Control::new(control, &poller)?;
     log::info!(
@@ -253,7 +256,10 @@ impl Started {
                 connections: Arc::clone(&connections),
             },
         )?;
-        let switch = Switch::new(dataplane, wire_state, limits, policy, connections);
+        let online = kopi_config::online_cpus()?;
+        let others = online.into_iter().filter(|cpu| !cores.contains(cpu)).collect();
+        let captures = Captures::new(eal.tsc_hz(), others)?;
+        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures);
         Ok(Self { netdev, port, pool, switch })
     }
 }
@@ -325,8 +331,15 @@ impl Events<'_> {
                     mbufs: (self.pool.mbufs(), self.pool.available()),
                     connections: attach.connections(),
                 };
-                control.serve(at, poller, |question| report::answer(question, switch, attach, &facts));
+                control.serve(at, poller, |question, socket| match question.command {
+                    "capture" => match switch.capture(question, || rustix::io::fcntl_dupfd_cloexec(socket, 0)) {
+                        Ok(()) => Some(Answer::Taken),
+                        Err(error) => Some(json!({ "error": error }).into()),
+                    },
+                    _ => report::answer(question, switch, attach, &facts).map(Answer::from),
+                });
             }
+            Token::Captures => switch.reap_captures(),
         }
     }
 
@@ -334,6 +347,7 @@ impl Events<'_> {
         self.attach.tick(&mut self.switch, &self.poller);
         self.control.tick(&self.poller);
         self.switch.show_drops();
+        self.switch.reap_captures();
         let mut notices = self.switch.tick(dpdk::tsc());
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK;

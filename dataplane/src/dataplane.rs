@@ -9,6 +9,7 @@ use crate::handoff::Mesh;
 use crate::ledger::Ledger;
 use crate::listing::{Listed, Listing};
 use crate::port::WorkerPort;
+use crate::tap::{Selection, Tap};
 use crate::wire::Wire;
 use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
@@ -171,13 +172,36 @@ impl Dataplane {
         self.workers.iter_mut().for_each(|worker| worker.tell(Command::Detach(id)));
     }
 
-    /// Has all workers switch and judge by `forwarding`.
-    pub fn forward(&mut self, forwarding: &Arc<Forwarding>) {
+    /// Ports there can be, the wire included.
+    #[must_use]
+    pub fn ports(&self) -> usize {
+        self.workers.first().map_or(0, |worker| worker.counters.ports.len())
+    }
+
+    /// Gives each worker one of `taps`.
+    pub fn tap(&mut self, taps: Vec<Box<Tap>>) {
+        self.workers.iter_mut().zip(taps).for_each(|(worker, tap)| worker.tell(Command::Tap(tap)));
+    }
+
+    /// Has all workers show capture sessions what `selections` say.
+    pub fn select(&mut self, selections: &[Arc<Selection>]) {
+        if !selections.is_empty() {
+            self.workers.iter_mut().for_each(|worker| worker.tell(Command::Select(selections.to_vec())));
+        }
+    }
+
+    /// Has all workers let go of a capture session.
+    pub fn untap(&mut self, session: u32) {
+        self.workers.iter_mut().for_each(|worker| worker.tell(Command::Untap(session)));
+    }
+
+    /// Has all workers switch and judge by `forwarding`, and show capture sessions what `selections` say of it.
+    pub fn forward(&mut self, forwarding: &Arc<Forwarding>, selections: &[Arc<Selection>]) {
         let rules = forwarding.filter().map_or(0, |filter| filter.ruleset().rules().len());
         for worker in &mut self.workers {
             let ledger = Arc::new(Ledger::new(rules));
             worker.open.push_back((Arc::clone(forwarding), Arc::clone(&ledger)));
-            worker.tell(Command::Forward(Arc::clone(forwarding), ledger));
+            worker.tell(Command::Forward(Arc::clone(forwarding), ledger, selections.to_vec()));
         }
     }
 

@@ -1,21 +1,23 @@
 //! The last stage: frames go to where their verdict says.
 
+mod answer;
+mod copies;
+
 use crate::burst::Burst;
 use crate::counters::{PortCounters, WorkerCounters};
-use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
+use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::gate::Gate;
 use crate::handoff::{Handoff, Mesh, Target};
+use crate::ledger::TallyId;
 use crate::port::{WorkerPort, worker_of};
+use crate::tap::{Sighting, Taps, View};
 use crate::wire::Wire;
+use copies::Scene;
 use dpdk::{Batch, Mbuf, Pool};
-use kopi_packet::reply;
 use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Protocol number of TCP.
-const TCP: u8 = 6;
 
 /// What happens to a frame's buffer once its copies are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +28,6 @@ enum Route {
     Wire,
     /// Another worker takes it.
     Worker(usize, Target),
-}
-
-/// A burst that is delivered, and what is asked about it.
-struct Scene<'a> {
-    burst: &'a Burst,
-    source: PortId,
-    forwarding: &'a Forwarding,
-    gate: &'a mut Gate,
-    now: u64,
 }
 
 /// How many buffers of a burst are needed beyond it.
@@ -51,6 +44,8 @@ pub struct Delivery {
     workers: usize,
     /// The worker's share of the wire.
     pub wire: Wire,
+    /// What capture sessions want to see.
+    pub taps: Taps,
     /// The worker that sends for this one, if it has no TX queue.
     sender: usize,
     mesh: Mesh,
@@ -82,6 +77,7 @@ impl Delivery {
             index,
             workers: mesh.out.len(),
             wire,
+            taps: Taps::new(),
             sender,
             mesh,
             pool,
@@ -136,7 +132,10 @@ impl Delivery {
                 Verdict::Refuse(id, reason) => self.drop_run(start..end, id, reason),
                 Verdict::Reject(id) => {
                     self.drop_run(start..end, id, DropReason::Rejected);
-                    burst.batch.iter().take(end).skip(start).for_each(|mbuf| self.answer(mbuf.data(), source));
+                    let view = self.view(forwarding, gate, now);
+                    for mbuf in burst.batch.iter().take(end).skip(start) {
+                        self.answer(mbuf.data(), source, id, &view);
+                    }
                 }
                 Verdict::Group | Verdict::Promiscuous => {
                     let mut scene = Scene { burst, source, forwarding, gate, now };
@@ -148,6 +147,11 @@ impl Delivery {
             }
             start = end;
         }
+        let view = self.view(forwarding, gate, now);
+        if !self.taps.is_empty() {
+            // The buffers are still here, and what becomes of each frame is known.
+            self.taps.see(burst, source, &self.ports, &view);
+        }
         if fates.to_wire == n && self.wire.sends() {
             if let Some(counters) = self.counters.ports.first() {
                 self.wire.send_all(&mut burst.batch, counters);
@@ -155,59 +159,24 @@ impl Delivery {
         } else if fates.to_wire + fates.to_workers == 0 {
             burst.batch.free_all();
         } else {
-            self.send_each(&mut burst.batch, source);
+            self.send_each(&mut burst.batch, source, &view);
         }
         self.publish();
+    }
+
+    /// By what frames are told to capture sessions.
+    #[inline]
+    #[must_use]
+    pub fn view<'a>(&self, forwarding: &Forwarding, gate: &'a Gate, now: u64) -> View<'a> {
+        let queue = |worker: usize| u8::try_from(worker).unwrap_or(u8::MAX);
+        let queues = [queue(self.index), queue(if self.wire.sends() { self.index } else { self.sender })];
+        View { ledger: gate.ledger(), epoch: forwarding.epoch(), now, wire_up: forwarding.wire_up(), queues }
     }
 
     fn drop_run(&mut self, run: Range<usize>, account: PortId, reason: DropReason) {
         let frames = run.len() as u64;
         self.routes.get_mut(run).unwrap_or_default().fill(Route::Free);
         self.drop_for(account, reason, frames);
-    }
-
-    /// Tells the sender of a frame from port `source` that it was rejected, as iptables' REJECT does. The answer counts as
-    /// a copy: a frame that came into being here.
-    #[cold]
-    fn answer(&mut self, frame: &[u8], source: PortId) {
-        let (headers, key) = kopi_packet::parse(frame, source);
-        let mut bytes = [0; reply::MAX_LEN];
-        let len = reply::tcp_reset(frame, &headers, &mut bytes).or_else(|| {
-            let wanted = key.proto() != TCP;
-            wanted.then(|| reply::unreachable(frame, &headers, &mut bytes)).flatten()
-        });
-        let Some(answer) = len.and_then(|len| bytes.get(..len)) else { return };
-        if source != WIRE {
-            // Into the first queue: nothing is known of the flow that the answer belongs to.
-            self.answer_app(answer, source);
-        } else if let Some(mbuf) = self.pool.take().and_then(|mut mbuf| mbuf.fill(answer).then_some(mbuf)) {
-            self.answer_wire(mbuf);
-        }
-    }
-
-    fn answer_app(&mut self, answer: &[u8], id: PortId) {
-        let Some(port) = self.port_mut(id).filter(|port| port.rx_queues > 0) else { return };
-        let (generation, owner) = (port.generation, worker_of(id, 0, self.workers));
-        if owner == self.index {
-            self.count_copies(id, 1);
-            self.push(answer, id, 0, Notes::NONE);
-        } else if let Some(mbuf) = self.pool.take().and_then(|mut mbuf| mbuf.fill(answer).then_some(mbuf)) {
-            let target = Target::App { id, generation, queue: 0, notes: Notes::NONE };
-            let sent = self.mesh.send(owner, Handoff { mbuf, target }).is_ok();
-            self.count_copies(id, sent.into());
-        }
-    }
-
-    fn answer_wire(&mut self, mbuf: Mbuf) {
-        let sent = match self.counters.ports.first() {
-            Some(counters) if self.wire.sends() => {
-                self.wire.send(mbuf, counters);
-                self.wire.flush(counters);
-                true
-            }
-            _ => self.mesh.send(self.sender, Handoff { mbuf, target: Target::Wire }).is_ok(),
-        };
-        self.count_copies(WIRE, sent.into());
     }
 
     #[inline]
@@ -223,7 +192,7 @@ impl Delivery {
     }
 
     /// A run of frames to one app. With one RX ring, and that ours, the ring is looked up and published once.
-    fn run_to_app(&mut self, burst: &Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
+    fn run_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
         let index = self.index;
         let workers = self.workers;
         let max_frame = u32::from(f.max_frame(id));
@@ -232,14 +201,13 @@ impl Delivery {
         let single = port.filter(|port| port.rx_queues == 1 && worker_of(id, 0, workers) == index);
         let rx = single.and_then(|port| port.rx.first_mut()).and_then(Option::as_mut);
         let (Some(rx), Some(counters)) = (rx, counters) else {
-            for at in run {
-                let route = self.deliver_to_app(burst, at, id, f, false);
-                self.set_route(at, route, fates);
-            }
-            return;
+            return self.each_to_app(burst, run, id, f, fates);
         };
         self.routes.get_mut(run.clone()).unwrap_or_default().fill(Route::Free);
         let (mut packets, mut bytes, mut full, mut oversize) = (0, 0, 0, 0);
+        // Frames that were refused, a bit each: for a full ring, and for their length.
+        let (mut refused, mut long) = (0_u32, 0_u32);
+        let mut done = run.end;
         let mut chained = false;
         // The app's counter is looked at once: for a full ring once a frame would mean one cache miss a frame.
         let wanted = u32::try_from(run.len()).unwrap_or(u32::MAX);
@@ -247,8 +215,10 @@ impl Delivery {
         for (at, mbuf) in burst.batch.iter().enumerate().take(run.end).skip(run.start) {
             let len = mbuf.len();
             if fault.is_some() {
+                done = at;
                 break;
             } else if len > max_frame {
+                long |= 1 << at;
                 oversize += 1;
             } else if rx.ring.push(mbuf.data(), burst.notes(at)) {
                 packets += 1;
@@ -264,8 +234,14 @@ impl Delivery {
                         packets += 1;
                         bytes += u64::from(len);
                     }
-                    Ok(_) => full += 1,
-                    Err(found) => fault = Some(found),
+                    Ok(_) => {
+                        refused |= 1 << at;
+                        full += 1;
+                    }
+                    Err(found) => {
+                        done = at;
+                        fault = Some(found);
+                    }
                 }
             }
         }
@@ -283,12 +259,21 @@ impl Delivery {
         if let Some(fault) = fault {
             self.note_fault(id, fault);
         }
+        if burst.tapped && lost + full + oversize > 0 {
+            amend(burst, run.start..done, refused, Verdict::Refuse(id, DropReason::RxRingFull));
+            amend(burst, run.start..done, long, Verdict::Refuse(id, DropReason::Oversize));
+            amend(burst, done..run.end, u32::MAX, Verdict::Refuse(id, DropReason::PortGone));
+        }
     }
 
-    fn spread(&mut self, scene: &mut Scene<'_>, at: usize, verdict: Verdict) -> Route {
-        match verdict {
-            Verdict::Group => self.deliver_to_group(scene, at),
-            _ => self.deliver_to_many(scene, at),
+    /// The same, with several RX rings or rings of other workers.
+    fn each_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
+        for at in run {
+            let route = self.deliver_to_app(burst, at, id, f, false).unwrap_or_else(|reason| {
+                burst.amend(at, Verdict::Refuse(id, reason));
+                Route::Free
+            });
+            self.set_route(at, route, fates);
         }
     }
 
@@ -299,7 +284,7 @@ impl Delivery {
         }
     }
 
-    fn send_each(&mut self, batch: &mut Batch, source: PortId) {
+    fn send_each(&mut self, batch: &mut Batch, source: PortId, view: &View<'_>) {
         for (mbuf, route) in batch.drain().zip(self.routes) {
             match route {
                 Route::Free => {
@@ -312,12 +297,14 @@ impl Delivery {
                     }
                 }
                 Route::Worker(worker, target) => {
-                    if self.mesh.send(worker, Handoff { mbuf, target }).is_err() {
-                        let blamed = match target {
-                            Target::Wire => source,
-                            Target::App { id, .. } => id,
+                    if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, Handoff { mbuf, target }) {
+                        let (blamed, out) = match target {
+                            Target::Wire => (source, true),
+                            Target::App { id, .. } => (id, false),
                         };
                         count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
+                        let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
+                        self.taps.see_late(sighting, &mbuf, 0, view);
                     }
                 }
             }
@@ -335,96 +322,77 @@ impl Delivery {
 
     /// To one app: into its ring if the ring is ours, else by way of its worker. With `copy`, the burst's own buffer is
     /// needed elsewhere, so another worker gets a copy.
+    ///
+    /// # Errors
+    ///
+    /// Why the app does not get it, which is counted already.
     #[inline]
-    fn deliver_to_app(&mut self, burst: &Burst, at: usize, id: PortId, forwarding: &Forwarding, copy: bool) -> Route {
-        let Some(mbuf) = burst.batch.get(at) else { return Route::Free };
+    fn deliver_to_app(
+        &mut self,
+        burst: &Burst,
+        at: usize,
+        id: PortId,
+        forwarding: &Forwarding,
+        copy: bool,
+    ) -> Result<Route, DropReason> {
+        let Some(mbuf) = burst.batch.get(at) else { return Ok(Route::Free) };
         if mbuf.len() > u32::from(forwarding.max_frame(id)) {
-            self.drop_for(id, DropReason::Oversize, 1);
-            return Route::Free;
+            return Err(self.refuse_for(id, DropReason::Oversize));
         }
         let notes = burst.notes(at);
         let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
-            self.drop_for(id, DropReason::PortGone, 1);
-            return Route::Free;
+            return Err(self.refuse_for(id, DropReason::PortGone));
         };
         let queue = port.queue_for(burst.rss(at));
         let generation = port.generation;
         let owner = worker_of(id, queue, self.workers);
         if owner == self.index {
-            self.push(mbuf.data(), id, queue, notes);
-            return Route::Free;
+            return self.push(mbuf.data(), id, queue, notes).map(|()| Route::Free);
         }
         let target = Target::App { id, generation, queue, notes };
         if !copy {
-            return Route::Worker(owner, target);
+            return Ok(Route::Worker(owner, target));
         }
         let Some(clone) = self.pool.take().and_then(|mut clone| clone.fill(mbuf.data()).then_some(clone)) else {
-            self.drop_for(id, DropReason::NoMbuf, 1);
-            return Route::Free;
+            return Err(self.refuse_for(id, DropReason::NoMbuf));
         };
-        if self.mesh.send(owner, Handoff { mbuf: clone, target }).is_err() {
-            self.drop_for(id, DropReason::HandoffFull, 1);
-        }
-        Route::Free
-    }
-
-    fn deliver_to_group(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
-        let (source, forwarding) = (scene.source, scene.forwarding);
-        let listeners = forwarding.listeners(&scene.burst.destination(at));
-        let copies = self.copy_to(scene, at, listeners);
-        let to_wire = source != WIRE && forwarding.wire_up();
-        match (to_wire, copies) {
-            (true, copies) => {
-                self.count_copies(source, copies);
-                self.towards_wire()
-            }
-            (false, 0) => {
-                let reason = if source == WIRE { DropReason::NoListener } else { DropReason::WireDown };
-                self.drop_for(source, reason, 1);
-                Route::Free
-            }
-            (false, copies) => {
-                self.count_copies(source, copies - 1);
-                Route::Free
-            }
+        match self.mesh.send(owner, Handoff { mbuf: clone, target }) {
+            Ok(()) => Ok(Route::Free),
+            Err(_) => Err(self.refuse_for(id, DropReason::HandoffFull)),
         }
     }
 
-    fn deliver_to_many(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
-        let source = scene.source;
-        match self.copy_to(scene, at, scene.forwarding.promiscuous()) {
-            0 => self.drop_for(source, DropReason::NoListener, 1),
-            copies => self.count_copies(source, copies - 1),
+    /// Shows capture sessions a frame that app `id` gets, or for which reason it does not, and that no burst shows.
+    fn show(
+        &mut self,
+        id: PortId,
+        outcome: Result<(), DropReason>,
+        tally: TallyId,
+        mbuf: &Mbuf,
+        queue: u8,
+        view: &View<'_>,
+    ) {
+        if !self.taps.is_empty() {
+            let sighting = match outcome {
+                Ok(()) => Sighting::passed(id, false, id),
+                Err(reason) => Sighting::dropped(id, false, id, reason),
+            };
+            self.taps.see_one(sighting, tally, mbuf, queue, view);
         }
-        Route::Free
-    }
-
-    /// Copies a frame to all of `ports` but its source, as far as the policy lets each have it, and returns to how many.
-    fn copy_to(&mut self, scene: &mut Scene<'_>, at: usize, ports: &[PortId]) -> u64 {
-        let Scene { burst, source, forwarding, now, .. } = *scene;
-        let Some(mbuf) = burst.batch.get(at) else { return 0 };
-        let mut copies = 0;
-        for id in ports.iter().copied().filter(|id| *id != source) {
-            match scene.gate.admit(mbuf.data(), &burst.key(at), id, forwarding, now) {
-                Ok(()) => {
-                    let route = self.deliver_to_app(burst, at, id, forwarding, true);
-                    debug_assert_eq!(route, Route::Free);
-                }
-                Err(reason) => self.drop_for(id, reason, 1),
-            }
-            copies += 1;
-        }
-        copies
     }
 
     /// Puts a frame into an RX ring of ours, unpublished.
+    ///
+    /// # Errors
+    ///
+    /// Why the app does not get it, which is counted already.
     #[inline]
-    fn push(&mut self, frame: &[u8], id: PortId, queue: u16, notes: Notes) {
-        let Some(counters) = self.counters.ports.get(usize::from(id)) else { return };
+    fn push(&mut self, frame: &[u8], id: PortId, queue: u16, notes: Notes) -> Result<(), DropReason> {
+        let Some(counters) = self.counters.ports.get(usize::from(id)) else { return Err(DropReason::PortGone) };
         let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
         let Some(rx) = port.and_then(|port| port.rx.get_mut(usize::from(queue))).and_then(Option::as_mut) else {
             counters.drop(DropReason::PortGone, 1);
-            return;
+            return Err(DropReason::PortGone);
         };
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         let slots = rx.ring.slots_for(len);
@@ -436,11 +404,16 @@ impl Delivery {
                     rx.dirty = true;
                     self.dirty.push((id, queue));
                 }
+                Ok(())
             }
-            Ok(_) => counters.drop(DropReason::RxRingFull, 1),
+            Ok(_) => {
+                counters.drop(DropReason::RxRingFull, 1);
+                Err(DropReason::RxRingFull)
+            }
             Err(fault) => {
                 counters.drop(DropReason::PortGone, 1);
                 self.note_fault(id, fault);
+                Err(DropReason::PortGone)
             }
         }
     }
@@ -459,7 +432,7 @@ impl Delivery {
 
     /// Delivers what other workers have judged, up to a burst from each, and returns how many frames moved.
     #[inline]
-    pub fn serve_workers(&mut self) -> usize {
+    pub fn serve_workers(&mut self, view: &View<'_>) -> usize {
         let mut moved = 0;
         for worker in 0..self.mesh.inbox.len() {
             for _ in 0..Batch::MAX {
@@ -472,7 +445,7 @@ impl Delivery {
                 }
                 let Ok(Handoff { mbuf, target }) = inbox.pop() else { break };
                 moved += 1;
-                self.arrive(mbuf, target);
+                self.arrive(mbuf, target, view);
             }
         }
         if moved > 0 {
@@ -482,7 +455,7 @@ impl Delivery {
         moved
     }
 
-    fn arrive(&mut self, mbuf: Mbuf, target: Target) {
+    fn arrive(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
         match target {
             Target::Wire => {
                 if let Some(counters) = self.counters.ports.first() {
@@ -491,10 +464,14 @@ impl Delivery {
                 }
             }
             Target::App { id, generation, queue, notes } => {
-                if self.port_mut(id).is_some_and(|port| port.generation == generation) {
-                    self.push(mbuf.data(), id, queue, notes);
+                let outcome = if self.port_mut(id).is_some_and(|port| port.generation == generation) {
+                    self.push(mbuf.data(), id, queue, notes)
                 } else {
-                    self.drop_for(id, DropReason::PortGone, 1);
+                    Err(self.refuse_for(id, DropReason::PortGone))
+                };
+                if let Err(reason) = outcome {
+                    let queue = u8::try_from(queue).unwrap_or(u8::MAX);
+                    self.taps.see_late(Sighting::dropped(id, false, id, reason), &mbuf, queue, view);
                 }
                 if let Err(mbuf) = self.spent.push(mbuf) {
                     self.spent.free_all();
@@ -506,13 +483,14 @@ impl Delivery {
 
     /// Retries what the wire did not take; with the wire down there is no point in waiting.
     #[inline]
-    pub fn end_turn(&mut self, wire_up: bool) {
+    pub fn end_turn(&mut self, view: &View<'_>) {
         if self.wire.is_clear() {
             return;
         }
         if let Some(counters) = self.counters.ports.first() {
             self.wire.flush(counters);
-            if !wire_up {
+            if !view.wire_up {
+                self.taps.see_given_up(self.wire.waiting(), DropReason::WireDown, view);
                 self.wire.give_up(counters, DropReason::WireDown);
             }
         }
@@ -526,16 +504,17 @@ impl Delivery {
 
     /// Accounts for everything that is still under way when the worker ends. All workers end together: each lets go of
     /// its queues to the others first, and takes in what they sent until they have let go, too.
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self, view: &View<'_>) {
         self.mesh.out.clear();
         loop {
             let alone = self.mesh.inbox.iter().flatten().all(rtrb::Consumer::is_abandoned);
             loop {
                 if let Some(counters) = self.counters.ports.first() {
                     self.wire.flush(counters);
+                    self.taps.see_given_up(self.wire.waiting(), DropReason::WireTxFull, view);
                     self.wire.give_up(counters, DropReason::WireTxFull);
                 }
-                if self.serve_workers() == 0 {
+                if self.serve_workers(view) == 0 {
                     break;
                 }
             }
@@ -553,10 +532,22 @@ impl Delivery {
         }
     }
 
+    /// Counts a frame that app `id` does not get, and returns why.
+    fn refuse_for(&self, id: PortId, reason: DropReason) -> DropReason {
+        self.drop_for(id, reason, 1);
+        reason
+    }
+
     #[inline]
     fn drop_for(&self, id: PortId, reason: DropReason, frames: u64) {
         count_drop(&self.counters, id, reason, frames);
     }
+}
+
+/// Notes what became of those frames of `range` whose bit is set in `frames`.
+#[cold]
+fn amend(burst: &mut Burst, range: Range<usize>, frames: u32, verdict: Verdict) {
+    range.filter(|at| frames >> at & 1 == 1).for_each(|at| burst.amend(at, verdict));
 }
 
 fn count_drop(counters: &WorkerCounters, id: PortId, reason: DropReason, frames: u64) {

@@ -56,6 +56,15 @@ struct Passage {
     tally: TallyId,
 }
 
+/// What becomes of one copy of a frame that goes to several apps.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    /// What has counted it.
+    pub tally: TallyId,
+    /// Why the app does not get it; `None` if it does.
+    pub refused: Option<DropReason>,
+}
+
 impl Gate {
     /// A gate with an empty memory, that counts in `ledger`. `hz` are the ticks of the clock in a second.
     #[must_use]
@@ -206,33 +215,23 @@ impl Gate {
     }
 
     /// Judges one copy of a frame that goes to several apps, for app `id`, and counts it.
-    ///
-    /// # Errors
-    ///
-    /// Why the app does not get it.
-    pub fn admit(
-        &mut self,
-        frame: &[u8],
-        key: &FlowKey,
-        id: PortId,
-        forwarding: &Forwarding,
-        now: u64,
-    ) -> Result<(), DropReason> {
-        let Some(filter) = forwarding.filter() else { return Ok(()) };
+    pub fn admit(&mut self, frame: &[u8], key: &FlowKey, id: PortId, forwarding: &Forwarding, now: u64) -> Admission {
+        let Some(filter) = forwarding.filter() else { return Admission { tally: 0, refused: None } };
         let (headers, _) = kopi_packet::parse(frame, key.source());
         let seen = Seen { frame, headers: &headers, key, now };
         let passage = self.pass(filter, id, Direction::Ingress, seen, false);
         self.ledger.count(passage.tally, 1, frame.len() as u64);
-        match passage.judgement.decision {
+        let refused = match passage.judgement.decision {
             Decision::Accept => {
                 if let Some(look) = passage.look {
                     // Which connection it is of is of no interest: each copy is judged by itself.
                     let _connection = self.connections.accept(&look, now);
                 }
-                Ok(())
+                None
             }
-            Decision::Drop | Decision::Reject => Err(reason(&passage.judgement)),
-        }
+            Decision::Drop | Decision::Reject => Some(reason(&passage.judgement)),
+        };
+        Admission { tally: passage.tally, refused }
     }
 
     /// Counts packets of a flow.

@@ -7,6 +7,7 @@
 //! - [`gate`]: the policy, asked once for each flow; [`filter`]: the policy with its apps; [`ledger`]: what it has counted;
 //!   [`listing`]: flows, for operators;
 //! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
+//! - [`tap`]: what workers show to capture sessions;
 //! - [`counters`]: what is counted, one writer each; [`command`]: what the control thread and workers tell each other.
 //!
 //! The control side, one thread:
@@ -16,11 +17,14 @@
 //! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
 //! - [`policy`]: the policy file, read anew while traffic goes on, and what its rules have counted;
+//! - [`capture`]: capture sessions, a thread each; [`clock`]: the time of day of frames;
 //! - [`control`]: the operators' socket; [`report`]: what they are told.
 #![forbid(unsafe_code)]
 
 pub mod attach;
 pub mod burst;
+pub mod capture;
+pub mod clock;
 pub mod command;
 pub mod control;
 pub mod counters;
@@ -43,6 +47,7 @@ pub mod port;
 pub mod registry;
 pub mod report;
 pub mod switch;
+pub mod tap;
 pub mod throttle;
 pub mod wire;
 pub mod worker;

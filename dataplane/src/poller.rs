@@ -21,6 +21,8 @@ pub enum Token {
     Exit(usize),
     /// An operator's socket.
     Operator(usize),
+    /// A capture session has something to say.
+    Captures,
 }
 
 /// Events taken at one time.
@@ -37,6 +39,7 @@ impl Token {
             Self::Client(at) => (3, at),
             Self::Exit(at) => (4, at),
             Self::Operator(at) => (5, at),
+            Self::Captures => (6, 0),
         };
         EventData::new_u64(kind << KIND_SHIFT | at as u64)
     }
@@ -50,6 +53,7 @@ impl Token {
             3 => Self::Client(at),
             4 => Self::Exit(at),
             5 => Self::Operator(at),
+            6 => Self::Captures,
             _ => return None,
         })
     }
@@ -131,6 +135,7 @@ mod tests {
             Token::Client(0),
             Token::Exit(70_000),
             Token::Operator(3),
+            Token::Captures,
         ];
         for token in all {
             assert_eq!(Token::decode(token.encode().u64()), Some(token));

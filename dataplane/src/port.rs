@@ -38,6 +38,14 @@ pub fn worker_of(id: PortId, queue: u16, workers: usize) -> usize {
     (usize::from(id) + usize::from(queue)) % workers
 }
 
+/// The queue that lies at place `at` among those of port `id` that worker `worker` of `workers` serves: the inverse of
+/// [`worker_of`].
+#[must_use]
+pub fn queue_at(id: PortId, at: usize, worker: usize, workers: usize) -> usize {
+    let first = (worker + workers - usize::from(id) % workers) % workers;
+    first + at * workers
+}
+
 impl WorkerPort {
     /// The part of `region`'s rings that worker `worker` of `workers` serves.
     #[must_use]
@@ -79,6 +87,8 @@ mod tests {
             assert_eq!(ports.iter().map(|p| p.tx.len()).sum::<usize>(), 5);
             for queue in 0..3 {
                 let served = ports.iter().enumerate().filter(|(_, p)| p.rx[queue].is_some()).map(|(w, _)| w);
+                let place = queue / workers;
+                assert_eq!(queue_at(7, place, worker_of(7, u16::try_from(queue).unwrap(), workers), workers), queue);
                 let expected = worker_of(7, u16::try_from(queue).unwrap(), workers);
                 assert_eq!(served.collect::<Vec<_>>(), [expected]);
             }

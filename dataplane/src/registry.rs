@@ -16,6 +16,15 @@ const MIN_MTU: u16 = 68;
 
 /// How the physical port is called in every report, so no app may have that name.
 pub const WIRE_NAME: &str = "wire";
+/// How all ports together are called where one can be chosen.
+pub const ANY_NAME: &str = "any";
+/// How the host's own port is called.
+const HOST_NAME: &str = "host";
+
+/// Whether a name means something else to operators than an app.
+fn is_reserved(name: &str) -> bool {
+    [WIRE_NAME, ANY_NAME, HOST_NAME].contains(&name)
+}
 
 /// One attached app.
 #[derive(Debug)]
@@ -278,7 +287,7 @@ impl Registry {
             if !asked.chars().all(allowed) {
                 return Err(Refusal::BadName(asked.into()));
             }
-            if asked == WIRE_NAME {
+            if is_reserved(asked) {
                 return Err(Refusal::Reserved(asked.into()));
             }
             return match self.apps().find(|app| app.name == asked) {
@@ -287,7 +296,7 @@ impl Registry {
             };
         }
         let mut name: String = comm.chars().filter(|c| allowed(*c)).take(24).collect();
-        if name.is_empty() || name == WIRE_NAME {
+        if name.is_empty() || is_reserved(&name) {
             name = "app".into();
         }
         let numbered = (2..).map(|n| format!("{name}-{n}"));

@@ -96,6 +96,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
         "flows": switch.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum::<u64>(),
         "mbufs": { "total": facts.mbufs.0, "free": facts.mbufs.1 },
         "apps": switch.apps().count(),
+        "captures": switch.captures().len(),
         "connections": facts.connections,
     })
 }

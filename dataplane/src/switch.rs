@@ -1,6 +1,9 @@
 //! The switch: apps, their ports and the workers that serve them, kept consistent by the control thread.
 
+use crate::capture::Captures;
+use crate::capture::roster::Roster;
 use crate::command::Reply;
+use crate::control::Question;
 use crate::dataplane::Dataplane;
 use crate::filter::{self, Filter};
 use crate::forwarding::{Forwarding, PortId, is_group};
@@ -18,6 +21,8 @@ use kopi_policy::{Cause, Connections, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
 use kopi_ring::{DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -117,6 +122,8 @@ pub struct Switch {
     connections: Arc<Connections>,
     /// What the policy wants in the log.
     notes: Throttle,
+    /// After the workers, so that sessions have everything that those have shown.
+    captures: Captures,
 }
 
 /// Why an app may not stay after a change of the policy.
@@ -131,6 +138,7 @@ impl Switch {
         limits: Limits,
         policy: Enforcement,
         connections: Arc<Connections>,
+        captures: Captures,
     ) -> Self {
         Self {
             registry: Registry::new(limits.apps),
@@ -145,6 +153,7 @@ impl Switch {
             policy,
             connections,
             notes: Throttle::new(LOG_LINES),
+            captures,
         }
     }
 
@@ -221,7 +230,14 @@ impl Switch {
         app.identity = identity;
         // A process may call itself what it likes, as often as it likes: flows are judged anew only if it matters.
         let same = self.policy.ruleset().is_none_or(|ruleset| is_same(ruleset, app));
-        if same { Vec::new() } else { self.apply_policy() }
+        if !same {
+            return self.apply_policy();
+        }
+        if !self.captures.is_empty() {
+            let selections = self.captures.follow(&Arc::new(self.roster(self.epoch)));
+            self.dataplane.select(&selections);
+        }
+        Vec::new()
     }
 
     fn apply_policy(&mut self) -> Vec<Notice> {
@@ -413,8 +429,43 @@ impl Switch {
         let members = self.registry.members();
         let forwarding = Forwarding::new(self.epoch, self.wire.link.up, self.wire.mtu, &members);
         let forwarding = forwarding.with_filter(self.filter());
-        self.dataplane.forward(&Arc::new(forwarding));
+        let selections = match self.captures.is_empty() {
+            true => Vec::new(),
+            false => self.captures.follow(&Arc::new(self.roster(self.epoch))),
+        };
+        self.dataplane.forward(&Arc::new(forwarding), &selections);
         self.pictures += 1;
+    }
+
+    /// Who is behind each port, under the picture with the epoch `epoch`.
+    fn roster(&self, epoch: u32) -> Roster {
+        Roster::new(epoch, &self.wire, self.registry.apps(), self.policy.ruleset().cloned())
+    }
+
+    /// The capture sessions.
+    #[must_use]
+    pub const fn captures(&self) -> &Captures {
+        &self.captures
+    }
+
+    /// Begins a capture that an operator asks for. `socket` gives the operator's connection, which is the session's from then
+    /// on.
+    ///
+    /// # Errors
+    ///
+    /// A text for people.
+    pub fn capture(
+        &mut self,
+        question: Question<'_>,
+        socket: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> Result<(), String> {
+        let roster = self.roster(self.epoch);
+        self.captures.begin(question.arguments, question.file, socket, roster, &mut self.dataplane)
+    }
+
+    /// Lets go of captures that end; see [`Captures::reap`].
+    pub fn reap_captures(&mut self) {
+        self.captures.reap(&mut self.dataplane);
     }
 
     /// What the rules know of an app.
@@ -463,8 +514,8 @@ impl Switch {
                         faults.push((rings.id, fault));
                     }
                 }
-                Reply::Retired(picture, ledger) => enter(self.policy.books_mut(), &picture, &ledger),
-                Reply::Replaced(_) | Reply::Listed(_) => {}
+                Reply::Retired(picture, ledger, _) => enter(self.policy.books_mut(), &picture, &ledger),
+                Reply::Replaced(_) | Reply::Listed(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
         }
         let registry = &self.registry;

@@ -74,6 +74,12 @@ impl Wire {
         counters.tx_bytes.add(before.wrapping_sub(bytes(&self.backlog)));
     }
 
+    /// Frames that the wire has not taken yet.
+    #[must_use]
+    pub const fn waiting(&self) -> &Batch {
+        &self.backlog
+    }
+
     /// Drops what is waiting, when there is no more hope for it.
     pub fn give_up(&mut self, counters: &PortCounters, reason: DropReason) {
         counters.drop(reason, self.backlog.len() as u64);

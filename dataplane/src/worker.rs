@@ -15,6 +15,8 @@ use crate::forwarding::{Forwarding, PortId, WIRE};
 use crate::gate::Gate;
 use crate::handoff::Mesh;
 use crate::listing::Listing;
+use crate::port::queue_at;
+use crate::tap::Sighting;
 use crate::wire::Wire;
 use dpdk::{Batch, Pool};
 use kopi_ring::layout::MIN_FRAME;
@@ -58,6 +60,8 @@ pub struct Parts {
 /// One worker of the dataplane.
 #[derive(Debug)]
 pub struct Worker {
+    index: usize,
+    workers: usize,
     burst: Burst,
     flows: FlowTable,
     gate: Gate,
@@ -81,8 +85,11 @@ impl Worker {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, .. } = parts;
+        let workers = mesh.out.len();
         let delivery = Delivery::new(index, parts.max_ports, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
         Self {
+            index,
+            workers,
             burst: Burst::new(),
             flows,
             gate,
@@ -116,7 +123,8 @@ impl Worker {
             }
             now = end;
         }
-        self.delivery.finish();
+        let view = self.delivery.view(&self.forwarding, &self.gate, now);
+        self.delivery.finish(&view);
     }
 
     /// One turn; `now` is the TSC. Returns whether any frame moved.
@@ -132,13 +140,14 @@ impl Worker {
                     moved += n;
                     at += 1;
                 }
-                Err(fault) => self.expel(id, fault),
+                Err(fault) => self.expel(id, fault, now),
             }
         }
-        moved += self.delivery.serve_workers();
-        self.delivery.end_turn(self.forwarding.wire_up());
+        let view = self.delivery.view(&self.forwarding, &self.gate, now);
+        moved += self.delivery.serve_workers(&view);
+        self.delivery.end_turn(&view);
         while let Some((id, fault)) = self.delivery.take_fault() {
-            self.expel(id, fault);
+            self.expel(id, fault, now);
         }
         if now >= self.next_sweep {
             self.sweep(now);
@@ -155,6 +164,7 @@ impl Worker {
             n = self.linearize();
         }
         if n > 0 {
+            self.burst.tapped = !self.delivery.taps.is_empty();
             let bytes = self.burst.parse(WIRE, &self.flows, self.forwarding.filter().map(Filter::watch));
             if let Some(counters) = self.counters.ports.first() {
                 counters.rx_packets.add(n.into());
@@ -192,8 +202,10 @@ impl Worker {
         }
         let max_frame = self.forwarding.max_frame(id);
         let counters = self.counters.ports.get(usize::from(id));
+        let (tapped, index, workers) = (!self.delivery.taps.is_empty(), self.index, self.workers);
         let (Some(port), Some(counters)) = (self.delivery.port_mut(id), counters) else { return Ok(0) };
         let rings = port.tx.len();
+        self.burst.tapped = tapped;
         let mut taken = Taken::default();
         for _ in 0..rings {
             let at = port.next_tx;
@@ -201,7 +213,12 @@ impl Worker {
             let budget = Batch::MAX - self.burst.batch.len() - taken.refused();
             let ready = ring.poll()?;
             if ready > 0 && budget > 0 {
+                let first = self.burst.batch.len();
                 take(ring, budget.min(ready as usize), max_frame, &self.pool, &mut self.burst.batch, &mut taken)?;
+                if tapped {
+                    let queue = queue_at(id, at, index, workers);
+                    self.burst.note_queue(first, u8::try_from(queue).unwrap_or(u8::MAX));
+                }
             }
             if self.burst.batch.len() + taken.refused() >= Batch::MAX {
                 break;
@@ -248,25 +265,45 @@ impl Worker {
                 let port = self.delivery.remove(id);
                 self.reply(Reply::Detached(id, port));
             }
-            Command::Forward(forwarding, ledger) => {
+            Command::Forward(forwarding, ledger, mut selections) => {
                 let old = std::mem::replace(&mut self.forwarding, forwarding);
                 let rules = |picture: &Forwarding| picture.filter().map(|filter| Arc::as_ptr(filter.ruleset()));
                 let full = self.gate.turn_over(ledger, rules(&old) != rules(&self.forwarding));
-                self.reply(Reply::Retired(old, full));
+                self.delivery.taps.select(&mut selections);
+                self.reply(Reply::Retired(old, full, selections));
             }
             Command::List(list) => self.listing = Some(list),
+            Command::Tap(tap) => {
+                if let Err(tap) = self.delivery.taps.insert(tap) {
+                    self.reply(Reply::Untapped(tap));
+                }
+            }
+            Command::Select(mut selections) => {
+                self.delivery.taps.select(&mut selections);
+                self.reply(Reply::Selected(selections));
+            }
+            Command::Untap(session) => {
+                if let Some(tap) = self.delivery.taps.remove(session) {
+                    self.reply(Reply::Untapped(tap));
+                }
+            }
             Command::Stop => self.running = false,
         }
     }
 
     /// Ends an app that broke the contract, and no other.
     #[cold]
-    fn expel(&mut self, id: PortId, fault: PeerFault) {
+    fn expel(&mut self, id: PortId, fault: PeerFault, now: u64) {
         self.served.retain(|other| *other != id);
         // What it sent before its fault, and what was taken of this burst, goes with it.
         if let Some(counters) = self.counters.ports.get(usize::from(id)) {
             counters.tx_packets.add(self.burst.batch.len() as u64);
             counters.drop(DropReason::PortGone, self.burst.batch.len() as u64);
+        }
+        let view = self.delivery.view(&self.forwarding, &self.gate, now);
+        for mbuf in self.burst.batch.iter() {
+            let gone = Sighting::dropped(id, true, id, DropReason::PortGone);
+            self.delivery.taps.see_one(gone, 0, mbuf, 0, &view);
         }
         self.burst.batch.free_all();
         if let Some(port) = self.delivery.remove(id) {

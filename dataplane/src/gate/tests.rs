@@ -224,7 +224,7 @@ impl Cached {
         let mut fate = Fate { verdict, outcomes, class: points.class, refused: Vec::new() };
         if verdict == Verdict::Group {
             for id in forwarding.listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {
-                if let Err(reason) = self.gate.admit(frame, &key, *id, forwarding, now) {
+                if let Some(reason) = self.gate.admit(frame, &key, *id, forwarding, now).refused {
                     fate.refused.push((*id, reason));
                 }
             }

@@ -1,6 +1,7 @@
 //! Design decision 6: a worker allocates nothing, neither for a frame nor for a change that the control thread asks for.
 
 use crate::lab::{App, Crew, Lab, MTU, wait_while_moving};
+use kopi_dataplane::tap::Which;
 use kopi_ring::message::{Mac, Settings};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -110,6 +111,11 @@ pub(crate) fn check(lab: &Lab) {
         flood(&mut b, &mut a, &App::mac(1), frames, 1);
         // To everybody and the wire, and from there to everybody: the other app gets it twice, the sender once.
         flood(&mut a, &mut b, &[0xff; 6], frames, 3);
+        // A capture session looks at everything, and its ring is full most of the time.
+        crew.tap(1, false, Which::All);
+        crew.tap(2, true, Which::All);
+        flood(&mut a, &mut b, &NOBODY, frames / 10, 1);
+        crew.untap(2);
         // The same under a policy: the long way for each flow, connections, refusals and answers to the sender.
         crew.enforce(POLICY);
         flood(&mut a, &mut b, &NOBODY, frames, 1);

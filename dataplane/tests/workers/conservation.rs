@@ -2,7 +2,9 @@
 //! a reason, exactly, when the workers have ended. Also while ports come and go, the wire's link flaps, rings overflow
 //! and an app breaks its contract in the middle of a burst.
 
-use crate::lab::{App, Crew, Lab, MTU, books, wait_until};
+use crate::lab::{App, Crew, Lab, MTU, books, seen, wait_until};
+use kopi_dataplane::counters::PortTotals;
+use kopi_dataplane::tap::Which;
 use kopi_ring::message::{Mac, Settings};
 use kopi_ring::{DropReason, PeerFault};
 
@@ -78,6 +80,9 @@ impl Witness {
 fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool) {
     let mut random = Random(seed);
     let mut crew = Crew::start(lab, workers, || 0);
+    let taps = [(false, Which::All), (true, Which::All), (false, Which::Dropped), (true, Which::Dropped)];
+    let taps =
+        [1, 2, 3, 4].map(|session| crew.tap(session, taps[session as usize - 1].0, taps[session as usize - 1].1));
     let mut apps: Vec<App> = (1..=APPS).map(|id| attach(&mut crew, id, &mut random)).collect();
     let mut witness = Witness::default();
     let mut room = [0; 4096];
@@ -125,11 +130,38 @@ fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool) {
     assert_eq!(debit, credit, "{workers} workers, seed {seed}: {totals:?}");
     assert!(debit > 10_000, "only {debit} frames");
     let counted: Vec<_> = totals.iter().map(|t| (t.tx_packets, t.rx_packets)).collect();
-    let seen: Vec<_> = witness.taken.into_iter().zip(witness.given).collect();
-    assert_eq!(counted[1..=usize::from(APPS)], seen[1..], "{workers} workers, seed {seed}");
+    let witnessed: Vec<_> = witness.taken.into_iter().zip(witness.given).collect();
+    assert_eq!(counted[1..=usize::from(APPS)], witnessed[1..], "{workers} workers, seed {seed}");
+    check_sightings(&totals, taps.map(|counts| seen(&counts)), workers);
     let dropped = |reason: DropReason| totals.iter().map(|t| t.drops[reason.index()]).sum::<u64>();
     for reason in [DropReason::Runt, DropReason::Oversize, DropReason::RxRingFull, DropReason::SamePort] {
         assert!(dropped(reason) > 0, "nothing was dropped as {}", reason.name());
+    }
+}
+
+/// What capture sessions were shown is what was counted: every frame at the ports that it passed, and every drop once.
+fn check_sightings(totals: &[PortTotals], [into, out, dropped_in, dropped_out]: [Vec<u64>; 4], workers: usize) {
+    // Frames of impossible length never get into a buffer, so nobody can be shown them.
+    let in_ring = |t: &PortTotals| t.drops[DropReason::Runt.index()] + t.drops[DropReason::Oversize.index()];
+    for (id, total) in totals.iter().enumerate().skip(1) {
+        assert_eq!(out[id], total.tx_packets - in_ring(total), "out of app {id}, {workers} workers");
+    }
+    assert_eq!(into[0], totals[0].rx_packets, "from the wire");
+    for (id, total) in totals.iter().enumerate().skip(1) {
+        assert_eq!(
+            dropped_in[id] + dropped_out[id],
+            total.dropped() - in_ring(total),
+            "drops of {id}, {workers} workers"
+        );
+    }
+    // On the wire it is also shown what an app does not get.
+    assert!(dropped_in[0] + dropped_out[0] >= totals[0].dropped(), "drops of the wire");
+    if workers == 1 {
+        for (id, total) in totals.iter().enumerate().skip(1) {
+            assert_eq!(into[id] - dropped_in[id], total.rx_packets, "into app {id}");
+        }
+        let given_up = totals[0].drops[DropReason::WireTxFull.index()] + totals[0].drops[DropReason::WireDown.index()];
+        assert_eq!(out[0], totals[0].tx_packets + given_up, "onto the wire");
     }
 }
 

@@ -12,6 +12,7 @@ use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::port::WorkerPort;
+use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
 use kopi_packet::{MacAddr, Seed};
@@ -204,7 +205,8 @@ impl<'a> Crew<'a> {
                     Reply::Retired(..) => self.retired += 1,
                     Reply::Detached(..) => self.detached += 1,
                     Reply::Fault(port, fault) => self.faults.push((port.id, fault)),
-                    Reply::Replaced(_) | Reply::Listed(_) => {}
+                    Reply::Untapped(tap) => drop(tap),
+                    Reply::Replaced(_) | Reply::Listed(_) | Reply::Selected(_) => {}
                 }
             }
         }
@@ -217,7 +219,7 @@ impl<'a> Crew<'a> {
         let forwarding = Arc::new(forwarding.with_filter(self.filter()));
         let due = self.retired + self.hands.len();
         for worker in 0..self.hands.len() {
-            self.tell(worker, Command::Forward(Arc::clone(&forwarding), Arc::new(Ledger::new(0))));
+            self.tell(worker, Command::Forward(Arc::clone(&forwarding), Arc::new(Ledger::new(0)), Vec::new()));
         }
         wait_until("the workers use a picture", || {
             self.settle();
@@ -290,6 +292,39 @@ impl<'a> Crew<'a> {
         self.faults.remove(0)
     }
 
+    /// Gives every worker a tap whose ring nobody reads, for frames that come `out` of ports or go into them, as far as
+    /// `which` says. Returns what each worker's tap counts, by port.
+    pub(crate) fn tap(&mut self, session: u32, out: bool, which: Which) -> Vec<Arc<[PortCounts]>> {
+        let selection = Arc::new(Selection {
+            session,
+            ports: vec![[!out, out]; PORTS].into(),
+            strays: false,
+            owners: None,
+            which,
+            rules: None,
+            reasons: None,
+            filter: None,
+            snap: 100,
+            sample: 1,
+        });
+        let taps = (0..self.hands.len()).map(|worker| {
+            let (ring, _) = rtrb::RingBuffer::new(1000);
+            let counts: Arc<[PortCounts]> = (0..PORTS).map(|_| PortCounts::default()).collect();
+            let tap = Tap::new(Arc::clone(&selection), ring, Arc::clone(&counts));
+            self.tell(worker, Command::Tap(Box::new(tap)));
+            counts
+        });
+        taps.collect()
+    }
+
+    /// Has all workers let go of a tap.
+    pub(crate) fn untap(&mut self, session: u32) {
+        for worker in 0..self.hands.len() {
+            self.tell(worker, Command::Untap(session));
+        }
+        self.publish();
+    }
+
     /// What all workers have counted for a port.
     #[must_use]
     pub(crate) fn totals(&self, id: PortId) -> PortTotals {
@@ -331,6 +366,12 @@ pub(crate) fn books(totals: &[PortTotals]) -> (u64, u64) {
         credit += totals.dropped() + if on_wire { totals.tx_packets } else { totals.rx_packets };
     }
     (debit, credit)
+}
+
+/// What the taps of all workers have seen at each port.
+#[must_use]
+pub(crate) fn seen(counts: &[Arc<[PortCounts]>]) -> Vec<u64> {
+    (0..PORTS).map(|port| counts.iter().map(|counts| counts[port].seen.get()).sum()).collect()
 }
 
 /// An app's side of its port.

@@ -1,0 +1,225 @@
+//! Capture for operators: what passes which port, with the process behind every frame.
+//!
+//! - [`request`]: what an operator asks for; [`roster`]: who is behind each port;
+//! - [`session`]: a thread for each capture, from the workers' rings to the client's file; [`talk`]: its client;
+//! - [`stream`]: the blocks of pcapng; [`output`]: files, pipes and sockets that never keep anybody waiting.
+//!
+//! The control thread starts a session, gives each worker a [tap](crate::tap), and tells both whenever ports change. The
+//! session ends by itself; then its taps are taken back.
+
+pub mod output;
+pub mod request;
+pub mod roster;
+pub mod session;
+pub mod stream;
+pub mod talk;
+
+use crate::dataplane::Dataplane;
+use crate::tap::{Line, PortCounts, SESSIONS, Selection, Tap};
+use output::Output;
+use request::Request;
+use roster::Roster;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::{Map, Value};
+use session::{Bell, Parts, Session};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Bytes of all rings of all sessions.
+const MEMORY: usize = 1 << 30;
+/// Pictures that a session may not have heard of yet. What comes beyond is told by a later one.
+const UNHEARD: usize = 64;
+/// How long sessions are waited for when kopid ends.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// All capture sessions.
+#[derive(Debug)]
+pub struct Captures {
+    hz: u64,
+    /// CPUs on which no worker runs.
+    cpus: Vec<u16>,
+    sessions: Vec<Running>,
+    next: u32,
+    wake: Arc<OwnedFd>,
+}
+
+/// The control thread's end of a session.
+#[derive(Debug)]
+struct Running {
+    id: u32,
+    request: Arc<Request>,
+    rosters: SyncSender<Arc<Roster>>,
+    bell: Arc<Bell>,
+    thread: JoinHandle<()>,
+    /// Bytes of its rings.
+    memory: usize,
+    /// Whether workers still have taps of it.
+    tapped: bool,
+}
+
+impl Captures {
+    /// No sessions yet, over a TSC of `hz` ticks a second. Their threads keep to `cpus`, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when file descriptors are short.
+    pub fn new(hz: u64, cpus: Vec<u16>) -> Result<Self, Errno> {
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok(Self { hz, cpus, sessions: Vec::new(), next: 1, wake })
+    }
+
+    /// Becomes readable when a session has something to say to the control thread.
+    #[must_use]
+    pub fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Begins a session that writes to `file` and whose client is at the other end of `socket`.
+    ///
+    /// # Errors
+    ///
+    /// A text for people, and there is no session.
+    pub fn begin(
+        &mut self,
+        arguments: &Map<String, Value>,
+        file: Option<OwnedFd>,
+        socket: impl FnOnce() -> Result<OwnedFd, Errno>,
+        roster: Roster,
+        dataplane: &mut Dataplane,
+    ) -> Result<(), String> {
+        if self.sessions.len() >= SESSIONS {
+            return Err(format!("there are {SESSIONS} captures already, and there may be no more at a time"));
+        }
+        let file = file.ok_or("`capture` comes with a file to write to")?;
+        let output = Output::new(file)?;
+        let request = Arc::new(Request::read(arguments, &roster)?);
+        let memory = request.buffer * dataplane.workers();
+        let taken: usize = self.sessions.iter().map(|session| session.memory).sum();
+        if taken + memory > MEMORY {
+            let left = ((MEMORY - taken) / dataplane.workers()) >> 10;
+            return Err(format!(
+                "all captures together may have {} MiB of buffers; `buffer` can be {left} KiB",
+                MEMORY >> 20
+            ));
+        }
+        let (id, roster) = (self.next, Arc::new(roster));
+        let selection = Arc::new(request.selection(id, &roster));
+        let (mut taps, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..dataplane.workers() {
+            let (producer, consumer) = ring(request.buffer);
+            let count: Arc<[PortCounts]> = (0..dataplane.ports()).map(|_| PortCounts::default()).collect();
+            taps.push(Box::new(Tap::new(Arc::clone(&selection), producer, Arc::clone(&count))));
+            rings.push(consumer);
+            counts.push(count);
+        }
+        let (rosters, news) = sync_channel(UNHEARD);
+        let bell = Arc::new(Bell { wake: Arc::clone(&self.wake), ending: AtomicBool::new(false) });
+        let socket = socket().map_err(|errno| errno.to_string())?;
+        let parts = Parts {
+            id,
+            request: Arc::clone(&request),
+            socket,
+            output,
+            rings,
+            counts,
+            roster,
+            rosters: news,
+            hz: self.hz,
+            bell: Arc::clone(&bell),
+        };
+        let thread = self.spawn(parts).map_err(|error| format!("no thread for the capture: {error}"))?;
+        self.next = self.next.wrapping_add(1).max(1);
+        dataplane.tap(taps);
+        self.sessions.push(Running { id, request, rosters, bell, thread, memory, tapped: true });
+        Ok(())
+    }
+
+    fn spawn(&self, parts: Parts) -> std::io::Result<JoinHandle<()>> {
+        let mut cpus = CpuSet::new();
+        self.cpus.iter().for_each(|cpu| cpus.set((*cpu).into()));
+        let pinned = !self.cpus.is_empty();
+        std::thread::Builder::new().name(format!("kopi-capture-{}", parts.id)).spawn(move || {
+            if pinned && let Err(errno) = sched_setaffinity(None, &cpus) {
+                log::debug!("a capture session may run on a worker's CPU: {errno}");
+            }
+            Session::new(parts).run();
+        })
+    }
+
+    /// Tells every session who is behind each port, and returns what workers are to show them now.
+    pub fn follow(&self, roster: &Arc<Roster>) -> Vec<Arc<Selection>> {
+        let following = self.sessions.iter().filter(|session| session.tapped);
+        following
+            .map(|session| {
+                if session.rosters.try_send(Arc::clone(roster)).is_err() {
+                    // It does not keep up, or has ended. It will hear of the next one.
+                    log::debug!("capture {} missed a change of ports", session.id);
+                }
+                Arc::new(session.request.selection(session.id, roster))
+            })
+            .collect()
+    }
+
+    /// Takes the taps of sessions that end, and forgets those that have ended. To be called when [`wake`](Self::wake) is
+    /// readable, and now and then.
+    pub fn reap(&mut self, dataplane: &mut Dataplane) {
+        let mut bytes = [0; 8];
+        // It only says that there may be something to do.
+        if let Err(errno @ (Errno::BADF | Errno::IO)) = rustix::io::read(&*self.wake, &mut bytes) {
+            log::debug!("the captures' eventfd: {errno}");
+        }
+        for session in &mut self.sessions {
+            if session.tapped && (session.bell.ending.load(Relaxed) || session.thread.is_finished()) {
+                session.tapped = false;
+                dataplane.untap(session.id);
+            }
+        }
+        for session in self.sessions.extract_if(.., |session| session.thread.is_finished()) {
+            if session.thread.join().is_err() {
+                log::error!("capture {} had panicked", session.id);
+            }
+        }
+    }
+}
+
+impl Drop for Captures {
+    /// Waits until all files are complete, or until it is clear that a disk or a client keeps them from it. Workers have let
+    /// go of their taps already.
+    fn drop(&mut self) {
+        let begun = Instant::now();
+        while begun.elapsed() < FAREWELL && self.sessions.iter().any(|session| !session.thread.is_finished()) {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A ring of `bytes` bytes whose memory is there already: no worker is to wait for a page.
+fn ring(bytes: usize) -> (rtrb::Producer<Line>, rtrb::Consumer<Line>) {
+    let lines = bytes / size_of::<Line>();
+    let (mut producer, mut consumer) = rtrb::RingBuffer::new(lines);
+    if let Ok(chunk) = producer.write_chunk_uninit(lines) {
+        chunk.fill_from_iter(std::iter::repeat_n(Line::EMPTY, lines));
+    }
+    if let Ok(chunk) = consumer.read_chunk(lines) {
+        chunk.commit_all();
+    }
+    (producer, consumer)
+}

@@ -1,0 +1,275 @@
+//! What an operator wants to capture.
+
+use super::roster::{Member, Roster};
+use crate::forwarding::WIRE;
+use crate::policy::Machine;
+use crate::registry::ANY_NAME;
+use crate::tap::{Rules, Selection, Which};
+use dpdk::Bpf;
+use kopi_config::Account;
+use kopi_config::policy::{CgroupPath, Glob, Owners};
+use kopi_policy::Selector;
+use kopi_ring::DropReason;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Most bytes kept of a frame: what libpcap takes for unlimited.
+const SNAP_MAX: u32 = 262_144;
+/// Bytes of the ring between a worker and a session, at least and at most.
+const BUFFER: std::ops::RangeInclusive<usize> = 64 << 10..=256 << 20;
+/// The same, if nothing is said of it.
+const BUFFER_DEFAULT: usize = 8 << 20;
+/// Longest session in seconds: a year.
+const SECONDS_MAX: f64 = 366.0 * 86_400.0;
+
+/// The arguments as they come.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Arguments {
+    filter: String,
+    interfaces: Vec<String>,
+    direction: Way,
+    which: Choice,
+    app: Vec<String>,
+    user: Vec<String>,
+    group: Vec<String>,
+    comm: Vec<String>,
+    exe: Vec<String>,
+    cgroup: Vec<String>,
+    pid: Vec<i32>,
+    rule: Vec<String>,
+    reason: Vec<String>,
+    snap: Option<u32>,
+    count: Option<u64>,
+    bytes: Option<u64>,
+    seconds: Option<f64>,
+    sample: Option<u32>,
+    buffer: Option<usize>,
+    file_bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Way {
+    In,
+    Out,
+    #[default]
+    InOut,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Choice {
+    #[default]
+    All,
+    Passed,
+    Dropped,
+}
+
+/// What one session is to see, and where it ends.
+#[derive(Debug)]
+pub struct Request {
+    /// The expression by which frames are filtered; empty for all of them.
+    pub expression: String,
+    filter: Option<Arc<Bpf>>,
+    /// Names of ports; empty for all.
+    interfaces: Vec<String>,
+    direction: Way,
+    which: Which,
+    selector: Selector,
+    pids: Vec<i32>,
+    /// Whether anything is asked of owners.
+    owned: bool,
+    rules: Vec<String>,
+    reasons: Option<u64>,
+    /// Bytes kept of a frame.
+    pub snap: u32,
+    sample: u32,
+    /// Packets after which it ends.
+    pub count: Option<u64>,
+    /// Bytes after which it ends.
+    pub bytes: Option<u64>,
+    /// Time after which it ends.
+    pub duration: Option<Duration>,
+    /// Bytes of the ring between a worker and the session.
+    pub buffer: usize,
+    /// Size of a file from which on another one is asked for.
+    pub file_bytes: Option<u64>,
+}
+
+impl Request {
+    /// Reads what an operator asks, and compiles its filter.
+    ///
+    /// # Errors
+    ///
+    /// A text for people.
+    pub fn read(arguments: &Map<String, Value>, roster: &Roster) -> Result<Self, String> {
+        let arguments: Arguments =
+            serde_json::from_value(Value::Object(arguments.clone())).map_err(|error| format!("`capture`: {error}"))?;
+        arguments.check(roster)?;
+        let owners = arguments.owners()?;
+        let selector =
+            Selector::new(&owners, &Machine).map_err(|name| format!("there is no user or group `{name}`"))?;
+        let reasons = arguments.reason.iter().map(|name| reason(name)).collect::<Result<Vec<_>, _>>()?;
+        let snap = arguments.snap.unwrap_or(SNAP_MAX);
+        let filter = match arguments.filter.trim() {
+            "" => None,
+            text => Some(Arc::new(Bpf::compile(text).map_err(|error| error.to_string())?)),
+        };
+        let all = arguments.interfaces.iter().any(|name| name == ANY_NAME);
+        Ok(Self {
+            expression: arguments.filter,
+            filter,
+            interfaces: if all { Vec::new() } else { arguments.interfaces },
+            direction: arguments.direction,
+            which: match arguments.which {
+                Choice::All => Which::All,
+                Choice::Passed => Which::Passed,
+                Choice::Dropped => Which::Dropped,
+            },
+            selector,
+            owned: !owners.is_empty() || !arguments.pid.is_empty(),
+            pids: arguments.pid,
+            rules: arguments.rule,
+            reasons: (!reasons.is_empty()).then(|| reasons.iter().fold(0, |bits, reason| bits | 1 << reason.index())),
+            snap,
+            sample: arguments.sample.unwrap_or(1),
+            count: arguments.count,
+            bytes: arguments.bytes,
+            duration: arguments.seconds.map(Duration::from_secs_f64),
+            buffer: arguments.buffer.unwrap_or(BUFFER_DEFAULT),
+            file_bytes: arguments.file_bytes,
+        })
+    }
+
+    /// Whether the filter runs as machine code. One that lets everything pass needs none.
+    #[must_use]
+    pub fn is_jit(&self) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.is_jit())
+    }
+
+    /// Whether frames at this port are wanted. Those of the wire that no app gets may be, if the port itself is not.
+    #[must_use]
+    pub fn wants_port(&self, member: &Member) -> bool {
+        match self.interfaces.as_slice() {
+            [] => member.id != WIRE,
+            names => names.contains(&member.name),
+        }
+    }
+
+    /// Whether frames of this process are wanted.
+    #[must_use]
+    pub fn wants_owner(&self, member: &Member) -> bool {
+        let pid = || member.identity.as_ref().is_some_and(|of| self.pids.contains(&of.pid));
+        self.selector.holds(&member.owner()) && (self.pids.is_empty() || pid())
+    }
+
+    /// Whether an interface of the file is this port from the beginning.
+    #[must_use]
+    pub fn lists(&self, member: &Member) -> bool {
+        match member.id {
+            WIRE => self.wants_port(member) || self.wants_strays(),
+            _ => self.wants_port(member) && (!self.owned || self.wants_owner(member)),
+        }
+    }
+
+    /// Whether frames from the wire are wanted that no app gets, though the wire is not asked for.
+    const fn wants_strays(&self) -> bool {
+        self.interfaces.is_empty() && !self.owned && !matches!(self.direction, Way::Out)
+    }
+
+    /// What workers are to show session `session` under the picture of `roster`.
+    #[must_use]
+    pub fn selection(&self, session: u32, roster: &Roster) -> Selection {
+        let wants = [self.direction != Way::Out, self.direction != Way::In];
+        let mut ports = vec![[false; 2]; roster.ports()];
+        let mut owners = vec![false; roster.ports()];
+        for member in roster.members() {
+            let at = usize::from(member.id);
+            if self.wants_port(member) {
+                ports[at] = wants;
+            }
+            owners[at] = member.id != WIRE && self.wants_owner(member);
+        }
+        Selection {
+            session,
+            ports: ports.into(),
+            strays: self.wants_strays(),
+            owners: self.owned.then(|| owners.into()),
+            which: self.which,
+            rules: (!self.rules.is_empty()).then(|| self.rules_in(roster)),
+            reasons: self.reasons,
+            filter: self.filter.clone(),
+            snap: self.snap,
+            sample: self.sample,
+        }
+    }
+
+    fn rules_in(&self, roster: &Roster) -> Rules {
+        let Some(ruleset) = &roster.ruleset else { return Rules::default() };
+        let named = |rule: &u32| roster.rule(*rule).is_some_and(|name| self.rules.iter().any(|rule| rule == name));
+        let rules = (0..).zip(ruleset.rules()).map(|(number, _)| number);
+        let passing = ruleset.passing_rules().iter().enumerate().filter(|(_, rule)| named(rule));
+        Rules { deciding: rules.filter(named).collect(), passing: passing.fold(0, |bits, (bit, _)| bits | 1 << bit) }
+    }
+}
+
+impl Arguments {
+    /// What is out of bounds, or means nothing.
+    fn check(&self, roster: &Roster) -> Result<(), String> {
+        if self.snap.is_some_and(|snap| !(1..=SNAP_MAX).contains(&snap)) {
+            return Err(format!("`snap` is from 1 to {SNAP_MAX} bytes"));
+        }
+        if self.buffer.is_some_and(|buffer| !BUFFER.contains(&buffer)) {
+            return Err(format!("`buffer` is from {} KiB to {} MiB", BUFFER.start() >> 10, BUFFER.end() >> 20));
+        }
+        if self.sample == Some(0) {
+            return Err("`sample` is 1 for every packet, 2 for every other one, and so on".to_owned());
+        }
+        if self.seconds.is_some_and(|seconds| !(seconds > 0.0 && seconds <= SECONDS_MAX)) {
+            return Err(format!("`seconds` is more than 0 and at most {SECONDS_MAX}"));
+        }
+        for (name, limit) in [("count", self.count), ("bytes", self.bytes), ("file_bytes", self.file_bytes)] {
+            if limit == Some(0) {
+                return Err(format!("`{name}` is at least 1"));
+            }
+        }
+        let known = |name: &String| roster.ruleset.iter().flat_map(|set| set.rules()).any(|rule| rule.name == *name);
+        match self.rule.iter().find(|name| !known(name)) {
+            Some(name) => Err(format!("the policy has no rule `{name}`; `kopictl rules` lists them")),
+            None => Ok(()),
+        }
+    }
+
+    fn owners(&self) -> Result<Owners, String> {
+        let glob = |name: &String| Glob::new(name).ok_or_else(|| format!("`{name}` is no pattern: a bracket is open"));
+        let globs = |names: &[String]| names.iter().map(glob).collect::<Result<Vec<_>, _>>();
+        let cgroup = |path: &String| {
+            CgroupPath::new(path)
+                .ok_or_else(|| format!("`{path}` is no path of a cgroup, such as /system.slice/a.service"))
+        };
+        let mut owners = Owners::default();
+        owners.apps = globs(&self.app)?;
+        owners.comms = globs(&self.comm)?;
+        owners.exes = globs(&self.exe)?;
+        owners.users = self.user.iter().map(|name| account(name)).collect();
+        owners.groups = self.group.iter().map(|name| account(name)).collect();
+        owners.cgroups = self.cgroup.iter().map(cgroup).collect::<Result<_, _>>()?;
+        Ok(owners)
+    }
+}
+
+/// A number is an id, as for chown(1).
+fn account(name: &str) -> Account {
+    name.parse().map_or_else(|_| Account::Name(name.to_owned()), Account::Id)
+}
+
+fn reason(name: &str) -> Result<DropReason, String> {
+    let found = DropReason::ALL.iter().find(|reason| reason.name() == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        format!("`{name}` is no reason for a drop; there are {}", names.join(", "))
+    })
+}

@@ -1,0 +1,123 @@
+//! Who was behind each port under one picture: what a frame's port number and rule number stand for.
+
+use crate::forwarding::{Generation, PortId, WIRE};
+use crate::identity::Identity;
+use crate::registry::{App, WIRE_NAME};
+use crate::switch::WireState;
+use kopi_policy::{Owner, Ruleset};
+use kopi_ring::message::Mac;
+use std::sync::Arc;
+
+/// One port.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its number.
+    pub id: PortId,
+    /// Which use of the number; 0 for the wire.
+    pub generation: Generation,
+    /// Its name.
+    pub name: String,
+    /// Who is behind it; nobody in particular for the wire.
+    pub identity: Option<Identity>,
+    /// What to say of it: the process, or the device.
+    pub description: String,
+    /// Its own address.
+    pub mac: Option<Mac>,
+}
+
+impl Member {
+    /// An app's port.
+    #[must_use]
+    pub fn of_app(app: &App) -> Self {
+        Self {
+            id: app.id,
+            generation: app.generation,
+            name: app.name.clone(),
+            identity: Some(app.identity.clone()),
+            description: describe(&app.identity),
+            mac: app.settings.macs.first().copied(),
+        }
+    }
+
+    /// The wire.
+    #[must_use]
+    pub fn of_wire(wire: &WireState) -> Self {
+        Self {
+            id: WIRE,
+            generation: 0,
+            name: WIRE_NAME.to_owned(),
+            identity: None,
+            description: format!("{} ({})", wire.device, wire.driver),
+            mac: Some(wire.mac),
+        }
+    }
+
+    /// The process, as selectors see it.
+    #[must_use]
+    pub fn owner(&self) -> Owner<'_> {
+        let of = self.identity.as_ref().map_or_else(|| Owner::unknown(""), Identity::owner);
+        Owner { name: &self.name, ..of }
+    }
+}
+
+/// `user bob (1001), pid 4711, /usr/bin/dpdk-testpmd`
+fn describe(identity: &Identity) -> String {
+    let Identity { pid, uid, user, comm, exe, .. } = identity;
+    let user = user.as_ref().map_or_else(|| format!("uid {uid}"), |user| format!("user {user} ({uid})"));
+    format!("{user}, pid {pid}, {}", exe.as_ref().unwrap_or(comm))
+}
+
+/// All ports and rules under one picture. Immutable.
+#[derive(Debug)]
+pub struct Roster {
+    /// The picture's epoch.
+    pub epoch: u32,
+    /// The ports, by number.
+    members: Vec<Option<Member>>,
+    /// The policy, if there is one.
+    pub ruleset: Option<Arc<Ruleset>>,
+}
+
+impl Roster {
+    /// The roster of the picture with the epoch `epoch`.
+    pub fn new<'a>(
+        epoch: u32,
+        wire: &WireState,
+        apps: impl Iterator<Item = &'a App>,
+        ruleset: Option<Arc<Ruleset>>,
+    ) -> Self {
+        let mut members = vec![Some(Member::of_wire(wire))];
+        for app in apps {
+            let at = usize::from(app.id);
+            if members.len() <= at {
+                members.resize(at + 1, None);
+            }
+            members[at] = Some(Member::of_app(app));
+        }
+        Self { epoch, members, ruleset }
+    }
+
+    /// The port with the number `id`.
+    #[must_use]
+    pub fn member(&self, id: PortId) -> Option<&Member> {
+        self.members.get(usize::from(id)).and_then(Option::as_ref)
+    }
+
+    /// All ports.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().flatten()
+    }
+
+    /// One more than the highest number.
+    #[must_use]
+    pub const fn ports(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The name of the rule with the number `rule`.
+    #[must_use]
+    pub fn rule(&self, rule: u32) -> Option<&str> {
+        let rules = self.ruleset.as_ref()?.rules();
+        rules.get(usize::try_from(rule).ok()?).map(|rule| rule.name.as_str())
+    }
+}

@@ -1,0 +1,361 @@
+//! What a session writes, as blocks of pcapng: who is behind each port, each frame with its owner, and what was lost.
+
+use super::request::Request;
+use super::roster::{Member, Roster};
+use crate::forwarding::{Generation, PortId};
+use crate::switch::word;
+use crate::tap::{Head, PortCounts};
+use kopi_config::policy::Decision;
+use kopi_pcapng::{self as pcapng, Direction, Note};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Pictures that records are told by, at most: those in a ring may be some pictures old.
+const ROSTERS: usize = 64;
+/// Labels that are kept; there are as many as there are apps, rules and reasons together.
+const LABELS: usize = 4096;
+
+/// What the taps of all workers have counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Sightings looked at.
+    pub seen: u64,
+    /// Those that were wanted.
+    pub received: u64,
+    /// Those of them that found no room in the ring.
+    pub lost: u64,
+}
+
+impl Sums {
+    /// The sums of `counts`, for one port or for all.
+    #[must_use]
+    pub fn of(counts: &[Arc<[PortCounts]>], port: Option<PortId>) -> Self {
+        let mut sums = Self::default();
+        for counts in counts {
+            let one = port.and_then(|port| counts.get(usize::from(port))).map(std::slice::from_ref);
+            for counts in if port.is_some() { one.unwrap_or_default() } else { counts } {
+                sums.seen += counts.seen.get();
+                // In this order: what is lost was received before.
+                sums.lost += counts.lost.get();
+                sums.received += counts.received.get();
+            }
+        }
+        sums
+    }
+
+    const fn since(self, base: Self) -> Self {
+        Self {
+            seen: self.seen.wrapping_sub(base.seen),
+            received: self.received.wrapping_sub(base.received),
+            lost: self.lost.wrapping_sub(base.lost),
+        }
+    }
+}
+
+/// One port in the file.
+#[derive(Debug)]
+struct Interface {
+    id: PortId,
+    generation: Generation,
+    name: String,
+    description: String,
+    mac: Option<[u8; 6]>,
+    /// Its number in the file, once it is written there.
+    number: Option<u32>,
+    /// What the port's counters stood at when it, or the file, began.
+    base: Sums,
+    /// The same when another app got the port's number.
+    end: Option<Sums>,
+    /// Packets in blocks that are not written yet.
+    pending: u64,
+    /// Packets written.
+    delivered: u64,
+    /// Packets given up because the disk was full.
+    given_up: u64,
+    /// Time of its last packet.
+    last_ns: u64,
+}
+
+/// What is written with every frame that has the same owner, verdict, rule and queue.
+#[derive(Clone, Debug)]
+struct Label {
+    interface: usize,
+    comment: Arc<str>,
+}
+
+/// The blocks of one session.
+#[derive(Debug)]
+pub struct Stream {
+    request: Arc<Request>,
+    counts: Vec<Arc<[PortCounts]>>,
+    rosters: VecDeque<Arc<Roster>>,
+    interfaces: Vec<Interface>,
+    labels: BTreeMap<[u64; 2], Label>,
+    last: Option<([u64; 2], Label)>,
+    /// Whether the file's first block is written, or waits to be.
+    begun: bool,
+    /// The same, and it is written for good.
+    committed: bool,
+    /// Interfaces that are written for good.
+    numbered: u32,
+    start_ns: u64,
+    delivered: u64,
+    given_up: u64,
+}
+
+impl Stream {
+    /// The blocks for `request`, from ports as `roster` has them, counted in `counts`.
+    #[must_use]
+    pub fn new(request: Arc<Request>, counts: Vec<Arc<[PortCounts]>>, roster: Arc<Roster>, now_ns: u64) -> Self {
+        let mut stream = Self {
+            request,
+            counts,
+            rosters: VecDeque::from([Arc::clone(&roster)]),
+            interfaces: Vec::new(),
+            labels: BTreeMap::new(),
+            last: None,
+            begun: false,
+            committed: false,
+            numbered: 0,
+            start_ns: now_ns,
+            delivered: 0,
+            given_up: 0,
+        };
+        stream.list(&roster);
+        stream
+    }
+
+    /// Packets written for good.
+    #[must_use]
+    pub const fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Packets in blocks that wait to be written.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.interfaces.iter().map(|interface| interface.pending).sum()
+    }
+
+    /// Packets given up because the disk was full.
+    #[must_use]
+    pub const fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    /// Whether the picture with the epoch `epoch` is known.
+    #[must_use]
+    pub fn knows(&self, epoch: u32) -> bool {
+        self.rosters.iter().any(|roster| roster.epoch == epoch)
+    }
+
+    /// Learns who is behind each port under another picture, or anew under one that is known.
+    pub fn learn(&mut self, roster: Arc<Roster>) {
+        self.list(&roster);
+        self.rosters.retain(|known| known.epoch != roster.epoch);
+        if self.rosters.len() >= ROSTERS {
+            self.rosters.pop_front();
+        }
+        self.rosters.push_back(roster);
+        self.forget_labels();
+    }
+
+    /// Makes interfaces of the ports that the file is to have from the beginning.
+    fn list(&mut self, roster: &Roster) {
+        let request = Arc::clone(&self.request);
+        for member in roster.members().filter(|member| request.lists(member)) {
+            self.interface(member);
+        }
+    }
+
+    /// The interface of a port, made if there is none.
+    fn interface(&mut self, member: &Member) -> usize {
+        let is_it = |i: &Interface| i.id == member.id && i.generation == member.generation;
+        if let Some(at) = self.interfaces.iter().position(is_it) {
+            return at;
+        }
+        let base = Sums::of(&self.counts, Some(member.id));
+        for other in self.interfaces.iter_mut().filter(|other| other.id == member.id) {
+            other.end.get_or_insert(base);
+        }
+        self.interfaces.push(Interface {
+            id: member.id,
+            generation: member.generation,
+            name: member.name.clone(),
+            description: member.description.clone(),
+            mac: member.mac,
+            number: None,
+            base,
+            end: None,
+            pending: 0,
+            delivered: 0,
+            given_up: 0,
+            last_ns: 0,
+        });
+        self.interfaces.len() - 1
+    }
+
+    /// Writes what has to stand before the next packet: the first block, and interfaces that are new.
+    pub fn prepare(&mut self, out: &mut Vec<u8>) {
+        if !self.begun {
+            self.begun = true;
+            pcapng::section(
+                out,
+                &pcapng::Section {
+                    hardware: std::env::consts::ARCH,
+                    os: std::env::consts::OS,
+                    application: concat!("kopid ", env!("CARGO_PKG_VERSION")),
+                },
+            );
+        }
+        let first = self.next_number();
+        let expression = self.request.expression.trim();
+        let new = self.interfaces.iter_mut().filter(|interface| interface.number.is_none());
+        for (number, interface) in (first..).zip(new) {
+            interface.number = Some(number);
+            pcapng::interface(
+                out,
+                &pcapng::Interface {
+                    name: &interface.name,
+                    description: &interface.description,
+                    mac: interface.mac,
+                    filter: (!expression.is_empty()).then_some(expression),
+                    snap: self.request.snap,
+                },
+            );
+        }
+    }
+
+    /// Writes one frame, seen at `ns`, whose kept bytes are the pieces `data`.
+    pub fn packet<'d>(&mut self, head: &Head, ns: u64, data: impl Iterator<Item = &'d [u8]>, out: &mut Vec<u8>) {
+        let kind = head.kind();
+        let label = match &self.last {
+            Some((last, label)) if *last == kind => label.clone(),
+            _ => {
+                let label = self.label(kind, head);
+                self.last = Some((kind, label.clone()));
+                label
+            }
+        };
+        if self.interfaces.get(label.interface).is_none_or(|interface| interface.number.is_none()) {
+            self.prepare(out);
+        }
+        let Some(interface) = self.interfaces.get_mut(label.interface) else { return };
+        // Workers begin their turns at different times, so what two of them have seen may come in another order.
+        interface.last_ns = interface.last_ns.max(ns);
+        interface.pending += 1;
+        let packet = pcapng::Packet {
+            interface: interface.number.unwrap_or(0),
+            timestamp_ns: interface.last_ns,
+            len: head.len,
+            direction: if head.sighting.out { Direction::Outbound } else { Direction::Inbound },
+            queue: Some(head.queue.into()),
+            drops: head.lost.into(),
+            comment: &label.comment,
+        };
+        pcapng::packet(out, &packet, data);
+    }
+
+    fn label(&mut self, kind: [u64; 2], head: &Head) -> Label {
+        if let Some(label) = self.labels.get(&kind) {
+            return label.clone();
+        }
+        let sighting = &head.sighting;
+        let told_by = self.rosters.iter().rev().find(|roster| roster.epoch == head.epoch);
+        let roster = told_by.or_else(|| self.rosters.back()).cloned();
+        let member = roster.as_deref().and_then(|roster| roster.member(sighting.port)).cloned();
+        // The app may be gone from all pictures that are known, if there were very many since.
+        let member = member.unwrap_or_else(|| Member {
+            id: sighting.port,
+            generation: 0,
+            name: format!("port-{}", sighting.port),
+            identity: None,
+            description: "not known any more".into(),
+            mac: None,
+        });
+        let interface = self.interface(&member);
+        let owner = roster.as_deref().and_then(|roster| roster.member(sighting.owner)).filter(|owner| owner.id != 0);
+        let identity = owner.and_then(|owner| owner.identity.as_ref());
+        let refused = sighting.decision != Decision::Accept;
+        let note = Note {
+            app: owner.map(|owner| owner.name.as_str()),
+            pid: identity.map(|of| of.pid),
+            uid: identity.map(|of| of.uid),
+            user: identity.and_then(|of| of.user.as_deref()),
+            comm: identity.map(|of| of.comm.as_str()),
+            verdict: word(sighting.decision),
+            reason: sighting.reason.filter(|_| refused).map(kopi_ring::DropReason::name),
+            rule: head.rule.and_then(|rule| roster.as_deref()?.rule(rule)),
+            queue: Some(head.queue.into()),
+        };
+        let mut comment = String::new();
+        note.write(&mut comment);
+        let label = Label { interface, comment: comment.into() };
+        if self.labels.len() >= LABELS {
+            self.labels.clear();
+        }
+        self.labels.insert(kind, label.clone());
+        label
+    }
+
+    fn forget_labels(&mut self) {
+        self.labels.clear();
+        self.last = None;
+    }
+
+    /// Notes that everything so far is written.
+    pub fn commit(&mut self) {
+        self.committed = self.begun;
+        for interface in &mut self.interfaces {
+            self.delivered += interface.pending;
+            interface.delivered += std::mem::take(&mut interface.pending);
+        }
+        self.numbered = self.next_number();
+    }
+
+    /// The number that the file's next interface gets.
+    fn next_number(&self) -> u32 {
+        self.interfaces.iter().filter_map(|interface| interface.number).max().map_or(0, |last| last + 1)
+    }
+
+    /// Notes that nothing is written of what came since the last [`commit`](Self::commit), and never will be.
+    pub fn give_up(&mut self) {
+        self.begun = self.committed;
+        for interface in &mut self.interfaces {
+            self.given_up += interface.pending;
+            interface.given_up += std::mem::take(&mut interface.pending);
+            interface.number = interface.number.filter(|number| *number < self.numbered);
+        }
+    }
+
+    /// Writes the statistics that end a file.
+    pub fn end(&mut self, now_ns: u64, out: &mut Vec<u8>) {
+        for interface in &self.interfaces {
+            let Some(number) = interface.number else { continue };
+            let now = interface.end.unwrap_or_else(|| Sums::of(&self.counts, Some(interface.id)));
+            let sums = now.since(interface.base);
+            let statistics = pcapng::Statistics {
+                interface: number,
+                timestamp_ns: now_ns,
+                start_ns: self.start_ns,
+                end_ns: now_ns,
+                received: sums.seen,
+                accepted: sums.received,
+                dropped: sums.lost + interface.given_up,
+                delivered: interface.delivered + interface.pending,
+            };
+            pcapng::statistics(out, &statistics);
+        }
+    }
+
+    /// Begins another file, with the ports that there are now.
+    pub fn begin_anew(&mut self, now_ns: u64) {
+        (self.begun, self.committed, self.numbered) = (false, false, 0);
+        self.start_ns = now_ns;
+        self.interfaces.clear();
+        self.forget_labels();
+        if let Some(roster) = self.rosters.back().cloned() {
+            self.list(&roster);
+        }
+    }
+}

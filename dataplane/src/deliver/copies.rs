@@ -1,0 +1,98 @@
+//! Frames that go to several receivers: each gets a copy, as far as the policy lets it.
+
+use super::{Delivery, Route};
+use crate::burst::Burst;
+use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
+use crate::gate::Gate;
+use kopi_ring::DropReason;
+
+/// A burst that is delivered, and what is asked about it.
+pub(super) struct Scene<'a> {
+    pub(super) burst: &'a mut Burst,
+    pub(super) source: PortId,
+    pub(super) forwarding: &'a Forwarding,
+    pub(super) gate: &'a mut Gate,
+    pub(super) now: u64,
+}
+
+impl Delivery {
+    pub(super) fn spread(&mut self, scene: &mut Scene<'_>, at: usize, verdict: Verdict) -> Route {
+        match verdict {
+            Verdict::Group => self.deliver_to_group(scene, at),
+            _ => self.deliver_to_many(scene, at),
+        }
+    }
+
+    fn deliver_to_group(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
+        let (source, forwarding) = (scene.source, scene.forwarding);
+        let listeners = forwarding.listeners(&scene.burst.destination(at));
+        let to_wire = source != WIRE && forwarding.wire_up();
+        if scene.burst.tapped && to_wire {
+            self.show_sent(scene, at);
+        }
+        let copies = self.copy_to(scene, at, listeners);
+        match (to_wire, copies) {
+            (true, copies) => {
+                self.count_copies(source, copies);
+                self.towards_wire()
+            }
+            (false, 0) => {
+                let reason = if source == WIRE { DropReason::NoListener } else { DropReason::WireDown };
+                self.drop_for(source, reason, 1);
+                scene.burst.amend(at, Verdict::Drop(reason));
+                Route::Free
+            }
+            (false, copies) => {
+                self.count_copies(source, copies - 1);
+                Route::Free
+            }
+        }
+    }
+
+    fn deliver_to_many(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
+        let source = scene.source;
+        match self.copy_to(scene, at, scene.forwarding.promiscuous()) {
+            0 => {
+                self.drop_for(source, DropReason::NoListener, 1);
+                scene.burst.amend(at, Verdict::Drop(DropReason::NoListener));
+            }
+            copies => self.count_copies(source, copies - 1),
+        }
+        Route::Free
+    }
+
+    /// Shows capture sessions where a frame to a group comes from, before they are shown who gets it.
+    fn show_sent(&mut self, scene: &Scene<'_>, at: usize) {
+        let Some(mbuf) = scene.burst.batch.get(at) else { return };
+        let view = self.view(scene.forwarding, scene.gate, scene.now);
+        self.taps.see_group(scene.burst, at, scene.source, mbuf, &view);
+    }
+
+    /// Copies a frame to all of `ports` but its source, as far as the policy lets each have it, and returns to how many.
+    fn copy_to(&mut self, scene: &mut Scene<'_>, at: usize, ports: &[PortId]) -> u64 {
+        let Scene { ref burst, source, forwarding, now, .. } = *scene;
+        let Some(mbuf) = burst.batch.get(at) else { return 0 };
+        if burst.tapped && (source == WIRE || !forwarding.wire_up()) && ports.iter().any(|id| *id != source) {
+            self.show_sent(scene, at);
+        }
+        let Scene { ref burst, .. } = *scene;
+        let mut copies = 0;
+        for id in ports.iter().copied().filter(|id| *id != source) {
+            let admission = scene.gate.admit(mbuf.data(), &burst.key(at), id, forwarding, now);
+            let outcome = match admission.refused {
+                None => self.deliver_to_app(burst, at, id, forwarding, true).map(|route| {
+                    debug_assert_eq!(route, Route::Free);
+                }),
+                Some(reason) => Err(self.refuse_for(id, reason)),
+            };
+            if burst.tapped {
+                let view = self.view(forwarding, scene.gate, now);
+                let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
+                let queue = queue.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX));
+                self.show(id, outcome, admission.tally, mbuf, queue, &view);
+            }
+            copies += 1;
+        }
+        copies
+    }
+}

@@ -1,0 +1,382 @@
+//! What a worker shows to capture sessions.
+//!
+//! Each session has a tap at each worker: what it wants to see, and a ring that the session's own thread empties. A worker
+//! looks at a burst when all that happens to it is decided, and before its buffers are given away; it copies what is wanted
+//! into the ring, and never waits: what does not fit is counted. Without a session this costs one branch for a burst.
+//!
+//! A frame is seen at each port that it passes, see [`Sighting`]: at the app that sends it, at the app that gets it, and on
+//! the wire.
+
+mod record;
+
+pub use record::{Head, Line, Sighting};
+
+use crate::burst::Burst;
+use crate::counters::Counter;
+use crate::forwarding::{PortId, Verdict, WIRE};
+use crate::ledger::{Ledger, Outcome, TallyId};
+use crate::port::WorkerPort;
+use dpdk::{Batch, Bpf, Mbuf};
+use kopi_config::policy::Decision;
+use kopi_policy::Cause;
+use kopi_ring::DropReason;
+use std::sync::Arc;
+
+/// Capture sessions at one time.
+pub const SESSIONS: usize = 16;
+
+/// Which frames are wanted, by what has become of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that go on.
+    Passed,
+    /// Those that go no further.
+    Dropped,
+}
+
+/// Rules by one of which a frame was decided, or that it has passed on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Rules that decide, by their number in the picture's policy.
+    pub deciding: Vec<u32>,
+    /// Rules that were passed, in the bits of [`Outcome::passing`].
+    pub passing: u64,
+}
+
+impl Rules {
+    fn has(&self, outcome: Option<&Outcome>) -> bool {
+        outcome.is_some_and(|outcome| {
+            let decided = matches!(outcome.cause, Cause::Rule(rule) if self.deciding.contains(&rule));
+            decided || outcome.passing & self.passing != 0
+        })
+    }
+}
+
+/// What one session wants to see, under one picture of the ports. Immutable.
+#[derive(Debug)]
+pub struct Selection {
+    /// The session's number.
+    pub session: u32,
+    /// For every port number, whether frames are wanted that go in and that come out.
+    pub ports: Box<[[bool; 2]]>,
+    /// Whether frames from the wire are wanted that go to no app, besides those that `ports` says.
+    pub strays: bool,
+    /// Only frames of these apps, by port number, if there is anything asked of owners.
+    pub owners: Option<Box<[bool]>>,
+    /// By what has become of them.
+    pub which: Which,
+    /// Only frames that these rules were for, if there are any.
+    pub rules: Option<Rules>,
+    /// Only frames dropped for these reasons, a bit each.
+    pub reasons: Option<u64>,
+    /// Only frames that pass this filter.
+    pub filter: Option<Arc<Bpf>>,
+    /// Bytes kept of a frame.
+    pub snap: u32,
+    /// One of so many is kept, 1 for all.
+    pub sample: u32,
+}
+
+impl Selection {
+    #[inline]
+    fn wants(&self, sighting: &Sighting) -> bool {
+        let port = self.ports.get(usize::from(sighting.port)).is_some_and(|wants| wants[usize::from(sighting.out)]);
+        let which = match self.which {
+            Which::All => true,
+            Which::Passed => sighting.decision == Decision::Accept,
+            Which::Dropped => sighting.decision != Decision::Accept,
+        };
+        let reason =
+            self.reasons.is_none_or(|reasons| sighting.reason.is_some_and(|reason| reasons >> reason.index() & 1 == 1));
+        let of = |owners: &[bool]| owners.get(usize::from(sighting.owner)).is_some_and(|wanted| *wanted);
+        let owner = self.owners.as_deref().is_none_or(of);
+        which && reason && owner && (port || self.strays && sighting.is_stray())
+    }
+}
+
+/// What one tap has counted for one port. The worker writes, the session reads.
+#[derive(Debug, Default)]
+pub struct PortCounts {
+    /// Sightings looked at.
+    pub seen: Counter,
+    /// Those that were wanted.
+    pub received: Counter,
+    /// Those of them that found no room in the ring.
+    pub lost: Counter,
+}
+
+/// One session's tap at one worker. The control thread makes it, the worker uses it, and it goes back.
+#[derive(Debug)]
+pub struct Tap {
+    selection: Arc<Selection>,
+    ring: rtrb::Producer<Line>,
+    counts: Arc<[PortCounts]>,
+    /// By port, what was lost since the last record. Nothing is, most of the time.
+    lost: Box<[u32]>,
+    /// What is to be left out before the next one of a sample.
+    skip: u32,
+}
+
+/// By what a worker tells what it sees.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What the tallies of flows stand for.
+    pub ledger: &'a Ledger,
+    /// The picture of the ports.
+    pub epoch: u32,
+    /// TSC of the burst.
+    pub now: u64,
+    /// Whether the wire takes frames.
+    pub wire_up: bool,
+    /// The worker's own queues of the wire, RX and TX.
+    pub queues: [u8; 2],
+}
+
+/// A frame at a port, with what counts it.
+type Seen = (Sighting, TallyId);
+
+impl Tap {
+    /// A tap that writes into `ring` and counts in `counts`, which has a place for every port.
+    #[must_use]
+    pub fn new(selection: Arc<Selection>, ring: rtrb::Producer<Line>, counts: Arc<[PortCounts]>) -> Self {
+        let lost = vec![0; counts.len()].into();
+        Self { selection, ring, counts, lost, skip: 0 }
+    }
+
+    /// Looks at the frames of a burst whose verdicts are final.
+    fn see(&mut self, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
+        let mut start = 0;
+        while let Some((verdict, end)) = burst.run(start) {
+            let sightings = sightings(source, verdict);
+            let wanted = sightings.map(|sighting| sighting.filter(|sighting| self.selection.wants(sighting)));
+            if wanted.iter().any(Option::is_some) {
+                for sighting in wanted.iter().flatten() {
+                    self.count_seen(sighting.port, (end - start) as u64);
+                }
+                self.look(burst, start..end, wanted, ports, view);
+            }
+            start = end;
+        }
+    }
+
+    fn look(
+        &mut self,
+        burst: &Burst,
+        run: std::ops::Range<usize>,
+        wanted: [Option<Sighting>; 2],
+        ports: &[Option<Box<WorkerPort>>],
+        view: &View<'_>,
+    ) {
+        for at in run {
+            let Some(mbuf) = burst.batch.get(at) else { return };
+            if self.selection.filter.as_ref().is_some_and(|filter| !filter.matches(mbuf)) {
+                continue;
+            }
+            for sighting in wanted.iter().flatten() {
+                let queue = queue_of(sighting, burst, at, ports, view);
+                self.take((*sighting, burst.tally(at, side_of(sighting))), mbuf, queue, view);
+            }
+        }
+    }
+
+    /// Writes one frame down that passes the filter, if the rules that it met are those that are asked for.
+    fn take(&mut self, (sighting, tally): Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+        let outcome = view.ledger.outcome(tally);
+        if self.selection.rules.as_ref().is_some_and(|rules| !rules.has(outcome.as_ref())) {
+            return;
+        }
+        if let Some(skip) = self.skip.checked_sub(1) {
+            self.skip = skip;
+            return;
+        }
+        self.skip = self.selection.sample.saturating_sub(1);
+        // What happened to a frame after its judgement is no rule's doing.
+        let outcome = outcome.filter(|outcome| outcome.decision == sighting.decision);
+        let rule = match outcome.map(|outcome| outcome.cause) {
+            Some(Cause::Rule(rule)) => Some(rule),
+            _ => None,
+        };
+        let port = usize::from(sighting.port);
+        let (Some(counts), Some(lost)) = (self.counts.get(port), self.lost.get_mut(port)) else { return };
+        let head = Head { tsc: view.now, epoch: view.epoch, rule, len: mbuf.len(), lost: *lost, queue, sighting };
+        counts.received.add(1);
+        match self.ring.write_chunk_uninit(head.lines(self.selection.snap)) {
+            Ok(chunk) => {
+                let kept = mbuf.data().get(..head.kept(self.selection.snap)).unwrap_or_default();
+                chunk.fill_from_iter(head.write(kept));
+                *lost = 0;
+            }
+            Err(_) => {
+                *lost = lost.saturating_add(1);
+                counts.lost.add(1);
+            }
+        }
+    }
+
+    fn count_seen(&self, port: PortId, frames: u64) {
+        if let Some(counts) = self.counts.get(usize::from(port)) {
+            counts.seen.add(frames);
+        }
+    }
+
+    /// Looks at one frame.
+    fn see_one(&mut self, seen: Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+        if self.selection.wants(&seen.0) {
+            self.count_seen(seen.0.port, 1);
+            if self.selection.filter.as_ref().is_none_or(|filter| filter.matches(mbuf)) {
+                self.take(seen, mbuf, queue, view);
+            }
+        }
+    }
+}
+
+/// The taps of one worker. Never grows beyond its first capacity.
+#[derive(Debug)]
+pub struct Taps {
+    #[expect(clippy::vec_box, reason = "boxes go back as they came, so that no worker frees memory")]
+    taps: Vec<Box<Tap>>,
+}
+
+impl Taps {
+    /// No taps, with room for [`SESSIONS`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self { taps: Vec::with_capacity(SESSIONS) }
+    }
+
+    /// Whether nobody looks.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.taps.is_empty()
+    }
+
+    /// Takes a tap in.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back if there are as many as there may be.
+    pub fn insert(&mut self, tap: Box<Tap>) -> Result<(), Box<Tap>> {
+        if self.taps.len() >= SESSIONS {
+            return Err(tap);
+        }
+        self.taps.push(tap);
+        Ok(())
+    }
+
+    /// Lets go of a session's tap.
+    pub fn remove(&mut self, session: u32) -> Option<Box<Tap>> {
+        let at = self.taps.iter().position(|tap| tap.selection.session == session)?;
+        Some(self.taps.swap_remove(at))
+    }
+
+    /// Has sessions look for what `selections` say from now on, and leaves in it what they have looked for.
+    pub fn select(&mut self, selections: &mut [Arc<Selection>]) {
+        for selection in selections {
+            if let Some(tap) = self.taps.iter_mut().find(|tap| tap.selection.session == selection.session) {
+                std::mem::swap(&mut tap.selection, selection);
+            }
+        }
+    }
+
+    /// Shows a burst, from port `source`, whose verdicts are final.
+    pub fn see(&mut self, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
+        self.taps.iter_mut().for_each(|tap| tap.see(burst, source, ports, view));
+    }
+
+    /// Shows one frame at one port, that no burst shows.
+    #[cold]
+    pub fn see_one(&mut self, sighting: Sighting, tally: TallyId, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+        self.taps.iter_mut().for_each(|tap| tap.see_one((sighting, tally), mbuf, queue, view));
+    }
+
+    /// Shows where frame `at` of a burst, from port `source`, comes from, if it goes to a group: at its sender, and on the
+    /// wire if it goes there.
+    #[cold]
+    pub fn see_group(&mut self, burst: &Burst, at: usize, source: PortId, mbuf: &Mbuf, view: &View<'_>) {
+        if source == WIRE {
+            return self.see_one(Sighting::passed(WIRE, false, WIRE), 0, mbuf, view.queues[0], view);
+        }
+        self.see_one(Sighting::passed(source, true, source), burst.tally(at, 0), mbuf, burst.queue(at), view);
+        if view.wire_up {
+            self.see_one(Sighting::passed(WIRE, true, source), burst.tally(at, 0), mbuf, view.queues[1], view);
+        }
+    }
+
+    /// Shows one frame that was shown before as one that goes on, and was dropped after all.
+    #[cold]
+    pub fn see_late(&mut self, sighting: Sighting, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+        // To others it would be there twice.
+        let wants = |tap: &&mut Box<Tap>| tap.selection.which == Which::Dropped;
+        self.taps.iter_mut().filter(wants).for_each(|tap| tap.see_one((sighting, 0), mbuf, queue, view));
+    }
+
+    /// Shows frames that waited for the wire and were given up.
+    #[cold]
+    pub fn see_given_up(&mut self, waiting: &Batch, reason: DropReason, view: &View<'_>) {
+        let sighting = Sighting::dropped(WIRE, true, WIRE, reason);
+        waiting.iter().for_each(|mbuf| self.see_late(sighting, mbuf, view.queues[1], view));
+    }
+}
+
+impl Default for Taps {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Where a frame from port `source` with the final verdict `verdict` is seen. What goes to a group is shown when it is
+/// copied.
+fn sightings(source: PortId, verdict: Verdict) -> [Option<Sighting>; 2] {
+    let from_wire = source == WIRE;
+    let sent = if from_wire { None } else { Some(Sighting::passed(source, true, source)) };
+    let at_wire = |sighting: Sighting| from_wire.then_some(Sighting { port: WIRE, ..sighting });
+    match verdict {
+        Verdict::Wire => [sent, Some(Sighting::passed(WIRE, true, source))],
+        Verdict::App(id) => {
+            let got = Sighting::passed(id, false, id);
+            [sent.or_else(|| at_wire(got)), Some(got)]
+        }
+        Verdict::Drop(reason) => [Some(Sighting::dropped(source, !from_wire, source, reason)), None],
+        Verdict::Refuse(id, reason) => refused(sent, at_wire, id, source, reason),
+        Verdict::Reject(id) => refused(sent, at_wire, id, source, DropReason::Rejected),
+        Verdict::Group | Verdict::Promiscuous => [None, None],
+    }
+}
+
+/// Where a frame is seen that app `id` does not let pass: at its own side if it is the sender.
+fn refused(
+    sent: Option<Sighting>,
+    at_wire: impl Fn(Sighting) -> Option<Sighting>,
+    id: PortId,
+    source: PortId,
+    reason: DropReason,
+) -> [Option<Sighting>; 2] {
+    if id == source {
+        return [Some(Sighting::dropped(id, true, id, reason)), None];
+    }
+    let kept_out = Sighting::dropped(id, false, id, reason);
+    [sent.or_else(|| at_wire(kept_out)), Some(kept_out)]
+}
+
+/// Whose tally counts a frame where it is seen: the sender's (0) or the receiver's (1).
+fn side_of(sighting: &Sighting) -> usize {
+    usize::from(!sighting.out)
+}
+
+fn queue_of(sighting: &Sighting, burst: &Burst, at: usize, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) -> u8 {
+    match (sighting.port, sighting.out) {
+        (WIRE, out) => view.queues[usize::from(out)],
+        (_, true) => burst.queue(at),
+        (id, false) => {
+            let port = ports.get(usize::from(id)).and_then(Option::as_deref);
+            port.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

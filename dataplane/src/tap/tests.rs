@@ -1,0 +1,63 @@
+use super::*;
+
+fn passed(port: PortId, out: bool, owner: PortId) -> Option<Sighting> {
+    Some(Sighting::passed(port, out, owner))
+}
+
+fn dropped(port: PortId, out: bool, owner: PortId, reason: DropReason) -> Option<Sighting> {
+    Some(Sighting::dropped(port, out, owner, reason))
+}
+
+/// A frame is seen at the app that sends it, at the app that gets it, and on the wire; a drop where it is counted.
+#[test]
+fn frames_are_seen_where_they_pass() {
+    use DropReason::{Policy, Rejected, RxRingFull, UnknownUnicast};
+    let cases = [
+        ((1, Verdict::Wire), [passed(1, true, 1), passed(WIRE, true, 1)]),
+        ((1, Verdict::App(2)), [passed(1, true, 1), passed(2, false, 2)]),
+        ((WIRE, Verdict::App(2)), [passed(WIRE, false, 2), passed(2, false, 2)]),
+        ((1, Verdict::Drop(Policy)), [dropped(1, true, 1, Policy), None]),
+        ((WIRE, Verdict::Drop(UnknownUnicast)), [dropped(WIRE, false, WIRE, UnknownUnicast), None]),
+        ((1, Verdict::Refuse(2, RxRingFull)), [passed(1, true, 1), dropped(2, false, 2, RxRingFull)]),
+        ((WIRE, Verdict::Refuse(2, Policy)), [dropped(WIRE, false, 2, Policy), dropped(2, false, 2, Policy)]),
+        ((1, Verdict::Reject(1)), [dropped(1, true, 1, Rejected), None]),
+        ((1, Verdict::Reject(2)), [passed(1, true, 1), dropped(2, false, 2, Rejected)]),
+    ];
+    for ((source, verdict), expected) in cases {
+        assert_eq!(sightings(source, verdict), expected, "{source} {verdict:?}");
+    }
+}
+
+fn everything() -> Selection {
+    Selection {
+        session: 1,
+        ports: vec![[true; 2]; 3].into(),
+        strays: false,
+        owners: None,
+        which: Which::All,
+        rules: None,
+        reasons: None,
+        filter: None,
+        snap: 64,
+        sample: 1,
+    }
+}
+
+/// All that is asked for has to hold: port and direction, owner, what became of the frame, and why.
+#[test]
+fn selections_hold_in_every_part() {
+    let [out, into] = [Sighting::passed(1, true, 1), Sighting::passed(2, false, 2)];
+    let lost = Sighting::dropped(2, false, 2, DropReason::RxRingFull);
+    let stray = Sighting::dropped(WIRE, false, WIRE, DropReason::UnknownUnicast);
+    let wants = |selection: &Selection| [out, into, lost, stray].map(|sighting| selection.wants(&sighting));
+    assert_eq!(wants(&everything()), [true; 4]);
+    let ports: Box<[[bool; 2]]> = [[false; 2], [false, true], [true, false]].into();
+    assert_eq!(wants(&Selection { ports: ports.clone(), ..everything() }), [true, true, true, false]);
+    assert_eq!(wants(&Selection { ports, strays: true, ..everything() }), [true; 4]);
+    let owners = Some([false, true, false].into());
+    assert_eq!(wants(&Selection { owners, ..everything() }), [true, false, false, false]);
+    assert_eq!(wants(&Selection { which: Which::Passed, ..everything() }), [true, true, false, false]);
+    assert_eq!(wants(&Selection { which: Which::Dropped, ..everything() }), [false, false, true, true]);
+    let reasons = Some(1 << DropReason::RxRingFull.index());
+    assert_eq!(wants(&Selection { reasons, ..everything() }), [false, false, true, false]);
+}
