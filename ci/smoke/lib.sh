@@ -112,8 +112,9 @@ stop_kopid() {
 }
 
 # start_app NAME USER MAC MODE [ARGUMENT...]: an unmodified dpdk-testpmd through the driver, without huge pages and
-# without rights, in forward mode MODE. USER may be a number that has no name. Waits until kopid serves it. Its pid is in
-# $app_pid.
+# without rights, in forward mode MODE. USER may be a number that has no name. Options of EAL's that it is to have besides
+# are in $eal_options. Waits until kopid serves it. Its pid is in $app_pid.
+eal_options=()
 start_app() {
     local name=$1 user=$2 mac=$3 mode=$4 group
     shift 4
@@ -124,7 +125,7 @@ start_app() {
     RUNTIME_DIRECTORY=$work/$name setpriv --reuid "$user" --regid "$group" --clear-groups \
         dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry \
         --file-prefix "$name" -d "$work/librte_net_kopi.so" \
-        --vdev "net_kopi0,socket=$work/kopi.sock,name=$name,mac=$mac" \
+        --vdev "net_kopi0,socket=$work/kopi.sock,name=$name,mac=$mac" "${eal_options[@]}" \
         -- -i --auto-start --forward-mode="$mode" --total-num-mbufs=4096 "$@" \
         <>"$work/$name.in" >"$work/$name.log" 2>&1 &
     app_pid=$!
@@ -144,5 +145,10 @@ no_app() { ! kopictl apps | awk -v name="$1" '$2 == name { found = 1 } END { exi
 # Testpmd's icmpecho answers a ping to any address, and ARP requests for any address as well. With two of them on one
 # wire both would answer every ARP request, so the kernel is told which address is behind which MAC.
 neighbour() { ip -n "$netns" neigh replace "$1" lladdr "$2" dev far0; }
+
+# json COMMAND EXPRESSION: the value of a Python expression over the rows of kopictl's answer.
+json() {
+    kopictl --json "$1" | python3 -c "import json, sys; rows = json.load(sys.stdin)['$1']; print($2)"
+}
 
 far() { ip netns exec "$netns" "$@"; }

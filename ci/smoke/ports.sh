@@ -91,11 +91,6 @@ sys.exit(bool(wrong))
 PYTHON
 }
 
-# json COMMAND EXPRESSION: the value of a Python expression over the rows of kopictl's answer.
-json() {
-    kopictl --json "$1" | python3 -c "import json, sys; rows = json.load(sys.stdin)['$1']; print($2)"
-}
-
 make_wire
 write_config "net_af_packet0,iface=$near"
 sed -i '1i policy = "policy.toml"' "$work/kopid.toml"
