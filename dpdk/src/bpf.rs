@@ -10,14 +10,16 @@
 //! decoded and checked, then translated into what librte_bpf loads. The translation is our own, because
 //! `rte_bpf_convert` of DPDK, up to 26.07 at least, takes the wrong register for bytes and words that are loaded
 //! relative to a header (`tcp[13]`), lets such offsets wrap around, and reads in front of the frame at offsets with the
-//! highest bit set. It also avoids what librte_bpf's compiler for x86-64 gets wrong; [`translate`] says what.
+//! highest bit set. It also avoids what librte_bpf's compiler for x86-64 gets wrong; the source of `translate` says what.
 //!
 //! What cannot be translated, and everything on a machine where the JIT may not be used, is run by an interpreter of
 //! our own, which gives the same answers at several times the cost. DPDK's own interpreter is never used: it trusts the
 //! offsets of a program.
 
+mod bits;
 mod flow;
 mod interpret;
+mod layouts;
 mod native;
 mod padding;
 mod pcap;
@@ -26,6 +28,8 @@ mod translate;
 
 #[cfg(test)]
 mod tests;
+
+pub use layouts::Layouts;
 
 use crate::Mbuf;
 use native::Native;
@@ -62,6 +66,7 @@ pub enum BpfError {
 pub struct Bpf {
     program: Program,
     code: Code,
+    by_key: Layouts,
 }
 
 /// How the program is run.
@@ -109,6 +114,17 @@ impl Bpf {
         !matches!(self.code, Code::Interpreted)
     }
 
+    /// For which frames the answer depends on nothing but the flow key, so that one answer is that of a whole train of
+    /// frames with equal keys.
+    ///
+    /// What is false may still be so: `udp port 53` depends on the key of a tagged frame, too, but that is not looked
+    /// into. True is never wrong.
+    #[must_use]
+    #[inline]
+    pub fn by_key(&self) -> Layouts {
+        self.by_key
+    }
+
     /// Whether the frame in `mbuf` passes. Never allocates, never blocks.
     ///
     /// `protochain` gives up after 256 headers, and the frame does not pass; libpcap and tcpdump would go on, for ever if
@@ -133,6 +149,7 @@ impl From<Program> for Bpf {
             [Insn::Return(value), ..] => Code::Constant(*value != 0),
             _ => Native::compile(&program).map_or(Code::Interpreted, Code::Native),
         };
-        Self { program, code }
+        let by_key = Layouts::of(&program);
+        Self { program, code, by_key }
     }
 }

@@ -30,7 +30,9 @@ unsafe impl Sync for Native {}
 impl Native {
     /// Compiles a program. `None` if it cannot be translated, or if there is no machine code for it that is right.
     pub(super) fn compile(program: &Program) -> Option<Self> {
-        let mut padding = Padding::none(program.insns().len());
+        let called = sys::__rte_pktmbuf_read as *const ();
+        let address = u64::try_from(called.addr()).ok()?;
+        let mut padding = Padding::none(program.insns().len(), address);
         for _ in 0..ATTEMPTS {
             let native = Self::load(&translate(program, &padding)?)?;
             if !padding.widen(native.code()) {
