@@ -157,12 +157,16 @@ impl Bucket {
 
     /// Takes the whole bytes out, and says how many there were.
     pub(crate) fn empty(&mut self) -> u64 {
-        if self.tokens <= 0 {
-            return 0;
-        }
-        let bytes = self.tokens / i128::from(self.unit);
-        self.tokens -= bytes * i128::from(self.unit);
-        u64::try_from(bytes).unwrap_or(u64::MAX)
+        let bytes = u64::try_from(self.tokens / i128::from(self.unit)).unwrap_or(0);
+        self.charge(bytes);
+        bytes
+    }
+
+    /// Pays the whole bytes of the debt, and says how many there were.
+    pub(crate) fn empty_debt(&mut self) -> u64 {
+        let bytes = u64::try_from(-self.tokens / i128::from(self.unit)).unwrap_or(0);
+        self.add(bytes);
+        bytes
     }
 
     /// Tokens in units, to compare buckets of one clock with each other.

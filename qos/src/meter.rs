@@ -108,13 +108,14 @@ impl Meter {
         }
     }
 
-    /// Gives unused tokens back to the other workers.
+    /// Gives unused tokens back to the other workers, or leaves the debt to them.
     #[inline]
     pub(crate) fn release(&mut self) {
         if let Some(shared) = &self.shared {
-            let bytes = self.bucket.empty();
-            if bytes != 0 {
-                shared.give_back(bytes);
+            match (self.bucket.empty(), self.bucket.empty_debt()) {
+                (0, 0) => {}
+                (0, debt) => shared.owe(debt),
+                (bytes, _) => shared.give_back(bytes),
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::bucket::{Rate, ceil_div};
 /// One counter of bytes ever drawn, against the bytes that the rate has given since the start, which is computed from the
 /// time whenever somebody draws. So nothing is ever rounded twice, and one compare-and-swap is a draw. Ordering is
 /// relaxed: the counter orders nothing but itself. It may wrap, and a difference that lies within 2^40 bytes below zero is
-/// taken for what it is, a worker whose clock is a little behind.
+/// taken for what it is: a debt, or a worker whose clock is a little behind.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct SharedBucket {
@@ -88,10 +88,19 @@ impl SharedBucket {
         self.drawn.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// Takes `bytes`, whether they are there or not: the debt of a worker that has nothing to send any more.
+    pub fn owe(&self, bytes: u64) {
+        self.drawn.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// The tick at which `bytes` can be drawn if nobody else draws; `None` if that never comes.
     pub fn ready_at(&self, bytes: u64, now: u64) -> Option<u64> {
-        let there = self.there(self.drawn.load(Ordering::Relaxed), now);
-        let missing = bytes.clamp(1, self.limits.depth).saturating_sub(there);
+        let drawn = self.drawn.load(Ordering::Relaxed);
+        let want = bytes.clamp(1, self.limits.depth);
+        let missing = match self.there(drawn, now) {
+            0 => want + drawn.wrapping_sub(self.given(now)),
+            there => want.saturating_sub(there),
+        };
         if missing == 0 {
             return Some(now);
         }
