@@ -66,8 +66,8 @@
 //!   reservations before shares, each with tags of their own.
 //! - A. Saeed et al., "Carousel", SIGCOMM 2017, and "Eiffel", NSDI 2019.
 
+use crate::alarms::Alarms;
 use crate::bucket::bytes_of;
-use crate::heap::{self, Entry, NOWHERE};
 use crate::meter::Meter;
 use crate::spec::{self, ClassSpec, Options, PRIORITIES, SpecError};
 use crate::tree::{NONE, OUT, Tree, WIRE};
@@ -93,11 +93,8 @@ pub enum Pick {
 pub struct Scheduler {
     pub(crate) tree: Tree,
     pub(crate) wire: Option<Meter>,
-    /// Nodes that wait for a tick: at their ceiling, or for their guarantee. `alarms[..waiting]` is a heap.
-    alarms: Vec<Entry>,
-    waiting: usize,
-    /// Where each node stands in `alarms`.
-    alarm_places: Vec<u32>,
+    /// Nodes that are at their ceiling, or wait for their guarantee.
+    alarms: Alarms,
     /// Leaves with packets.
     active: usize,
     quantum: u32,
@@ -132,9 +129,7 @@ impl Scheduler {
         Ok(Self {
             tree: Tree::new(classes, options, now),
             wire: options.wire.as_ref().map(|limit| Meter::new(limit, frame, quantum, hz, now)),
-            alarms: vec![Entry::default(); classes.len()],
-            waiting: 0,
-            alarm_places: vec![NOWHERE; classes.len()],
+            alarms: Alarms::new(classes.len()),
             active: 0,
             quantum,
             overhead,
@@ -341,7 +336,7 @@ impl Scheduler {
             if !ceil.is_open() {
                 let ready = ceil.ready_at(now);
                 node.overlimits += u64::from(node.group != OUT);
-                self.set_alarm(at, ready, now);
+                self.alarms.set(at, ready, now);
                 return OUT;
             }
         }
@@ -352,48 +347,24 @@ impl Scheduler {
             }
             if rate.is_open() {
                 guaranteed = true;
-            } else if self.alarm_places[at as usize] == NOWHERE {
+            } else if !self.alarms.has(at) {
                 let ready = rate.ready_at(now);
-                self.set_alarm(at, ready, now);
+                self.alarms.set(at, ready, now);
             }
         }
         let node = &self.tree.nodes[at as usize];
         if guaranteed { node.priority } else { node.priority + PRIORITIES }
     }
 
-    /// Lets node `at` be looked at again at `tick`, later than now, or never.
-    fn set_alarm(&mut self, at: u32, tick: Option<u64>, now: u64) {
-        let places = &mut self.alarm_places;
-        let stands = places[at as usize];
-        // Keys wrap: what lies further ahead is looked at early, and put off again.
-        let key = tick.map(|tick| now.saturating_add(tick.saturating_sub(now).clamp(1, 1 << 62)));
-        match (key, stands) {
-            (None, NOWHERE) => {}
-            (None, _) => self.clear_alarm(at),
-            (Some(key), NOWHERE) => {
-                self.waiting += 1;
-                heap::insert(&mut self.alarms[..self.waiting], places, Entry { key, id: at });
-            }
-            (Some(key), _) => heap::change(&mut self.alarms[..self.waiting], places, stands as usize, key),
-        }
-    }
-
-    fn clear_alarm(&mut self, at: u32) {
-        let stands = self.alarm_places[at as usize] as usize;
-        heap::remove(&mut self.alarms[..self.waiting], &mut self.alarm_places, stands);
-        self.waiting -= 1;
-    }
-
     /// Looks again at those whose time has come: at all of them if nobody else can be served.
     #[inline]
     fn wake(&mut self, now: u64) {
         let mut looked = 0;
-        while self.waiting > 0 && self.alarms[0].key <= now {
+        while let Some((_, at)) = self.alarms.first().filter(|first| first.0 <= now) {
             if looked >= ALARMS_MAX && self.tree.families[0].mask != 0 {
                 break;
             }
-            let at = self.alarms[0].id;
-            self.clear_alarm(at);
+            self.alarms.clear(at);
             self.settle(at, now);
             looked += 1;
         }
@@ -402,10 +373,10 @@ impl Scheduler {
     /// What to do while nobody can be served. Alarms of those who have no packets any more are still there, so this may be
     /// earlier than it has to be.
     fn pause(&self) -> Pick {
-        if self.active == 0 || self.waiting == 0 {
-            return Pick::Idle;
+        match self.alarms.first() {
+            Some((tick, _)) if self.active > 0 => Pick::WaitUntil(tick),
+            _ => Pick::Idle,
         }
-        Pick::WaitUntil(self.alarms[0].key)
     }
 }
 
