@@ -161,6 +161,7 @@ fn matches_are_read() {
     assert_eq!(matches("{ icmp_type = [\"echo-request\", 3, \"5/1\"] }").icmp.unwrap().ranges().len(), 3);
     assert_eq!(matches("{ icmp_type = \"3/1-3/5\" }").icmp.unwrap().ranges(), [0x0301..=0x0305]);
     assert_eq!(matches("{ icmp6_type = \"echo-request\" }").icmp6.unwrap().ranges(), [0x8000..=0x80ff]);
+    assert_eq!(matches("{ dscp = [\"ef\", \"8-10\", 0] }").dscp.unwrap().ranges(), [0..=0, 8..=10, 46..=46]);
     assert_eq!(matches("{ proto = [\"icmp\", 17] }").proto.unwrap().ranges(), [1..=1, 17..=17, 58..=58]);
 }
 
@@ -297,6 +298,8 @@ fn wrong_matches_say_what_would_be_right() {
         ("vlan", "\"9-1\"", ["a range such as \"2047-4095\"", "the smaller one comes first: \"1-9\""]),
         ("proto", "\"tpc\"", ["or a word such as \"tcp\"", "did you mean \"tcp\"?"]),
         ("proto", "300", ["an IP protocol from 0 to 255", "found the whole number `300`"]),
+        ("dscp", "64", ["a code point from 0 to 63", "found the whole number `64`"]),
+        ("dscp", "\"af44\"", ["or a word such as \"ef\"", "did you mean \"af41\"?"]),
         ("src_mac", "\"02:00\"", ["an Ethernet address", "found 2 bytes instead of 6"]),
         ("src", "\"10.0.0.1/8\"", ["an IP address, a block", "did you mean \"10.0.0.0/8\"?"]),
         ("src", "\"10.0.0.0/33\"", ["an IP address, a block", "a number from 0 to 32"]),
@@ -444,6 +447,7 @@ fn impossible_matches_are_errors() {
         ("{ ethertype = \"arp\", src = \"10.0.0.1\" }", 36, ["`match.src` in [[rule]] and `ethertype` never hold"]),
         ("{ ethertype = \"ipv6\", src = \"10.0.0.1\" }", 37, ["and `ethertype` never hold together"]),
         ("{ src = \"10.0.0.1\", dst = \"::1\" }", 35, ["`match.dst` in [[rule]] and `src` never hold together"]),
+        ("{ arp_op = 1, dscp = \"ef\" }", 20, ["`match.arp_op` in [[rule]] and `dscp` never hold together"]),
         ("{ icmp_type = 8, icmp6_type = 128 }", 39, ["and `icmp_type` never hold together"]),
         ("{ arp_op = 1, dst_port = 80 }", 20, ["`match.arp_op` in [[rule]] and `dst_port` never hold"]),
         ("{ arp_src = \"::1\" }", 21, ["ARP speaks of IPv4 addresses"]),

@@ -35,7 +35,7 @@ impl<T> From<Option<T>> for Found<T> {
 type Stated<'a, T> = Option<Cow<'a, Field<T>>>;
 
 /// Most fields that one frame is looked up by, and the owner's set of rules.
-pub(crate) const MAX_VIEWS: usize = 24;
+pub(crate) const MAX_VIEWS: usize = 25;
 
 /// Makes [`Fields`] of a table: name in the code, name in the file, type, what a rule states, what a frame has.
 macro_rules! fields {
@@ -99,6 +99,7 @@ fields! {
     dst_port "dst_port" u16, |m| borrowed(&m.dst_port), |p| p.key.dst_port().into();
     src_port "src_port" u16, |m| borrowed(&m.src_port), |p| p.key.src_port().into();
     proto "proto" u8, |m| borrowed(&m.proto), |p| is_ip(p.key).then_some(p.key.proto()).into();
+    dscp "dscp" u8, |m| borrowed(&m.dscp), |p| is_ip(p.key).then(|| p.key.dscp()).into();
     direction "direction" u8, |m| m.direction.map(|d| single(d as u8)), |p| Found::Value(p.direction as u8);
     state "state" u8, |m| m.state.map(|states| values(|v| ALL_STATES.into_iter().any(|s| s as u8 == v && states.contains(s)))),
         |p| Found::Value(p.state as u8);

@@ -58,6 +58,7 @@ fn stated(matches: &Match) -> Vec<(&'static str, Kinds)> {
     [
         ("ethertype", matches.ethertype.as_ref().map(of_ethertypes)),
         ("proto", matches.proto.as_ref().map(|proto| both(of_protocols(proto)))),
+        ("dscp", matches.dscp.as_ref().map(|_| IPV4 | IPV6)),
         ("src", matches.src.as_ref().map(ip)),
         ("dst", matches.dst.as_ref().map(ip)),
         ("src_port", matches.src_port.as_ref().map(|_| both(TCP | PORTS))),

@@ -30,6 +30,7 @@ static MATCH_SECTION: Section = Section {
         &SRC_MAC,
         &DST_MAC,
         &PROTO,
+        &DSCP,
         &SRC,
         &DST,
         &SRC_PORT,
@@ -60,6 +61,7 @@ static NOT_SECTION: Section = Section {
         &SRC_MAC,
         &DST_MAC,
         &PROTO,
+        &DSCP,
         &SRC,
         &DST,
         &SRC_PORT,
@@ -87,6 +89,9 @@ const fn values<V>(name: &'static str, doc: &'static str, form: V) -> ValuesKey<
 }
 
 const VLAN_FORM: NumberForm<u16> = NumberForm { what: "a VLAN", max: 4095, words: &[], hex: false };
+/// Code points, and their names.
+pub(super) const DSCP_FORM: NumberForm<u8> =
+    NumberForm { what: "a code point", max: 63, words: words::DSCP, hex: false };
 const ADDRESS: AddressForm = AddressForm { sets: true, v4_only: false };
 const ARP_ADDRESS: AddressForm = AddressForm { sets: true, v4_only: true };
 const PORT: PortForm = PortForm { sets: true };
@@ -107,6 +112,8 @@ pub(super) static PROTO: ValuesKey<NumberForm<u8>> = values(
     "IP protocol; \"icmp\" is that of IPv4 and of IPv6",
     NumberForm { what: "an IP protocol", max: u8::MAX, words: words::PROTOCOLS, hex: false },
 );
+pub(super) static DSCP: ValuesKey<NumberForm<u8>> =
+    values("dscp", "differentiated services code point of IP", DSCP_FORM);
 pub(super) static SRC: ValuesKey<AddressForm> = values("src", "source address of IP", ADDRESS);
 pub(super) static DST: ValuesKey<AddressForm> = values("dst", "destination address of IP", ADDRESS);
 pub(super) static SRC_PORT: ValuesKey<PortForm> =

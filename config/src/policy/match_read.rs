@@ -20,6 +20,7 @@ impl Match {
         let src_mac = reader.values(&key::SRC_MAC);
         let dst_mac = reader.values(&key::DST_MAC);
         let proto = reader.values(&key::PROTO);
+        let dscp = reader.values(&key::DSCP);
         let src = reader.values(&key::SRC);
         let dst = reader.values(&key::DST);
         let src_port = reader.values(&key::SRC_PORT);
@@ -41,6 +42,7 @@ impl Match {
             src_mac: src_mac?,
             dst_mac: dst_mac?,
             proto: proto?,
+            dscp: dscp?,
             src: src?,
             dst: dst?,
             src_port: src_port?,

@@ -32,6 +32,8 @@ pub struct Match {
     pub dst_mac: Option<Field<u64>>,
     /// IP protocol. `icmp` in a file is both 1 in IPv4 and 58 in IPv6.
     pub proto: Option<Field<u8>>,
+    /// Differentiated services code point of IP, 0 to 63.
+    pub dscp: Option<Field<u8>>,
     /// Source address of IP.
     pub src: Option<Addresses>,
     /// Destination address of IP.

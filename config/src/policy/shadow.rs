@@ -111,6 +111,7 @@ impl Match {
         open(a.direction.as_ref(), b.direction.as_ref(), PartialEq::eq)
             && open(a.ethertype.as_ref(), b.ethertype.as_ref(), Field::covers)
             && open(a.proto.as_ref(), b.proto.as_ref(), Field::covers)
+            && open(a.dscp.as_ref(), b.dscp.as_ref(), Field::covers)
             && open(a.dst_port.as_ref(), b.dst_port.as_ref(), Field::covers)
             && open(a.src_port.as_ref(), b.src_port.as_ref(), Field::covers)
             && open(a.dst.as_ref(), b.dst.as_ref(), Addresses::covers)
@@ -140,6 +141,7 @@ impl Match {
             self.src_mac.is_some(),
             self.dst_mac.is_some(),
             self.proto.is_some(),
+            self.dscp.is_some(),
             self.src.is_some(),
             self.dst.is_some(),
             self.src_port.is_some(),
@@ -169,7 +171,9 @@ impl Match {
         for field in [&self.src_mac, &self.dst_mac, &self.arp_src_mac] {
             field.iter().for_each(|field| ends(field, hasher));
         }
-        self.proto.iter().for_each(|field| ends(field, hasher));
+        for field in [&self.proto, &self.dscp] {
+            field.iter().for_each(|field| ends(field, hasher));
+        }
         for addresses in [&self.src, &self.dst, &self.arp_src, &self.arp_dst] {
             addresses.iter().for_each(|addresses| both_ends(addresses, hasher));
         }

@@ -72,6 +72,7 @@ impl<'s> Writer<'s> {
         self.values(&key::SRC_MAC, matches.src_mac.as_ref());
         self.values(&key::DST_MAC, matches.dst_mac.as_ref());
         self.values(&key::PROTO, matches.proto.as_ref());
+        self.values(&key::DSCP, matches.dscp.as_ref());
         self.values(&key::SRC, matches.src.as_ref());
         self.values(&key::DST, matches.dst.as_ref());
         self.values(&key::SRC_PORT, matches.src_port.as_ref());

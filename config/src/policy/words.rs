@@ -47,6 +47,35 @@ pub(super) const ETHERTYPES: Words<u16> = &[
 /// Operations of ARP (RFC 826).
 pub(super) const ARP_OPERATIONS: Words<u16> = &[("request", &[1]), ("reply", &[2])];
 
+/// Differentiated services code points: class selectors (RFC 2474, 4.2.2), assured forwarding (RFC 2597, 6), expedited
+/// forwarding (RFC 3246), admitted voice (RFC 5865), lower effort (RFC 8622).
+pub(super) const DSCP: Words<u8> = &[
+    ("ef", &[46]),
+    ("cs0", &[0]),
+    ("be", &[0]),
+    ("cs1", &[8]),
+    ("cs2", &[16]),
+    ("cs3", &[24]),
+    ("cs4", &[32]),
+    ("cs5", &[40]),
+    ("cs6", &[48]),
+    ("cs7", &[56]),
+    ("af11", &[10]),
+    ("af12", &[12]),
+    ("af13", &[14]),
+    ("af21", &[18]),
+    ("af22", &[20]),
+    ("af23", &[22]),
+    ("af31", &[26]),
+    ("af32", &[28]),
+    ("af33", &[30]),
+    ("af41", &[34]),
+    ("af42", &[36]),
+    ("af43", &[38]),
+    ("va", &[44]),
+    ("le", &[1]),
+];
+
 /// Types of ICMP (IANA, "ICMP Type Numbers").
 pub(super) const ICMP_TYPES: Words<u8> = &[
     ("echo-request", &[8]),

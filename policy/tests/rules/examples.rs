@@ -47,7 +47,7 @@ impl<'a> Client<'a> {
     }
 
     fn judge(&self, direction: Direction, state: State, number: u8, src: [u8; 4], l4: L4) -> Judgement {
-        let ip = Ip { addresses: Pair::V4(src, [10, 0, 0, 99]), part: Fragment::None, l4, short: false };
+        let ip = Ip { addresses: Pair::V4(src, [10, 0, 0, 99]), dscp: 0, part: Fragment::None, l4, short: false };
         let frame = Frame { dst_mac: 0x63, src_mac: number, tags: vec![], body: Body::Ip(ip) };
         let key = frame.key(0, 0xff);
         self.ruleset.judge(&self.subject, &Packet::new(direction, &key, state))

@@ -31,6 +31,8 @@ pub(crate) enum Body {
 #[derive(Clone, Debug)]
 pub(crate) struct Ip {
     pub(crate) addresses: Pair,
+    /// Differentiated services code point.
+    pub(crate) dscp: u8,
     pub(crate) part: Fragment,
     pub(crate) l4: L4,
     /// Whether the transport header is cut short, if there is one.
@@ -113,7 +115,7 @@ impl Ip {
             Pair::V4(src, dst) => {
                 let length = u16::try_from(payload.len() + 20).unwrap();
                 let part = offset | u16::from(more) << 13;
-                let mut bytes = vec![0x45, 0];
+                let mut bytes = vec![0x45, self.dscp << 2 | noise & 3];
                 bytes.extend(
                     [length.to_be_bytes(), [noise, 7], part.to_be_bytes(), [noise | 1, proto], [0; 2]].concat(),
                 );
@@ -128,7 +130,9 @@ impl Ip {
                 }
                 let length = u16::try_from(payload.len()).unwrap();
                 let next = if fragmented { 44 } else { proto };
-                let start = [&[0x60, 0, 0, noise], &length.to_be_bytes()[..], &[next, 255]].concat();
+                let class = self.dscp << 2 | noise & 3;
+                let start =
+                    [&[0x60 | class >> 4, class << 4, 0, noise], &length.to_be_bytes()[..], &[next, 255]].concat();
                 [&start[..], &src, &dst, &payload].concat()
             }
         }

@@ -110,6 +110,7 @@ fn holds_for_ip(rule: &Match, ip: Option<&Ip>) -> bool {
     among(rule.src.as_ref(), src)
         && among(rule.dst.as_ref(), dst)
         && within(rule.proto.as_ref(), ip.map(|ip| ip.l4.proto(v6)))
+        && within(rule.dscp.as_ref(), ip.map(|ip| ip.dscp))
         && within(rule.src_port.as_ref(), ports.map(|(src, _)| src))
         && within(rule.dst_port.as_ref(), ports.map(|(_, dst)| dst))
         && within(rule.icmp.as_ref(), icmp.filter(|_| !v6))

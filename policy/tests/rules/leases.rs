@@ -65,7 +65,7 @@ fn of(judgement: Judgement) -> Option<Violation> {
 }
 
 fn ip(src_mac: u8, addresses: Pair, l4: L4) -> Frame {
-    let body = Body::Ip(Ip { addresses, part: Fragment::None, l4, short: false });
+    let body = Body::Ip(Ip { addresses, dscp: 0, part: Fragment::None, l4, short: false });
     Frame { dst_mac: 7, src_mac, tags: vec![], body }
 }
 
@@ -259,7 +259,7 @@ fn what_is_hidden_is_not_the_lease() {
 
     let part = |number, part| {
         let addresses = v4([10, 0, 0, 8]);
-        let body = Body::Ip(Ip { addresses, part, l4: udp(5, 6), short: false });
+        let body = Body::Ip(Ip { addresses, dscp: 0, part, l4: udp(5, 6), short: false });
         Frame { dst_mac: 7, src_mac: number, tags: vec![], body }.key(0, 0)
     };
     let bob = subject(&ruleset, BOB);

@@ -80,9 +80,10 @@ fn matches() -> impl Strategy<Value = Match> {
     let ip = (weighted(OFTEN, proto), address(), address(), port(), port(), icmp(), icmp());
     let flags =
         weighted(SELDOM, (0_u8..32, any::<u8>()).prop_map(|(mask, value)| TcpFlags { mask, value: value & mask }));
-    (link_match(), ip, flags, weighted(SELDOM, any::<bool>())).prop_map(|(mut m, ip, flags, fragment)| {
+    let dscp = weighted(SELDOM, field(proptest::sample::select(&DSCPS[..])));
+    (link_match(), ip, flags, weighted(SELDOM, any::<bool>()), dscp).prop_map(|(mut m, ip, flags, fragment, dscp)| {
         (m.proto, m.src, m.dst, m.src_port, m.dst_port, m.icmp, m.icmp6) = ip;
-        (m.tcp_flags, m.fragment) = (flags, fragment);
+        (m.tcp_flags, m.fragment, m.dscp) = (flags, fragment, dscp);
         m
     })
 }
@@ -148,6 +149,8 @@ fn policy() -> impl Strategy<Value = Policy> {
     })
 }
 
+const DSCPS: [u8; 4] = [0, 10, 46, 63];
+
 fn ip() -> impl Strategy<Value = Ip> {
     let l4 = prop_oneof![
         (0_u16..5, 0_u16..5, any::<u8>()).prop_map(|(src, dst, flags)| L4::Tcp { src, dst, flags }),
@@ -162,13 +165,14 @@ fn ip() -> impl Strategy<Value = Ip> {
     });
     let part = prop_oneof![8 => Just(Fragment::None), 1 => Just(Fragment::First), 1 => Just(Fragment::Later)];
     let short = prop_oneof![9 => Just(false), 1 => Just(true)];
-    (prop_oneof![v4, v6], part, l4, short).prop_map(|(addresses, part, l4, short)| {
+    let dscp = proptest::sample::select(&DSCPS[..]);
+    (prop_oneof![v4, v6], dscp, part, l4, short).prop_map(|(addresses, dscp, part, l4, short)| {
         // Type and protocol would be of the other family, which is malformed or means something else.
         let l4 = match (l4, &addresses) {
             (L4::Other(1), Pair::V4(..)) | (L4::Other(58), Pair::V6(..)) => L4::Other(47),
             (l4, _) => l4,
         };
-        Ip { addresses, part, l4, short }
+        Ip { addresses, dscp, part, l4, short }
     })
 }
 
