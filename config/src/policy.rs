@@ -6,7 +6,9 @@
 
 mod addresses;
 mod app;
+mod assigned;
 mod class;
+mod class_tree;
 mod defaults;
 mod field;
 mod flags;
@@ -14,9 +16,11 @@ mod glob;
 mod icmp;
 mod kinds;
 mod mac;
+mod mark;
 mod match_keys;
 mod match_read;
 mod matches;
+mod moment;
 mod name;
 mod number;
 mod owner;
@@ -28,6 +32,7 @@ mod shadow;
 mod show;
 mod tracking;
 mod values;
+mod wire;
 mod words;
 
 use std::collections::BTreeMap;
@@ -35,6 +40,7 @@ use std::path::Path;
 
 pub use addresses::{Addresses, Cidr};
 pub use app::{App, Listen};
+pub use assigned::Assigned;
 pub use class::Class;
 pub use defaults::Defaults;
 pub use field::{Field, Scalar};
@@ -46,6 +52,7 @@ pub use rule::{Action, Decision, Rule};
 pub use set::Set;
 pub use show::Brief;
 pub use tracking::Tracking;
+pub use wire::Wire;
 
 use crate::report::{Diagnostic, Errors, Report, Severity, quoted};
 use crate::source::Source;
@@ -69,10 +76,12 @@ pub struct Policy {
     pub apps: Vec<App>,
     /// What happens to frames, in the order of the file: the first that matches and decides counts.
     pub rules: Vec<Rule>,
-    /// Names of the classes that apps and rules refer to, in the order of the file.
+    /// The classes that apps and rules refer to, in the order of the file: a tree under the wire.
     pub classes: Vec<Class>,
     /// The named sets, in the order of the file. Rules share the ranges of those that they use.
     pub sets: Vec<Set>,
+    /// What the wire carries.
+    pub wire: Wire,
     /// How connections are tracked.
     pub tracking: Tracking,
     /// What is allowed and probably not intended, in the order of the file.
@@ -95,7 +104,7 @@ pub enum Mention {
 /// Every table and key of `policy.toml`.
 pub static LAYOUT: Layout = Layout {
     top: &Section { name: "", doc: "", keys: &[] },
-    sections: &[&defaults::DEFAULT, &tracking::TRACKING],
+    sections: &[&defaults::DEFAULT, &wire::WIRE, &tracking::TRACKING],
     lists: &[&set::SET, &class::CLASS, &app::APP, &rule::RULE],
     later: &[],
 };
@@ -130,8 +139,9 @@ impl Policy {
         // Everything is read before the first `?`, so that one run reports the problems of all.
         let default = document.table(&defaults::DEFAULT).as_ref().and_then(Defaults::read);
         let tracking = document.table(&tracking::TRACKING).as_ref().and_then(Tracking::read);
+        let wire = document.table(&wire::WIRE).as_ref().and_then(Wire::read);
         let mut names = Names::read(document);
-        let classes = Class::read_all(document, &mut names);
+        let classes = Class::read_all(document, &mut names, wire.unwrap_or_default());
         let apps = App::read_all(document, &names);
         let rules = Rule::read_all(document, &names);
         let mentions = names.mentions.take();
@@ -141,6 +151,7 @@ impl Policy {
             rules: rules?,
             classes: classes?,
             sets: names.into_sets()?,
+            wire: wire?,
             tracking: tracking?,
             warnings: Vec::new(),
             mentions,

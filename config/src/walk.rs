@@ -231,6 +231,11 @@ impl<'r> Table<'r> {
         self.report.warning(span, &self.place.key(key.name), message, help);
     }
 
+    /// Reports a warning at a value of the table.
+    pub fn warning_at(&self, item: &Item<'_>, message: String, help: Option<String>) {
+        self.report.warning(item.span.clone(), &item.key(), message, help);
+    }
+
     fn span_of<F>(&self, key: &'static Key<F>) -> Range<usize> {
         self.item(key).map_or_else(|| self.span.clone(), |item| item.span)
     }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use kopi_config::policy::{
-    Action, Cidr, Decision, Direction, Listen, MAX_PASSING_RULES, Match, Mention, OwnerMatch, Policy, Rule, State,
-    Tracking,
+    Action, Assigned, Cidr, Decision, Direction, Listen, MAX_PASSING_RULES, Match, Mention, OwnerMatch, Policy, Rule,
+    State, Tracking,
 };
 use kopi_config::{Account, Diagnostic, Errors, Position, Severity};
 
@@ -123,7 +123,7 @@ fn tables_are_read() {
     assert_eq!(app.mac.unwrap().to_string(), "02:00:00:00:00:01");
     assert_eq!(app.addresses, [Cidr::new(ip("10.0.0.0"), 24).unwrap(), Cidr::new(ip("2001:db8::1"), 128).unwrap()]);
     assert_eq!(app.listen, [Listen { proto: 6, port: 53 }, Listen { proto: 17, port: 53 }]);
-    assert_eq!((app.queues, app.flows, app.class), (Some(2), Some(1000), Some(1)));
+    assert_eq!((app.queues, app.flows, app.class), (Some(2), Some(1000), Assigned { egress: Some(1), ingress: None }));
 }
 
 /// Every key of a match has its meaning.
@@ -214,16 +214,20 @@ fn owners_are_read() {
     assert!(!read.is_any() && owner("{}").is_any());
 }
 
+const fn egress(class: usize) -> Assigned {
+    Assigned { egress: Some(class), ingress: None }
+}
+
 /// Actions, and what goes with them.
 #[test]
 fn actions_are_read() {
     let of = |lines: &str| policy(&format!("[[class]]\nname = \"c\"\n[[rule]]\n{lines}\n")).rules.remove(0);
-    assert_eq!(of("action = \"accept\"\nclass = \"c\"").class, Some(0));
+    assert_eq!(of("action = \"accept\"\nclass = \"c\"").class, egress(0));
     assert_eq!(of("action = \"reject\"").action, Action::Decide(Decision::Reject));
     let log = of("action = \"log\"");
     assert!(log.log && log.action == Action::Log);
     assert!(of("action = \"drop\"\nlog = true").log && !of("action = \"count\"").log);
-    assert_eq!(of("action = \"class\"\nclass = \"c\"").class, Some(0));
+    assert_eq!(of("action = \"class\"\nclass = \"c\"").class, egress(0));
     assert_eq!((of("action = \"drop\"").name.as_str(), of("action = \"drop\"").line), ("rule-1", 3));
 }
 

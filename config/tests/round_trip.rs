@@ -218,4 +218,11 @@ const PIECES: &[&str] = &[
     "listen = \"tcp/1\"\n",
     "mac = \"02:00:00:00:00:01\"\n",
     "class = \"a\"\n",
+    "class = [\"a\", \"b\"]\n",
+    "[wire]\n",
+    "parent = \"a\"\n",
+    "name = \"b\"\n",
+    "direction = \"ingress\"\n",
+    "rate = \"1mbit\"\n",
+    "burst = \"1kb\"\n",
 ];

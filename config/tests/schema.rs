@@ -75,6 +75,10 @@ fn schemas_refuse_mistakes() {
         "[[app]]\nname = \"a\"\nowner = { app = \"a\" }",
         "[[app]]\nname = \"a\"\nlisten = \"tpc/80\"",
         "[[class]]\nname = \"a\"\nrate = \"2gigabit\"",
+        "[[class]]\nname = \"a\"\npriority = 8",
+        "[[class]]\nname = \"a\"\ntarget = 5",
+        "[[class]]\nname = \"a\"\ndscp = \"ef1\"",
+        "[wire]\noverhead = 2000",
         "[[set]]\naddresses = \"10.0.0.1\"",
     ] {
         let value: Json = toml::from_str(text).unwrap();

@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use kopi_config::policy::{Decision, Direction, MAX_PASSING_RULES, MAX_RULES, Policy, Rule};
+use kopi_config::policy::{Assigned, Decision, Direction, MAX_PASSING_RULES, MAX_RULES, Policy, Rule};
 use kopi_packet::{Fragment, MacAddr, Shape};
 use thiserror::Error;
 
@@ -61,7 +61,7 @@ pub enum TooMany {
 pub struct Subject {
     pub(crate) rules: Set,
     tenant: Tenant,
-    class: Option<u16>,
+    class: Assigned,
 }
 
 impl Subject {
@@ -184,7 +184,7 @@ impl Ruleset {
         Subject {
             rules: self.owners.rules_of(owner),
             tenant: self.leases.tenant(entry, macs),
-            class: entry.and_then(|(_, app)| class(app.class)),
+            class: entry.map_or_else(Assigned::default, |(_, app)| app.class),
         }
     }
 
@@ -198,7 +198,7 @@ impl Ruleset {
         match self.precondition(subject, packet) {
             Some(judgement) => judgement,
             None if later && self.policy.default.fragments != Decision::Accept => {
-                refused(subject, self.policy.default.fragments, Cause::Fragment)
+                refused(subject, packet, self.policy.default.fragments, Cause::Fragment)
             }
             None => self.by_rules(subject, packet),
         }
@@ -216,10 +216,10 @@ impl Ruleset {
         let unread = matches!(packet.key.shape(), Shape::Malformed(_) | Shape::Runt);
         let malformed = self.policy.default.malformed;
         if unread && malformed != Decision::Accept {
-            return Some(refused(subject, malformed, Cause::Malformed));
+            return Some(refused(subject, packet, malformed, Cause::Malformed));
         }
         let violation = subject.tenant.violation(packet)?;
-        Some(refused(subject, Decision::Drop, Cause::Lease(violation)))
+        Some(refused(subject, packet, Decision::Drop, Cause::Lease(violation)))
     }
 
     fn by_rules(&self, subject: &Subject, packet: &Packet<'_>) -> Judgement {
@@ -265,31 +265,34 @@ impl Ruleset {
         for bit in Ones(passing) {
             let rule = &rules[self.passing[bit] as usize];
             log |= asks_for_log(rule);
-            of_passed = class(rule.class).or(of_passed);
+            of_passed = class(rule.class, direction).or(of_passed);
         }
         let rule = decided.map(|index| &rules[index]);
         Judgement {
             decision: rule.and_then(|rule| rule.action.decision()).unwrap_or(default),
             cause: decided.and_then(|index| u32::try_from(index).ok()).map_or(Cause::Default, Cause::Rule),
             passing,
-            class: rule.and_then(|rule| class(rule.class)).or(of_passed).or(subject.class),
+            class: rule
+                .and_then(|rule| class(rule.class, direction))
+                .or(of_passed)
+                .or_else(|| class(subject.class, direction)),
             log: log || rule.is_some_and(asks_for_log),
         }
     }
 }
 
 /// The judgement of a frame that no rule was asked about.
-const fn refused(subject: &Subject, decision: Decision, cause: Cause) -> Judgement {
-    Judgement { decision, cause, passing: 0, class: subject.class, log: false }
+fn refused(subject: &Subject, packet: &Packet<'_>, decision: Decision, cause: Cause) -> Judgement {
+    Judgement { decision, cause, passing: 0, class: class(subject.class, packet.direction), log: false }
 }
 
 fn asks_for_log(rule: &Rule) -> bool {
     rule.log || rule.action == kopi_config::policy::Action::Log
 }
 
-/// A class as the dataplane numbers it.
-fn class(index: Option<usize>) -> Option<u16> {
-    u16::try_from(index?).ok()
+/// The class of frames that go this way, as the dataplane numbers it.
+fn class(assigned: Assigned, direction: Direction) -> Option<u16> {
+    u16::try_from(assigned.of(direction)?).ok()
 }
 
 /// What the rules are known by. Rules that say the same are told apart by their order.
@@ -299,8 +302,9 @@ fn ids(policy: &Policy) -> Vec<RuleId> {
         // Always the same within one build of the program, and ids live no longer than that.
         let mut hasher = DefaultHasher::new();
         own_name(&rule.name).hash(&mut hasher);
-        let class = rule.class.and_then(|index| policy.classes.get(index)).map(|class| &class.name);
-        (&rule.matches, &rule.owner, rule.action, rule.log, class).hash(&mut hasher);
+        let class = |index: Option<usize>| policy.classes.get(index?).map(|class| &class.name);
+        let classes = (class(rule.class.egress), class(rule.class.ingress));
+        (&rule.matches, &rule.owner, rule.action, rule.log, classes).hash(&mut hasher);
         let occurrence = seen.entry(hasher.finish()).or_default();
         occurrence.hash(&mut hasher);
         *occurrence += 1;

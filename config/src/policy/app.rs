@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::addresses::{Cidr, CidrForm};
+use super::assigned::{Assigned, CLASS_FORM, ClassKey};
 use super::mac::StationForm;
 use super::name::NameForm;
 use super::owner::{APP_KEYS, APP_OWNER, OwnerMatch};
@@ -39,15 +40,15 @@ pub struct App {
     pub queues: Option<u16>,
     /// Most flows in a worker's flow table that it may have begun.
     pub flows: Option<u32>,
-    /// Index into [`Policy::classes`](super::Policy::classes).
-    pub class: Option<usize>,
+    /// The classes of its frames, where no rule gives one.
+    pub class: Assigned,
 }
 
 impl App {
     /// An entry of that name for `owner`, with everything else as if it were not stated.
     #[must_use]
     pub fn new(name: String, owner: OwnerMatch) -> Self {
-        let (mac, queues, flows, class) = (None, None, None, None);
+        let (mac, queues, flows, class) = (None, None, None, Assigned::default());
         let (addresses, listen) = (Vec::new(), Vec::new());
         Self { name, owner, admit: true, mac, addresses, listen, spoof_check: true, queues, flows, class }
     }
@@ -116,11 +117,7 @@ impl App {
         let spoof_check = table.get(&SPOOF_CHECK);
         let queues = table.optional(&QUEUES);
         let flows = table.optional(&FLOWS);
-        let class_name = table.optional(&CLASS);
-        let class = class_name.and_then(|name| match name {
-            None => Some(None),
-            Some(name) => names.class(&table.item(&CLASS)?, &name).map(Some),
-        });
+        let class = Assigned::read(table, &CLASS, names);
         let mut listen = listen?.unwrap_or_default();
         listen.sort_unstable();
         listen.dedup();
@@ -233,9 +230,9 @@ static FLOWS: Key<Int<u32>> = Key {
     need: Need::Optional,
 };
 
-static CLASS: Key<NameForm> = Key {
+static CLASS: ClassKey = Key {
     name: "class",
-    doc: "name of the class that its frames are put into",
-    form: NameForm { max: 64 },
+    doc: "name of the class that its frames are put into; of one for egress and one for ingress in a list",
+    form: CLASS_FORM,
     need: Need::Optional,
 };

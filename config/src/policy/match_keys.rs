@@ -79,7 +79,7 @@ static NOT_SECTION: Section = Section {
 pub(super) static DIRECTION: Key<Choice<Direction>> = Key {
     name: "direction",
     doc: "which way it goes, from the app's side; both if not stated",
-    form: Choice { words: &[("egress", Direction::Egress), ("ingress", Direction::Ingress)], later: &[] },
+    form: Choice { words: &Direction::WORDS, later: &[] },
     need: Need::Optional,
 };
 

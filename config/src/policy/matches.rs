@@ -12,6 +12,18 @@ pub enum Direction {
     Ingress,
 }
 
+impl Direction {
+    pub(super) const WORDS: [(&'static str, Self); 2] = [("egress", Self::Egress), ("ingress", Self::Ingress)];
+
+    /// As it stands in a file.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+}
+
 /// What a frame has to be for a rule to match. Every field that is stated has to hold.
 ///
 /// A frame without the field, such as ARP for a port, matches neither a field nor its negation.

@@ -37,7 +37,7 @@ impl<T: Scalar + Display + Into<u64> + TryFrom<u64> + Sync> NumberForm<T> {
         u64::from_str_radix(digits, radix).ok().filter(|_| plain).and_then(|number| self.take(number))
     }
 
-    fn text(&self, text: &str) -> Result<Part<T>, Option<String>> {
+    pub(super) fn text(&self, text: &str) -> Result<Part<T>, Option<String>> {
         if let Some((_, numbers)) = self.words.iter().find(|(word, _)| *word == text) {
             return Ok(match numbers {
                 [number] => Part::Range(*number..=*number),

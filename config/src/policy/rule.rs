@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::assigned::{Assigned, CLASS_FORM, ClassKey};
 use super::match_keys::MATCH;
-use super::matches::Match;
+use super::matches::{Direction, Match};
 use super::name::NameForm;
 use super::owner::{OwnerMatch, RULE_KEYS, RULE_OWNER};
 use super::set::Names;
@@ -39,15 +40,15 @@ pub struct Rule {
     pub action: Action,
     /// Whether matching frames are logged, besides the action. Always for [`Action::Log`].
     pub log: bool,
-    /// Class that matching frames are put into: index into [`Policy::classes`](super::Policy::classes). Always for [`Action::Class`].
-    pub class: Option<usize>,
+    /// The classes that matching frames are put into. One at least for [`Action::Class`].
+    pub class: Assigned,
 }
 
 impl Rule {
     /// A rule that stands on no line of a file, does not log and has no class.
     #[must_use]
     pub const fn new(name: String, matches: Match, owner: OwnerMatch, action: Action) -> Self {
-        Self { name, line: 0, matches, owner, action, log: false, class: None }
+        Self { name, line: 0, matches, owner, action, log: false, class: Assigned { egress: None, ingress: None } }
     }
 }
 
@@ -132,11 +133,7 @@ impl Rule {
         };
         let action = table.get(&ACTION);
         let log = table.optional(&LOG);
-        let class_name = table.optional(&CLASS);
-        let class = class_name.and_then(|name| match name {
-            None => Some(None),
-            Some(name) => names.class(&table.item(&CLASS)?, &name).map(Some),
-        });
+        let class = Assigned::read(table, &CLASS, names);
         let rule = Self {
             name: name?.unwrap_or_else(|| Self::default_name(number)),
             line: u32::try_from(table.line()).unwrap_or(u32::MAX),
@@ -171,8 +168,8 @@ impl Rule {
 
     /// Checks that a class is stated where there is one to put frames into, and only there.
     fn check_class(&self, table: &Table<'_>) -> Option<()> {
-        match (self.action, self.class) {
-            (Action::Class, None) => {
+        match (self.action, !self.class.is_empty()) {
+            (Action::Class, false) => {
                 let help = "write `class = \"...\"`, the name of a [[class]]".to_owned();
                 table.error(
                     &ACTION,
@@ -181,13 +178,29 @@ impl Rule {
                 );
                 None
             }
-            (Action::Decide(Decision::Drop | Decision::Reject), Some(_)) => {
+            (Action::Decide(Decision::Drop | Decision::Reject), true) => {
                 let message = "`class` in [[rule]] is stated, and the rule's frames go nowhere".to_owned();
                 table.error(&CLASS, message, Some("leave it out".to_owned()));
                 None
             }
-            _ => Some(()),
+            _ => self.check_direction(table),
         }
+    }
+
+    /// Checks that its frames go the way of its classes.
+    fn check_direction(&self, table: &Table<'_>) -> Option<()> {
+        let (word, other) = match self.matches.direction {
+            Some(Direction::Egress) if self.class.ingress.is_some() => ("egress", "ingress"),
+            Some(Direction::Ingress) if self.class.egress.is_some() => ("ingress", "egress"),
+            _ => return Some(()),
+        };
+        let message = format!("`class` in [[rule]] names a class for {other}, and the rule is for {word}");
+        table.error(
+            &CLASS,
+            message,
+            Some(format!("name a class with `direction` = \"{word}\", or leave `match.direction` out")),
+        );
+        None
     }
 }
 
@@ -228,9 +241,9 @@ static LOG: Key<Truth> = Key {
     need: Need::Optional,
 };
 
-static CLASS: Key<NameForm> = Key {
+static CLASS: ClassKey = Key {
     name: "class",
-    doc: "name of the class that frames are put into",
-    form: NameForm { max: 64 },
+    doc: "name of the class that frames are put into; of one for egress and one for ingress in a list",
+    form: CLASS_FORM,
     need: Need::Optional,
 };

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 
 use super::Mention;
 use super::addresses::{AddressForm, Addresses};
+use super::class_tree::ClassNames;
 use super::field::Field;
 use super::name::NameForm;
 use super::number::PortForm;
@@ -60,8 +61,8 @@ pub(super) struct Names {
     sets: Vec<Set>,
     /// Names of sets with their index.
     by_name: BTreeMap<String, usize>,
-    /// Classes with their index.
-    pub(super) classes: BTreeMap<String, usize>,
+    /// The classes.
+    pub(super) classes: ClassNames,
     /// What only the machine knows: where it stands first.
     pub(super) mentions: RefCell<BTreeMap<Mention, Diagnostic>>,
     /// Ranges that rules hold of their own.
@@ -121,18 +122,6 @@ impl Names {
             None => "write a [[set]] with this `name`".to_owned(),
         };
         item.fail(&format!("names the set {}, which there is not", quoted(&format!("@{name}"))), Some(help))
-    }
-
-    /// The index of the class that `item` names.
-    pub(super) fn class(&self, item: &Item<'_>, name: &str) -> Option<usize> {
-        self.classes.get(name).copied().or_else(|| {
-            let names: Vec<_> = self.classes.keys().map(String::as_str).filter(|_| item.is_shown()).collect();
-            let help = match nearest(name, &names) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => "write a [[class]] with this `name`".to_owned(),
-            };
-            item.fail(&format!("names the class {}, which there is not", quoted(name)), Some(help))
-        })
     }
 
     /// Counts `ranges` that a rule has made of its own, and reports at `item` when there are too many.

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display};
 
 use super::match_keys as key;
-use super::matches::{Direction, Match, States};
+use super::matches::{Match, States};
 use super::owner::{OwnerMatch, Owners};
 use super::set::Set;
 use super::values::{Union, Values, ValuesKey};
@@ -63,8 +63,7 @@ impl<'s> Writer<'s> {
 
     fn matches(mut self, matches: &Match) -> Self {
         if let Some(direction) = matches.direction {
-            let word = if direction == Direction::Egress { "egress" } else { "ingress" };
-            self.is.push(format!("direction = \"{word}\""));
+            self.is.push(format!("direction = \"{}\"", direction.word()));
         }
         self.values(&key::ETHERTYPE, matches.ethertype.as_ref());
         self.values(&key::VLAN, matches.vlan.as_ref());

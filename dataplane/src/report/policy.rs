@@ -5,7 +5,7 @@ use crate::control::Question;
 use crate::policy::{Books, Decider, Machine, Sum};
 use crate::registry::App;
 use crate::switch::{Switch, way, word};
-use kopi_config::policy::{Action, Decision, Direction, Policy, Rule, SIZE_MAX, State};
+use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, SIZE_MAX, State};
 use kopi_packet::describe::{frame_between, frame_of};
 use kopi_packet::{MacAddr, ndp};
 use kopi_policy::{Cause, Packet, RuleId, Ruleset};
@@ -33,7 +33,7 @@ pub(super) fn rules(switch: &Switch) -> Vec<Value> {
             "action": action(rule.action),
             "match": rule.matches.brief(&policy.sets).to_string(),
             "owner": if rule.owner.is_any() { String::new() } else { rule.owner.to_string() },
-            "class": rule.class.and_then(|class| policy.classes.get(class)).map(|class| &class.name),
+            "class": names_of(rule.class, policy),
             "log": rule.log,
             "packets": sum.packets,
             "bytes": sum.bytes,
@@ -56,6 +56,13 @@ pub(super) fn rules(switch: &Switch) -> Vec<Value> {
         })
     });
     rules.chain(defaults).collect()
+}
+
+/// The names of the classes that frames are put into, with a comma between them if there is one for each direction.
+fn names_of(assigned: Assigned, policy: &Policy) -> Option<String> {
+    let classes = [assigned.egress, assigned.ingress].into_iter().flatten().filter_map(|at| policy.classes.get(at));
+    let names: Vec<_> = classes.map(|class| class.name.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 const fn action(action: Action) -> &'static str {

@@ -209,7 +209,7 @@ fn unchanged_rules_keep_their_ids() {
     let mut other = rule("a", 1);
     other.log = true;
     let mut classes = [rule("a", 1), rule("a", 1)];
-    (classes[0].class, classes[1].class) = (Some(0), Some(1));
+    (classes[0].class.egress, classes[1].class.egress) = (Some(0), Some(1));
     let [a, b] = classes;
     let changed = [ids(vec![rule("a", 2)]), ids(vec![rule("b", 1)]), ids(vec![other]), ids(vec![a]), ids(vec![b])];
     let changed: BTreeSet<_> = changed.concat().into_iter().chain([before[0]]).collect();

@@ -34,7 +34,8 @@ pub(crate) fn judge(policy: &Policy, owner: &Owner<'_>, case: Case<'_>) -> Judge
     for (index, rule) in policy.rules.iter().enumerate() {
         let matches = owned(rule, owner) && holds(&rule.matches, case);
         if matches {
-            judgement.class = rule.class.map(|class| u16::try_from(class).unwrap()).or(judgement.class);
+            judgement.class =
+                rule.class.of(case.direction).map(|class| u16::try_from(class).unwrap()).or(judgement.class);
             judgement.log |= rule.log || rule.action == Action::Log;
         }
         match rule.action {

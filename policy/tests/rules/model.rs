@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kopi_config::Account;
 use kopi_config::policy::{
-    Action, Addresses, CgroupPath, Class, Decision, Direction, Field, Glob, Match, OwnerMatch, Owners, Policy, Rule,
-    Scalar, State, States, TcpFlags,
+    Action, Addresses, Assigned, CgroupPath, Class, Decision, Direction, Field, Glob, Match, OwnerMatch, Owners,
+    Policy, Rule, Scalar, State, States, TcpFlags,
 };
 use kopi_packet::Fragment;
 use kopi_policy::{Cause, Owner, Packet, Ruleset};
@@ -121,11 +121,16 @@ fn rule() -> impl Strategy<Value = (Rule, usize)> {
         6 => decision().prop_map(Action::Decide), 1 => Just(Action::Log), 1 => Just(Action::Count), 1 => Just(Action::Class)
     ];
     let gap = prop_oneof![9 => Just(0), 1 => 0_usize..700];
-    let rule = (matches(), owner_match(), action, weighted(0.2, Just(())), weighted(0.2, 0_usize..3));
+    let class = || weighted(0.2, 0_usize..3);
+    let classes = (class(), class()).prop_map(|(egress, ingress)| Assigned { egress, ingress });
+    let rule = (matches(), owner_match(), action, weighted(0.2, Just(())), classes);
     (rule, gap).prop_map(|((matches, owner, action, log, class), gap)| {
         let mut rule = Rule::new(String::new(), matches, owner, action);
         rule.log = log.is_some();
-        rule.class = if action == Action::Class { class.or(Some(0)) } else { class };
+        rule.class = class;
+        if action == Action::Class && class.is_empty() {
+            rule.class.egress = Some(0);
+        }
         (rule, gap)
     })
 }
