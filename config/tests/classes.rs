@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kopi_config::policy::{Assigned, Class, Direction, Policy, Rate, Wire};
-use kopi_config::{Position, Size};
+use kopi_config::{Position, Severity, Size};
 
 fn policy(text: &str) -> Policy {
     Policy::parse(text, "policy.toml").unwrap_or_else(|errors| panic!("{text}\n{errors}"))
@@ -212,6 +212,59 @@ fn assignments_are_checked() {
     ] {
         assert_error(&format!("{TREE}{lines}\n"), (TREE_LINES + lines.lines().count(), column), &parts);
     }
+}
+
+/// What is allowed and probably not meant is a warning at its place.
+#[test]
+fn odd_shares_are_warnings() {
+    let class = |name: &str, lines: &str| format!("[[class]]\nname = \"{name}\"\n{lines}\n");
+    let below = |name: &str, rate: &str| class(name, &format!("parent = \"p\"\nrate = \"{rate}\""));
+    for (text, (line, column), part) in [
+        (class("a", "burst = \"64kb\""), (3, 9), "`burst` in [[class]] is \"64kb\", and there is no `rate`"),
+        (class("a", "cburst = \"64kb\""), (3, 10), "`cburst` in [[class]] is \"64kb\", and there is no `ceil`"),
+        (class("a", "ceil = \"1gbit\"\ncburst = 1537"), (4, 10), "is \"1537b\", which is less than a full frame"),
+        (class("a", "rate = \"1gbit\"\nburst = 60"), (4, 9), "is \"60b\", which is less than a full frame"),
+        ("[wire]\nburst = \"64kb\"\n".to_owned(), (2, 9), "`burst` in [wire] is \"64kb\", and there is no `rate`"),
+        (
+            class("p", "limit = 5") + &class("c", "parent = \"p\""),
+            (3, 9),
+            "`limit` in [[class]] has no effect: `p` has",
+        ),
+        (class("p", "dscp = 5") + &class("c", "parent = \"p\""), (3, 8), "`dscp` in [[class]] has no effect: `p` has"),
+        (
+            class("p", "rate = \"2mbit\"") + &below("a", "1mbit") + &below("b", "1.5mbit"),
+            (11, 8),
+            "the classes below `p` are promised \"2500kbit\", more than its \"2mbit\"",
+        ),
+        (
+            class("p", "ceil = \"1mbit\"") + &below("a", "2mbit"),
+            (7, 8),
+            "the classes below `p` are promised \"2mbit\", more than its \"1mbit\"",
+        ),
+        (
+            "[wire]\nrate = \"1gbit\"\n".to_owned() + &class("a", "rate = \"2gbit\""),
+            (5, 8),
+            "the classes below [wire] are promised \"2gbit\", more than its \"1gbit\"",
+        ),
+    ] {
+        let warnings = policy(&text).warnings;
+        assert_eq!(warnings.len(), 1, "{text}\n{warnings:?}");
+        assert_eq!(warnings[0].severity, Severity::Warning);
+        assert_eq!(warnings[0].position, Some(Position { line, column }), "{}", warnings[0]);
+        assert!(warnings[0].message.contains(part), "{}", warnings[0]);
+    }
+}
+
+/// What adds up is none.
+#[test]
+fn right_shares_are_no_warnings() {
+    let text = "[wire]\nrate = \"1gbit\"\nburst = \"64kb\"
+        [[class]]\nname = \"p\"\nrate = \"1gbit\"\nburst = 1538
+        [[class]]\nname = \"a\"\nparent = \"p\"\nrate = \"400mbit\"\ncburst = \"2kb\"
+        [[class]]\nname = \"b\"\nparent = \"p\"\nrate = \"600mbit\"\nlimit = 7\ndscp = \"cs1\"
+        [[class]]\nname = \"in\"\ndirection = \"ingress\"\nrate = \"9gbit\"
+        [[class]]\nname = \"w\"\nweight = 3";
+    assert_eq!(policy(text).warnings, []);
 }
 
 /// As many classes as have an index, and not one more.

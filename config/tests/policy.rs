@@ -551,13 +551,6 @@ fn shadowed_rules_are_warnings() {
     assert!(warning(&many).help.unwrap().contains("as it does for 7 more rules below"));
 }
 
-/// What a class asks for and does not get is a warning.
-#[test]
-fn shares_without_effect_are_a_warning() {
-    let warning = warning("[[class]]\nname = \"c\"\nrate = \"1.5gbit\"\nceil = \"1gbps\"\nweight = 3\n");
-    assert!(warning.message.contains("this version does not shape traffic"), "{warning}");
-}
-
 /// Many warnings leave room for the error.
 #[test]
 fn warnings_hide_no_error() {

@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Drops,
     /// The rules of the policy, and what each has matched
     Rules,
+    /// The classes of the policy: what each is to get, and what it gets
+    Classes(Classes),
     /// Flows, with their state and the process behind them
     Flows(Flows),
     /// Packets, with the process behind each, as tcpdump shows them; to a file as pcapng
@@ -164,6 +166,14 @@ pub(crate) struct Apps {
     /// Also MTU, modes, memory, program and cgroup
     #[arg(long, short)]
     pub(crate) wide: bool,
+}
+
+/// Options of `classes`.
+#[derive(Args, Debug)]
+pub(crate) struct Classes {
+    /// Look again every SECONDS (1 without a number), until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
+    pub(crate) watch: Option<Duration>,
 }
 
 /// Options of `stats`.

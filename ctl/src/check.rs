@@ -61,12 +61,15 @@ pub(crate) fn check(path: &Path) -> Vec<Checked> {
     }
 }
 
-/// Whether a file is `kopid.toml`: by a table that only that one has, so that its syntax may be broken elsewhere.
+/// Whether a file is `kopid.toml`: by a table that only that one has, or by the wire's device, since both files have a
+/// `[wire]`. So its syntax may be broken elsewhere.
 fn is_daemons(text: &str) -> bool {
-    let tables = || kopid::LAYOUT.sections.iter().map(|section| section.name);
+    let of_policy = |name: &str| policy::LAYOUT.sections.iter().any(|section| section.name == name);
+    let tables = || kopid::LAYOUT.sections.iter().map(|section| section.name).filter(|name| !of_policy(name));
     text.lines().any(|line| {
         let name = line.trim_start().strip_prefix('[').and_then(|rest| rest.split(']').next());
-        name.is_some_and(|name| tables().any(|table| table == name.trim()))
+        let device = line.trim_start().strip_prefix("device").is_some_and(|rest| rest.trim_start().starts_with('='));
+        device || name.is_some_and(|name| tables().any(|table| table == name.trim()))
     })
 }
 
@@ -143,8 +146,14 @@ mod tests {
         for text in ["[wire]\ndevice = 1", "x = [\n  [ dataplane ] # cores", "default = 1\n\t[log]\n"] {
             assert!(is_daemons(text), "{text}");
         }
-        for text in ["", "[[rule]]\nname = \"[wire]\"\n", "[default]\negress = \"drop\"", "[[app]]\n[app.wire]", "wire"]
-        {
+        for text in [
+            "",
+            "[[rule]]\nname = \"[wire]\"\n",
+            "[default]\negress = \"drop\"",
+            "[[app]]\n[app.wire]",
+            "wire",
+            "[wire]\nrate = 1",
+        ] {
             assert!(!is_daemons(text), "{text}");
         }
     }

@@ -5,7 +5,7 @@ use crate::check;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::rates::Rates;
-use crate::report::{App, Drops, Explained, Flow, Port, Reloaded, Rule, Status};
+use crate::report::{App, Class, Drops, Explained, Flow, Port, Reloaded, Rule, Status};
 use crate::request::Request;
 use crate::streams::{complain, print};
 use crate::text::as_json;
@@ -39,6 +39,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     {
         return watch(&mut client, interval, arguments.json);
     }
+    if let Command::Classes(options) = &arguments.command
+        && let Some(interval) = options.watch
+    {
+        return watch_classes(&mut client, &request, interval, arguments.json);
+    }
     let answer = client.ask(&request).map_err(|failure| match (&arguments.command, failure) {
         (Command::Reload(_), Failure::Daemon(text)) => Failure::Policy(text),
         (_, failure) => failure,
@@ -53,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Stats(_) => view::stats(&rows::<Port>(&answer, name)?),
         Command::Drops => view::drops(&rows::<Drops>(&answer, name)?),
         Command::Rules => view::rules(&rows::<Rule>(&answer, name)?),
+        Command::Classes(_) => view::classes(&rows::<Class>(&answer, name)?),
         Command::Flows(_) => view::flows(&rows::<Flow>(&answer, name)?),
         Command::Explain(_) => view::explained(&rows::<Explained>(&answer, name)?),
         Command::Reload(options) => reloaded(&rows::<Reloaded>(&answer, name)?, options)?,
@@ -100,6 +106,22 @@ fn watch(client: &mut Client, interval: Duration, json: bool) -> Result<(), Fail
         // A look that comes late does not make the following ones come early.
         next = (next + interval).max(now);
         std::thread::sleep(next.saturating_duration_since(now));
+    }
+    Ok(())
+}
+
+/// Looks at the classes for ever. kopid measures their rates itself.
+fn watch_classes(client: &mut Client, request: &Request, interval: Duration, json: bool) -> Result<(), Failure> {
+    let clear = if io::stdout().is_terminal() && !json { CLEAR } else { "" };
+    for look in 0_u64.. {
+        let answer = client.ask(request)?;
+        if json {
+            print(&as_json(&answer))?;
+        } else {
+            let gap = if look > 0 && clear.is_empty() { "\n" } else { "" };
+            print(&format!("{clear}{gap}{}", view::classes(&rows::<Class>(&answer, request.command)?)))?;
+        }
+        std::thread::sleep(interval);
     }
     Ok(())
 }

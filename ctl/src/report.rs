@@ -150,6 +150,29 @@ pub(crate) struct Rule {
     pub(crate) bytes: u64,
 }
 
+/// One class of the policy, with what is below it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Class {
+    pub(crate) name: String,
+    /// The class that it is a part of; nothing for the wire.
+    pub(crate) parent: Option<String>,
+    /// `egress` or `ingress`.
+    pub(crate) direction: String,
+    pub(crate) rate: Option<String>,
+    pub(crate) ceil: Option<String>,
+    pub(crate) weight: u32,
+    pub(crate) priority: u32,
+    /// Over the last second.
+    pub(crate) bits_per_second: u64,
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) dropped: u64,
+    pub(crate) overlimits: u64,
+    pub(crate) backlog_packets: u64,
+    pub(crate) delay_p50_ns: Option<u64>,
+    pub(crate) delay_p99_ns: Option<u64>,
+}
+
 /// One flow, from the side of an app.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Flow {

@@ -44,6 +44,7 @@ impl Request {
             Command::Stats(_) => Self::new("stats"),
             Command::Drops => Self::new("drops"),
             Command::Rules => Self::new("rules"),
+            Command::Classes(_) => Self::new("classes"),
             Command::Flows(flows) => Self::flows(flows),
             Command::Explain(explain) => Self::explain(explain),
             Command::Reload(reload) => Self::reload(reload)?,
@@ -131,6 +132,7 @@ mod tests {
     #[test]
     fn requests_have_the_arguments_of_the_command_line() {
         assert_eq!(line(&["rules"]), r#"{"command":"rules"}"#);
+        assert_eq!(line(&["classes", "--watch"]), r#"{"command":"classes"}"#);
         assert_eq!(line(&["flows"]), r#"{"command":"flows"}"#);
         assert_eq!(
             line(&[

@@ -1,7 +1,9 @@
 //! kopid's answers for people.
 
+mod classes;
 mod policy;
 
+pub(crate) use classes::classes;
 pub(crate) use policy::{explained, flows, reloaded, rules};
 
 use crate::rates::Rated;

@@ -6,6 +6,7 @@ use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::gate::Gate;
 use crate::ledger::TallyId;
 use dpdk::{Batch, Mbuf};
+use kopi_config::policy::Direction;
 use kopi_packet::{FlowKey, Fragment, Shape};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
@@ -25,6 +26,10 @@ pub struct Burst {
     tallies: [[TallyId; 2]; Batch::MAX],
     /// The app's TX queue that each frame came by.
     queues: [u8; Batch::MAX],
+    /// Whether classes are kept to, and so the next is wanted.
+    pub classed: bool,
+    /// The class of each frame at the sender's and at the receiver's side, counted from 1; 0 for none.
+    classes: [[u16; 2]; Batch::MAX],
     /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in trains, whose
     /// members need no hash and no lookup of their own.
     follows: u32,
@@ -49,6 +54,8 @@ impl Burst {
             tapped: false,
             tallies: [[0; 2]; Batch::MAX],
             queues: [0; Batch::MAX],
+            classed: false,
+            classes: [[0; 2]; Batch::MAX],
         }
     }
 
@@ -93,6 +100,7 @@ impl Burst {
                 let train = self.verdicts.get_mut(start..end).unwrap_or_default();
                 train.fill(Verdict::Drop(DropReason::FlowLimit));
                 self.tallies.get_mut(start..end).unwrap_or_default().fill([0; 2]);
+                self.classes.get_mut(start..end).unwrap_or_default().fill([0; 2]);
                 start = end;
                 continue;
             };
@@ -119,6 +127,9 @@ impl Burst {
             }
             flow.count(packets, bytes, now);
             gate.count(&flow.points, packets, bytes);
+            if self.classed {
+                self.classes.get_mut(start..end).unwrap_or_default().fill(flow.classes);
+            }
             if self.tapped {
                 self.tallies.get_mut(start..end).unwrap_or_default().fill(flow.points.tallies);
             }
@@ -151,6 +162,13 @@ impl Burst {
     #[must_use]
     pub fn queue(&self, at: usize) -> u8 {
         self.queues.get(at).copied().unwrap_or(0)
+    }
+
+    /// The class of frame `at` in this direction, counted from 1; 0 for none. Only known if the burst is `classed`.
+    #[inline]
+    #[must_use]
+    pub fn class(&self, at: usize, direction: Direction) -> u16 {
+        self.classes.get(at).map_or(0, |classes| classes[usize::from(direction == Direction::Ingress)])
     }
 
     /// What counts frame `at` at the sender's side (0) or the receiver's (1). Only known if the burst is `tapped`.

@@ -7,9 +7,23 @@ use crate::forwarding::Forwarding;
 use crate::ledger::Ledger;
 use crate::listing::Listing;
 use crate::port::WorkerPort;
+use crate::shaper::Shaper;
 use crate::tap::{Selection, Tap};
 use kopi_ring::PeerFault;
 use std::sync::Arc;
+
+/// A picture, and what goes with it.
+#[derive(Debug)]
+pub struct Change {
+    /// By what is switched and judged.
+    pub forwarding: Arc<Forwarding>,
+    /// In what is counted.
+    pub ledger: Arc<Ledger>,
+    /// What capture sessions want to see.
+    pub selections: Vec<Arc<Selection>>,
+    /// The classes to keep to, `None` inside for none; `None` if they stay as they are.
+    pub shaper: Option<Option<Box<Shaper>>>,
+}
 
 /// From the control thread to a worker.
 #[derive(Debug)]
@@ -18,8 +32,8 @@ pub enum Command {
     Attach(Box<WorkerPort>),
     /// Stop serving this port.
     Detach(crate::forwarding::PortId),
-    /// Switch and judge by this picture from now on, count in this ledger, and show capture sessions what they want under it.
-    Forward(Arc<Forwarding>, Arc<Ledger>, Vec<Arc<Selection>>),
+    /// Switch and judge by another picture from now on.
+    Forward(Change),
     /// Fill in this list of flows.
     List(Box<Listing>),
     /// Show a capture session what it wants.
@@ -41,8 +55,8 @@ pub enum Reply {
     Detached(crate::forwarding::PortId, Option<Box<WorkerPort>>),
     /// The app broke the contract; its rings are no longer served.
     Fault(Box<WorkerPort>, PeerFault),
-    /// This picture is no longer used, nor this ledger, nor these selections.
-    Retired(Arc<Forwarding>, Arc<Ledger>, Vec<Arc<Selection>>),
+    /// All this is no longer used.
+    Retired(Change),
     /// The list is complete.
     Listed(Box<Listing>),
     /// These selections are no longer used.

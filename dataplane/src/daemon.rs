@@ -259,7 +259,7 @@ impl Started {
         let online = kopi_config::online_cpus()?;
         let others = online.into_iter().filter(|cpu| !cores.contains(cpu)).collect();
         let captures = Captures::new(eal.tsc_hz(), others)?;
-        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures);
+        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures, eal.tsc_hz());
         Ok(Self { netdev, port, pool, switch })
     }
 }

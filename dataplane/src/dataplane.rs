@@ -1,6 +1,6 @@
 //! The workers, as the control thread sees them.
 
-use crate::command::{Command, QUEUE, Reply};
+use crate::command::{Change, Command, QUEUE, Reply};
 use crate::counters::{PortTotals, WorkerCounters};
 use crate::flow::FlowTable;
 use crate::forwarding::{Forwarding, Generation, PortId};
@@ -9,6 +9,7 @@ use crate::handoff::Mesh;
 use crate::ledger::Ledger;
 use crate::listing::{Listed, Listing};
 use crate::port::WorkerPort;
+use crate::shaper::{SAMPLES, Sample, Shaper};
 use crate::tap::{Selection, Tap};
 use crate::wire::Wire;
 use crate::worker::{Parts, Worker};
@@ -87,6 +88,7 @@ struct Helm {
     /// Pictures that it was given and has not given back, with the ledgers that go with them; oldest first.
     open: VecDeque<(Arc<Forwarding>, Arc<Ledger>)>,
     events: rtrb::Consumer<Event>,
+    samples: rtrb::Consumer<Sample>,
     counters: Arc<WorkerCounters>,
 }
 
@@ -108,6 +110,7 @@ impl Dataplane {
             let (answers, replies) = rtrb::RingBuffer::new(QUEUE + apps + 1);
             let counters = Arc::new(WorkerCounters::new(apps + 1));
             let (noted, events) = rtrb::RingBuffer::new(EVENTS);
+            let (sampled, samples) = rtrb::RingBuffer::new(SAMPLES);
             let ledger = Arc::new(Ledger::new(0));
             let gate = Gate::new(Arc::clone(&connections), Arc::clone(&ledger), random_seed()?, eal.tsc_hz(), noted);
             let parts = Parts {
@@ -121,6 +124,7 @@ impl Dataplane {
                 counters: Arc::clone(&counters),
                 commands: orders,
                 replies: answers,
+                samples: sampled,
                 forwarding: Arc::clone(&forwarding),
                 max_ports: apps + 1,
                 tsc_hz: eal.tsc_hz(),
@@ -135,6 +139,7 @@ impl Dataplane {
                 retired: 0,
                 open: VecDeque::from([(Arc::clone(&forwarding), ledger)]),
                 events,
+                samples,
                 counters,
             });
         }
@@ -195,13 +200,22 @@ impl Dataplane {
         self.workers.iter_mut().for_each(|worker| worker.tell(Command::Untap(session)));
     }
 
-    /// Has all workers switch and judge by `forwarding`, and show capture sessions what `selections` say of it.
-    pub fn forward(&mut self, forwarding: &Arc<Forwarding>, selections: &[Arc<Selection>]) {
+    /// Has all workers switch and judge by `forwarding`, show capture sessions what `selections` say of it, and keep to
+    /// `shapers`, one for each, if there are any.
+    pub fn forward(
+        &mut self,
+        forwarding: &Arc<Forwarding>,
+        selections: &[Arc<Selection>],
+        shapers: Option<Vec<Option<Box<Shaper>>>>,
+    ) {
+        let mut shapers = shapers.map(Vec::into_iter);
         let rules = forwarding.filter().map_or(0, |filter| filter.ruleset().rules().len());
         for worker in &mut self.workers {
             let ledger = Arc::new(Ledger::new(rules));
             worker.open.push_back((Arc::clone(forwarding), Arc::clone(&ledger)));
-            worker.tell(Command::Forward(Arc::clone(forwarding), ledger, selections.to_vec()));
+            let shaper = shapers.as_mut().and_then(Iterator::next);
+            let (forwarding, selections) = (Arc::clone(forwarding), selections.to_vec());
+            worker.tell(Command::Forward(Change { forwarding, ledger, selections, shaper }));
         }
     }
 
@@ -213,6 +227,11 @@ impl Dataplane {
     /// What the policy wants in the log.
     pub fn event(&mut self) -> Option<Event> {
         self.workers.iter_mut().find_map(|worker| worker.events.pop().ok())
+    }
+
+    /// How long a packet has waited in its class.
+    pub fn sample(&mut self) -> Option<Sample> {
+        self.workers.iter_mut().find_map(|worker| worker.samples.pop().ok())
     }
 
     /// All flows of all workers. Waits until they have been copied, which takes busy workers some milliseconds; what a

@@ -2,6 +2,7 @@
 
 mod answer;
 mod copies;
+mod shaped;
 
 use crate::burst::Burst;
 use crate::counters::{PortCounters, WorkerCounters};
@@ -10,14 +11,23 @@ use crate::gate::Gate;
 use crate::handoff::{Handoff, Mesh, Target};
 use crate::ledger::TallyId;
 use crate::port::{WorkerPort, worker_of};
+use crate::shaper::{Shaper, Source, Waiting, Waits};
 use crate::tap::{Sighting, Taps, View};
 use crate::wire::Wire;
 use copies::Scene;
 use dpdk::{Batch, Mbuf, Pool};
+use kopi_config::policy::Direction;
+use kopi_packet::mark::Mark;
 use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// Frames that wait in classes, at one worker.
+const WAITING: usize = 8192;
+/// Flows of these.
+const WAITING_FLOWS: usize = 4096;
 
 /// What happens to a frame's buffer once its copies are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +38,8 @@ enum Route {
     Wire,
     /// Another worker takes it.
     Worker(usize, Target),
+    /// It waits in the queue of a leaf of the classes of ingress.
+    Queue(u32, Target),
 }
 
 /// How many buffers of a burst are needed beyond it.
@@ -46,6 +58,20 @@ pub struct Delivery {
     pub wire: Wire,
     /// What capture sessions want to see.
     pub taps: Taps,
+    /// The classes, if the policy has any.
+    pub shaper: Option<Box<Shaper>>,
+    /// Where the frames of the burst that is delivered wait, if they go to the wire.
+    pub source: Source,
+    /// What those frames are marked with that need not wait.
+    pub mark: Mark,
+    /// Frames, and their bytes, of the last burst that went to the wire at once. Only known with classes.
+    pub sent: (u32, u64),
+    /// What waits in classes.
+    waits: Waits,
+    /// What waited in classes that are no more.
+    orphans: VecDeque<Waiting>,
+    /// What a queue has just given. Holds a batch at most.
+    ready: Vec<Waiting>,
     /// The worker that sends for this one, if it has no TX queue.
     sender: usize,
     mesh: Mesh,
@@ -78,6 +104,13 @@ impl Delivery {
             workers: mesh.out.len(),
             wire,
             taps: Taps::new(),
+            shaper: None,
+            source: Source::Ring(0),
+            mark: Mark::NONE,
+            sent: (0, 0),
+            waits: Waits::new(WAITING, WAITING_FLOWS),
+            orphans: VecDeque::with_capacity(WAITING),
+            ready: Vec::with_capacity(Batch::MAX),
             sender,
             mesh,
             pool,
@@ -103,6 +136,9 @@ impl Delivery {
 
     /// Lets go of a port.
     pub fn remove(&mut self, id: PortId) -> Option<Box<WorkerPort>> {
+        if let Some(lane) = self.lane(Direction::Egress) {
+            lane.unlink(id);
+        }
         self.ports.get_mut(usize::from(id)).and_then(Option::take)
     }
 
@@ -127,6 +163,7 @@ impl Delivery {
                     self.routes.get_mut(start..end).unwrap_or_default().fill(route);
                     fates.to_wire += end - start;
                 }
+                Verdict::App(id) if self.shaper.is_some() && self.queue_to_app(burst, start..end, id) => {}
                 Verdict::App(id) => self.run_to_app(burst, start..end, id, forwarding, &mut fates),
                 Verdict::Drop(reason) => self.drop_run(start..end, source, reason),
                 Verdict::Refuse(id, reason) => self.drop_run(start..end, id, reason),
@@ -152,7 +189,10 @@ impl Delivery {
             // The buffers are still here, and what becomes of each frame is known.
             self.taps.see(burst, source, &self.ports, &view);
         }
-        if fates.to_wire == n && self.wire.sends() {
+        if self.shaper.is_some() {
+            let whole = fates.to_wire == n && self.wire.sends();
+            self.send_shaped(burst, source, whole, &view);
+        } else if fates.to_wire == n && self.wire.sends() {
             if let Some(counters) = self.counters.ports.first() {
                 self.wire.send_all(&mut burst.batch, counters);
             }
@@ -184,7 +224,7 @@ impl Delivery {
         match route {
             Route::Free => {}
             Route::Wire => fates.to_wire += 1,
-            Route::Worker(..) => fates.to_workers += 1,
+            Route::Worker(..) | Route::Queue(..) => fates.to_workers += 1,
         }
         if let Some(slot) = self.routes.get_mut(at) {
             *slot = route;
@@ -296,22 +336,27 @@ impl Delivery {
                         self.wire.send(mbuf, counters);
                     }
                 }
-                Route::Worker(worker, target) => {
-                    if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, Handoff { mbuf, target }) {
-                        let (blamed, out) = match target {
-                            Target::Wire => (source, true),
-                            Target::App { id, .. } => (id, false),
-                        };
-                        count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
-                        let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
-                        self.taps.see_late(sighting, &mbuf, 0, view);
-                    }
-                }
+                Route::Worker(worker, target) => self.hand_over(worker, Handoff { mbuf, target }, source, view),
+                // Without classes nothing waits.
+                Route::Queue(..) => drop(mbuf),
             }
         }
         self.spent.free_all();
         if let Some(counters) = self.counters.ports.first() {
             self.wire.flush(counters);
+        }
+    }
+
+    /// Has another worker take a frame of port `source`.
+    fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
+        if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
+            let (blamed, out) = match target {
+                Target::Wire => (source, true),
+                Target::App { id, .. } => (id, false),
+            };
+            count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
+            let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
+            self.taps.see_late(sighting, &mbuf, 0, view);
         }
     }
 
@@ -449,18 +494,27 @@ impl Delivery {
             }
         }
         if moved > 0 {
-            self.publish();
-            self.spent.free_all();
+            self.flush();
         }
         moved
     }
 
+    /// Lets everything go that waits for the end of a burst.
+    fn flush(&mut self) {
+        self.spent.free_all();
+        if let Some(counters) = self.counters.ports.first() {
+            self.wire.flush(counters);
+        }
+        self.publish();
+    }
+
+    /// Gives a frame to its target, which is this worker's. It leaves with the next flush of the wire, or is shown to the app
+    /// when rings are published.
     fn arrive(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
         match target {
             Target::Wire => {
                 if let Some(counters) = self.counters.ports.first() {
                     self.wire.send(mbuf, counters);
-                    self.wire.flush(counters);
                 }
             }
             Target::App { id, generation, queue, notes } => {
@@ -505,6 +559,7 @@ impl Delivery {
     /// Accounts for everything that is still under way when the worker ends. All workers end together: each lets go of
     /// its queues to the others first, and takes in what they sent until they have let go, too.
     pub fn finish(&mut self, view: &View<'_>) {
+        self.give_up_waiting(view);
         self.mesh.out.clear();
         loop {
             let alone = self.mesh.inbox.iter().flatten().all(rtrb::Consumer::is_abandoned);

@@ -1,6 +1,7 @@
 //! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a picture.
 
 use crate::forwarding::{Generation, PortId};
+use crate::shaper::Source;
 use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, tcp};
 use kopi_policy::{Ruleset, Subject};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct Member {
     pub subject: Subject,
     /// Flows of a worker that it may have begun.
     pub flows: u32,
+    /// Where its frames to the wire wait, if classes are kept to.
+    pub source: Source,
 }
 
 /// An immutable policy with its apps.
@@ -26,6 +29,7 @@ pub struct Filter {
     subjects: Box<[Option<Subject>]>,
     flows: Box<[u32]>,
     generations: Box<[Generation]>,
+    sources: Box<[Source]>,
     tracks: bool,
 }
 
@@ -38,14 +42,17 @@ impl Filter {
         subjects.resize_with(ports, || None);
         let mut flows = vec![u32::MAX; ports];
         let mut generations = vec![0; ports];
+        let mut sources = vec![Source::Ring(0); ports];
         for member in members {
             let at = usize::from(member.id);
             subjects[at] = Some(member.subject);
             flows[at] = member.flows;
             generations[at] = member.generation;
+            sources[at] = member.source;
         }
         let tracks = ruleset.uses_state();
-        Self { ruleset, subjects: subjects.into(), flows: flows.into(), generations: generations.into(), tracks }
+        let (flows, generations, sources) = (flows.into(), generations.into(), sources.into());
+        Self { ruleset, subjects: subjects.into(), flows, generations, sources, tracks }
     }
 
     /// The rules.
@@ -66,6 +73,13 @@ impl Filter {
     #[must_use]
     pub fn flow_limit(&self, id: PortId) -> u32 {
         self.flows.get(usize::from(id)).copied().unwrap_or(u32::MAX)
+    }
+
+    /// Where frames of app `id` to the wire wait, if classes are kept to.
+    #[inline]
+    #[must_use]
+    pub fn source(&self, id: PortId) -> Source {
+        self.sources.get(usize::from(id)).copied().unwrap_or(Source::Ring(0))
     }
 
     /// Which use of port number `id` is meant; 0 if there is no such app.

@@ -19,6 +19,9 @@ const WAYS: usize = 8;
 /// An entry that was not used for so long is removed, in seconds.
 pub const IDLE_SECONDS: u64 = 30;
 
+/// Ticks by which the age of flows is told: about a tenth of a second, which leaves room for ten years in 32 bits.
+pub const AGE_UNIT: u64 = 1 << 28;
+
 /// The tags of one bucket: 0 for a free entry.
 type Tags = [u16; WAYS];
 
@@ -34,12 +37,14 @@ pub struct Flow {
     pub packets: u64,
     /// Bytes seen, FCS not counted.
     pub bytes: u64,
-    /// TSC of the burst with its first packet.
-    pub first_seen: u64,
+    /// TSC of the burst with its first packet, in units of [`AGE_UNIT`].
+    pub first_seen: u32,
     /// TSC of the burst with its last packet.
     pub last_seen: u64,
     /// What the policy knows of it.
     pub points: Points,
+    /// Its classes at the sender's and at the receiver's side, counted from 1; 0 for none.
+    pub classes: [u16; 2],
 }
 
 /// What the policy knows of a flow at the sender's and at the receiver's side, in this order.
@@ -52,27 +57,16 @@ pub struct Points {
     pub states: [Option<State>; 2],
     /// What counts them.
     pub tallies: [TallyId; 2],
-    /// Their class, counted from 1; 0 for none.
-    pub class: u16,
 }
 
 impl Points {
-    const EMPTY: Self = Self { connections: [None; 2], states: [None; 2], tallies: [0; 2], class: 0 };
+    const EMPTY: Self = Self { connections: [None; 2], states: [None; 2], tallies: [0; 2] };
 
     /// Whether no connection has a say.
     #[inline]
     #[must_use]
     pub const fn is_untracked(&self) -> bool {
         matches!(self.states, [None | Some(State::Untracked), None | Some(State::Untracked)])
-    }
-
-    /// Notes what was said at one side, and gives the look back, if there was one.
-    pub fn note(&mut self, side: Direction, judgement: &Judgement, look: Option<Look>, tally: TallyId) -> Option<Look> {
-        let at = usize::from(side == Direction::Ingress);
-        self.states[at] = look.as_ref().map(Look::state);
-        self.tallies[at] = tally;
-        self.class = judgement.class.map_or(self.class, |class| class.saturating_add(1));
-        look
     }
 }
 
@@ -85,7 +79,23 @@ impl Flow {
         first_seen: 0,
         last_seen: 0,
         points: Points::EMPTY,
+        classes: [0; 2],
     };
+
+    /// Notes what was said at one side, and gives the look back, if there was one.
+    pub fn note(&mut self, side: Direction, judgement: &Judgement, look: Option<Look>, tally: TallyId) -> Option<Look> {
+        let at = usize::from(side == Direction::Ingress);
+        self.points.states[at] = look.as_ref().map(Look::state);
+        self.points.tallies[at] = tally;
+        self.classes[at] = judgement.class.map_or(0, |class| class.saturating_add(1));
+        look
+    }
+
+    /// Ticks since its first packet, at `now` (TSC), to within [`AGE_UNIT`].
+    #[must_use]
+    pub const fn age(&self, now: u64) -> u64 {
+        age_units(now).wrapping_sub(self.first_seen) as u64 * AGE_UNIT
+    }
 
     /// Counts packets of `bytes` bytes in all, seen at `now` (TSC).
     #[inline]
@@ -219,7 +229,7 @@ impl FlowTable {
             *begun += 1;
         }
         self.tags[bucket][way] = hash.tag();
-        entries[way] = Entry { key: *key, flow: Flow { first_seen: now, last_seen: now, ..Flow::EMPTY } };
+        entries[way] = Entry { key: *key, flow: Flow { first_seen: age_units(now), last_seen: now, ..Flow::EMPTY } };
         way
     }
 
@@ -271,6 +281,12 @@ impl FlowTable {
     pub const fn evictions(&self) -> u64 {
         self.evictions
     }
+}
+
+/// A moment in units of [`AGE_UNIT`].
+#[expect(clippy::cast_possible_truncation, reason = "it wraps after ten years")]
+const fn age_units(now: u64) -> u32 {
+    (now / AGE_UNIT) as u32
 }
 
 /// One flow less for the port that `key` names.

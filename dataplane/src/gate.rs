@@ -165,6 +165,7 @@ impl Gate {
         let news = flow.epoch != forwarding.epoch();
         flow.epoch = forwarding.epoch();
         flow.points = Points::default();
+        flow.classes = [0; 2];
         let destination = key.dst_mac().bytes();
         let Some(filter) = forwarding.filter() else {
             flow.verdict = forwarding.judge(source, &destination);
@@ -175,7 +176,7 @@ impl Gate {
         let mut looks = [None, None];
         if source != WIRE {
             let passage = self.pass(filter, source, Direction::Egress, seen, news);
-            looks[0] = flow.points.note(Direction::Egress, &passage.judgement, passage.look, passage.tally);
+            looks[0] = flow.note(Direction::Egress, &passage.judgement, passage.look, passage.tally);
             if let Some(refused) = refusal(source, source, &passage.judgement) {
                 flow.verdict = refused;
                 flow.points.connections = self.known(looks);
@@ -185,7 +186,7 @@ impl Gate {
         flow.verdict = forwarding.judge(source, &destination);
         if let Verdict::App(id) = flow.verdict {
             let passage = self.pass(filter, id, Direction::Ingress, seen, news);
-            looks[1] = flow.points.note(Direction::Ingress, &passage.judgement, passage.look, passage.tally);
+            looks[1] = flow.note(Direction::Ingress, &passage.judgement, passage.look, passage.tally);
             if let Some(refused) = refusal(id, source, &passage.judgement) {
                 flow.verdict = refused;
             }

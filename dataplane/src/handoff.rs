@@ -1,6 +1,6 @@
 //! Frames on their way from the worker that judged them to the worker that owns their destination.
 
-use crate::forwarding::{Generation, PortId};
+use crate::forwarding::{Generation, PortId, WIRE};
 use dpdk::Mbuf;
 use kopi_ring::layout::Notes;
 
@@ -32,6 +32,17 @@ pub enum Target {
         /// What the app is told about the frame.
         notes: Notes,
     },
+}
+
+impl Target {
+    /// The port's number.
+    #[must_use]
+    pub const fn port(self) -> PortId {
+        match self {
+            Self::Wire => WIRE,
+            Self::App { id, .. } => id,
+        }
+    }
 }
 
 /// One worker's ends of the queues to and from the others, by worker number. Its own place is empty.

@@ -7,6 +7,7 @@
 //! - [`gate`]: the policy, asked once for each flow; [`filter`]: the policy with its apps; [`ledger`]: what it has counted;
 //!   [`listing`]: flows, for operators;
 //! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
+//! - [`shaper`]: the policy's classes, who may send next and what waits;
 //! - [`tap`]: what workers show to capture sessions;
 //! - [`counters`]: what is counted, one writer each; [`command`]: what the control thread and workers tell each other.
 //!
@@ -17,6 +18,7 @@
 //! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
 //! - [`policy`]: the policy file, read anew while traffic goes on, and what its rules have counted;
+//! - [`classes`]: the policy's classes made ready for workers, and what they have counted;
 //! - [`capture`]: capture sessions, a thread each; [`clock`]: the time of day of frames;
 //! - [`control`]: the operators' socket; [`report`]: what they are told.
 #![forbid(unsafe_code)]
@@ -24,6 +26,7 @@
 pub mod attach;
 pub mod burst;
 pub mod capture;
+pub mod classes;
 pub mod clock;
 pub mod command;
 pub mod control;
@@ -46,6 +49,7 @@ pub mod poller;
 pub mod port;
 pub mod registry;
 pub mod report;
+pub mod shaper;
 pub mod switch;
 pub mod tap;
 pub mod throttle;

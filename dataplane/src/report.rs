@@ -48,6 +48,7 @@ pub fn answer(question: Question<'_>, switch: &mut Switch, attach: &mut Attach, 
                 "stats" => json!({ "stats": stats(switch, facts) }),
                 "drops" => json!({ "drops": drops(switch, facts) }),
                 "rules" => json!({ "rules": policy::rules(switch) }),
+                "classes" => json!({ "classes": policy::classes(switch) }),
                 _ => return None,
             }
         }
@@ -198,6 +199,7 @@ pub const fn stage_of(reason: DropReason) -> &'static str {
         | DropReason::Malformed
         | DropReason::Fragment
         | DropReason::FlowLimit => "filter",
+        DropReason::QueueFull | DropReason::Codel => "shape",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::capture::Captures;
 use crate::capture::roster::Roster;
+use crate::classes::Classes;
 use crate::command::Reply;
 use crate::control::Question;
 use crate::dataplane::Dataplane;
@@ -13,6 +14,7 @@ use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
 use crate::policy::{Books, Enforcement, owner_of};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
+use crate::shaper::Shaper;
 use crate::throttle::Throttle;
 use kopi_config::Policy;
 use kopi_config::policy::{Decision, Direction};
@@ -122,6 +124,9 @@ pub struct Switch {
     connections: Arc<Connections>,
     /// What the policy wants in the log.
     notes: Throttle,
+    classes: Classes,
+    /// The policy whose classes those are.
+    shaped: Option<Arc<Ruleset>>,
     /// After the workers, so that sessions have everything that those have shown.
     captures: Captures,
 }
@@ -139,7 +144,9 @@ impl Switch {
         policy: Enforcement,
         connections: Arc<Connections>,
         captures: Captures,
+        hz: u64,
     ) -> Self {
+        let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
         Self {
             registry: Registry::new(limits.apps),
             dataplane,
@@ -153,6 +160,8 @@ impl Switch {
             policy,
             connections,
             notes: Throttle::new(LOG_LINES),
+            classes,
+            shaped: None,
             captures,
         }
     }
@@ -205,6 +214,7 @@ impl Switch {
     pub fn tick(&mut self, now: u64) -> Vec<Notice> {
         // Once round the table in ten seconds or so.
         self.connections.sweep(now, self.connections.buckets() / 100 + 1);
+        self.classes.tick(&mut self.dataplane);
         while let Some(event) = self.dataplane.event() {
             self.log_event(&event);
         }
@@ -426,6 +436,8 @@ impl Switch {
         }
         // 0 marks a flow that was never judged.
         self.epoch = self.epoch.wrapping_add(1).max(1);
+        // Before the apps are looked at, since it says where their frames wait.
+        let shapers = self.shapers();
         let members = self.registry.members();
         let forwarding = Forwarding::new(self.epoch, self.wire.link.up, self.wire.mtu, &members);
         let forwarding = forwarding.with_filter(self.filter());
@@ -433,8 +445,28 @@ impl Switch {
             true => Vec::new(),
             false => self.captures.follow(&Arc::new(self.roster(self.epoch))),
         };
-        self.dataplane.forward(&Arc::new(forwarding), &selections);
+        self.dataplane.forward(&Arc::new(forwarding), &selections, shapers);
         self.pictures += 1;
+    }
+
+    /// What each worker is to keep to with the next picture, if that is anything else than before.
+    fn shapers(&mut self) -> Option<Vec<Option<Box<Shaper>>>> {
+        let ruleset = self.policy.ruleset();
+        let same = ruleset.map(Arc::as_ptr) == self.shaped.as_ref().map(Arc::as_ptr);
+        if same {
+            return None;
+        }
+        let had = !self.classes.is_empty();
+        self.shaped = ruleset.cloned();
+        let policy = self.shaped.as_ref().map(|ruleset| &**ruleset.policy());
+        let shapers = self.classes.replace(policy, self.pictures + 1, dpdk::tsc());
+        (had || !self.classes.is_empty()).then_some(shapers)
+    }
+
+    /// The policy's classes.
+    #[must_use]
+    pub const fn classes(&self) -> &Classes {
+        &self.classes
     }
 
     /// Who is behind each port, under the picture with the epoch `epoch`.
@@ -479,12 +511,14 @@ impl Switch {
     /// The policy, with the apps as they are now.
     fn filter(&mut self) -> Option<Filter> {
         let ruleset = self.policy.ruleset().cloned()?;
+        let classes = &self.classes;
         let members = self.registry.apps_mut().filter(|app| app.region.is_some()).map(|app| {
             let limit =
                 app.terms.entry.and_then(|entry| ruleset.policy().apps.get(entry)).and_then(|entry| entry.flows);
             let subject = app.terms.subject.take().unwrap_or_else(|| subject_of(&ruleset, app));
             app.terms.subject = Some(subject.clone());
-            filter::Member { id: app.id, generation: app.generation, subject, flows: limit.unwrap_or(u32::MAX) }
+            let source = classes.source(&ruleset, &subject);
+            filter::Member { id: app.id, generation: app.generation, subject, flows: limit.unwrap_or(u32::MAX), source }
         });
         let members = members.collect();
         Some(Filter::new(ruleset, members))
@@ -514,7 +548,7 @@ impl Switch {
                         faults.push((rings.id, fault));
                     }
                 }
-                Reply::Retired(picture, ledger, _) => enter(self.policy.books_mut(), &picture, &ledger),
+                Reply::Retired(change) => enter(self.policy.books_mut(), &change.forwarding, &change.ledger),
                 Reply::Replaced(_) | Reply::Listed(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
         }

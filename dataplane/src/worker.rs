@@ -5,8 +5,10 @@
 //! makes a system call; the clock is read once a turn. The one lock is that of a bucket of tracked connections, held for as
 //! long as it takes to write down a new one.
 
+mod shaped;
+
 use crate::burst::Burst;
-use crate::command::{Command, Reply};
+use crate::command::{Change, Command, Reply};
 use crate::counters::WorkerCounters;
 use crate::deliver::Delivery;
 use crate::filter::Filter;
@@ -16,6 +18,7 @@ use crate::gate::Gate;
 use crate::handoff::Mesh;
 use crate::listing::Listing;
 use crate::port::queue_at;
+use crate::shaper::{Sample, Source};
 use crate::tap::Sighting;
 use crate::wire::Wire;
 use dpdk::{Batch, Pool};
@@ -47,6 +50,8 @@ pub struct Parts {
     pub commands: rtrb::Consumer<Command>,
     /// Answers to it.
     pub replies: rtrb::Producer<Reply>,
+    /// How long packets have waited in their classes, for the control thread.
+    pub samples: rtrb::Producer<Sample>,
     /// What it asks about frames.
     pub gate: Gate,
     /// The first picture of the ports.
@@ -71,6 +76,7 @@ pub struct Worker {
     counters: Arc<WorkerCounters>,
     commands: rtrb::Consumer<Command>,
     replies: rtrb::Producer<Reply>,
+    samples: rtrb::Producer<Sample>,
     /// Ports with TX rings here, in the order they are served. Never grows beyond its first capacity.
     served: Vec<PortId>,
     tsc_hz: u64,
@@ -84,7 +90,7 @@ impl Worker {
     /// A worker made of `parts`. Allocates everything that it will ever need.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, .. } = parts;
+        let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, samples, .. } = parts;
         let workers = mesh.out.len();
         let delivery = Delivery::new(index, parts.max_ports, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
         Self {
@@ -99,6 +105,7 @@ impl Worker {
             counters,
             commands,
             replies,
+            samples,
             served: Vec::with_capacity(parts.max_ports),
             tsc_hz: parts.tsc_hz,
             next_sweep: 0,
@@ -130,19 +137,10 @@ impl Worker {
     /// One turn; `now` is the TSC. Returns whether any frame moved.
     fn turn(&mut self, now: u64) -> bool {
         while let Ok(command) = self.commands.pop() {
-            self.obey(command);
+            self.obey(command, now);
         }
         let mut moved = self.serve_wire(now);
-        let mut at = 0;
-        while let Some(id) = self.served.get(at).copied() {
-            match self.serve_app(id, now) {
-                Ok(n) => {
-                    moved += n;
-                    at += 1;
-                }
-                Err(fault) => self.expel(id, fault, now),
-            }
-        }
+        moved += if self.delivery.shaper.is_some() { self.serve_shaped(now) } else { self.serve_apps(now) };
         let view = self.delivery.view(&self.forwarding, &self.gate, now);
         moved += self.delivery.serve_workers(&view);
         self.delivery.end_turn(&view);
@@ -156,6 +154,21 @@ impl Worker {
             self.list();
         }
         moved > 0
+    }
+
+    /// Takes a burst from each app.
+    fn serve_apps(&mut self, now: u64) -> usize {
+        let (mut moved, mut at) = (0, 0);
+        while let Some(id) = self.served.get(at).copied() {
+            match self.serve_app(id, Share::ALL, now) {
+                Ok(n) => {
+                    moved += n;
+                    at += 1;
+                }
+                Err(fault) => self.expel(id, fault, now),
+            }
+        }
+        moved
     }
 
     fn serve_wire(&mut self, now: u64) -> usize {
@@ -196,8 +209,8 @@ impl Worker {
 
     /// Takes one burst from an app, over all of its TX rings here, so that an app with many queues gets no more turns
     /// than one with a single queue.
-    fn serve_app(&mut self, id: PortId, now: u64) -> Result<usize, PeerFault> {
-        if !self.delivery.takes_burst() {
+    fn serve_app(&mut self, id: PortId, share: Share, now: u64) -> Result<usize, PeerFault> {
+        if !self.delivery.takes_burst() && matches!(self.delivery.source, Source::Ring(_)) {
             return Ok(0);
         }
         let max_frame = self.forwarding.max_frame(id);
@@ -207,20 +220,29 @@ impl Worker {
         let rings = port.tx.len();
         self.burst.tapped = tapped;
         let mut taken = Taken::default();
+        let mut share = share;
         for _ in 0..rings {
             let at = port.next_tx;
             let ring = &mut port.tx[at];
             let budget = Batch::MAX - self.burst.batch.len() - taken.refused();
             let ready = ring.poll()?;
-            if ready > 0 && budget > 0 {
+            if ready > 0 && budget > 0 && share.bytes > 0 {
                 let first = self.burst.batch.len();
-                take(ring, budget.min(ready as usize), max_frame, &self.pool, &mut self.burst.batch, &mut taken)?;
+                take(
+                    ring,
+                    budget.min(ready as usize),
+                    max_frame,
+                    &self.pool,
+                    &mut self.burst.batch,
+                    &mut taken,
+                    &mut share,
+                )?;
                 if tapped {
                     let queue = queue_at(id, at, index, workers);
                     self.burst.note_queue(first, u8::try_from(queue).unwrap_or(u8::MAX));
                 }
             }
-            if self.burst.batch.len() + taken.refused() >= Batch::MAX {
+            if self.burst.batch.len() + taken.refused() >= Batch::MAX || share.bytes <= 0 {
                 break;
             }
             port.next_tx = if at + 1 == rings { 0 } else { at + 1 };
@@ -243,11 +265,12 @@ impl Worker {
     /// Judges and delivers the burst, which came from port `source`.
     #[inline]
     fn pass(&mut self, source: PortId, now: u64) {
+        self.burst.classed = self.delivery.shaper.is_some();
         self.burst.judge(source, &mut self.flows, &mut self.gate, &self.forwarding, now);
         self.delivery.deliver(&mut self.burst, source, &self.forwarding, &mut self.gate, now);
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command, now: u64) {
         match command {
             Command::Attach(port) => {
                 let id = port.id;
@@ -265,13 +288,7 @@ impl Worker {
                 let port = self.delivery.remove(id);
                 self.reply(Reply::Detached(id, port));
             }
-            Command::Forward(forwarding, ledger, mut selections) => {
-                let old = std::mem::replace(&mut self.forwarding, forwarding);
-                let rules = |picture: &Forwarding| picture.filter().map(|filter| Arc::as_ptr(filter.ruleset()));
-                let full = self.gate.turn_over(ledger, rules(&old) != rules(&self.forwarding));
-                self.delivery.taps.select(&mut selections);
-                self.reply(Reply::Retired(old, full, selections));
-            }
+            Command::Forward(change) => self.turn_to(change, now),
             Command::List(list) => self.listing = Some(list),
             Command::Tap(tap) => {
                 if let Err(tap) = self.delivery.taps.insert(tap) {
@@ -289,6 +306,18 @@ impl Worker {
             }
             Command::Stop => self.running = false,
         }
+    }
+
+    /// Takes another picture, and gives the one before back.
+    fn turn_to(&mut self, change: Change, now: u64) {
+        let Change { forwarding, ledger, mut selections, shaper } = change;
+        let forwarding = std::mem::replace(&mut self.forwarding, forwarding);
+        let rules = |picture: &Forwarding| picture.filter().map(|filter| Arc::as_ptr(filter.ruleset()));
+        let ledger = self.gate.turn_over(ledger, rules(&forwarding) != rules(&self.forwarding));
+        self.delivery.taps.select(&mut selections);
+        let shaper = shaper.map(|shaper| self.delivery.reshape(shaper, now));
+        self.link();
+        self.reply(Reply::Retired(Change { forwarding, ledger, selections, shaper }));
     }
 
     /// Ends an app that broke the contract, and no other.
@@ -344,6 +373,20 @@ impl Worker {
     }
 }
 
+/// What an app may send in its turn.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    /// Bytes. The frame that uses them up may exceed them.
+    bytes: i64,
+    /// What each frame costs besides its own bytes.
+    overhead: u32,
+}
+
+impl Share {
+    /// As much as a burst has room for.
+    const ALL: Self = Self { bytes: i64::MAX, overhead: 0 };
+}
+
 /// What was taken out of an app's rings besides the frames in the batch.
 #[derive(Debug, Default)]
 struct Taken {
@@ -367,6 +410,7 @@ fn take(
     pool: &Pool,
     batch: &mut Batch,
     taken: &mut Taken,
+    share: &mut Share,
 ) -> Result<(), PeerFault> {
     let first = batch.len();
     if !pool.fill(batch, budget) {
@@ -375,6 +419,9 @@ fn take(
     let mut used = first;
     let mut outcome = Ok(());
     for _ in 0..budget {
+        if share.bytes <= 0 {
+            break;
+        }
         let frame = match ring.next() {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
@@ -383,6 +430,7 @@ fn take(
                 break;
             }
         };
+        share.bytes -= i64::from(frame.len()) + i64::from(share.overhead);
         match u16::try_from(frame.len()) {
             Ok(len) if len <= max_frame && frame.len() >= MIN_FRAME => {
                 if let Some(mbuf) = batch.get_mut(used) {

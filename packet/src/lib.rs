@@ -18,6 +18,7 @@
 //! | [`icmp`] | the packet that an ICMP error is about |
 //! | [`ndp`] | addresses in Neighbor Discovery messages |
 //! | [`reply`] | the answer to a packet that is rejected |
+//! | [`mark`] | code point and VLAN priority written into frames |
 //! | [`describe`] | frames from what people write about them |
 //!
 //! The crate has no `std`, and only `describe` knows of `alloc`, so the compiler sees to it that nothing else allocates.
@@ -46,6 +47,7 @@ pub mod icmp;
 mod ip;
 mod key;
 mod mac;
+pub mod mark;
 pub mod ndp;
 mod parse;
 pub mod reply;

@@ -32,6 +32,8 @@ pub struct Ruleset {
     decisive: Set,
     /// Rules that go on, ascending.
     passing: Vec<u32>,
+    /// Rules that give frames a class, ascending.
+    classing: Vec<u32>,
     ids: Vec<RuleId>,
     tcp_flags_mask: u8,
     uses_state: bool,
@@ -92,6 +94,8 @@ impl Ruleset {
         if rules.len() > MAX_RULES {
             return Err(TooMany::Rules(rules.len()));
         }
+        let classing = (0..).zip(rules).filter(|(_, rule)| !rule.class.is_empty());
+        let classing: Vec<u32> = classing.map(|(index, _)| index).collect();
         if passing.len() > MAX_PASSING_RULES {
             return Err(TooMany::PassingRules(passing.len()));
         }
@@ -105,6 +109,7 @@ impl Ruleset {
             pool: pool.finish(),
             decisive: Set::of(rules.len(), |rule| rules[rule].action.decision().is_some()),
             passing,
+            classing,
             ids: ids(&policy),
             tcp_flags_mask: fields::tcp_flags_mask(rules),
             uses_state: fields::uses_state(rules) || leases.lists_ports(),
@@ -130,6 +135,23 @@ impl Ruleset {
     #[must_use]
     pub fn ids(&self) -> &[RuleId] {
         &self.ids
+    }
+
+    /// The class of an app's frames that go this way, where no rule gives one.
+    #[must_use]
+    pub fn class_of(&self, subject: &Subject, direction: Direction) -> Option<u16> {
+        class(subject.class, direction)
+    }
+
+    /// Whether rules may give frames of an app that go this way another class.
+    #[must_use]
+    pub fn has_class_rules(&self, subject: &Subject, direction: Direction) -> bool {
+        let gives = |rule: &Rule| {
+            let way = rule.matches.direction.is_none_or(|way| way == direction);
+            way && rule.class.of(direction).is_some()
+        };
+        let mut rules = self.classing.iter().map(|rule| *rule as usize);
+        rules.any(|index| subject.rules.contains(index) && gives(&self.policy.rules[index]))
     }
 
     /// The rules that go on to the next one: bit `i` of [`Judgement::passing`] is for the rule with the index

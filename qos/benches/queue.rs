@@ -57,7 +57,7 @@ fn build(name: &'static str, flows: u32, waiting: u32, limit: u32) -> Run {
     let mut store = Store::new(32_768, 4096);
     let codel = Some(CodelConfig::new(HZ, 1514));
     let config = QueueConfig { packets: limit, bytes: u64::MAX, quantum: 1514, codel };
-    let mut queue = Queue::new(config, &mut store);
+    let mut queue = Queue::new(config);
     for number in 0..waiting {
         let packet = Pushed { item: 0, length: 1000, hash: number % flows };
         queue.push(&mut store, packet, 0, |_, _| ()).expect("there is room");

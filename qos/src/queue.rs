@@ -54,8 +54,8 @@ pub struct Pushed<T> {
 /// each flow CoDel drops, from the front. A full queue drops the oldest packet of a flow that holds most, to within a factor of
 /// two, so that a flood pushes out itself.
 ///
-/// Packets and flows lie in a [`Store`], which all queues of a worker share. A queue belongs to the store that it was made
-/// with, and has to be drained before it is dropped. If the store has no room for another flow, flows are put together; if it
+/// Packets and flows lie in a [`Store`], which all queues of a worker share. A queue belongs to the store of its
+/// first packet, and has to be drained before it is dropped. If the store has no room for another flow, flows are put together; if it
 /// has none for another packet, the queue gives up one of its own, and if it has none the packet is refused.
 ///
 /// # Bounds
@@ -70,6 +70,7 @@ pub struct Pushed<T> {
 /// silent for a round forgets what CoDel knew of it.
 #[derive(Debug)]
 pub struct Queue {
+    /// By which its flows are told from those of others; 0 before its first packet.
     number: u32,
     config: QueueConfig,
     packets: u32,
@@ -95,11 +96,11 @@ const BUCKETS: u32 = 1 << 10;
 const DROPS_MAX: u32 = 64;
 
 impl Queue {
-    /// An empty queue whose packets will be in `store`.
-    pub fn new<T>(config: QueueConfig, store: &mut Store<T>) -> Self {
+    /// An empty queue. Its packets will be in the store that its first one is put into.
+    #[must_use]
+    pub const fn new(config: QueueConfig) -> Self {
         let empty = List { head: NIL, tail: NIL };
-        let number = store.number();
-        Self { number, config, packets: 0, bytes: 0, young: empty, old: empty, levels: [NIL; LEVELS], filled: 0 }
+        Self { number: 0, config, packets: 0, bytes: 0, young: empty, old: empty, levels: [NIL; LEVELS], filled: 0 }
     }
 
     /// Keeps the queue otherwise from now on. Packets that are too many are dropped as others come.
@@ -142,6 +143,9 @@ impl Queue {
         mut sink: impl FnMut(T, Cause),
     ) -> Result<(), T> {
         let Pushed { item, length, hash } = packet;
+        if self.number == 0 {
+            self.number = store.number();
+        }
         let mut drops = 0;
         while !self.is_empty() && drops < DROPS_MAX && (self.is_full(length) || !store.has_room()) {
             self.drop_one(store, &mut sink);

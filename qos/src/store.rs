@@ -83,8 +83,8 @@ impl<T> Store<T> {
     }
 
     /// A number for a new queue, by which its flows are told from those of others.
-    pub(crate) const fn number(&mut self) -> u32 {
-        self.queues = self.queues.wrapping_add(1);
+    pub(crate) fn number(&mut self) -> u32 {
+        self.queues = self.queues.wrapping_add(1).max(1);
         self.queues
     }
 

@@ -72,7 +72,7 @@ proptest! {
     fn every_packet_is_accounted_for(ops in ops(), room in 1..60_usize) {
         let mut store = Store::new(room, 40);
         let limits = [(20, 1 << 40), (1000, 20_000), (30, 100_000)];
-        let mut queues = limits.map(|(packets, bytes)| Queue::new(config(packets, bytes), &mut store));
+        let mut queues = limits.map(|(packets, bytes)| Queue::new(config(packets, bytes)));
         let mut models = [Model::default(), Model::default(), Model::default()];
         let (mut now, mut number) = (1, 0);
         for op in ops {
@@ -139,7 +139,7 @@ proptest! {
     #[test]
     fn flows_get_the_same(lengths in prop::collection::vec(60..=1514_u32, 2..10)) {
         let mut store = Store::new(1000, 100);
-        let mut queue = Queue::new(QueueConfig { codel: None, ..config(1000, 1 << 40) }, &mut store);
+        let mut queue = Queue::new(QueueConfig { codel: None, ..config(1000, 1 << 40) });
         let mut bytes = vec![0_u64; lengths.len()];
         let push = |store: &mut Store<usize>, queue: &mut Queue, flow: usize| {
             let hash = u32::try_from(flow * 7).unwrap();
@@ -164,7 +164,7 @@ proptest! {
 #[test]
 fn a_sparse_flow_hardly_waits() {
     let mut store = Store::new(10_000, 100);
-    let mut queue = Queue::new(QueueConfig { codel: None, ..config(10_000, 1 << 40) }, &mut store);
+    let mut queue = Queue::new(QueueConfig { codel: None, ..config(10_000, 1 << 40) });
     for number in 0..5000_u32 {
         queue.push(&mut store, packet("bulk", 1514, number % 5), 0, |_, _| ()).unwrap();
     }
@@ -186,7 +186,7 @@ fn a_sparse_flow_hardly_waits() {
 #[test]
 fn bulk_drops_and_sparse_does_not() {
     let mut store = Store::new(2000, 100);
-    let mut queue = Queue::new(config(1000, 1 << 40), &mut store);
+    let mut queue = Queue::new(config(1000, 1 << 40));
     let (mut dropped, mut worst) = (BTreeMap::new(), 0);
     let drops = RefCell::new(&mut dropped);
     // Twelve packets come while ten go, for ten seconds.
@@ -215,7 +215,7 @@ fn bulk_drops_and_sparse_does_not() {
 #[test]
 fn waits_are_kept_short() {
     let mut store = Store::new(5000, 100);
-    let mut queue = Queue::new(config(5000, 1 << 40), &mut store);
+    let mut queue = Queue::new(config(5000, 1 << 40));
     // A window of packets under way, a round trip of 40 ms without the queue, ten packets a millisecond on the wire.
     let (mut window, mut under_way) = (100.0_f64, VecDeque::new());
     let mut waits = Vec::new();
@@ -251,7 +251,7 @@ fn waits_are_kept_short() {
 #[test]
 fn flows_share_when_there_are_too_many() {
     let mut store = Store::new(100, 2);
-    let mut queues = [(); 3].map(|()| Queue::new(config(100, 1 << 40), &mut store));
+    let mut queues = [(); 3].map(|()| Queue::new(config(100, 1 << 40)));
     for hash in 0..10 {
         assert!(queues[0].push(&mut store, packet(hash, 100, hash), 0, |_, _| ()).is_ok());
     }
@@ -272,7 +272,7 @@ fn flows_share_when_there_are_too_many() {
 #[test]
 fn a_smaller_limit_is_kept_to_by_and_by() {
     let mut store = Store::new(1000, 10);
-    let mut queue = Queue::new(config(1000, 1 << 40), &mut store);
+    let mut queue = Queue::new(config(1000, 1 << 40));
     for hash in 0..500 {
         queue.push(&mut store, packet((), 100, hash % 4), 0, |(), _| ()).unwrap();
     }

@@ -57,6 +57,10 @@ reasons! {
     Fragment = "fragment",
     /// The app has as many flows as it may have.
     FlowLimit = "flow_limit",
+    /// The queue of the frame's class was full.
+    QueueFull = "queue_full",
+    /// The frame, and those before it, had waited too long in the queue of their class.
+    Codel = "codel",
 }
 
 impl DropReason {

@@ -160,16 +160,7 @@ impl Class {
                 table.warning(key, message("which is less than a full frame"), Some(help));
             }
         }
-        self.warn(table);
         Some(())
-    }
-
-    /// Warns of what `table` asks for and does not get.
-    fn warn(&self, table: &Table<'_>) {
-        if self.rate.is_some() || self.ceil.is_some() || table.item(&WEIGHT).is_some() {
-            let message = format!("the class {} only counts: this version does not shape traffic", quoted(&self.name));
-            table.warning(&NAME, message, Some("`rate`, `ceil` and `weight` are read and have no effect".to_owned()));
-        }
     }
 
     /// Warns of what only a leaf can have, in a class that is none.

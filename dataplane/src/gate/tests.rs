@@ -6,6 +6,7 @@ use super::*;
 use crate::filter::Member;
 use crate::flow::{FlowTable, Hash};
 use crate::forwarding;
+use crate::shaper::Source;
 use frames::{MACS, Step, broadcast_syn, frames, steps};
 use kopi_config::policy::{Policy, Tracking};
 use kopi_packet::MacAddr;
@@ -48,14 +49,20 @@ fn rule() -> impl Strategy<Value = String> {
         ][..],
     );
     let action = proptest::sample::select(
-        &["accept", "accept", "accept", "drop", "drop", "reject", "count", "log", "class\"\nclass = \"c"][..],
+        &["accept", "accept", "accept", "drop", "drop", "reject", "count", "log", "class"][..],
     );
     let owner = proptest::sample::select(&["", "", "owner = { uid = 1 }\n", "owner = { not = { uid = 1 } }\n"][..]);
     (direction, state, what, owner, action).prop_map(|(direction, state, what, owner, action)| {
         let state = if state.is_empty() { String::new() } else { format!("state = \"{state}\", ") };
         let matches = format!("{direction}{state}{what}");
         let matches = matches.trim_end_matches(", ");
-        format!("[[rule]]\nmatch = {{ {matches} }}\n{owner}action = \"{action}\"\n")
+        let class = match direction {
+            "direction = \"egress\", " => "\"up\"",
+            "direction = \"ingress\", " => "\"down\"",
+            _ => "[\"up\", \"down\"]",
+        };
+        let class = if action == "class" { format!("class = {class}\n") } else { String::new() };
+        format!("[[rule]]\nmatch = {{ {matches} }}\n{owner}action = \"{action}\"\n{class}")
     })
 }
 
@@ -71,7 +78,8 @@ fn policy() -> impl Strategy<Value = String> {
             format!(
                 "[default]\negress = \"{egress}\"\ningress = \"{ingress}\"\nfragments = \"{fragments}\"\n\
                  malformed = \"{malformed}\"\n[tracking]\ntcp_window = {window}\ntcp_loose = {loose}\n\
-                 [[class]]\nname = \"c\"\n[[app]]\nname = \"one\"\n{listen}{leases}{}",
+                 [[class]]\nname = \"up\"\n\
+                 [[class]]\nname = \"down\"\ndirection = \"ingress\"\n[[app]]\nname = \"one\"\n{listen}{leases}{}",
                 rules.concat()
             )
         },
@@ -91,7 +99,7 @@ fn picture(epoch: u32, policy: &Policy) -> Forwarding {
         let owner = Owner { name: "one", uid: Some(id.into()), ..Owner::default() };
         let entry = (id == 1).then_some(0);
         let subject = ruleset.subject(&owner, entry, &[MacAddr::new(MACS[usize::from(id) - 1])]);
-        Member { id, generation: id.into(), subject, flows: u32::MAX }
+        Member { id, generation: id.into(), subject, flows: u32::MAX, source: Source::Ring(0) }
     });
     let filter = Filter::new(ruleset, subjects.into());
     Forwarding::new(epoch, true, 1500, &members).with_filter(Some(filter))
@@ -102,7 +110,7 @@ fn picture(epoch: u32, policy: &Policy) -> Forwarding {
 struct Fate {
     verdict: Verdict,
     outcomes: [Option<Outcome>; 2],
-    class: u16,
+    classes: [u16; 2],
     /// Of a frame for several: who does not get it, and why.
     refused: Vec<(PortId, DropReason)>,
 }
@@ -150,12 +158,12 @@ impl Plain {
         let seen = Seen { frame, headers: &headers, key: &key, now };
         let destination = key.dst_mac().bytes();
         let verdict = Verdict::Drop(DropReason::PortGone);
-        let mut fate = Fate { verdict, outcomes: [None; 2], class: 0, refused: Vec::new() };
+        let mut fate = Fate { verdict, outcomes: [None; 2], classes: [0; 2], refused: Vec::new() };
         let mut looks = Vec::new();
         let mut side = |plain: &mut Self, id, direction, fate: &mut Fate| {
             let (judgement, look) = plain.pass(filter, id, direction, seen);
             fate.outcomes[usize::from(direction == Direction::Ingress)] = Some(Outcome::new(id, direction, &judgement));
-            fate.class = judgement.class.map_or(fate.class, |class| class + 1);
+            fate.classes[usize::from(direction == Direction::Ingress)] = judgement.class.map_or(0, |class| class + 1);
             looks.extend(look);
             refusal(id, source, &judgement)
         };
@@ -219,9 +227,9 @@ impl Cached {
         let holds = follows || self.gate.settle(flow, || frame, &key, alone, forwarding, now);
         self.before = Some((key, alone, holds));
         flow.count(1, 64, now);
-        let Flow { verdict, points, .. } = *flow;
+        let Flow { verdict, points, classes, .. } = *flow;
         let outcomes = points.tallies.map(|tally| self.gate.ledger().outcome(tally));
-        let mut fate = Fate { verdict, outcomes, class: points.class, refused: Vec::new() };
+        let mut fate = Fate { verdict, outcomes, classes, refused: Vec::new() };
         if verdict == Verdict::Group {
             for id in forwarding.listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {
                 if let Some(reason) = self.gate.admit(frame, &key, *id, forwarding, now).refused {

@@ -63,7 +63,7 @@ impl Scene<'_> {
         let at = usize::from(direction == Direction::Ingress);
         let outcome = outcomes[at];
         let why = outcome.zip(ruleset).map(|(outcome, ruleset)| cause(outcome.cause, ruleset));
-        let class = usize::from(flow.points.class).checked_sub(1);
+        let class = usize::from(flow.classes[at]).checked_sub(1);
         let class = class.and_then(|class| ruleset?.policy().classes.get(class)).map(|class| &class.name);
         let connection = self.connection(key, app.id, direction);
         let seconds = |ticks: u64| ticks / self.hz;
@@ -82,7 +82,7 @@ impl Scene<'_> {
                 flow.points.states[at].map(|state| state_name(state).to_owned())
             }),
             "begun": connection.map(|c| way(c.begun)),
-            "age_seconds": seconds(self.now.saturating_sub(flow.first_seen)),
+            "age_seconds": seconds(flow.age(self.now)),
             "idle_seconds": seconds(self.now.saturating_sub(flow.last_seen)),
             "packets": flow.packets,
             "bytes": flow.bytes,

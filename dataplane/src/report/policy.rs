@@ -1,6 +1,7 @@
 //! What operators are told about the policy, and how they change it.
 
 use crate::attach::Attach;
+use crate::classes::{Row, Totals};
 use crate::control::Question;
 use crate::policy::{Books, Decider, Machine, Sum};
 use crate::registry::App;
@@ -21,6 +22,38 @@ use std::time::{Duration, Instant};
 const TRIAL_MAX: u64 = 86_400;
 /// Rules that did not match and are told of.
 const MISSES: usize = 5;
+
+/// What each class is to get and has got, in the order of the file; what has no class last in its direction.
+pub(super) fn classes(switch: &Switch) -> Vec<Value> {
+    let Some(ruleset) = switch.policy().ruleset() else { return Vec::new() };
+    let policy = ruleset.policy();
+    let row = |row: Row| {
+        let class = row.index.and_then(|index| policy.classes.get(index));
+        let Totals { packets, bytes, full, late, backlog, overlimits } = row.totals;
+        json!({
+            "name": row.name,
+            "parent": row.parent,
+            "direction": way(row.direction),
+            "leaf": row.is_leaf,
+            "rate": class.and_then(|class| class.rate).map(|rate| rate.to_string()),
+            "ceil": class.and_then(|class| class.ceiling()).map(|ceil| ceil.to_string()),
+            "weight": class.map_or(1, |class| class.weight),
+            "priority": class.map_or(4, |class| class.priority),
+            "bits_per_second": row.bits_per_second,
+            "packets": packets,
+            "bytes": bytes,
+            "dropped": full + late,
+            "dropped_full": full,
+            "dropped_codel": late,
+            "overlimits": overlimits,
+            "backlog_packets": backlog.0,
+            "backlog_bytes": backlog.1,
+            "delay_p50_ns": row.delay_ns.map(|(median, _)| median),
+            "delay_p99_ns": row.delay_ns.map(|(_, late)| late),
+        })
+    };
+    switch.classes().rows().into_iter().map(row).collect()
+}
 
 /// What each rule has counted, in the order of the file; the defaults last.
 pub(super) fn rules(switch: &Switch) -> Vec<Value> {

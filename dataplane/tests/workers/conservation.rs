@@ -13,6 +13,50 @@ const NOBODYS_GROUP: Mac = [1, 0, 0x5e, 0, 0, 2];
 const NOBODY: Mac = [2, 9, 9, 9, 9, 9];
 const APPS: u16 = 4;
 
+/// Classes of every kind: rings that are queues, queues of rules in both directions, limits that are reached, another tree, none.
+const CLASSES: [&str; 4] = [
+    r#"
+[wire]
+rate = "40gbit"
+[[class]]
+name = "bulk"
+[[class]]
+name = "fast"
+parent = "bulk"
+priority = 0
+[[class]]
+name = "slow"
+parent = "bulk"
+ceil = "200mbit"
+limit = 100
+[[class]]
+name = "down"
+direction = "ingress"
+ceil = "2gbit"
+[[rule]]
+match = { direction = "egress", proto = "udp", dst_port = [1, 2, 3] }
+action = "class"
+class = "slow"
+[[rule]]
+match = { direction = "ingress", proto = "udp", dst_port = [3, 4] }
+action = "class"
+class = "down"
+"#,
+    r#"
+[[class]]
+name = "slow"
+dscp = 10
+[[class]]
+name = "other"
+rate = "1gbit"
+"#,
+    r#"
+[wire]
+rate = "1gbit"
+"#,
+    "",
+];
+
 /// Pseudo-random numbers, the same for a seed (splitmix64, Steele et al., OOPSLA 2014).
 struct Random(u64);
 
@@ -77,13 +121,14 @@ impl Witness {
 }
 
 /// Random traffic and changes; the workers are stopped in the middle of it if `busy`, else when all is delivered.
-fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool) {
+fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool, policies: &[&str]) {
     let mut random = Random(seed);
     let mut crew = Crew::start(lab, workers, || 0);
     let taps = [(false, Which::All), (true, Which::All), (false, Which::Dropped), (true, Which::Dropped)];
     let taps =
         [1, 2, 3, 4].map(|session| crew.tap(session, taps[session as usize - 1].0, taps[session as usize - 1].1));
     let mut apps: Vec<App> = (1..=APPS).map(|id| attach(&mut crew, id, &mut random)).collect();
+    policies.first().into_iter().for_each(|policy| crew.enforce(policy));
     let mut witness = Witness::default();
     let mut room = [0; 4096];
     for round in 1..2000 {
@@ -106,6 +151,7 @@ fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool) {
                 crew.wire_up = !crew.wire_up;
                 crew.publish();
             }
+            16..24 if !policies.is_empty() => crew.enforce(random.pick(policies)),
             12..16 => {
                 crew.detach(id);
                 let app = attach(&mut crew, id, &mut random);
@@ -197,7 +243,8 @@ pub(crate) fn check(lab: &Lab) {
     for workers in 1..=2 {
         fault_in_the_middle(lab, workers);
         for seed in 0..6 {
-            mix(lab, workers, seed, seed % 2 == 0);
+            mix(lab, workers, seed, seed % 2 == 0, &[]);
+            mix(lab, workers, seed + 100, seed % 2 == 0, &CLASSES);
         }
     }
 }

@@ -3,7 +3,8 @@
 use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
-use kopi_dataplane::command::{Command, QUEUE, Reply};
+use kopi_dataplane::classes::Plan;
+use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
 use kopi_dataplane::filter::{self, Filter};
 use kopi_dataplane::flow::FlowTable;
@@ -12,6 +13,7 @@ use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::port::WorkerPort;
+use kopi_dataplane::shaper::Source;
 use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
@@ -109,6 +111,9 @@ pub(crate) struct Crew<'a> {
     hands: Vec<Hand>,
     members: Vec<Member>,
     ruleset: Option<Arc<Ruleset>>,
+    plan: Option<Plan>,
+    /// Whether the workers have yet to hear of the classes.
+    classes_changed: bool,
     /// Whether the workers take the wire for up.
     pub(crate) wire_up: bool,
     epoch: u32,
@@ -148,6 +153,7 @@ impl<'a> Crew<'a> {
             let counters = Arc::new(WorkerCounters::new(PORTS));
             // Nobody reads the events: they are lost, as when the log is behind.
             let (noted, _events) = rtrb::RingBuffer::new(1);
+            let (samples, _) = rtrb::RingBuffer::new(1);
             let (seed, hz) = (Seed::from_bytes([9; 64]), lab.eal.tsc_hz());
             let gate = Gate::new(Arc::clone(&connections), Arc::new(Ledger::new(0)), seed, hz, noted);
             let parts = Parts {
@@ -161,6 +167,7 @@ impl<'a> Crew<'a> {
                 counters: Arc::clone(&counters),
                 commands: orders,
                 replies: answers,
+                samples,
                 forwarding: Arc::clone(&picture),
                 max_ports: PORTS,
                 tsc_hz: lab.eal.tsc_hz(),
@@ -185,6 +192,8 @@ impl<'a> Crew<'a> {
             hands,
             members: Vec::new(),
             ruleset: None,
+            plan: None,
+            classes_changed: false,
             wire_up: true,
             epoch: 1,
             generation: 0,
@@ -218,8 +227,12 @@ impl<'a> Crew<'a> {
         let forwarding = Forwarding::new(self.epoch, self.wire_up, MTU, &self.members);
         let forwarding = Arc::new(forwarding.with_filter(self.filter()));
         let due = self.retired + self.hands.len();
+        let classes = std::mem::take(&mut self.classes_changed);
         for worker in 0..self.hands.len() {
-            self.tell(worker, Command::Forward(Arc::clone(&forwarding), Arc::new(Ledger::new(0)), Vec::new()));
+            let (forwarding, ledger) = (Arc::clone(&forwarding), Arc::new(Ledger::new(0)));
+            let shaper = self.plan.as_ref().map(|plan| plan.shaper(worker, PORTS, dpdk::tsc()));
+            let shaper = classes.then_some(shaper);
+            self.tell(worker, Command::Forward(Change { forwarding, ledger, selections: Vec::new(), shaper }));
         }
         wait_until("the workers use a picture", || {
             self.settle();
@@ -232,7 +245,8 @@ impl<'a> Crew<'a> {
         let member = |member: &Member| {
             let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
             let subject = ruleset.subject(&Owner::unknown("app"), None, &macs);
-            filter::Member { id: member.id, generation: 1, subject, flows: u32::MAX }
+            let source = self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &subject));
+            filter::Member { id: member.id, generation: 1, subject, flows: u32::MAX, source }
         };
         Some(Filter::new(Arc::clone(&ruleset), self.members.iter().map(member).collect()))
     }
@@ -240,6 +254,8 @@ impl<'a> Crew<'a> {
     /// Puts a policy in force.
     pub(crate) fn enforce(&mut self, policy: &str) {
         let policy = Policy::parse(policy, "test").expect("a policy");
+        self.plan = Plan::new(&policy, self.lab.eal.tsc_hz(), self.hands.len(), MTU, dpdk::tsc());
+        self.classes_changed = true;
         self.ruleset = Some(Arc::new(Ruleset::new(Arc::new(policy), &()).expect("a policy of few rules")));
         self.publish();
     }

@@ -1,0 +1,131 @@
+//! The classes of the policy, as a tree.
+
+use super::{NONE, or_none};
+use crate::report::Class;
+use crate::table::Align::{Left, Right};
+use crate::table::Table;
+
+/// A row for each class, below that of its parent.
+pub(crate) fn classes(classes: &[Class]) -> String {
+    if classes.is_empty() {
+        return "the policy has no classes\n".into();
+    }
+    let columns = [
+        ("CLASS", Left),
+        ("DIR", Left),
+        ("RATE", Right),
+        ("CEIL", Right),
+        ("WEIGHT", Right),
+        ("PRIO", Right),
+        ("NOW", Right),
+        ("SENT", Right),
+        ("BYTES", Right),
+        ("DROPPED", Right),
+        ("OVERLIMITS", Right),
+        ("BACKLOG", Right),
+        ("DELAY-P50", Right),
+        ("DELAY-P99", Right),
+    ];
+    let mut table = Table::new(&columns);
+    for direction in ["egress", "ingress"] {
+        let of: Vec<&Class> = classes.iter().filter(|class| class.direction == direction).collect();
+        below(None, 0, &of, &mut table);
+    }
+    table.render()
+}
+
+/// The classes whose parent is `parent`, each with those below it. A class is nowhere but below its own parent, so this
+/// ends unless kopid tells of a tree without a root, and then those are left out.
+fn below(parent: Option<&str>, depth: usize, classes: &[&Class], table: &mut Table) {
+    let (children, rest): (Vec<&Class>, Vec<&Class>) =
+        classes.iter().partition(|class| class.parent.as_deref() == parent);
+    for class in children {
+        table.row(cells(class, depth));
+        below(Some(&class.name), depth + 1, &rest, table);
+    }
+}
+
+fn cells(class: &Class, depth: usize) -> [String; 14] {
+    [
+        format!("{}{}", "  ".repeat(depth), class.name),
+        class.direction.clone(),
+        or_none(class.rate.as_ref()),
+        or_none(class.ceil.as_ref()),
+        class.weight.to_string(),
+        class.priority.to_string(),
+        bits(class.bits_per_second),
+        class.packets.to_string(),
+        class.bytes.to_string(),
+        class.dropped.to_string(),
+        class.overlimits.to_string(),
+        class.backlog_packets.to_string(),
+        delay(class.delay_p50_ns),
+        delay(class.delay_p99_ns),
+    ]
+}
+
+/// A rate as tc writes it, with three digits or more.
+fn bits(rate: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("Kbit", 1000)];
+    match UNITS.iter().find(|(_, unit)| rate >= *unit) {
+        Some((name, unit)) => {
+            let hundredths = u128::from(rate) * 100 / u128::from(*unit);
+            format!("{}.{:02}{name}", hundredths / 100, hundredths % 100)
+        }
+        None => format!("{rate}bit"),
+    }
+}
+
+/// A time from nanoseconds to seconds.
+fn delay(ns: Option<u64>) -> String {
+    let Some(ns) = ns else { return NONE.into() };
+    match ns {
+        0..1_000 => format!("{ns}ns"),
+        1_000..1_000_000 => format!("{}.{}us", ns / 1000, ns % 1000 / 100),
+        1_000_000..1_000_000_000 => format!("{}.{}ms", ns / 1_000_000, ns % 1_000_000 / 100_000),
+        _ => format!("{}.{}s", ns / 1_000_000_000, ns % 1_000_000_000 / 100_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(name: &str, parent: Option<&str>) -> Class {
+        Class {
+            name: name.into(),
+            parent: parent.map(str::to_owned),
+            direction: "egress".into(),
+            rate: None,
+            ceil: Some("1gbit".into()),
+            weight: 1,
+            priority: 4,
+            bits_per_second: 123_456_789,
+            packets: 2,
+            bytes: 128,
+            dropped: 0,
+            overlimits: 3,
+            backlog_packets: 0,
+            delay_p50_ns: Some(1500),
+            delay_p99_ns: None,
+        }
+    }
+
+    /// Children stand below their parents, whatever the order, and a circle does not keep anybody.
+    #[test]
+    fn classes_are_a_tree() {
+        let rows = [class("b", Some("a")), class("a", None), class("c", Some("b")), class("x", Some("x"))];
+        let text = classes(&rows);
+        let names: Vec<&str> =
+            text.lines().skip(1).map(|line| line.split("egress").next().unwrap().trim_end()).collect();
+        assert_eq!(names, ["a", "  b", "    c"]);
+        assert!(text.contains("123.45Mbit") && text.contains("1.5us"), "{text}");
+    }
+
+    /// Every size of rate and delay has its unit.
+    #[test]
+    fn units_fit() {
+        assert_eq!([0, 999, 1000, 10_000_000_000].map(bits), ["0bit", "999bit", "1.00Kbit", "10.00Gbit"]);
+        assert_eq!([999, 20_000_000, 1_500_000_000].map(|ns| delay(Some(ns))), ["999ns", "20.0ms", "1.5s"]);
+    }
+}
