@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use stream::Picture;
 
 /// Bytes of all rings of all sessions.
 const MEMORY: usize = 1 << 30;
@@ -54,7 +55,9 @@ pub struct Captures {
 struct Running {
     id: u32,
     request: Arc<Request>,
-    rosters: SyncSender<Arc<Roster>>,
+    /// What each worker's tap counts.
+    counts: Vec<Arc<[PortCounts]>>,
+    pictures: SyncSender<Picture>,
     bell: Arc<Bell>,
     thread: JoinHandle<()>,
     /// Bytes of its rings.
@@ -130,7 +133,7 @@ impl Captures {
             rings.push(consumer);
             counts.push(count);
         }
-        let (rosters, news) = sync_channel(UNHEARD);
+        let (pictures, news) = sync_channel(UNHEARD);
         let bell = Arc::new(Bell { wake: Arc::clone(&self.wake), ending: AtomicBool::new(false) });
         let socket = socket().map_err(|errno| errno.to_string())?;
         let parts = Parts {
@@ -139,16 +142,16 @@ impl Captures {
             socket,
             output,
             rings,
-            counts,
+            counts: counts.clone(),
             roster,
-            rosters: news,
+            pictures: news,
             hz: self.hz,
             bell: Arc::clone(&bell),
         };
         let thread = self.spawn(parts).map_err(|error| format!("no thread for the capture: {error}"))?;
         self.next = self.next.wrapping_add(1).max(1);
         dataplane.tap(taps);
-        self.sessions.push(Running { id, request, rosters, bell, thread, memory, tapped: true });
+        self.sessions.push(Running { id, request, counts, pictures, bell, thread, memory, tapped: true });
         Ok(())
     }
 
@@ -164,12 +167,14 @@ impl Captures {
         })
     }
 
-    /// Tells every session who is behind each port, and returns what workers are to show them now.
+    /// Tells every session who is behind each port, and returns what workers are to show them now. They may not know of it
+    /// yet, so that sessions know where the counts of an app begin.
     pub fn follow(&self, roster: &Arc<Roster>) -> Vec<Arc<Selection>> {
         let following = self.sessions.iter().filter(|session| session.tapped);
         following
             .map(|session| {
-                if session.rosters.try_send(Arc::clone(roster)).is_err() {
+                let picture = Picture::new(Arc::clone(roster), &session.counts);
+                if session.pictures.try_send(picture).is_err() {
                     // It does not keep up, or has ended. It will hear of the next one.
                     log::debug!("capture {} missed a change of ports", session.id);
                 }

@@ -5,7 +5,7 @@
 use super::output::{Broken, Output, Progress};
 use super::request::Request;
 use super::roster::Roster;
-use super::stream::{Stream, Sums};
+use super::stream::{Picture, Stream, Sums};
 use super::talk::{Heard, State, Talk, Why};
 use crate::clock::Clock;
 use crate::tap::{Head, Line, PortCounts};
@@ -66,7 +66,7 @@ pub struct Parts {
     /// Who is behind each port now.
     pub roster: Arc<Roster>,
     /// The same, whenever it changes.
-    pub rosters: Receiver<Arc<Roster>>,
+    pub pictures: Receiver<Picture>,
     /// Ticks of the TSC in a second.
     pub hz: u64,
     /// How to be let go of.
@@ -81,7 +81,7 @@ pub struct Session {
     output: Output,
     rings: Vec<rtrb::Consumer<Line>>,
     counts: Vec<Arc<[PortCounts]>>,
-    rosters: Receiver<Arc<Roster>>,
+    pictures: Receiver<Picture>,
     clock: Clock,
     bell: Arc<Bell>,
     stream: Stream,
@@ -107,7 +107,7 @@ impl Session {
     /// A session that has written nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, request, socket, output, rings, counts, roster, rosters, hz, bell } = parts;
+        let Parts { id, request, socket, output, rings, counts, roster, pictures, hz, bell } = parts;
         let clock = Clock::new(hz);
         let now = clock.ns(dpdk::tsc());
         let stream = Stream::new(Arc::clone(&request), counts.clone(), roster, now);
@@ -116,7 +116,7 @@ impl Session {
             output,
             rings,
             counts,
-            rosters,
+            pictures,
             clock,
             bell,
             stream,
@@ -203,8 +203,8 @@ impl Session {
     }
 
     fn learn(&mut self) {
-        while let Ok(roster) = self.rosters.try_recv() {
-            self.stream.learn(roster);
+        while let Ok(picture) = self.pictures.try_recv() {
+            self.stream.learn(picture);
         }
     }
 

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Pictures that records are told by, at most: those in a ring may be some pictures old.
-const ROSTERS: usize = 64;
+const PICTURES: usize = 64;
 /// Labels that are kept; there are as many as there are apps, rules and reasons together.
 const LABELS: usize = 4096;
 
@@ -52,6 +52,32 @@ impl Sums {
     }
 }
 
+/// Who is behind each port, and what had been counted there just before workers saw it so.
+#[derive(Debug)]
+pub struct Picture {
+    /// The ports.
+    pub roster: Arc<Roster>,
+    /// By port, for as many as the roster has.
+    pub sums: Box<[Sums]>,
+}
+
+impl Picture {
+    /// `roster` right now, over what `counts` have counted.
+    #[must_use]
+    pub fn new(roster: Arc<Roster>, counts: &[Arc<[PortCounts]>]) -> Self {
+        let sums = sums_of_each(counts, roster.ports());
+        Self { roster, sums }
+    }
+
+    fn base(&self, port: PortId) -> Sums {
+        self.sums.get(usize::from(port)).copied().unwrap_or_default()
+    }
+}
+
+fn sums_of_each(counts: &[Arc<[PortCounts]>], ports: usize) -> Box<[Sums]> {
+    (0..).take(ports).map(|port| Sums::of(counts, Some(port))).collect()
+}
+
 /// One port in the file.
 #[derive(Debug)]
 struct Interface {
@@ -88,7 +114,7 @@ struct Label {
 pub struct Stream {
     request: Arc<Request>,
     counts: Vec<Arc<[PortCounts]>>,
-    rosters: VecDeque<Arc<Roster>>,
+    pictures: VecDeque<Picture>,
     interfaces: Vec<Interface>,
     labels: BTreeMap<[u64; 2], Label>,
     last: Option<([u64; 2], Label)>,
@@ -104,13 +130,14 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The blocks for `request`, from ports as `roster` has them, counted in `counts`.
+    /// The blocks for `request`, from ports as `roster` has them, counted in `counts` from 0 on.
     #[must_use]
     pub fn new(request: Arc<Request>, counts: Vec<Arc<[PortCounts]>>, roster: Arc<Roster>, now_ns: u64) -> Self {
+        let sums = vec![Sums::default(); roster.ports()].into();
         let mut stream = Self {
             request,
             counts,
-            rosters: VecDeque::from([Arc::clone(&roster)]),
+            pictures: VecDeque::new(),
             interfaces: Vec::new(),
             labels: BTreeMap::new(),
             last: None,
@@ -121,7 +148,7 @@ impl Stream {
             delivered: 0,
             given_up: 0,
         };
-        stream.list(&roster);
+        stream.learn(Picture { roster, sums });
         stream
     }
 
@@ -146,38 +173,40 @@ impl Stream {
     /// Whether the picture with the epoch `epoch` is known.
     #[must_use]
     pub fn knows(&self, epoch: u32) -> bool {
-        self.rosters.iter().any(|roster| roster.epoch == epoch)
+        self.pictures.iter().any(|picture| picture.roster.epoch == epoch)
     }
 
     /// Learns who is behind each port under another picture, or anew under one that is known.
-    pub fn learn(&mut self, roster: Arc<Roster>) {
-        self.list(&roster);
-        self.rosters.retain(|known| known.epoch != roster.epoch);
-        if self.rosters.len() >= ROSTERS {
-            self.rosters.pop_front();
+    pub fn learn(&mut self, picture: Picture) {
+        self.list(&picture);
+        self.pictures.retain(|known| known.roster.epoch != picture.roster.epoch);
+        if self.pictures.len() >= PICTURES {
+            self.pictures.pop_front();
         }
-        self.rosters.push_back(roster);
+        self.pictures.push_back(picture);
         self.forget_labels();
     }
 
     /// Makes interfaces of the ports that the file is to have from the beginning.
-    fn list(&mut self, roster: &Roster) {
+    fn list(&mut self, picture: &Picture) {
         let request = Arc::clone(&self.request);
-        for member in roster.members().filter(|member| request.lists(member)) {
-            self.interface(member);
+        for member in picture.roster.members().filter(|member| request.lists(member)) {
+            self.interface(member, picture.base(member.id));
         }
     }
 
-    /// The interface of a port, made if there is none.
-    fn interface(&mut self, member: &Member) -> usize {
+    /// The interface of a port, made if there is none. Its counters have begun at `base`.
+    fn interface(&mut self, member: &Member, base: Sums) -> usize {
         let is_it = |i: &Interface| i.id == member.id && i.generation == member.generation;
         if let Some(at) = self.interfaces.iter().position(is_it) {
             return at;
         }
-        let base = Sums::of(&self.counts, Some(member.id));
-        for other in self.interfaces.iter_mut().filter(|other| other.id == member.id) {
+        let before = |other: &&mut Interface| other.id == member.id && other.generation < member.generation;
+        for other in self.interfaces.iter_mut().filter(before) {
             other.end.get_or_insert(base);
         }
+        // A frame of an app that is gone, which another one has followed already.
+        let over = self.interfaces.iter().any(|other| other.id == member.id && other.generation > member.generation);
         self.interfaces.push(Interface {
             id: member.id,
             generation: member.generation,
@@ -186,7 +215,7 @@ impl Stream {
             mac: member.mac,
             number: None,
             base,
-            end: None,
+            end: over.then_some(base),
             pending: 0,
             delivered: 0,
             given_up: 0,
@@ -261,8 +290,11 @@ impl Stream {
             return label.clone();
         }
         let sighting = &head.sighting;
-        let told_by = self.rosters.iter().rev().find(|roster| roster.epoch == head.epoch);
-        let roster = told_by.or_else(|| self.rosters.back()).cloned();
+        let pictures = &self.pictures;
+        let picture =
+            pictures.iter().rev().find(|picture| picture.roster.epoch == head.epoch).or_else(|| pictures.back());
+        let base = picture.map(|picture| picture.base(sighting.port)).unwrap_or_default();
+        let roster = picture.map(|picture| Arc::clone(&picture.roster));
         let member = roster.as_deref().and_then(|roster| roster.member(sighting.port)).cloned();
         // The app may be gone from all pictures that are known, if there were very many since.
         let member = member.unwrap_or_else(|| Member {
@@ -273,7 +305,7 @@ impl Stream {
             description: "not known any more".into(),
             mac: None,
         });
-        let interface = self.interface(&member);
+        let interface = self.interface(&member, base);
         let owner = roster.as_deref().and_then(|roster| roster.member(sighting.owner)).filter(|owner| owner.id != 0);
         let identity = owner.and_then(|owner| owner.identity.as_ref());
         let refused = sighting.decision != Decision::Accept;
@@ -328,23 +360,27 @@ impl Stream {
         }
     }
 
-    /// Writes the statistics that end a file.
+    /// Writes the statistics that end a file. What is counted from now on belongs to the next one.
     pub fn end(&mut self, now_ns: u64, out: &mut Vec<u8>) {
+        let sums = sums_of_each(&self.counts, self.counts.first().map_or(0, |counts| counts.len()));
         for interface in &self.interfaces {
             let Some(number) = interface.number else { continue };
-            let now = interface.end.unwrap_or_else(|| Sums::of(&self.counts, Some(interface.id)));
-            let sums = now.since(interface.base);
+            let now = interface.end.or_else(|| sums.get(usize::from(interface.id)).copied()).unwrap_or_default();
+            let counted = now.since(interface.base);
             let statistics = pcapng::Statistics {
                 interface: number,
                 timestamp_ns: now_ns,
                 start_ns: self.start_ns,
                 end_ns: now_ns,
-                received: sums.seen,
-                accepted: sums.received,
-                dropped: sums.lost + interface.given_up,
+                received: counted.seen,
+                accepted: counted.received,
+                dropped: counted.lost + interface.given_up,
                 delivered: interface.delivered + interface.pending,
             };
             pcapng::statistics(out, &statistics);
+        }
+        for picture in &mut self.pictures {
+            picture.sums.iter_mut().zip(&sums).for_each(|(base, now)| *base = *now);
         }
     }
 
@@ -354,8 +390,9 @@ impl Stream {
         self.start_ns = now_ns;
         self.interfaces.clear();
         self.forget_labels();
-        if let Some(roster) = self.rosters.back().cloned() {
-            self.list(&roster);
+        if let Some(picture) = self.pictures.pop_back() {
+            self.list(&picture);
+            self.pictures.push_back(picture);
         }
     }
 }
