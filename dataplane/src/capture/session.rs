@@ -213,8 +213,8 @@ impl Session {
         if self.retry.is_some_and(|retry| Instant::now() < retry) {
             return 0;
         }
-        let mut taken = 0;
-        while taken < RECORDS && self.blocks.len() < CHUNK && self.left > 0 {
+        let (mut taken, room) = (0, self.room());
+        while taken < RECORDS && self.blocks.len() < room && self.left > 0 {
             let Some((at, head)) = self.oldest() else { break };
             if !self.stream.knows(head.epoch) {
                 self.learn();
@@ -232,6 +232,15 @@ impl Session {
             taken += 1;
         }
         taken
+    }
+
+    /// Bytes that may be put together: a chunk, or what is missing to a limit.
+    fn room(&self) -> usize {
+        let written = self.output.written() - self.sent as u64;
+        let to_end = self.request.bytes.map(|limit| limit.saturating_sub(self.closed_bytes + written));
+        let to_full = self.request.file_bytes.filter(|_| !self.told_full).map(|limit| limit.saturating_sub(written));
+        let least = to_end.into_iter().chain(to_full).min().and_then(|bytes| usize::try_from(bytes).ok());
+        least.map_or(CHUNK, |bytes| bytes.min(CHUNK))
     }
 
     /// The ring with the oldest record, and that record's head.
