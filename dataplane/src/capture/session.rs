@@ -323,6 +323,7 @@ impl Session {
                     self.sent += n;
                     if begun.elapsed() >= LINGER {
                         // A reader that is asleep does not keep us.
+                        self.stream.give_up();
                         self.blocks.clear();
                         self.sent = 0;
                         return Ok(());
@@ -356,6 +357,7 @@ impl Session {
         let mut why = why;
         if matches!(why, Why::Stopped | Why::Gone | Why::Seconds | Why::Error(_)) {
             why = self.drain().err().unwrap_or(why);
+            self.forsake();
         }
         let lost = matches!(why, Why::Reader);
         if !lost && let Err(broken) = self.close() {
@@ -378,6 +380,16 @@ impl Session {
             self.rest(moved);
         }
         Ok(())
+    }
+
+    /// Counts as lost what workers have seen and nobody can write: the disk is full, or the reader does not read.
+    fn forsake(&mut self) {
+        while let Some((at, head)) = self.oldest() {
+            let Some(ring) = self.rings.get_mut(at) else { return };
+            let Ok(chunk) = ring.read_chunk(head.lines(self.request.snap)) else { return };
+            chunk.commit_all();
+            self.stream.lose(&head);
+        }
     }
 
     fn say(&mut self, state: State) {

@@ -96,7 +96,7 @@ struct Interface {
     pending: u64,
     /// Packets written.
     delivered: u64,
-    /// Packets given up because the disk was full.
+    /// Packets given up because there was no room for them.
     given_up: u64,
     /// Time of its last packet.
     last_ns: u64,
@@ -164,7 +164,7 @@ impl Stream {
         self.interfaces.iter().map(|interface| interface.pending).sum()
     }
 
-    /// Packets given up because the disk was full.
+    /// Packets given up because the disk was full, or the reader did not read.
     #[must_use]
     pub const fn given_up(&self) -> u64 {
         self.given_up
@@ -333,6 +333,15 @@ impl Stream {
     fn forget_labels(&mut self) {
         self.labels.clear();
         self.last = None;
+    }
+
+    /// Counts one frame that is not written and never will be.
+    pub fn lose(&mut self, head: &Head) {
+        let label = self.label(head.kind(), head);
+        if let Some(interface) = self.interfaces.get_mut(label.interface) {
+            interface.given_up += 1;
+        }
+        self.given_up += 1;
     }
 
     /// Notes that everything so far is written.
