@@ -26,7 +26,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Map, Value};
 use session::{Bell, Parts, Session};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -126,10 +126,12 @@ impl Captures {
         let (id, roster) = (self.next, Arc::new(roster));
         let selection = Arc::new(request.selection(id, &roster));
         let (mut taps, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let begun = Arc::new(AtomicUsize::new(0));
         for _ in 0..dataplane.workers() {
             let (producer, consumer) = ring(request.buffer);
             let count: Arc<[PortCounts]> = (0..dataplane.ports()).map(|_| PortCounts::default()).collect();
-            taps.push(Box::new(Tap::new(Arc::clone(&selection), producer, Arc::clone(&count))));
+            let tap = Tap::new(Arc::clone(&selection), producer, Arc::clone(&count));
+            taps.push(Box::new(tap.telling(Arc::clone(&begun))));
             rings.push(consumer);
             counts.push(count);
         }
@@ -142,6 +144,7 @@ impl Captures {
             socket,
             output,
             rings,
+            begun,
             counts: counts.clone(),
             roster,
             pictures: news,

@@ -21,6 +21,7 @@ use kopi_config::policy::Decision;
 use kopi_policy::Cause;
 use kopi_ring::DropReason;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Capture sessions at one time.
 pub const SESSIONS: usize = 16;
@@ -118,6 +119,8 @@ pub struct Tap {
     lost: Box<[u32]>,
     /// What is to be left out before the next one of a sample.
     skip: u32,
+    /// Counts the taps that are in use.
+    begun: Option<Arc<AtomicUsize>>,
 }
 
 /// By what a worker tells what it sees.
@@ -143,7 +146,13 @@ impl Tap {
     #[must_use]
     pub fn new(selection: Arc<Selection>, ring: rtrb::Producer<Line>, counts: Arc<[PortCounts]>) -> Self {
         let lost = vec![0; counts.len()].into();
-        Self { selection, ring, counts, lost, skip: 0 }
+        Self { selection, ring, counts, lost, skip: 0, begun: None }
+    }
+
+    /// The same, which adds itself to `begun` when its worker uses it.
+    #[must_use]
+    pub fn telling(self, begun: Arc<AtomicUsize>) -> Self {
+        Self { begun: Some(begun), ..self }
     }
 
     /// Looks at the frames of a burst whose verdicts are final.
@@ -262,6 +271,9 @@ impl Taps {
     pub fn insert(&mut self, tap: Box<Tap>) -> Result<(), Box<Tap>> {
         if self.taps.len() >= SESSIONS {
             return Err(tap);
+        }
+        if let Some(begun) = &tap.begun {
+            begun.fetch_add(1, Relaxed);
         }
         self.taps.push(tap);
         Ok(())

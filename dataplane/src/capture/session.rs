@@ -12,7 +12,7 @@ use crate::tap::{Head, Line, PortCounts};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,10 @@ const RECORDS: usize = 4096;
 const PAUSE_MS: std::ops::RangeInclusive<i64> = 1..=10;
 /// How long a full disk is left alone before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long workers are waited for at the end, until they have let go of the session.
+/// How long workers are waited for, until they look for the session, and at its end until they have let go of it.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How often is looked for that at the beginning.
+const STEP: Duration = Duration::from_micros(100);
 /// How long a reader that does not read is waited for at the end.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -61,6 +63,8 @@ pub struct Parts {
     pub output: Output,
     /// From each worker.
     pub rings: Vec<rtrb::Consumer<Line>>,
+    /// How many workers look for it already.
+    pub begun: Arc<AtomicUsize>,
     /// What each worker's tap counts.
     pub counts: Vec<Arc<[PortCounts]>>,
     /// Who is behind each port now.
@@ -80,6 +84,7 @@ pub struct Session {
     talk: Talk,
     output: Output,
     rings: Vec<rtrb::Consumer<Line>>,
+    begun: Arc<AtomicUsize>,
     counts: Vec<Arc<[PortCounts]>>,
     pictures: Receiver<Picture>,
     clock: Clock,
@@ -107,7 +112,7 @@ impl Session {
     /// A session that has written nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, request, socket, output, rings, counts, roster, pictures, hz, bell } = parts;
+        let Parts { id, request, socket, output, rings, begun, counts, roster, pictures, hz, bell } = parts;
         let clock = Clock::new(hz);
         let now = clock.ns(dpdk::tsc());
         let stream = Stream::new(Arc::clone(&request), counts.clone(), roster, now);
@@ -115,6 +120,7 @@ impl Session {
             talk: Talk::new(id, socket, request.is_jit()),
             output,
             rings,
+            begun,
             counts,
             pictures,
             clock,
@@ -136,6 +142,7 @@ impl Session {
 
     /// Works until the client, a limit or kopid ends it.
     pub fn run(mut self) {
+        self.await_workers();
         self.say(State::Running);
         self.stream.prepare(&mut self.blocks);
         let why = loop {
@@ -145,6 +152,14 @@ impl Session {
             }
         };
         self.finish(why);
+    }
+
+    /// Waits until every worker looks for the session, so that it misses nothing of what comes once its client knows of it.
+    fn await_workers(&self) {
+        let begun = Instant::now();
+        while self.begun.load(Relaxed) < self.rings.len() && begun.elapsed() < FAREWELL {
+            std::thread::park_timeout(STEP);
+        }
     }
 
     /// Looks once at everything. Returns how many records it has taken.
