@@ -14,6 +14,8 @@
 //! | [`frames`] | frames as hosts send them: ARP, TCP, UDP, ICMP, neighbour discovery |
 //! | [`piped`] | [`Piped`], an app that sends what the test tells it to and tells what it receives |
 //! | [`peer`] | [`Peer`], a packet socket at the kernel's end of the wire that does the same |
+//! | [`capture`] | [`Capture`], a running `kopictl capture`, and [`capture::Session`], a session by hand |
+//! | [`recording`] | [`Recording`], what is in a file of packets |
 //! | [`evil`] | [`evil::Client`], an app that speaks the attach protocol by hand and breaks it where a test wants |
 //!
 //! Everything that outlives a function is owned by a value whose `Drop` ends it, so a failing test leaves nothing
@@ -22,6 +24,7 @@
 #![expect(clippy::missing_panics_doc, reason = "every helper panics with what went wrong: that is how a test fails")]
 
 pub mod app;
+pub mod capture;
 pub mod evil;
 pub mod frames;
 pub mod kopid;
@@ -30,17 +33,20 @@ pub mod netns;
 pub mod peer;
 pub mod piped;
 pub mod process;
+pub mod recording;
 pub mod seq;
 pub mod temp;
 pub mod testpmd;
 pub mod wait;
 
 pub use app::App;
+pub use capture::Capture;
 pub use kopid::{Kopid, Settings};
 pub use netns::Netns;
 pub use peer::Peer;
 pub use piped::Piped;
 pub use process::Process;
+pub use recording::Recording;
 pub use temp::TempDir;
 pub use testpmd::{Memory, Testpmd};
 pub use wait::{wait_for, wait_until};
