@@ -1,12 +1,13 @@
 //! Capture for operators: what passes which port, with the process behind every frame.
 //!
 //! - [`request`]: what an operator asks for; [`roster`]: who is behind each port;
-//! - [`session`]: a thread for each capture, from the workers' rings to the client's file; [`talk`]: its client;
+//! - [`draft`]: a capture whose filter is compiled; [`session`]: a thread for each capture, from the workers' rings to the client's file; [`talk`]: its client;
 //! - [`stream`]: the blocks of pcapng; [`output`]: files, pipes and sockets that never keep anybody waiting.
 //!
 //! The control thread starts a session, gives each worker a [tap](crate::tap), and tells both whenever ports change. The
 //! session ends by itself; then its taps are taken back.
 
+pub mod draft;
 pub mod output;
 pub mod request;
 pub mod roster;
@@ -16,6 +17,7 @@ pub mod talk;
 
 use crate::dataplane::Dataplane;
 use crate::tap::{Line, PortCounts, SESSIONS, Selection, Tap};
+use draft::{Draft, Filter, Start};
 use output::Output;
 use request::Request;
 use roster::Roster;
@@ -24,13 +26,14 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Map, Value};
-use session::{Bell, Parts, Session};
+use session::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use stream::Picture;
+use talk::Talk;
 
 /// Bytes of all rings of all sessions.
 const MEMORY: usize = 1 << 30;
@@ -55,15 +58,27 @@ pub struct Captures {
 struct Running {
     id: u32,
     request: Arc<Request>,
-    /// What each worker's tap counts.
-    counts: Vec<Arc<[PortCounts]>>,
-    pictures: SyncSender<Picture>,
     bell: Arc<Bell>,
     thread: JoinHandle<()>,
     /// Bytes of its rings.
     memory: usize,
-    /// Whether workers still have taps of it.
-    tapped: bool,
+    stage: Stage,
+}
+
+/// How far a session is.
+#[derive(Debug)]
+enum Stage {
+    /// Its filter is being compiled.
+    Draft { compiled: Receiver<Filter>, start: SyncSender<Start> },
+    /// Workers show it what they see.
+    Tapped {
+        filter: Filter,
+        /// What each worker's tap counts.
+        counts: Vec<Arc<[PortCounts]>>,
+        pictures: SyncSender<Picture>,
+    },
+    /// Workers show it nothing any more.
+    Over,
 }
 
 impl Captures {
@@ -105,15 +120,15 @@ impl Captures {
         arguments: &Map<String, Value>,
         file: Option<OwnedFd>,
         socket: impl FnOnce() -> Result<OwnedFd, Errno>,
-        roster: Roster,
-        dataplane: &mut Dataplane,
+        roster: &Roster,
+        dataplane: &Dataplane,
     ) -> Result<(), String> {
         if self.sessions.len() >= SESSIONS {
             return Err(format!("there are {SESSIONS} captures already, and there may be no more at a time"));
         }
         let file = file.ok_or("`capture` comes with a file to write to")?;
         let output = Output::new(file)?;
-        let request = Arc::new(Request::read(arguments, &roster)?);
+        let request = Arc::new(Request::read(arguments, roster)?);
         let memory = request.buffer * dataplane.workers();
         let taken: usize = self.sessions.iter().map(|session| session.memory).sum();
         if taken + memory > MEMORY {
@@ -123,12 +138,94 @@ impl Captures {
                 MEMORY >> 20
             ));
         }
-        let (id, roster) = (self.next, Arc::new(roster));
-        let selection = Arc::new(request.selection(id, &roster));
+        let (compiled, filter) = sync_channel(1);
+        let (start, started) = sync_channel(1);
+        let bell = Arc::new(Bell { wake: Arc::clone(&self.wake), ending: AtomicBool::new(false) });
+        let talk = Talk::new(self.next, socket().map_err(|errno| errno.to_string())?);
+        let draft = Draft {
+            request: Arc::clone(&request),
+            talk,
+            output,
+            compiled,
+            start: started,
+            hz: self.hz,
+            bell: Arc::clone(&bell),
+        };
+        let thread = self.spawn(draft).map_err(|error| format!("no thread for the capture: {error}"))?;
+        let stage = Stage::Draft { compiled: filter, start };
+        self.sessions.push(Running { id: self.next, request, bell, thread, memory, stage });
+        self.next = self.next.wrapping_add(1).max(1);
+        Ok(())
+    }
+
+    fn spawn(&self, draft: Draft) -> std::io::Result<JoinHandle<()>> {
+        let mut cpus = CpuSet::new();
+        self.cpus.iter().for_each(|cpu| cpus.set((*cpu).into()));
+        let pinned = !self.cpus.is_empty();
+        std::thread::Builder::new().name(format!("kopi-capture-{}", self.next)).spawn(move || {
+            if pinned && let Err(errno) = sched_setaffinity(None, &cpus) {
+                log::debug!("a capture session may run on a worker's CPU: {errno}");
+            }
+            draft.run();
+        })
+    }
+
+    /// Tells every session who is behind each port, and returns what workers are to show them now. They may not know of it
+    /// yet, so that sessions know where the counts of an app begin.
+    pub fn follow(&self, roster: &Arc<Roster>) -> Vec<Arc<Selection>> {
+        let selection = |session: &Running| {
+            let Stage::Tapped { filter, counts, pictures } = &session.stage else { return None };
+            if pictures.try_send(Picture::new(Arc::clone(roster), counts)).is_err() {
+                // It does not keep up, or has ended. It will hear of the next one.
+                log::debug!("capture {} missed a change of ports", session.id);
+            }
+            Some(Arc::new(session.request.selection(session.id, roster, filter.clone())))
+        };
+        self.sessions.iter().filter_map(selection).collect()
+    }
+
+    /// Gives taps to sessions whose filter is ready, takes those of sessions that end, and forgets what has ended. To be
+    /// called when [`wake`](Self::wake) is readable, and now and then. `roster` says who is behind each port now.
+    pub fn reap(&mut self, dataplane: &mut Dataplane, roster: impl Fn() -> Roster) {
+        let mut bytes = [0; 8];
+        // It only says that there may be something to do.
+        if let Err(errno @ (Errno::BADF | Errno::IO)) = rustix::io::read(&*self.wake, &mut bytes) {
+            log::debug!("the captures' eventfd: {errno}");
+        }
+        for session in &mut self.sessions {
+            match &session.stage {
+                Stage::Draft { compiled, .. } => {
+                    if let Ok(filter) = compiled.try_recv() {
+                        session.begin(filter, roster(), dataplane);
+                    }
+                }
+                Stage::Tapped { .. } if session.bell.ending.load(Relaxed) || session.thread.is_finished() => {
+                    session.stage = Stage::Over;
+                    dataplane.untap(session.id);
+                }
+                Stage::Tapped { .. } | Stage::Over => {}
+            }
+        }
+        for session in self.sessions.extract_if(.., |session| session.thread.is_finished()) {
+            if let Stage::Tapped { .. } = session.stage {
+                dataplane.untap(session.id);
+            }
+            if session.thread.join().is_err() {
+                log::error!("capture {} had panicked", session.id);
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Gives the session its taps, for frames that pass `filter`.
+    fn begin(&mut self, filter: Filter, roster: Roster, dataplane: &mut Dataplane) {
+        let roster = Arc::new(roster);
+        let selection = Arc::new(self.request.selection(self.id, &roster, filter.clone()));
         let (mut taps, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         let begun = Arc::new(AtomicUsize::new(0));
         for _ in 0..dataplane.workers() {
-            let (producer, consumer) = ring(request.buffer);
+            let (producer, consumer) = ring(self.request.buffer);
             let count: Arc<[PortCounts]> = (0..dataplane.ports()).map(|_| PortCounts::default()).collect();
             let tap = Tap::new(Arc::clone(&selection), producer, Arc::clone(&count));
             taps.push(Box::new(tap.telling(Arc::clone(&begun))));
@@ -136,74 +233,12 @@ impl Captures {
             counts.push(count);
         }
         let (pictures, news) = sync_channel(UNHEARD);
-        let bell = Arc::new(Bell { wake: Arc::clone(&self.wake), ending: AtomicBool::new(false) });
-        let socket = socket().map_err(|errno| errno.to_string())?;
-        let parts = Parts {
-            id,
-            request: Arc::clone(&request),
-            socket,
-            output,
-            rings,
-            begun,
-            counts: counts.clone(),
-            roster,
-            pictures: news,
-            hz: self.hz,
-            bell: Arc::clone(&bell),
-        };
-        let thread = self.spawn(parts).map_err(|error| format!("no thread for the capture: {error}"))?;
-        self.next = self.next.wrapping_add(1).max(1);
-        dataplane.tap(taps);
-        self.sessions.push(Running { id, request, counts, pictures, bell, thread, memory, tapped: true });
-        Ok(())
-    }
-
-    fn spawn(&self, parts: Parts) -> std::io::Result<JoinHandle<()>> {
-        let mut cpus = CpuSet::new();
-        self.cpus.iter().for_each(|cpu| cpus.set((*cpu).into()));
-        let pinned = !self.cpus.is_empty();
-        std::thread::Builder::new().name(format!("kopi-capture-{}", parts.id)).spawn(move || {
-            if pinned && let Err(errno) = sched_setaffinity(None, &cpus) {
-                log::debug!("a capture session may run on a worker's CPU: {errno}");
-            }
-            Session::new(parts).run();
-        })
-    }
-
-    /// Tells every session who is behind each port, and returns what workers are to show them now. They may not know of it
-    /// yet, so that sessions know where the counts of an app begin.
-    pub fn follow(&self, roster: &Arc<Roster>) -> Vec<Arc<Selection>> {
-        let following = self.sessions.iter().filter(|session| session.tapped);
-        following
-            .map(|session| {
-                let picture = Picture::new(Arc::clone(roster), &session.counts);
-                if session.pictures.try_send(picture).is_err() {
-                    // It does not keep up, or has ended. It will hear of the next one.
-                    log::debug!("capture {} missed a change of ports", session.id);
-                }
-                Arc::new(session.request.selection(session.id, roster))
-            })
-            .collect()
-    }
-
-    /// Takes the taps of sessions that end, and forgets those that have ended. To be called when [`wake`](Self::wake) is
-    /// readable, and now and then.
-    pub fn reap(&mut self, dataplane: &mut Dataplane) {
-        let mut bytes = [0; 8];
-        // It only says that there may be something to do.
-        if let Err(errno @ (Errno::BADF | Errno::IO)) = rustix::io::read(&*self.wake, &mut bytes) {
-            log::debug!("the captures' eventfd: {errno}");
-        }
-        for session in &mut self.sessions {
-            if session.tapped && (session.bell.ending.load(Relaxed) || session.thread.is_finished()) {
-                session.tapped = false;
-                dataplane.untap(session.id);
-            }
-        }
-        for session in self.sessions.extract_if(.., |session| session.thread.is_finished()) {
-            if session.thread.join().is_err() {
-                log::error!("capture {} had panicked", session.id);
-            }
+        let start = Start { rings, begun, counts: counts.clone(), roster, pictures: news };
+        let stage = Stage::Tapped { filter, counts, pictures };
+        if let Stage::Draft { start: waits, .. } = std::mem::replace(&mut self.stage, stage)
+            && waits.send(start).is_ok()
+        {
+            dataplane.tap(taps);
         }
     }
 }

@@ -492,12 +492,13 @@ impl Switch {
         socket: impl FnOnce() -> Result<OwnedFd, Errno>,
     ) -> Result<(), String> {
         let roster = self.roster(self.epoch);
-        self.captures.begin(question.arguments, question.file, socket, roster, &mut self.dataplane)
+        self.captures.begin(question.arguments, question.file, socket, &roster, &self.dataplane)
     }
 
-    /// Lets go of captures that end; see [`Captures::reap`].
+    /// Gives captures what they wait for, and lets go of those that end; see [`Captures::reap`].
     pub fn reap_captures(&mut self) {
-        self.captures.reap(&mut self.dataplane);
+        let Self { captures, dataplane, wire, registry, policy, epoch, .. } = self;
+        captures.reap(dataplane, || Roster::new(*epoch, wire, registry.apps(), policy.ruleset().cloned()));
     }
 
     /// What the rules know of an app.

@@ -73,7 +73,6 @@ enum Choice {
 pub struct Request {
     /// The expression by which frames are filtered; empty for all of them.
     pub expression: String,
-    filter: Option<Arc<Bpf>>,
     /// Names of ports; empty for all.
     interfaces: Vec<String>,
     direction: Way,
@@ -100,7 +99,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads what an operator asks, and compiles its filter.
+    /// Reads what an operator asks.
     ///
     /// # Errors
     ///
@@ -114,14 +113,9 @@ impl Request {
             Selector::new(&owners, &Machine).map_err(|name| format!("there is no user or group `{name}`"))?;
         let reasons = arguments.reason.iter().map(|name| reason(name)).collect::<Result<Vec<_>, _>>()?;
         let snap = arguments.snap.unwrap_or(SNAP_MAX);
-        let filter = match arguments.filter.trim() {
-            "" => None,
-            text => Some(Arc::new(Bpf::compile(text).map_err(|error| error.to_string())?)),
-        };
         let all = arguments.interfaces.iter().any(|name| name == ANY_NAME);
         Ok(Self {
             expression: arguments.filter,
-            filter,
             interfaces: if all { Vec::new() } else { arguments.interfaces },
             direction: arguments.direction,
             which: match arguments.which {
@@ -144,10 +138,17 @@ impl Request {
         })
     }
 
-    /// Whether the filter runs as machine code. One that lets everything pass needs none.
-    #[must_use]
-    pub fn is_jit(&self) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.is_jit())
+    /// Compiles the expression; `None` for one that lets everything pass. Takes seconds for a long one, or while names of
+    /// hosts are looked up.
+    ///
+    /// # Errors
+    ///
+    /// A text for people, libpcap's own where it does not understand.
+    pub fn compile(&self) -> Result<Option<Arc<Bpf>>, String> {
+        match self.expression.trim() {
+            "" => Ok(None),
+            text => Bpf::compile(text).map(|filter| Some(Arc::new(filter))).map_err(|error| error.to_string()),
+        }
     }
 
     /// Whether frames at this port are wanted. Those of the wire that no app gets may be, if the port itself is not.
@@ -180,9 +181,9 @@ impl Request {
         self.interfaces.is_empty() && !self.owned && !matches!(self.direction, Way::Out)
     }
 
-    /// What workers are to show session `session` under the picture of `roster`.
+    /// What workers are to show session `session` under the picture of `roster`, as far as it passes `filter`.
     #[must_use]
-    pub fn selection(&self, session: u32, roster: &Roster) -> Selection {
+    pub fn selection(&self, session: u32, roster: &Roster, filter: Option<Arc<Bpf>>) -> Selection {
         let wants = [self.direction != Way::Out, self.direction != Way::In];
         let mut ports = vec![[false; 2]; roster.ports()];
         let mut owners = vec![false; roster.ports()];
@@ -201,7 +202,7 @@ impl Request {
             which: self.which,
             rules: (!self.rules.is_empty()).then(|| self.rules_in(roster)),
             reasons: self.reasons,
-            filter: self.filter.clone(),
+            filter,
             snap: self.snap,
             sample: self.sample,
         }

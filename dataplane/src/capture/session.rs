@@ -43,6 +43,11 @@ pub struct Bell {
 impl Bell {
     fn ring(&self) {
         self.ending.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Has the control thread look at the session.
+    pub fn wake(&self) {
         if let Err(errno) = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes()) {
             // The control thread looks by itself, a little later.
             log::debug!("the control thread is not woken: {errno}");
@@ -53,12 +58,10 @@ impl Bell {
 /// What a session is made of.
 #[derive(Debug)]
 pub struct Parts {
-    /// Its number.
-    pub id: u32,
     /// What is asked.
     pub request: Arc<Request>,
     /// The client's connection, which is the session's own from now on.
-    pub socket: OwnedFd,
+    pub talk: Talk,
     /// Where to write to.
     pub output: Output,
     /// From each worker.
@@ -112,12 +115,12 @@ impl Session {
     /// A session that has written nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, request, socket, output, rings, begun, counts, roster, pictures, hz, bell } = parts;
+        let Parts { request, talk, output, rings, begun, counts, roster, pictures, hz, bell } = parts;
         let clock = Clock::new(hz);
         let now = clock.ns(dpdk::tsc());
         let stream = Stream::new(Arc::clone(&request), counts.clone(), roster, now);
         Self {
-            talk: Talk::new(id, socket, request.is_jit()),
+            talk,
             output,
             rings,
             begun,

@@ -99,8 +99,19 @@ impl AsFd for Talk {
 impl Talk {
     /// The connection of session `id`.
     #[must_use]
-    pub const fn new(id: u32, socket: OwnedFd, jit: bool) -> Self {
-        Self { id, socket, jit, input: Vec::new(), file: None }
+    pub const fn new(id: u32, socket: OwnedFd) -> Self {
+        Self { id, socket, jit: true, input: Vec::new(), file: None }
+    }
+
+    /// Notes whether the filter runs as machine code.
+    #[must_use]
+    pub fn with_jit(self, jit: bool) -> Self {
+        Self { jit, ..self }
+    }
+
+    /// Tells the client that there is no session, and why.
+    pub fn refuse(&self, why: &str) {
+        self.send(&json!({ "error": why }));
     }
 
     /// What the client has said next, if it has said anything. Does not wait.
@@ -166,6 +177,10 @@ impl Talk {
             "file_bytes": counts.file_bytes,
             "disk_full": counts.disk_full,
         }] });
+        self.send(&line);
+    }
+
+    fn send(&self, line: &Value) {
         let line = format!("{line}\n");
         match rustix::net::send(&self.socket, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(n) if n == line.len() => {}
