@@ -491,6 +491,8 @@ impl Switch {
         question: Question<'_>,
         socket: impl FnOnce() -> Result<OwnedFd, Errno>,
     ) -> Result<(), String> {
+        // Those that have just ended or were refused leave their places.
+        self.reap_captures();
         let roster = self.roster(self.epoch);
         self.captures.begin(question.arguments, question.file, socket, &roster, &self.dataplane)
     }

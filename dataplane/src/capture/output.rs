@@ -11,6 +11,8 @@ use rustix::net::SendFlags;
 
 /// Bytes kept aside on the disk for the statistics at the end.
 const RESERVE: u64 = 64 << 10;
+/// With so many bytes free on the disk nothing is kept aside: to give it back may take a busy file system seconds.
+const PLENTY: u64 = 256 << 20;
 /// What a pipe takes at once without waiting, when it says that it takes something: its pages (pipe(7), `PIPE_BUF`).
 const PIPE_BUF: usize = 4096;
 /// What a pipe should hold, if the kernel lets us have that much.
@@ -42,6 +44,8 @@ pub struct Output {
     file: OwnedFd,
     kind: Kind,
     written: u64,
+    /// Whether room behind the file's end was kept aside.
+    reserved: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +92,7 @@ impl Output {
             FileType::Socket => Kind::Socket,
             _ => return Err("the file is neither a regular file nor a pipe, a socket or a device".into()),
         };
-        Ok(Self { file, kind, written: 0 })
+        Ok(Self { file, kind, written: 0, reserved: false })
     }
 
     /// Bytes written so far.
@@ -130,7 +134,9 @@ impl Output {
             Kind::File { start, .. } => {
                 let outcome = self.write_file(start + self.written, bytes);
                 // Gives back what was kept aside and not needed.
-                if let Err(errno) = rustix::fs::ftruncate(&self.file, start + self.written) {
+                if self.reserved
+                    && let Err(errno) = rustix::fs::ftruncate(&self.file, start + self.written)
+                {
                     log::debug!("the room behind a capture's file stays taken: {errno}");
                 }
                 outcome
@@ -141,6 +147,10 @@ impl Output {
 
     /// Whether the disk has room for `more` bytes at `at`, and for the statistics behind them.
     fn reserve(&mut self, at: u64, more: u64) -> Result<bool, Broken> {
+        if rustix::fs::fstatvfs(&self.file).is_ok_and(|disk| disk.f_bavail * disk.f_frsize >= more + PLENTY) {
+            return Ok(true);
+        }
+        self.reserved = true;
         match rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, at, more + RESERVE) {
             Ok(()) => Ok(true),
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Ok(false),

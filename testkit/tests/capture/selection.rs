@@ -192,8 +192,10 @@ fn fault_35_wrong_expressions_are_refused() {
     let dir = TempDir::new("refused");
     let mut kopid = Kopid::start(&dir, &Settings::default());
     let null = File::options().write(true).open("/dev/null").expect("there is one");
-    // What the allocator keeps for threads is there after some of them.
+    // What the allocator keeps for threads is there after some of them, and what a long expression takes after one.
     (0..20).for_each(|_| drop(Session::start(&kopid, &json!({}), &null).stop()));
+    let arps = vec!["arp"; 1024].join(" or ");
+    (0..4).for_each(|_| drop(Session::start(&kopid, &json!({ "filter": arps }), &null).stop()));
     let before = kopid.process().usage();
     let (_, bad) = sorted(&dir);
     assert!(bad.len() >= 15, "{bad:?}");
@@ -221,7 +223,7 @@ fn fault_35_wrong_expressions_are_refused() {
     let refused = Session::try_start(&kopid, &json!({ "filter": text }), &null).map(drop);
     assert!(refused.as_ref().is_err_and(|why| why.contains("at most 8192 are allowed")), "{refused:?}");
 
-    let mut long = Capture::start(&dir, &kopid, &format!("-w {path} {}", vec!["arp"; 1024].join(" or ")));
+    let mut long = Capture::start(&dir, &kopid, &format!("-w {path} {arps}"));
     assert_eq!(long.stop().captured, 0);
     wait_until("nothing is left of them", SOON, || kopid.process().usage().is_back_at(&before));
     assert!(kopid.stop().success());
