@@ -17,7 +17,7 @@ use crate::probe::{self, State, Thresholds};
 use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
 use crate::throughput::{Cell, CellResult, Direction};
-use crate::{plot, policy, progress, report};
+use crate::{plot, policy, progress, qos, report};
 
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
@@ -47,7 +47,8 @@ pub(crate) struct Args {
     /// Round trips per second at a steady pace
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
-    /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload
+    /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `qos`: cost,
+    /// shaping, sharing
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
     /// Core of the dataplane (kernel CPU number)
@@ -105,6 +106,20 @@ enum What {
         #[arg(last = true)]
         eal: Vec<String>,
     },
+    /// How well classes shape and share, and what they cost
+    Qos,
+    /// The application of the QoS benchmark, which starts it by itself
+    #[command(hide = true, name = qos::COMMAND)]
+    QosApp {
+        /// Core to run on
+        core: usize,
+        /// Length of the frames of each port, in bytes without the checksum
+        #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(64..=1518))]
+        lengths: Vec<u16>,
+        /// Arguments for EAL
+        #[arg(last = true)]
+        eal: Vec<String>,
+    },
     /// Only the latency between the two cores, ten times
     Probe,
 }
@@ -119,7 +134,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::LatencyApp { core, eal } => app::run(*core, eal),
         What::PolicyApp { core, eal } => policy::run(*core, eal),
+        What::QosApp { core, lengths, eal } => qos::run(*core, lengths, eal),
         What::Policy => police(args, interrupt()?),
+        What::Qos => classify(args, interrupt()?),
         What::Probe => show_probe(args, &interrupt()?),
         What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
         What::Throughput => compare(args, interrupt()?, &args.cells(), &[]),
@@ -150,24 +167,22 @@ fn compare(args: &Args, interrupt: Interrupt, cells: &[Cell], paces: &[Pace]) ->
 
 /// Measures what a policy costs and writes its page.
 fn police(args: &Args, interrupt: Interrupt) -> Result<()> {
-    if args.kopi.is_none() && !args.no_build {
-        build_kopi();
-    }
-    let setup = args.setup(interrupt)?;
+    let setup = args.setup_alone(interrupt)?;
     let method = args.method();
     let _pages = HugePages::reserve(HUGE_PAGES)?;
-    // This program and what it starts stay off the worker's core, but for those who choose it.
-    if !core_affinity::set_for_current(core_affinity::CoreId { id: setup.app_core }) {
-        return Err(BenchError::Failed(format!("cannot run on core {}", setup.app_core)));
-    }
     let results = policy::measure(&setup, &method, args.only.as_deref())?;
     let machine = Machine::look();
-    let page = policy::page(&machine, &method, &results);
-    let page = page.map_err(|error| BenchError::Failed(format!("write the page: {error}")))?;
-    let path = args.folder()?.join(format!("policy-{}.md", machine.date));
-    fs::write(&path, page).doing(|| format!("write {}", path.display()))?;
-    progress(&format!("results: {}", path.display()));
-    Ok(())
+    args.write_page(&format!("policy-{}", machine.date), policy::page(&machine, &method, &results))
+}
+
+/// Measures what classes do and cost and writes their page.
+fn classify(args: &Args, interrupt: Interrupt) -> Result<()> {
+    let setup = args.setup_alone(interrupt)?;
+    let method = args.method();
+    let _pages = HugePages::reserve(HUGE_PAGES)?;
+    let results = qos::measure(&setup, &method, args.only.as_deref())?;
+    let machine = Machine::look();
+    args.write_page(&format!("qos-{}", machine.date), qos::page(&machine, &method, &results))
 }
 
 impl Args {
@@ -185,6 +200,28 @@ impl Args {
             kopi,
             interrupt,
         })
+    }
+
+    /// For kopid alone, which is built first. This program and what it starts stay off the worker's core, but for those who
+    /// choose it.
+    fn setup_alone(&self, interrupt: Interrupt) -> Result<Setup> {
+        if self.kopi.is_none() && !self.no_build {
+            build_kopi();
+        }
+        let setup = self.setup(interrupt)?;
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: setup.app_core }) {
+            return Err(BenchError::Failed(format!("cannot run on core {}", setup.app_core)));
+        }
+        Ok(setup)
+    }
+
+    /// Writes a page under this name.
+    fn write_page(&self, name: &str, page: std::result::Result<String, std::fmt::Error>) -> Result<()> {
+        let page = page.map_err(|error| BenchError::Failed(format!("write the page: {error}")))?;
+        let path = self.folder()?.join(format!("{name}.md"));
+        fs::write(&path, page).doing(|| format!("write {}", path.display()))?;
+        progress(&format!("results: {}", path.display()));
+        Ok(())
     }
 
     fn method(&self) -> Method {

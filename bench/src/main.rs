@@ -1,7 +1,7 @@
 //! Runs kopi side by side with other ways to join an application to a wire, and writes a results page.
 //!
 //! - [`contender`]: the systems, one file each
-//! - [`throughput`], [`latency`], [`policy`]: what is measured
+//! - [`throughput`], [`latency`], [`policy`], [`qos`]: what is measured
 //! - [`rounds`]: how samples are taken
 //! - [`probe`]: the latency between two cores, by which samples are filed
 //! - [`process`], [`testpmd`], [`setup`], [`interrupt`]: programs under test and their surroundings
@@ -19,6 +19,7 @@ mod plot;
 mod policy;
 mod probe;
 mod process;
+mod qos;
 mod report;
 mod rounds;
 mod setup;

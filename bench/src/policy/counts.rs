@@ -7,19 +7,19 @@ use crate::error::{BenchError, Result};
 
 /// Counters of a kopid with one worker and one app.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// Seconds that the worker was busy.
-    pub(super) busy_seconds: f64,
+    pub(crate) busy_seconds: f64,
     /// The worker's longest turn since this was asked before.
-    pub(super) longest_turn_ns: u64,
+    pub(crate) longest_turn_ns: u64,
     /// Frames that the wire and the apps gave to kopid, and copies made of them.
-    pub(super) came: u64,
+    pub(crate) came: u64,
     /// Frames that went out.
-    pub(super) went: u64,
+    pub(crate) went: u64,
     /// Frames dropped.
-    pub(super) drops: u64,
+    pub(crate) drops: u64,
     /// Flows that were pushed out of the flow table.
-    pub(super) evictions: u64,
+    pub(crate) evictions: u64,
 }
 
 impl Counts {
@@ -28,7 +28,7 @@ impl Counts {
     /// # Errors
     ///
     /// When it does not answer, or not as expected.
-    pub(super) fn ask(service: &mut dyn Service) -> Result<Self> {
+    pub(crate) fn ask(service: &mut dyn Service) -> Result<Self> {
         let status = service.ask("status")?.unwrap_or_default();
         let stats = service.ask("stats")?.unwrap_or_default();
         let strange = || BenchError::Failed(format!("kopid's counters are not understood: {status}, {stats}"));

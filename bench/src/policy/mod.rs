@@ -18,6 +18,7 @@ use load::{Load, Rate};
 use reload::Reloads;
 
 pub(crate) use app::{COMMAND, run};
+pub(crate) use counts::Counts;
 pub(crate) use report::page;
 
 /// Parts of the benchmark, by the names that the command line knows.

@@ -1,0 +1,137 @@
+//! The application of the QoS benchmark: several apps of kopid in one process, each with a port of its own.
+//!
+//! Two cores leave one for all applications, and as many processes there would measure how the kernel switches between
+//! them. This one sends from all its ports in turn, from each as much as kopid takes. It takes a line with a number of
+//! milliseconds on standard input, and answers with one line of JSON. Between windows it does nothing.
+
+use std::io::{self, BufRead, Write};
+
+use core_affinity::CoreId;
+use dpdk::{Batch, DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue, tsc};
+use serde_json::{Value, json};
+
+use super::frames::frame;
+use crate::error::{BenchError, Doing, Result};
+
+/// The subcommand of this program that runs the application.
+pub(crate) const COMMAND: &str = "qos-app";
+/// What it prints when its ports are up.
+pub(super) const READY: &str = "qos-app: ready\n";
+/// What it prints before each answer.
+pub(super) const ANSWER: &str = "qos-app: window ";
+
+/// What came of a window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Window {
+    /// Frames that kopid has taken, by port.
+    pub(super) frames: Vec<u64>,
+    /// How long it took.
+    pub(super) nanoseconds: u64,
+}
+
+impl Window {
+    fn answer(&self) -> String {
+        json!({ "frames": self.frames, "nanoseconds": self.nanoseconds }).to_string()
+    }
+
+    /// Reads an answer.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let answer: Value = serde_json::from_str(line).ok()?;
+        let frames = answer.get("frames")?.as_array()?.iter().map(Value::as_u64).collect::<Option<_>>()?;
+        Some(Self { frames, nanoseconds: answer.get("nanoseconds")?.as_u64()? })
+    }
+}
+
+/// Runs the application until its standard input ends. Port *n* sends frames of the *n*th of `lengths` bytes.
+///
+/// # Errors
+///
+/// When DPDK or a port does not come up, or a line is not understood.
+pub(crate) fn run(core: usize, lengths: &[u16], eal_args: &[String]) -> Result<()> {
+    let eal = Eal::init(eal_args).map_err(failed)?;
+    if !core_affinity::set_for_current(CoreId { id: core }) {
+        return Err(BenchError::Failed(format!("cannot run on core {core}")));
+    }
+    let config = PoolConfig { name: "qos", mbufs: 16383, cache: 256, frame_max: 2048, socket: None };
+    let pool = Pool::new(&eal, config).map_err(failed)?;
+    let mut senders = Vec::new();
+    // Kept, since a port closes with its value.
+    let mut ports = Vec::new();
+    for (number, &length) in (0..).zip(lengths) {
+        let mut port = Port::by_id(&eal, number).map_err(failed)?;
+        port.configure(&PortConfig::default(), std::slice::from_ref(&pool)).map_err(failed)?;
+        let (_, tx) = port.start().map_err(failed)?;
+        let mac = port.mac().map_err(failed)?;
+        let tx = tx.into_iter().next().ok_or_else(|| BenchError::Failed("a port has no queue".to_owned()))?;
+        let frame = frame(u8::try_from(number).unwrap_or(u8::MAX), mac, length);
+        senders.push(Sender { tx, batch: Batch::new(), frame, length });
+        ports.push(port);
+    }
+
+    say(READY)?;
+    for line in io::stdin().lock().lines() {
+        let line = line.doing(|| "read a command".to_owned())?;
+        let milliseconds: u64 = line.parse().map_err(|_| BenchError::Failed(format!("{line:?} is not understood")))?;
+        let (frames, took) = window(&pool, &mut senders, eal.tsc_hz() / 1000 * milliseconds);
+        let nanoseconds = u128::from(took) * 1_000_000_000 / u128::from(eal.tsc_hz().max(1));
+        let window = Window { frames, nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX) };
+        say(&format!("{ANSWER}{}\n", window.answer()))?;
+    }
+    Ok(())
+}
+
+fn say(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "answer".to_owned())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` passes")]
+fn failed(error: DpdkError) -> BenchError {
+    BenchError::Failed(error.to_string())
+}
+
+/// One app's port, and what it sends. What kopid has not taken yet stays in the batch, as in an application that loses
+/// nothing.
+struct Sender {
+    tx: TxQueue,
+    batch: Batch,
+    frame: Vec<u8>,
+    length: u16,
+}
+
+impl Sender {
+    #[inline]
+    fn send(&mut self, pool: &Pool) -> u64 {
+        if self.batch.is_empty() && pool.fill(&mut self.batch, Batch::MAX) {
+            self.batch.iter_mut().for_each(|mbuf| mbuf.frame_mut(self.length).copy_from_slice(&self.frame));
+        }
+        self.tx.send(&mut self.batch).into()
+    }
+}
+
+/// Sends for `cycles`; returns the frames of each sender and the cycles that it took.
+fn window(pool: &Pool, senders: &mut [Sender], cycles: u64) -> (Vec<u64>, u64) {
+    let mut frames = vec![0; senders.len()];
+    let start = tsc();
+    loop {
+        for (sender, frames) in senders.iter_mut().zip(&mut frames) {
+            *frames += sender.send(pool);
+        }
+        let took = tsc() - start;
+        if took >= cycles {
+            return (frames, took);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let window = Window { frames: vec![7, 0, 9], nanoseconds: 9 };
+        assert_eq!(Window::parse(&window.answer()), Some(window));
+        assert_eq!(Window::parse("{}"), None);
+    }
+}

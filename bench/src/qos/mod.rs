@@ -1,0 +1,73 @@
+//! What classes do and what they cost: how well a ceiling is kept to, how a wire is shared, and frames per second with and
+//! without classes.
+//!
+//! kopid is compared with itself under another policy, by the same method as with other systems.
+
+mod app;
+mod frames;
+mod load;
+mod report;
+mod texts;
+
+use crate::contender::Contender;
+use crate::error::{BenchError, Result};
+use crate::rounds::{self, Method, Samples};
+use crate::setup::Setup;
+use load::{Load, Sent};
+
+pub(crate) use app::{COMMAND, run};
+pub(crate) use report::page;
+
+/// Parts of the benchmark, by the names that the command line knows.
+const PARTS: [&str; 3] = ["cost", "shaping", "sharing"];
+/// Frames of equal apps, whose lengths must not matter.
+const LENGTHS: [u16; texts::APPS] = [64, 128, 256, 512, 700, 1000, 1300, 1518];
+/// Frames of the apps with weights.
+const WEIGHED: [u16; texts::WEIGHTS.len()] = [1518, 256, 700];
+
+/// What all parts gave.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    cost: Option<Samples<Sent>>,
+    /// By length of the frames.
+    shaping: Vec<(u16, Samples<Sent>)>,
+    weights: Option<Samples<Sent>>,
+    equals: Option<Samples<Sent>>,
+}
+
+/// Runs the parts that are called for, or all.
+///
+/// # Errors
+///
+/// When a part is unknown or cannot be run, and on Ctrl-C.
+pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -> Result<Results> {
+    if method.wire.is_some() {
+        return Err(BenchError::Failed("the QoS benchmark brings its own wires".to_owned()));
+    }
+    let unknown = only.and_then(|only| only.iter().find(|name| !PARTS.contains(&name.as_str())));
+    if let Some(unknown) = unknown {
+        return Err(BenchError::Failed(format!("no part {unknown}; there are {}", PARTS.join(", "))));
+    }
+    let wanted = |part: &str| only.is_none_or(|only| only.iter().any(|name| name == part));
+    let run = |label: &str, lengths: &[u16], contenders: &[Box<dyn Contender>]| {
+        let load = Load { label: label.to_owned(), lengths: lengths.to_vec() };
+        rounds::run(&load, setup, contenders, method)
+    };
+    let text = |error| BenchError::Failed(format!("write a policy: {error}"));
+
+    let mut results = Results::default();
+    if wanted("cost") {
+        results.cost = Some(run("cost", &[64; texts::APPS], &texts::costs().map_err(text)?)?);
+    }
+    if wanted("shaping") {
+        for length in [64, 1518] {
+            let samples = run(&format!("shaping {length} B"), &[length], &texts::ceilings())?;
+            results.shaping.push((length, samples));
+        }
+    }
+    if wanted("sharing") {
+        results.weights = Some(run("sharing 1:2:4", &WEIGHED, &texts::weights())?);
+        results.equals = Some(run("sharing, 8 equal apps", &LENGTHS, &texts::equals().map_err(text)?)?);
+    }
+    Ok(results)
+}

@@ -1,0 +1,196 @@
+//! The page of the QoS benchmark.
+
+use std::fmt::{self, Write};
+
+use super::load::Sent;
+use super::{LENGTHS, Results, WEIGHED, texts};
+use crate::machine::Machine;
+use crate::probe::State;
+use crate::rounds::{Method, Samples};
+use crate::stats::{Spread, paired_ratios};
+use crate::throughput::approximate;
+
+/// Ratios of 64-byte throughput that the project promises, at least.
+const COSTS: [(&str, &str, f64); 2] = [(texts::EIGHT, texts::ENTRIES, 0.90), (texts::MANY, texts::EIGHT, 0.97)];
+/// How far a rate may be from its ceiling, as a part of it.
+const SHAPING: f64 = 0.01;
+/// How far a share may be from its weight, as a part of it.
+const SHARING: f64 = 0.02;
+/// The least index of fairness, and the least part of the wire's rate that is used.
+const FAIRNESS: f64 = 0.99;
+
+/// Writes the page.
+///
+/// # Errors
+///
+/// Never, for a `String` takes everything.
+pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> Result<String, fmt::Error> {
+    let mut page = String::new();
+    heading(&mut page, machine, method)?;
+    if let Some(samples) = &results.cost {
+        cost(&mut page, samples)?;
+    }
+    if !results.shaping.is_empty() {
+        shaping(&mut page, &results.shaping)?;
+    }
+    sharing(&mut page, results)?;
+    let shaped = results.shaping.iter().map(|(_, samples)| samples);
+    let all = shaped.chain(&results.cost).chain(&results.weights).chain(&results.equals);
+    let (changed, disturbed) = all.clone().fold((0, 0), |(c, d), samples| (c + samples.changed, d + samples.disturbed));
+    writeln!(page, "Thrown away: {changed} samples during which the state changed, {disturbed} that were disturbed.")?;
+    let mut skipped = all.flat_map(|samples| &samples.skipped);
+    skipped.try_for_each(|(name, why)| writeln!(page, "\nLeft out: {name}: {why}"))?;
+    Ok(page)
+}
+
+fn heading(page: &mut String, machine: &Machine, method: &Method) -> fmt::Result {
+    let Machine { date, cpu, cpus, kernel, hypervisor, dpdk, commit, command_line, .. } = machine;
+    writeln!(page, "# Classes, {date}\n\n| | |\n| --- | --- |")?;
+    writeln!(page, "| Machine | {cpu}, {cpus} processors, hypervisor: {hypervisor} |\n| Kernel | {kernel} |")?;
+    writeln!(page, "| DPDK | {dpdk} |\n| Commit | {commit} |\n| Command | `{command_line}` |\n")?;
+    writeln!(
+        page,
+        "kopid with one worker, {} rounds of every policy in turn, {:.1} s of warm-up and a window of {:.1} s each, states \
+         of the machine and ratios as on the other pages. All apps are ports of one process, which sends from them in turn \
+         as fast as kopid takes. Rates are by the application's count and clock, with 24 bytes of overhead for each \
+         frame.\n",
+        method.rounds,
+        method.warm_up.as_secs_f64(),
+        method.window.as_secs_f64()
+    )
+}
+
+fn cost(page: &mut String, samples: &Samples<Sent>) -> fmt::Result {
+    writeln!(page, "## Cost: {} apps, 64 bytes\n", texts::APPS)?;
+    texts::COSTS.iter().try_for_each(|(name, what)| writeln!(page, "- `{name}`: {what}"))?;
+    writeln!(page, "\n| What | State | Promise | Measured | Held |\n| --- | --- | --- | --- | --- |")?;
+    for (ours, theirs, least) in COSTS {
+        for state in State::ALL {
+            let Some(ratio) = ratio(samples, (ours, theirs), state) else { continue };
+            let (held, ratio) = (held(ratio.median >= least), spread(ratio, 3));
+            writeln!(page, "| {ours} / {theirs} | {state} | at least {least:.2} | {ratio} | {held} |")?;
+        }
+    }
+    writeln!(page, "\n| State | Policy | Mpps | Worker ns | / {} |\n| --- | --- | --- | --- | --- |", texts::NONE)?;
+    let none = || "-".to_owned();
+    for state in State::ALL {
+        for (name, _) in texts::COSTS {
+            let Some(mpps) = of(samples, name, state, |sent| sent.mpps) else { continue };
+            let worker = of(samples, name, state, |sent| sent.worker_ns).map_or_else(none, |ns| spread(ns, 1));
+            let against = ratio(samples, (name, texts::NONE), state).map_or_else(none, |ratio| spread(ratio, 3));
+            writeln!(page, "| {state} | {name} | {} | {worker} | {against} |", spread(mpps, 2))?;
+        }
+    }
+    writeln!(page)
+}
+
+fn shaping(page: &mut String, shaping: &[(u16, Samples<Sent>)]) -> fmt::Result {
+    writeln!(page, "## Shaping: one app, within {:.0} % of its ceiling\n", SHAPING * 100.0)?;
+    writeln!(page, "Where the worker or the application is slower than the ceiling, there is nothing to shape.\n")?;
+    writeln!(
+        page,
+        "| Bytes | Ceiling | State | Mbit/s | Of the ceiling | Held |\n| --- | --- | --- | --- | --- | --- |"
+    )?;
+    for (length, samples) in shaping {
+        for (name, ceiling) in texts::CEILINGS {
+            for state in State::ALL {
+                let Some(mbit) = of(samples, name, state, |sent| sent.total() / 1e6) else { continue };
+                let part = mbit.median * 1e6 / approximate(ceiling);
+                let kept = (mbit.max.max(mbit.median) * 1e6 / approximate(ceiling) - 1.0) <= SHAPING;
+                let held = held(kept && part >= 1.0 - SHAPING);
+                writeln!(page, "| {length} | {name} | {state} | {} | {part:.4} | {held} |", spread(mbit, 3))?;
+            }
+        }
+    }
+    writeln!(page)
+}
+
+fn sharing(page: &mut String, results: &Results) -> fmt::Result {
+    let (Some(weights), Some(equals)) = (&results.weights, &results.equals) else { return Ok(()) };
+    writeln!(page, "## Sharing a wire of 1 Gbit/s\n")?;
+    writeln!(
+        page,
+        "Weights 1, 2 and 4 with frames of {WEIGHED:?} bytes; eight equals with frames of {LENGTHS:?} bytes.\n"
+    )?;
+    writeln!(page, "| What | State | Promise | Measured | Held |\n| --- | --- | --- | --- | --- |")?;
+    let used = |sent: &Sent| sent.total() / approximate(texts::WIRE);
+    for state in State::ALL {
+        let rows = [
+            (
+                "1:2:4: farthest from its share",
+                1.0 - SHARING,
+                of(weights, "1:2:4", state, |s| 1.0 - s.deviation(&texts::WEIGHTS)),
+            ),
+            ("1:2:4: part of the wire", FAIRNESS, of(weights, "1:2:4", state, used)),
+            ("equal: Jain's index", FAIRNESS, of(equals, "equal", state, Sent::fairness)),
+            ("equal: part of the wire", FAIRNESS, of(equals, "equal", state, used)),
+        ];
+        for (what, least, measured) in rows {
+            let Some(measured) = measured else { continue };
+            let (held, measured) = (held(measured.median >= least), spread(measured, 4));
+            writeln!(page, "| {what} | {state} | at least {least:.2} | {measured} | {held} |")?;
+        }
+    }
+    writeln!(page)
+}
+
+fn held(held: bool) -> &'static str {
+    if held { "yes" } else { "**no**" }
+}
+
+fn figures(samples: &Samples<Sent>, name: &str, state: State, figure: impl Fn(&Sent) -> f64) -> Vec<(u32, f64)> {
+    let all = samples.samples.iter().filter(|sample| sample.contender == name && sample.state == state);
+    all.map(|sample| (sample.round, figure(&sample.measured))).collect()
+}
+
+fn of(samples: &Samples<Sent>, name: &str, state: State, figure: impl Fn(&Sent) -> f64) -> Option<Spread> {
+    Spread::of(figures(samples, name, state, figure).into_iter().map(|(_, value)| value))
+}
+
+/// The frames per second under a policy divided by those under another, round by round.
+fn ratio(samples: &Samples<Sent>, (ours, theirs): (&str, &str), state: State) -> Option<Spread> {
+    let rates = |name| figures(samples, name, state, |sent| sent.mpps);
+    Spread::of(paired_ratios(&rates(ours), &rates(theirs)))
+}
+
+fn spread(spread: Spread, digits: usize) -> String {
+    let Spread { median, min, max, count } = spread;
+    format!("{median:.digits$} ({min:.digits$} to {max:.digits$}, {count})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contender::Family;
+    use crate::rounds::Sample;
+
+    fn samples(of: &[(&'static str, f64, &[f64])]) -> Samples<Sent> {
+        let sample = |&(contender, mpps, bits): &(&'static str, f64, &[f64])| {
+            let measured = Sent { bits: bits.into(), mpps, worker_ns: 40.0, dropped: 0 };
+            Sample { contender, family: Family::Kopi, round: 0, state: State::Near, measured }
+        };
+        Samples { samples: of.iter().map(sample).collect(), ..Samples::default() }
+    }
+
+    #[test]
+    fn a_broken_promise_is_said_to_be_broken() {
+        let cost = [(texts::ENTRIES, 20.0, &[][..]), (texts::EIGHT, 17.0, &[]), (texts::MANY, 16.9, &[])];
+        let results = Results {
+            cost: Some(samples(&cost)),
+            shaping: vec![(64, samples(&[("1mbit", 0.0, &[995_000.0]), ("10mbit", 0.0, &[10_200_000.0])]))],
+            weights: Some(samples(&[("1:2:4", 0.0, &[1.5e8, 2.8e8, 5.7e8])])),
+            equals: Some(samples(&[("equal", 0.0, &[5e8, 5e8])])),
+        };
+        let page = page(&Machine::default(), &Method::default(), &results).expect("a string takes everything");
+        for line in [
+            "| eight / entries | near | at least 0.90 | 0.850 (0.850 to 0.850, 1) | **no** |",
+            "| many / eight | near | at least 0.97 | 0.994 (0.994 to 0.994, 1) | yes |",
+            "| 64 | 1mbit | near | 0.995 (0.995 to 0.995, 1) | 0.9950 | yes |",
+            "| 64 | 10mbit | near | 10.200 (10.200 to 10.200, 1) | 1.0200 | **no** |",
+            "| 1:2:4: farthest from its share | near | at least 0.98 | 0.9500 (0.9500 to 0.9500, 1) | **no** |",
+            "| equal: Jain's index | near | at least 0.99 | 1.0000 (1.0000 to 1.0000, 1) | yes |",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
+    }
+}
