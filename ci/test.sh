@@ -52,7 +52,7 @@ step "interleavings of the rings under loom" \
 # One at a time: they share two cores with a daemon that polls.
 step "integration tests" cargo test -p kopi-testkit -- --test-threads=1
 for script in ci/smoke/*.sh; do
-    [[ $script == */lib.sh ]] || step "smoke: $(basename "$script" .sh)" "$script"
+    [[ $script == */lib.sh ]] || step "smoke: $(basename "$script" .sh)" timeout 300 "$script"
 done
 step "demo" ci/demo.sh
 

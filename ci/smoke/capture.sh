@@ -19,6 +19,7 @@ neighbour 10.77.0.12 02:00:00:00:00:0c
 # capturing ARGUMENT...: kopictl in the background, once it listens. Its pid is in $capture_pid, its words are in
 # $work/words. The program by itself, since a shell around it would take the signal.
 capturing() {
+    : >"$work/words" # what the one before has said would be taken for its word
     "$bin/kopictl" --socket "$work/control.sock" capture "$@" 2>"$work/words" &
     capture_pid=$!
     until_ok 10 "kopictl listens" grep -q "listening on" "$work/words"
@@ -70,6 +71,7 @@ grep -qx "10 packets captured" "$work/words" || die "what bob sends: $(<"$work/w
 
 # Through a pipe, as with tcpdump: what comes out at its end is what was captured.
 for reader in "tcpdump -n -l -r -" "tshark -n -l -r -"; do
+    : >"$work/words"
     (kopictl capture -c 40 -w - icmp 2>"$work/words" | $reader >"$work/piped" 2>/dev/null) &
     piped_pid=$!
     until_ok 10 "kopictl listens" grep -q "listening on" "$work/words"
@@ -79,6 +81,7 @@ for reader in "tcpdump -n -l -r -" "tshark -n -l -r -"; do
 done
 
 # A reader that has seen enough ends the capture.
+: >"$work/words"
 (kopictl capture -w - icmp 2>"$work/words" | tcpdump -n -c 5 -r - >"$work/piped" 2>/dev/null) &
 piped_pid=$!
 until_ok 10 "kopictl listens" grep -q "listening on" "$work/words"
