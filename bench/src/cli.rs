@@ -1,6 +1,7 @@
 //! The command line, and the run that it asks for.
 
 use std::env;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +18,7 @@ use crate::probe::{self, State, Thresholds};
 use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
 use crate::throughput::{Cell, CellResult, Direction};
-use crate::{plot, policy, progress, qos, report};
+use crate::{capture, plot, policy, progress, qos, report};
 
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
@@ -47,8 +48,8 @@ pub(crate) struct Args {
     /// Round trips per second at a steady pace
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
-    /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `qos`: cost,
-    /// shaping, sharing
+    /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `capture`: tx,
+    /// tx-one, rx, rx-one; for `qos`: cost, shaping, sharing
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
     /// Core of the dataplane (kernel CPU number)
@@ -120,6 +121,8 @@ enum What {
         #[arg(last = true)]
         eal: Vec<String>,
     },
+    /// What capture sessions cost
+    Capture,
     /// Only the latency between the two cores, ten times
     Probe,
 }
@@ -130,18 +133,22 @@ enum What {
 ///
 /// When the machine lacks something without which no contender can run, and on Ctrl-C.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let interrupt = || Interrupt::from_signals().doing(|| "set up signals".to_owned());
     match &args.what {
         What::LatencyApp { core, eal } => app::run(*core, eal),
         What::PolicyApp { core, eal } => policy::run(*core, eal),
         What::QosApp { core, lengths, eal } => qos::run(*core, lengths, eal),
-        What::Policy => police(args, interrupt()?),
-        What::Qos => classify(args, interrupt()?),
+        What::Policy => measure_cost(args, "policy", policy::measure, policy::page),
+        What::Capture => measure_cost(args, "capture", capture::measure, capture::page),
+        What::Qos => measure_cost(args, "qos", qos::measure, qos::page),
         What::Probe => show_probe(args, &interrupt()?),
         What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
         What::Throughput => compare(args, interrupt()?, &args.cells(), &[]),
         What::Latency => compare(args, interrupt()?, &[], &args.paces()),
     }
+}
+
+fn interrupt() -> Result<Interrupt> {
+    Interrupt::from_signals().doing(|| "set up signals".to_owned())
 }
 
 /// Measures all that is asked for and writes the results page.
@@ -165,24 +172,19 @@ fn compare(args: &Args, interrupt: Interrupt, cells: &[Cell], paces: &[Pace]) ->
     args.write(&method, &rates, &trips)
 }
 
-/// Measures what a policy costs and writes its page.
-fn police(args: &Args, interrupt: Interrupt) -> Result<()> {
-    let setup = args.setup_alone(interrupt)?;
+/// Measures what something costs kopid alone and writes its page, whose name begins with `stem`.
+fn measure_cost<R>(
+    args: &Args,
+    stem: &str,
+    measure: impl FnOnce(&Setup, &Method, Option<&[String]>) -> Result<R>,
+    page: impl FnOnce(&Machine, &Method, &R) -> std::result::Result<String, fmt::Error>,
+) -> Result<()> {
+    let setup = args.setup_alone(interrupt()?)?;
     let method = args.method();
     let _pages = HugePages::reserve(HUGE_PAGES)?;
-    let results = policy::measure(&setup, &method, args.only.as_deref())?;
+    let results = measure(&setup, &method, args.only.as_deref())?;
     let machine = Machine::look();
-    args.write_page(&format!("policy-{}", machine.date), policy::page(&machine, &method, &results))
-}
-
-/// Measures what classes do and cost and writes their page.
-fn classify(args: &Args, interrupt: Interrupt) -> Result<()> {
-    let setup = args.setup_alone(interrupt)?;
-    let method = args.method();
-    let _pages = HugePages::reserve(HUGE_PAGES)?;
-    let results = qos::measure(&setup, &method, args.only.as_deref())?;
-    let machine = Machine::look();
-    args.write_page(&format!("qos-{}", machine.date), qos::page(&machine, &method, &results))
+    args.write_page(&format!("{stem}-{}", machine.date), page(&machine, &method, &results))
 }
 
 impl Args {
@@ -216,7 +218,7 @@ impl Args {
     }
 
     /// Writes a page under this name.
-    fn write_page(&self, name: &str, page: std::result::Result<String, std::fmt::Error>) -> Result<()> {
+    fn write_page(&self, name: &str, page: std::result::Result<String, fmt::Error>) -> Result<()> {
         let page = page.map_err(|error| BenchError::Failed(format!("write the page: {error}")))?;
         let path = self.folder()?.join(format!("{name}.md"));
         fs::write(&path, page).doing(|| format!("write {}", path.display()))?;

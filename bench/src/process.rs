@@ -151,10 +151,17 @@ impl Process {
     ///
     /// When the program has ended.
     pub(crate) fn processor_time(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.pid.as_raw_nonzero());
-        let stat = fs::read_to_string(&path).doing(|| format!("read {path}"))?;
-        let ticks = ticks_of(&stat).ok_or_else(|| BenchError::Failed(format!("{path} is not understood: {stat}")))?;
-        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+        time_in(&format!("/proc/{}/stat", self.pid.as_raw_nonzero()))
+    }
+
+    /// The same of its thread called `thread` alone.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such thread.
+    pub(crate) fn thread_time(&self, thread: &str) -> Result<Duration> {
+        let (number, _) = self.thread(thread)?;
+        time_in(&format!("/proc/{}/task/{number}/stat", self.pid.as_raw_nonzero()))
     }
 
     /// How often the kernel took the processor away from the program's thread called `thread`.
@@ -250,6 +257,13 @@ fn lock(output: &Mutex<String>) -> MutexGuard<'_, String> {
 /// What the text of `/proc/PID/task/TID/status` says of `key` (proc_pid_status(5)).
 fn value_of<'a>(status: &'a str, key: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
+}
+
+/// User and system time that the file at `path` tells, see [`ticks_of`].
+fn time_in(path: &str) -> Result<Duration> {
+    let stat = fs::read_to_string(path).doing(|| format!("read {path}"))?;
+    let ticks = ticks_of(&stat).ok_or_else(|| BenchError::Failed(format!("{path} is not understood: {stat}")))?;
+    Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// User and system time, in clock ticks, from the text of `/proc/PID/stat`.

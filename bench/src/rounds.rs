@@ -8,6 +8,7 @@ use crate::probe::{self, State, Thresholds};
 use crate::process::Process;
 use crate::progress;
 use crate::setup::{Setup, Wire};
+use crate::stats::{Spread, paired_ratios};
 
 /// How often one sample is taken anew when the machine was disturbed or changed its state.
 const TRIES: u32 = 8;
@@ -81,6 +82,30 @@ impl<M> Default for Samples<M> {
     }
 }
 
+impl<M> Samples<M> {
+    /// What a contender measured in a state: the round, and a figure of the sample.
+    pub(crate) fn figures(&self, name: &str, state: State, figure: impl Fn(&M) -> f64) -> Vec<(u32, f64)> {
+        let all = self.samples.iter().filter(|sample| sample.contender == name && sample.state == state);
+        all.map(|sample| (sample.round, figure(&sample.measured))).collect()
+    }
+
+    /// The spread of a figure of a contender in a state.
+    pub(crate) fn spread(&self, name: &str, state: State, figure: impl Fn(&M) -> f64) -> Option<Spread> {
+        Spread::of(self.figures(name, state, figure).into_iter().map(|(_, value)| value))
+    }
+
+    /// The same, divided by that of another contender, round by round.
+    pub(crate) fn ratio(
+        &self,
+        (ours, theirs): (&str, &str),
+        state: State,
+        figure: impl Fn(&M) -> f64 + Copy,
+    ) -> Option<Spread> {
+        let [ours, theirs] = [ours, theirs].map(|name| self.figures(name, state, figure));
+        Spread::of(paired_ratios(&ours, &theirs))
+    }
+}
+
 /// A system with its application, running or paused. Dropping it ends both.
 pub(crate) struct Pair<A: App> {
     /// Dropped before the system that it is attached to.
@@ -123,6 +148,26 @@ impl<A: App> Drop for Pair<A> {
     }
 }
 
+/// How much of the time is used by those who poll.
+pub(crate) struct Watch {
+    begun: Instant,
+    times: Vec<Duration>,
+}
+
+impl Watch {
+    /// Begins with the processor time that each has used so far.
+    pub(crate) fn begin(times: Vec<Duration>) -> Self {
+        Self { begun: Instant::now(), times }
+    }
+
+    /// The least share of the time since then that one has used, by what they have used now.
+    pub(crate) fn end(&self, times: &[Duration]) -> f64 {
+        let elapsed = self.begun.elapsed();
+        let used = times.iter().zip(&self.times).map(|(last, first)| last.saturating_sub(*first));
+        used.map(|used| used.div_duration_f64(elapsed)).fold(f64::INFINITY, f64::min)
+    }
+}
+
 /// What is done with the contenders.
 pub(crate) trait Experiment {
     /// The application in it.
@@ -141,6 +186,12 @@ pub(crate) trait Experiment {
 
     /// Takes one sample. All processes poll while this runs.
     fn measure(&self, setup: &Setup, method: &Method, pair: &mut Pair<Self::App>) -> Result<Self::Measured>;
+
+    /// The least share of its core that was had by those who poll, if the experiment has looked itself. Otherwise each
+    /// process is taken to need a core for all the time that [`measure`](Self::measure) takes.
+    fn share(&self, _measured: &Self::Measured) -> Option<f64> {
+        None
+    }
 
     /// What was measured, in a few words.
     fn describe(&self, measured: &Self::Measured) -> String;
@@ -174,7 +225,11 @@ pub(crate) fn run<E: Experiment>(
     }
     for round in 0..method.rounds {
         for entry in entries.iter_mut().filter(|entry| !entry.failed) {
-            let sampled = run.sample(entry, round);
+            let Entry { contender, pair, .. } = entry;
+            let sampled = run.sample((contender.name(), contender.family()), round, |run| match pair {
+                Some(pair) => run.measure_paused(pair),
+                None => run.measure_anew(*contender),
+            });
             if run.keep_going(entry.contender, sampled)?.is_none() {
                 entry.failed = true;
                 entry.pair = None;
@@ -183,6 +238,36 @@ pub(crate) fn run<E: Experiment>(
         // Another contender goes first in each round, so that none always follows the same disturbance.
         let step = entries.len().min(1);
         entries.rotate_left(step);
+    }
+    Ok(run.samples)
+}
+
+/// Runs all rounds of experiments that share one contender and its application, which are started once, on a wire of the
+/// user's as well. Their names stand for contenders in the samples; they begin with the same application and wire.
+///
+/// # Errors
+///
+/// When the contender does not come up or breaks, and on Ctrl-C.
+pub(crate) fn run_shared<E: Experiment>(
+    experiments: &[(&'static str, E)],
+    setup: &Setup,
+    contender: &dyn Contender,
+    method: &Method,
+) -> Result<Samples<E::Measured>> {
+    let Some((_, first)) = experiments.first() else { return Ok(Samples::default()) };
+    let mut run = Run { experiment: first, setup, method, samples: Samples::default() };
+    if let Some(why) = contender.missing(setup) {
+        return Err(BenchError::Failed(why));
+    }
+    let mut pair = run.start(contender, &method.wire.clone().unwrap_or_else(|| first.wire()))?;
+    pair.pause()?;
+    let mut order: Vec<_> = experiments.iter().collect();
+    for round in 0..method.rounds {
+        for (name, experiment) in &order {
+            run.experiment = experiment;
+            run.sample((name, contender.family()), round, |run| run.measure_paused(&mut pair))?;
+        }
+        order.rotate_left(1);
     }
     Ok(run.samples)
 }
@@ -239,10 +324,13 @@ impl<E: Experiment> Run<'_, E> {
         Ok(Pair { app, service })
     }
 
-    /// Takes one sample, anew when the machine did not keep still, up to [`TRIES`] times.
-    fn sample(&mut self, entry: &mut Entry<'_, E::App>, round: u32) -> Result<()> {
-        let Entry { contender, pair, .. } = entry;
-        let (name, family) = (contender.name(), contender.family());
+    /// Takes one sample of what `measure` gives, anew when the machine did not keep still, up to [`TRIES`] times.
+    fn sample(
+        &mut self,
+        (name, family): (&'static str, Family),
+        round: u32,
+        mut measure: impl FnMut(&Self) -> Result<(E::Measured, f64)>,
+    ) -> Result<()> {
         let label = self.experiment.label();
         for _ in 0..TRIES {
             let one_way = self.probe()?;
@@ -251,16 +339,7 @@ impl<E: Experiment> Run<'_, E> {
                 self.setup.interrupt.sleep(PATIENCE)?;
                 continue;
             };
-            let (measured, share) = match (&mut *pair, &self.method.wire) {
-                (Some(pair), _) => {
-                    pair.resume()?;
-                    let measured = self.measure(pair);
-                    pair.pause()?;
-                    measured?
-                }
-                (None, Some(wire)) => self.measure(&mut self.start(*contender, wire)?)?,
-                (None, None) => self.measure(&mut self.start(*contender, &self.experiment.wire())?)?,
-            };
+            let (measured, share) = measure(self)?;
             let after = State::of(self.probe()?, &self.method.thresholds);
             let state = match Stillness::judge(before, after, share) {
                 Stillness::Still(state) => state,
@@ -286,13 +365,27 @@ impl<E: Experiment> Run<'_, E> {
         Ok(())
     }
 
+    /// Starts a contender for one measurement.
+    fn measure_anew(&self, contender: &dyn Contender) -> Result<(E::Measured, f64)> {
+        let wire = self.method.wire.clone().unwrap_or_else(|| self.experiment.wire());
+        self.measure(&mut self.start(contender, &wire)?)
+    }
+
+    /// Lets a paused pair run for one measurement.
+    fn measure_paused(&self, pair: &mut Pair<E::App>) -> Result<(E::Measured, f64)> {
+        pair.resume()?;
+        let measured = self.measure(pair);
+        pair.pause()?;
+        measured
+    }
+
     /// Measures, and finds the least share of its core that a process had meanwhile.
     fn measure(&self, pair: &mut Pair<E::App>) -> Result<(E::Measured, f64)> {
-        let (start, first) = (Instant::now(), pair.processor_times()?);
+        let watch = Watch::begin(pair.processor_times()?);
         let measured = self.experiment.measure(self.setup, self.method, pair)?;
-        let (last, elapsed) = (pair.processor_times()?, start.elapsed());
-        let used = last.iter().zip(&first).map(|(last, first)| last.saturating_sub(*first));
-        Ok((measured, used.map(|used| used.div_duration_f64(elapsed)).fold(f64::INFINITY, f64::min)))
+        let share = watch.end(&pair.processor_times()?);
+        let share = self.experiment.share(&measured).unwrap_or(share);
+        Ok((measured, share))
     }
 
     fn probe(&self) -> Result<f64> {

@@ -23,6 +23,14 @@ impl Spread {
         let (low, high) = (*sorted.get((count - 1) / 2)?, *sorted.get(count / 2)?);
         Some(Self { median: f64::midpoint(low, high), min, max, count })
     }
+
+    /// The median with the ends and the count behind it, to so many digits behind the point; a dash for no numbers.
+    pub(crate) fn text(spread: Option<Self>, digits: usize) -> String {
+        spread.map_or_else(
+            || "-".to_owned(),
+            |Self { median, min, max, count }| format!("{median:.digits$} ({min:.digits$} to {max:.digits$}, {count})"),
+        )
+    }
 }
 
 /// Divides what `ours` measured in each round by what `theirs` measured in the same round.

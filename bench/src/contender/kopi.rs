@@ -117,6 +117,10 @@ impl Service for Daemon {
         Ok(self.ask("stats")?.as_ref().and_then(wire_sent))
     }
 
+    fn control(&self) -> Option<&Path> {
+        Some(&self.control)
+    }
+
     fn ask(&mut self, command: &str) -> Result<Option<Value>> {
         let doing = || format!("ask kopid through {}", self.control.display());
         let mut stream = UnixStream::connect(&self.control).doing(doing)?;

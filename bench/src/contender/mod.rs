@@ -6,6 +6,7 @@ mod raw;
 mod vhost;
 
 use std::fmt;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -80,6 +81,11 @@ pub(crate) trait Service {
     ///
     /// When the system does not answer.
     fn wire_sent(&mut self) -> Result<Option<u64>>;
+
+    /// Where kopid's control socket is. `None` for every other system.
+    fn control(&self) -> Option<&Path> {
+        None
+    }
 
     /// The answer to a command of kopid's control socket. `None` from every other system.
     ///

@@ -16,15 +16,17 @@ use crate::error::{BenchError, Doing, Result};
 /// The subcommand of this program that runs the application.
 pub(crate) const COMMAND: &str = "policy-app";
 /// What it prints when its port is up.
-pub(super) const READY: &str = "policy-app: ready\n";
+pub(crate) const READY: &str = "policy-app: ready\n";
 /// What it prints before each answer.
-pub(super) const ANSWER: &str = "policy-app: window ";
+pub(crate) const ANSWER: &str = "policy-app: window ";
 
 /// What to do in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Job {
+pub(crate) enum Job {
     /// Send the frames of all flows in turn.
     Send,
+    /// Send frames of one flow.
+    SendOne,
     /// Send SYNs, each from a random port to a random destination.
     Flood,
     /// Receive and count.
@@ -32,21 +34,22 @@ pub(super) enum Job {
 }
 
 impl Job {
-    const ALL: [(&'static str, Self); 3] = [("send", Self::Send), ("flood", Self::Flood), ("receive", Self::Receive)];
+    const ALL: [(&'static str, Self); 4] =
+        [("send", Self::Send), ("send-one", Self::SendOne), ("flood", Self::Flood), ("receive", Self::Receive)];
 
     /// Its word in a line to the application.
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         Self::ALL.iter().find(|(_, job)| *job == self).map_or("", |(word, _)| word)
     }
 }
 
 /// What came of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// Frames that the port has taken or given.
-    pub(super) frames: u64,
+    pub(crate) frames: u64,
     /// How long it took.
-    pub(super) nanoseconds: u64,
+    pub(crate) nanoseconds: u64,
 }
 
 impl Window {
@@ -55,7 +58,7 @@ impl Window {
     }
 
     /// Reads an answer.
-    pub(super) fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let answer: Value = serde_json::from_str(line).ok()?;
         let number = |key: &str| answer.get(key)?.as_u64();
         Some(Self { frames: number("frames")?, nanoseconds: number("nanoseconds")? })
@@ -133,6 +136,7 @@ impl Pump {
             frames += match job {
                 Job::Receive => self.receive(),
                 Job::Send => self.send(Self::next_of_flows),
+                Job::SendOne => self.send(Self::first_of_flows),
                 Job::Flood => self.send(Self::next_of_flood),
             };
             let took = tsc() - start;
@@ -167,6 +171,13 @@ impl Pump {
             to.copy_from_slice(frame);
         }
         self.next = if self.next + 1 >= self.frames.len() { 0 } else { self.next + 1 };
+    }
+
+    #[inline]
+    fn first_of_flows(&mut self, to: &mut [u8]) {
+        if let Some(frame) = self.frames.first() {
+            to.copy_from_slice(frame);
+        }
     }
 
     #[inline]

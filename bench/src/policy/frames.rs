@@ -6,13 +6,13 @@ use std::path::Path;
 use crate::error::{Doing, Result};
 
 /// Length of every frame, in bytes without the checksum.
-pub(super) const FRAME_LEN: u16 = 64;
+pub(crate) const FRAME_LEN: u16 = 64;
 /// Flows in a steady load. Their frames take turns, so that no two in a row are of one flow.
-pub(super) const FLOWS: u16 = 1000;
+pub(crate) const FLOWS: u16 = 1000;
 /// Destinations there are: every other address from 198.18.0.0 on (RFC 2544's benchmarking network).
 pub(super) const DESTINATIONS: u16 = 10_000;
 /// The application's address.
-pub(super) const APP_MAC: &str = "02:00:00:00:00:01";
+pub(crate) const APP_MAC: &str = "02:00:00:00:00:01";
 
 /// The same as bytes.
 const APP: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
@@ -27,7 +27,7 @@ const TCP: u8 = 6;
 const SYN: u8 = 2;
 
 /// A frame.
-pub(super) type Frame = [u8; FRAME_LEN as usize];
+pub(crate) type Frame = [u8; FRAME_LEN as usize];
 
 /// The second half of the address of destination `n`.
 pub(super) const fn destination(n: u16) -> u16 {
@@ -35,7 +35,7 @@ pub(super) const fn destination(n: u16) -> u16 {
 }
 
 /// The frames of [`FLOWS`] flows of UDP: to the application, or from it.
-pub(super) fn flows(to_app: bool) -> Vec<Frame> {
+pub(crate) fn flows(to_app: bool) -> Vec<Frame> {
     (0..FLOWS).map(|flow| frame(UDP, to_app, 1024 + flow, destination(flow))).collect()
 }
 
@@ -97,7 +97,7 @@ fn checksum(start: u32, bytes: &[u8]) -> [u8; 2] {
 /// # Source
 ///
 /// pcap-savefile(5): a file header of 24 bytes, and 16 bytes before each packet, here all in the machine's byte order.
-pub(super) fn write_pcap(path: &Path, frames: &[Frame]) -> Result<()> {
+pub(crate) fn write_pcap(path: &Path, frames: &[Frame]) -> Result<()> {
     const MAGIC: u32 = 0xa1b2_c3d4;
     const ETHERNET: u32 = 1;
     let (major, minor) = (2_u16.to_ne_bytes(), 4_u16.to_ne_bytes());

@@ -43,7 +43,7 @@ pub(super) struct Rate {
 
 /// The application of [`app`], in a process of its own.
 #[derive(Debug)]
-pub(super) struct Pump {
+pub(crate) struct Pump {
     process: Process,
 }
 
@@ -53,7 +53,7 @@ impl Pump {
     /// # Errors
     ///
     /// When it does not come up.
-    pub(super) fn start(setup: &Setup, name: &str, service: &dyn Service) -> Result<Self> {
+    pub(crate) fn start(setup: &Setup, name: &str, service: &dyn Service) -> Result<Self> {
         let mut args = vec![app::COMMAND.to_owned(), setup.app_core.to_string(), "--".to_owned()];
         args.extend(setup.eal_args(name, setup.app_core));
         args.extend(service.app_devices());
@@ -67,7 +67,7 @@ impl Pump {
     /// # Errors
     ///
     /// When it has ended.
-    pub(super) fn begin(&mut self, job: Job, time: Duration) -> Result<()> {
+    pub(crate) fn begin(&mut self, job: Job, time: Duration) -> Result<()> {
         self.process.send_line(&format!("{} {}", job.word(), time.as_millis()))
     }
 
@@ -76,7 +76,7 @@ impl Pump {
     /// # Errors
     ///
     /// When it does not answer.
-    pub(super) fn end(&mut self, time: Duration) -> Result<Window> {
+    pub(crate) fn end(&mut self, time: Duration) -> Result<Window> {
         self.process.expect(app::ANSWER, time + PATIENCE)?;
         let line = self.process.expect("\n", PATIENCE)?;
         Window::parse(&line).ok_or_else(|| BenchError::Failed(format!("the application said {line}")))

@@ -17,8 +17,10 @@ use crate::setup::Setup;
 use load::{Load, Rate};
 use reload::Reloads;
 
-pub(crate) use app::{COMMAND, run};
+pub(crate) use app::{COMMAND, Job, Window, run};
 pub(crate) use counts::Counts;
+pub(crate) use frames::{APP_MAC, FLOWS, flows, write_pcap};
+pub(crate) use load::Pump;
 pub(crate) use report::page;
 
 /// Parts of the benchmark, by the names that the command line knows.
@@ -47,7 +49,7 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
     let wanted = |part: &str| only.is_none_or(|only| only.iter().any(|name| name == part));
 
     let capture = setup.path("flows.pcap");
-    frames::write_pcap(&capture, &frames::flows(true))?;
+    write_pcap(&capture, &flows(true))?;
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for (name, _) in texts::ALL {
         contenders.push(texts::contender(name).map_err(|error| BenchError::Failed(format!("{name}: {error}")))?);

@@ -9,7 +9,7 @@ use super::texts;
 use crate::machine::Machine;
 use crate::probe::State;
 use crate::rounds::{Experiment, Method, Samples};
-use crate::stats::{Spread, paired_ratios};
+use crate::stats::Spread;
 
 /// Ratios that the project promises under a steady load: of a policy, to another one, at least.
 const GOALS: [(&str, &str, f64); 2] = [(texts::MANY, texts::ONE, 0.97), (texts::ONE, texts::NONE, 0.85)];
@@ -63,9 +63,9 @@ fn promises(page: &mut String, results: &Results) -> fmt::Result {
     for (load, samples) in results.loads.iter().filter(|(load, _)| *load != Load::Flood) {
         for (ours, theirs, least) in GOALS {
             for state in State::ALL {
-                let Some(ratio) = ratio(samples, (ours, theirs), state) else { continue };
+                let Some(ratio) = samples.ratio((ours, theirs), state, mpps) else { continue };
                 let held = if ratio.median >= least { "yes" } else { "**no**" };
-                let (label, ratio) = (load.label(), spread(Some(ratio), 3));
+                let (label, ratio) = (load.label(), Spread::text(Some(ratio), 3));
                 writeln!(rows, "| {label}: {ours} / {theirs} | {state} | at least {least:.2} | {ratio} | {held} |")?;
             }
         }
@@ -107,17 +107,17 @@ fn rates(page: &mut String, load: &Load, samples: &Samples<Rate>) -> fmt::Result
     writeln!(page, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for state in State::ALL {
         for (name, _) in texts::ALL {
-            let median = |figure: Figure| of(samples, name, state, figure).map_or(0.0, |spread| spread.median);
-            let Some(mpps) = of(samples, name, state, |rate| rate.mpps) else { continue };
-            let worker = of(samples, name, state, |rate| rate.worker_ns);
+            let median = |figure: Figure| samples.spread(name, state, figure).map_or(0.0, |spread| spread.median);
+            let Some(throughput) = samples.spread(name, state, mpps) else { continue };
+            let worker = samples.spread(name, state, |rate| rate.worker_ns);
             // Dropped frames have cost the worker, too, but did not come to the application.
             let busy = median(|rate| rate.worker_ns * rate.mpps / (1.0 - rate.dropped)) / 10.0;
-            let against = |other| spread(ratio(samples, (name, other), state), 3);
+            let against = |other| Spread::text(samples.ratio((name, other), state, mpps), 3);
             writeln!(
                 page,
                 "| {state} | {name} | {} | {} | {busy:.0} % | {} | {} | {:.2} % | {:.0} % |",
-                spread(Some(mpps), 2),
-                spread(worker, 1),
+                Spread::text(Some(throughput), 2),
+                Spread::text(worker, 1),
                 against(texts::NONE),
                 against(texts::ONE),
                 median(|rate| rate.dropped) * 100.0,
@@ -170,37 +170,19 @@ fn pauses(page: &mut String, reloads: &Reloads) -> fmt::Result {
         let took = Spread::of(reloads.clean().filter(in_state).map(|each| each.took.as_secs_f64() * 1e3));
         if let Some(Spread { count, .. }) = during {
             let state = state.map_or_else(|| "changed".to_owned(), |state| state.to_string());
-            let [quiet, during, took] = [quiet, during, took].map(|figure| spread(figure, 1));
+            let [quiet, during, took] = [quiet, during, took].map(|figure| Spread::text(figure, 1));
             writeln!(page, "| {state} | {count} | {quiet} | {during} | {took} |")?;
         }
     }
     writeln!(page)
 }
 
+fn mpps(rate: &Rate) -> f64 {
+    rate.mpps
+}
+
 fn microseconds(ns: u64) -> f64 {
     std::time::Duration::from_nanos(ns).as_secs_f64() * 1e6
-}
-
-fn figures(samples: &Samples<Rate>, name: &str, state: State, figure: Figure) -> Vec<(u32, f64)> {
-    let all = samples.samples.iter().filter(|sample| sample.contender == name && sample.state == state);
-    all.map(|sample| (sample.round, figure(&sample.measured))).collect()
-}
-
-fn of(samples: &Samples<Rate>, name: &str, state: State, figure: Figure) -> Option<Spread> {
-    Spread::of(figures(samples, name, state, figure).into_iter().map(|(_, value)| value))
-}
-
-/// The rate under a policy divided by that under another, round by round.
-fn ratio(samples: &Samples<Rate>, (ours, theirs): (&str, &str), state: State) -> Option<Spread> {
-    let rates = |name| figures(samples, name, state, |rate| rate.mpps);
-    Spread::of(paired_ratios(&rates(ours), &rates(theirs)))
-}
-
-fn spread(spread: Option<Spread>, digits: usize) -> String {
-    spread.map_or_else(
-        || "-".to_owned(),
-        |Spread { median, min, max, count }| format!("{median:.digits$} ({min:.digits$} to {max:.digits$}, {count})"),
-    )
 }
 
 #[cfg(test)]
