@@ -20,7 +20,7 @@ pub struct Burst {
     hashes: [Hash; Batch::MAX],
     notes: [Notes; Batch::MAX],
     verdicts: [Verdict; Batch::MAX],
-    /// Whether somebody will look at the frames, who wants to know the next two.
+    /// Whether somebody will look at the frames, who wants to know their queues.
     pub tapped: bool,
     /// What counts each frame at the sender's and at the receiver's side.
     tallies: [[TallyId; 2]; Batch::MAX],
@@ -33,6 +33,9 @@ pub struct Burst {
     /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in trains, whose
     /// members need no hash and no lookup of their own.
     follows: u32,
+    /// Bit *i* is set if the verdict of frame *i* may be another one than that of the frame before it, as far as
+    /// [`run`](Self::run) has gone.
+    turns: u64,
     /// Bit *i* is set if frame *i* is to be judged by itself, whatever is known of its flow. Such a frame is a train of
     /// its own.
     alone: u32,
@@ -49,6 +52,7 @@ impl Burst {
             hashes: [Hash::default(); Batch::MAX],
             notes: [Notes::NONE; Batch::MAX],
             follows: 0,
+            turns: 0,
             alone: 0,
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
             tapped: false,
@@ -110,10 +114,12 @@ impl Burst {
                 // What follows has to be looked at by itself.
                 end = start + 1;
             }
-            let mut train = self.batch.iter().zip(&mut self.verdicts).take(end).skip(start);
+            let found = self.verdicts.iter_mut().zip(&mut self.tallies);
+            let mut train = self.batch.iter().zip(found).take(end).skip(start);
             let (mut packets, mut bytes) = (0, 0);
-            for (mbuf, verdict) in &mut train {
+            for (mbuf, (verdict, tallies)) in &mut train {
                 let len = mbuf.len();
+                *tallies = flow.points.tallies;
                 // Lengths are no part of the key, so they are judged for each frame.
                 *verdict = if len < MIN_FRAME {
                     Verdict::Drop(DropReason::Runt)
@@ -130,26 +136,37 @@ impl Burst {
             if self.classed {
                 self.classes.get_mut(start..end).unwrap_or_default().fill(flow.classes);
             }
-            if self.tapped {
-                self.tallies.get_mut(start..end).unwrap_or_default().fill(flow.points.tallies);
-            }
             start = end;
         }
     }
 
     /// The verdict of frame `start`, and where the run of frames with that verdict ends; `None` past the last frame.
     #[inline]
-    #[must_use]
-    pub fn run(&self, start: usize) -> Option<(Verdict, usize)> {
+    pub fn run(&mut self, start: usize) -> Option<(Verdict, usize)> {
+        if start == 0 {
+            self.turns = 0;
+        }
         let verdicts = self.verdicts.get(start..self.batch.len())?;
-        let first = verdicts.first()?;
-        Some((*first, start + verdicts.iter().take_while(|verdict| *verdict == first).count()))
+        let first = *verdicts.first()?;
+        let end = start + verdicts.iter().take_while(|verdict| **verdict == first).count();
+        self.turns |= 1 << end;
+        Some((first, end))
+    }
+
+    /// The same for a burst whose runs were all looked for, and some frames of which were perhaps amended since then.
+    #[inline]
+    #[must_use]
+    pub fn run_again(&self, start: usize) -> Option<(Verdict, usize)> {
+        let verdict = self.verdicts.get(start..self.batch.len())?.first()?;
+        let more = (self.turns >> (start + 1)).trailing_zeros();
+        Some((*verdict, self.batch.len().min(start + 1 + more as usize)))
     }
 
     /// Notes that frame `at` met another end than its verdict said.
     pub fn amend(&mut self, at: usize, verdict: Verdict) {
         if let Some(slot) = self.verdicts.get_mut(at) {
             *slot = verdict;
+            self.turns |= 0b11 << at;
         }
     }
 
@@ -171,7 +188,7 @@ impl Burst {
         self.classes.get(at).map_or(0, |classes| classes[usize::from(direction == Direction::Ingress)])
     }
 
-    /// What counts frame `at` at the sender's side (0) or the receiver's (1). Only known if the burst is `tapped`.
+    /// What counts frame `at` at the sender's side (0) or the receiver's (1).
     #[must_use]
     pub fn tally(&self, at: usize, side: usize) -> TallyId {
         self.tallies.get(at).and_then(|sides| sides.get(side)).copied().unwrap_or(0)

@@ -158,7 +158,7 @@ impl Tap {
     /// Looks at the frames of a burst whose verdicts are final.
     fn see(&mut self, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
         let mut start = 0;
-        while let Some((verdict, end)) = burst.run(start) {
+        while let Some((verdict, end)) = burst.run_again(start) {
             let sightings = sightings(source, verdict);
             let wanted = sightings.map(|sighting| sighting.filter(|sighting| self.selection.wants(sighting)));
             if wanted.iter().any(Option::is_some) {
