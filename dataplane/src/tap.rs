@@ -20,6 +20,7 @@ use dpdk::{Batch, Bpf, Mbuf};
 use kopi_config::policy::Decision;
 use kopi_policy::Cause;
 use kopi_ring::DropReason;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -174,21 +175,35 @@ impl Tap {
     fn look(
         &mut self,
         burst: &Burst,
-        run: std::ops::Range<usize>,
+        run: Range<usize>,
         wanted: [Option<Sighting>; 2],
         ports: &[Option<Box<WorkerPort>>],
         view: &View<'_>,
     ) {
-        for at in run {
-            let Some(mbuf) = burst.batch.get(at) else { return };
-            if self.selection.filter.as_ref().is_some_and(|filter| !filter.matches(mbuf)) {
-                continue;
+        let places = u32::from(wanted[0].is_some()) + u32::from(wanted[1].is_some());
+        let unasked = self.selection.filter.is_none() && self.selection.rules.is_none();
+        let Range { start: mut at, end } = run;
+        loop {
+            if unasked {
+                at += self.leave_out(end - at, places);
             }
-            for sighting in wanted.iter().flatten() {
-                let queue = queue_of(sighting, burst, at, ports, view);
-                self.take((*sighting, burst.tally(at, side_of(sighting))), mbuf, queue, view);
+            let Some(mbuf) = burst.batch.get(at).filter(|_| at < end) else { return };
+            if self.selection.filter.as_ref().is_none_or(|filter| filter.matches(mbuf)) {
+                for sighting in wanted.iter().flatten() {
+                    let queue = queue_of(sighting, burst, at, ports, view);
+                    self.take((*sighting, burst.tally(at, side_of(sighting))), mbuf, queue, view);
+                }
             }
+            at += 1;
         }
+    }
+
+    /// Leaves out of the sample as many of `frames` frames that are wanted, at `places` ports each, as have to be before
+    /// the next one is taken. Returns how many those are.
+    fn leave_out(&mut self, frames: usize, places: u32) -> usize {
+        let left_out = self.skip.checked_div(places).map_or(0, |most| frames.min(most as usize));
+        self.skip -= u32::try_from(left_out).unwrap_or(0) * places;
+        left_out
     }
 
     /// Writes one frame down that passes the filter, if the rules that it met are those that are asked for.

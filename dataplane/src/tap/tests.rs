@@ -61,3 +61,16 @@ fn selections_hold_in_every_part() {
     let reasons = Some(1 << DropReason::RxRingFull.index());
     assert_eq!(wants(&Selection { reasons, ..everything() }), [false, false, true, false]);
 }
+
+proptest::proptest! {
+    /// A sample is the same whether frames are left out one by one or many at a time.
+    #[test]
+    fn many_are_left_out_like_one_by_one(skip in 0_u32..200, frames in 0_usize..33, places in 1_u32..3) {
+        let (ring, _) = rtrb::RingBuffer::new(1);
+        let mut tap = Tap { skip, ..Tap::new(Arc::new(everything()), ring, [].into()) };
+        let left_out = tap.leave_out(frames, places);
+        let mut left = skip;
+        let one_by_one = (0..frames).take_while(|_| left.checked_sub(places).inspect(|less| left = *less).is_some()).count();
+        proptest::prop_assert_eq!((left_out, tap.skip), (one_by_one, left));
+    }
+}
