@@ -10,6 +10,7 @@ use kopi_config::policy::Direction;
 use kopi_packet::{FlowKey, Fragment, Shape};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
+use std::ops::Range;
 
 /// Up to [`Batch::MAX`] frames from one port, with what each stage found out about them.
 #[derive(Debug)]
@@ -206,6 +207,20 @@ impl Burst {
     #[must_use]
     pub fn rss(&self, at: usize) -> u32 {
         self.hashes.get(at).map_or(0, |hash| hash.rss())
+    }
+
+    /// The hash of the flow key of frame `at`.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, at: usize) -> Hash {
+        self.hashes.get(at).copied().unwrap_or_default()
+    }
+
+    /// The hashes of the flow keys of the frames `run`.
+    #[inline]
+    #[must_use]
+    pub fn hashes(&self, run: Range<usize>) -> &[Hash] {
+        self.hashes.get(run).unwrap_or_default()
     }
 
     /// The destination address of frame `at`.

@@ -72,7 +72,6 @@ enum Stage {
     Draft { compiled: Receiver<Filter>, start: SyncSender<Start> },
     /// Workers show it what they see.
     Tapped {
-        filter: Filter,
         /// What each worker's tap counts.
         counts: Vec<Arc<[PortCounts]>>,
         pictures: SyncSender<Picture>,
@@ -174,12 +173,12 @@ impl Captures {
     /// yet, so that sessions know where the counts of an app begin.
     pub fn follow(&self, roster: &Arc<Roster>) -> Vec<Arc<Selection>> {
         let selection = |session: &Running| {
-            let Stage::Tapped { filter, counts, pictures } = &session.stage else { return None };
+            let Stage::Tapped { counts, pictures } = &session.stage else { return None };
             if pictures.try_send(Picture::new(Arc::clone(roster), counts)).is_err() {
                 // It does not keep up, or has ended. It will hear of the next one.
                 log::debug!("capture {} missed a change of ports", session.id);
             }
-            Some(Arc::new(session.request.selection(session.id, roster, filter.clone())))
+            Some(Arc::new(session.request.selection(session.id, roster)))
         };
         self.sessions.iter().filter_map(selection).collect()
     }
@@ -221,20 +220,24 @@ impl Running {
     /// Gives the session its taps, for frames that pass `filter`.
     fn begin(&mut self, filter: Filter, roster: Roster, dataplane: &mut Dataplane) {
         let roster = Arc::new(roster);
-        let selection = Arc::new(self.request.selection(self.id, &roster, filter.clone()));
+        let selection = Arc::new(self.request.selection(self.id, &roster));
         let (mut taps, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         let begun = Arc::new(AtomicUsize::new(0));
         for _ in 0..dataplane.workers() {
             let (producer, consumer) = ring(self.request.buffer);
             let count: Arc<[PortCounts]> = (0..dataplane.ports()).map(|_| PortCounts::default()).collect();
             let tap = Tap::new(Arc::clone(&selection), producer, Arc::clone(&count));
-            taps.push(Box::new(tap.telling(Arc::clone(&begun))));
+            let tap = tap.telling(Arc::clone(&begun));
+            taps.push(Box::new(match &filter {
+                Some(filter) => tap.filtered(Arc::clone(filter)),
+                None => tap,
+            }));
             rings.push(consumer);
             counts.push(count);
         }
         let (pictures, news) = sync_channel(UNHEARD);
         let start = Start { rings, begun, counts: counts.clone(), roster, pictures: news };
-        let stage = Stage::Tapped { filter, counts, pictures };
+        let stage = Stage::Tapped { counts, pictures };
         if let Stage::Draft { start: waits, .. } = std::mem::replace(&mut self.stage, stage)
             && waits.send(start).is_ok()
         {

@@ -121,7 +121,7 @@ const _: () = {
 };
 
 /// A place in the hash space: which bucket, which tag.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hash(u64);
 
 impl Hash {
@@ -131,6 +131,13 @@ impl Hash {
     #[expect(clippy::cast_possible_truncation, reason = "32 of the 64 bits are wanted")]
     pub const fn rss(self) -> u32 {
         (self.0 >> 16) as u32
+    }
+
+    /// All of it.
+    #[inline]
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
     }
 
     const fn tag(self) -> u16 {

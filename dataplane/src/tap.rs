@@ -7,9 +7,12 @@
 //! A frame is seen at each port that it passes, see [`Sighting`]: at the app that sends it, at the app that gets it, and on
 //! the wire.
 
+mod answers;
 mod record;
 
 pub use record::{Head, Line, Sighting};
+
+use answers::Answers;
 
 use crate::burst::Burst;
 use crate::counters::Counter;
@@ -74,8 +77,6 @@ pub struct Selection {
     pub rules: Option<Rules>,
     /// Only frames dropped for these reasons, a bit each.
     pub reasons: Option<u64>,
-    /// Only frames that pass this filter.
-    pub filter: Option<Arc<Bpf>>,
     /// Bytes kept of a frame.
     pub snap: u32,
     /// One of so many is kept, 1 for all.
@@ -114,6 +115,8 @@ pub struct PortCounts {
 #[derive(Debug)]
 pub struct Tap {
     selection: Arc<Selection>,
+    /// Only frames that pass this filter are wanted.
+    filter: Option<Answers>,
     ring: rtrb::Producer<Line>,
     counts: Arc<[PortCounts]>,
     /// By port, what was lost since the last record. Nothing is, most of the time.
@@ -139,6 +142,15 @@ pub struct View<'a> {
     pub queues: [u8; 2],
 }
 
+/// A burst whose verdicts are final.
+struct Scene<'a> {
+    burst: &'a Burst,
+    /// Where it comes from.
+    source: PortId,
+    ports: &'a [Option<Box<WorkerPort>>],
+    view: &'a View<'a>,
+}
+
 /// A frame at a port, with what counts it.
 type Seen = (Sighting, TallyId);
 
@@ -147,7 +159,13 @@ impl Tap {
     #[must_use]
     pub fn new(selection: Arc<Selection>, ring: rtrb::Producer<Line>, counts: Arc<[PortCounts]>) -> Self {
         let lost = vec![0; counts.len()].into();
-        Self { selection, ring, counts, lost, skip: 0, begun: None }
+        Self { selection, filter: None, ring, counts, lost, skip: 0, begun: None }
+    }
+
+    /// The same, for frames only that pass `filter`.
+    #[must_use]
+    pub fn filtered(self, filter: Arc<Bpf>) -> Self {
+        Self { filter: Some(Answers::new(filter)), ..self }
     }
 
     /// The same, which adds itself to `begun` when its worker uses it.
@@ -157,42 +175,45 @@ impl Tap {
     }
 
     /// Looks at the frames of a burst whose verdicts are final.
-    fn see(&mut self, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
+    fn see(&mut self, scene: &Scene<'_>) {
         let mut start = 0;
-        while let Some((verdict, end)) = burst.run_again(start) {
-            let sightings = sightings(source, verdict);
+        while let Some((verdict, end)) = scene.burst.run_again(start) {
+            let sightings = sightings(scene.source, verdict);
             let wanted = sightings.map(|sighting| sighting.filter(|sighting| self.selection.wants(sighting)));
             if wanted.iter().any(Option::is_some) {
                 for sighting in wanted.iter().flatten() {
                     self.count_seen(sighting.port, (end - start) as u64);
                 }
-                self.look(burst, start..end, wanted, ports, view);
+                self.look(scene, start..end, wanted);
             }
             start = end;
         }
     }
 
-    fn look(
-        &mut self,
-        burst: &Burst,
-        run: Range<usize>,
-        wanted: [Option<Sighting>; 2],
-        ports: &[Option<Box<WorkerPort>>],
-        view: &View<'_>,
-    ) {
+    /// Takes those frames of a run that pass the filter, if there is one.
+    fn look(&mut self, scene: &Scene<'_>, run: Range<usize>, wanted: [Option<Sighting>; 2]) {
+        let Some(filter) = &mut self.filter else { return self.take_all(scene, run, wanted) };
+        let mut passing = u64::from(filter.sift(scene.burst, run.clone()));
+        while passing != 0 {
+            let first = passing.trailing_zeros();
+            let end = first + (passing >> first).trailing_ones();
+            passing &= !0 << end;
+            self.take_all(scene, run.start + first as usize..run.start + end as usize, wanted);
+        }
+    }
+
+    /// Takes frames that pass the filter, as far as they are in the sample.
+    fn take_all(&mut self, scene: &Scene<'_>, run: Range<usize>, wanted: [Option<Sighting>; 2]) {
         let places = u32::from(wanted[0].is_some()) + u32::from(wanted[1].is_some());
-        let unasked = self.selection.filter.is_none() && self.selection.rules.is_none();
         let Range { start: mut at, end } = run;
         loop {
-            if unasked {
+            if self.selection.rules.is_none() {
                 at += self.leave_out(end - at, places);
             }
-            let Some(mbuf) = burst.batch.get(at).filter(|_| at < end) else { return };
-            if self.selection.filter.as_ref().is_none_or(|filter| filter.matches(mbuf)) {
-                for sighting in wanted.iter().flatten() {
-                    let queue = queue_of(sighting, burst, at, ports, view);
-                    self.take((*sighting, burst.tally(at, side_of(sighting))), mbuf, queue, view);
-                }
+            let Some(mbuf) = scene.burst.batch.get(at).filter(|_| at < end) else { return };
+            for sighting in wanted.iter().flatten() {
+                let queue = queue_of(sighting, at, scene);
+                self.take((*sighting, scene.burst.tally(at, side_of(sighting))), mbuf, queue, scene.view);
             }
             at += 1;
         }
@@ -250,7 +271,7 @@ impl Tap {
     fn see_one(&mut self, seen: Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
         if self.selection.wants(&seen.0) {
             self.count_seen(seen.0.port, 1);
-            if self.selection.filter.as_ref().is_none_or(|filter| filter.matches(mbuf)) {
+            if self.filter.as_ref().is_none_or(|filter| filter.matches(mbuf)) {
                 self.take(seen, mbuf, queue, view);
             }
         }
@@ -311,7 +332,8 @@ impl Taps {
 
     /// Shows a burst, from port `source`, whose verdicts are final.
     pub fn see(&mut self, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
-        self.taps.iter_mut().for_each(|tap| tap.see(burst, source, ports, view));
+        let scene = Scene { burst, source, ports, view };
+        self.taps.iter_mut().for_each(|tap| tap.see(&scene));
     }
 
     /// Shows one frame at one port, that no burst shows.
@@ -394,13 +416,13 @@ fn side_of(sighting: &Sighting) -> usize {
     usize::from(!sighting.out)
 }
 
-fn queue_of(sighting: &Sighting, burst: &Burst, at: usize, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) -> u8 {
+fn queue_of(sighting: &Sighting, at: usize, scene: &Scene<'_>) -> u8 {
     match (sighting.port, sighting.out) {
-        (WIRE, out) => view.queues[usize::from(out)],
-        (_, true) => burst.queue(at),
+        (WIRE, out) => scene.view.queues[usize::from(out)],
+        (_, true) => scene.burst.queue(at),
         (id, false) => {
-            let port = ports.get(usize::from(id)).and_then(Option::as_deref);
-            port.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX))
+            let port = scene.ports.get(usize::from(id)).and_then(Option::as_deref);
+            port.map_or(0, |port| u8::try_from(port.queue_for(scene.burst.rss(at))).unwrap_or(u8::MAX))
         }
     }
 }

@@ -148,7 +148,6 @@ impl Bench {
         if sample == 0 {
             return Ok(None);
         }
-        let filter = filter.map(Bpf::compile).transpose()?.map(Arc::new);
         let mut ports = vec![[true; 2]; PORTS];
         ports[usize::from(WIRE)] = [false; 2];
         let selection = Selection {
@@ -159,13 +158,15 @@ impl Bench {
             which,
             rules: None,
             reasons: None,
-            filter,
             snap: 96,
             sample,
         };
         let (producer, consumer) = rtrb::RingBuffer::new(RING);
         let counts = (0..PORTS).map(|_| PortCounts::default()).collect();
-        let tap = Tap::new(Arc::new(selection), producer, counts);
+        let mut tap = Tap::new(Arc::new(selection), producer, counts);
+        if let Some(filter) = filter {
+            tap = tap.filtered(Arc::new(Bpf::compile(filter)?));
+        }
         self.delivery.taps.insert(Box::new(tap)).map_err(|_| "too many taps")?;
         Ok(Some(consumer))
     }

@@ -181,9 +181,9 @@ impl Request {
         self.interfaces.is_empty() && !self.owned && !matches!(self.direction, Way::Out)
     }
 
-    /// What workers are to show session `session` under the picture of `roster`, as far as it passes `filter`.
+    /// What workers are to show session `session` under the picture of `roster`.
     #[must_use]
-    pub fn selection(&self, session: u32, roster: &Roster, filter: Option<Arc<Bpf>>) -> Selection {
+    pub fn selection(&self, session: u32, roster: &Roster) -> Selection {
         let wants = [self.direction != Way::Out, self.direction != Way::In];
         let mut ports = vec![[false; 2]; roster.ports()];
         let mut owners = vec![false; roster.ports()];
@@ -202,7 +202,6 @@ impl Request {
             which: self.which,
             rules: (!self.rules.is_empty()).then(|| self.rules_in(roster)),
             reasons: self.reasons,
-            filter,
             snap: self.snap,
             sample: self.sample,
         }

@@ -37,7 +37,6 @@ fn everything() -> Selection {
         which: Which::All,
         rules: None,
         reasons: None,
-        filter: None,
         snap: 64,
         sample: 1,
     }

@@ -2,7 +2,7 @@
 //! a reason, exactly, when the workers have ended. Also while ports come and go, the wire's link flaps, rings overflow
 //! and an app breaks its contract in the middle of a burst.
 
-use crate::lab::{App, Crew, Lab, MTU, books, seen, wait_until};
+use crate::lab::{App, Crew, Lab, MTU, books, received, seen, wait_until};
 use kopi_dataplane::counters::PortTotals;
 use kopi_dataplane::tap::Which;
 use kopi_ring::message::{Mac, Settings};
@@ -56,6 +56,9 @@ rate = "1gbit"
 "#,
     "",
 ];
+
+/// The same filter twice. The length is no part of a flow, so the second one is asked about each frame.
+const FILTERS: [(u32, &str); 2] = [(5, "udp dst port 768"), (6, "udp dst port 768 and greater 1")];
 
 /// Pseudo-random numbers, the same for a seed (splitmix64, Steele et al., OOPSLA 2014).
 struct Random(u64);
@@ -126,7 +129,8 @@ fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool, policies: &[&str]) {
     let mut crew = Crew::start(lab, workers, || 0);
     let taps = [(false, Which::All), (true, Which::All), (false, Which::Dropped), (true, Which::Dropped)];
     let taps =
-        [1, 2, 3, 4].map(|session| crew.tap(session, taps[session as usize - 1].0, taps[session as usize - 1].1));
+        [1, 2, 3, 4].map(|session| crew.tap(session, taps[session as usize - 1].0, taps[session as usize - 1].1, ""));
+    let filters = FILTERS.map(|(session, filter)| crew.tap(session, true, Which::All, filter));
     let mut apps: Vec<App> = (1..=APPS).map(|id| attach(&mut crew, id, &mut random)).collect();
     policies.first().into_iter().for_each(|policy| crew.enforce(policy));
     let mut witness = Witness::default();
@@ -178,7 +182,11 @@ fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool, policies: &[&str]) {
     let counted: Vec<_> = totals.iter().map(|t| (t.tx_packets, t.rx_packets)).collect();
     let witnessed: Vec<_> = witness.taken.into_iter().zip(witness.given).collect();
     assert_eq!(counted[1..=usize::from(APPS)], witnessed[1..], "{workers} workers, seed {seed}");
-    check_sightings(&totals, taps.map(|counts| seen(&counts)), workers);
+    check_sightings(&totals, taps.each_ref().map(|counts| seen(counts)), workers);
+    let [by_flow, by_frame] = filters.map(|counts| received(&counts));
+    assert_eq!(by_flow, by_frame, "frames that pass the same filter, {workers} workers, seed {seed}");
+    let all = received(&taps[1]);
+    assert!((1..all).contains(&by_flow), "{by_flow} of {all} frames pass the filter");
     let dropped = |reason: DropReason| totals.iter().map(|t| t.drops[reason.index()]).sum::<u64>();
     for reason in [DropReason::Runt, DropReason::Oversize, DropReason::RxRingFull, DropReason::SamePort] {
         assert!(dropped(reason) > 0, "nothing was dropped as {}", reason.name());

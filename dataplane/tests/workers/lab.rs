@@ -1,6 +1,6 @@
 //! A dataplane inside the test: real workers over a wire that is a loop, and the apps' ends of the rings.
 
-use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig};
+use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
 use kopi_dataplane::classes::Plan;
@@ -309,8 +309,9 @@ impl<'a> Crew<'a> {
     }
 
     /// Gives every worker a tap whose ring nobody reads, for frames that come `out` of ports or go into them, as far as
-    /// `which` says. Returns what each worker's tap counts, by port.
-    pub(crate) fn tap(&mut self, session: u32, out: bool, which: Which) -> Vec<Arc<[PortCounts]>> {
+    /// `which` says and `filter` lets them pass. Returns what each worker's tap counts, by port.
+    pub(crate) fn tap(&mut self, session: u32, out: bool, which: Which, filter: &str) -> Vec<Arc<[PortCounts]>> {
+        let filter = Arc::new(Bpf::compile(filter).expect("a filter"));
         let selection = Arc::new(Selection {
             session,
             ports: vec![[!out, out]; PORTS].into(),
@@ -319,14 +320,13 @@ impl<'a> Crew<'a> {
             which,
             rules: None,
             reasons: None,
-            filter: None,
             snap: 100,
             sample: 1,
         });
         let taps = (0..self.hands.len()).map(|worker| {
             let (ring, _) = rtrb::RingBuffer::new(1000);
             let counts: Arc<[PortCounts]> = (0..PORTS).map(|_| PortCounts::default()).collect();
-            let tap = Tap::new(Arc::clone(&selection), ring, Arc::clone(&counts));
+            let tap = Tap::new(Arc::clone(&selection), ring, Arc::clone(&counts)).filtered(Arc::clone(&filter));
             self.tell(worker, Command::Tap(Box::new(tap)));
             counts
         });
@@ -388,6 +388,12 @@ pub(crate) fn books(totals: &[PortTotals]) -> (u64, u64) {
 #[must_use]
 pub(crate) fn seen(counts: &[Arc<[PortCounts]>]) -> Vec<u64> {
     (0..PORTS).map(|port| counts.iter().map(|counts| counts[port].seen.get()).sum()).collect()
+}
+
+/// Frames that pass the filters of the taps of all workers.
+#[must_use]
+pub(crate) fn received(counts: &[Arc<[PortCounts]>]) -> u64 {
+    counts.iter().flat_map(|counts| counts.iter()).map(|count| count.received.get()).sum()
 }
 
 /// An app's side of its port.
