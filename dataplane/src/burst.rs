@@ -10,7 +10,6 @@ use kopi_config::policy::Direction;
 use kopi_packet::{FlowKey, Fragment, Shape};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
-use std::ops::Range;
 
 /// Up to [`Batch::MAX`] frames from one port, with what each stage found out about them.
 #[derive(Debug)]
@@ -216,11 +215,11 @@ impl Burst {
         self.hashes.get(at).copied().unwrap_or_default()
     }
 
-    /// The hashes of the flow keys of the frames `run`.
+    /// Bit *i* is set if frame *i* is not of the same flow as the one before it, or one of them is to be judged by itself.
     #[inline]
     #[must_use]
-    pub fn hashes(&self, run: Range<usize>) -> &[Hash] {
-        self.hashes.get(run).unwrap_or_default()
+    pub const fn trains(&self) -> u32 {
+        !self.follows
     }
 
     /// The destination address of frame `at`.

@@ -193,12 +193,12 @@ impl Tap {
     /// Takes those frames of a run that pass the filter, if there is one.
     fn look(&mut self, scene: &Scene<'_>, run: Range<usize>, wanted: [Option<Sighting>; 2]) {
         let Some(filter) = &mut self.filter else { return self.take_all(scene, run, wanted) };
-        let mut passing = u64::from(filter.sift(scene.burst, run.clone()));
+        let mut passing = u64::from(filter.sift(scene.burst, run));
         while passing != 0 {
             let first = passing.trailing_zeros();
             let end = first + (passing >> first).trailing_ones();
-            passing &= !0 << end;
-            self.take_all(scene, run.start + first as usize..run.start + end as usize, wanted);
+            passing &= u64::MAX << end;
+            self.take_all(scene, first as usize..end as usize, wanted);
         }
     }
 

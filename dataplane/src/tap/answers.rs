@@ -39,26 +39,31 @@ impl Answers {
         Self { filter, sets }
     }
 
-    /// Which of the frames `run` of a burst pass, a bit each; bit 0 is that of the run's first frame.
+    /// Which of the frames `run` of a burst pass, a bit each.
     #[inline]
     pub(super) fn sift(&mut self, burst: &Burst, run: Range<usize>) -> u32 {
         let Self { filter, sets } = self;
-        let hashes = burst.hashes(run.clone());
-        let Some(sets) = sets else { return ask(filter, burst, run.start, u32::MAX >> (32 - hashes.len())) };
+        let Some(sets) = sets else { return ask(filter, burst, bits(run)) };
         let (mut passing, mut open) = (0, 0);
-        for (at, hash) in hashes.iter().enumerate() {
-            let set = &mut sets[place(*hash)];
+        // Frames of a train share an answer, and a run may begin in the middle of one.
+        let mut trains = bits(run.clone()) & (burst.trains() | 1 << run.start);
+        while trains != 0 {
+            let at = trains.trailing_zeros() as usize;
+            trains &= trains - 1;
+            let hash = burst.hash(at);
+            let set = &mut sets[place(hash)];
             // This is nearly always so: people look for needles.
             if set[0] == hash.bits() | NONE {
                 continue;
             }
-            match known(set, *hash).unwrap_or_else(|| learn(filter, set, burst, run.start + at)) {
-                ALL => passing |= 1 << at,
-                SOME => open |= 1 << at,
+            let train = bits(at..run.end.min(trains.trailing_zeros() as usize));
+            match known(set, hash).unwrap_or_else(|| learn(filter, set, burst, at)) {
+                ALL => passing |= train,
+                SOME => open |= train,
                 _ => {}
             }
         }
-        if open == 0 { passing } else { passing | ask(filter, burst, run.start, open) }
+        if open == 0 { passing } else { passing | ask(filter, burst, open) }
     }
 
     /// Whether this frame passes, whatever is known of its flow.
@@ -105,14 +110,21 @@ fn decides(filter: &Bpf, key: &FlowKey) -> bool {
     }
 }
 
-/// Those of the frames `open` that pass; bit 0 is that of frame `start` of the burst.
-#[inline]
-fn ask(filter: &Bpf, burst: &Burst, start: usize, open: u32) -> u32 {
+/// Those of the frames `open` that pass.
+fn ask(filter: &Bpf, burst: &Burst, open: u32) -> u32 {
     let mut passing = 0;
-    for (at, mbuf) in burst.batch.iter().skip(start).enumerate().take(32) {
-        if open >> at & 1 != 0 {
-            passing |= u32::from(filter.matches(mbuf)) << at;
-        }
+    let mut left = open;
+    while left != 0 {
+        let at = left.trailing_zeros();
+        left &= left - 1;
+        let passes = burst.batch.get(at as usize).is_some_and(|mbuf| filter.matches(mbuf));
+        passing |= u32::from(passes) << at;
     }
     passing
+}
+
+/// The bits of the frames `run`.
+#[expect(clippy::cast_possible_truncation, reason = "a burst has at most 32 frames")]
+const fn bits(run: Range<usize>) -> u32 {
+    ((1 << run.end) - (1_u64 << run.start)) as u32
 }
