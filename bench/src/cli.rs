@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
     /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `capture`: tx,
-    /// tx-one, rx, rx-one; for `qos`: cost, shaping, sharing
+    /// tx-one, rx, rx-one; for `qos`: cost, shaping, sharing, protection
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
     /// Core of the dataplane (kernel CPU number)
@@ -114,6 +114,8 @@ enum What {
     QosApp {
         /// Core to run on
         core: usize,
+        /// What to do
+        work: qos::Work,
         /// Length of the frames of each port, in bytes without the checksum
         #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(64..=1518))]
         lengths: Vec<u16>,
@@ -136,7 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::LatencyApp { core, eal } => app::run(*core, eal),
         What::PolicyApp { core, eal } => policy::run(*core, eal),
-        What::QosApp { core, lengths, eal } => qos::run(*core, lengths, eal),
+        What::QosApp { core, work, lengths, eal } => qos::run(*core, *work, lengths, eal),
         What::Policy => measure_cost(args, "policy", policy::measure, policy::page),
         What::Capture => measure_cost(args, "capture", capture::measure, capture::page),
         What::Qos => measure_cost(args, "qos", qos::measure, qos::page),

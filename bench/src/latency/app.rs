@@ -63,8 +63,7 @@ pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
     let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else {
         return Err(BenchError::Failed("the port has no queues".to_owned()));
     };
-    let mut trip =
-        Trip { pool, rx, tx, batch: Batch::new(), mac: port.mac().map_err(failed)?, number: 0, hz: eal.tsc_hz() };
+    let mut trip = Trip::new(pool, (rx, tx), port.mac().map_err(failed)?, eal.tsc_hz());
 
     say(READY)?;
     for line in io::stdin().lock().lines() {
@@ -73,8 +72,8 @@ pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
         let &[rate, warm_up, window] = numbers.as_slice() else {
             return Err(BenchError::Failed(format!("{line:?} is not three numbers")));
         };
-        trip.window(rate, Duration::from_millis(warm_up))?;
-        let trips = trip.window(rate, Duration::from_millis(window))?;
+        trip.window(rate, Duration::from_millis(warm_up), || {})?;
+        let trips = trip.window(rate, Duration::from_millis(window), || {})?;
         say(&format!("{ANSWER}{}\n", answer(trips)))?;
     }
     Ok(())
@@ -97,7 +96,7 @@ fn failed(error: DpdkError) -> BenchError {
 }
 
 /// The port, and what a trip needs.
-struct Trip {
+pub(crate) struct Trip {
     pool: Pool,
     rx: RxQueue,
     tx: TxQueue,
@@ -141,7 +140,18 @@ fn nanoseconds(cycles: u64, hz: u64) -> u64 {
 }
 
 impl Trip {
-    fn window(&mut self, rate: u64, time: Duration) -> Result<Trips> {
+    /// Sends by `tx` from the address `mac`, and receives by `rx`; `hz` are the ticks of the clock in a second.
+    pub(crate) fn new(pool: Pool, (rx, tx): (RxQueue, TxQueue), mac: [u8; 6], hz: u64) -> Self {
+        Self { pool, rx, tx, batch: Batch::new(), mac, number: 0, hz }
+    }
+
+    /// Counts trips for `time`: `rate` frames per second, or one at a time if that is 0. With a rate, `beside` is called
+    /// all the time.
+    ///
+    /// # Errors
+    ///
+    /// When there are no packet buffers.
+    pub(crate) fn window(&mut self, rate: u64, time: Duration, beside: impl FnMut()) -> Result<Trips> {
         let mut tally = Tally::new(self.hz)?;
         // What is still under way belongs to no window.
         while self.rx.receive(&mut self.batch) > 0 {
@@ -150,7 +160,7 @@ impl Trip {
         let end = tsc() + self.cycles(time);
         match rate {
             0 => self.one_at_a_time(end, &mut tally)?,
-            rate => self.steady(end, self.hz / rate, &mut tally)?,
+            rate => self.steady(end, self.hz / rate, &mut tally, beside)?,
         }
         Ok(tally.trips())
     }
@@ -179,7 +189,7 @@ impl Trip {
         Ok(())
     }
 
-    fn steady(&mut self, end: u64, distance: u64, tally: &mut Tally) -> Result<()> {
+    fn steady(&mut self, end: u64, distance: u64, tally: &mut Tally, mut beside: impl FnMut()) -> Result<()> {
         let first = self.number;
         let mut due = tsc() + distance;
         let last_call = end + self.cycles(PATIENCE);
@@ -198,6 +208,7 @@ impl Trip {
                     tally.record(now.saturating_sub(frame.stamp));
                 }
             });
+            beside();
         }
     }
 

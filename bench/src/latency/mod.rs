@@ -42,7 +42,8 @@ pub(crate) struct Trips {
 }
 
 impl Trips {
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads the application's answer.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let answer: Value = serde_json::from_str(line).ok()?;
         let number = |key: &str| answer.get(key)?.as_u64();
         Some(Self {

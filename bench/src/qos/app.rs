@@ -1,10 +1,13 @@
 //! The application of the QoS benchmark: several apps of kopid in one process, each with a port of its own.
 //!
 //! Two cores leave one for all applications, and as many processes there would measure how the kernel switches between
-//! them. This one sends from all its ports in turn, from each as much as kopid takes. It takes a line with a number of
-//! milliseconds on standard input, and answers with one line of JSON. Between windows it does nothing.
+//! them. This one sends from all its ports in turn, from each as much as kopid takes. It takes a line for each window on
+//! standard input, and answers with one line of JSON. Between windows it does nothing. There are two kinds of [`Work`]:
+//! to count frames, for a number of milliseconds; and to count trips of frames from a first port, for frames per second,
+//! whether the others send (1 or 0), and milliseconds.
 
 use std::io::{self, BufRead, Write};
+use std::time::Duration;
 
 use core_affinity::CoreId;
 use dpdk::{Batch, DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue, tsc};
@@ -12,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::frames::frame;
 use crate::error::{BenchError, Doing, Result};
+use crate::latency::app::{Trip, answer};
 
 /// The subcommand of this program that runs the application.
 pub(crate) const COMMAND: &str = "qos-app";
@@ -19,6 +23,20 @@ pub(crate) const COMMAND: &str = "qos-app";
 pub(super) const READY: &str = "qos-app: ready\n";
 /// What it prints before each answer.
 pub(super) const ANSWER: &str = "qos-app: window ";
+
+/// What the application does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Work {
+    /// Counts the frames of its ports.
+    Count,
+    /// Counts the trips of frames that its first port sends; the others send the frames whose lengths are given.
+    Trips,
+}
+
+/// The line that asks for trips.
+pub(super) fn trips(rate: u32, busy: bool, time: Duration) -> String {
+    format!("{rate} {} {}", u8::from(busy), time.as_millis())
+}
 
 /// What came of a window.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,40 +60,59 @@ impl Window {
     }
 }
 
-/// Runs the application until its standard input ends. Port *n* sends frames of the *n*th of `lengths` bytes.
+/// Runs the application until its standard input ends. Each port sends frames of one of `lengths` bytes, in this order.
 ///
 /// # Errors
 ///
 /// When DPDK or a port does not come up, or a line is not understood.
-pub(crate) fn run(core: usize, lengths: &[u16], eal_args: &[String]) -> Result<()> {
+pub(crate) fn run(core: usize, work: Work, lengths: &[u16], eal_args: &[String]) -> Result<()> {
     let eal = Eal::init(eal_args).map_err(failed)?;
     if !core_affinity::set_for_current(CoreId { id: core }) {
         return Err(BenchError::Failed(format!("cannot run on core {core}")));
     }
     let config = PoolConfig { name: "qos", mbufs: 16383, cache: 256, frame_max: 2048, socket: None };
     let pool = Pool::new(&eal, config).map_err(failed)?;
-    let mut senders = Vec::new();
     // Kept, since a port closes with its value.
     let mut ports = Vec::new();
-    for (number, &length) in (0..).zip(lengths) {
+    let mut open = |promiscuous| -> Result<_> {
+        let number = u16::try_from(ports.len()).unwrap_or(u16::MAX);
         let mut port = Port::by_id(&eal, number).map_err(failed)?;
-        port.configure(&PortConfig::default(), std::slice::from_ref(&pool)).map_err(failed)?;
-        let (_, tx) = port.start().map_err(failed)?;
+        let config = PortConfig { promiscuous, ..PortConfig::default() };
+        port.configure(&config, std::slice::from_ref(&pool)).map_err(failed)?;
+        let (rx, tx) = port.start().map_err(failed)?;
         let mac = port.mac().map_err(failed)?;
-        let tx = tx.into_iter().next().ok_or_else(|| BenchError::Failed("a port has no queue".to_owned()))?;
-        let frame = frame(u8::try_from(number).unwrap_or(u8::MAX), mac, length);
-        senders.push(Sender { tx, batch: Batch::new(), frame, length });
         ports.push(port);
+        let queues = rx.into_iter().next().zip(tx.into_iter().next());
+        Ok((mac, queues.ok_or_else(|| BenchError::Failed("a port has no queues".to_owned()))?))
+    };
+    let mut traveller = match work {
+        Work::Count => None,
+        Work::Trips => {
+            let (mac, queues) = open(true)?;
+            Some(Trip::new(pool.clone(), queues, mac, eal.tsc_hz()))
+        }
+    };
+    let mut senders = Vec::new();
+    for (number, &length) in (1..).zip(lengths) {
+        let (mac, (_, tx)) = open(false)?;
+        senders.push(Sender { tx, batch: Batch::new(), frame: frame(number, mac, length), length });
     }
 
     say(READY)?;
     for line in io::stdin().lock().lines() {
         let line = line.doing(|| "read a command".to_owned())?;
-        let milliseconds: u64 = line.parse().map_err(|_| BenchError::Failed(format!("{line:?} is not understood")))?;
-        let (frames, took) = window(&pool, &mut senders, eal.tsc_hz() / 1000 * milliseconds);
-        let nanoseconds = u128::from(took) * 1_000_000_000 / u128::from(eal.tsc_hz().max(1));
-        let window = Window { frames, nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX) };
-        say(&format!("{ANSWER}{}\n", window.answer()))?;
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let answer = match (&mut traveller, numbers.as_slice()) {
+            (None, &[milliseconds]) => count(&pool, &mut senders, eal.tsc_hz(), milliseconds).answer(),
+            (Some(traveller), &[rate, busy, milliseconds]) => {
+                let (mine, time) =
+                    (if busy == 0 { &mut [][..] } else { &mut senders }, Duration::from_millis(milliseconds));
+                let bulk = || mine.iter_mut().for_each(|sender| _ = sender.send(&pool));
+                answer(traveller.window(rate, time, bulk)?)
+            }
+            _ => return Err(BenchError::Failed(format!("{line:?} is not understood"))),
+        };
+        say(&format!("{ANSWER}{answer}\n"))?;
     }
     Ok(())
 }
@@ -109,8 +146,9 @@ impl Sender {
     }
 }
 
-/// Sends for `cycles`; returns the frames of each sender and the cycles that it took.
-fn window(pool: &Pool, senders: &mut [Sender], cycles: u64) -> (Vec<u64>, u64) {
+/// Sends for so long, by a clock of `hz`, and counts.
+fn count(pool: &Pool, senders: &mut [Sender], hz: u64, milliseconds: u64) -> Window {
+    let cycles = hz / 1000 * milliseconds;
     let mut frames = vec![0; senders.len()];
     let start = tsc();
     loop {
@@ -119,7 +157,8 @@ fn window(pool: &Pool, senders: &mut [Sender], cycles: u64) -> (Vec<u64>, u64) {
         }
         let took = tsc() - start;
         if took >= cycles {
-            return (frames, took);
+            let nanoseconds = u128::from(took) * 1_000_000_000 / u128::from(hz.max(1));
+            return Window { frames, nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX) };
         }
     }
 }

@@ -3,6 +3,8 @@
 /// Where the IPv4 header begins, and where it ends.
 const IP: usize = 14;
 const UDP: usize = 34;
+/// UDP port that they are from.
+pub(super) const PORT: u16 = 1024;
 /// A host on the wire.
 const PEER: [u8; 6] = [0x02, 0, 0, 0x99, 0x99, 0x99];
 
@@ -17,7 +19,7 @@ pub(super) fn frame(number: u8, mac: [u8; 6], length: u16) -> Vec<u8> {
     put(IP + 8, &[64, 17]);
     // RFC 2544's benchmarking network.
     put(IP + 12, &[198, 19, 0, number, 198, 18, 0, 1]);
-    put(UDP, &1024_u16.to_be_bytes());
+    put(UDP, &PORT.to_be_bytes());
     put(UDP + 2, &9_u16.to_be_bytes());
     // No checksum: UDP over IPv4 may do without (RFC 768).
     put(UDP + 4, &(length - 34).to_be_bytes());

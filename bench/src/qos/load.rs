@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::app::{self, Window};
+use super::app::{self, Window, Work};
 use crate::contender::Service;
 use crate::error::{BenchError, Result};
 use crate::policy::Counts;
@@ -12,7 +12,7 @@ use crate::setup::{Setup, Wire};
 use crate::throughput::approximate;
 
 /// How long the application may take to start, and to answer beyond its window.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// kopid is asked so long before the end of a window, so that the answer falls within.
 const MARGIN: Duration = Duration::from_millis(100);
 /// What a frame takes on the wire besides its own bytes, as kopid counts it by default.
@@ -73,9 +73,41 @@ impl Senders {
     }
 
     fn end(&mut self, time: Duration) -> Result<Window> {
-        self.process.expect(app::ANSWER, time + PATIENCE)?;
-        let line = self.process.expect("\n", PATIENCE)?;
+        let line = self.answer(time + PATIENCE)?;
         Window::parse(&line).ok_or_else(|| BenchError::Failed(format!("the application said {line}")))
+    }
+
+    fn answer(&mut self, limit: Duration) -> Result<String> {
+        self.process.expect(app::ANSWER, limit)?;
+        self.process.expect("\n", PATIENCE)
+    }
+
+    /// The answer to a line.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come within `limit`.
+    pub(super) fn ask(&mut self, line: &str, limit: Duration) -> Result<String> {
+        self.process.send_line(line)?;
+        self.answer(limit)
+    }
+
+    /// Starts it with ports for frames of `lengths`, besides those that its `work` needs.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(super) fn start(setup: &Setup, name: &str, service: &dyn Service, work: Work, lengths: &[u16]) -> Result<Self> {
+        let ports = lengths.len() + usize::from(work == Work::Trips);
+        let words: Vec<String> = lengths.iter().map(u16::to_string).collect();
+        let work = if work == Work::Trips { "trips" } else { "count" };
+        let mut args: Vec<_> =
+            [app::COMMAND, &setup.app_core.to_string(), work, &words.join(","), "--"].map(str::to_owned).into();
+        args.extend(setup.eal_args(name, setup.app_core));
+        args.extend(devices(service.app_devices(), ports));
+        let mut process = Process::spawn(name, &setup.program, &args, &[], &setup.interrupt)?;
+        process.expect(app::READY, PATIENCE)?;
+        Ok(Self { process })
     }
 }
 
@@ -98,13 +130,7 @@ impl Experiment for Load {
     }
 
     fn start_app(&self, setup: &Setup, name: &str, service: &dyn Service) -> Result<Senders> {
-        let lengths: Vec<String> = self.lengths.iter().map(u16::to_string).collect();
-        let mut args = vec![app::COMMAND.to_owned(), setup.app_core.to_string(), lengths.join(","), "--".to_owned()];
-        args.extend(setup.eal_args(name, setup.app_core));
-        args.extend(devices(service.app_devices(), self.lengths.len()));
-        let mut process = Process::spawn(name, &setup.program, &args, &[], &setup.interrupt)?;
-        process.expect(app::READY, PATIENCE)?;
-        Ok(Senders { process })
+        Senders::start(setup, name, service, Work::Count, &self.lengths)
     }
 
     fn measure(&self, setup: &Setup, method: &Method, pair: &mut Pair<Senders>) -> Result<Sent> {

@@ -6,20 +6,22 @@
 mod app;
 mod frames;
 mod load;
+mod protection;
 mod report;
 mod texts;
 
 use crate::contender::Contender;
 use crate::error::{BenchError, Result};
+use crate::latency::Trips;
 use crate::rounds::{self, Method, Samples};
 use crate::setup::Setup;
 use load::{Load, Sent};
 
-pub(crate) use app::{COMMAND, run};
+pub(crate) use app::{COMMAND, Work, run};
 pub(crate) use report::page;
 
 /// Parts of the benchmark, by the names that the command line knows.
-const PARTS: [&str; 3] = ["cost", "shaping", "sharing"];
+const PARTS: [&str; 4] = ["cost", "shaping", "sharing", "protection"];
 /// Frames of equal apps, whose lengths must not matter.
 const LENGTHS: [u16; texts::APPS] = [64, 128, 256, 512, 700, 1000, 1300, 1518];
 /// Frames of the apps with weights.
@@ -33,6 +35,8 @@ pub(crate) struct Results {
     shaping: Vec<(u16, Samples<Sent>)>,
     weights: Option<Samples<Sent>>,
     equals: Option<Samples<Sent>>,
+    /// By rate of the wire.
+    protection: Vec<(&'static str, Samples<Trips>)>,
 }
 
 /// Runs the parts that are called for, or all.
@@ -68,6 +72,13 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
     if wanted("sharing") {
         results.weights = Some(run("sharing 1:2:4", &WEIGHED, &texts::weights())?);
         results.equals = Some(run("sharing, 8 equal apps", &LENGTHS, &texts::equals().map_err(text)?)?);
+    }
+    if wanted("protection") {
+        for wire in protection::WIRES {
+            let samples =
+                rounds::run_shared(&protection::experiments(wire), setup, &protection::contender(wire), method)?;
+            results.protection.push((wire, samples));
+        }
     }
     Ok(results)
 }

@@ -3,7 +3,9 @@
 use std::fmt::{self, Write};
 
 use super::load::Sent;
+use super::protection::{AGAIN, BULK, BUSY, IDLE, RATE};
 use super::{LENGTHS, Results, WEIGHED, texts};
+use crate::latency::Trips;
 use crate::machine::Machine;
 use crate::probe::State;
 use crate::rounds::{Method, Samples};
@@ -18,6 +20,9 @@ const SHAPING: f64 = 0.01;
 const SHARING: f64 = 0.02;
 /// The least index of fairness, and the least part of the wire's rate that is used.
 const FAIRNESS: f64 = 0.99;
+
+/// How much longer the p99 of a protected class may be beside others, in nanoseconds.
+const PROTECTION: f64 = 20_000.0;
 
 /// Writes the page.
 ///
@@ -34,9 +39,12 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> Res
         shaping(&mut page, &results.shaping)?;
     }
     sharing(&mut page, results)?;
+    protection(&mut page, &results.protection)?;
     let shaped = results.shaping.iter().map(|(_, samples)| samples);
     let all = shaped.chain(&results.cost).chain(&results.weights).chain(&results.equals);
-    let (changed, disturbed) = all.clone().fold((0, 0), |(c, d), samples| (c + samples.changed, d + samples.disturbed));
+    let trips = results.protection.iter().map(|(_, samples)| (samples.changed, samples.disturbed));
+    let thrown = all.clone().map(|samples| (samples.changed, samples.disturbed)).chain(trips);
+    let (changed, disturbed) = thrown.fold((0, 0), |(c, d), (changed, disturbed)| (c + changed, d + disturbed));
     writeln!(page, "Thrown away: {changed} samples during which the state changed, {disturbed} that were disturbed.")?;
     let mut skipped = all.flat_map(|samples| &samples.skipped);
     skipped.try_for_each(|(name, why)| writeln!(page, "\nLeft out: {name}: {why}"))?;
@@ -134,6 +142,48 @@ fn sharing(page: &mut String, results: &Results) -> fmt::Result {
     writeln!(page)
 }
 
+fn protection(page: &mut String, wires: &[(&str, Samples<Trips>)]) -> fmt::Result {
+    if wires.is_empty() {
+        return Ok(());
+    }
+    writeln!(page, "## Protection: trips of a priority class beside {} bulk apps\n", BULK.len())?;
+    writeln!(
+        page,
+        "{RATE} frames of 64 bytes per second go to a wire that gives them back, while the bulk apps do nothing (`idle`, \
+         and `again`) and while they saturate the wire with frames of 1518 bytes (`busy`). p99 beside them may be {:.0} µs \
+         above that of `idle`.\n",
+        PROTECTION / 1000.0
+    )?;
+    writeln!(page, "| Wire | State | Bulk | p50 µs | p99 µs | p99.9 µs | Lost | p99 above idle, µs | Held |")?;
+    writeln!(page, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
+    for (wire, samples) in wires {
+        for state in State::ALL {
+            let idle = samples.spread(IDLE, state, |trips| approximate(trips.p99_ns));
+            for name in [IDLE, AGAIN, BUSY] {
+                let of = |figure: fn(&Trips) -> u64| samples.spread(name, state, |trips| approximate(figure(trips)));
+                let (Some(p50), Some(p99), Some(p999)) = (of(|t| t.p50_ns), of(|t| t.p99_ns), of(|t| t.p999_ns)) else {
+                    continue;
+                };
+                let lost = of(|t| t.lost).map_or(0.0, |lost| lost.max);
+                let above = idle.map(|idle| p99.median - idle.median);
+                let above_us = above.map_or_else(|| "-".to_owned(), |above| format!("{:.1}", above / 1000.0));
+                let kept = if name == BUSY { above.map_or("-", |above| held(above <= PROTECTION)) } else { "-" };
+                let [p50, p99, p999] = [p50, p99, p999].map(microseconds);
+                writeln!(
+                    page,
+                    "| {wire} | {state} | {name} | {p50} | {p99} | {p999} | {lost} | {above_us} | {kept} |"
+                )?;
+            }
+        }
+    }
+    writeln!(page)
+}
+
+fn microseconds(of: Spread) -> String {
+    let Spread { median, min, max, count } = of;
+    spread(Spread { median: median / 1000.0, min: min / 1000.0, max: max / 1000.0, count }, 1)
+}
+
 fn held(held: bool) -> &'static str {
     if held { "yes" } else { "**no**" }
 }
@@ -172,6 +222,14 @@ mod tests {
         Samples { samples: of.iter().map(sample).collect(), ..Samples::default() }
     }
 
+    fn trips(of: &[(&'static str, u64)]) -> Samples<Trips> {
+        let sample = |&(contender, p99_ns): &(&'static str, u64)| {
+            let measured = Trips { count: 9, lost: 0, p50_ns: 1000, p99_ns, p999_ns: 30_000 };
+            Sample { contender, family: Family::Kopi, round: 0, state: State::Near, measured }
+        };
+        Samples { samples: of.iter().map(sample).collect(), ..Samples::default() }
+    }
+
     #[test]
     fn a_broken_promise_is_said_to_be_broken() {
         let cost = [(texts::ENTRIES, 20.0, &[][..]), (texts::EIGHT, 17.0, &[]), (texts::MANY, 16.9, &[])];
@@ -180,6 +238,7 @@ mod tests {
             shaping: vec![(64, samples(&[("1mbit", 0.0, &[995_000.0]), ("10mbit", 0.0, &[10_200_000.0])]))],
             weights: Some(samples(&[("1:2:4", 0.0, &[1.5e8, 2.8e8, 5.7e8])])),
             equals: Some(samples(&[("equal", 0.0, &[5e8, 5e8])])),
+            protection: vec![("1gbit", trips(&[(IDLE, 2000), (BUSY, 23_000)]))],
         };
         let page = page(&Machine::default(), &Method::default(), &results).expect("a string takes everything");
         for line in [
@@ -188,6 +247,7 @@ mod tests {
             "| 64 | 1mbit | near | 0.995 (0.995 to 0.995, 1) | 0.9950 | yes |",
             "| 64 | 10mbit | near | 10.200 (10.200 to 10.200, 1) | 1.0200 | **no** |",
             "| 1:2:4: farthest from its share | near | at least 0.98 | 0.9500 (0.9500 to 0.9500, 1) | **no** |",
+            "| 23.0 (23.0 to 23.0, 1) | 30.0 (30.0 to 30.0, 1) | 0 | 21.0 | **no** |",
             "| equal: Jain's index | near | at least 0.99 | 1.0000 (1.0000 to 1.0000, 1) | yes |",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
