@@ -123,6 +123,15 @@ enum What {
         #[arg(last = true)]
         eal: Vec<String>,
     },
+    /// The sender of the QoS benchmark beside the kernel's shapers, which starts it by itself
+    #[command(hide = true, name = qos::SOCKET_COMMAND)]
+    QosSocket {
+        /// Core to run on
+        core: usize,
+        /// Length of the frames, in bytes without the checksum
+        #[arg(value_parser = clap::value_parser!(u16).range(64..=1518))]
+        length: u16,
+    },
     /// What capture sessions cost
     Capture,
     /// Only the latency between the two cores, ten times
@@ -139,6 +148,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::LatencyApp { core, eal } => app::run(*core, eal),
         What::PolicyApp { core, eal } => policy::run(*core, eal),
         What::QosApp { core, work, lengths, eal } => qos::run(*core, *work, lengths, eal),
+        What::QosSocket { core, length } => qos::run_sender(*core, *length),
         What::Policy => measure_cost(args, "policy", policy::measure, policy::page),
         What::Capture => measure_cost(args, "capture", capture::measure, capture::page),
         What::Qos => measure_cost(args, "qos", qos::measure, qos::page),

@@ -8,6 +8,7 @@ mod frames;
 mod load;
 mod protection;
 mod report;
+mod tc;
 mod texts;
 
 use crate::contender::Contender;
@@ -19,11 +20,14 @@ use load::{Load, Sent};
 
 pub(crate) use app::{COMMAND, Work, run};
 pub(crate) use report::page;
+pub(crate) use tc::{COMMAND as SOCKET_COMMAND, run_sender};
 
 /// Parts of the benchmark, by the names that the command line knows.
 const PARTS: [&str; 4] = ["cost", "shaping", "sharing", "protection"];
 /// Frames of equal apps, whose lengths must not matter.
 const LENGTHS: [u16; texts::APPS] = [64, 128, 256, 512, 700, 1000, 1300, 1518];
+/// Frames of the app that is shaped.
+const SHAPED: [u16; 2] = [64, 1518];
 /// Frames of the apps with weights.
 const WEIGHED: [u16; texts::WEIGHTS.len()] = [1518, 256, 700];
 
@@ -33,6 +37,8 @@ pub(crate) struct Results {
     cost: Option<Samples<Sent>>,
     /// By length of the frames.
     shaping: Vec<(u16, Samples<Sent>)>,
+    /// What the kernel did, or why there is nothing.
+    tc: Option<std::result::Result<Vec<tc::Shaped>, String>>,
     weights: Option<Samples<Sent>>,
     equals: Option<Samples<Sent>>,
     /// By rate of the wire.
@@ -64,10 +70,14 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
         results.cost = Some(run("cost", &[64; texts::APPS], &texts::costs().map_err(text)?)?);
     }
     if wanted("shaping") {
-        for length in [64, 1518] {
+        for length in SHAPED {
             let samples = run(&format!("shaping {length} B"), &[length], &texts::ceilings())?;
             results.shaping.push((length, samples));
         }
+        results.tc = Some(match tc::measure(setup, method, &SHAPED) {
+            Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
+            measured => measured.map_err(|error| error.to_string()),
+        });
     }
     if wanted("sharing") {
         results.weights = Some(run("sharing 1:2:4", &WEIGHED, &texts::weights())?);

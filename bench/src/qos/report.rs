@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use super::load::Sent;
 use super::protection::{AGAIN, BULK, BUSY, IDLE, RATE};
+use super::tc::Shaped;
 use super::{LENGTHS, Results, WEIGHED, texts};
 use crate::latency::Trips;
 use crate::machine::Machine;
@@ -37,6 +38,9 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> Res
     }
     if !results.shaping.is_empty() {
         shaping(&mut page, &results.shaping)?;
+        if let Some(kernel) = &results.tc {
+            beside(&mut page, kernel)?;
+        }
     }
     sharing(&mut page, results)?;
     protection(&mut page, &results.protection)?;
@@ -109,6 +113,26 @@ fn shaping(page: &mut String, shaping: &[(u16, Samples<Sent>)]) -> fmt::Result {
                 writeln!(page, "| {length} | {name} | {state} | {} | {part:.4} | {held} |", spread(mbit, 3))?;
             }
         }
+    }
+    writeln!(page)
+}
+
+fn beside(page: &mut String, kernel: &Result<Vec<Shaped>, String>) -> fmt::Result {
+    writeln!(page, "### Beside: the kernel's shapers\n")?;
+    let shaped = match kernel {
+        Ok(shaped) => shaped,
+        Err(why) => return writeln!(page, "Left out: {why}\n"),
+    };
+    writeln!(
+        page,
+        "One UDP socket over a veth interface with `tc`, one window each, the same bursts, rates without overhead, as these \
+         shapers count. Far below the ceiling, it is the socket that is slower.\n"
+    )?;
+    writeln!(page, "| Shaper | Bytes | Ceiling | Mbit/s | Of the ceiling |\n| --- | --- | --- | --- | --- |")?;
+    for Shaped { shaper, length, ceiling, bits } in shaped {
+        let rate = texts::CEILINGS.iter().find(|(name, _)| name == ceiling).map_or(1, |&(_, rate)| rate);
+        let part = bits / approximate(rate);
+        writeln!(page, "| {shaper} | {length} | {ceiling} | {:.3} | {part:.4} |", bits / 1e6)?;
     }
     writeln!(page)
 }
@@ -236,6 +260,7 @@ mod tests {
         let results = Results {
             cost: Some(samples(&cost)),
             shaping: vec![(64, samples(&[("1mbit", 0.0, &[995_000.0]), ("10mbit", 0.0, &[10_200_000.0])]))],
+            tc: Some(Ok(vec![Shaped { shaper: "tbf", length: 64, ceiling: "1mbit", bits: 990_000.0 }])),
             weights: Some(samples(&[("1:2:4", 0.0, &[1.5e8, 2.8e8, 5.7e8])])),
             equals: Some(samples(&[("equal", 0.0, &[5e8, 5e8])])),
             protection: vec![("1gbit", trips(&[(IDLE, 2000), (BUSY, 23_000)]))],
@@ -245,6 +270,7 @@ mod tests {
             "| eight / entries | near | at least 0.90 | 0.850 (0.850 to 0.850, 1) | **no** |",
             "| many / eight | near | at least 0.97 | 0.994 (0.994 to 0.994, 1) | yes |",
             "| 64 | 1mbit | near | 0.995 (0.995 to 0.995, 1) | 0.9950 | yes |",
+            "| tbf | 64 | 1mbit | 0.990 | 0.9900 |",
             "| 64 | 10mbit | near | 10.200 (10.200 to 10.200, 1) | 1.0200 | **no** |",
             "| 1:2:4: farthest from its share | near | at least 0.98 | 0.9500 (0.9500 to 0.9500, 1) | **no** |",
             "| 23.0 (23.0 to 23.0, 1) | 30.0 (30.0 to 30.0, 1) | 0 | 21.0 | **no** |",

@@ -59,16 +59,21 @@ pub(super) fn costs() -> Result<Vec<Box<dyn Contender>>, fmt::Error> {
     COSTS.iter().map(|&(name, _)| Ok(kopi(name, policy(name)?))).collect()
 }
 
-/// A policy for each of [`CEILINGS`], with bursts of ten milliseconds.
+/// A policy for each of [`CEILINGS`].
 pub(super) fn ceilings() -> Vec<Box<dyn Contender>> {
     let policy = |(name, bits): (&str, u64)| {
-        // At least two frames, below which frames pass one by one.
-        let burst = (bits / 8 / 100).max(3084);
+        let burst = burst(bits);
         format!(
             "[[class]]\nname = \"c0\"\nceil = \"{name}\"\ncburst = {burst}\n[[app]]\nname = \"app0\"\nclass = \"c0\"\n"
         )
     };
     CEILINGS.iter().map(|&(name, bits)| kopi(name, Some(policy((name, bits))))).collect()
+}
+
+/// Ten milliseconds of a rate, in bytes, and at least two frames, below which frames pass one by one.
+pub(super) const fn burst(bits: u64) -> u64 {
+    let burst = bits / 8 / 100;
+    if burst < 3084 { 3084 } else { burst }
 }
 
 /// A wire of [`WIRE`] that is shared by [`WEIGHTS`].
@@ -91,8 +96,7 @@ pub(super) fn equals() -> Result<Vec<Box<dyn Contender>>, fmt::Error> {
 }
 
 fn wire() -> String {
-    // Ten milliseconds.
-    format!("[wire]\nrate = {WIRE}\nburst = {}\n", WIRE / 8 / 100)
+    format!("[wire]\nrate = {WIRE}\nburst = {}\n", burst(WIRE))
 }
 
 fn kopi(name: &'static str, policy: Option<String>) -> Box<dyn Contender> {
