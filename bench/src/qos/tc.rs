@@ -92,12 +92,14 @@ impl Namespace {
     /// Puts a shaper in the place of the one before, with the same burst as kopid gets.
     fn shape(&self, shaper: &str, rate: u64) -> Result<()> {
         let (burst, rate) = (texts::burst(rate).to_string(), format!("{rate}bit"));
-        let root = ["tc", "qdisc", "replace", "dev", NEAR, "root", "handle", "1:"];
+        // The first time there is none, and another kind cannot take its place.
+        let _none = self.run(&["tc", "qdisc", "delete", "dev", NEAR, "root"]);
+        let root = ["tc", "qdisc", "add", "dev", NEAR, "root", "handle", "1:"];
         if shaper == "tbf" {
             return self.run(&[&root[..], &["tbf", "rate", &rate, "burst", &burst, "latency", "50ms"]].concat());
         }
         self.run(&[&root[..], &["htb", "default", "1"]].concat())?;
-        let class = ["tc", "class", "replace", "dev", NEAR, "parent", "1:", "classid", "1:1"];
+        let class = ["tc", "class", "add", "dev", NEAR, "parent", "1:", "classid", "1:1"];
         self.run(&[&class[..], &["htb", "rate", &rate, "burst", &burst, "cburst", &burst]].concat())
     }
 
