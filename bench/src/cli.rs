@@ -149,9 +149,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::PolicyApp { core, eal } => policy::run(*core, eal),
         What::QosApp { core, work, lengths, eal } => qos::run(*core, *work, lengths, eal),
         What::QosSocket { core, length } => qos::run_sender(*core, *length),
-        What::Policy => measure_cost(args, "policy", policy::measure, policy::page),
-        What::Capture => measure_cost(args, "capture", capture::measure, capture::page),
-        What::Qos => measure_cost(args, "qos", qos::measure, qos::page),
+        What::Policy => measure_cost(args, "policy", policy::measure, policy::page, |_| Ok(None)),
+        What::Capture => measure_cost(args, "capture", capture::measure, capture::page, |_| Ok(None)),
+        What::Qos => measure_cost(args, "qos", qos::measure, qos::page, qos::plot),
         What::Probe => show_probe(args, &interrupt()?),
         What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
         What::Throughput => compare(args, interrupt()?, &args.cells(), &[]),
@@ -184,19 +184,26 @@ fn compare(args: &Args, interrupt: Interrupt, cells: &[Cell], paces: &[Pace]) ->
     args.write(&method, &rates, &trips)
 }
 
-/// Measures what something costs kopid alone and writes its page, whose name begins with `stem`.
+/// Measures what something costs kopid alone and writes its page, whose name begins with `stem`, and its plot if there is
+/// one.
 fn measure_cost<R>(
     args: &Args,
     stem: &str,
     measure: impl FnOnce(&Setup, &Method, Option<&[String]>) -> Result<R>,
     page: impl FnOnce(&Machine, &Method, &R) -> std::result::Result<String, fmt::Error>,
+    plot: impl FnOnce(&R) -> std::result::Result<Option<String>, fmt::Error>,
 ) -> Result<()> {
     let setup = args.setup_alone(interrupt()?)?;
     let method = args.method();
     let _pages = HugePages::reserve(HUGE_PAGES)?;
     let results = measure(&setup, &method, args.only.as_deref())?;
     let machine = Machine::look();
-    args.write_page(&format!("{stem}-{}", machine.date), page(&machine, &method, &results))
+    let written = |error: fmt::Error| BenchError::Failed(format!("write the page: {error}"));
+    let name = format!("{stem}-{}", machine.date);
+    if let Some(svg) = plot(&results).map_err(written)? {
+        args.write_file(&format!("{name}.svg"), &svg)?;
+    }
+    args.write_file(&format!("{name}.md"), &page(&machine, &method, &results).map_err(written)?)
 }
 
 impl Args {
@@ -229,11 +236,10 @@ impl Args {
         Ok(setup)
     }
 
-    /// Writes a page under this name.
-    fn write_page(&self, name: &str, page: std::result::Result<String, fmt::Error>) -> Result<()> {
-        let page = page.map_err(|error| BenchError::Failed(format!("write the page: {error}")))?;
-        let path = self.folder()?.join(format!("{name}.md"));
-        fs::write(&path, page).doing(|| format!("write {}", path.display()))?;
+    /// Writes a results file under this name.
+    fn write_file(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.folder()?.join(name);
+        fs::write(&path, text).doing(|| format!("write {}", path.display()))?;
         progress(&format!("results: {}", path.display()));
         Ok(())
     }

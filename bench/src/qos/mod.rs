@@ -6,6 +6,7 @@
 mod app;
 mod frames;
 mod load;
+mod plot;
 mod protection;
 mod report;
 mod tc;
@@ -19,6 +20,7 @@ use crate::setup::Setup;
 use load::{Load, Sent};
 
 pub(crate) use app::{COMMAND, Work, run};
+pub(crate) use plot::plot;
 pub(crate) use report::page;
 pub(crate) use tc::{COMMAND as SOCKET_COMMAND, run_sender};
 

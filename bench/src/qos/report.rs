@@ -37,7 +37,7 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> Res
         cost(&mut page, samples)?;
     }
     if !results.shaping.is_empty() {
-        shaping(&mut page, &results.shaping)?;
+        shaping(&mut page, &machine.date, &results.shaping)?;
         if let Some(kernel) = &results.tc {
             beside(&mut page, kernel)?;
         }
@@ -96,9 +96,13 @@ fn cost(page: &mut String, samples: &Samples<Sent>) -> fmt::Result {
     writeln!(page)
 }
 
-fn shaping(page: &mut String, shaping: &[(u16, Samples<Sent>)]) -> fmt::Result {
+fn shaping(page: &mut String, date: &str, shaping: &[(u16, Samples<Sent>)]) -> fmt::Result {
     writeln!(page, "## Shaping: one app, within {:.0} % of its ceiling\n", SHAPING * 100.0)?;
-    writeln!(page, "Where the worker or the application is slower than the ceiling, there is nothing to shape.\n")?;
+    writeln!(
+        page,
+        "Where the worker or the application is slower than the ceiling, there is nothing to shape. The \
+         [plot](qos-{date}.svg) has the kernel's shapers as well.\n"
+    )?;
     writeln!(
         page,
         "| Bytes | Ceiling | State | Mbit/s | Of the ceiling | Held |\n| --- | --- | --- | --- | --- | --- |"
@@ -130,11 +134,15 @@ fn beside(page: &mut String, kernel: &Result<Vec<Shaped>, String>) -> fmt::Resul
     )?;
     writeln!(page, "| Shaper | Bytes | Ceiling | Mbit/s | Of the ceiling |\n| --- | --- | --- | --- | --- |")?;
     for Shaped { shaper, length, ceiling, bits } in shaped {
-        let rate = texts::CEILINGS.iter().find(|(name, _)| name == ceiling).map_or(1, |&(_, rate)| rate);
-        let part = bits / approximate(rate);
+        let part = bits / approximate(ceiling_of(ceiling));
         writeln!(page, "| {shaper} | {length} | {ceiling} | {:.3} | {part:.4} |", bits / 1e6)?;
     }
     writeln!(page)
+}
+
+/// Bits per second of one of [`texts::CEILINGS`].
+pub(super) fn ceiling_of(name: &str) -> u64 {
+    texts::CEILINGS.iter().find(|(ceiling, _)| *ceiling == name).map_or(1, |&(_, rate)| rate)
 }
 
 fn sharing(page: &mut String, results: &Results) -> fmt::Result {
@@ -234,6 +242,7 @@ fn spread(spread: Spread, digits: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plot;
     use super::*;
     use crate::contender::Family;
     use crate::rounds::Sample;
@@ -265,6 +274,8 @@ mod tests {
             equals: Some(samples(&[("equal", 0.0, &[5e8, 5e8])])),
             protection: vec![("1gbit", trips(&[(IDLE, 2000), (BUSY, 23_000)]))],
         };
+        let svg = plot(&results).expect("a string takes everything").expect("something was shaped");
+        assert!(svg.contains(">kopi 0.9950<") && svg.contains(">tbf 0.9900<"), "{svg}");
         let page = page(&Machine::default(), &Method::default(), &results).expect("a string takes everything");
         for line in [
             "| eight / entries | near | at least 0.90 | 0.850 (0.850 to 0.850, 1) | **no** |",
