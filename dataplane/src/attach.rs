@@ -79,8 +79,8 @@ impl Client {
     }
 
     /// Says something; a peer that does not read its replies is of no use.
-    fn say(&self, sequence: u32, message: Message, fd: Option<BorrowedFd<'_>>) -> Result<(), String> {
-        let sent = socket::send(&self.socket, &Envelope { sequence, message }, fd);
+    fn say(&self, sequence: u32, message: Message, fds: &[BorrowedFd<'_>]) -> Result<(), String> {
+        let sent = socket::send(&self.socket, &Envelope { sequence, message }, fds);
         sent.map_err(|errno| format!("does not take a message: {errno}"))
     }
 }
@@ -166,7 +166,7 @@ impl Attach {
     pub fn hear(&mut self, at: usize, switch: &mut Switch, poller: &Poller) {
         let Some(client) = self.clients.get_mut(at).filter(|client| client.state != State::Closed) else { return };
         match socket::receive(&client.socket) {
-            Ok((envelope, None)) => {
+            Ok((envelope, fds)) if fds.is_empty() => {
                 client.requests = client.requests.saturating_sub(1);
                 client.heard = false;
                 // Not even its end is of interest before it has its reply.
@@ -178,7 +178,7 @@ impl Attach {
                     self.close(at, switch, &reason);
                 }
             }
-            Ok((envelope, Some(_))) => {
+            Ok((envelope, _)) => {
                 refuse(&client.socket, envelope.sequence, "unexpected file descriptors");
                 self.close(at, switch, "sent unexpected file descriptors");
             }
@@ -202,7 +202,8 @@ impl Attach {
                     (Message::Ready(_), State::Attached(id)) => switch.app(id).and_then(|app| app.region.as_ref()),
                     _ => None,
                 };
-                client.say(envelope.sequence, envelope.message, rings.map(Region::fd))
+                let fds: Vec<_> = rings.map(Region::fd).into_iter().collect();
+                client.say(envelope.sequence, envelope.message, &fds)
             });
             let outcome = said.and_then(|()| {
                 if client.may_go_on() {
@@ -272,7 +273,7 @@ impl Attach {
     pub fn tell_link(&mut self, link: Link, switch: &mut Switch) {
         let attached = |(at, client): (usize, &Client)| matches!(client.state, State::Attached(_)).then_some(at);
         for at in self.clients.iter().filter_map(attached).collect::<Vec<_>>() {
-            let said = self.clients.get(at).map(|client| client.say(0, Message::Link(link), None));
+            let said = self.clients.get(at).map(|client| client.say(0, Message::Link(link), &[]));
             if let Some(Err(reason)) = said {
                 self.close(at, switch, &reason);
             }
@@ -323,7 +324,7 @@ impl Attach {
 /// Says no. The peer may be gone or not listening, which changes nothing: it is let go of anyway.
 fn refuse(socket: impl AsFd, sequence: u32, why: &str) {
     let envelope = Envelope { sequence, message: Message::Refused(why.into()) };
-    if let Err(errno) = socket::send(socket, &envelope, None) {
+    if let Err(errno) = socket::send(socket, &envelope, &[]) {
         log::debug!("a refusal was not taken: {errno}");
     }
 }
@@ -348,8 +349,8 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
                 return Err(format!("was refused: {refusal}"));
             }
         },
-        (State::Attached(id), Message::Setup(geometry)) => match switch.setup(id, &geometry) {
-            Ok(()) => Message::Ready(geometry),
+        (State::Attached(id), Message::Setup(setup)) => match switch.setup(id, &setup) {
+            Ok(()) => Message::Ready(setup.geometry),
             Err(error) => Message::Refused(error.to_string()),
         },
         (State::Attached(id), Message::Settings(settings)) => match switch.change(id, settings) {

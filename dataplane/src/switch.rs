@@ -21,7 +21,7 @@ use kopi_config::policy::{Decision, Direction};
 use kopi_packet::MacAddr;
 use kopi_policy::{Cause, Connections, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
-use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
+use kopi_ring::message::{Hello, Link, Mac, Settings, Setup, Welcome};
 use kopi_ring::{DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -348,7 +348,8 @@ impl Switch {
     /// # Errors
     ///
     /// [`SetupError`], and the port keeps what it had.
-    pub fn setup(&mut self, id: PortId, geometry: &Geometry) -> Result<(), SetupError> {
+    pub fn setup(&mut self, id: PortId, setup: &Setup) -> Result<(), SetupError> {
+        let geometry = &setup.geometry;
         let app = self.registry.get(id).ok_or(SetupError::Gone)?;
         self.check(geometry, app.terms.queues)?;
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;

@@ -1,6 +1,7 @@
 //! The emptying end of a ring.
 
 use crate::PeerFault;
+use crate::alarm;
 use crate::copy::{copy_out, prefetch_read};
 use crate::index::ConsumerIndex;
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
@@ -191,6 +192,16 @@ impl Consumer {
     #[inline]
     pub fn release(&mut self) {
         self.index.publish(&self.memory.counters().tail);
+    }
+
+    /// Asks to be woken by the next frame. Pass a [`barrier`](alarm::barrier) and [`poll`](Self::poll) before you sleep.
+    pub fn set_alarm(&self) {
+        alarm::set(&self.memory.counters().alarm);
+    }
+
+    /// Asks not to be woken any more.
+    pub fn clear_alarm(&self) {
+        alarm::clear(&self.memory.counters().alarm);
     }
 
     /// Puts the oldest taken frame back: the next [`next`](Self::next) gives the frame at `frame` again. Only for the

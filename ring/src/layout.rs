@@ -1,12 +1,13 @@
 //! Where everything lies in a region.
 //!
 //! ```text
-//! 0        header page: magic, version, geometry, status (see `status`)
+//! 0        header page: magic, version, geometry, status (see `status`), bell (see `bell`)
 //! 4096     ring 0, ring 1, … : TX rings by queue number, then RX rings by queue number
 //!
 //! a ring:  +0    head, the producer's counter, alone on its pair of cache lines
 //!          +128  tail, the consumer's counter, likewise
-//!          +256  descriptors, 8 bytes for each slot
+//!          +256  alarm, by which the consumer says that it sleeps, likewise
+//!          +384  descriptors, 8 bytes for each slot
 //!          +…    slots, `slot_size` bytes each, one cache line apart from the next
 //! ```
 //!
@@ -69,7 +70,7 @@ pub struct Header {
     pub rx_sizes: [AtomicU32; MAX_QUEUES],
 }
 
-/// The counters of one ring. 128 bytes apart, since processors fetch cache lines in pairs.
+/// The counters of one ring, and its alarm. 128 bytes apart, since processors fetch cache lines in pairs.
 #[derive(Debug)]
 #[repr(C)]
 pub struct RingHeader {
@@ -79,6 +80,9 @@ pub struct RingHeader {
     /// Slots ever emptied. The consumer writes, the producer reads. Wraps at 2^32.
     pub tail: AtomicU32,
     _pad1: [u8; 124],
+    /// Whether the consumer sleeps: see [`crate::alarm`]. Both sides write it, and only around a sleep.
+    pub alarm: AtomicU32,
+    _pad2: [u8; 124],
 }
 
 /// Bytes before the descriptors of a ring.
@@ -96,7 +100,8 @@ const _: () = {
     assert!(size_of::<Header>() == 152);
     assert!(offset_of!(RingHeader, head) == 0);
     assert!(offset_of!(RingHeader, tail) == 128);
-    assert!(RING_HEADER_SIZE == 256);
+    assert!(offset_of!(RingHeader, alarm) == 256);
+    assert!(RING_HEADER_SIZE == 384);
 };
 
 /// A descriptor: what lies in the slot of the same position.

@@ -4,7 +4,9 @@
 //!
 //! - [`layout`]: where everything lies in a region; sizes, limits, offsets.
 //! - [`index`]: the arithmetic of a single-producer single-consumer ring, apart from any memory.
+//! - [`alarm`]: how a consumer sleeps and is woken, apart from any memory.
 //! - [`Producer`], [`Consumer`]: the two ends of a ring over mapped memory.
+//! - [`Bell`], [`Sleeper`]: how an app is woken; [`Doorbell`]: how the daemon is.
 //! - [`Region`]: the sealed memfd that holds an app's rings, and what to do when its pages vanish.
 //! - [`status`]: the page in which the daemon tells the app about its port.
 //! - [`message`], [`socket`]: the attach protocol.
@@ -17,8 +19,11 @@
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic)
 )]
 
+pub mod alarm;
+mod bell;
 mod consumer;
 mod copy;
+mod doorbell;
 mod fault;
 pub mod index;
 #[cfg(feature = "lab")]
@@ -31,8 +36,10 @@ mod region;
 pub mod socket;
 pub mod status;
 
+pub use bell::{BELL_OFFSET, Bell, Sleeper};
 pub use consumer::{Consumer, Frame};
 pub use copy::prefetch;
+pub use doorbell::Doorbell;
 pub use fault::PeerFault;
 pub use layout::{Geometry, Layout};
 pub use producer::{Producer, Slots};
@@ -40,4 +47,4 @@ pub use reason::DropReason;
 pub use region::{HugePages, Region, RegionError};
 
 /// Version of the whole contract: messages, region layout and ring semantics. Both sides must speak the same.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;

@@ -40,9 +40,10 @@ pub enum Message {
     Hello(Hello),
     /// Daemon: the port you get.
     Welcome(Welcome),
-    /// Client: make rings of these sizes, in place of any there are.
-    Setup(Geometry),
-    /// Daemon, with the region's file descriptor: the rings are in it and being served.
+    /// Client: make these rings, in place of any there are.
+    Setup(Setup),
+    /// Daemon, with the region's file descriptor: the rings are in it and being served. If there is a second descriptor, the
+    /// daemon sleeps at times, and that one wakes it.
     Ready(Geometry),
     /// Client: what the port is to receive and to carry. Replaces all earlier settings.
     Settings(Settings),
@@ -86,6 +87,22 @@ pub struct Welcome {
     pub slot_size: u32,
     /// The wire's link.
     pub link: Link,
+}
+
+/// The rings that a client wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Their sizes.
+    pub geometry: Geometry,
+    /// Whether the client may sleep until a frame comes. The daemon does not look at the alarms of one that does not.
+    pub sleeps: bool,
+}
+
+impl From<Geometry> for Setup {
+    /// Rings of a client that always polls.
+    fn from(geometry: Geometry) -> Self {
+        Self { geometry, sleeps: false }
+    }
 }
 
 /// The state of a link.
@@ -169,7 +186,11 @@ impl Envelope {
                 out.u32(welcome.slot_size);
                 out.link(welcome.link);
             }
-            Message::Setup(geometry) | Message::Ready(geometry) => out.geometry(geometry),
+            Message::Setup(setup) => {
+                out.geometry(&setup.geometry);
+                out.flag(setup.sleeps);
+            }
+            Message::Ready(geometry) => out.geometry(geometry),
             Message::Settings(settings) => {
                 out.u16(settings.mtu);
                 out.flag(settings.promiscuous);
@@ -240,7 +261,7 @@ impl Message {
                 slot_size: r.u32()?,
                 link: r.link()?,
             }),
-            4 => Self::Setup(r.geometry()?),
+            4 => Self::Setup(Setup { geometry: r.geometry()?, sleeps: r.flag()? }),
             5 => Self::Ready(r.geometry()?),
             6 => Self::Settings(Settings {
                 mtu: r.u16()?,
@@ -383,7 +404,7 @@ mod tests {
                     Message::Welcome(Welcome { port, name, mac, max_mtu, max_queues, max_ring, slot_size, link })
                 }
             ),
-            any_geometry().prop_map(Message::Setup),
+            (any_geometry(), any::<bool>()).prop_map(|(geometry, sleeps)| Message::Setup(Setup { geometry, sleeps })),
             any_geometry().prop_map(Message::Ready),
             (any::<u16>(), any::<bool>(), any::<bool>(), prop::collection::vec(any::<Mac>(), 0..=MAX_MACS)).prop_map(
                 |(mtu, promiscuous, all_multicast, macs)| {

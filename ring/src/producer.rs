@@ -1,6 +1,7 @@
 //! The filling end of a ring.
 
 use crate::PeerFault;
+use crate::alarm;
 use crate::copy::{copy_in, prefetch_write, string_moves_from};
 use crate::index::{Counter, ProducerIndex};
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
@@ -124,6 +125,14 @@ impl Producer {
     #[inline]
     pub fn publish(&mut self) {
         self.index.publish(&self.memory.counters().head);
+    }
+
+    /// Whether the consumer sleeps and has to be woken. To be asked after [`publish`](Self::publish) and a
+    /// [`barrier`](alarm::barrier); yes once for each of its sleeps.
+    #[inline]
+    #[must_use]
+    pub fn wakes(&self) -> bool {
+        alarm::ring(&self.memory.counters().alarm)
     }
 }
 

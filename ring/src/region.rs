@@ -5,6 +5,7 @@
 //! SIGBUS. [`Region::survive_punching`] installs the answer: the whole region is replaced by private zero pages, the
 //! region is marked, and the thread goes on. The daemon then detaches the app.
 
+use crate::bell::{Bell, Sleeper};
 use crate::layout::{HEADER_SIZE, Header, MAGIC, RingHeader, RingSpan};
 use crate::status::{DaemonStatus, StatusPage};
 use crate::{Consumer, Geometry, Layout, PROTOCOL, Producer};
@@ -193,6 +194,18 @@ impl Region {
     #[must_use]
     pub fn rx_consumer(&self, queue: usize) -> Option<Consumer> {
         self.layout.rx.get(queue).map(|span| Consumer::new(self.memory(span), true))
+    }
+
+    /// The sleeping side of RX ring `queue`, for the client.
+    #[must_use]
+    pub fn rx_sleeper(&self, queue: usize) -> Option<Sleeper> {
+        self.layout.rx.get(queue).map(|span| Sleeper::new(Arc::clone(&self.mapping), self.memory(span).header))
+    }
+
+    /// What wakes the app, for both sides.
+    #[must_use]
+    pub fn bell(&self) -> Bell {
+        Bell::new(Arc::clone(&self.mapping))
     }
 
     /// The writing side of the status page, for the daemon.

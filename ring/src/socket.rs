@@ -24,7 +24,7 @@ pub enum ReceiveError {
     /// The peer's bytes are not a message.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// A file descriptor came where none belongs, or more than one.
+    /// More file descriptors came than belong to any message.
     #[error("unexpected file descriptors")]
     Descriptors,
     /// The socket failed.
@@ -54,31 +54,36 @@ pub fn new_socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-/// Sends one message, with a file descriptor if given. Never raises SIGPIPE.
+/// Most file descriptors that belong to one message.
+pub const MAX_FDS: usize = 2;
+
+/// Sends one message with the file descriptors `fds`, at most [`MAX_FDS`]. Never raises SIGPIPE.
 ///
 /// # Errors
 ///
-/// The kernel's: `EPIPE` if the peer is gone, `EAGAIN` if it does not read.
-pub fn send(socket: impl AsFd, envelope: &Envelope, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+/// The kernel's: `EPIPE` if the peer is gone, `EAGAIN` if it does not read. `EINVAL` for too many descriptors.
+pub fn send(socket: impl AsFd, envelope: &Envelope, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    if fds.len() > MAX_FDS {
+        return Err(Errno::INVAL);
+    }
     let bytes = envelope.encode();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.map(|fd| [fd]);
-    if let Some(fds) = &fds {
+    if !fds.is_empty() {
         let _fits = control.push(SendAncillaryMessage::ScmRights(fds));
     }
     rustix::net::sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// Receives one message and the file descriptor that came with it, if any. Descriptors that nobody asked for are closed.
+/// Receives one message and the file descriptors that came with it, at most [`MAX_FDS`]. Those beyond are closed.
 ///
 /// # Errors
 ///
 /// [`ReceiveError`]; after anything but `WouldBlock` the connection is of no more use.
-pub fn receive(socket: impl AsFd) -> Result<(Envelope, Option<OwnedFd>), ReceiveError> {
+pub fn receive(socket: impl AsFd) -> Result<(Envelope, Vec<OwnedFd>), ReceiveError> {
     let mut bytes = [0_u8; MAX_MESSAGE];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = {
         let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -89,12 +94,12 @@ pub fn receive(socket: impl AsFd) -> Result<(Envelope, Option<OwnedFd>), Receive
         Errno::CONNRESET => ReceiveError::Closed,
         other => ReceiveError::System(other),
     })?;
-    let mut fds = control.drain().flat_map(|message| match message {
+    let fds = control.drain().flat_map(|message| match message {
         RecvAncillaryMessage::ScmRights(fds) => fds.collect::<Vec<_>>(),
         _ => Vec::new(),
     });
-    let (fd, second) = (fds.next(), fds.next());
-    if second.is_some() || got.flags.contains(ReturnFlags::CTRUNC) {
+    let fds: Vec<_> = fds.collect();
+    if fds.len() > MAX_FDS || got.flags.contains(ReturnFlags::CTRUNC) {
         return Err(ReceiveError::Descriptors);
     }
     if got.bytes == 0 {
@@ -104,7 +109,7 @@ pub fn receive(socket: impl AsFd) -> Result<(Envelope, Option<OwnedFd>), Receive
         return Err(DecodeError::Long.into());
     }
     let envelope = Envelope::decode(bytes.get(..got.bytes).unwrap_or_default())?;
-    Ok((envelope, fd))
+    Ok((envelope, fds))
 }
 
 /// Who connected, as the kernel noted it then.
@@ -166,14 +171,22 @@ mod tests {
         Envelope { sequence: 3, message }
     }
 
-    /// A file descriptor arrives with its message, as a new one that leads to the same file.
+    /// File descriptors arrive with their message, in order, as new ones that lead to the same files.
     #[test]
-    fn descriptor_travels_with_its_message() {
+    fn descriptors_travel_with_their_message() {
         let (a, b) = pair();
-        send(&a, &envelope(Message::Done), Some(a.as_fd())).unwrap();
-        let (got, fd) = receive(&b).unwrap();
-        assert_eq!(got, envelope(Message::Done));
-        assert_ne!(fd.unwrap().as_raw_fd(), a.as_raw_fd());
+        for fds in [&[][..], &[a.as_fd()], &[a.as_fd(), b.as_fd()]] {
+            send(&a, &envelope(Message::Done), fds).unwrap();
+            let (got, came) = receive(&b).unwrap();
+            assert_eq!(got, envelope(Message::Done));
+            assert_eq!(came.len(), fds.len());
+            for (came, sent) in came.iter().zip(fds) {
+                assert_ne!(came.as_raw_fd(), sent.as_raw_fd());
+                let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
+                assert_eq!(inode(came.as_fd()), inode(*sent));
+            }
+        }
+        assert_eq!(send(&a, &envelope(Message::Done), &[a.as_fd(); 3]), Err(Errno::INVAL));
     }
 
     /// Fault 3: any number of unexpected descriptors is closed, not kept.
@@ -181,7 +194,7 @@ mod tests {
     fn surplus_descriptors_are_closed() {
         let (a, b) = pair();
         let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
-        for n in [2_usize, 3, 100, 250] {
+        for n in [3_usize, 4, 100, 250] {
             let fds = vec![a.as_fd(); n];
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(250))];
             let mut control = SendAncillaryBuffer::new(&mut space);
@@ -190,7 +203,7 @@ mod tests {
             rustix::net::sendmsg(&a, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
             assert!(matches!(receive(&b), Err(ReceiveError::Descriptors)), "{n} descriptors");
         }
-        // Other tests of this process open files too; only a leak of all 355 would be far off.
+        // Other tests of this process open files too; only a leak of all 357 would be far off.
         assert!(std::fs::read_dir("/proc/self/fd").unwrap().count() < before + 50);
     }
 

@@ -144,3 +144,171 @@ fn relaxed_loads_are_found_out() {
 fn relaxed_stores_are_found_out() {
     check(2, 0, 4, (Acquire, Relaxed));
 }
+
+/// The sleeping consumer: see `alarm.rs`.
+mod sleep {
+    use super::*;
+    use kopi_ring::alarm::{self, Alarm};
+    use loom::sync::atomic::Ordering::{AcqRel, SeqCst};
+    use loom::sync::atomic::fence;
+    use loom::sync::{Condvar, Mutex};
+
+    struct Word(AtomicU32);
+
+    impl Alarm for Word {
+        fn load(&self) -> u32 {
+            self.0.load(Relaxed)
+        }
+        fn store(&self, value: u32) {
+            self.0.store(value, Release);
+        }
+        fn replace(&self, from: u32, to: u32) -> bool {
+            self.0.compare_exchange(from, to, AcqRel, Acquire).is_ok()
+        }
+    }
+
+    /// What a sleeper waits for: an eventfd, or a futex word that it has looked at before. It counts its calls.
+    struct Event(Mutex<u32>, Condvar);
+
+    impl Event {
+        fn new() -> Self {
+            Self(Mutex::new(0), Condvar::new())
+        }
+
+        fn signal(&self) {
+            *self.0.lock().expect("nobody panics") += 1;
+            self.1.notify_one();
+        }
+
+        fn await_beyond(&self, seen: u32) -> u32 {
+            let mut count = self.0.lock().expect("nobody panics");
+            while *count == seen {
+                count = self.1.wait(count).expect("nobody panics");
+            }
+            *count
+        }
+    }
+
+    /// Which of the two barriers there are.
+    #[derive(Clone, Copy)]
+    struct Barriers {
+        producer: bool,
+        consumer: bool,
+    }
+
+    const BOTH: Barriers = Barriers { producer: true, consumer: true };
+
+    struct Bed {
+        head: Shared,
+        alarm: Word,
+        event: Event,
+    }
+
+    impl Bed {
+        fn new() -> Arc<Self> {
+            let head = Shared(AtomicU32::new(0), REAL);
+            Arc::new(Self { head, alarm: Word(AtomicU32::new(0)), event: Event::new() })
+        }
+    }
+
+    /// Publishes frame after frame, and makes `call` for a sleeper.
+    fn produce(bed: &Bed, total: u32, barrier: bool, call: impl Fn()) {
+        for head in 1..=total {
+            bed.head.store(head);
+            if barrier {
+                fence(SeqCst);
+            }
+            if alarm::ring(&bed.alarm) {
+                call();
+            }
+        }
+    }
+
+    /// Takes frames, and sleeps whenever there is none, until it has all.
+    fn consume(bed: &Bed, total: u32, barrier: bool) {
+        let mut calls = 0;
+        loop {
+            let tail = bed.head.load();
+            if tail == total {
+                return;
+            }
+            alarm::set(&bed.alarm);
+            if barrier {
+                fence(SeqCst);
+            }
+            if bed.head.load() == tail {
+                calls = bed.event.await_beyond(calls);
+            }
+            alarm::clear(&bed.alarm);
+        }
+    }
+
+    fn check(total: u32, barriers: Barriers) {
+        loom::model(move || {
+            let bed = Bed::new();
+            let producer = {
+                let bed = Arc::clone(&bed);
+                thread::spawn(move || produce(&bed, total, barriers.producer, || bed.event.signal()))
+            };
+            consume(&bed, total, barriers.consumer);
+            producer.join().expect("the producer does not panic");
+        });
+    }
+
+    /// Whatever the interleaving, a sleeper is woken by a frame that it has not seen: a lost wake-up would leave it waiting
+    /// for ever, which loom reports.
+    #[test]
+    fn no_wake_up_is_lost() {
+        check(2, BOTH);
+    }
+
+    /// The test would see it if the producer looked at the alarm before its frames can be seen.
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn missing_barrier_of_the_producer_is_found_out() {
+        check(2, Barriers { producer: false, ..BOTH });
+    }
+
+    /// The test would see it if the consumer looked into the ring before its alarm can be seen.
+    #[test]
+    #[should_panic(expected = "deadlock")]
+    fn missing_barrier_of_the_consumer_is_found_out() {
+        check(2, Barriers { consumer: false, ..BOTH });
+    }
+
+    /// The same with a third party, as in the driver: the producer rings a bell, and a thread that waits for it looks for the
+    /// alarm that was rung, and wakes the sleeper.
+    #[test]
+    fn no_wake_up_is_lost_on_its_way_through_the_relay() {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let bed = Bed::new();
+            let bell = Arc::new((Event::new(), AtomicU32::new(0)));
+            let producer = {
+                let (bed, bell) = (Arc::clone(&bed), Arc::clone(&bell));
+                thread::spawn(move || {
+                    produce(&bed, 1, true, || bell.0.signal());
+                    bell.1.store(1, Release);
+                    bell.0.signal();
+                })
+            };
+            let relay = {
+                let (bed, bell) = (Arc::clone(&bed), Arc::clone(&bell));
+                thread::spawn(move || {
+                    let (mut seen, mut ended) = (0, false);
+                    while !ended {
+                        seen = bell.0.await_beyond(seen);
+                        ended = bell.1.load(Acquire) == 1;
+                        if alarm::answer(&bed.alarm) {
+                            bed.event.signal();
+                        }
+                    }
+                })
+            };
+            consume(&bed, 1, true);
+            producer.join().expect("the producer does not panic");
+            relay.join().expect("the relay does not panic");
+        });
+    }
+}

@@ -9,9 +9,10 @@ use crate::device::Device;
 use crate::handoff::Handoff;
 use crate::log::{Limiter, error, notice, warning};
 use crate::port::{Refusal, State, Want};
-use crate::session::{Lost, RequestError, Session, wait};
-use kopi_ring::message::{Hello, Settings};
-use kopi_ring::{Geometry, Region};
+use crate::session::{Lost, Made, RequestError, Session, wait};
+use crate::tx::Outlet;
+use kopi_ring::Geometry;
+use kopi_ring::message::{Hello, Settings, Setup};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -346,9 +347,9 @@ impl Control {
             let geometry = Geometry::new(&rings.tx, &rings.rx, slot_size)
                 .map_err(|error| RequestError::Refused(error.to_string()))?;
             self.leave_rings();
-            let region = session.setup(&geometry, stop)?;
+            let made = session.setup(&Setup::from(geometry), stop)?;
             *agreed = Agreed { rings: Some(rings.generation), settings: None };
-            self.hand_over(&region, rings.generation);
+            self.hand_over(made, rings.generation);
             return Ok(true);
         }
         let settings = want.settings();
@@ -367,14 +368,17 @@ impl Control {
         state.drops.unwatch();
     }
 
-    /// Offers the rings of `region` to the queues, unless they have meanwhile lost interest.
-    fn hand_over(&self, region: &Region, generation: u64) {
+    /// Offers what the daemon has made to the queues, unless they have meanwhile lost interest.
+    fn hand_over(&self, made: Made, generation: u64) {
+        let Made { region, doorbell } = made;
+        let doorbell = doorbell.map(Arc::new);
         let mut state = self.state();
         if state.want.rings.as_ref().is_none_or(|rings| rings.generation != generation) {
             return;
         }
         for (queue, handoff) in state.tx.iter().enumerate() {
-            offer(handoff.as_ref(), region.tx_producer(queue));
+            let outlet = region.tx_producer(queue).map(|ring| Outlet::new(ring, doorbell.clone()));
+            offer(handoff.as_ref(), outlet);
         }
         for (queue, handoff) in state.rx.iter().enumerate() {
             offer(handoff.as_ref(), region.rx_consumer(queue));

@@ -6,10 +6,10 @@ use crate::device::Device;
 use crate::handoff::Handoff;
 use crate::rx::RxQueue;
 use crate::stats::{Base, Drops};
-use crate::tx::TxQueue;
+use crate::tx::{Outlet, TxQueue};
+use kopi_ring::Consumer;
 use kopi_ring::layout::{L2_OVERHEAD, MAX_QUEUES};
 use kopi_ring::message::{Link, Mac, Settings, Welcome};
-use kopi_ring::{Consumer, Producer};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use thiserror::Error;
@@ -141,7 +141,7 @@ pub(crate) struct State {
     /// A new connection is to take the place of this one.
     pub(crate) reattach: bool,
     /// The queues that are set up.
-    pub(crate) tx: [Option<Arc<Handoff<Producer>>>; MAX_QUEUES],
+    pub(crate) tx: [Option<Arc<Handoff<Outlet>>>; MAX_QUEUES],
     pub(crate) rx: [Option<Arc<Handoff<Consumer>>>; MAX_QUEUES],
     /// What the daemon dropped on the port's behalf.
     pub(crate) drops: Drops,

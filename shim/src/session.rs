@@ -1,8 +1,8 @@
 //! One connection to the daemon.
 
-use kopi_ring::message::{Envelope, Hello, Link, Message, Settings, Welcome};
+use kopi_ring::message::{Envelope, Hello, Link, Message, Settings, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{Geometry, Region, RegionError};
+use kopi_ring::{Doorbell, Region, RegionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -23,6 +23,15 @@ pub(crate) struct Session {
     sequence: u32,
     welcome: Welcome,
     link: Link,
+}
+
+/// What the daemon answers to a wish for rings.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// The rings.
+    pub(crate) region: Region,
+    /// What wakes the daemon, if it sleeps at times.
+    pub(crate) doorbell: Option<Doorbell>,
 }
 
 /// Why a request was not granted.
@@ -96,7 +105,7 @@ impl Session {
         };
         let mut session = Self { socket, sequence: 0, welcome, link: nothing };
         match session.request(Message::Hello(hello), ANSWER, stop)? {
-            (Message::Welcome(welcome), None) => {
+            (Message::Welcome(welcome), fds) if fds.is_empty() => {
                 session.link = welcome.link;
                 session.welcome = welcome;
                 Ok(session)
@@ -120,10 +129,15 @@ impl Session {
     /// # Errors
     ///
     /// [`RequestError`]; a region that is not as agreed ends the connection.
-    pub(crate) fn setup(&mut self, geometry: &Geometry, stop: BorrowedFd<'_>) -> Result<Region, RequestError> {
-        match self.request(Message::Setup(geometry.clone()), SETUP, stop)? {
-            (Message::Ready(made), Some(fd)) if made == *geometry => {
-                Ok(Region::open(fd, geometry).map_err(Lost::Region)?)
+    pub(crate) fn setup(&mut self, setup: &Setup, stop: BorrowedFd<'_>) -> Result<Made, RequestError> {
+        let (Message::Ready(made), fds) = self.request(Message::Setup(setup.clone()), SETUP, stop)? else {
+            return Err(Lost::Answer.into());
+        };
+        let mut fds = fds.into_iter();
+        match fds.next() {
+            Some(region) if made == setup.geometry => {
+                let region = Region::open(region, &made).map_err(Lost::Region)?;
+                Ok(Made { region, doorbell: fds.next().map(Doorbell::from) })
             }
             _ => Err(Lost::Answer.into()),
         }
@@ -149,7 +163,7 @@ impl Session {
 
     fn done(&mut self, message: Message, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
         match self.request(message, ANSWER, stop)? {
-            (Message::Done, None) => Ok(()),
+            (Message::Done, fds) if fds.is_empty() => Ok(()),
             _ => Err(Lost::Answer.into()),
         }
     }
@@ -160,10 +174,10 @@ impl Session {
         message: Message,
         patience: Duration,
         stop: BorrowedFd<'_>,
-    ) -> Result<(Message, Option<OwnedFd>), RequestError> {
+    ) -> Result<(Message, Vec<OwnedFd>), RequestError> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
         let envelope = Envelope { sequence: self.sequence, message };
-        socket::send(&self.socket, &envelope, None).map_err(Lost::Send)?;
+        socket::send(&self.socket, &envelope, &[]).map_err(Lost::Send)?;
         let begin = Instant::now();
         loop {
             let left = patience.saturating_sub(begin.elapsed());
@@ -172,15 +186,15 @@ impl Session {
                 [false, _] if left.is_zero() => return Err(Lost::Silent.into()),
                 [false, _] => {}
                 [true, _] => {
-                    let (answer, fd) = match socket::receive(&self.socket) {
+                    let (answer, fds) = match socket::receive(&self.socket) {
                         Ok(got) => got,
                         Err(ReceiveError::WouldBlock) => continue,
                         Err(other) => return Err(Lost::Receive(other).into()),
                     };
                     match answer.message {
-                        Message::Link(link) if fd.is_none() => self.link = link,
+                        Message::Link(link) if fds.is_empty() => self.link = link,
                         Message::Refused(text) => return Err(RequestError::Refused(text)),
-                        other if answer.sequence == self.sequence => return Ok((other, fd)),
+                        other if answer.sequence == self.sequence => return Ok((other, fds)),
                         _ => return Err(Lost::Answer.into()),
                     }
                 }
@@ -204,11 +218,11 @@ impl Session {
             return Ok(());
         }
         match socket::receive(&self.socket) {
-            Ok((Envelope { message: Message::Link(link), .. }, None)) => {
+            Ok((Envelope { message: Message::Link(link), .. }, fds)) if fds.is_empty() => {
                 self.link = link;
                 Ok(())
             }
-            Ok((Envelope { message: Message::Refused(text), .. }, None)) => Err(Lost::Dismissed(text)),
+            Ok((Envelope { message: Message::Refused(text), .. }, fds)) if fds.is_empty() => Err(Lost::Dismissed(text)),
             Ok(_) => Err(Lost::Answer),
             Err(ReceiveError::WouldBlock) => Ok(()),
             Err(other) => Err(other.into()),

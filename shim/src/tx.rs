@@ -3,8 +3,9 @@
 use crate::handoff::{Counters, Handoff};
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
+use kopi_ring::alarm::barrier;
 use kopi_ring::layout::{MIN_FRAME, Notes};
-use kopi_ring::{PeerFault, Producer};
+use kopi_ring::{Doorbell, PeerFault, Producer};
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
@@ -14,13 +15,40 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct TxQueue {
-    ring: Option<Box<Producer>>,
-    shared: Arc<Handoff<Producer>>,
+    out: Option<Box<Outlet>>,
+    shared: Arc<Handoff<Outlet>>,
     /// The application promises that all packets come from one pool and are not shared.
     fast_free: bool,
     /// The ring end of a daemon that broke the contract, until it can be put aside.
-    spent: Option<Box<Producer>>,
+    spent: Option<Box<Outlet>>,
     config: TxConfig,
+}
+
+/// A way to the daemon.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    ring: Producer,
+    /// What wakes a daemon that sleeps at times.
+    doorbell: Option<Arc<Doorbell>>,
+}
+
+impl Outlet {
+    /// A way through `ring`, whose daemon is woken by `doorbell`.
+    pub(crate) const fn new(ring: Producer, doorbell: Option<Arc<Doorbell>>) -> Self {
+        Self { ring, doorbell }
+    }
+
+    /// Shows the daemon what was pushed, and wakes it if it sleeps.
+    #[inline]
+    fn publish(&mut self) {
+        self.ring.publish();
+        if let Some(doorbell) = &self.doorbell {
+            barrier();
+            if self.ring.wakes() {
+                doorbell.ring();
+            }
+        }
+    }
 }
 
 /// How a queue was set up.
@@ -58,11 +86,11 @@ impl TxQueue {
     /// A queue without ring.
     pub(crate) fn new(config: TxConfig) -> Self {
         let fast_free = config.offloads & sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE != 0;
-        Self { ring: None, shared: Arc::new(Handoff::new()), fast_free, spent: None, config }
+        Self { out: None, shared: Arc::new(Handoff::new()), fast_free, spent: None, config }
     }
 
     /// What the queue shares with the control thread.
-    pub(crate) const fn shared(&self) -> &Arc<Handoff<Producer>> {
+    pub(crate) const fn shared(&self) -> &Arc<Handoff<Outlet>> {
         &self.shared
     }
 
@@ -75,7 +103,7 @@ impl TxQueue {
     pub(crate) fn reset(&mut self) {
         self.shared.set_away();
         self.shared.collect();
-        self.ring = None;
+        self.out = None;
         self.spent = None;
     }
 
@@ -84,20 +112,20 @@ impl TxQueue {
     #[inline]
     fn send(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
         if !self.shared.is_calm() {
-            self.shared.take(&mut self.ring, &mut self.spent);
+            self.shared.take(&mut self.out, &mut self.spent);
             if self.shared.is_away() {
                 return 0;
             }
         }
-        let Some(ring) = &mut self.ring else { return 0 };
-        let burst = fill(ring, &self.shared, packets, self.fast_free);
+        let Some(out) = &mut self.out else { return 0 };
+        let burst = fill(&mut out.ring, &self.shared, packets, self.fast_free);
         if burst.sent > 0 {
-            ring.publish();
+            out.publish();
             self.shared.counters().packets.add(burst.sent);
             self.shared.counters().bytes.add(burst.bytes);
         }
         if let Some(fault) = burst.fault {
-            self.spent = self.ring.take();
+            self.spent = self.out.take();
             self.shared.report(fault);
         }
         if let Some(done) = packets.get_mut(..burst.done) {
@@ -111,7 +139,7 @@ impl TxQueue {
         if self.shared.is_away() {
             return 0;
         }
-        self.ring.as_mut().and_then(|ring| ring.free(u32::MAX).ok()).unwrap_or(0)
+        self.out.as_mut().and_then(|out| out.ring.free(u32::MAX).ok()).unwrap_or(0)
     }
 }
 
@@ -123,7 +151,7 @@ impl Drop for TxQueue {
 
 /// Copies packets into the ring until it is full.
 #[inline]
-fn fill(ring: &mut Producer, shared: &Handoff<Producer>, packets: &[*mut rte_mbuf], fast_free: bool) -> Burst {
+fn fill(ring: &mut Producer, shared: &Handoff<Outlet>, packets: &[*mut rte_mbuf], fast_free: bool) -> Burst {
     let mut burst = Burst::default();
     match ring.free(u32::try_from(packets.len()).unwrap_or(u32::MAX)) {
         Ok(0) => return burst,
@@ -277,7 +305,7 @@ mod tests {
 
     fn queue(region: &Region, offloads: u64) -> TxQueue {
         let queue = TxQueue::new(TxConfig { descriptors: 64, offloads });
-        queue.shared().offer(Box::new(region.tx_producer(0).unwrap()));
+        queue.shared().offer(Box::new(Outlet::new(region.tx_producer(0).unwrap(), None)));
         queue
     }
 
@@ -418,7 +446,7 @@ mod tests {
         let mut packets = [pool.packet(&[&[1; 60]])];
         queue.shared().set_away();
         assert_eq!(queue.send(&mut packets), 0);
-        queue.shared().offer(Box::new(second.tx_producer(0).unwrap()));
+        queue.shared().offer(Box::new(Outlet::new(second.tx_producer(0).unwrap(), None)));
         assert_eq!(queue.send(&mut packets), 1);
         assert_eq!(drain(&mut second.tx_consumer(0).unwrap()).len(), 1);
     }
@@ -472,5 +500,28 @@ mod tests {
         }
         assert_eq!(allocations(), before);
         assert!(sent > 10_000, "{sent}");
+    }
+
+    /// A daemon that sleeps is woken once, by the first burst after it has set its alarm, and by none before.
+    #[test]
+    fn sleeping_daemon_is_woken_once() {
+        let lab = Lab::new();
+        let pool = lab.pool(63, 512);
+        let region = region(64, 2048);
+        let (bell, doorbell) = Doorbell::pair().unwrap();
+        let mut queue = TxQueue::new(TxConfig { descriptors: 64, offloads: 0 });
+        queue.shared().offer(Box::new(Outlet::new(region.tx_producer(0).unwrap(), Some(Arc::new(doorbell)))));
+        let consumer = region.tx_consumer(0).unwrap();
+        let mut rings = || {
+            let mut packets = [pool.packet(&[&[7; 60]]), pool.packet(&[&[7; 60]])];
+            assert_eq!(queue.send(&mut packets), 2);
+            rustix::net::recv(&bell, &mut [0; 16], rustix::net::RecvFlags::DONTWAIT).map_or(0, |(n, _)| n)
+        };
+        assert_eq!(rings(), 0);
+        consumer.set_alarm();
+        assert_eq!([rings(), rings()], [1, 0]);
+        consumer.set_alarm();
+        consumer.clear_alarm();
+        assert_eq!(rings(), 0);
     }
 }

@@ -72,13 +72,13 @@ impl Client {
         self.send_raw(&Envelope { sequence: self.sequence, message }.encode(), 0)
     }
 
-    /// The next message and the file descriptor that came with it.
+    /// The next message and the first file descriptor that came with it.
     ///
     /// # Errors
     ///
     /// [`ReceiveError`], which includes the end of the connection.
     pub fn hear(&self) -> Result<(Message, Option<OwnedFd>), ReceiveError> {
-        socket::receive(&self.socket).map(|(envelope, fd)| (envelope.message, fd))
+        socket::receive(&self.socket).map(|(envelope, fds)| (envelope.message, fds.into_iter().next()))
     }
 
     /// Says something and returns the answer; link messages in between are skipped.
@@ -124,7 +124,7 @@ impl Client {
     /// Asks for rings and gets them.
     #[must_use]
     pub fn setup(&mut self, geometry: &Geometry) -> Region {
-        match self.ask(Message::Setup(geometry.clone())) {
+        match self.ask(Message::Setup(geometry.clone().into())) {
             Ok((Message::Ready(ready), Some(fd))) => Region::open(fd, &ready).expect("kopid's region is right"),
             other => panic!("no rings: {other:?}"),
         }

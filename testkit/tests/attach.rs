@@ -37,7 +37,7 @@ fn leaves_nothing(kopid: &mut Kopid, act: impl FnOnce(&mut Kopid)) {
 /// The packets of a good session, as bytes: hello, setup, settings, stop.
 fn session() -> Vec<Vec<u8>> {
     let settings = Settings { mtu: 1500, macs: vec![A], ..Settings::default() };
-    let messages = [hello("session", A), Message::Setup(small()), Message::Settings(settings), Message::Stop];
+    let messages = [hello("session", A), Message::Setup(small().into()), Message::Settings(settings), Message::Stop];
     let numbered = (1..).zip(messages).map(|(sequence, message)| Envelope { sequence, message }.encode());
     numbered.collect()
 }
@@ -187,7 +187,7 @@ fn fault_4_other_versions_are_refused() {
 
 /// The bytes of a request for rings, whatever their sizes.
 fn setup(tx: &[u32], rx: &[u32], slot_size: u32) -> Vec<u8> {
-    let mut packet = Envelope { sequence: 2, message: Message::Setup(small()) }.encode();
+    let mut packet = Envelope { sequence: 2, message: Message::Setup(small().into()) }.encode();
     packet.truncate(12);
     packet.extend(slot_size.to_le_bytes());
     for sizes in [tx, rx] {

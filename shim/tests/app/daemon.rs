@@ -188,7 +188,7 @@ impl Server {
             if self.link() != link {
                 link = self.link();
                 let news = Envelope { sequence: 0, message: Message::Link(link) };
-                let _sent = socket::send(client, &news, None);
+                let _sent = socket::send(client, &news, &[]);
             }
             match socket::receive(client) {
                 Ok((request, _)) if !self.orders.mute.load(SeqCst) => self.answer(client, request, &mut rings),
@@ -208,13 +208,14 @@ impl Server {
                 *self.seen.hello.lock().unwrap() = Some(hello.clone());
                 behaviour.refuse.clone().map_or_else(|| self.welcome(&hello), Message::Refused)
             }
-            Message::Setup(geometry) => {
+            Message::Setup(setup) => {
+                let geometry = setup.geometry;
                 self.seen.setups.fetch_add(1, Relaxed);
                 let region = Region::create(&geometry, HugePages::Off).unwrap();
                 let tx = (0..geometry.tx().len()).map(|q| region.tx_consumer(q).unwrap()).collect();
                 let rx = (0..geometry.rx().len()).map(|q| region.rx_producer(q).unwrap()).collect();
                 let ready = Envelope { sequence: request.sequence, message: Message::Ready(geometry) };
-                let _sent = socket::send(client, &ready, Some(region.fd()));
+                let _sent = socket::send(client, &ready, &[region.fd()]);
                 region.daemon_status().set_drops(DropReason::RxRingFull, 3);
                 *rings = Some(Rings { region, tx, rx });
                 return;
@@ -236,7 +237,7 @@ impl Server {
             }
             other => panic!("an app never says {other:?}"),
         };
-        let _sent = socket::send(client, &Envelope { sequence: request.sequence, message }, None);
+        let _sent = socket::send(client, &Envelope { sequence: request.sequence, message }, &[]);
     }
 
     fn welcome(&self, hello: &Hello) -> Message {

@@ -1,0 +1,113 @@
+//! Fault 16: two real threads over a real ring, one of which sleeps whenever it finds nothing. Never is there a sleeper with
+//! frames in its ring.
+#![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "this whole file is a test")]
+
+use kopi_ring::alarm::barrier;
+use kopi_ring::layout::Notes;
+use kopi_ring::{Consumer, Geometry, HugePages, Producer, Region};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::{Duration, Instant};
+
+/// Far longer than any machine takes to schedule a thread.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the two sides know of each other beside the ring.
+#[derive(Default)]
+struct Tally {
+    popped: AtomicU64,
+    alarms: AtomicU64,
+    done: AtomicBool,
+}
+
+/// Pops until all is done; sleeps whenever there is nothing.
+fn consume(mut ring: Consumer, region: &Region, tally: &Tally) {
+    let (bell, sleeper) = (region.bell(), region.rx_sleeper(0).unwrap());
+    let mut popped = 0;
+    loop {
+        while ring.poll().unwrap() > 0 {
+            while ring.next().unwrap().is_some() {
+                popped += 1;
+            }
+            ring.release();
+        }
+        tally.popped.store(popped, Relaxed);
+        let calls = bell.count();
+        if tally.done.load(Relaxed) {
+            return;
+        }
+        tally.alarms.fetch_add(1, Relaxed);
+        if !sleeper.set() {
+            bell.wait(calls, None);
+        }
+        sleeper.clear();
+    }
+}
+
+/// Pushes `rounds` bursts, each after the one before was popped and a pause of anything between nothing and the time that it
+/// takes to fall asleep. Returns the calls made.
+fn produce(ring: &mut Producer, region: &Region, tally: &Tally, rounds: u64) -> u64 {
+    let bell = region.bell();
+    let (mut calls, mut pushed, mut seed) = (0, 0, 0x9e37_79b9_u64);
+    for round in 0..rounds {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // One round in four comes after the other side is fast asleep.
+        let pause = if round % 4 == 0 { 2000 } else { seed >> 33 & 255 };
+        (0..pause).for_each(|_| std::hint::spin_loop());
+        for _ in 0..=(seed >> 60 & 1) {
+            assert!(ring.free(1).unwrap() > 0 && ring.push(&[0; 60], Notes::NONE));
+            pushed += 1;
+        }
+        ring.publish();
+        barrier();
+        if ring.wakes() {
+            calls += 1;
+            bell.ring();
+        }
+        let mut since = None;
+        while tally.popped.load(Relaxed) < pushed {
+            let waited = since.get_or_insert_with(Instant::now).elapsed();
+            assert!(waited < PATIENCE, "round {round}: a sleeper with frames in its ring");
+            std::hint::spin_loop();
+        }
+    }
+    calls
+}
+
+/// Ends the sleeper when it goes out of scope, so that a failed assertion ends the test instead of hanging it.
+struct End<'a>(&'a Region, &'a Tally);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.1.done.store(true, Relaxed);
+        self.0.bell().ring();
+    }
+}
+
+fn play(rounds: u64) {
+    let region = Region::create(&Geometry::new(&[64], &[64], 256).unwrap(), HugePages::Off).unwrap();
+    let mut producer = region.rx_producer(0).unwrap();
+    let consumer = region.rx_consumer(0).unwrap();
+    let tally = Tally::default();
+    let calls = std::thread::scope(|scope| {
+        scope.spawn(|| consume(consumer, &region, &tally));
+        let _end = End(&region, &tally);
+        produce(&mut producer, &region, &tally, rounds)
+    });
+    let alarms = tally.alarms.load(Relaxed);
+    assert!(calls > rounds / 100, "{calls} calls in {rounds} rounds prove little");
+    assert!(calls <= alarms, "{calls} calls for {alarms} alarms");
+}
+
+/// A short version of the next one.
+#[test]
+fn fault_16_no_wake_up_is_lost() {
+    play(100_000);
+}
+
+/// Ten million rounds: run it with `--release -- --ignored` after any change to alarms or bells.
+#[test]
+#[ignore = "takes a minute or two"]
+fn fault_16_no_wake_up_is_lost_in_ten_million_rounds() {
+    play(10_000_000);
+}
