@@ -163,11 +163,12 @@ impl Dataplane {
         PortTotals::of(self.counters().map(|(_, counters)| counters), id)
     }
 
-    /// Has all workers serve the rings of `region` as port `id`.
-    pub fn attach(&mut self, region: &Region, id: PortId, generation: Generation) {
+    /// Has all workers serve the rings of `region` as port `id`, and wake the app if it `sleeps`.
+    pub fn attach(&mut self, region: &Region, id: PortId, generation: Generation, sleeps: bool) {
         let workers = self.workers.len();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
+            let port = port.waking(sleeps.then(|| region.bell()));
             worker.tell(Command::Attach(Box::new(port)));
         }
     }

@@ -18,6 +18,7 @@ use copies::Scene;
 use dpdk::{Batch, Mbuf, Pool};
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
+use kopi_ring::alarm::barrier;
 use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault};
 use std::collections::VecDeque;
@@ -81,6 +82,8 @@ pub struct Delivery {
     ports: Box<[Option<Box<WorkerPort>>]>,
     /// RX rings with frames to be published. Holds each ring at most once.
     dirty: Vec<(PortId, u16)>,
+    /// Apps that may sleep and were shown frames. Holds each at most once.
+    shown: Vec<PortId>,
     /// Apps whose RX ring showed a fault. Holds each at most once.
     faults: Vec<(PortId, PeerFault)>,
     routes: [Route; Batch::MAX],
@@ -117,6 +120,7 @@ impl Delivery {
             counters,
             ports: (0..max_ports).map(|_| None).collect(),
             dirty: Vec::with_capacity(max_ports * kopi_ring::layout::MAX_QUEUES),
+            shown: Vec::with_capacity(max_ports),
             faults: Vec::with_capacity(max_ports),
             routes: [Route::Free; Batch::MAX],
             spent: Batch::new(),
@@ -239,7 +243,7 @@ impl Delivery {
         let counters = self.counters.ports.get(usize::from(id));
         let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
         let single = port.filter(|port| port.rx_queues == 1 && worker_of(id, 0, workers) == index);
-        let rx = single.and_then(|port| port.rx.first_mut()).and_then(Option::as_mut);
+        let rx = single.and_then(|port| note_shown(&mut self.shown, port).rx.first_mut()).and_then(Option::as_mut);
         let (Some(rx), Some(counters)) = (rx, counters) else {
             return self.each_to_app(burst, run, id, f, fates);
         };
@@ -467,10 +471,31 @@ impl Delivery {
     #[inline]
     fn publish(&mut self) {
         while let Some((id, queue)) = self.dirty.pop() {
-            let rx = self.port_mut(id).and_then(|port| port.rx.get_mut(usize::from(queue))).and_then(Option::as_mut);
-            if let Some(rx) = rx {
+            let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
+            let Some(port) = port else { continue };
+            if let Some(rx) = note_shown(&mut self.shown, port).rx.get_mut(usize::from(queue)).and_then(Option::as_mut)
+            {
                 rx.dirty = false;
                 rx.ring.publish();
+            }
+        }
+    }
+
+    /// Wakes the apps that sleep and were shown frames. Once a turn, so that a sleeper costs one call and all of them one
+    /// barrier.
+    #[inline]
+    pub fn wake(&mut self) {
+        if !self.shown.is_empty() {
+            self.wake_shown();
+        }
+    }
+
+    #[cold]
+    fn wake_shown(&mut self) {
+        barrier();
+        while let Some(id) = self.shown.pop() {
+            if let Some(port) = self.port_mut(id) {
+                port.wake();
             }
         }
     }
@@ -597,6 +622,16 @@ impl Delivery {
     fn drop_for(&self, id: PortId, reason: DropReason, frames: u64) {
         count_drop(&self.counters, id, reason, frames);
     }
+}
+
+/// Notes that `port` is shown frames, if it may sleep.
+#[inline]
+fn note_shown<'a>(shown: &mut Vec<PortId>, port: &'a mut WorkerPort) -> &'a mut WorkerPort {
+    if port.bell.is_some() && !port.shown {
+        port.shown = true;
+        shown.push(port.id);
+    }
+    port
 }
 
 /// Notes what became of those frames of `range` whose bit is set in `frames`.

@@ -2,7 +2,7 @@
 
 use crate::forwarding::{Generation, PortId};
 use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::{Consumer, Producer, Region};
+use kopi_ring::{Bell, Consumer, Producer, Region};
 
 /// The rings of one port that one worker serves. The control thread makes it, the worker owns it, and it goes back to
 /// the control thread to be dropped.
@@ -20,6 +20,10 @@ pub struct WorkerPort {
     pub rx: [Option<RxRing>; MAX_QUEUES],
     /// RX rings of the port, on all workers.
     pub rx_queues: u16,
+    /// What wakes the app, if its RX queues may sleep.
+    pub bell: Option<Bell>,
+    /// Whether frames were published since somebody last looked for sleepers.
+    pub shown: bool,
 }
 
 /// An RX ring with frames that may not be published yet.
@@ -47,7 +51,7 @@ pub fn queue_at(id: PortId, at: usize, worker: usize, workers: usize) -> usize {
 }
 
 impl WorkerPort {
-    /// The part of `region`'s rings that worker `worker` of `workers` serves.
+    /// The part of `region`'s rings that worker `worker` of `workers` serves, for an app whose RX queues always poll.
     #[must_use]
     pub fn new(region: &Region, id: PortId, generation: Generation, worker: usize, workers: usize) -> Self {
         let mine = |queue: &usize| u16::try_from(*queue).is_ok_and(|q| worker_of(id, q, workers) == worker);
@@ -60,7 +64,25 @@ impl WorkerPort {
             }
         }
         let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
-        Self { id, generation, tx, next_tx: 0, rx, rx_queues }
+        Self { id, generation, tx, next_tx: 0, rx, rx_queues, bell: None, shown: false }
+    }
+
+    /// The same, for an app that is woken by `bell`.
+    #[must_use]
+    pub fn waking(self, bell: Option<Bell>) -> Self {
+        Self { bell, ..self }
+    }
+
+    /// Wakes the app if one of its RX queues here sleeps and has frames: one call at most, for all of them. A
+    /// [barrier](kopi_ring::alarm::barrier) has to be passed between the publication of frames and this.
+    pub fn wake(&mut self) {
+        self.shown = false;
+        let Some(bell) = &self.bell else { return };
+        // Each of them, since one call is for all.
+        let called = self.rx.iter().flatten().fold(false, |called, rx| rx.ring.wakes() | called);
+        if called {
+            bell.ring();
+        }
     }
 
     /// The RX queue for a flow with this hash.

@@ -366,7 +366,7 @@ impl Switch {
                 region.size() >> 10
             ));
         }
-        self.dataplane.attach(&region, id, app.generation);
+        self.dataplane.attach(&region, id, app.generation, setup.sleeps);
         self.stale = true;
         app.status = Some(region.daemon_status());
         self.retired.extend(app.region.replace(region));

@@ -144,6 +144,7 @@ impl Worker {
         let view = self.delivery.view(&self.forwarding, &self.gate, now);
         moved += self.delivery.serve_workers(&view);
         self.delivery.end_turn(&view);
+        self.delivery.wake();
         while let Some((id, fault)) = self.delivery.take_fault() {
             self.expel(id, fault, now);
         }

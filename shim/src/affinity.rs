@@ -1,4 +1,4 @@
-//! Keeps the control thread off the cores that the application polls on.
+//! On which cores the driver's own threads run: the control thread where the application does not poll.
 //!
 //! EAL does so for its own control threads, but the function that starts one has changed its name between releases,
 //! and a symbol that is missing at load would hide the message about the ABI. So the thread is moved by hand.
@@ -14,6 +14,15 @@ static AT_START: OnceLock<CpuSet> = OnceLock::new();
 pub(crate) fn remember() {
     if let Ok(cpus) = sched_getaffinity(None) {
         let _known = AT_START.set(cpus);
+    }
+}
+
+/// Lets the calling thread run on every processor of this process. When somebody has to be woken, the one that sleeps has left
+/// a processor idle, and the kernel finds it.
+pub(crate) fn go_anywhere() {
+    if let Some(all) = AT_START.get() {
+        // Where the kernel refuses, the thread runs where it is.
+        let _moved = sched_setaffinity(None, all);
     }
 }
 

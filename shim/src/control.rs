@@ -347,7 +347,7 @@ impl Control {
             let geometry = Geometry::new(&rings.tx, &rings.rx, slot_size)
                 .map_err(|error| RequestError::Refused(error.to_string()))?;
             self.leave_rings();
-            let made = session.setup(&Setup::from(geometry), stop)?;
+            let made = session.setup(&Setup { geometry, sleeps: rings.sleeps }, stop)?;
             *agreed = Agreed { rings: Some(rings.generation), settings: None };
             self.hand_over(made, rings.generation);
             return Ok(true);
@@ -366,6 +366,7 @@ impl Control {
         let mut state = self.state();
         state.agreed = false;
         state.drops.unwatch();
+        state.relay.iter().for_each(|relay| relay.unwatch());
     }
 
     /// Offers what the daemon has made to the queues, unless they have meanwhile lost interest.
@@ -384,6 +385,8 @@ impl Control {
             offer(handoff.as_ref(), region.rx_consumer(queue));
         }
         state.drops.watch(region.status());
+        // After the offers: whoever is woken by it finds them.
+        state.relay.iter().for_each(|relay| relay.watch(&region));
     }
 
     /// Records that the thread has dealt with everything up to `asked`. A refusal goes to the operation that waits for

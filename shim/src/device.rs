@@ -93,6 +93,21 @@ impl Device {
         read!(self, dev_conf.txmode.offloads)
     }
 
+    /// Whether the application wants receive interrupts.
+    pub(crate) fn wants_interrupts(self) -> bool {
+        let data = self.data.as_ptr();
+        // SAFETY: valid, as a `Device` promises; ethdev changes the configuration in no other thread now.
+        let conf = unsafe { &(*data).dev_conf.intr_conf };
+        conf.rxq() != 0
+    }
+
+    /// Lets ethdev know of the receive interrupts, or that there are none.
+    pub(crate) fn set_interrupts(self, handle: *mut sys::rte_intr_handle) {
+        let dev = self.dev.as_ptr();
+        // SAFETY: valid, as a `Device` promises, and ethdev touches the field only where the application calls for it.
+        unsafe { (*dev).intr_handle = handle };
+    }
+
     /// Whether the port runs.
     pub(crate) fn is_started(self) -> bool {
         // SAFETY: valid, as a `Device` promises.

@@ -14,6 +14,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// Runs when the library is loaded.
 #[used]
@@ -182,8 +183,10 @@ fn create(device: Device, args: Args) -> Result<(), (c_int, String)> {
     }
     let control = Control::new(device, args).map_err(|errno| (errno.raw_os_error(), format!("eventfd: {errno}")))?;
     let control = Arc::new(control);
-    let thread = spawn(&control).map_err(|error| (libc::EAGAIN, format!("no thread: {error}")))?;
-    let port = Box::new(Port { device, control: Arc::clone(&control), thread: Some(thread) });
+    let for_thread = Arc::clone(&control);
+    let thread = spawn("kopi-control", move || for_thread.run())
+        .map_err(|error| (libc::EAGAIN, format!("no thread: {error}")))?;
+    let port = Box::new(Port { device, control: Arc::clone(&control), thread: Some(thread), interrupts: None });
     device.set_private(Box::into_raw(port).cast());
     match control.first() {
         First::Attached => {}
@@ -198,17 +201,19 @@ fn create(device: Device, args: Args) -> Result<(), (c_int, String)> {
     Ok(())
 }
 
-/// Starts the control thread, with all signals blocked: they are the application's business.
-fn spawn(control: &Arc<Control>) -> std::io::Result<std::thread::JoinHandle<()>> {
+/// Starts a thread with all signals blocked: they are the application's business.
+///
+/// # Errors
+///
+/// The system's, when threads are short.
+pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     let mut all = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: fills the set in.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the set is filled in; the other receives the old one.
     let blocked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let for_thread = Arc::clone(control);
-    let thread =
-        std::thread::Builder::new().name("kopi-control".into()).stack_size(1 << 20).spawn(move || for_thread.run());
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(1 << 20).spawn(work);
     if blocked == 0 {
         // SAFETY: `before` was filled in above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };

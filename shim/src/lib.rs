@@ -7,6 +7,7 @@
 //! - `port`: what belongs to one port; `device`: access to ethdev's own structures;
 //! - `rx`, `tx`: the burst functions, and the queues that they run on;
 //! - `handoff`: how a queue gets its ring while the application may be polling;
+//! - `interrupt`: how the application sleeps until there are frames;
 //! - `control`: the thread that keeps the port attached; `session`: one connection to the daemon;
 //! - `log`, `affinity`: small helpers.
 //!
@@ -22,6 +23,7 @@ mod devargs;
 mod device;
 mod driver;
 mod handoff;
+mod interrupt;
 #[cfg(test)]
 mod lab;
 mod limits;

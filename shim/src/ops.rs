@@ -4,6 +4,7 @@
 //! at most ([`crate::control`]); without a daemon they succeed, and the daemon is told when it is back.
 
 use crate::device::Device;
+use crate::interrupt::{Interrupts, Relay};
 use crate::limits::{Limits, PTYPES};
 use crate::log::{error, warning};
 use crate::port::{MAX_GROUPS, Port, Refusal, Rings, Want};
@@ -64,6 +65,8 @@ const fn table() -> sys::eth_dev_ops {
     ops.dev_supported_ptypes_get = Some(supported_ptypes_get);
     ops.rx_queue_setup = Some(rx_queue_setup);
     ops.rx_queue_release = Some(rx_queue_release);
+    ops.rx_queue_intr_enable = Some(rx_queue_intr_enable);
+    ops.rx_queue_intr_disable = Some(rx_queue_intr_disable);
     ops.tx_queue_setup = Some(tx_queue_setup);
     ops.tx_queue_release = Some(tx_queue_release);
     ops
@@ -120,8 +123,16 @@ fn refused(port: &Port, refusal: &Refusal, errno: c_int) -> c_int {
 }
 
 operation! {
-    /// ethdev has checked everything against [`infos_get`].
-    configure(_port) { 0 }
+    /// ethdev has checked everything against [`infos_get`]. The port is stopped.
+    configure(port) {
+        match port.set_interrupts() {
+            Ok(()) => 0,
+            Err(problem) => {
+                error!("port {}: no receive interrupts: {problem}", port.device.port());
+                code(problem.raw_os_error().unwrap_or(libc::ENOMEM))
+            }
+        }
+    }
 }
 
 operation! {
@@ -164,7 +175,7 @@ fn rings(port: &Port) -> Rings {
             sizes.push(MIN_RING);
         }
     }
-    Rings { generation: 0, tx, rx }
+    Rings { generation: 0, tx, rx, sleeps: port.interrupts.is_some() }
 }
 
 /// The longest frame for an MTU, in bytes.
@@ -504,10 +515,40 @@ operation! {
         let config = RxConfig { descriptors, room, scatter, offloads };
         port.release_rx_queue(index);
         // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
-        let queue = unsafe { RxQueue::new(pool, device.port(), config) };
+        let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };
+        queue.set_relay(port.interrupts.as_ref().map(Interrupts::relay));
         port.set_rx_queue(index, Box::new(queue));
         0
     }
+}
+
+/// RX queue `index` of `dev`, and what wakes the application for it.
+///
+/// # Safety
+///
+/// `dev` comes from ethdev, for the length of an operation. Other than the rest of them, this one may be in several threads,
+/// one for each queue.
+unsafe fn sleeping_queue<'a>(dev: *mut sys::rte_eth_dev, index: u16) -> Option<(&'a RxQueue, &'a Relay)> {
+    // SAFETY: by the caller's word.
+    let device = unsafe { Device::new(dev) }?;
+    let queue = device.rx_queue(index).cast::<RxQueue>();
+    // SAFETY: null or the queue that was stored there. What is read of it does not change while it is in use.
+    let queue = unsafe { queue.as_ref() }?;
+    queue.relay().map(|relay| (queue, &**relay))
+}
+
+/// The application is about to sleep until queue `index` has a frame.
+unsafe extern "C" fn rx_queue_intr_enable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
+    // SAFETY: ethdev calls this with one of our ports.
+    let found = unsafe { sleeping_queue(dev, index) };
+    if found.is_some_and(|(queue, relay)| relay.enable(index, queue.shared())) { 0 } else { code(libc::ENOTSUP) }
+}
+
+/// The application is awake.
+unsafe extern "C" fn rx_queue_intr_disable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
+    // SAFETY: ethdev calls this with one of our ports.
+    let found = unsafe { sleeping_queue(dev, index) };
+    if found.is_some_and(|(_, relay)| relay.disable(index)) { 0 } else { code(libc::ENOTSUP) }
 }
 
 unsafe extern "C" fn rx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {

@@ -4,6 +4,7 @@ use crate::control::Control;
 use crate::devargs::Args;
 use crate::device::Device;
 use crate::handoff::Handoff;
+use crate::interrupt::{Interrupts, Relay};
 use crate::rx::RxQueue;
 use crate::stats::{Base, Drops};
 use crate::tx::{Outlet, TxQueue};
@@ -27,6 +28,8 @@ pub(crate) struct Port {
     pub(crate) device: Device,
     pub(crate) control: Arc<Control>,
     pub(crate) thread: Option<JoinHandle<()>>,
+    /// Receive interrupts, if it was configured with them.
+    pub(crate) interrupts: Option<Interrupts>,
 }
 
 /// The daemon said no.
@@ -67,6 +70,8 @@ pub(crate) struct Rings {
     pub(crate) tx: Vec<u32>,
     /// Slots of each RX ring.
     pub(crate) rx: Vec<u32>,
+    /// Whether the RX queues may sleep.
+    pub(crate) sleeps: bool,
 }
 
 impl Want {
@@ -143,6 +148,8 @@ pub(crate) struct State {
     /// The queues that are set up.
     pub(crate) tx: [Option<Arc<Handoff<Outlet>>>; MAX_QUEUES],
     pub(crate) rx: [Option<Arc<Handoff<Consumer>>>; MAX_QUEUES],
+    /// What wakes the RX queues, if they have interrupts.
+    pub(crate) relay: Option<Arc<Relay>>,
     /// What the daemon dropped on the port's behalf.
     pub(crate) drops: Drops,
     /// What the counters stood at when they were last reset.
@@ -171,6 +178,7 @@ impl State {
             reattach: false,
             tx: [const { None }; MAX_QUEUES],
             rx: [const { None }; MAX_QUEUES],
+            relay: None,
             drops: Drops::default(),
             base: Base::default(),
             reconnects: 0,
@@ -219,6 +227,7 @@ impl State {
         self.agreed = false;
         self.answered = self.asked;
         self.drops.carry();
+        self.relay.iter().for_each(|relay| relay.unwatch());
         self.tx.iter().flatten().for_each(|handoff| handoff.set_away());
         self.rx.iter().flatten().for_each(|handoff| handoff.set_away());
     }
@@ -260,6 +269,31 @@ impl Port {
         let port = device.private().cast::<Self>();
         // SAFETY: null or the box that probe stored there; ethdev's operations do not overlap.
         unsafe { port.as_mut() }
+    }
+
+    /// Has the receive interrupts that the application has configured, and no others.
+    ///
+    /// # Errors
+    ///
+    /// The system's, when it is short of something; then there are none.
+    pub(crate) fn set_interrupts(&mut self) -> std::io::Result<()> {
+        let queues = self.device.rx_queues();
+        // The old ones go first: ethdev has one place for them.
+        self.control.state().relay = None;
+        self.interrupts = None;
+        if self.device.wants_interrupts() && queues > 0 {
+            let interrupts = Interrupts::new(self.device, queues)?;
+            self.control.state().relay = Some(Arc::clone(interrupts.relay()));
+            self.interrupts = Some(interrupts);
+        }
+        for index in 0..queues {
+            let queue = self.device.rx_queue(index).cast::<RxQueue>();
+            // SAFETY: null or the queue that was stored there, which no burst function uses now.
+            if let Some(queue) = unsafe { queue.as_mut() } {
+                queue.set_relay(self.interrupts.as_ref().map(Interrupts::relay));
+            }
+        }
+        Ok(())
     }
 
     /// RX queue `index`, if it is set up.
@@ -361,6 +395,7 @@ impl Port {
         for index in 0..self.device.tx_queues() {
             self.release_tx_queue(index);
         }
+        self.interrupts = None;
     }
 }
 
@@ -387,7 +422,7 @@ mod tests {
     /// The link is up only with a daemon that has agreed, a started port and a wire that is up.
     #[test]
     fn link_needs_everything() {
-        let rings = Rings { generation: 1, tx: vec![64], rx: vec![64] };
+        let rings = Rings { generation: 1, tx: vec![64], rx: vec![64], sleeps: false };
         for bits in 0_u32..16 {
             let mut state = state();
             state.attached = bits & 1 != 0;

@@ -1,6 +1,7 @@
 //! The receiving side: an RX queue and its burst function.
 
 use crate::handoff::{Counters, Handoff};
+use crate::interrupt::Relay;
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
 use kopi_ring::layout::{MIN_FRAME, Notes};
@@ -25,6 +26,8 @@ pub(crate) struct RxQueue {
     /// The ring end of a daemon that broke the contract, until it can be put aside.
     spent: Option<Box<Consumer>>,
     config: RxConfig,
+    /// What wakes the application for this queue, if it has interrupts.
+    relay: Option<Arc<Relay>>,
 }
 
 /// How a queue was set up.
@@ -89,6 +92,7 @@ impl RxQueue {
             buffers: Buffers { stash: [null_mut(); STASH], stashed: 0, template, pool },
             spent: None,
             config,
+            relay: None,
         }
     }
 
@@ -100,6 +104,16 @@ impl RxQueue {
     /// How it was set up.
     pub(crate) const fn config(&self) -> &RxConfig {
         &self.config
+    }
+
+    /// What wakes the application for this queue, if it has interrupts.
+    pub(crate) const fn relay(&self) -> Option<&Arc<Relay>> {
+        self.relay.as_ref()
+    }
+
+    /// Sets that. The application does not poll now.
+    pub(crate) fn set_relay(&mut self, relay: Option<&Arc<Relay>>) {
+        self.relay = relay.cloned();
     }
 
     /// Where its buffers come from.
