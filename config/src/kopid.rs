@@ -79,6 +79,8 @@ pub struct Dataplane {
 pub enum Idle {
     /// Looks again at once, for ever.
     Poll,
+    /// Looks again for a while, and then sleeps until somebody calls.
+    Adaptive,
 }
 
 /// `[limits]`: what apps may take.
@@ -404,11 +406,8 @@ static CORES: Key<CoresForm> = Key {
 
 static IDLE: Key<Choice<Idle>> = Key {
     name: "idle",
-    doc: "what a worker does when there is nothing to do",
-    form: Choice {
-        words: &[("poll", Idle::Poll)],
-        later: &[("adaptive", "a worker always polls, sleeping comes with a later one")],
-    },
+    doc: "what a worker does when there is nothing to do: look again for ever, or sleep after a while",
+    form: Choice { words: &[("poll", Idle::Poll), ("adaptive", Idle::Adaptive)], later: &[] },
     need: Need::Default("\"poll\""),
 };
 

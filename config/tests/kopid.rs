@@ -93,7 +93,7 @@ fn examples_are_right() {
 /// One run reports every fault of a file, in the order of the file.
 #[test]
 fn all_faults_are_reported_at_once() {
-    let text = "[wire]\nmtu = \"1500\"\n[dataplane]\ncoers = [2]\nidle = \"adaptive\"\n[log]\nlevel = 3\n";
+    let text = "[wire]\nmtu = \"1500\"\n[dataplane]\ncoers = [2]\nidle = \"asleep\"\n[log]\nlevel = 3\n";
     let errors = errors(text);
     let keys: Vec<_> = errors.diagnostics().iter().map(|error| error.key.as_deref().unwrap()).collect();
     let expected = ["wire.device", "wire.mtu", "dataplane.cores", "dataplane.coers", "dataplane.idle", "log.level"];
@@ -135,8 +135,6 @@ fn unknown_names_are_errors() {
 fn later_features_are_refused_by_name() {
     let not_yet = "not supported by this version: ";
     assert_error(&format!("{MINIMAL}[host]\ntap = \"kopi0\"\n"), (5, 2), &["`host` is ", not_yet]);
-    let (text, line) = with("dataplane", "idle = \"adaptive\"");
-    assert_error(&text, (line, 8), &["\"adaptive\", which is ", not_yet, "use \"poll\""]);
 }
 
 /// What is required and absent is reported where it should be.
@@ -168,7 +166,7 @@ fn wrong_values_say_what_would_be_right() {
         ("wire", "tx_ring = 32768", 11, ["a power of two from 64 to 16384", "the most is 16384"]),
         ("dataplane", "flows = 0", 9, ["a power of two from 1024 to 16777216", "the least is 1024"]),
         ("dataplane", "mbufs = 4095", 9, ["from 4096 to 1048576", "the least is 4096"]),
-        ("dataplane", "idle = \"pol\"", 8, ["must be \"poll\", found", "did you mean \"poll\"?"]),
+        ("dataplane", "idle = \"pol\"", 8, ["must be \"poll\" or \"adaptive\", found", "did you mean \"poll\"?"]),
         ("limits", "apps = 1025", 8, ["from 1 to 1024", "the most is 1024"]),
         ("limits", "queues = 0", 10, ["from 1 to 16", "the least is 1"]),
         ("limits", "ring_size = 16384", 13, ["a power of two from 64 to 8192", "the most is 8192"]),

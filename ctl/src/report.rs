@@ -61,6 +61,10 @@ pub(crate) struct Worker {
     pub(crate) cpu: u32,
     /// Time spent in turns that moved a frame, since the start.
     pub(crate) busy_seconds: f64,
+    /// Share of the last second in such turns, 0 to 1.
+    pub(crate) busy: f64,
+    /// Share of the last second asleep, 0 to 1.
+    pub(crate) asleep: f64,
     pub(crate) flows: u64,
     pub(crate) flow_misses: u64,
     pub(crate) flow_evictions: u64,

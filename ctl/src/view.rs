@@ -41,8 +41,13 @@ fn one_status(status: &Status) -> String {
     for (number, worker) in status.workers.iter().enumerate() {
         let busy = busy_percent(worker.busy_seconds, status.uptime_seconds);
         let text = format!(
-            "cpu {}, busy {busy} since start, {} flows, {} flow misses, {} evictions",
-            worker.cpu, worker.flows, worker.flow_misses, worker.flow_evictions
+            "cpu {}, busy {:.1} %, asleep {:.1} %, busy {busy} since start, {} flows, {} flow misses, {} evictions",
+            worker.cpu,
+            worker.busy * 100.0,
+            worker.asleep * 100.0,
+            worker.flows,
+            worker.flow_misses,
+            worker.flow_evictions
         );
         lines.push((format!("worker {number}"), text));
     }
@@ -218,7 +223,7 @@ version:   0.1.0
 pid:       20259
 uptime:    2 min 5 s
 dpdk:      DPDK 22.11.11 (built for 22.11)
-protocol:  1
+protocol:  2
 wire:      net_null0,size=64,no-rx=1 (net_null)
 wire mac:  e6:b0:bf:04:9d:51
 wire mtu:  1500
@@ -227,7 +232,7 @@ apps:      2 (connections: 3)
 mbufs:     8128 free of 8192
 flows:     7
 policy:    /etc/kopi/policy.toml: 3 rules, 2 app entries, connections are tracked, on trial for 12 s
-worker 0:  cpu 0, busy 25.0 % since start, 7 flows, 12 flow misses, 0 evictions
+worker 0:  cpu 0, busy 3.1 %, asleep 90.2 %, busy 25.0 % since start, 7 flows, 12 flow misses, 0 evictions
 ";
         assert_eq!(status(&recorded("status")), expected);
     }

@@ -198,11 +198,13 @@ impl Attach {
         for (at, client) in &mut self.clients {
             let due = client.reply.take_if(|(_, picture)| switch.uses(*picture));
             let said = due.map_or(Ok(()), |(envelope, _)| {
-                let rings = match (&envelope.message, client.state) {
-                    (Message::Ready(_), State::Attached(id)) => switch.app(id).and_then(|app| app.region.as_ref()),
-                    _ => None,
+                let (doorbell, rings) = match (&envelope.message, client.state) {
+                    (Message::Ready(_), State::Attached(id)) => {
+                        (switch.take_doorbell(id), switch.app(id).and_then(|app| app.region.as_ref()))
+                    }
+                    _ => (None, None),
                 };
-                let fds: Vec<_> = rings.map(Region::fd).into_iter().collect();
+                let fds: Vec<_> = rings.map(Region::fd).into_iter().chain(doorbell.as_ref().map(AsFd::as_fd)).collect();
                 client.say(envelope.sequence, envelope.message, &fds)
             });
             let outcome = said.and_then(|()| {

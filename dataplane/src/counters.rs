@@ -108,6 +108,10 @@ pub struct WorkerCounters {
     pub busy_turns: Counter,
     /// Cycles spent in busy turns.
     pub busy_cycles: Counter,
+    /// Times that it went to sleep.
+    pub sleeps: Counter,
+    /// Cycles spent asleep.
+    pub asleep_cycles: Counter,
     /// Flow-table entries in use. A gauge.
     pub flows: Counter,
     /// Packets whose flow was not in the table.
@@ -127,6 +131,8 @@ impl WorkerCounters {
             turns: Counter::default(),
             busy_turns: Counter::default(),
             busy_cycles: Counter::default(),
+            sleeps: Counter::default(),
+            asleep_cycles: Counter::default(),
             flows: Counter::default(),
             flow_misses: Counter::default(),
             flow_evictions: Counter::default(),

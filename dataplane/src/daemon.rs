@@ -10,12 +10,13 @@ use crate::policy::{Enforcement, Machine};
 use crate::poller::{Poller, Token};
 use crate::report::{self, Facts};
 use crate::switch::{Limits, Switch, WireState};
-use dpdk::{DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, PortInfo};
-use kopi_config::{Config, Device, HugePages, Policy};
+use dpdk::{DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, PortInfo, RxQueue, TxQueue};
+use kopi_config::{Config, Device, HugePages, Idle, Policy};
 use kopi_policy::Connections;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
 use kopi_ring::{Region, RegionError};
+use rustix::fd::OwnedFd;
 use rustix::net::SocketType;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -211,11 +212,11 @@ impl Started {
             rss: workers > 1,
             lsc: false,
             // The apps' addresses are not the device's own.
+            rx_interrupts: false,
             promiscuous: true,
             one_pool: true,
         };
-        port.configure(&setup, std::slice::from_ref(&pool)).map_err(wire_error)?;
-        let (rx, tx) = port.start().map_err(wire_error)?;
+        let (rx, tx) = start_wire(&mut port, setup, &pool, config).map_err(wire_error)?;
         let netdev = Netdev::under(device);
         let link = link_of(&port, netdev.as_ref());
         let wire_state = WireState {
@@ -250,6 +251,7 @@ impl Started {
                 flows,
                 apps: limits.apps,
                 pool: pool.clone(),
+                sleep: sleeps(config).then(|| ears(&rx, netdev.as_ref())),
                 rx,
                 tx,
                 forwarding: Switch::empty_picture(link, wire.mtu),
@@ -261,6 +263,48 @@ impl Started {
         let captures = Captures::new(eal.tsc_hz(), others)?;
         let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures, eal.tsc_hz());
         Ok(Self { netdev, port, pool, switch })
+    }
+}
+
+/// Whether workers sleep at times.
+fn sleeps(config: &Config) -> bool {
+    config.dataplane.idle == Idle::Adaptive
+}
+
+/// Starts the wire, with receive interrupts where workers sleep and the device has them.
+fn start_wire(
+    port: &mut Port,
+    setup: PortConfig,
+    pool: &Pool,
+    config: &Config,
+) -> Result<(Vec<RxQueue>, Vec<TxQueue>), DpdkError> {
+    let pools = std::slice::from_ref(pool);
+    if sleeps(config) {
+        let setup = PortConfig { rx_interrupts: true, ..setup };
+        match port.configure(&setup, pools).and_then(|()| port.start()) {
+            Ok(queues) => return Ok(queues),
+            Err(error) => {
+                log::info!("the wire has no receive interrupts ({error}): workers look at it once a millisecond")
+            }
+        }
+    }
+    port.configure(&setup, pools)?;
+    port.start()
+}
+
+/// By what workers that sleep hear of frames in each of the wire's RX queues.
+fn ears(rx: &[RxQueue], netdev: Option<&Netdev>) -> Vec<Option<OwnedFd>> {
+    let interrupts: Vec<_> = rx.iter().map(RxQueue::interrupt).collect();
+    if netdev.is_none() || interrupts.iter().all(Option::is_some) {
+        return interrupts;
+    }
+    match Netdev::sockets() {
+        Ok(sockets) if sockets.len() == rx.len() => sockets.into_iter().map(Some).collect(),
+        found => {
+            let found = found.map(|sockets| sockets.len());
+            log::info!("the wire's sockets were not found ({found:?}): sleeping workers look at it once a millisecond");
+            interrupts
+        }
     }
 }
 
@@ -348,7 +392,7 @@ impl Events<'_> {
         self.control.tick(&self.poller);
         self.switch.show_drops();
         self.switch.reap_captures();
-        let mut notices = self.switch.tick(dpdk::tsc());
+        let mut notices = self.switch.tick(dpdk::tsc(), self.hz);
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK;
             notices.extend(self.switch.refresh());

@@ -8,7 +8,9 @@ use crate::gate::{EVENTS, Event, Gate};
 use crate::handoff::Mesh;
 use crate::ledger::Ledger;
 use crate::listing::{Listed, Listing};
+use crate::load::Load;
 use crate::port::WorkerPort;
+use crate::rest::{Bedside, Rest};
 use crate::shaper::{SAMPLES, Sample, Shaper};
 use crate::tap::{Selection, Tap};
 use crate::wire::Wire;
@@ -16,7 +18,10 @@ use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
 use kopi_packet::Seed;
 use kopi_policy::Connections;
-use kopi_ring::Region;
+use kopi_ring::alarm::barrier;
+use kopi_ring::{Bell, Doorbell, Region};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -45,6 +50,8 @@ pub struct Setup {
     pub forwarding: Arc<Forwarding>,
     /// The connections that all workers track.
     pub connections: Arc<Connections>,
+    /// Whether workers sleep when there is nothing to do; if so, by what each hears of frames in its RX queue of the wire.
+    pub sleep: Option<Vec<Option<OwnedFd>>>,
 }
 
 /// Why the dataplane did not start.
@@ -61,9 +68,12 @@ pub enum StartError {
         /// What it said.
         problem: String,
     },
+    /// A worker could not be given what it needs to sleep.
+    #[error("a worker cannot sleep: {0}; idle = \"poll\" needs less")]
+    Rest(#[source] Errno),
     /// The kernel gave no random bytes for the flow tables' seed.
     #[error("no random bytes: {0}")]
-    Random(#[from] rustix::io::Errno),
+    Random(#[from] Errno),
 }
 
 /// The running workers. They end with it.
@@ -90,6 +100,10 @@ struct Helm {
     events: rtrb::Consumer<Event>,
     samples: rtrb::Consumer<Sample>,
     counters: Arc<WorkerCounters>,
+    /// How it is woken, if it sleeps.
+    bedside: Option<Bedside>,
+    /// How it spends its time.
+    load: Load,
 }
 
 impl Dataplane {
@@ -99,12 +113,17 @@ impl Dataplane {
     ///
     /// [`StartError`] names the CPU and what was wrong.
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
-        let Setup { cores, flows, apps, pool, rx, tx, forwarding, connections } = setup;
+        let Setup { cores, flows, apps, pool, rx, tx, forwarding, connections, sleep } = setup;
         let senders = tx.len().max(1);
+        let mut rests = rests(cores.len(), eal.tsc_hz(), sleep)?;
+        let wakers: Vec<_> = rests.as_slice().iter().flatten().map(|rest| Arc::clone(&rest.side().waker)).collect();
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         // Should one not start, the others end with this.
         let mut dataplane = Self { workers: Vec::new(), flows };
-        for (index, (cpu, mesh)) in cores.iter().copied().zip(Mesh::among(cores.len())).enumerate() {
+        for (index, (cpu, mut mesh)) in cores.iter().copied().zip(Mesh::among(cores.len())).enumerate() {
+            let rest = rests.next().flatten();
+            let bedside = rest.as_ref().map(|rest| rest.side().clone());
+            mesh.wakers.clone_from(&wakers);
             let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
             // A reply for each command that waits, and a fault of each port.
             let (answers, replies) = rtrb::RingBuffer::new(QUEUE + apps + 1);
@@ -128,6 +147,7 @@ impl Dataplane {
                 forwarding: Arc::clone(&forwarding),
                 max_ports: apps + 1,
                 tsc_hz: eal.tsc_hz(),
+                rest,
             };
             let thread = spawn(eal.clone(), cpu, index, parts)?;
             dataplane.workers.push(Helm {
@@ -141,6 +161,8 @@ impl Dataplane {
                 events,
                 samples,
                 counters,
+                bedside,
+                load: Load::default(),
             });
         }
         Ok(dataplane)
@@ -157,20 +179,53 @@ impl Dataplane {
         self.workers.iter().map(|worker| (worker.cpu, &*worker.counters))
     }
 
+    /// Looks how the workers spend their time, if it is time to; `now` is the TSC, of `hz` ticks a second.
+    pub fn look(&mut self, now: u64, hz: u64) {
+        self.workers.iter_mut().for_each(|worker| worker.load.look(&worker.counters, now, hz));
+    }
+
+    /// How each worker spends its time.
+    pub fn loads(&self) -> impl Iterator<Item = &Load> {
+        self.workers.iter().map(|worker| &worker.load)
+    }
+
     /// What all workers counted for a port since the start.
     #[must_use]
     pub fn totals(&self, id: PortId) -> PortTotals {
         PortTotals::of(self.counters().map(|(_, counters)| counters), id)
     }
 
-    /// Has all workers serve the rings of `region` as port `id`, and wake the app if it `sleeps`.
-    pub fn attach(&mut self, region: &Region, id: PortId, generation: Generation, sleeps: bool) {
+    /// Whether workers sleep at times.
+    #[must_use]
+    pub fn sleeps(&self) -> bool {
+        self.workers.iter().any(|worker| worker.bedside.is_some())
+    }
+
+    /// Has all workers serve the rings of `region` as port `id`, wake the app by `bell`, and wake up for `doorbell`.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when memory is short; then nothing has happened.
+    pub fn attach(
+        &mut self,
+        region: &Region,
+        (id, generation): (PortId, Generation),
+        bell: Option<&Bell>,
+        doorbell: Option<&Arc<Doorbell>>,
+    ) -> Result<(), Errno> {
+        if let Some(doorbell) = doorbell {
+            self.workers
+                .iter()
+                .filter_map(|worker| worker.bedside.as_ref())
+                .try_for_each(|b| b.listen(id, doorbell))?;
+        }
         let workers = self.workers.len();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
-            let port = port.waking(sleeps.then(|| region.bell()));
+            let port = port.waking(bell.cloned(), doorbell.cloned());
             worker.tell(Command::Attach(Box::new(port)));
         }
+        Ok(())
     }
 
     /// Has all workers let go of port `id`. Each will answer.
@@ -307,6 +362,10 @@ impl Helm {
             }
             std::thread::yield_now();
         }
+        if let Some(bedside) = &self.bedside {
+            barrier();
+            bedside.waker.call();
+        }
     }
 
     fn reply(&mut self) -> Option<Reply> {
@@ -319,12 +378,24 @@ impl Helm {
     }
 }
 
+/// How each of `workers` sleeps, if they do.
+fn rests(
+    workers: usize,
+    hz: u64,
+    sleep: Option<Vec<Option<OwnedFd>>>,
+) -> Result<std::vec::IntoIter<Option<Rest>>, StartError> {
+    let Some(wire) = sleep else { return Ok((0..workers).map(|_| None).collect::<Vec<_>>().into_iter()) };
+    let mut wire = wire.into_iter();
+    let rests = (0..workers).map(|_| Rest::new(hz, wire.next()).map(Some).map_err(StartError::Rest));
+    rests.collect::<Result<Vec<_>, _>>().map(Vec::into_iter)
+}
+
 /// A secret that nobody outside can guess.
 ///
 /// # Errors
 ///
 /// The kernel's, if it has no random bytes.
-pub fn random_seed() -> Result<Seed, rustix::io::Errno> {
+pub fn random_seed() -> Result<Seed, Errno> {
     let mut seed = [0; 64];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
     Ok(Seed::from_bytes(seed))

@@ -1,8 +1,11 @@
 //! Frames on their way from the worker that judged them to the worker that owns their destination.
 
 use crate::forwarding::{Generation, PortId, WIRE};
+use crate::rest::Waker;
 use dpdk::Mbuf;
+use kopi_ring::alarm::barrier;
 use kopi_ring::layout::Notes;
+use std::sync::Arc;
 
 /// Frames that wait between two workers, at most.
 const CAPACITY: usize = 1024;
@@ -52,6 +55,10 @@ pub struct Mesh {
     pub out: Vec<Option<rtrb::Producer<Handoff>>>,
     /// From the others.
     pub inbox: Vec<Option<rtrb::Consumer<Handoff>>>,
+    /// By what the others are woken; empty if they do not sleep.
+    pub wakers: Vec<Arc<Waker>>,
+    /// Whether anything was handed over since somebody last looked for sleepers.
+    sent: bool,
 }
 
 impl Mesh {
@@ -82,9 +89,27 @@ impl Mesh {
     /// Gives the frame back if that worker does not keep up.
     pub fn send(&mut self, to: usize, handoff: Handoff) -> Result<(), Handoff> {
         match self.out.get_mut(to).and_then(Option::as_mut) {
-            Some(queue) => queue.push(handoff).map_err(|rtrb::PushError::Full(handoff)| handoff),
+            Some(queue) => {
+                self.sent = true;
+                queue.push(handoff).map_err(|rtrb::PushError::Full(handoff)| handoff)
+            }
             None => Err(handoff),
         }
+    }
+
+    /// Wakes the workers that sleep, if anything was handed over. Once a turn.
+    #[inline]
+    pub fn wake(&mut self) {
+        if std::mem::take(&mut self.sent) && !self.wakers.is_empty() {
+            barrier();
+            self.wakers.iter().for_each(|waker| waker.call());
+        }
+    }
+
+    /// Whether another worker has handed anything over.
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        self.inbox.iter().flatten().any(|inbox| !inbox.is_empty())
     }
 
     /// Whether worker `to` would take `n` more frames.

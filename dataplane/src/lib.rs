@@ -2,14 +2,14 @@
 //!
 //! The dataplane, one worker for each core, sharing nothing:
 //!
-//! - [`worker`]: the loop; [`burst`]: frames under way, and the stages parse and judge; [`deliver`]: the last stage;
+//! - [`worker`]: the loop; [`rest`]: what it does when there is nothing to do; [`burst`]: frames under way, and the stages parse and judge; [`deliver`]: the last stage;
 //! - [`flow`]: the flow table; [`forwarding`]: who owns which address;
 //! - [`gate`]: the policy, asked once for each flow; [`filter`]: the policy with its apps; [`ledger`]: what it has counted;
 //!   [`listing`]: flows, for operators;
 //! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
 //! - [`shaper`]: the policy's classes, who may send next and what waits;
 //! - [`tap`]: what workers show to capture sessions;
-//! - [`counters`]: what is counted, one writer each; [`command`]: what the control thread and workers tell each other.
+//! - [`counters`]: what is counted, one writer each; [`load`]: how workers spend their time; [`command`]: what the control thread and workers tell each other.
 //!
 //! The control side, one thread:
 //!
@@ -43,12 +43,14 @@ pub mod identity;
 pub mod ledger;
 pub mod listener;
 pub mod listing;
+pub mod load;
 pub mod netdev;
 pub mod policy;
 pub mod poller;
 pub mod port;
 pub mod registry;
 pub mod report;
+pub mod rest;
 pub mod shaper;
 pub mod switch;
 pub mod tap;

@@ -3,8 +3,14 @@
 //! `net_af_packet` and `net_af_xdp` sit on an interface of the kernel, and do not follow its link: DPDK 22.11's
 //! `net_af_packet` says "up" even when the interface is gone. The kernel knows better.
 
+use rustix::fd::{OwnedFd, RawFd};
+use rustix::net::{AddressFamily, sockopt};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::fs;
 use std::path::PathBuf;
+
+/// The family of `net_af_xdp`'s sockets (`linux/socket.h`).
+const AF_XDP: AddressFamily = AddressFamily::from_raw(44);
 
 /// An interface that a wire sits on.
 #[derive(Debug)]
@@ -26,6 +32,34 @@ impl Netdev {
     fn at(folder: PathBuf) -> Self {
         let index = fs::read_to_string(folder.join("ifindex")).ok();
         Self { folder, index }
+    }
+
+    /// The sockets through which this process sees the frames of such an interface, in the order in which they were opened: one
+    /// for each pair of queues. `net_af_packet` and `net_af_xdp` give nobody access to theirs, so they are looked for among all
+    /// descriptors of this process, which opens no others of these kinds.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, if it does not let this process look at itself.
+    pub fn sockets() -> std::io::Result<Vec<OwnedFd>> {
+        let own = pidfd_open(getpid(), PidfdFlags::empty())?;
+        let names =
+            fs::read_dir("/proc/self/fd")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut numbers: Vec<RawFd> = names.collect();
+        numbers.sort_unstable();
+        let copies = numbers.into_iter().filter_map(|fd| pidfd_getfd(&own, fd, PidfdGetfdFlags::empty()).ok());
+        let of_wires = |fd: &OwnedFd| {
+            sockopt::socket_domain(fd).is_ok_and(|family| [AddressFamily::PACKET, AF_XDP].contains(&family))
+        };
+        // A copy may have got the number that the folder had, and would be found twice.
+        let mut seen = Vec::new();
+        let is_new = |fd: &OwnedFd| {
+            let inode = rustix::fs::fstat(fd).map_or(0, |stat| stat.st_ino);
+            let new = !seen.contains(&inode);
+            seen.push(inode);
+            new
+        };
+        Ok(copies.filter(of_wires).filter(is_new).collect())
     }
 
     /// Whether it is there, is the one that it was, is set up and has a carrier.

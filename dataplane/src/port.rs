@@ -2,7 +2,8 @@
 
 use crate::forwarding::{Generation, PortId};
 use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::{Bell, Consumer, Producer, Region};
+use kopi_ring::{Bell, Consumer, Doorbell, Producer, Region};
+use std::sync::Arc;
 
 /// The rings of one port that one worker serves. The control thread makes it, the worker owns it, and it goes back to
 /// the control thread to be dropped.
@@ -22,6 +23,8 @@ pub struct WorkerPort {
     pub rx_queues: u16,
     /// What wakes the app, if its RX queues may sleep.
     pub bell: Option<Bell>,
+    /// By what the app wakes the worker, if that sleeps at times.
+    pub doorbell: Option<Arc<Doorbell>>,
     /// Whether frames were published since somebody last looked for sleepers.
     pub shown: bool,
 }
@@ -64,13 +67,13 @@ impl WorkerPort {
             }
         }
         let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
-        Self { id, generation, tx, next_tx: 0, rx, rx_queues, bell: None, shown: false }
+        Self { id, generation, tx, next_tx: 0, rx, rx_queues, bell: None, doorbell: None, shown: false }
     }
 
-    /// The same, for an app that is woken by `bell`.
+    /// The same, for an app that is woken by `bell`, and wakes the worker by `doorbell`.
     #[must_use]
-    pub fn waking(self, bell: Option<Bell>) -> Self {
-        Self { bell, ..self }
+    pub fn waking(self, bell: Option<Bell>, doorbell: Option<Arc<Doorbell>>) -> Self {
+        Self { bell, doorbell, ..self }
     }
 
     /// Wakes the app if one of its RX queues here sleeps and has frames: one call at most, for all of them. A

@@ -4,10 +4,10 @@ use crate::counters::PortTotals;
 use crate::forwarding::{Generation, Member, PortId, is_group};
 use crate::identity::Identity;
 use kopi_policy::{Ruleset, Subject};
-use kopi_ring::Region;
 use kopi_ring::layout::MAX_MTU;
 use kopi_ring::message::{Hello, Mac, Settings};
 use kopi_ring::status::DaemonStatus;
+use kopi_ring::{Doorbell, Region};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use thiserror::Error;
 
@@ -49,6 +49,8 @@ pub struct App {
     pub started: bool,
     /// Its rings, while it is started.
     pub region: Option<Region>,
+    /// The client's end of the doorbell, until it is sent.
+    pub doorbell: Option<Doorbell>,
     /// Where its counters are shown to it.
     pub status: Option<DaemonStatus>,
     /// What the counters of its number stood at when it came.
@@ -187,6 +189,7 @@ impl Registry {
             settings,
             started: false,
             region: None,
+            doorbell: None,
             status: None,
             base: base(id),
         };

@@ -57,12 +57,16 @@ pub fn answer(question: Question<'_>, switch: &mut Switch, attach: &mut Attach, 
 
 fn status(switch: &Switch, facts: &Facts) -> Value {
     let wire = switch.wire();
-    let workers = switch.dataplane().counters().map(|(cpu, counters)| {
+    let workers = switch.dataplane().counters().zip(switch.dataplane().loads()).map(|((cpu, counters), load)| {
         json!({
             "cpu": cpu,
             "turns": counters.turns.get(),
             "busy_turns": counters.busy_turns.get(),
             "busy_seconds": seconds(counters.busy_cycles.get(), facts.tsc_hz),
+            "busy": load.busy,
+            "sleeps": counters.sleeps.get(),
+            "asleep_seconds": seconds(counters.asleep_cycles.get(), facts.tsc_hz),
+            "asleep": load.asleep,
             "longest_turn_ns": nanoseconds(counters.longest_turn.take(), facts.tsc_hz),
             "flows": counters.flows.get(),
             "flow_misses": counters.flow_misses.get(),
@@ -85,6 +89,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
             "link": if wire.link.up { "up" } else { "down" },
             "speed_mbps": wire.link.speed,
         },
+        "idle": if switch.dataplane().sleeps() { "adaptive" } else { "poll" },
         "workers": workers,
         "policy": switch.policy().ruleset().map(|ruleset| json!({
             "file": switch.policy().path(),

@@ -303,6 +303,15 @@ impl Lane {
         Turn::Ring { leaf, port, bytes }
     }
 
+    /// From when on something may be sent, as far as is known at `now`; `None` if nothing waits that ever may.
+    pub fn due(&mut self, now: u64) -> Option<u64> {
+        match self.scheduler.pick(now) {
+            Pick::Serve { .. } => Some(now),
+            Pick::WaitUntil(tick) => Some(tick),
+            Pick::Idle => None,
+        }
+    }
+
     /// Notes that `leaf` has sent so much, and whether it has more. Returns how long it had waited for its turn, as far as
     /// kopid can see.
     #[inline]

@@ -22,7 +22,7 @@ use kopi_packet::MacAddr;
 use kopi_policy::{Cause, Connections, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Setup, Welcome};
-use kopi_ring::{DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
+use kopi_ring::{Doorbell, DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::sync::Arc;
@@ -209,9 +209,10 @@ impl Switch {
         self.policy.confirm()
     }
 
-    /// Called now and then: takes back a policy that was not confirmed, notices accounts that have changed, and lets
+    /// Called now and then; `now` is the TSC, of `hz` ticks a second. Looks what workers do, takes back a policy that was not confirmed, notices accounts that have changed, and lets
     /// connections go whose time is up. Returns as [`reload`](Self::reload).
-    pub fn tick(&mut self, now: u64) -> Vec<Notice> {
+    pub fn tick(&mut self, now: u64, hz: u64) -> Vec<Notice> {
+        self.dataplane.look(now, hz);
         // Once round the table in ten seconds or so.
         self.connections.sweep(now, self.connections.buckets() / 100 + 1);
         self.classes.tick(&mut self.dataplane);
@@ -354,6 +355,11 @@ impl Switch {
         self.check(geometry, app.terms.queues)?;
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
         let region = Region::create(geometry, self.limits.huge_pages)?;
+        let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
+        let (ours, theirs) = match self.dataplane.sleeps() {
+            true => Doorbell::pair().map(|(ours, theirs)| (Some(Arc::new(ours)), Some(theirs))).map_err(no_doorbell)?,
+            false => (None, None),
+        };
         if !std::mem::replace(&mut app.started, true) {
             // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
             // app is told that it is admitted when they have, so there are none from now on.
@@ -366,8 +372,11 @@ impl Switch {
                 region.size() >> 10
             ));
         }
-        self.dataplane.attach(&region, id, app.generation, setup.sleeps);
+        let bell = setup.sleeps.then(|| region.bell());
+        let port = (id, app.generation);
+        self.dataplane.attach(&region, port, bell.as_ref(), ours.as_ref()).map_err(no_doorbell)?;
         self.stale = true;
+        app.doorbell = theirs;
         app.status = Some(region.daemon_status());
         self.retired.extend(app.region.replace(region));
         Ok(())
@@ -389,6 +398,11 @@ impl Switch {
         }
         let asked = geometry.layout().size;
         if asked as u64 > memory { Err(SetupError::Memory { asked, limit: memory }) } else { Ok(()) }
+    }
+
+    /// The client's end of the doorbell of the rings last made for a port, if there is one. Once.
+    pub fn take_doorbell(&mut self, id: PortId) -> Option<Doorbell> {
+        self.registry.get_mut(id).and_then(|app| app.doorbell.take())
     }
 
     /// Changes what a port receives and carries.

@@ -33,6 +33,13 @@ impl Wire {
         self.rx.as_mut().map_or(0, |rx| rx.receive(batch))
     }
 
+    /// Has the device signal that frames have come, or not any more, if it wants to be told.
+    pub fn set_interrupt(&mut self, on: bool) {
+        if let Some(rx) = &mut self.rx {
+            rx.set_interrupt(on);
+        }
+    }
+
     /// Whether everything handed in was taken: only then may apps' rings be drained, so that a busy wire pushes back
     /// on the apps instead of losing their frames.
     #[inline]

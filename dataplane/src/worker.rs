@@ -2,9 +2,10 @@
 //!
 //! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from each app's TX rings, from the wire, from the
 //! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs or
-//! makes a system call; the clock is read once a turn. The one lock is that of a bucket of tracked connections, held for as
+//! makes a system call, but to wake somebody or to sleep when there is nothing to do; the clock is read once a turn. The one lock is that of a bucket of tracked connections, held for as
 //! long as it takes to write down a new one.
 
+mod idle;
 mod shaped;
 
 use crate::burst::Burst;
@@ -18,6 +19,7 @@ use crate::gate::Gate;
 use crate::handoff::Mesh;
 use crate::listing::Listing;
 use crate::port::queue_at;
+use crate::rest::Rest;
 use crate::shaper::{Sample, Source};
 use crate::tap::Sighting;
 use crate::wire::Wire;
@@ -28,6 +30,8 @@ use std::sync::Arc;
 
 /// How often idle flows are looked for, as a fraction of a second.
 const SWEEPS_PER_SECOND: u64 = 1000;
+/// How many of these are made up for at one time.
+const SWEEPS_AT_ONCE: u64 = 15;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -60,6 +64,8 @@ pub struct Parts {
     pub max_ports: usize,
     /// Ticks of the clock in a second.
     pub tsc_hz: u64,
+    /// How it sleeps, if it does.
+    pub rest: Option<Rest>,
 }
 
 /// One worker of the dataplane.
@@ -80,6 +86,7 @@ pub struct Worker {
     /// Ports with TX rings here, in the order they are served. Never grows beyond its first capacity.
     served: Vec<PortId>,
     tsc_hz: u64,
+    rest: Option<Rest>,
     next_sweep: u64,
     /// A list of flows that is being made.
     listing: Option<Box<Listing>>,
@@ -108,6 +115,7 @@ impl Worker {
             samples,
             served: Vec::with_capacity(parts.max_ports),
             tsc_hz: parts.tsc_hz,
+            rest: parts.rest,
             next_sweep: 0,
             listing: None,
             running: true,
@@ -125,10 +133,8 @@ impl Worker {
             if busy {
                 self.counters.busy_turns.add(1);
                 self.counters.busy_cycles.add(end.wrapping_sub(now));
-            } else {
-                std::hint::spin_loop();
             }
-            now = end;
+            now = self.rest(busy, end);
         }
         let view = self.delivery.view(&self.forwarding, &self.gate, now);
         self.delivery.finish(&view);
@@ -138,6 +144,8 @@ impl Worker {
     fn turn(&mut self, now: u64) -> bool {
         while let Ok(command) = self.commands.pop() {
             self.obey(command, now);
+            // New rings have no alarms yet.
+            self.stir(now);
         }
         let mut moved = self.serve_wire(now);
         moved += if self.delivery.shaper.is_some() { self.serve_shaped(now) } else { self.serve_apps(now) };
@@ -362,10 +370,13 @@ impl Worker {
 
     #[cold]
     fn sweep(&mut self, now: u64) {
-        self.next_sweep = now + self.tsc_hz / SWEEPS_PER_SECOND;
+        let period = self.tsc_hz / SWEEPS_PER_SECOND;
+        // A worker that has slept makes up for some of what it has left out.
+        let missed = now.saturating_sub(self.next_sweep) / period.max(1);
+        self.next_sweep = now + period;
         let expired = now.saturating_sub(IDLE_SECONDS * self.tsc_hz);
         let buckets = self.flows.buckets() as u64 / SWEEPS_PER_SECOND + 1;
-        for _ in 0..buckets {
+        for _ in 0..buckets * (1 + missed.min(SWEEPS_AT_ONCE)) {
             self.flows.sweep(expired, |id| id != WIRE && self.forwarding.max_frame(id) == 0);
         }
         self.counters.flows.set(self.flows.used() as u64);

@@ -25,6 +25,15 @@ uint16_t kopi_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbuf
     return rte_eth_tx_burst(port, queue, mbufs, n);
 }
 
+int kopi_eth_rx_intr_fd(uint16_t port, uint16_t queue)
+{
+    const struct rte_intr_handle *handle = rte_eth_devices[port].intr_handle;
+
+    if (handle == NULL || rte_intr_nb_efd_get(handle) <= (int)queue || rte_intr_vec_list_index_get(handle, queue) < 0)
+        return -1;
+    return rte_eth_dev_rx_intr_ctl_q_get_fd(port, queue);
+}
+
 int kopi_eth_rx_queue_count(uint16_t port, uint16_t queue)
 {
     return rte_eth_rx_queue_count(port, queue);

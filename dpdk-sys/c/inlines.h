@@ -24,6 +24,8 @@ struct kopi_link {
 /* Burst functions, packet buffers, pools. */
 uint16_t kopi_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
 uint16_t kopi_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n);
+/* The descriptor of a queue's receive interrupt, or -1, without DPDK's word about it in the log. */
+int kopi_eth_rx_intr_fd(uint16_t port, uint16_t queue);
 int kopi_eth_rx_queue_count(uint16_t port, uint16_t queue);
 int kopi_eth_rx_descriptor_status(uint16_t port, uint16_t queue, uint16_t offset);
 int kopi_eth_tx_descriptor_status(uint16_t port, uint16_t queue, uint16_t offset);

@@ -1,5 +1,6 @@
 //! The queues of a started port: what a worker polls.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use dpdk_sys as sys;
@@ -70,6 +71,33 @@ impl RxQueue {
         // SAFETY: DPDK has written, and given us, exactly the first `n` places.
         unsafe { batch.grow(usize::from(n)) };
         n
+    }
+
+    /// A descriptor of its own that becomes readable when frames come, if the driver has one and the port was configured with
+    /// [`PortConfig::rx_interrupts`](crate::PortConfig::rx_interrupts). Where the driver wants to be asked for each of its
+    /// signals, [`set_interrupt`](Self::set_interrupt) does so.
+    #[must_use]
+    pub fn interrupt(&self) -> Option<OwnedFd> {
+        // SAFETY: the port is started, and stays so while we hold a share of it.
+        let fd = unsafe { sys::kopi_eth_rx_intr_fd(self.port.id(), self.queue) };
+        if fd < 0 {
+            return None;
+        }
+        // SAFETY: the driver's descriptor, which is open as long as the port is started.
+        unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned().ok()
+    }
+
+    /// Asks the driver to signal the next frame, or not to. Drivers that signal every frame, or none, are left alone.
+    pub fn set_interrupt(&mut self, on: bool) {
+        let (port, queue) = (self.port.id(), self.queue);
+        // Those without the function refuse, which is of no consequence.
+        if on {
+            // SAFETY: the port is started, and the queue ours.
+            unsafe { sys::rte_eth_dev_rx_intr_enable(port, queue) };
+        } else {
+            // SAFETY: as above.
+            unsafe { sys::rte_eth_dev_rx_intr_disable(port, queue) };
+        }
     }
 
     /// Frames that wait to be received, if the driver can tell.

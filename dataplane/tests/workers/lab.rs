@@ -171,6 +171,7 @@ impl<'a> Crew<'a> {
                 forwarding: Arc::clone(&picture),
                 max_ports: PORTS,
                 tsc_hz: lab.eal.tsc_hz(),
+                rest: None,
             };
             let handle = lab.eal.handle();
             let thread = std::thread::spawn(move || {

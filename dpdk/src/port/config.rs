@@ -33,6 +33,8 @@ pub struct PortConfig {
     /// Let the driver hear of link changes by interrupt, if the device can. Without, some update the link only when
     /// asked.
     pub lsc: bool,
+    /// Have receive queues tell when frames come, if the device can.
+    pub rx_interrupts: bool,
     /// Receive frames for every address.
     pub promiscuous: bool,
     /// The caller will send nothing but frames of one segment from the one pool given to [`Port::configure`]. Some
@@ -52,6 +54,7 @@ impl Default for PortConfig {
             mtu: None,
             rss: false,
             lsc: false,
+            rx_interrupts: false,
             promiscuous: false,
             one_pool: false,
         }
@@ -128,6 +131,9 @@ fn device_conf(
     let flags = unsafe { info.dev_flags.as_ref() }.copied().unwrap_or(0);
     if config.lsc && flags & sys::RTE_ETH_DEV_INTR_LSC != 0 {
         conf.intr_conf.set_lsc(1);
+    }
+    if config.rx_interrupts {
+        conf.intr_conf.set_rxq(1);
     }
     Ok(conf)
 }

@@ -1,0 +1,285 @@
+//! What a worker does when there is nothing to do.
+//!
+//! With `idle = "poll"` it looks again at once. With `idle = "adaptive"` it does so for a while, then with pauses that leave the
+//! core to its sibling, and then it sleeps until somebody calls: an app through its doorbell, the wire through its own
+//! file descriptor if its driver has one, another worker or the control thread. Before it sleeps it sets the alarms of all
+//! rings that it empties, and takes one more turn: frames that came before an alarm was seen are found by that turn, and all
+//! later ones make a call ([`kopi_ring::alarm`]).
+
+use kopi_ring::Doorbell;
+use kopi_ring::alarm::{self, barrier};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use crate::forwarding::PortId;
+
+/// How long a worker goes on as if there was something to do: longer than an app takes to answer.
+const SPIN: Duration = Duration::from_micros(50);
+/// How long it has been idle when it goes to sleep. A sleep costs about ten microseconds of somebody's time; so it is never
+/// more than a small part of what it saves.
+const AWAKE: Duration = Duration::from_micros(250);
+/// Longest sleep. It bounds what a lost call can do.
+const NAP: Duration = Duration::from_millis(100);
+/// Longest sleep of a worker that nobody tells of frames on its wire.
+const GLANCE: Duration = Duration::from_millis(1);
+/// Shortest sleep: below, the worker had better wait awake.
+const SHORTEST: Duration = Duration::from_micros(60);
+/// Calls taken at one time.
+const EVENTS: usize = 16;
+/// Bits of an event's number that say which port it is about; all ones for none.
+const NOBODY: u64 = u64::MAX;
+
+/// By what others wake one worker.
+#[derive(Debug)]
+pub struct Waker {
+    /// Whether it wants to be called, as with the rings of apps.
+    alarm: AtomicU32,
+    event: OwnedFd,
+}
+
+impl Waker {
+    /// Wakes the worker if it sleeps. To be called after what it is to see, and a [`barrier`].
+    pub fn call(&self) {
+        if alarm::ring(&self.alarm) {
+            // Nobody but this process has it, and it never fills up.
+            let _written = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// What the control thread needs to know of a worker's sleep.
+#[derive(Clone, Debug)]
+pub struct Bedside {
+    /// By what it is woken.
+    pub waker: Arc<Waker>,
+    epoll: Arc<OwnedFd>,
+}
+
+impl Bedside {
+    /// Has the worker wake up for `doorbell`, that of port `id`, until the doorbell is closed.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when memory is short.
+    pub fn listen(&self, id: PortId, doorbell: &Doorbell) -> Result<(), Errno> {
+        watch(&self.epoll, doorbell, EventData::new_u64(id.into()))
+    }
+}
+
+/// Waits for `source` from now on: for each time that something comes, and not for as long as something is there.
+fn watch(epoll: &OwnedFd, source: impl AsFd, data: EventData) -> Result<(), Errno> {
+    epoll::add(epoll, source, data, EventFlags::IN | EventFlags::ET)
+}
+
+/// What an idle worker does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Looks again at once.
+    Look,
+    /// Looks again after a moment.
+    Pause,
+    /// Sets all alarms and looks again.
+    Arm,
+    /// Sleeps, since the look after the alarms were set has found nothing.
+    Sleep,
+}
+
+/// The sleep of one worker.
+#[derive(Debug)]
+pub struct Rest {
+    side: Bedside,
+    /// Whether the alarms are set.
+    armed: bool,
+    /// The TSC when there was last something to do.
+    since: u64,
+    /// Ticks of the TSC in [`SPIN`], [`AWAKE`] and [`SHORTEST`].
+    spin: u64,
+    awake: u64,
+    shortest: u64,
+    /// Ticks that it may sleep at most.
+    longest: u64,
+    hz: u64,
+    /// What it watches of the wire. Kept open.
+    _wire: Option<OwnedFd>,
+}
+
+impl Rest {
+    /// The sleep of a worker whose clock makes `hz` ticks a second. If it receives from the wire, `wire` says by what it hears of
+    /// frames there; `Some(None)` if by nothing.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, when file descriptors or memory are short.
+    pub fn new(hz: u64, wire: Option<Option<OwnedFd>>) -> Result<Self, Errno> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        watch(&epoll, &event, EventData::new_u64(NOBODY))?;
+        let longest = if wire.as_ref().is_some_and(Option::is_none) { GLANCE } else { NAP };
+        let wire = wire.flatten();
+        if let Some(wire) = &wire {
+            watch(&epoll, wire, EventData::new_u64(NOBODY))?;
+        }
+        let waker = Arc::new(Waker { alarm: AtomicU32::new(0), event });
+        let ticks =
+            |span: Duration| u64::try_from(span.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(u64::MAX);
+        Ok(Self {
+            side: Bedside { waker, epoll: Arc::new(epoll) },
+            armed: false,
+            since: 0,
+            spin: ticks(SPIN),
+            awake: ticks(AWAKE),
+            shortest: ticks(SHORTEST),
+            longest: ticks(longest),
+            hz,
+            _wire: wire,
+        })
+    }
+
+    /// What others need to know of it.
+    #[must_use]
+    pub const fn side(&self) -> &Bedside {
+        &self.side
+    }
+
+    /// Notes that there was something to do until `now`. Whether alarms have to be cleared.
+    #[inline]
+    pub const fn worked(&mut self, now: u64) -> bool {
+        self.since = now;
+        std::mem::replace(&mut self.armed, false)
+    }
+
+    /// What to do at `now`, after a turn without anything to do.
+    #[inline]
+    #[must_use]
+    pub const fn step(&self, now: u64) -> Step {
+        let idle = now.saturating_sub(self.since);
+        if self.armed {
+            Step::Sleep
+        } else if idle < self.spin {
+            Step::Look
+        } else if idle < self.awake {
+            Step::Pause
+        } else {
+            Step::Arm
+        }
+    }
+
+    /// Asks for calls from the other threads of this process. The worker has set the alarms of its rings; the turn that it takes
+    /// next comes after all of them.
+    pub fn arm(&mut self) {
+        self.armed = true;
+        alarm::set(&self.side.waker.alarm);
+        barrier();
+    }
+
+    /// Asks for no more calls.
+    pub fn disarm(&self) {
+        alarm::clear(&self.side.waker.alarm);
+    }
+
+    /// Sleeps from `now` until somebody calls, at most until `until`, if that is worth it; else returns at once. Gives the
+    /// ports whose doorbells were rung to `rung`, and says whether there was any call.
+    pub fn sleep(&mut self, now: u64, until: u64, mut rung: impl FnMut(PortId)) -> bool {
+        let ticks = until.saturating_sub(now).min(self.longest);
+        if ticks < self.shortest {
+            return false;
+        }
+        let ns = u128::from(ticks) * 1_000_000_000 / u128::from(self.hz.max(1));
+        let timeout = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
+        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
+        let mut room = [const { MaybeUninit::uninit() }; EVENTS];
+        let epoll = &*self.side.epoll;
+        let mut woken = epoll::wait(epoll, &mut room, Some(&timeout)).map(|(events, _)| &*events);
+        let mut again = [const { MaybeUninit::uninit() }; EVENTS];
+        if woken.as_ref().is_err_and(|errno| *errno == Errno::NOSYS) {
+            // Before Linux 5.11 there are only whole milliseconds.
+            let short = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+            woken = epoll::wait(epoll, &mut again, Some(&short)).map(|(events, _)| &*events);
+        }
+        let events: &[Event] = woken.unwrap_or_default();
+        let ports = events.iter().filter_map(|event| PortId::try_from({ event.data }.u64()).ok());
+        ports.for_each(&mut rung);
+        let called = !events.is_empty();
+        // Who has called has taken an alarm back: all of them are set anew.
+        self.armed &= !called;
+        called
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    const HZ: u64 = 1_000_000_000;
+
+    /// A worker spins, pauses, sets its alarms and sleeps, in this order, and begins anew when there was something to do.
+    #[test]
+    fn rest_deepens_with_time() {
+        let mut rest = Rest::new(HZ, None).unwrap();
+        assert!(!rest.worked(1_000));
+        let steps = [1_000, 50_999, 51_000, 250_999, 251_000].map(|now| rest.step(now));
+        assert_eq!(steps, [Step::Look, Step::Look, Step::Pause, Step::Pause, Step::Arm]);
+        rest.arm();
+        assert_eq!(rest.step(260_000), Step::Sleep);
+        assert!(rest.worked(270_000), "alarms are set");
+        assert_eq!(rest.step(270_001), Step::Look);
+    }
+
+    /// A call that was made after the alarm ends a sleep, however early; one without an alarm is none.
+    #[test]
+    fn calls_end_a_sleep() {
+        let mut rest = Rest::new(HZ, None).unwrap();
+        let waker = Arc::clone(&rest.side().waker);
+        waker.call();
+        rest.arm();
+        assert!(!rest.sleep(0, 1_000_000, |_| ()), "called before the alarm was set");
+        assert_eq!(rest.step(0), Step::Sleep, "alarms are still set");
+        waker.call();
+        waker.call();
+        let begun = Instant::now();
+        assert!(rest.sleep(0, u64::MAX, |_| ()));
+        assert!(begun.elapsed() < NAP);
+        assert_ne!(rest.step(0), Step::Sleep, "the alarm was taken back");
+        rest.arm();
+        assert!(!rest.sleep(0, 1_000_000, |_| ()), "one call for one alarm");
+    }
+
+    /// A doorbell ends a sleep once for each time that it rings, and says whose it is; a closed one is forgotten.
+    #[test]
+    fn doorbells_say_whose_they_are() {
+        let mut rest = Rest::new(HZ, Some(None)).unwrap();
+        let (daemon, app) = Doorbell::pair().unwrap();
+        rest.side().listen(7, &daemon).unwrap();
+        for _ in 0..3 {
+            app.ring();
+            let mut rung = Vec::new();
+            assert!(rest.sleep(0, u64::MAX, |id| rung.push(id)));
+            assert_eq!(rung, [7]);
+            assert!(!rest.sleep(0, 1_000_000, |_| ()), "rung once");
+        }
+        app.ring();
+        drop(daemon);
+        assert!(!rest.sleep(0, 1_000_000, |_| ()));
+    }
+
+    /// Nobody sleeps for longer than allowed, nor for moments that are not worth it.
+    #[test]
+    fn sleeps_are_bounded() {
+        for (wire, most) in [(None, NAP), (Some(None), GLANCE)] {
+            let mut rest = Rest::new(HZ, wire).unwrap();
+            let begun = Instant::now();
+            assert!(!rest.sleep(5, u64::MAX, |_| ()));
+            assert!(begun.elapsed() >= most, "{:?}", begun.elapsed());
+            let begun = Instant::now();
+            (0..10_000).for_each(|_| assert!(!rest.sleep(5, 59_000, |_| ())));
+            assert!(begun.elapsed() < Duration::from_secs(1), "too short a time to sleep");
+        }
+    }
+}
