@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Sleep and wake-up: an application sleeps at under 1 % of a CPU, and so does kopid's worker; one packet wakes both, the
+# application answers, and they sleep again. With EAL's epoll and with poll(2), with a worker that sleeps and one that polls.
+source "$(dirname "$0")/lib.sh"
+
+mac=02:00:00:00:00:0e
+
+make -s -C "$root/examples/sleeper" BUILD="$work/build"
+
+# cpu_ms PID: the milliseconds of processor that a process has used, with all of its threads.
+cpu_ms() { awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) * 1000 / hz) }' "/proc/$1/stat"; }
+
+# used PID SECONDS: how many milliseconds it uses in that time.
+used() {
+    local before
+    before=$(cpu_ms "$1")
+    sleep "$2"
+    echo $(($(cpu_ms "$1") - before))
+}
+
+# echoes N: the kernel behind the wire sends N datagrams, each after the answer to the one before, and pauses in between.
+echoes() {
+    far python3 - "$1" <<'PY'
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect(("10.77.0.9", 7))
+for i in range(int(sys.argv[1])):
+    time.sleep(0.05)
+    s.send(b"%d" % i)
+    assert s.recv(100) == b"%d" % i
+PY
+}
+
+# start_sleeper [poll]: the example, through the driver. Its pid is in $app_pid.
+start_sleeper() {
+    install -d "$work/run"
+    : >"$work/sleeper.log"
+    RUNTIME_DIRECTORY=$work/run "$work/build/sleeper" --lcores "0@$app_cpu" --no-huge -m 128 --no-pci --no-telemetry \
+        --file-prefix "wake-$$" -d "$work/librte_net_kopi.so" \
+        --vdev "net_kopi0,socket=$work/kopi.sock,name=sleeper,mac=$mac" -- "$@" >"$work/sleeper.log" 2>&1 &
+    app_pid=$!
+    app_pids+=("$app_pid")
+    until_ok 20 "the sleeper runs" grep -q ready "$work/sleeper.log"
+}
+
+# stop_sleeper: ends it, and leaves what it says of itself in its log.
+stop_sleeper() {
+    kill -TERM "$app_pid"
+    wait "$app_pid" || die "the sleeper failed: $(cat "$work/sleeper.log")"
+}
+
+make_wire
+neighbour 10.77.0.9 $mac
+for idle in adaptive poll; do
+    write_config "net_af_packet0,iface=$near"
+    sed -i "s/^\[dataplane\]/&\nidle = \"$idle\"/" "$work/kopid.toml"
+    start_kopid
+    for way in epoll poll; do
+        start_sleeper "$way"
+        echoes 1
+        for _ in 1 2; do
+            sleep 0.3
+            app_ms=$(used "$app_pid" 2)
+            ((app_ms < 20)) || die "the sleeping application has used $app_ms ms in 2 s"
+            if [[ $idle == adaptive ]]; then
+                kopid_ms=$(used "$kopid_pid" 2)
+                ((kopid_ms < 40)) || die "the idle kopid has used $kopid_ms ms in 2 s"
+            fi
+            echoes 5
+        done
+        stop_sleeper
+        printf '%s, %s: %s\n' "$idle" "$way" "$(tail -n 1 "$work/sleeper.log")"
+        grep -q "echoed 11 datagrams" "$work/sleeper.log" || die "not every datagram was answered once"
+    done
+    stop_kopid TERM
+done
