@@ -26,6 +26,7 @@ install_packages() {
     local wanted=(
         libdpdk-dev dpdk dpdk-dev libpcap-dev pkg-config clang libclang-dev libc6-dev # build
         dpkg-dev xz-utils ca-certificates                                            # driver headers
+        make dpdk-doc                                                                # examples, ours and DPDK's
         iproute2 iputils-ping tcpdump tshark ethtool nftables                        # network
         python3 procps util-linux sudo                                               # scripts
     )
