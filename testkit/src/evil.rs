@@ -1,8 +1,8 @@
 //! An app that speaks the attach protocol by hand, and breaks it where a test wants.
 
-use kopi_ring::message::{Envelope, Hello, Mac, Message, Settings, Welcome};
+use kopi_ring::message::{Envelope, Hello, Mac, Message, Settings, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError, connect};
-use kopi_ring::{Geometry, Region};
+use kopi_ring::{Doorbell, Geometry, Region};
 use rustix::fs::FallocateFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::IoSlice;
@@ -127,6 +127,24 @@ impl Client {
         match self.ask(Message::Setup(geometry.clone().into())) {
             Ok((Message::Ready(ready), Some(fd))) => Region::open(fd, &ready).expect("kopid's region is right"),
             other => panic!("no rings: {other:?}"),
+        }
+    }
+
+    /// The same for an app that may sleep. The doorbell comes along if kopid sleeps, too.
+    #[must_use]
+    pub fn setup_sleeping(&mut self, geometry: &Geometry) -> (Region, Option<Doorbell>) {
+        assert!(self.say(Message::Setup(Setup { geometry: geometry.clone(), sleeps: true })), "kopid has gone");
+        loop {
+            let (envelope, fds) = socket::receive(&self.socket).expect("kopid answers");
+            let mut fds = fds.into_iter();
+            match (envelope.message, fds.next()) {
+                (Message::Link(_), _) => {}
+                (Message::Ready(ready), Some(fd)) => {
+                    let region = Region::open(fd, &ready).expect("kopid's region is right");
+                    return (region, fds.next().map(Doorbell::from));
+                }
+                other => panic!("no rings: {other:?}"),
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Settings {
     pub huge_pages: &'static str,
     /// Packet buffers for each worker.
     pub mbufs: u32,
+    /// What idle workers do: `poll` or `adaptive`.
+    pub idle: &'static str,
     /// Log level.
     pub log: &'static str,
     /// What `policy.toml` says; no policy if `None`.
@@ -43,6 +45,7 @@ impl Default for Settings {
             apps: 64,
             huge_pages: "auto",
             mbufs: 16384,
+            idle: "poll",
             log: "info",
             policy: None,
         }
@@ -63,14 +66,14 @@ impl Settings {
     }
 
     fn toml(&self, dir: &Path) -> String {
-        let Self { wire, mtu, workers, apps, huge_pages, mbufs, log, policy } = self;
+        let Self { wire, mtu, workers, apps, huge_pages, mbufs, idle, log, policy } = self;
         let policy = if policy.is_some() { "policy = \"policy.toml\"\n" } else { "" };
         let cores: Vec<u16> = cpus().into_iter().take(*workers).collect();
         assert_eq!(cores.len(), *workers, "this machine has too few CPUs");
         let dir = dir.display();
         format!(
             "{policy}[wire]\ndevice = \"{wire}\"\nmtu = {mtu}\n\
-             [dataplane]\ncores = {cores:?}\nmbufs = {mbufs}\n\
+             [dataplane]\ncores = {cores:?}\nmbufs = {mbufs}\nidle = \"{idle}\"\n\
              [limits]\napps = {apps}\n\
              [memory]\nhuge_pages = \"{huge_pages}\"\n\
              [eal]\nargs = [\"--no-telemetry\"]\n\

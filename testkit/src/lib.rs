@@ -13,6 +13,7 @@
 //! | [`app`] | [`App`], the program `kopi-seq`: a DPDK application that sends, receives or echoes such frames |
 //! | [`frames`] | frames as hosts send them: ARP, TCP, UDP, ICMP, neighbour discovery |
 //! | [`piped`] | [`Piped`], an app that sends what the test tells it to and tells what it receives |
+//! | [`sleeper`] | [`Sleeper`], the example application that sleeps until there are frames, and echoes UDP |
 //! | [`peer`] | [`Peer`], a packet socket at the kernel's end of the wire that does the same |
 //! | [`capture`] | [`Capture`], a running `kopictl capture`, and [`capture::Session`], a session by hand |
 //! | [`recording`] | [`Recording`], what is in a file of packets |
@@ -35,6 +36,7 @@ pub mod piped;
 pub mod process;
 pub mod recording;
 pub mod seq;
+pub mod sleeper;
 pub mod temp;
 pub mod testpmd;
 pub mod wait;
@@ -47,6 +49,7 @@ pub use peer::Peer;
 pub use piped::Piped;
 pub use process::Process;
 pub use recording::Recording;
+pub use sleeper::Sleeper;
 pub use temp::TempDir;
 pub use testpmd::{Memory, Testpmd};
 pub use wait::{wait_for, wait_until};
