@@ -7,10 +7,13 @@
 //! many bursts follow, a sleeper is woken once.
 //!
 //! While nobody sleeps the word is not written, and its line stays in the producer's cache. The barrier is paid once for each
-//! burst or turn, and only by who was told that the other side sleeps at all.
+//! burst or turn, and only by who was told that the other side sleeps at all. Apps do not even pay that: as they send, theirs
+//! are [light](light_barrier), and the daemon has the kernel make up for it when it goes to sleep. The other way round
+//! would let any app interrupt the daemon's cores.
 //!
 //! The functions work on anything that is an [`Alarm`], so that a model checker can stand in for shared memory.
 
+use rustix::thread::{MembarrierCommand, membarrier};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
@@ -50,6 +53,30 @@ impl Alarm for AtomicU32 {
 #[inline]
 pub fn barrier() {
     std::sync::atomic::fence(SeqCst);
+}
+
+/// Makes every barrier of a thread whose process is [registered](register_light) a [light](light_barrier) one, by having the
+/// kernel execute a full one on its behalf (`membarrier(2)`, `GLOBAL_EXPEDITED`). Whether the kernel does.
+///
+/// Whatever that thread did before the kernel's barrier is visible when this returns; and what it loads after it sees all that
+/// the caller has stored before. So of its store and its load, which may change places in the processor, one is on the right
+/// side.
+#[must_use]
+pub fn heavy_barrier() -> bool {
+    membarrier(MembarrierCommand::GlobalExpedited).is_ok()
+}
+
+/// Registers this process for [`heavy_barrier`]s of others, once and for all. Whether it may use light ones.
+#[must_use]
+pub fn register_light() -> bool {
+    membarrier(MembarrierCommand::RegisterGlobalExpedited).is_ok()
+}
+
+/// Keeps all earlier stores of this thread before all later loads, provided that whoever has to see them uses a
+/// [`heavy_barrier`]. It costs nothing.
+#[inline]
+pub fn light_barrier() {
+    std::sync::atomic::compiler_fence(SeqCst);
 }
 
 /// The consumer wants to be woken. It has to pass a [`barrier`] and look into its ring before it sleeps.

@@ -111,3 +111,44 @@ fn fault_16_no_wake_up_is_lost() {
 fn fault_16_no_wake_up_is_lost_in_ten_million_rounds() {
     play(10_000_000);
 }
+
+/// Two threads, of which the sender's barriers are light: Dekker's pattern with [`kopi_ring::alarm::heavy_barrier`] on the other
+/// side. Each round both store and then load; if neither saw the other, a call would have been lost.
+#[test]
+fn heavy_barrier_makes_up_for_light_ones() {
+    use kopi_ring::alarm::{heavy_barrier, light_barrier, register_light};
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicU32;
+    if !register_light() {
+        // A kernel without them: then nobody uses them.
+        return;
+    }
+    let (head, alarm) = (AtomicU32::new(0), AtomicU32::new(0));
+    let missed = AtomicU32::new(0);
+    let (begin, end) = (Barrier::new(2), Barrier::new(2));
+    let rounds = 5_000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..rounds {
+                begin.wait();
+                head.store(1, Relaxed);
+                light_barrier();
+                let rings = alarm.load(Relaxed) == 1;
+                missed.store(u32::from(!rings), Relaxed);
+                end.wait();
+            }
+        });
+        for round in 0..rounds {
+            begin.wait();
+            // Anything from before the other side's store to after its load.
+            (0..round % 64).for_each(|_| std::hint::spin_loop());
+            alarm.store(1, Relaxed);
+            assert!(heavy_barrier());
+            let sees = head.load(Relaxed) == 1;
+            end.wait();
+            assert!(sees || missed.load(Relaxed) == 0, "round {round}: neither saw the other");
+            head.store(0, Relaxed);
+            alarm.store(0, Relaxed);
+        }
+    });
+}

@@ -3,7 +3,7 @@
 use crate::handoff::{Counters, Handoff};
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
-use kopi_ring::alarm::barrier;
+use kopi_ring::alarm::{barrier, light_barrier, register_light};
 use kopi_ring::layout::{MIN_FRAME, Notes};
 use kopi_ring::{Doorbell, PeerFault, Producer};
 use std::ffi::{c_int, c_void};
@@ -30,12 +30,15 @@ pub(crate) struct Outlet {
     ring: Producer,
     /// What wakes a daemon that sleeps at times.
     doorbell: Option<Arc<Doorbell>>,
+    /// Whether the daemon makes up for a light barrier.
+    light: bool,
 }
 
 impl Outlet {
     /// A way through `ring`, whose daemon is woken by `doorbell`.
-    pub(crate) const fn new(ring: Producer, doorbell: Option<Arc<Doorbell>>) -> Self {
-        Self { ring, doorbell }
+    pub(crate) fn new(ring: Producer, doorbell: Option<Arc<Doorbell>>) -> Self {
+        let light = doorbell.is_some() && register_light();
+        Self { ring, doorbell, light }
     }
 
     /// Shows the daemon what was pushed, and wakes it if it sleeps.
@@ -43,7 +46,11 @@ impl Outlet {
     fn publish(&mut self) {
         self.ring.publish();
         if let Some(doorbell) = &self.doorbell {
-            barrier();
+            if self.light {
+                light_barrier();
+            } else {
+                barrier();
+            }
             if self.ring.wakes() {
                 doorbell.ring();
             }
