@@ -18,7 +18,7 @@ use crate::probe::{self, State, Thresholds};
 use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
 use crate::throughput::{Cell, CellResult, Direction};
-use crate::{capture, plot, policy, progress, qos, report};
+use crate::{capture, plot, policy, progress, qos, report, wake};
 
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
     /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `capture`: tx,
-    /// tx-one, rx, rx-one; for `qos`: cost, shaping, sharing, protection
+    /// tx-one, rx, rx-one; for `qos`: cost, shaping, sharing, protection; for `wake`: wakes, load
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
     /// Core of the dataplane (kernel CPU number)
@@ -134,6 +134,17 @@ enum What {
     },
     /// What capture sessions cost
     Capture,
+    /// Wake-ups beside those of the kernel, an idle kopid, and what its sleep costs under load
+    Wake,
+    /// The application of the wake-up benchmark, which starts it by itself
+    #[command(hide = true, name = wake::COMMAND)]
+    WakeApp {
+        /// Core to run on
+        core: usize,
+        /// Arguments for EAL
+        #[arg(last = true)]
+        eal: Vec<String>,
+    },
     /// Only the latency between the two cores, ten times
     Probe,
 }
@@ -152,6 +163,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Policy => measure_cost(args, "policy", policy::measure, policy::page, |_| Ok(None)),
         What::Capture => measure_cost(args, "capture", capture::measure, capture::page, |_| Ok(None)),
         What::Qos => measure_cost(args, "qos", qos::measure, qos::page, qos::plot),
+        What::WakeApp { core, eal } => wake::run(*core, eal),
+        What::Wake => measure_cost(args, "wake", wake::measure, wake::page, |_| Ok(None)),
         What::Probe => show_probe(args, &interrupt()?),
         What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
         What::Throughput => compare(args, interrupt()?, &args.cells(), &[]),

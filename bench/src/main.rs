@@ -1,7 +1,7 @@
 //! Runs kopi side by side with other ways to join an application to a wire, and writes a results page.
 //!
 //! - [`contender`]: the systems, one file each
-//! - [`throughput`], [`latency`], [`policy`], [`capture`], [`qos`]: what is measured
+//! - [`throughput`], [`latency`], [`policy`], [`capture`], [`qos`], [`wake`]: what is measured
 //! - [`rounds`]: how samples are taken
 //! - [`probe`]: the latency between two cores, by which samples are filed
 //! - [`process`], [`testpmd`], [`setup`], [`interrupt`]: programs under test and their surroundings
@@ -27,6 +27,7 @@ mod setup;
 mod stats;
 mod testpmd;
 mod throughput;
+mod wake;
 
 use std::process::ExitCode;
 

@@ -37,7 +37,7 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
         let parts = LOADS.map(|load| load.part).join(", ");
         return Err(BenchError::Failed(format!("no part {unknown}; there are {parts}")));
     }
-    let kopi = Kopi { name: "capture", policy: None, mac: Some(policy::APP_MAC) };
+    let kopi = Kopi { mac: Some(policy::APP_MAC), ..Kopi::PLAIN };
     let mut results = Results::default();
     for load in LOADS.iter().filter(|load| only.is_none_or(|only| only.iter().any(|name| name == load.part))) {
         let file = setup.path(&format!("{}.pcap", load.part));

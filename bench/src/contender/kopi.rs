@@ -24,11 +24,15 @@ pub(crate) struct Kopi {
     pub(crate) policy: Option<String>,
     /// The address that the application's port is to have, if not one that kopid makes up.
     pub(crate) mac: Option<&'static str>,
+    /// What its worker does when there is nothing to do.
+    pub(crate) idle: &'static str,
 }
 
 impl Kopi {
     /// kopid without a policy.
-    pub(crate) const PLAIN: Self = Self { name: "kopi", policy: None, mac: None };
+    pub(crate) const PLAIN: Self = Self { name: "kopi", policy: None, mac: None, idle: "poll" };
+    /// kopid without a policy, whose worker may sleep.
+    pub(crate) const ADAPTIVE: Self = Self { name: "kopi-adaptive", idle: "adaptive", ..Self::PLAIN };
 
     const DAEMON: &str = "kopid";
     const DRIVER: &str = "librte_net_kopi.so";
@@ -62,12 +66,13 @@ impl Contender for Kopi {
         let no_pci = if wire.is_pci() { "" } else { ", \"--no-pci\"" };
         let text = format!(
             "{policy}[wire]\ndevice = \"{wire}\"\n\
-             [dataplane]\ncores = [{core}]\n\
+             [dataplane]\ncores = [{core}]\nidle = \"{idle}\"\n\
              [eal]\nargs = [\"--in-memory\", \"--no-telemetry\", \"--file-prefix\", \"{prefix}\"{no_pci}]\n\
              [socket]\npath = \"{socket}\"\n\
              [control]\npath = \"{control}\"\n",
             wire = wire.device(),
             core = setup.dataplane_core,
+            idle = self.idle,
             prefix = setup.prefix(self.name),
             socket = socket.display(),
             control = control.display(),

@@ -52,7 +52,7 @@ pub(super) fn contender(wire: &'static str) -> Kopi {
     for app in 1..=BULK.len() {
         text += &format!("[[class]]\nname = \"c{app}\"\n[[app]]\nname = \"app{app}\"\nclass = \"c{app}\"\n");
     }
-    Kopi { name: wire, policy: Some(text), mac: None }
+    Kopi { name: wire, policy: Some(text), ..Kopi::PLAIN }
 }
 
 impl Experiment for Protection {

@@ -100,7 +100,7 @@ fn wire() -> String {
 }
 
 fn kopi(name: &'static str, policy: Option<String>) -> Box<dyn Contender> {
-    Box::new(Kopi { name, policy, mac: None })
+    Box::new(Kopi { name, policy, mac: None, idle: "poll" })
 }
 
 /// A policy that begins with `head`, of so many classes without limits, and entries for so many apps.
