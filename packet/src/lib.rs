@@ -19,6 +19,10 @@
 //! | [`ndp`] | addresses in Neighbor Discovery messages |
 //! | [`reply`] | the answer to a packet that is rejected |
 //! | [`mark`] | code point and VLAN priority written into frames |
+//! | [`checksum`] | the Internet checksum |
+//! | [`vnet`] | the header before frames of a TAP interface |
+//! | [`segment`] | what a kernel leaves to its card: checksums, and cutting TCP segments |
+//! | [`coalesce`] | the reverse: putting TCP segments together |
 //! | [`describe`] | frames from what people write about them |
 //!
 //! The crate has no `std`, and only `describe` knows of `alloc`, so the compiler sees to it that nothing else allocates.
@@ -39,6 +43,8 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod checksum;
+pub mod coalesce;
 pub mod describe;
 mod display;
 mod hash;
@@ -51,7 +57,9 @@ pub mod mark;
 pub mod ndp;
 mod parse;
 pub mod reply;
+pub mod segment;
 pub mod tcp;
+pub mod vnet;
 mod walk;
 
 pub use hash::Seed;

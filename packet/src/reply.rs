@@ -6,6 +6,7 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use crate::checksum::{checksum, sum};
 use crate::icmp::is_error_type;
 use crate::key::{ICMP, ICMPV6, TCP};
 use crate::tcp::{Segment, flags};
@@ -182,18 +183,4 @@ impl<'a> Back<'a> {
         body.get_mut(checksum_at..checksum_at + 2)?.copy_from_slice(&checksum.to_be_bytes());
         Some(l3 + l4 + length)
     }
-}
-
-/// The sum of the 16-bit words of `bytes`, an odd last byte padded with zero (RFC 1071).
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, odd) = bytes.as_chunks::<2>();
-    let last = odd.first().map_or(0, |&byte| u64::from(byte) << 8);
-    words.iter().map(|&word| u64::from(u16::from_be_bytes(word))).sum::<u64>() + last
-}
-
-/// The Internet checksum of words with this sum (RFC 1071).
-fn checksum(sum: u64) -> u16 {
-    let once = |sum: u64| (sum & 0xffff) + (sum >> 16);
-    // A sum below 2^32 is below 2^17 after one fold, and fits 16 bits after three.
-    u16::try_from(once(once(once(sum)))).map_or(0, |folded| !folded)
 }
