@@ -11,6 +11,7 @@ use crate::account::ModeForm;
 use crate::cpu::{Cores, CoresForm};
 use crate::device::{Device, DeviceForm};
 use crate::form::{Choice, Int, Line, List};
+use crate::host::{HOST, Host};
 use crate::path::FilePathForm;
 use crate::report::{Diagnostic, Errors, Report, quoted};
 use crate::size::{Size, SizeForm};
@@ -28,6 +29,8 @@ pub struct Config {
     pub dataplane: Dataplane,
     /// What apps may take.
     pub limits: Limits,
+    /// The kernel's own port; `None` for none.
+    pub host: Option<Host>,
     /// How memory is obtained.
     pub memory: Memory,
     /// DPDK's environment.
@@ -211,6 +214,7 @@ impl Config {
         let wire = wire_table.as_ref().and_then(Wire::read);
         let dataplane = dataplane_table.as_ref().and_then(Dataplane::read);
         let limits = document.table(&LIMITS).as_ref().and_then(Limits::read);
+        let host = document.table(&HOST).as_ref().and_then(Host::read);
         let memory = document.table(&MEMORY).as_ref().and_then(Memory::read);
         let eal = document.table(&EAL).as_ref().and_then(Eal::read);
         let socket = document.table(&SOCKET).as_ref().and_then(|table| SOCKET_KEYS.read(table));
@@ -227,6 +231,7 @@ impl Config {
             wire: wire?,
             dataplane: dataplane?,
             limits: limits?,
+            host: host?,
             memory: memory?,
             eal: eal?,
             socket: socket?,
@@ -349,9 +354,9 @@ impl Form for EalArgForm {
 /// Every table and key of `kopid.toml`.
 pub static LAYOUT: Layout = Layout {
     top: &TOP,
-    sections: &[&WIRE, &DATAPLANE, &LIMITS, &MEMORY, &EAL, &SOCKET, &CONTROL, &LOG],
+    sections: &[&WIRE, &DATAPLANE, &LIMITS, &HOST, &MEMORY, &EAL, &SOCKET, &CONTROL, &LOG],
     lists: &[],
-    later: &[("host", "the kernel's own port comes with a later one")],
+    later: &[],
 };
 
 static TOP: Section = Section { name: "", doc: "the daemon's files", keys: &[&POLICY] };

@@ -15,7 +15,7 @@
 //! | [`walk`] | from a parsed TOML table to values, by a table of keys |
 //! | [`form`] | what a value may look like: whole numbers, choices, lists |
 //! | [`source`] | a file's text, read without blocking, and the places in it |
-//! | [`account`], [`cpu`], [`device`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
+//! | [`account`], [`cpu`], [`device`], [`host`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
 //! | [`schema`] | the JSON schemas, from the same tables of keys |
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ pub mod device;
 mod document;
 
 pub mod form;
+pub mod host;
 pub mod kopid;
 mod layout;
 pub mod path;
@@ -39,6 +40,7 @@ pub mod walk;
 pub use account::{Account, Mode};
 pub use cpu::{Cores, online_cpus};
 pub use device::Device;
+pub use host::Host;
 pub use kopid::{Config, Dataplane, Eal, HugePages, Idle, Level, Limits, Log, Memory, Wire};
 pub use policy::Policy;
 pub use report::{Diagnostic, Errors, Position, Severity};

@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use addresses::{Addresses, Cidr};
-pub use app::{App, Listen};
+pub use app::{Address, App, Listen};
 pub use assigned::Assigned;
 pub use class::Class;
 pub use defaults::Defaults;

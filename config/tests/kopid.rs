@@ -130,11 +130,19 @@ fn unknown_names_are_errors() {
     }
 }
 
-/// What a later version will have is refused with that reason, not taken and ignored.
+/// The kernel's port is there if it has a name that the kernel takes.
 #[test]
-fn later_features_are_refused_by_name() {
-    let not_yet = "not supported by this version: ";
-    assert_error(&format!("{MINIMAL}[host]\ntap = \"kopi0\"\n"), (5, 2), &["`host` is ", not_yet]);
+fn host_port_has_a_name_or_is_not_there() {
+    let host = |text: &str| Config::parse(format!("{MINIMAL}{text}"), "f").unwrap().host;
+    assert_eq!((host(""), host("[host]\n"), host("[host]\nqueues = 2\n")), (None, None, None));
+    let found = host("[host]\ntap = \"kopi0\"\n").unwrap();
+    assert_eq!((found.tap.as_str(), found.queues, found.offload), ("kopi0", 1, true));
+    let found = host("[host]\ntap = \"a.b_c-0\"\nqueues = 16\noffload = false\n").unwrap();
+    assert_eq!((found.tap.as_str(), found.queues, found.offload), ("a.b_c-0", 16, false));
+    for bad in ["", ".", "..", "a/b", "a b", "sixteen-letters-", "%d"] {
+        assert_error(&format!("{MINIMAL}[host]\ntap = \"{bad}\"\n"), (6, 7), &["`tap` in [host]", "name"]);
+    }
+    assert_error(&format!("{MINIMAL}[host]\nqueues = 17\n"), (6, 10), &["from 1 to 16"]);
 }
 
 /// What is required and absent is reported where it should be.

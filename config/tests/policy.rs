@@ -425,6 +425,21 @@ fn keys_are_checked_against_each_other() {
         ("[[set]]\nname = \"s\"\nports = 1\n".repeat(2), (5, 8), ["there is already a set `s`", ""]),
         ("[[app]]\nname = \"a\"\n".repeat(2), (4, 8), ["there is already an app `a`", "all its owners"]),
         (
+            "[[app]]\nname = \"host\"\nadmit = true\n".to_owned(),
+            (3, 9),
+            ["`admit` cannot be stated", "the kernel's port"],
+        ),
+        (
+            "[[app]]\nname = \"host\"\nowner = { user = \"root\" }\n".to_owned(),
+            (3, 9),
+            ["`owner` cannot be stated", "the kernel's port"],
+        ),
+        (
+            "[[app]]\nname = \"a\"\naddress = \"shared\"\nmac = \"02:00:00:00:00:01\"\n".to_owned(),
+            (4, 7),
+            ["with `address = \"shared\"`", "leave out one"],
+        ),
+        (
             "[[app]]\nname = \"a\"\nmac = \"02:00:00:00:00:01\"\n[[app]]\nname = \"b\"\nmac = \"02:00:00:00:00:01\"\n"
                 .to_owned(),
             (6, 7),

@@ -14,7 +14,7 @@ use super::name::NameForm;
 use super::owner::{APP_KEYS, APP_OWNER, OwnerMatch};
 use super::set::Names;
 use super::words::PORT_PROTOCOLS;
-use crate::form::{Int, OneOrMany, Truth};
+use crate::form::{Choice, Int, OneOrMany, Truth};
 use crate::report::quoted;
 use crate::walk::{AnyKey, Document, Form, Item, Key, Need, Section, Table, nearest};
 
@@ -28,7 +28,9 @@ pub struct App {
     pub owner: OwnerMatch,
     /// Whether they may attach. True if not stated.
     pub admit: bool,
-    /// The only unicast address that the port may have and send from.
+    /// Whose address the port has.
+    pub address: Address,
+    /// The only unicast address that the port may have and send from. `None` if the address is shared.
     pub mac: Option<MacAddr>,
     /// The only addresses that it may send from, by IP and by ARP; empty for any.
     pub addresses: Vec<Cidr>,
@@ -45,13 +47,33 @@ pub struct App {
 }
 
 impl App {
+    /// Name of the entry that is for the port of the kernel, and for no process.
+    pub const HOST: &'static str = "host";
+
+    /// Whether it is for the port of the kernel.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.name == Self::HOST
+    }
+
     /// An entry of that name for `owner`, with everything else as if it were not stated.
     #[must_use]
     pub fn new(name: String, owner: OwnerMatch) -> Self {
         let (mac, queues, flows, class) = (None, None, None, Assigned::default());
         let (addresses, listen) = (Vec::new(), Vec::new());
-        Self { name, owner, admit: true, mac, addresses, listen, spoof_check: true, queues, flows, class }
+        let address = Address::Own;
+        Self { name, owner, admit: true, address, mac, addresses, listen, spoof_check: true, queues, flows, class }
     }
+}
+
+/// Whose MAC and IP address a port has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// Its own.
+    Own,
+    /// That of the host.
+    Shared,
 }
 
 /// One port at which an app may be reached: `"tcp/5432"`.
@@ -111,7 +133,19 @@ impl App {
             Some(Some(owner)) => OwnerMatch::read(&owner, &APP_KEYS, names),
         };
         let admit = table.get(&ADMIT);
+        let address = table.get(&ADDRESS);
         let mac = table.optional(&MAC);
+        if let (Some(Address::Shared), Some(Some(_))) = (address, mac) {
+            let help = Some("leave out one of the two".to_owned());
+            table.error(&MAC, "`mac` in [[app]] cannot be stated with `address = \"shared\"`".to_owned(), help);
+        }
+        if name.as_deref() == Some(Self::HOST) {
+            refuse_of_host(table, &APP_OWNER);
+            refuse_of_host(table, &ADMIT);
+            refuse_of_host(table, &ADDRESS);
+            refuse_of_host(table, &MAC);
+            refuse_of_host(table, &QUEUES);
+        }
         let addresses = table.optional(&ADDRESSES);
         let listen = table.optional(&LISTEN);
         let spoof_check = table.get(&SPOOF_CHECK);
@@ -125,6 +159,7 @@ impl App {
             name: name?,
             owner: owner?,
             admit: admit?,
+            address: address?,
             mac: mac?,
             addresses: addresses?.unwrap_or_default(),
             listen,
@@ -133,6 +168,15 @@ impl App {
             flows: flows?,
             class: class?,
         })
+    }
+}
+
+/// Refuses `key` in the entry of the kernel's port, where there is nothing to choose.
+fn refuse_of_host<F>(table: &Table<'_>, key: &'static Key<F>) {
+    if table.item(key).is_some() {
+        let message = format!("`{}` cannot be stated in the [[app]] of the name `{}`", key.name, App::HOST);
+        let help = "this is the kernel's port, which is always there, with the wire's address and [host] of kopid.toml";
+        table.error(key, message, Some(help.to_owned()));
     }
 }
 
@@ -178,7 +222,19 @@ impl Form for ListenForm {
 pub(super) static APP: Section = Section {
     name: "app",
     doc: "who may attach as what: the first that matches counts",
-    keys: &[&NAME as &dyn AnyKey, &APP_OWNER, &ADMIT, &MAC, &ADDRESSES, &LISTEN, &SPOOF_CHECK, &QUEUES, &FLOWS, &CLASS],
+    keys: &[
+        &NAME as &dyn AnyKey,
+        &APP_OWNER,
+        &ADMIT,
+        &ADDRESS,
+        &MAC,
+        &ADDRESSES,
+        &LISTEN,
+        &SPOOF_CHECK,
+        &QUEUES,
+        &FLOWS,
+        &CLASS,
+    ],
 };
 
 static NAME: Key<NameForm> = Key {
@@ -191,6 +247,13 @@ static NAME: Key<NameForm> = Key {
 
 static ADMIT: Key<Truth> =
     Key { name: "admit", doc: "whether they may attach", form: Truth, need: Need::Default("true") };
+
+static ADDRESS: Key<Choice<Address>> = Key {
+    name: "address",
+    doc: "whose MAC and IP address the port has: its own, or that of the host, which takes [host] in kopid.toml",
+    form: Choice { words: &[("own", Address::Own), ("shared", Address::Shared)], later: &[] },
+    need: Need::Default("\"own\""),
+};
 
 static MAC: Key<StationForm> = Key {
     name: "mac",
