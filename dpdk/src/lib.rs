@@ -9,6 +9,7 @@
 //! | [`port`] | [`Port`], one Ethernet device: found, configured, started, watched |
 //! | [`queue`] | [`RxQueue`] and [`TxQueue`], what a worker polls |
 //! | [`bpf`] | [`Bpf`], a packet filter in libpcap's language |
+//! | [`tap_device`] | [`TapDevice`], an interface of the kernel's, which is not DPDK's |
 //! | [`error`] | [`DpdkError`] |
 //!
 //! # What keeps this sound
@@ -28,6 +29,7 @@ pub mod mbuf;
 pub mod pool;
 pub mod port;
 pub mod queue;
+pub mod tap_device;
 
 pub use batch::Batch;
 pub use bpf::{Bpf, BpfError};
@@ -37,3 +39,4 @@ pub use mbuf::Mbuf;
 pub use pool::{Pool, PoolConfig};
 pub use port::{Link, Port, PortConfig, PortInfo, Stats};
 pub use queue::{RxQueue, TxQueue};
+pub use tap_device::{TapConfig, TapDevice, TapError};
