@@ -49,11 +49,11 @@ impl Entries {
     /// The entry by which `owner` may attach, `None` if it may without one.
     ///
     /// The first entry counts that is for the owner and has the name that was asked for, if one was; an entry that does
-    /// not admit counts whatever was asked for.
+    /// not admit counts whatever was asked for. The entry of the kernel's port is for no process.
     pub(crate) fn admit(&self, apps: &[App], owner: &Owner<'_>, asked: &str) -> Result<Option<usize>, Refusal> {
         let asked = Some(asked).filter(|asked| !asked.is_empty());
-        let matching =
-            || apps.iter().enumerate().zip(&self.tests).filter(|(_, test)| test.holds(owner)).map(|(app, _)| app);
+        let holds = |((_, app), test): &((usize, &App), &Test)| !app.is_host() && test.holds(owner);
+        let matching = || apps.iter().enumerate().zip(&self.tests).filter(holds).map(|(app, _)| app);
         match matching().find(|(_, app)| !app.admit || asked.is_none_or(|asked| app.name == asked)) {
             Some((index, app)) if app.admit => return Ok(Some(index)),
             Some((_, app)) => return Err(Refusal::NotAdmitted { entry: app.name.clone() }),

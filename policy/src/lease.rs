@@ -12,6 +12,10 @@
 //!   entry lists is for no app that does not list it, in either direction, be it for a server or as the ephemeral port of
 //!   a client.
 //!
+//! An app with `address = "shared"` has the MAC and the IP addresses of the host. It sends from the kernel's addresses, or from
+//! those among `addresses`, and begins connections from ports that are not the kernel's ([`Kernel`]). What is on its `listen` is
+//! its own all the same: there the kernel is the one that may not.
+//!
 //! What is leased to one is nobody else's, so a process that has attached by no entry may use what is left.
 //! `spoof_check = false` frees an app from the first two.
 //!
@@ -23,10 +27,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use kopi_config::policy::{Addresses, App, Cidr, Direction, Field, Listen, Policy, State};
+use kopi_config::policy::{Address, Addresses, App, Cidr, Direction, Field, Listen, Policy, State};
 use kopi_packet::{FlowKey, MacAddr, Shape, ndp};
 
 use crate::frame::{Packet, Violation};
+use crate::kernel::Kernel;
 
 const UDP: u8 = 17;
 const DHCP_SERVER: u16 = 67;
@@ -45,6 +50,8 @@ mod icmp6 {
 /// What one entry leases.
 #[derive(Debug)]
 struct Lease {
+    /// Whether it has the address of the host.
+    shared: bool,
     spoofing: Spoofing,
     addresses: Option<Addresses>,
     listen: BTreeSet<Listen>,
@@ -83,12 +90,20 @@ pub(crate) struct Tenant {
     lease: Arc<Lease>,
     taken: Arc<Taken>,
     macs: Box<[MacAddr]>,
+    /// What is the kernel's, if it has its address together with the kernel.
+    kernel: Option<Arc<Kernel>>,
 }
 
 impl Tenant {
     /// Whether both may use the same; only for tenants under one ruleset.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.lease, &other.lease) && self.macs == other.macs
+        Arc::ptr_eq(&self.lease, &other.lease) && self.macs == other.macs && self.kernel == other.kernel
+    }
+
+    /// The same, beside `kernel`, if it has its address together with it.
+    pub(crate) fn beside(mut self, kernel: &Arc<Kernel>) -> Self {
+        self.kernel = self.lease.shared.then(|| Arc::clone(kernel));
+        self
     }
 }
 
@@ -100,7 +115,7 @@ impl Leases {
             addresses: addresses(apps.iter().flat_map(|app| &app.addresses)),
             ports: apps.iter().flat_map(|app| app.listen.iter().copied()).collect(),
         };
-        let unlisted = Lease { spoofing: Spoofing::Unlisted, addresses: None, listen: BTreeSet::new() };
+        let unlisted = Lease { shared: false, spoofing: Spoofing::Unlisted, addresses: None, listen: BTreeSet::new() };
         Self {
             entries: apps.iter().map(|app| Arc::new(Lease::of(app))).collect(),
             unlisted: Arc::new(unlisted),
@@ -112,18 +127,21 @@ impl Leases {
     pub(crate) fn tenant(&self, entry: Option<(usize, &App)>, macs: &[MacAddr]) -> Tenant {
         let lease = entry.and_then(|(index, _)| self.entries.get(index)).unwrap_or(&self.unlisted);
         let macs = entry.and_then(|(_, app)| app.mac).map_or_else(|| macs.into(), |mac| [mac].into());
-        Tenant { lease: Arc::clone(lease), taken: Arc::clone(&self.taken), macs }
+        // Until it is told what is the kernel's, everything is.
+        let kernel = lease.shared.then(Arc::default);
+        Tenant { lease: Arc::clone(lease), taken: Arc::clone(&self.taken), macs, kernel }
     }
 
-    /// Whether ports are leased, so that new connections have to be told apart.
+    /// Whether ports are leased, or are the kernel's, so that new connections have to be told apart.
     pub(crate) fn lists_ports(&self) -> bool {
-        !self.taken.ports.is_empty()
+        !self.taken.ports.is_empty() || self.entries.iter().any(|lease| lease.shared)
     }
 }
 
 impl Lease {
     fn of(app: &App) -> Self {
         Self {
+            shared: app.address == Address::Shared,
             spoofing: if app.spoof_check { Spoofing::Checked } else { Spoofing::Allowed },
             addresses: (!app.addresses.is_empty()).then(|| addresses(&app.addresses)),
             listen: app.listen.iter().copied().collect(),
@@ -189,16 +207,17 @@ impl Tenant {
     }
 
     fn owns(&self, address: IpAddr) -> bool {
-        let leased = match &self.lease.addresses {
-            Some(own) => own.contains(address),
-            None => !self.taken.addresses.contains(address),
+        let leased = match (&self.lease.addresses, &self.kernel) {
+            (Some(own), _) => own.contains(address),
+            (None, Some(kernel)) => kernel.has_address(address),
+            (None, None) => !self.taken.addresses.contains(address),
         };
         leased || self.macs.iter().any(|mac| link_local(*mac) == address)
     }
 
     fn may_use_port(&self, packet: &Packet<'_>) -> bool {
         let key = packet.key;
-        if self.taken.ports.is_empty() {
+        if self.taken.ports.is_empty() && self.kernel.is_none() {
             return true;
         }
         let port = match packet.direction {
@@ -207,9 +226,13 @@ impl Tenant {
         };
         let Some(port) = port else { return true };
         let local = Listen { proto: key.proto(), port };
-        let begins = packet.direction == Direction::Ingress && matches!(packet.state, State::New | State::Invalid);
-        let bound = begins && !self.lease.listen.is_empty() || self.taken.ports.contains(&local);
-        !bound || self.lease.listen.contains(&local)
+        let begins = matches!(packet.state, State::New | State::Invalid);
+        let bound = match packet.direction {
+            Direction::Ingress => begins && !self.lease.listen.is_empty(),
+            // What it has begun before the kernel took the port goes on.
+            Direction::Egress => begins && self.kernel.as_ref().is_some_and(|kernel| kernel.has_port(local)),
+        };
+        !(bound || self.taken.ports.contains(&local)) || self.lease.listen.contains(&local)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::admission::{Entries, Refusal};
 use crate::bits::{Block, Ones, Pool, Set, intersect};
 use crate::fields::{self, Fields, MAX_VIEWS};
 use crate::frame::{Cause, Judgement, Packet};
+use crate::kernel::Kernel;
 use crate::lease::{Leases, Tenant};
 use crate::owner::{Accounts, Names, Owner, OwnerParts};
 
@@ -67,6 +68,13 @@ pub struct Subject {
 }
 
 impl Subject {
+    /// The same, for an app that has its address together with the kernel, to which `kernel` belongs. No other app is changed.
+    /// An app that is not told of its kernel may use nothing of it.
+    #[must_use]
+    pub fn beside(self, kernel: &Arc<Kernel>) -> Self {
+        Self { tenant: self.tenant.beside(kernel), ..self }
+    }
+
     /// Whether every frame of the one is judged as it would be for the other. Both have to be of one ruleset.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -535,6 +535,13 @@ impl Connections {
         if begins { State::New } else { State::Invalid }
     }
 
+    /// Whether the other end has begun connection `of`, and nothing was answered yet: it may be anything that somebody sends to
+    /// a port that nobody waits at. False if the connection is gone.
+    #[must_use]
+    pub fn is_unasked(&self, of: Ref) -> bool {
+        self.slot(of).is_some_and(|(_, _, slot)| slot.begun == Direction::Ingress && !slot.answered)
+    }
+
     /// Whether packets of connection `of` need no look in either direction, but for TCP segments with SYN, FIN or RST, and
     /// all are [`State::Established`].
     #[must_use]

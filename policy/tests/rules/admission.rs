@@ -57,6 +57,20 @@ fn ruleset(policy: Policy) -> Ruleset {
     Ruleset::new(Arc::new(policy), &machine()).unwrap()
 }
 
+/// The entry of the kernel's port admits nobody, and keeps its name from everybody.
+#[test]
+fn entry_of_the_host_admits_nobody() {
+    let mut policy = Policy::default();
+    policy.apps = vec![app(App::HOST, OwnerMatch::default(), true)];
+    for (attach, expected) in [(true, Ok(None)), (false, Err(Refusal::NoEntry))] {
+        policy.default.attach = attach;
+        let ruleset = ruleset(policy.clone());
+        assert_eq!(ruleset.admit(&bob(), ""), expected);
+        assert_eq!(ruleset.admit(&bob(), "x"), expected);
+        assert_eq!(ruleset.admit(&bob(), App::HOST), Err(Refusal::NameOfOther { asked: App::HOST.into() }));
+    }
+}
+
 /// The first entry for the owner counts, or the one with the name that is asked for; no name is had that is another's,
 /// and no lease evaded by another name.
 #[test]
