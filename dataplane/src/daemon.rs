@@ -4,6 +4,7 @@ use crate::attach::Attach;
 use crate::capture::Captures;
 use crate::control::{Answer, Control};
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
+use crate::host::{Host, HostError};
 use crate::listener::{ListenError, Listener};
 use crate::netdev::Netdev;
 use crate::policy::{Enforcement, Machine};
@@ -82,6 +83,9 @@ pub enum DaemonError {
     /// A worker did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The kernel's port could not be made.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// A socket could not be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -94,6 +98,9 @@ pub enum DaemonError {
     /// A worker ended by itself.
     #[error("a worker has ended; see the lines above")]
     WorkerGone,
+    /// The host port's thread ended by itself.
+    #[error("{0}")]
+    HostGone(String),
 }
 
 impl From<rustix::io::Errno> for DaemonError {
@@ -130,7 +137,11 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 /// Opens the wire, starts the workers, and handles events until told to stop.
 fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonError> {
     let started = Started::new(config, eal)?;
-    let Started { netdev, mut port, pool, switch } = started;
+    let Started { netdev, mut port, pool, mut switch } = started;
+    let host = match &config.host {
+        None => None,
+        Some(host) => Some(Host::start(host, &other_cpus(config)?, &mut switch)?),
+    };
     let poller = Poller::new()?;
     poller.add(&signals.pipe, Token::Signal)?;
     let outcome = Listener::bind(&config.socket, SocketType::SEQPACKET).and_then(|apps| {
@@ -140,6 +151,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
     let (apps, control) = match outcome {
         Ok(listeners) => listeners,
         Err(error) => {
+            drop(host);
             drop(switch);
             return Err(error.into());
         }
@@ -159,6 +171,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
         switch,
         attach,
         control,
+        host,
         netdev,
         port: &port,
         pool: &pool,
@@ -167,8 +180,10 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
         hz: eal.tsc_hz(),
     };
     let outcome = events.run(signals);
-    let Events { mut attach, mut switch, control, .. } = events;
+    let Events { mut attach, mut switch, control, host, .. } = events;
     drop(control);
+    // Nobody may use a region any more when it is emptied.
+    drop(host);
     // The apps hear it at once; their sockets close behind it.
     attach.tell_link(Link { up: false, speed: 0 }, &mut switch);
     drop(switch);
@@ -249,7 +264,7 @@ impl Started {
             Setup {
                 cores: cores.to_vec(),
                 flows,
-                apps: limits.apps,
+                apps: limits.apps + usize::from(config.host.is_some()),
                 pool: pool.clone(),
                 sleep: sleeps(config).then(|| ears(&rx, netdev.as_ref())),
                 rx,
@@ -258,9 +273,7 @@ impl Started {
                 connections: Arc::clone(&connections),
             },
         )?;
-        let online = kopi_config::online_cpus()?;
-        let others = online.into_iter().filter(|cpu| !cores.contains(cpu)).collect();
-        let captures = Captures::new(eal.tsc_hz(), others)?;
+        let captures = Captures::new(eal.tsc_hz(), other_cpus(config)?)?;
         let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures, eal.tsc_hz());
         Ok(Self { netdev, port, pool, switch })
     }
@@ -308,6 +321,12 @@ fn ears(rx: &[RxQueue], netdev: Option<&Netdev>) -> Vec<Option<OwnedFd>> {
     }
 }
 
+/// The CPUs on which no worker runs.
+fn other_cpus(config: &Config) -> std::io::Result<Vec<u16>> {
+    let cores = config.dataplane.cores.cpus();
+    Ok(kopi_config::online_cpus()?.into_iter().filter(|cpu| !cores.contains(cpu)).collect())
+}
+
 /// The policy in `path`, with its warnings in the log.
 fn read_policy(path: &PathBuf) -> Result<Policy, kopi_config::Errors> {
     let policy = Policy::read(path)?;
@@ -321,6 +340,7 @@ struct Events<'a> {
     switch: Switch,
     attach: Attach,
     control: Control,
+    host: Option<Host>,
     netdev: Option<Netdev>,
     port: &'a Port,
     pool: &'a Pool,
@@ -343,6 +363,9 @@ impl Events<'_> {
                 return Ok(());
             }
             let faults = self.switch.settle();
+            if let Some((_, fault)) = faults.iter().find(|(id, _)| Some(*id) == self.switch.host()) {
+                return Err(DaemonError::HostGone(format!("the rings of the host port are broken: {fault}")));
+            }
             self.attach.expel(&faults, &mut self.switch);
             self.switch.publish();
             if Instant::now() >= next_tick {
@@ -356,7 +379,7 @@ impl Events<'_> {
     }
 
     fn handle(&mut self, token: Token, signals: &Signals) {
-        let Self { poller, switch, attach, control, .. } = self;
+        let Self { poller, switch, attach, control, host, .. } = self;
         match token {
             Token::Signal => {
                 if signals.drain() {
@@ -374,6 +397,7 @@ impl Events<'_> {
                     device: self.port.stats().unwrap_or_default(),
                     mbufs: (self.pool.mbufs(), self.pool.available()),
                     connections: attach.connections(),
+                    host: host.as_ref().map(Host::facts),
                 };
                 control.serve(at, poller, |question, socket| match question.command {
                     "capture" => match switch.capture(question, || rustix::io::fcntl_dupfd_cloexec(socket, 0)) {
@@ -397,6 +421,7 @@ impl Events<'_> {
             self.next_look = Instant::now() + LOOK;
             notices.extend(self.switch.refresh());
             notices.extend(self.attach.look(&mut self.switch));
+            self.switch.look_at_kernel();
         }
         self.attach.dismiss(&notices, &mut self.switch);
         let link = link_of(self.port, self.netdev.as_ref());
@@ -405,6 +430,9 @@ impl Events<'_> {
             // The workers first, so that nobody counts on a link that they do not know of.
             self.switch.publish();
             self.attach.tell_link(link, &mut self.switch);
+        }
+        if let Some(host) = &mut self.host {
+            host.tick(link.up).map_err(DaemonError::HostGone)?;
         }
         if self.switch.dataplane().is_alive() { Ok(()) } else { Err(DaemonError::WorkerGone) }
     }

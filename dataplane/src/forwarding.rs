@@ -5,6 +5,8 @@
 //! its epoch makes the verdicts cached in the flow tables stale.
 
 use crate::filter::Filter;
+use crate::sharing::Sharing;
+use kopi_packet::FlowKey;
 use kopi_ring::DropReason;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::{Mac, Settings};
@@ -27,7 +29,8 @@ pub enum Verdict {
     App(PortId),
     /// To every app that wants this group address and, if it came from an app, to the wire.
     Group,
-    /// To every promiscuous app: nobody owns the address.
+    /// To every app that [takes](Forwarding::takers) what is for nobody in particular: for an address that nobody owns, those
+    /// that are promiscuous.
     Promiscuous,
     /// Nowhere; the sender's account.
     Drop(DropReason),
@@ -65,6 +68,8 @@ pub struct Forwarding {
     max_frame: Box<[u16]>,
     /// The policy, if there is one.
     filter: Option<Filter>,
+    /// The apps that have their address together with the host, if there are any.
+    sharing: Option<Sharing>,
 }
 
 impl Forwarding {
@@ -109,6 +114,7 @@ impl Forwarding {
             promiscuous: picked(&|s| s.promiscuous),
             max_frame: max_frame.into(),
             filter: None,
+            sharing: None,
         }
     }
 
@@ -116,6 +122,33 @@ impl Forwarding {
     #[must_use]
     pub fn with_filter(self, filter: Option<Filter>) -> Self {
         Self { filter, ..self }
+    }
+
+    /// The same picture, with apps that have their address together with the host. It takes a policy, as whose a frame is
+    /// depends on connections.
+    #[must_use]
+    pub fn with_sharing(mut self, sharing: Option<Sharing>) -> Self {
+        if let Some(sharing) = &sharing
+            && let Some((_, owner)) = self.unicast.iter_mut().find(|(mac, _)| mac == sharing.mac())
+        {
+            // Without a closer look, it is the host's.
+            *owner = sharing.host();
+        }
+        Self { sharing, ..self }
+    }
+
+    /// The apps that have their address together with the host, if there are any.
+    #[inline]
+    #[must_use]
+    pub const fn sharing(&self) -> Option<&Sharing> {
+        self.sharing.as_ref()
+    }
+
+    /// Whether port `id` is to have its copy of a frame for several.
+    #[inline]
+    #[must_use]
+    pub fn hears(&self, id: PortId, key: &FlowKey) -> bool {
+        self.sharing.as_ref().is_none_or(|sharing| sharing.hears(id, key))
     }
 
     /// The policy, if there is one.
@@ -176,10 +209,14 @@ impl Forwarding {
         asked.ok().and_then(|at| self.groups.get(at)).map_or(&*self.all_multicast, |(_, ports)| ports)
     }
 
-    /// The apps that want unicast frames of nobody's.
+    /// The apps that get a unicast frame which is for none of them alone: those that share the address, or want what is
+    /// nobody's.
     #[must_use]
-    pub fn promiscuous(&self) -> &[PortId] {
-        &self.promiscuous
+    pub fn takers(&self, destination: &Mac) -> &[PortId] {
+        match &self.sharing {
+            Some(sharing) if sharing.mac() == destination => sharing.all(),
+            _ => &self.promiscuous,
+        }
     }
 
     /// Longest frame in bytes that `port` carries, without FCS.
@@ -235,7 +272,7 @@ mod tests {
     fn promiscuous_app_gets_only_unowned_unicast() {
         let f = two(|s| s.promiscuous = true);
         assert_eq!(f.judge(WIRE, &NOBODY), Verdict::App(2));
-        assert_eq!(f.promiscuous(), [2]);
+        assert_eq!(f.takers(&NOBODY), [2]);
         assert_eq!(f.judge(WIRE, &BOB), Verdict::App(1));
         assert_eq!(f.judge(1, &NOBODY), Verdict::Wire);
         let open = |mac| Settings { promiscuous: true, ..settings(&[mac]) };

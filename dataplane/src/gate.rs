@@ -3,6 +3,8 @@
 //! The first frame of a flow takes the long way. What it finds is kept in the flow table, and holds for the frames that
 //! follow until there is another picture of the ports, or a connection enters another state.
 
+mod sharing;
+
 use crate::filter::Filter;
 use crate::flow::{Flow, Points};
 use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
@@ -11,6 +13,7 @@ use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::{FlowKey, Fragment, Headers, Seed, fragment_id, ndp};
 use kopi_policy::{Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, Tuple, Violation};
 use kopi_ring::DropReason;
+use sharing::may_move;
 use std::sync::Arc;
 
 /// Packets whose fragments a worker follows at a time.
@@ -105,18 +108,20 @@ impl Gate {
         forwarding: &Forwarding,
         now: u64,
     ) -> bool {
-        if !alone && self.holds(flow, key, forwarding.epoch(), now) {
+        if !alone && self.holds(flow, key, forwarding, now) {
             return true;
         }
         self.judge(flow, frame(), key, forwarding, now);
-        !alone && self.holds(flow, key, forwarding.epoch(), now)
+        !alone && self.holds(flow, key, forwarding, now)
     }
 
     /// Whether what `flow` says still holds for one more frame of it.
     #[inline]
     #[must_use]
-    fn holds(&self, flow: &Flow, key: &FlowKey, epoch: u32, now: u64) -> bool {
-        flow.epoch == epoch && (flow.points.is_untracked() || self.is_unchanged(flow, key, now))
+    fn holds(&self, flow: &Flow, key: &FlowKey, forwarding: &Forwarding, now: u64) -> bool {
+        let unchanged =
+            || !may_move(forwarding, flow.verdict, flow.points.states[1]) && self.is_unchanged(flow, key, now);
+        flow.epoch == forwarding.epoch() && (flow.points.is_untracked() || unchanged())
     }
 
     #[inline]
@@ -183,7 +188,13 @@ impl Gate {
                 return;
             }
         }
-        flow.verdict = forwarding.judge(source, &destination);
+        flow.verdict = match forwarding.sharing() {
+            Some(sharing) if self.is_of_another(sharing, source, looks[0].as_ref(), seen) => {
+                Verdict::Drop(DropReason::PortNotLeased)
+            }
+            Some(sharing) if destination == *sharing.mac() => self.owner_of(sharing, source, filter, seen),
+            _ => forwarding.judge(source, &destination),
+        };
         if let Verdict::App(id) = flow.verdict {
             let passage = self.pass(filter, id, Direction::Ingress, seen, news);
             looks[1] = flow.note(Direction::Ingress, &passage.judgement, passage.look, passage.tally);

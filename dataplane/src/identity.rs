@@ -15,6 +15,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use thiserror::Error;
 
+/// The uid of a user who has none in our user namespace, and of nobody (`user_namespaces(7)`).
+pub const OVERFLOW_ID: u32 = 65534;
+
 /// The owner of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -97,6 +100,14 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
 }
 
 impl Identity {
+    /// Who is behind the host's port: the kernel, for all processes of the machine. So it is nobody in particular: no user,
+    /// group or program that a policy may ask for, as for a process of which nothing is known.
+    #[must_use]
+    pub fn of_the_kernel() -> Self {
+        let (uid, gid) = (OVERFLOW_ID, OVERFLOW_ID);
+        Self { pid: 0, uid, gid, user: None, comm: "kernel".to_owned(), exe: None, cgroup: None, groups: None }
+    }
+
     /// What of the process may change while it lives, read anew: its name and its cgroup. `None` if it is as before, or if
     /// the process behind `handle` has ended.
     #[must_use]

@@ -4,6 +4,7 @@
 //!
 //! - [`worker`]: the loop; [`rest`]: what it does when there is nothing to do; [`burst`]: frames under way, and the stages parse and judge; [`deliver`]: the last stage;
 //! - [`flow`]: the flow table; [`forwarding`]: who owns which address;
+//!   [`sharing`]: who has the host's;
 //! - [`gate`]: the policy, asked once for each flow; [`filter`]: the policy with its apps; [`ledger`]: what it has counted;
 //!   [`listing`]: flows, for operators;
 //! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
@@ -15,6 +16,7 @@
 //!
 //! - [`daemon`]: start, event loop, end; [`poller`]: what it waits for; [`listener`]: its sockets;
 //! - [`netdev`]: the kernel's interface under a virtual wire;
+//! - [`host`]: the kernel's own port, with a thread of its own; [`kernel`]: its addresses and ports;
 //! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
 //! - [`policy`]: the policy file, read anew while traffic goes on, and what its rules have counted;
@@ -39,7 +41,9 @@ pub mod flow;
 pub mod forwarding;
 pub mod gate;
 pub mod handoff;
+pub mod host;
 pub mod identity;
+pub mod kernel;
 pub mod ledger;
 pub mod listener;
 pub mod listing;
@@ -52,6 +56,7 @@ pub mod registry;
 pub mod report;
 pub mod rest;
 pub mod shaper;
+pub mod sharing;
 pub mod switch;
 pub mod tap;
 pub mod throttle;

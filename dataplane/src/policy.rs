@@ -2,6 +2,7 @@
 
 use crate::filter::Filter;
 use crate::forwarding::Generation;
+use crate::identity::OVERFLOW_ID;
 use crate::ledger::{Ledger, Outcome};
 use crate::registry::App;
 use kopi_config::Diagnostic;
@@ -13,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The uid of a user who has none in our user namespace (`user_namespaces(7)`).
-const OVERFLOW_ID: u32 = 65534;
 /// Where the unified hierarchy of cgroups is mounted, unless the machine says otherwise.
 const CGROUPS: &str = "/sys/fs/cgroup";
 

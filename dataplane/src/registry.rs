@@ -19,7 +19,7 @@ pub const WIRE_NAME: &str = "wire";
 /// How all ports together are called where one can be chosen.
 pub const ANY_NAME: &str = "any";
 /// How the host's own port is called.
-const HOST_NAME: &str = "host";
+pub const HOST_NAME: &str = kopi_config::policy::App::HOST;
 
 /// Whether a name means something else to operators than an app.
 fn is_reserved(name: &str) -> bool {
@@ -66,6 +66,8 @@ pub struct Terms {
     pub name: Option<String>,
     /// The only address that its port may have.
     pub mac: Option<Mac>,
+    /// Whether that is the host's, too.
+    pub shared: bool,
     /// Most queue pairs.
     pub queues: Option<u16>,
     /// What the rules know of it; `None` when that has to be worked out.
@@ -112,6 +114,9 @@ pub enum Refusal {
     /// The policy gives the port another address.
     #[error("the policy gives this app the MAC address {}, not {}", format_mac(.0), format_mac(.1))]
     OtherMac(Mac, Mac),
+    /// There is no host to share an address with.
+    #[error("the policy gives this app the address of the host, and kopid has no port for the host: [host] tap")]
+    NoHost,
     /// The policy gives the address to somebody else.
     #[error("the policy keeps the MAC address {} for `{}`", format_mac(.0), .1)]
     MacReserved(Mac, String),
@@ -130,6 +135,8 @@ pub enum Refusal {
 pub struct Registry {
     slots: Vec<Slot>,
     generation: Generation,
+    /// The host's port, which is no app's.
+    host: Option<PortId>,
 }
 
 #[derive(Debug, Default)]
@@ -145,7 +152,52 @@ impl Registry {
     pub fn new(apps: usize) -> Self {
         let mut slots = Vec::new();
         slots.resize_with(apps + 1, Slot::default);
-        Self { slots, generation: 0 }
+        Self { slots, generation: 0, host: None }
+    }
+
+    /// Gives the host its port, on `terms`, with the address `mac` if that is one, and the wire's MTU. It takes a number
+    /// beside those of the apps.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if no number is free, or the host has its port.
+    pub fn admit_host(&mut self, mac: Mac, mtu: u16, terms: Terms) -> Result<&App, Refusal> {
+        let id = PortId::try_from(self.slots.len()).map_err(|_| Refusal::Full(self.capacity()))?;
+        if self.host.is_some() {
+            return Err(Refusal::Reserved(HOST_NAME.to_owned()));
+        }
+        let mac = if is_group(&mac) || mac == [0; 6] { self.invent_mac(HOST_NAME, 0, &()) } else { mac };
+        self.generation = self.generation.wrapping_add(1);
+        let app = App {
+            id,
+            generation: self.generation,
+            name: HOST_NAME.to_owned(),
+            asked: HOST_NAME.to_owned(),
+            identity: Identity::of_the_kernel(),
+            terms,
+            driver: "tun".to_owned(),
+            // The kernel chooses for itself among multicast.
+            settings: Settings { mtu, macs: vec![mac], all_multicast: true, ..Settings::default() },
+            started: false,
+            region: None,
+            status: None,
+            doorbell: None,
+            base: PortTotals::default(),
+        };
+        self.host = Some(id);
+        self.slots.push(Slot::default());
+        Ok(self.slots[usize::from(id)].app.insert(Box::new(app)))
+    }
+
+    /// The host's port.
+    #[must_use]
+    pub const fn host(&self) -> Option<PortId> {
+        self.host
+    }
+
+    /// Apps that there may be.
+    const fn capacity(&self) -> usize {
+        self.slots.len() - 1 - self.host.is_some() as usize
     }
 
     /// Gives a port to the process `identity`, on `terms`. `base` are the counters of each number so far, `max_mtu` is the
@@ -171,11 +223,14 @@ impl Registry {
             (None, [0, 0, 0, 0, 0, 0]) => self.invent_mac(&name, identity.uid, reserved),
             (None, mac) => mac,
         };
-        self.check_mac(None, &mac)?;
+        if terms.shared && terms.mac.is_none() {
+            return Err(Refusal::NoHost);
+        }
+        self.check_mac(None, terms.shared, &mac)?;
         check_reserved(reserved, &mac, terms.entry)?;
         let free = |slot: &Slot| slot.app.is_none() && slot.returning == 0;
-        let at = self.slots.iter().skip(1).position(free).ok_or(Refusal::Full(self.slots.len() - 1))? + 1;
-        let id = PortId::try_from(at).map_err(|_| Refusal::Full(self.slots.len() - 1))?;
+        let at = self.slots.iter().skip(1).position(free).ok_or_else(|| Refusal::Full(self.capacity()))? + 1;
+        let id = PortId::try_from(at).map_err(|_| Refusal::Full(self.capacity()))?;
         self.generation = self.generation.wrapping_add(1);
         let settings = Settings { mtu: max_mtu.min(1500), macs: vec![mac], ..Settings::default() };
         let app = App {
@@ -215,9 +270,10 @@ impl Registry {
         if is_group(&main) || main == [0; 6] {
             return Err(Refusal::BadMac(main));
         }
-        let (entry, own) = self.get(id).map_or((None, None), |app| (app.terms.entry, app.terms.mac));
+        let terms = self.get(id).map(|app| (app.terms.entry, app.terms.mac, app.terms.shared));
+        let (entry, own, shared) = terms.unwrap_or_default();
         for mac in settings.macs.iter().filter(|mac| !is_group(mac)) {
-            self.check_mac(Some(id), mac)?;
+            self.check_mac(Some(id), shared, mac)?;
             match own {
                 Some(own) if own != *mac => return Err(Refusal::OtherMac(own, *mac)),
                 Some(_) => {}
@@ -318,15 +374,18 @@ impl Registry {
             [0x02, a, b, c, d, e]
         };
         let mut candidates = (0..).map(candidate);
-        let free = |mac: &Mac| self.check_mac(None, mac).is_ok() && reserved.mac(mac, None).is_none();
+        let free = |mac: &Mac| self.check_mac(None, false, mac).is_ok() && reserved.mac(mac, None).is_none();
         candidates.find(free).unwrap_or([2, 0, 0, 0, 0, 1])
     }
 
-    fn check_mac(&self, owner: Option<PortId>, mac: &Mac) -> Result<(), Refusal> {
+    /// Whether app `owner` may have the address, which is `shared` with the host or not.
+    fn check_mac(&self, owner: Option<PortId>, shared: bool, mac: &Mac) -> Result<(), Refusal> {
         if is_group(mac) || *mac == [0; 6] {
             return Err(Refusal::BadMac(*mac));
         }
-        match self.apps().find(|app| Some(app.id) != owner && app.settings.macs.contains(mac)) {
+        let together = |app: &App| shared && (Some(app.id) == self.host || app.terms.shared);
+        let others = self.apps().filter(|app| Some(app.id) != owner && !together(app));
+        match others.into_iter().find(|app| app.settings.macs.contains(mac)) {
             Some(app) => Err(Refusal::MacTaken(*mac, app.name.clone())),
             None => Ok(()),
         }
@@ -342,7 +401,7 @@ pub fn conflict(app: &App, terms: &Terms, reserved: &dyn Reserved) -> Option<Str
         Some(name) => *name != app.name,
         None => reserved.name(&app.name),
     };
-    let moved = terms.mac.is_some_and(|own| macs().any(|mac| *mac != own));
+    let moved = terms.mac.is_some_and(|own| macs().any(|mac| *mac != own)) || terms.shared != app.terms.shared;
     let reserved = || macs().find_map(|mac| check_reserved(reserved, mac, terms.entry).err());
     if renamed || moved {
         return Some("the policy has another name or address for it now".to_owned());
@@ -444,6 +503,22 @@ mod tests {
         assert!(registry.is_settling());
         registry.returned(1);
         assert_eq!(admit(&mut registry, "c", [0; 6]).unwrap().0, 1);
+    }
+
+    /// The host has the wire's address to itself and takes no app's number, and its name is not to be had.
+    #[test]
+    fn host_has_its_own_place() {
+        let mut registry = Registry::new(1);
+        let host = registry.admit_host(A, 9000, Terms::default()).unwrap();
+        assert_eq!((host.id, host.name.as_str(), &host.settings.macs[..]), (2, "host", &[A][..]));
+        assert_eq!(registry.host(), Some(2));
+        assert!(registry.admit_host(B, 9000, Terms::default()).is_err(), "there is one kernel");
+        assert_eq!(admit(&mut registry, "x", A), Err(Refusal::MacTaken(A, "host".into())));
+        assert_eq!(admit(&mut registry, "host", B), Err(Refusal::Reserved("host".into())));
+        assert_eq!(admit(&mut registry, "x", B).unwrap().0, 1);
+        assert_eq!(admit(&mut registry, "y", [0; 6]), Err(Refusal::Full(1)));
+        let made_up = Registry::new(1).admit_host([0; 6], 1500, Terms::default()).unwrap().settings.macs[0];
+        assert_eq!(made_up[0] & 3, 2, "a wire without an address");
     }
 
     /// Settings out of bounds are refused and change nothing.

@@ -9,14 +9,15 @@ use crate::attach::Attach;
 use crate::control::Question;
 use crate::counters::PortTotals;
 use crate::forwarding::WIRE;
-use crate::registry::{App, format_mac};
+use crate::host::HostFacts;
+use crate::registry::{App, HOST_NAME, format_mac};
 use crate::switch::Switch;
 use dpdk::Stats;
 use kopi_ring::DropReason;
 use serde_json::{Value, json};
 
 /// What only the control thread knows, for the reports.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Facts {
     /// Seconds since the daemon was ready.
     pub uptime_seconds: u64,
@@ -28,6 +29,8 @@ pub struct Facts {
     pub mbufs: (u32, u32),
     /// Connections on the apps' socket.
     pub connections: usize,
+    /// The host port, if there is one.
+    pub host: Option<HostFacts>,
 }
 
 /// The answer to a question, or `None` if there is no such command.
@@ -91,6 +94,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
         },
         "idle": if switch.dataplane().sleeps() { "adaptive" } else { "poll" },
         "workers": workers,
+        "host": facts.host.as_ref().map(HostFacts::status),
         "policy": switch.policy().ruleset().map(|ruleset| json!({
             "file": switch.policy().path(),
             "rules": ruleset.rules().len(),
@@ -101,7 +105,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
         })),
         "flows": switch.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum::<u64>(),
         "mbufs": { "total": facts.mbufs.0, "free": facts.mbufs.1 },
-        "apps": switch.apps().count(),
+        "apps": switch.apps().filter(|app| Some(app.id) != switch.host()).count(),
         "captures": switch.captures().len(),
         "connections": facts.connections,
     })
@@ -222,6 +226,10 @@ fn drops(switch: &Switch, facts: &Facts) -> Vec<Value> {
     rows.extend(row("wire", "device", "rx_missed", facts.device.rx_missed));
     rows.extend(row("wire", "device", "no_mbuf", facts.device.rx_no_mbuf));
     rows.extend(row("wire", "device", "tx_errors", facts.device.tx_errors));
+    // What lies between the host port's rings and the kernel.
+    for (reason, packets) in facts.host.iter().flat_map(|host| host.lost) {
+        rows.extend(row(HOST_NAME, "device", reason, packets));
+    }
     let refusals = policy::Refusals::of(switch);
     for app in switch.apps() {
         let mut totals = totals_of(app, switch);

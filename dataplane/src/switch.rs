@@ -1,5 +1,7 @@
 //! The switch: apps, their ports and the workers that serve them, kept consistent by the control thread.
 
+mod sharing;
+
 use crate::capture::Captures;
 use crate::capture::roster::Roster;
 use crate::classes::Classes;
@@ -13,13 +15,13 @@ use crate::identity::Identity;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
 use crate::policy::{Books, Enforcement, owner_of};
-use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
+use crate::registry::{self, App, HOST_NAME, Refusal, Registry, Reserved, Terms};
 use crate::shaper::Shaper;
 use crate::throttle::Throttle;
 use kopi_config::Policy;
-use kopi_config::policy::{Decision, Direction};
+use kopi_config::policy::{Address, Decision, Direction};
 use kopi_packet::MacAddr;
-use kopi_policy::{Cause, Connections, Ruleset, Subject};
+use kopi_policy::{Cause, Connections, Kernel, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Setup, Welcome};
 use kopi_ring::{Doorbell, DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
@@ -122,6 +124,10 @@ pub struct Switch {
     throttle: Throttle,
     policy: Enforcement,
     connections: Arc<Connections>,
+    /// What is the kernel's of the address that apps share with it.
+    kernel: Arc<Kernel>,
+    /// The interface of the kernel's port, if it has one.
+    tap: String,
     /// What the policy wants in the log.
     notes: Throttle,
     classes: Classes,
@@ -159,6 +165,8 @@ impl Switch {
             throttle: Throttle::new(LOG_LINES),
             policy,
             connections,
+            kernel: Arc::default(),
+            tap: String::new(),
             notes: Throttle::new(LOG_LINES),
             classes,
             shaped: None,
@@ -240,7 +248,7 @@ impl Switch {
         let Some(app) = self.registry.get_mut(id) else { return Vec::new() };
         app.identity = identity;
         // A process may call itself what it likes, as often as it likes: flows are judged anew only if it matters.
-        let same = self.policy.ruleset().is_none_or(|ruleset| is_same(ruleset, app));
+        let same = self.policy.ruleset().is_none_or(|ruleset| is_same(ruleset, app, &self.kernel));
         if !same {
             return self.apply_policy();
         }
@@ -258,8 +266,13 @@ impl Switch {
         }
         self.stale = true;
         let mut notices = Vec::new();
+        let (host, host_mac) = (self.registry.host(), self.host_mac());
         for app in self.registry.apps_mut() {
-            match terms(ruleset.as_deref(), &app.identity, &app.asked) {
+            if Some(app.id) == host {
+                app.terms = terms_of_host(ruleset.as_deref());
+                continue;
+            }
+            match terms(ruleset.as_deref(), &app.identity, &app.asked, host_mac) {
                 Ok(terms) => {
                     let reserved: &dyn Reserved = ruleset.as_deref().map_or(&(), |ruleset| ruleset);
                     notices.extend(registry::conflict(app, &terms, reserved).map(|why| (app.id, why)));
@@ -302,6 +315,12 @@ impl Switch {
         &self.wire
     }
 
+    /// What an app may have.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// The workers.
     #[must_use]
     pub const fn dataplane(&self) -> &Dataplane {
@@ -326,7 +345,7 @@ impl Switch {
     /// [`Refusal`] if it cannot have one.
     pub fn admit(&mut self, hello: &Hello, identity: Identity) -> Result<Welcome, Refusal> {
         let ruleset = self.policy.ruleset().map(|ruleset| &**ruleset);
-        let terms = terms(ruleset, &identity, &hello.name)?;
+        let terms = terms(ruleset, &identity, &hello.name, self.host_mac())?;
         let queues = terms.queues.unwrap_or(u16::MAX);
         let dataplane = &self.dataplane;
         let reserved: &dyn Reserved = ruleset.map_or(&(), |ruleset| ruleset);
@@ -379,6 +398,10 @@ impl Switch {
         app.doorbell = theirs;
         app.status = Some(region.daemon_status());
         self.retired.extend(app.region.replace(region));
+        if app.terms.shared {
+            // Its first frame is judged by what is the kernel's now.
+            self.look_at_kernel();
+        }
         Ok(())
     }
 
@@ -455,7 +478,7 @@ impl Switch {
         let shapers = self.shapers();
         let members = self.registry.members();
         let forwarding = Forwarding::new(self.epoch, self.wire.link.up, self.wire.mtu, &members);
-        let forwarding = forwarding.with_filter(self.filter());
+        let forwarding = forwarding.with_filter(self.filter()).with_sharing(self.sharing());
         let selections = match self.captures.is_empty() {
             true => Vec::new(),
             false => self.captures.follow(&Arc::new(self.roster(self.epoch))),
@@ -523,17 +546,18 @@ impl Switch {
     pub fn subject(&self, id: PortId) -> Option<Subject> {
         let app = self.registry.get(id)?;
         let ruleset = self.policy.ruleset()?;
-        Some(app.terms.subject.clone().unwrap_or_else(|| subject_of(ruleset, app)))
+        Some(app.terms.subject.clone().unwrap_or_else(|| subject_of(ruleset, app, &self.kernel)))
     }
 
     /// The policy, with the apps as they are now.
     fn filter(&mut self) -> Option<Filter> {
         let ruleset = self.policy.ruleset().cloned()?;
         let classes = &self.classes;
+        let kernel = Arc::clone(&self.kernel);
         let members = self.registry.apps_mut().filter(|app| app.region.is_some()).map(|app| {
             let limit =
                 app.terms.entry.and_then(|entry| ruleset.policy().apps.get(entry)).and_then(|entry| entry.flows);
-            let subject = app.terms.subject.take().unwrap_or_else(|| subject_of(&ruleset, app));
+            let subject = app.terms.subject.take().unwrap_or_else(|| subject_of(&ruleset, app, &kernel));
             app.terms.subject = Some(subject.clone());
             let source = classes.source(&ruleset, &subject);
             filter::Member { id: app.id, generation: app.generation, subject, flows: limit.unwrap_or(u32::MAX), source }
@@ -601,30 +625,44 @@ impl Switch {
     }
 }
 
-/// The terms on which `identity` may attach, having asked for the name `asked`.
-fn terms(ruleset: Option<&Ruleset>, identity: &Identity, asked: &str) -> Result<Terms, kopi_policy::Refusal> {
+/// The terms on which `identity` may attach, having asked for the name `asked`. `host` is the address of the host's port.
+fn terms(
+    ruleset: Option<&Ruleset>,
+    identity: &Identity,
+    asked: &str,
+    host: Option<Mac>,
+) -> Result<Terms, kopi_policy::Refusal> {
     let Some(ruleset) = ruleset else { return Ok(Terms::default()) };
     let index = ruleset.admit(&identity.owner(), asked)?;
     let entry = index.and_then(|index| ruleset.policy().apps.get(index));
+    let shared = entry.is_some_and(|entry| entry.address == Address::Shared);
+    let own = entry.and_then(|entry| entry.mac).map(MacAddr::bytes);
     Ok(Terms {
         entry: index,
         name: entry.map(|entry| entry.name.clone()),
-        mac: entry.and_then(|entry| entry.mac).map(MacAddr::bytes),
+        mac: if shared { host } else { own },
+        shared,
         queues: entry.and_then(|entry| entry.queues),
         subject: None,
     })
 }
 
-fn subject_of(ruleset: &Ruleset, app: &App) -> Subject {
+/// The terms of the host's port: those of the entry with its name, whoever that is for. It is always admitted.
+fn terms_of_host(ruleset: Option<&Ruleset>) -> Terms {
+    let entry = ruleset.and_then(|ruleset| ruleset.policy().apps.iter().position(|app| app.name == HOST_NAME));
+    Terms { entry, name: Some(HOST_NAME.to_owned()), ..Terms::default() }
+}
+
+fn subject_of(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> Subject {
     let own = app.settings.macs.iter().filter(|mac| !is_group(mac));
     let macs: Vec<MacAddr> = own.map(|mac| MacAddr::new(*mac)).collect();
-    ruleset.subject(&owner_of(app), app.terms.entry, &macs)
+    ruleset.subject(&owner_of(app), app.terms.entry, &macs).beside(kernel)
 }
 
 /// Whether the policy still says of an app what it said before.
-fn is_same(ruleset: &Ruleset, app: &App) -> bool {
-    let terms = terms(Some(ruleset), &app.identity, &app.asked);
-    let same = |before: &Subject| before.is_same(&subject_of(ruleset, app));
+fn is_same(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> bool {
+    let terms = terms(Some(ruleset), &app.identity, &app.asked, None);
+    let same = |before: &Subject| before.is_same(&subject_of(ruleset, app, kernel));
     terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.subject.as_ref().is_none_or(same)
 }
 

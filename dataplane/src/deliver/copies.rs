@@ -51,7 +51,7 @@ impl Delivery {
 
     fn deliver_to_many(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
         let source = scene.source;
-        match self.copy_to(scene, at, scene.forwarding.promiscuous()) {
+        match self.copy_to(scene, at, scene.forwarding.takers(&scene.burst.destination(at))) {
             0 => {
                 self.drop_for(source, DropReason::NoListener, 1);
                 scene.burst.amend(at, Verdict::Drop(DropReason::NoListener));
@@ -77,8 +77,9 @@ impl Delivery {
         }
         let Scene { ref burst, .. } = *scene;
         let mut copies = 0;
-        for id in ports.iter().copied().filter(|id| *id != source) {
-            let admission = scene.gate.admit(mbuf.data(), &burst.key(at), id, forwarding, now);
+        let key = burst.key(at);
+        for id in ports.iter().copied().filter(|id| *id != source && forwarding.hears(*id, &key)) {
+            let admission = scene.gate.admit(mbuf.data(), &key, id, forwarding, now);
             let outcome = match admission.refused {
                 None => self.deliver_to_app(burst, at, id, forwarding, true).map(|route| {
                     debug_assert_eq!(route, Route::Free);

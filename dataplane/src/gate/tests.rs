@@ -1,6 +1,7 @@
 //! What is kept of flows against the policy asked anew for every frame.
 
 mod frames;
+mod sharing;
 
 use super::*;
 use crate::filter::Member;

@@ -1,0 +1,257 @@
+//! The host port: the kernel's own port on the wire.
+//!
+//! An app inside kopid. It has a region of rings as every app has, and workers serve it as they serve every app, so policy,
+//! capture and counters know it as the app `host`. Its other side is a thread of kopid's, the [`Pump`], which moves
+//! frames between these rings and a TAP interface. Workers make no system call for it.
+//!
+//! - [`Host`], on the control thread: makes the interface, follows the wire's link, makes it again when it was deleted;
+//! - [`pump`]: the thread; [`uplink`]: from the kernel; [`downlink`]: to the kernel.
+
+pub mod downlink;
+pub mod pump;
+pub mod uplink;
+
+use crate::counters::Counter;
+use crate::forwarding::PortId;
+use crate::kernel;
+use crate::registry::{HOST_NAME, Refusal};
+use crate::switch::{SetupError, Switch};
+use dpdk::{TapConfig, TapDevice, TapError};
+use kopi_config::host;
+use kopi_ring::layout::DEFAULT_SLOT;
+use kopi_ring::message::Setup;
+use kopi_ring::{Geometry, Region, RegionError};
+use pump::{Order, Pump};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// Slots in a ring from the kernel, of which one large segment takes 45, and in one to it: the thread may sleep for a
+/// millisecond, or wait for a CPU, while frames arrive.
+const TX_RING: u32 = 1024;
+const RX_RING: u32 = 4096;
+/// How long is waited before an interface that was deleted is made again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why there is no host port.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The interface could not be made.
+    #[error("`tap` in [host]: {0}")]
+    Tap(#[from] TapError),
+    /// It gets no port.
+    #[error("[host]: {0}")]
+    Port(#[from] Refusal),
+    /// It gets no rings.
+    #[error("[host]: {0}")]
+    Rings(#[from] SetupError),
+    /// Its rings cannot be used.
+    #[error("[host]: {0}")]
+    Region(#[from] RegionError),
+    /// Its thread could not be made.
+    #[error("no thread for the host port: {0}")]
+    Thread(#[from] std::io::Error),
+    /// File descriptors are short.
+    #[error("[host]: {0}")]
+    Descriptors(std::io::Error),
+}
+
+/// What the pump counts, and tells. Written by its thread alone.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Reads and writes of frames: a large segment is one.
+    pub from_kernel: Counter,
+    /// The same, towards the kernel.
+    pub to_kernel: Counter,
+    /// Frames that the kernel did not take because it has no room.
+    pub tap_full: Counter,
+    /// Frames that the kernel did not take because the interface is set down or gone.
+    pub tap_down: Counter,
+    /// Frames that the kernel did not take for another reason.
+    pub tap_refused: Counter,
+    /// Frames of the kernel's whose header does not fit them.
+    pub bad_offload: Counter,
+    /// The interface is gone.
+    pub gone: AtomicBool,
+}
+
+impl Tally {
+    /// Frames that were lost between rings and kernel, with their reasons. The first is what the kernel counts itself, since
+    /// nobody took frames from its interface `tap` while the rings were full.
+    fn lost(&self, tap: &str) -> [(&'static str, u64); 5] {
+        let Self { tap_full, tap_down, tap_refused, bad_offload, .. } = self;
+        [
+            ("tap_queue_full", kernel::tx_dropped(tap)),
+            ("tap_full", tap_full.get()),
+            ("tap_down", tap_down.get()),
+            ("tap_refused", tap_refused.get()),
+            ("bad_offload", bad_offload.get()),
+        ]
+    }
+}
+
+/// What is told of the host port.
+#[derive(Clone, Debug)]
+pub struct HostFacts {
+    /// Name of the interface.
+    pub tap: String,
+    /// Whether it is there.
+    pub there: bool,
+    /// Frames that were lost between its rings and the kernel, with their reasons.
+    pub lost: [(&'static str, u64); 5],
+    /// Frames, large segments counted as one: from the kernel, to it.
+    pub moved: (u64, u64),
+}
+
+impl HostFacts {
+    /// For `status`.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        json!({
+            "tap": self.tap,
+            "state": if self.there { "running" } else { "gone" },
+            "from_kernel": self.moved.0,
+            "to_kernel": self.moved.1,
+        })
+    }
+}
+
+/// The host port, as the control thread has it. Its thread ends with it.
+#[derive(Debug)]
+pub struct Host {
+    id: PortId,
+    config: TapConfig,
+    tap: Option<TapDevice>,
+    carrier: bool,
+    retry: Instant,
+    tally: Arc<Tally>,
+    orders: Sender<Order>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Host {
+    /// Makes the interface, gives it a port, and starts its thread, on one of `cpus` if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`]; those about the interface name what would help.
+    ///
+    /// # Panics
+    ///
+    /// If the configuration lets queues through that rings cannot have.
+    pub fn start(config: &host::Host, cpus: &[u16], switch: &mut Switch) -> Result<Self, HostError> {
+        let (id, mac) = switch.admit_host(&config.tap)?;
+        let mtu = switch.wire().mtu;
+        let config = TapConfig { name: config.tap.clone(), queues: config.queues, mac, mtu, offload: config.offload };
+        let (tap, files) = TapDevice::open(&config)?;
+        let limit = switch.limits().ring;
+        let rings = |slots: u32| vec![slots.min(limit); config.queues.into()];
+        // Sizes and a number that the configuration has checked.
+        let geometry = Geometry::new(&rings(TX_RING), &rings(RX_RING), DEFAULT_SLOT);
+        let geometry = geometry.expect("the host port's rings are within limits");
+        // Workers need not wake the thread, which looks at its rings every millisecond.
+        switch.setup(id, &Setup::from(geometry.clone()))?;
+        let doorbell = switch.take_doorbell(id).map(Arc::new);
+        let fd = switch.app(id).and_then(|app| app.region.as_ref()).map(|region| region.fd().try_clone_to_owned());
+        let fd = fd.ok_or(SetupError::Gone)?.map_err(HostError::Descriptors)?;
+        // The other side of the rings, mapped as an app would.
+        let region = Region::open(fd, &geometry)?;
+        let tally = Arc::new(Tally::default());
+        let (orders, heard) = channel();
+        let pump = Pump::new(&region, files, config.offload, doorbell.as_ref(), heard, Arc::clone(&tally));
+        let thread = spawn(pump, cpus)?;
+        log::info!("the kernel's port is `{}`, port {id} `{HOST_NAME}`", config.name);
+        let (carrier, retry) = (false, Instant::now());
+        Ok(Self { id, config, tap: Some(tap), carrier, retry, tally, orders, thread: Some(thread) })
+    }
+
+    /// Its port.
+    #[must_use]
+    pub const fn id(&self) -> PortId {
+        self.id
+    }
+
+    /// Name of the interface.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What is told of it.
+    #[must_use]
+    pub fn facts(&self) -> HostFacts {
+        HostFacts {
+            tap: self.config.name.clone(),
+            there: self.tap.is_some(),
+            lost: self.tally.lost(&self.config.name),
+            moved: (self.tally.from_kernel.get(), self.tally.to_kernel.get()),
+        }
+    }
+
+    /// Called now and then: has the interface's link follow that of the wire, and makes the interface again if it was deleted.
+    ///
+    /// # Errors
+    ///
+    /// A text for people if the thread has ended, which it does not by itself.
+    pub fn tick(&mut self, link_up: bool) -> Result<(), String> {
+        if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            return Err("the host port's thread has ended; see the lines above".to_owned());
+        }
+        if self.tap.is_some() && self.tally.gone.load(Relaxed) {
+            self.tap = None;
+            self.retry = Instant::now();
+            log::error!("the interface `{}` was deleted: the kernel has no port until it is made again", self.name());
+        }
+        if self.tap.is_none() && Instant::now() >= self.retry {
+            self.make_again();
+        }
+        if let Some(tap) = self.tap.as_ref().filter(|_| self.carrier != link_up) {
+            match tap.set_carrier(link_up) {
+                Ok(()) => self.carrier = link_up,
+                Err(error) => log::debug!("the carrier of `{}`: {error}", self.name()),
+            }
+        }
+        Ok(())
+    }
+
+    fn make_again(&mut self) {
+        self.retry = Instant::now() + RETRY;
+        match TapDevice::open(&self.config) {
+            Ok((tap, files)) => {
+                self.tally.gone.store(false, Relaxed);
+                (self.tap, self.carrier) = (Some(tap), false);
+                // If nobody hears it, the next tick says that the thread is gone.
+                let _heard = self.orders.send(Order::Tap(files));
+                log::warn!("the interface `{}` is there again; its addresses and routes are not", self.name());
+            }
+            Err(error) => log::debug!("the kernel's port is not made again: {error}"),
+        }
+    }
+}
+
+impl Drop for Host {
+    /// Ends the thread, and with it the last user of the rings' other side.
+    fn drop(&mut self) {
+        let _heard = self.orders.send(Order::Stop);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the host port's thread had panicked");
+        }
+    }
+}
+
+fn spawn(mut pump: Pump, cpus: &[u16]) -> std::io::Result<JoinHandle<()>> {
+    let mut set = CpuSet::new();
+    cpus.iter().for_each(|cpu| set.set((*cpu).into()));
+    let pinned = !cpus.is_empty();
+    std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || {
+        if pinned && let Err(errno) = sched_setaffinity(None, &set) {
+            log::debug!("the host port may run on a worker's CPU: {errno}");
+        }
+        pump.run();
+    })
+}
