@@ -62,6 +62,25 @@ pub(crate) enum Command {
     Reload(Reload),
     /// Which rule would decide about a packet, and why
     Explain(Explain),
+    /// Move the addresses and routes of the wire's interface to the kernel's port, or back
+    Takeover(Takeover),
+}
+
+/// Options of `takeover`.
+#[derive(Args, Debug)]
+pub(crate) struct Takeover {
+    /// The interface that is kopid's wire
+    #[arg(value_name = "IFACE")]
+    pub(crate) interface: String,
+    /// Move everything back. Needs no kopid
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// The interface of the kernel's port; asks kopid without it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tap: Option<String>,
+    /// Where what was moved is written down [default: /run/kopi/takeover-IFACE.json]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 /// Options of `flows`: a flow is shown if all of them hold.

@@ -9,7 +9,7 @@ use crate::report::{App, Class, Drops, Explained, Flow, Port, Reloaded, Rule, St
 use crate::request::Request;
 use crate::streams::{complain, print};
 use crate::text::as_json;
-use crate::{capture, text, view};
+use crate::{capture, takeover, text, view};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::{self, IsTerminal};
@@ -30,6 +30,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     if let Command::Capture(options) = &arguments.command {
         return capture::run(options, &arguments.socket, arguments.json);
+    }
+    if let Command::Takeover(options) = &arguments.command {
+        return takeover::run(options, &arguments.socket);
     }
     // Before connecting, so that a file that is not there is no reason to look for kopid.
     let Some(request) = Request::of(&arguments.command)? else { return Ok(()) };
@@ -62,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Flows(_) => view::flows(&rows::<Flow>(&answer, name)?),
         Command::Explain(_) => view::explained(&rows::<Explained>(&answer, name)?),
         Command::Reload(options) => reloaded(&rows::<Reloaded>(&answer, name)?, options)?,
-        Command::Check(_) | Command::Capture(_) => String::new(),
+        Command::Check(_) | Command::Capture(_) | Command::Takeover(_) => String::new(),
     })
 }
 

@@ -74,6 +74,9 @@ pub(crate) enum Failure {
     /// A file has errors, which are shown already.
     #[error("the file has errors")]
     Checked,
+    /// An interface is not taken over, or not given back.
+    #[error("{0}")]
+    Takeover(String),
     /// A file cannot be handed to kopid.
     #[error("{}: {reason}", path.display())]
     File {
@@ -112,6 +115,7 @@ impl Failure {
             | Self::Garbage(_)
             | Self::Policy(_)
             | Self::Checked
+            | Self::Takeover(_)
             | Self::File { .. }
             | Self::Daemon(_)
             | Self::Output(_) => 1,

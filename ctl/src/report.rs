@@ -16,6 +16,8 @@ pub(crate) struct Status {
     pub(crate) protocol: u32,
     pub(crate) uptime_seconds: u64,
     pub(crate) wire: Wire,
+    /// The kernel's port, if there is one.
+    pub(crate) host: Option<Host>,
     pub(crate) workers: Vec<Worker>,
     /// Flow-table entries in use, of all workers.
     pub(crate) flows: u64,
@@ -26,6 +28,18 @@ pub(crate) struct Status {
     pub(crate) connections: u64,
     /// The policy in force, if there is one.
     pub(crate) policy: Option<InForce>,
+}
+
+/// The uid of nobody in particular: of the kernel, and of a user whom kopid's user namespace does not know
+/// (user_namespaces(7)).
+pub(crate) const NOBODY: u32 = 65534;
+
+/// The kernel's port.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Host {
+    /// Its interface.
+    pub(crate) tap: String,
+    pub(crate) state: String,
 }
 
 /// The policy in force.

@@ -48,7 +48,7 @@ impl Request {
             Command::Flows(flows) => Self::flows(flows),
             Command::Explain(explain) => Self::explain(explain),
             Command::Reload(reload) => Self::reload(reload)?,
-            Command::Check(_) | Command::Capture(_) => return Ok(None),
+            Command::Check(_) | Command::Capture(_) | Command::Takeover(_) => return Ok(None),
         }))
     }
 

@@ -7,7 +7,7 @@ pub(crate) use classes::classes;
 pub(crate) use policy::{explained, flows, reloaded, rules};
 
 use crate::rates::Rated;
-use crate::report::{App, Drops, InForce, Port, Status};
+use crate::report::{App, Drops, InForce, NOBODY, Port, Status};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::text::{clean, size, span};
@@ -38,6 +38,9 @@ fn one_status(status: &Status) -> String {
         ("flows".into(), status.flows.to_string()),
         ("policy".into(), status.policy.as_ref().map_or_else(|| "none".into(), in_force)),
     ];
+    if let Some(host) = &status.host {
+        lines.push(("host".into(), format!("{}, {}", host.tap, host.state)));
+    }
     for (number, worker) in status.workers.iter().enumerate() {
         let busy = busy_percent(worker.busy_seconds, status.uptime_seconds);
         let text = format!(
@@ -99,7 +102,7 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
             app.port.to_string(),
             app.name.clone(),
             if app.pid > 0 { app.pid.to_string() } else { "?".into() },
-            app.user.clone().unwrap_or_else(|| app.uid.to_string()),
+            user_of(app.user.as_ref(), app.uid),
             app.comm.clone(),
             or_none(app.mac.as_ref()),
             app.state.clone(),
@@ -121,6 +124,11 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
         table.row(cells);
     }
     table.render()
+}
+
+/// Who a user is, by name if there is one.
+fn user_of(user: Option<&String>, uid: u32) -> String {
+    user.cloned().unwrap_or_else(|| if uid == NOBODY { NONE.into() } else { uid.to_string() })
 }
 
 fn modes(app: &App) -> String {

@@ -1,6 +1,6 @@
 //! The policy and what comes of it.
 
-use super::{NONE, or_none};
+use super::{NONE, or_none, user_of};
 use crate::report::{Explained, Flow, Reloaded, Rule};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
@@ -69,12 +69,11 @@ pub(crate) fn flows(flows: &[Flow]) -> String {
             endpoint(flow.dst.as_deref(), flow.dst_port),
         ];
         cells.extend(tagged.then(|| flow.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string())));
-        let uid = || flow.uid.map_or_else(|| NONE.into(), |uid| uid.to_string());
         cells.extend([
             or_none(flow.direction.as_ref()),
             flow.app.clone(),
             flow.pid.filter(|pid| *pid > 0).map_or_else(|| "?".into(), |pid| pid.to_string()),
-            flow.user.clone().unwrap_or_else(uid),
+            flow.uid.map_or_else(|| or_none(flow.user.as_ref()), |uid| user_of(flow.user.as_ref(), uid)),
             or_none(flow.comm.as_ref()),
             span(flow.age_seconds),
             span(flow.idle_seconds),
