@@ -27,7 +27,7 @@ install_packages() {
         libdpdk-dev dpdk dpdk-dev libpcap-dev pkg-config clang libclang-dev libc6-dev # build
         dpkg-dev xz-utils ca-certificates                                            # driver headers
         make dpdk-doc                                                                # examples, ours and DPDK's
-        iproute2 iputils-ping tcpdump tshark ethtool nftables                        # network
+        iproute2 iputils-ping iperf3 tcpdump tshark ethtool nftables                 # network
         python3 procps util-linux sudo                                               # scripts
     )
     [[ ${KOPI_SETUP_BENCH:-0} == 1 ]] && wanted+=(openvswitch-switch-dpdk)

@@ -18,8 +18,11 @@ die() {
 work=/var/cache/kopi-demo-$$
 netns=kopi-demo-$$
 near=kd$$
+home=kopi-home-$$
 kopid_pid=
 app_pids=()
+# Where kopid runs, if it is not here.
+kopid_in=()
 
 cleanup() {
     local status=$?
@@ -31,6 +34,7 @@ cleanup() {
     done
     ip link del "$near" 2>/dev/null
     ip netns del "$netns" 2>/dev/null
+    ip netns del "$home" 2>/dev/null
     if ((status != 0)) && [[ -e $work/kopid.log ]]; then
         printf -- '---- kopid ----\n' >&2
         tail -n 20 "$work/kopid.log" >&2
@@ -75,6 +79,25 @@ make_wire() {
     ip link set "$near" up
 }
 
+# Moves the near end of the wire into a namespace of its own, as the interface of a machine with the address 10.77.0.2, and has
+# kopid run there. So the kernel's port of kopid's is that of this namespace's kernel.
+make_home() {
+    ip netns add "$home"
+    ip link set "$near" netns "$home"
+    at_home sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+    ip -n "$home" link set lo up
+    ip -n "$home" address add 10.77.0.2/24 dev "$near"
+    ip -n "$home" link set "$near" up
+    kopid_in=(ip netns exec "$home")
+}
+
+at_home() { ip netns exec "$home" "$@"; }
+
+# Has the kernel's port take the place of the wire's interface, or the other way round with --undo.
+takeover() {
+    at_home "$bin/kopictl" --socket "$work/control.sock" takeover "$near" --state "$work/takeover.json" "$@" >/dev/null
+}
+
 # write_config DEVICE: the daemon's configuration.
 write_config() {
     cat >"$work/kopid.toml" <<TOML
@@ -97,7 +120,7 @@ kopictl() { "$bin/kopictl" --socket "$work/control.sock" "$@"; }
 
 # Starts kopid and waits until it answers; fails if it ends instead. Its pid is in $kopid_pid.
 start_kopid() {
-    RUNTIME_DIRECTORY=$work "$bin/kopid" --config "$work/kopid.toml" >>"$work/kopid.log" 2>&1 &
+    RUNTIME_DIRECTORY=$work "${kopid_in[@]}" "$bin/kopid" --config "$work/kopid.toml" >>"$work/kopid.log" 2>&1 &
     kopid_pid=$!
     until kopictl status >/dev/null 2>&1; do
         kill -0 "$kopid_pid" 2>/dev/null || return 1
@@ -152,3 +175,7 @@ json() {
 }
 
 far() { ip netns exec "$netns" "$@"; }
+
+# pinged ADDRESS COUNT: whether the far end gets so many answers. Ping does not wait for late ones, so on a busy machine it may take
+# more than one attempt.
+pinged() { far ping -n -q -c "$2" -i 0.01 "$1" | grep -q " $2 received"; }

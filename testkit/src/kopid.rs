@@ -34,6 +34,8 @@ pub struct Settings {
     pub log: &'static str,
     /// What `policy.toml` says; no policy if `None`.
     pub policy: Option<String>,
+    /// What `[host]` says; no port for the kernel if `None`.
+    pub host: Option<String>,
 }
 
 impl Default for Settings {
@@ -48,6 +50,7 @@ impl Default for Settings {
             idle: "poll",
             log: "info",
             policy: None,
+            host: None,
         }
     }
 }
@@ -65,8 +68,15 @@ impl Settings {
         Self { policy: Some(text.to_owned()), ..self }
     }
 
+    /// With a port for the kernel, as the interface `tap`.
+    #[must_use]
+    pub fn host(self, tap: &str) -> Self {
+        Self { host: Some(format!("tap = \"{tap}\"\n")), ..self }
+    }
+
     fn toml(&self, dir: &Path) -> String {
-        let Self { wire, mtu, workers, apps, huge_pages, mbufs, idle, log, policy } = self;
+        let Self { wire, mtu, workers, apps, huge_pages, mbufs, idle, log, policy, host } = self;
+        let host = host.as_ref().map(|host| format!("[host]\n{host}")).unwrap_or_default();
         let policy = if policy.is_some() { "policy = \"policy.toml\"\n" } else { "" };
         let cores: Vec<u16> = cpus().into_iter().take(*workers).collect();
         assert_eq!(cores.len(), *workers, "this machine has too few CPUs");
@@ -79,7 +89,7 @@ impl Settings {
              [eal]\nargs = [\"--no-telemetry\"]\n\
              [socket]\npath = \"{dir}/kopi.sock\"\nmode = \"0666\"\n\
              [control]\npath = \"{dir}/control.sock\"\n\
-             [log]\nlevel = \"{log}\"\n"
+             [log]\nlevel = \"{log}\"\n{host}"
         )
     }
 }
@@ -89,17 +99,14 @@ impl Settings {
 pub struct Kopid {
     process: Process,
     dir: PathBuf,
+    how: Launch,
 }
 
 impl Kopid {
     /// Starts kopid and waits until it answers.
     #[must_use]
     pub fn start(dir: &TempDir, settings: &Settings) -> Self {
-        let dir = dir.path().to_owned();
-        write(&dir, settings);
-        let mut kopid = Self { process: launch(&dir, &Launch::default()), dir };
-        kopid.await_ready();
-        kopid
+        Self::start_as(dir, settings, &Launch::default())
     }
 
     /// Starts kopid in a way of the test's, and waits until it answers.
@@ -107,7 +114,7 @@ impl Kopid {
     pub fn start_as(dir: &TempDir, settings: &Settings, how: &Launch) -> Self {
         let dir = dir.path().to_owned();
         write(&dir, settings);
-        let mut kopid = Self { process: launch(&dir, how), dir };
+        let mut kopid = Self { process: launch(&dir, how), dir, how: how.clone() };
         kopid.await_ready();
         kopid
     }
@@ -116,7 +123,14 @@ impl Kopid {
     #[must_use]
     pub fn start_refused(dir: &TempDir, settings: &Settings) -> Output {
         write(dir.path(), settings);
-        run_to_end(dir.path())
+        run_to_end(dir.path(), &[])
+    }
+
+    /// The same, by way of the words of a program before it.
+    #[must_use]
+    pub fn start_refused_by(dir: &TempDir, settings: &Settings, wrapper: &[&str]) -> Output {
+        write(dir.path(), settings);
+        run_to_end(dir.path(), wrapper)
     }
 
     fn await_ready(&mut self) {
@@ -128,17 +142,17 @@ impl Kopid {
         });
     }
 
-    /// Starts another kopid on the same configuration, after this one has ended, and waits until it answers.
+    /// Starts another kopid in the same way, after this one has ended, and waits until it answers.
     pub fn restart(&mut self) {
         assert!(self.process.ended().is_some(), "kopid still runs");
-        self.process = launch(&self.dir, &Launch::default());
+        self.process = launch(&self.dir, &self.how);
         self.await_ready();
     }
 
     /// Starts a second kopid beside this one, on the same configuration, and returns how it fails.
     #[must_use]
     pub fn start_second(&self) -> Output {
-        run_to_end(&self.dir)
+        run_to_end(&self.dir, &[])
     }
 
     /// The process.
@@ -306,9 +320,9 @@ fn write(dir: &Path, settings: &Settings) {
 }
 
 /// Runs a kopid that is not expected to stay.
-fn run_to_end(dir: &Path) -> Output {
+fn run_to_end(dir: &Path, wrapper: &[&str]) -> Output {
     let mut command = Command::new("timeout");
-    command.args(["-s", "KILL", "20"]).arg(built("kopid"));
+    command.args(["-s", "KILL", "20"]).args(wrapper).arg(built("kopid"));
     command.arg("--config").arg(dir.join("kopid.toml")).env("RUNTIME_DIRECTORY", dir);
     command.output().expect("kopid can be run")
 }

@@ -7,6 +7,7 @@
 //! | [`temp`] | [`TempDir`], a folder of one test, with the shim in it |
 //! | [`process`] | [`Process`], a child with its log, which dies with its owner |
 //! | [`netns`] | [`Netns`], a network namespace with a kernel behind a veth pair |
+//! | [`home`] | [`Home`], another one with kopid in it, at the near end |
 //! | [`kopid`] | [`Kopid`], the real daemon over a configuration of the test's |
 //! | [`testpmd`] | [`Testpmd`], Debian's dpdk-testpmd with the shim, told what to do line by line |
 //! | [`seq`] | frames with sequence numbers, how to make and how to check them |
@@ -28,6 +29,7 @@ pub mod app;
 pub mod capture;
 pub mod evil;
 pub mod frames;
+pub mod home;
 pub mod kopid;
 pub mod machine;
 pub mod netns;
@@ -43,6 +45,7 @@ pub mod wait;
 
 pub use app::App;
 pub use capture::Capture;
+pub use home::Home;
 pub use kopid::{Kopid, Settings};
 pub use netns::Netns;
 pub use peer::Peer;

@@ -103,17 +103,22 @@ impl Netns {
 
     /// Does `work` on a thread inside. Sockets that it makes stay inside, wherever they are used.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let path = Path::new("/run/netns").join(&self.name);
-        // A thread changes its namespace, not a process.
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(move || {
-                let namespace = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
-                work()
-            });
-            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        enter(&self.name, work)
     }
+}
+
+/// Does `work` on a thread in the namespace `name`. Sockets that it makes stay there, wherever they are used.
+pub fn enter<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+    let path = Path::new("/run/netns").join(name);
+    // A thread changes its namespace, not a process.
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            let namespace = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
+            work()
+        });
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 impl Drop for Netns {
