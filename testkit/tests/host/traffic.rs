@@ -143,6 +143,21 @@ fn large_transfers_arrive_whole() {
     }
 }
 
+/// A worker that sleeps hears of the kernel's frames at once, and not when it wakes up by itself, a tenth of a second later.
+#[test]
+fn kernel_wakes_the_worker() {
+    let dir = TempDir::new("host-asleep");
+    let far = Netns::new(1500);
+    let home = Home::new(&far);
+    let mut kopid = home.kopid(&dir, &Settings { idle: "adaptive", ..settings(&home) });
+    let said = home.inside("ping", &["-q", "-c", "20", "-i", "0.2", FAR_IP]);
+    let average = said.rsplit('=').next().and_then(|times| times.trim().split('/').nth(1)?.parse::<f64>().ok());
+    assert!(average.is_some_and(|average| average < 25.0), "{said}");
+    let worker = &kopid.status()["workers"][0];
+    assert!(worker["asleep"].as_f64().is_some_and(|asleep| asleep > 0.5), "{worker}");
+    assert!(kopid.stop().success());
+}
+
 /// What `kopictl classes` says of a class.
 fn class(kopid: &Kopid, name: &str) -> Value {
     let rows = kopid.ask("classes");
