@@ -194,6 +194,8 @@ fn setup(tx: &[u32], rx: &[u32], slot_size: u32) -> Vec<u8> {
         packet.extend(u16::try_from(sizes.len()).expect("few").to_le_bytes());
         packet.extend(sizes.iter().flat_map(|size| size.to_le_bytes()));
     }
+    // It does not sleep.
+    packet.push(0);
     packet
 }
 
