@@ -9,7 +9,7 @@ use crate::handoff::Mesh;
 use crate::ledger::Ledger;
 use crate::listing::{Listed, Listing};
 use crate::load::Load;
-use crate::port::WorkerPort;
+use crate::port::{Caller, WorkerPort};
 use crate::rest::{Bedside, Rest};
 use crate::shaper::{SAMPLES, Sample, Shaper};
 use crate::tap::{Selection, Tap};
@@ -19,7 +19,7 @@ use dpdk::{Handle, Pool, RxQueue, TxQueue};
 use kopi_packet::Seed;
 use kopi_policy::Connections;
 use kopi_ring::alarm::barrier;
-use kopi_ring::{Bell, Doorbell, Region};
+use kopi_ring::{Doorbell, Region};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -201,7 +201,7 @@ impl Dataplane {
         self.workers.iter().any(|worker| worker.bedside.is_some())
     }
 
-    /// Has all workers serve the rings of `region` as port `id`, wake the app by `bell`, and wake up for `doorbell`.
+    /// Has all workers serve the rings of `region` as port `id`, wake the app by `caller`, and wake up for `doorbell`.
     ///
     /// # Errors
     ///
@@ -210,7 +210,7 @@ impl Dataplane {
         &mut self,
         region: &Region,
         (id, generation): (PortId, Generation),
-        bell: Option<&Bell>,
+        caller: Option<&Caller>,
         doorbell: Option<&Arc<Doorbell>>,
     ) -> Result<(), Errno> {
         if let Some(doorbell) = doorbell {
@@ -222,7 +222,7 @@ impl Dataplane {
         let workers = self.workers.len();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
-            let port = port.waking(bell.cloned(), doorbell.cloned());
+            let port = port.waking(caller.cloned(), doorbell.cloned());
             worker.tell(Command::Attach(Box::new(port)));
         }
         Ok(())

@@ -638,7 +638,7 @@ impl Delivery {
 /// Notes that `port` is shown frames, if it may sleep.
 #[inline]
 fn note_shown<'a>(shown: &mut Vec<PortId>, port: &'a mut WorkerPort) -> &'a mut WorkerPort {
-    if port.bell.is_some() && !port.shown {
+    if port.caller.is_some() && !port.shown {
         port.shown = true;
         shown.push(port.id);
     }

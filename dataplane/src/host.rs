@@ -19,9 +19,8 @@ use crate::switch::{SetupError, Switch};
 use dpdk::{TapConfig, TapDevice, TapError};
 use kopi_config::host;
 use kopi_ring::layout::DEFAULT_SLOT;
-use kopi_ring::message::Setup;
-use kopi_ring::{Geometry, Region, RegionError};
-use pump::{Order, Pump};
+use kopi_ring::{Doorbell, Geometry, Region, RegionError};
+use pump::{Calls, Order, Pump};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -154,16 +153,16 @@ impl Host {
         // Sizes and a number that the configuration has checked.
         let geometry = Geometry::new(&rings(TX_RING), &rings(RX_RING), DEFAULT_SLOT);
         let geometry = geometry.expect("the host port's rings are within limits");
-        // Workers need not wake the thread, which looks at its rings every millisecond.
-        switch.setup(id, &Setup::from(geometry.clone()))?;
-        let doorbell = switch.take_doorbell(id).map(Arc::new);
+        let (bell, call) = Doorbell::pair().map_err(|errno| HostError::Descriptors(errno.into()))?;
+        switch.setup_host(id, &geometry, call)?;
+        let calls = Calls { worker: switch.take_doorbell(id).map(Arc::new), own: bell };
         let fd = switch.app(id).and_then(|app| app.region.as_ref()).map(|region| region.fd().try_clone_to_owned());
         let fd = fd.ok_or(SetupError::Gone)?.map_err(HostError::Descriptors)?;
         // The other side of the rings, mapped as an app would.
         let region = Region::open(fd, &geometry)?;
         let tally = Arc::new(Tally::default());
         let (orders, heard) = channel();
-        let pump = Pump::new(&region, files, config.offload, doorbell.as_ref(), heard, Arc::clone(&tally));
+        let pump = Pump::new(&region, files, config.offload, calls, heard, Arc::clone(&tally));
         let thread = spawn(pump, cpus)?;
         log::info!("the kernel's port is `{}`, port {id} `{HOST_NAME}`", config.name);
         let (carrier, retry) = (false, Instant::now());

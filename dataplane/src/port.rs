@@ -22,11 +22,30 @@ pub struct WorkerPort {
     /// RX rings of the port, on all workers.
     pub rx_queues: u16,
     /// What wakes the app, if its RX queues may sleep.
-    pub bell: Option<Bell>,
+    pub caller: Option<Caller>,
     /// By what the app wakes the worker, if that sleeps at times.
     pub doorbell: Option<Arc<Doorbell>>,
     /// Whether frames were published since somebody last looked for sleepers.
     pub shown: bool,
+}
+
+/// What wakes whoever sleeps behind a port.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// An app, in another process.
+    App(Bell),
+    /// The host port's thread. It is kopid's own, so nobody can make its descriptor block.
+    Host(Arc<Doorbell>),
+}
+
+impl Caller {
+    /// Wakes it: one system call, which never waits.
+    pub fn call(&self) {
+        match self {
+            Self::App(bell) => bell.ring(),
+            Self::Host(doorbell) => doorbell.ring(),
+        }
+    }
 }
 
 /// An RX ring with frames that may not be published yet.
@@ -67,24 +86,24 @@ impl WorkerPort {
             }
         }
         let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
-        Self { id, generation, tx, next_tx: 0, rx, rx_queues, bell: None, doorbell: None, shown: false }
+        Self { id, generation, tx, next_tx: 0, rx, rx_queues, caller: None, doorbell: None, shown: false }
     }
 
-    /// The same, for an app that is woken by `bell`, and wakes the worker by `doorbell`.
+    /// The same, for an app that is woken by `caller`, and wakes the worker by `doorbell`.
     #[must_use]
-    pub fn waking(self, bell: Option<Bell>, doorbell: Option<Arc<Doorbell>>) -> Self {
-        Self { bell, doorbell, ..self }
+    pub fn waking(self, caller: Option<Caller>, doorbell: Option<Arc<Doorbell>>) -> Self {
+        Self { caller, doorbell, ..self }
     }
 
     /// Wakes the app if one of its RX queues here sleeps and has frames: one call at most, for all of them. A
     /// [barrier](kopi_ring::alarm::barrier) has to be passed between the publication of frames and this.
     pub fn wake(&mut self) {
         self.shown = false;
-        let Some(bell) = &self.bell else { return };
+        let Some(caller) = &self.caller else { return };
         // Each of them, since one call is for all.
         let called = self.rx.iter().flatten().fold(false, |called, rx| rx.ring.wakes() | called);
         if called {
-            bell.ring();
+            caller.call();
         }
     }
 

@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
 use crate::policy::{Books, Enforcement, owner_of};
+use crate::port::Caller;
 use crate::registry::{self, App, HOST_NAME, Refusal, Registry, Reserved, Terms};
 use crate::shaper::Shaper;
 use crate::throttle::Throttle;
@@ -369,7 +370,24 @@ impl Switch {
     ///
     /// [`SetupError`], and the port keeps what it had.
     pub fn setup(&mut self, id: PortId, setup: &Setup) -> Result<(), SetupError> {
-        let geometry = &setup.geometry;
+        self.make_rings(id, &setup.geometry, |region| setup.sleeps.then(|| Caller::App(region.bell())))
+    }
+
+    /// The same for the host's port, whose thread is woken by `doorbell`.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`], and the port keeps what it had.
+    pub fn setup_host(&mut self, id: PortId, geometry: &Geometry, doorbell: Doorbell) -> Result<(), SetupError> {
+        self.make_rings(id, geometry, |_| Some(Caller::Host(Arc::new(doorbell))))
+    }
+
+    fn make_rings(
+        &mut self,
+        id: PortId,
+        geometry: &Geometry,
+        caller: impl FnOnce(&Region) -> Option<Caller>,
+    ) -> Result<(), SetupError> {
         let app = self.registry.get(id).ok_or(SetupError::Gone)?;
         self.check(geometry, app.terms.queues)?;
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
@@ -391,9 +409,9 @@ impl Switch {
                 region.size() >> 10
             ));
         }
-        let bell = setup.sleeps.then(|| region.bell());
+        let caller = caller(&region);
         let port = (id, app.generation);
-        self.dataplane.attach(&region, port, bell.as_ref(), ours.as_ref()).map_err(no_doorbell)?;
+        self.dataplane.attach(&region, port, caller.as_ref(), ours.as_ref()).map_err(no_doorbell)?;
         self.stale = true;
         app.doorbell = theirs;
         app.status = Some(region.daemon_status());

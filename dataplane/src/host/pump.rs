@@ -16,8 +16,8 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 
 /// Shortest and longest sleep, in nanoseconds. Each in a row is twice as long as the one before.
 ///
-/// The shortest is what a frame for a busy kernel waits, and few enough frames arrive meanwhile for half of its ring. With the
-/// longest, an idle thread is awake for less than a hundredth of the time.
+/// The shortest is what a frame for a busy kernel waits, and few enough frames arrive meanwhile for half of its ring. After the
+/// longest, the thread has itself called.
 const SLEEP_NS: RangeInclusive<i64> = 50_000..=1_000_000;
 /// How late a sleep may end, in nanoseconds. The kernel's 50 µs are as long as the shortest sleep (`PR_SET_TIMERSLACK`,
 /// prctl(2)).
@@ -25,6 +25,18 @@ const SLACK_NS: u64 = 1_000;
 /// The thread's nice value. It is the kernel's network card, whose work the kernel does before that of any process; so applications
 /// that poll on the same CPU, and take all of it, do not keep the kernel's traffic waiting.
 const NICE: i32 = -10;
+
+/// Longest sleep of a thread that workers call, in nanoseconds. Orders wait for its end.
+const LONGEST_NS: i64 = 100_000_000;
+
+/// Who wakes whom.
+#[derive(Debug)]
+pub struct Calls {
+    /// Wakes workers that sleep at times.
+    pub worker: Option<Arc<Doorbell>>,
+    /// This thread's end of the doorbell that workers ring.
+    pub own: Doorbell,
+}
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -42,6 +54,7 @@ pub struct Pump {
     offload: bool,
     orders: Receiver<Order>,
     tally: Arc<Tally>,
+    bell: Doorbell,
     sleep_ns: i64,
 }
 
@@ -55,23 +68,26 @@ struct Queue {
 }
 
 impl Pump {
-    /// A pump between `region`, of which it is the app's side, and `files`, one for each queue. Workers that sleep are woken
-    /// by `doorbell`.
+    /// A pump between `region`, of which it is the app's side, and `files`, one for each queue.
     #[must_use]
     pub fn new(
         region: &Region,
         files: Vec<OwnedFd>,
         offload: bool,
-        doorbell: Option<&Arc<Doorbell>>,
+        calls: Calls,
         orders: Receiver<Order>,
         tally: Arc<Tally>,
     ) -> Self {
         let queues = files.into_iter().enumerate().filter_map(|(at, file)| {
             let (up, down) = (region.tx_producer(at)?, region.rx_consumer(at)?);
-            Some(Queue { file: Some(file), up: Uplink::new(up, doorbell.cloned()), down: Downlink::new(down, offload) })
+            Some(Queue {
+                file: Some(file),
+                up: Uplink::new(up, calls.worker.clone()),
+                down: Downlink::new(down, offload),
+            })
         });
         let queues = queues.collect();
-        Self { queues, offload, orders, tally, sleep_ns: *SLEEP_NS.start() }
+        Self { queues, offload, orders, tally, bell: calls.own, sleep_ns: *SLEEP_NS.start() }
     }
 
     /// Works until told to stop.
@@ -131,20 +147,31 @@ impl Pump {
         moved
     }
 
-    /// Waits for the kernel's next frame, for a while that grows as long as nothing comes. What workers put into the rings, and
-    /// orders, are found when it ends.
-    ///
-    /// The one place where this thread sleeps. A file by which workers tell of frames would be one more to poll here, with no
-    /// limit of time then.
+    /// Waits for the kernel's next frame, for a while that grows as long as nothing comes; workers' frames are found when it
+    /// ends, so that several share a wake-up while there are many. When nothing has come for longer, workers are asked to call.
     fn sleep(&mut self) {
-        // A frame that waits for room in its ring is not waited for again.
+        // A frame that waits for room in its ring is not waited for again, and nobody calls when there is some.
+        let stuck = self.queues.iter().any(|queue| queue.up.is_stuck());
+        if stuck || self.sleep_ns < *SLEEP_NS.end() {
+            self.wait(self.sleep_ns);
+            self.sleep_ns = (self.sleep_ns * 2).min(*SLEEP_NS.end());
+            return;
+        }
+        let found = self.queues.iter_mut().fold(false, |found, queue| queue.down.set_alarm(true) | found);
+        if !found {
+            self.wait(LONGEST_NS);
+        }
+        self.queues.iter_mut().for_each(|queue| _ = queue.down.set_alarm(false));
+        self.bell.quiet();
+    }
+
+    fn wait(&self, nanoseconds: i64) {
         let waiting = self.queues.iter().filter(|queue| !queue.up.is_stuck());
-        let mut files: Vec<PollFd<'_>> =
-            waiting.filter_map(|queue| queue.file.as_ref()).map(|file| PollFd::new(file, PollFlags::IN)).collect();
-        let timeout = Timespec { tv_sec: 0, tv_nsec: self.sleep_ns };
+        let files = waiting.filter_map(|queue| queue.file.as_ref()).map(|file| PollFd::new(file, PollFlags::IN));
+        let mut files: Vec<PollFd<'_>> = files.chain([PollFd::new(&self.bell, PollFlags::IN)]).collect();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
         // An error is a signal, or memory that is short: then it was no sleep.
         let _ready = poll(&mut files, Some(&timeout));
-        self.sleep_ns = (self.sleep_ns * 2).min(*SLEEP_NS.end());
     }
 }
 
