@@ -297,7 +297,7 @@ fn start_wire(
         match port.configure(&setup, pools).and_then(|()| port.start()) {
             Ok(queues) => return Ok(queues),
             Err(error) => {
-                log::info!("the wire has no receive interrupts ({error}): workers look at it once a millisecond")
+                log::info!("the wire has no receive interrupts ({error}): workers look at it every two milliseconds")
             }
         }
     }
@@ -315,7 +315,9 @@ fn ears(rx: &[RxQueue], netdev: Option<&Netdev>) -> Vec<Option<OwnedFd>> {
         Ok(sockets) if sockets.len() == rx.len() => sockets.into_iter().map(Some).collect(),
         found => {
             let found = found.map(|sockets| sockets.len());
-            log::info!("the wire's sockets were not found ({found:?}): sleeping workers look at it once a millisecond");
+            log::info!(
+                "the wire's sockets were not found ({found:?}): sleeping workers look at it every two milliseconds"
+            );
             interrupts
         }
     }

@@ -26,8 +26,8 @@ const SPIN: Duration = Duration::from_micros(50);
 const AWAKE: Duration = Duration::from_micros(250);
 /// Longest sleep. It bounds what a lost call can do.
 const NAP: Duration = Duration::from_millis(100);
-/// Longest sleep of a worker that nobody tells of frames on its wire.
-const GLANCE: Duration = Duration::from_millis(1);
+/// Longest sleep of a worker that nobody tells of frames on its wire. Each look costs some ten microseconds.
+const GLANCE: Duration = Duration::from_millis(2);
 /// Shortest sleep: below, the worker had better wait awake.
 const SHORTEST: Duration = Duration::from_micros(60);
 /// Calls taken at one time.

@@ -39,7 +39,7 @@ fn wakes(page: &mut String, method: &Method, rounds: &[Round]) -> fmt::Result {
          kernel's. Another thread on its core sends {CALLS} frames through kopid, from another port, and as many datagrams, in \
          turn, {PAUSE_US} µs apart: from right before it sends until poll has returned. With `idle = \"adaptive\"` the worker \
          sleeps then, too, so this is the latency of the first packet after idleness. *Idle*: what kopid used of a core in \
-         {:.1} s in which nothing happened, over a wire that it has to look at once a millisecond. {} rounds of both modes in \
+         {:.1} s in which nothing happened, over a wire that it has to look at every two milliseconds. {} rounds of both modes in \
          turn; medians over the rounds with the least and the most, in microseconds.\n",
         method.window.as_secs_f64(),
         method.rounds
