@@ -126,11 +126,6 @@ impl<'r> Document<'r> {
             if known.contains(&name) || self.report.is_full() {
                 continue;
             }
-            if let Some((_, why)) = layout.later.iter().find(|(later, _)| *later == name) {
-                let message = format!("{} is not supported by this version: {why}", quoted(name));
-                self.report.error(span, name, message, Some("leave it out".to_owned()));
-                continue;
-            }
             let home = layout.places().find(|place| place.section.keys.iter().any(|key| key.name() == name));
             let help = match (home, nearest(name, &known)) {
                 (Some(place), _) => format!("it belongs into {place}"),

@@ -93,8 +93,6 @@ impl<T: Copy + Display + Into<u64> + TryFrom<u64> + Sync> Form for Int<T> {
 pub struct Choice<T: 'static> {
     /// The words and what they mean.
     pub words: &'static [(&'static str, T)],
-    /// Words that are known, but not supported, each with the reason.
-    pub later: &'static [(&'static str, &'static str)],
 }
 
 impl<T: Copy + Sync> Form for Choice<T> {
@@ -118,10 +116,6 @@ impl<T: Copy + Sync> Form for Choice<T> {
         let DeValue::String(text) = item.value else { return item.refuse(self, None) };
         if let Some((_, value)) = self.words.iter().find(|(word, _)| word == text) {
             return Some(*value);
-        }
-        if let Some((word, why)) = self.later.iter().find(|(word, _)| word == text) {
-            let what = format!("is \"{word}\", which is not supported by this version: {why}");
-            return item.fail(&what, Some(format!("use {}", self.expected())));
         }
         let words: Vec<_> = self.words.iter().map(|(word, _)| *word).collect();
         item.refuse(self, nearest(text, &words).map(|word| format!("did you mean \"{word}\"?")))

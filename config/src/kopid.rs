@@ -356,7 +356,6 @@ pub static LAYOUT: Layout = Layout {
     top: &TOP,
     sections: &[&WIRE, &DATAPLANE, &LIMITS, &HOST, &MEMORY, &EAL, &SOCKET, &CONTROL, &LOG],
     lists: &[],
-    later: &[],
 };
 
 static TOP: Section = Section { name: "", doc: "the daemon's files", keys: &[&POLICY] };
@@ -412,7 +411,7 @@ static CORES: Key<CoresForm> = Key {
 static IDLE: Key<Choice<Idle>> = Key {
     name: "idle",
     doc: "what a worker does when there is nothing to do: look again for ever, or sleep after a while",
-    form: Choice { words: &[("poll", Idle::Poll), ("adaptive", Idle::Adaptive)], later: &[] },
+    form: Choice { words: &[("poll", Idle::Poll), ("adaptive", Idle::Adaptive)] },
     need: Need::Default("\"poll\""),
 };
 
@@ -461,10 +460,7 @@ static MEMORY: Section = Section { name: "memory", doc: "how memory is obtained"
 static HUGE_PAGES: Key<Choice<HugePages>> = Key {
     name: "huge_pages",
     doc: "whether huge pages are used: where there are some, never, or not without",
-    form: Choice {
-        words: &[("auto", HugePages::Auto), ("off", HugePages::Off), ("require", HugePages::Require)],
-        later: &[],
-    },
+    form: Choice { words: &[("auto", HugePages::Auto), ("off", HugePages::Off), ("require", HugePages::Require)] },
     need: Need::Default("\"auto\""),
 };
 
@@ -511,7 +507,6 @@ static LEVEL: Key<Choice<Level>> = Key {
             ("debug", Level::Debug),
             ("trace", Level::Trace),
         ],
-        later: &[],
     },
     need: Need::Default("\"info\""),
 };

@@ -25,8 +25,6 @@ pub struct Layout {
     pub sections: &'static [&'static Section],
     /// Every table that it may have many times: `[[name]]`.
     pub lists: &'static [&'static Section],
-    /// Names at the top of the file that are known, but not supported, each with the reason.
-    pub later: &'static [(&'static str, &'static str)],
 }
 
 impl Layout {

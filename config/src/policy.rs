@@ -106,7 +106,6 @@ pub static LAYOUT: Layout = Layout {
     top: &Section { name: "", doc: "", keys: &[] },
     sections: &[&defaults::DEFAULT, &wire::WIRE, &tracking::TRACKING],
     lists: &[&set::SET, &class::CLASS, &app::APP, &rule::RULE],
-    later: &[],
 };
 
 impl Policy {

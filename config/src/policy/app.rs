@@ -251,7 +251,7 @@ static ADMIT: Key<Truth> =
 static ADDRESS: Key<Choice<Address>> = Key {
     name: "address",
     doc: "whose MAC and IP address the port has: its own, or that of the host, which takes [host] in kopid.toml",
-    form: Choice { words: &[("own", Address::Own), ("shared", Address::Shared)], later: &[] },
+    form: Choice { words: &[("own", Address::Own), ("shared", Address::Shared)] },
     need: Need::Default("\"own\""),
 };
 

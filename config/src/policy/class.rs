@@ -220,7 +220,7 @@ pub(super) static PARENT: Key<NameForm> =
 pub(super) static DIRECTION: Key<Choice<Direction>> = optional(
     "direction",
     "which way its frames go, from the app's side; that of its parent, or egress, if not stated",
-    Choice { words: &Direction::WORDS, later: &[] },
+    Choice { words: &Direction::WORDS },
 );
 pub(super) static RATE: Key<RateForm> = optional("rate", "what it gets in any case, with the units of tc", RateForm);
 static CEIL: Key<RateForm> =

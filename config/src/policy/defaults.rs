@@ -50,12 +50,9 @@ pub(super) static DEFAULT: Section = Section {
     keys: &[&EGRESS as &dyn AnyKey, &INGRESS, &ATTACH, &FRAGMENTS, &MALFORMED],
 };
 
-const DECISIONS: Choice<Decision> = Choice {
-    words: &[("accept", Decision::Accept), ("drop", Decision::Drop), ("reject", Decision::Reject)],
-    later: &[],
-};
-const SILENT: Choice<Decision> =
-    Choice { words: &[("accept", Decision::Accept), ("drop", Decision::Drop)], later: &[] };
+const DECISIONS: Choice<Decision> =
+    Choice { words: &[("accept", Decision::Accept), ("drop", Decision::Drop), ("reject", Decision::Reject)] };
+const SILENT: Choice<Decision> = Choice { words: &[("accept", Decision::Accept), ("drop", Decision::Drop)] };
 
 static EGRESS: Key<Choice<Decision>> =
     Key { name: "egress", doc: "frames from apps", form: DECISIONS, need: Need::Default("\"accept\"") };
@@ -64,7 +61,7 @@ static INGRESS: Key<Choice<Decision>> =
 static ATTACH: Key<Choice<bool>> = Key {
     name: "attach",
     doc: "processes that no [[app]] is for",
-    form: Choice { words: &[("accept", true), ("refuse", false)], later: &[] },
+    form: Choice { words: &[("accept", true), ("refuse", false)] },
     need: Need::Default("\"accept\""),
 };
 static FRAGMENTS: Key<Choice<Decision>> = Key {

@@ -79,7 +79,7 @@ static NOT_SECTION: Section = Section {
 pub(super) static DIRECTION: Key<Choice<Direction>> = Key {
     name: "direction",
     doc: "which way it goes, from the app's side; both if not stated",
-    form: Choice { words: &Direction::WORDS, later: &[] },
+    form: Choice { words: &Direction::WORDS },
     need: Need::Optional,
 };
 
@@ -141,7 +141,7 @@ pub(super) static ARP_SRC_MAC: ValuesKey<MacForm> = values("arp_src_mac", "sende
 pub(super) static STATE: Key<OneOrMany<Choice<State>>> = Key {
     name: "state",
     doc: "state of the connection, as conntrack has it",
-    form: OneOrMany { each: Choice { words: &States::ALL, later: &[] } },
+    form: OneOrMany { each: Choice { words: &States::ALL } },
     need: Need::Optional,
 };
 pub(super) static FRAGMENT: Key<Truth> = Key {

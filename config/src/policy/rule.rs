@@ -229,7 +229,6 @@ pub(super) static ACTION: Key<Choice<Action>> = Key {
             ("count", Action::Count),
             ("class", Action::Class),
         ],
-        later: &[],
     },
     need: Need::Required,
 };
