@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::app::pin;
 use crate::contender::{Contender, Kopi, Ovs, Raw, Vhost, Virtqueue};
 use crate::error::{BenchError, Doing, Result};
 use crate::interrupt::Interrupt;
@@ -243,9 +244,7 @@ impl Args {
             build_kopi();
         }
         let setup = self.setup(interrupt)?;
-        if !core_affinity::set_for_current(core_affinity::CoreId { id: setup.app_core }) {
-            return Err(BenchError::Failed(format!("cannot run on core {}", setup.app_core)));
-        }
+        pin(setup.app_core)?;
         Ok(setup)
     }
 

@@ -14,6 +14,9 @@ pub(crate) enum BenchError {
         /// What the system answered.
         source: io::Error,
     },
+    /// DPDK refused something.
+    #[error(transparent)]
+    Dpdk(#[from] dpdk::DpdkError),
     /// A program under test ended, or said something that makes going on pointless.
     #[error("{0}")]
     Failed(String),

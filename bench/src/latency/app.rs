@@ -7,15 +7,15 @@
 //! address that nobody owns, and the port is promiscuous: a system that switches by address sends such a frame to the
 //! wire and takes it back from there, without any set-up that one contender would have and another not.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 use std::time::Duration;
 
-use core_affinity::CoreId;
-use dpdk::{Batch, DpdkError, Eal, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
+use dpdk::{Batch, Eal, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::Trips;
+use crate::app::{pin, say};
 use crate::error::{BenchError, Doing, Result};
 
 /// The subcommand of this program that runs the application.
@@ -50,20 +50,17 @@ const LONGEST_NS: u64 = 10_000_000_000;
 ///
 /// When DPDK or the port does not come up, or a line is not understood.
 pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
-    let eal = Eal::init(eal_args).map_err(failed)?;
-    if !core_affinity::set_for_current(CoreId { id: core }) {
-        return Err(BenchError::Failed(format!("cannot run on core {core}")));
-    }
+    let eal = Eal::init(eal_args)?;
+    pin(core)?;
     let config = PoolConfig { name: "trips", mbufs: 8191, cache: 256, frame_max: 2048, socket: None };
-    let pool = Pool::new(&eal, config).map_err(failed)?;
-    let mut port = Port::by_id(&eal, 0).map_err(failed)?;
-    port.configure(&PortConfig { promiscuous: true, ..PortConfig::default() }, std::slice::from_ref(&pool))
-        .map_err(failed)?;
-    let (rx, tx) = port.start().map_err(failed)?;
+    let pool = Pool::new(&eal, config)?;
+    let mut port = Port::by_id(&eal, 0)?;
+    port.configure(&PortConfig { promiscuous: true, ..PortConfig::default() }, std::slice::from_ref(&pool))?;
+    let (rx, tx) = port.start()?;
     let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else {
         return Err(BenchError::Failed("the port has no queues".to_owned()));
     };
-    let mut trip = Trip::new(pool, (rx, tx), port.mac().map_err(failed)?, eal.tsc_hz());
+    let mut trip = Trip::new(pool, (rx, tx), port.mac()?, eal.tsc_hz());
 
     say(READY)?;
     for line in io::stdin().lock().lines() {
@@ -83,16 +80,6 @@ pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
 pub(crate) fn answer(trips: Trips) -> String {
     let Trips { count, lost, p50_ns, p99_ns, p999_ns } = trips;
     json!({ "count": count, "lost": lost, "p50_ns": p50_ns, "p99_ns": p99_ns, "p999_ns": p999_ns }).to_string()
-}
-
-fn say(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "answer".to_owned())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` passes")]
-fn failed(error: DpdkError) -> BenchError {
-    BenchError::Failed(error.to_string())
 }
 
 /// The port, and what a trip needs.

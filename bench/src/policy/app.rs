@@ -4,13 +4,13 @@
 //! or receives and counts. It takes one line for each window on standard input, what to do and for how many
 //! milliseconds, and answers with one line of JSON. Between windows it does nothing.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 
-use core_affinity::CoreId;
-use dpdk::{Batch, DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
+use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
 use serde_json::{Value, json};
 
 use super::frames::{self, FRAME_LEN, Frame};
+use crate::app::{pin, say};
 use crate::error::{BenchError, Doing, Result};
 
 /// The subcommand of this program that runs the application.
@@ -71,15 +71,13 @@ impl Window {
 ///
 /// When DPDK or the port does not come up, or a line is not understood.
 pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
-    let eal = Eal::init(eal_args).map_err(failed)?;
-    if !core_affinity::set_for_current(CoreId { id: core }) {
-        return Err(BenchError::Failed(format!("cannot run on core {core}")));
-    }
+    let eal = Eal::init(eal_args)?;
+    pin(core)?;
     let config = PoolConfig { name: "policy", mbufs: 8191, cache: 256, frame_max: 2048, socket: None };
-    let pool = Pool::new(&eal, config).map_err(failed)?;
-    let mut port = Port::by_id(&eal, 0).map_err(failed)?;
-    port.configure(&PortConfig::default(), std::slice::from_ref(&pool)).map_err(failed)?;
-    let (rx, tx) = port.start().map_err(failed)?;
+    let pool = Pool::new(&eal, config)?;
+    let mut port = Port::by_id(&eal, 0)?;
+    port.configure(&PortConfig::default(), std::slice::from_ref(&pool))?;
+    let (rx, tx) = port.start()?;
     let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else {
         return Err(BenchError::Failed("the port has no queues".to_owned()));
     };
@@ -104,16 +102,6 @@ fn parse(line: &str) -> Option<(Job, u64)> {
     let (word, milliseconds) = line.split_once(' ')?;
     let (_, job) = Job::ALL.into_iter().find(|(known, _)| *known == word)?;
     Some((job, milliseconds.parse().ok()?))
-}
-
-fn say(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "answer".to_owned())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` passes")]
-fn failed(error: DpdkError) -> BenchError {
-    BenchError::Failed(error.to_string())
 }
 
 /// The port, and what is sent to it.

@@ -6,14 +6,14 @@
 //! to count frames, for a number of milliseconds; and to count trips of frames from a first port, for frames per second,
 //! whether the others send (1 or 0), and milliseconds.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 use std::time::Duration;
 
-use core_affinity::CoreId;
-use dpdk::{Batch, DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue, tsc};
+use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue, tsc};
 use serde_json::{Value, json};
 
 use super::frames::frame;
+use crate::app::{pin, say};
 use crate::error::{BenchError, Doing, Result};
 use crate::latency::app::{Trip, answer};
 
@@ -66,21 +66,19 @@ impl Window {
 ///
 /// When DPDK or a port does not come up, or a line is not understood.
 pub(crate) fn run(core: usize, work: Work, lengths: &[u16], eal_args: &[String]) -> Result<()> {
-    let eal = Eal::init(eal_args).map_err(failed)?;
-    if !core_affinity::set_for_current(CoreId { id: core }) {
-        return Err(BenchError::Failed(format!("cannot run on core {core}")));
-    }
+    let eal = Eal::init(eal_args)?;
+    pin(core)?;
     let config = PoolConfig { name: "qos", mbufs: 16383, cache: 256, frame_max: 2048, socket: None };
-    let pool = Pool::new(&eal, config).map_err(failed)?;
+    let pool = Pool::new(&eal, config)?;
     // Kept, since a port closes with its value.
     let mut ports = Vec::new();
     let mut open = |promiscuous| -> Result<_> {
         let number = u16::try_from(ports.len()).unwrap_or(u16::MAX);
-        let mut port = Port::by_id(&eal, number).map_err(failed)?;
+        let mut port = Port::by_id(&eal, number)?;
         let config = PortConfig { promiscuous, ..PortConfig::default() };
-        port.configure(&config, std::slice::from_ref(&pool)).map_err(failed)?;
-        let (rx, tx) = port.start().map_err(failed)?;
-        let mac = port.mac().map_err(failed)?;
+        port.configure(&config, std::slice::from_ref(&pool))?;
+        let (rx, tx) = port.start()?;
+        let mac = port.mac()?;
         ports.push(port);
         let queues = rx.into_iter().next().zip(tx.into_iter().next());
         Ok((mac, queues.ok_or_else(|| BenchError::Failed("a port has no queues".to_owned()))?))
@@ -115,16 +113,6 @@ pub(crate) fn run(core: usize, work: Work, lengths: &[u16], eal_args: &[String])
         say(&format!("{ANSWER}{answer}\n"))?;
     }
     Ok(())
-}
-
-fn say(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "answer".to_owned())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` passes")]
-fn failed(error: DpdkError) -> BenchError {
-    BenchError::Failed(error.to_string())
 }
 
 /// One app's port, and what it sends. What kopid has not taken yet stays in the batch, as in an application that loses

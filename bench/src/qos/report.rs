@@ -10,7 +10,7 @@ use crate::latency::Trips;
 use crate::machine::Machine;
 use crate::probe::State;
 use crate::rounds::{Method, Samples};
-use crate::stats::{Spread, paired_ratios};
+use crate::stats::Spread;
 use crate::throughput::approximate;
 
 /// Ratios of 64-byte throughput that the project promises, at least.
@@ -78,7 +78,7 @@ fn cost(page: &mut String, samples: &Samples<Sent>) -> fmt::Result {
     writeln!(page, "\n| What | State | Promise | Measured | Held |\n| --- | --- | --- | --- | --- |")?;
     for (ours, theirs, least) in COSTS {
         for state in State::ALL {
-            let Some(ratio) = ratio(samples, (ours, theirs), state) else { continue };
+            let Some(ratio) = samples.ratio((ours, theirs), state, |sent| sent.mpps) else { continue };
             let (held, ratio) = (held(ratio.median >= least), spread(ratio, 3));
             writeln!(page, "| {ours} / {theirs} | {state} | at least {least:.2} | {ratio} | {held} |")?;
         }
@@ -87,9 +87,10 @@ fn cost(page: &mut String, samples: &Samples<Sent>) -> fmt::Result {
     let none = || "-".to_owned();
     for state in State::ALL {
         for (name, _) in texts::COSTS {
-            let Some(mpps) = of(samples, name, state, |sent| sent.mpps) else { continue };
-            let worker = of(samples, name, state, |sent| sent.worker_ns).map_or_else(none, |ns| spread(ns, 1));
-            let against = ratio(samples, (name, texts::NONE), state).map_or_else(none, |ratio| spread(ratio, 3));
+            let Some(mpps) = samples.spread(name, state, |sent| sent.mpps) else { continue };
+            let worker = samples.spread(name, state, |sent| sent.worker_ns).map_or_else(none, |ns| spread(ns, 1));
+            let against =
+                samples.ratio((name, texts::NONE), state, |sent| sent.mpps).map_or_else(none, |ratio| spread(ratio, 3));
             writeln!(page, "| {state} | {name} | {} | {worker} | {against} |", spread(mpps, 2))?;
         }
     }
@@ -110,7 +111,7 @@ fn shaping(page: &mut String, date: &str, shaping: &[(u16, Samples<Sent>)]) -> f
     for (length, samples) in shaping {
         for (name, ceiling) in texts::CEILINGS {
             for state in State::ALL {
-                let Some(mbit) = of(samples, name, state, |sent| sent.total() / 1e6) else { continue };
+                let Some(mbit) = samples.spread(name, state, |sent| sent.total() / 1e6) else { continue };
                 let part = mbit.median * 1e6 / approximate(ceiling);
                 let kept = (mbit.max.max(mbit.median) * 1e6 / approximate(ceiling) - 1.0) <= SHAPING;
                 let held = held(kept && part >= 1.0 - SHAPING);
@@ -159,11 +160,11 @@ fn sharing(page: &mut String, results: &Results) -> fmt::Result {
             (
                 "1:2:4: farthest from its share",
                 1.0 - SHARING,
-                of(weights, "1:2:4", state, |s| 1.0 - s.deviation(&texts::WEIGHTS)),
+                weights.spread("1:2:4", state, |s| 1.0 - s.deviation(&texts::WEIGHTS)),
             ),
-            ("1:2:4: part of the wire", FAIRNESS, of(weights, "1:2:4", state, used)),
-            ("equal: Jain's index", FAIRNESS, of(equals, "equal", state, Sent::fairness)),
-            ("equal: part of the wire", FAIRNESS, of(equals, "equal", state, used)),
+            ("1:2:4: part of the wire", FAIRNESS, weights.spread("1:2:4", state, used)),
+            ("equal: Jain's index", FAIRNESS, equals.spread("equal", state, Sent::fairness)),
+            ("equal: part of the wire", FAIRNESS, equals.spread("equal", state, used)),
         ];
         for (what, least, measured) in rows {
             let Some(measured) = measured else { continue };
@@ -218,21 +219,6 @@ fn microseconds(of: Spread) -> String {
 
 fn held(held: bool) -> &'static str {
     if held { "yes" } else { "**no**" }
-}
-
-fn figures(samples: &Samples<Sent>, name: &str, state: State, figure: impl Fn(&Sent) -> f64) -> Vec<(u32, f64)> {
-    let all = samples.samples.iter().filter(|sample| sample.contender == name && sample.state == state);
-    all.map(|sample| (sample.round, figure(&sample.measured))).collect()
-}
-
-fn of(samples: &Samples<Sent>, name: &str, state: State, figure: impl Fn(&Sent) -> f64) -> Option<Spread> {
-    Spread::of(figures(samples, name, state, figure).into_iter().map(|(_, value)| value))
-}
-
-/// The frames per second under a policy divided by those under another, round by round.
-fn ratio(samples: &Samples<Sent>, (ours, theirs): (&str, &str), state: State) -> Option<Spread> {
-    let rates = |name| figures(samples, name, state, |sent| sent.mpps);
-    Spread::of(paired_ratios(&rates(ours), &rates(theirs)))
 }
 
 fn spread(spread: Spread, digits: usize) -> String {

@@ -5,15 +5,14 @@
 //! with what the interface has sent meanwhile. Frames end at the other end of the pair, which has another address.
 
 use std::fs;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 use std::net::UdpSocket;
 use std::process::{Command, id};
 use std::time::{Duration, Instant};
 
-use core_affinity::CoreId;
-
 use super::load::PATIENCE;
 use super::texts;
+use crate::app::{pin, say};
 use crate::error::{BenchError, Doing, Result};
 use crate::process::Process;
 use crate::progress;
@@ -140,9 +139,7 @@ fn run(words: &[&str]) -> Result<()> {
 ///
 /// When there is no such interface, or a line is not understood.
 pub(crate) fn run_sender(core: usize, length: u16) -> Result<()> {
-    if !core_affinity::set_for_current(CoreId { id: core }) {
-        return Err(BenchError::Failed(format!("cannot run on core {core}")));
-    }
+    pin(core)?;
     let socket = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect((PEER, 9)).map(|()| socket));
     let socket = socket.doing(|| "make a socket".to_owned())?;
     let payload = vec![0; length.saturating_sub(HEADERS).into()];
@@ -157,7 +154,7 @@ pub(crate) fn run_sender(core: usize, length: u16) -> Result<()> {
     flood(&socket, &payload, Duration::from_millis(window));
     let (last, took) = (sent()?, begun.elapsed());
     let bits = approximate(last.saturating_sub(first)) * 8.0 / took.as_secs_f64();
-    writeln!(io::stdout(), "{ANSWER}{bits}").doing(|| "answer".to_owned())
+    say(&format!("{ANSWER}{bits}\n"))
 }
 
 fn flood(socket: &UdpSocket, payload: &[u8], time: Duration) {

@@ -7,18 +7,18 @@
 //!
 //! It takes a line with a number of frames and a pause in microseconds on standard input, and answers with one line of JSON.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead};
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use core_affinity::CoreId;
-use dpdk::{Batch, DpdkError, Eal, Handle, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
+use dpdk::{Batch, Eal, Handle, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
 use hdrhistogram::Histogram;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::{Calls, Wakes};
+use crate::app::{pin, say};
 use crate::error::{BenchError, Doing, Result};
 
 /// The subcommand of this program that runs the application.
@@ -44,13 +44,13 @@ const LONGEST_NS: u64 = 10_000_000_000;
 ///
 /// When DPDK or a port does not come up, or a line is not understood.
 pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
-    let eal = Eal::init(eal_args).map_err(failed)?;
+    let eal = Eal::init(eal_args)?;
     pin(core)?;
     let config = PoolConfig { name: "wakes", mbufs: 4095, cache: 128, frame_max: 2048, socket: None };
-    let pool = Pool::new(&eal, config).map_err(failed)?;
+    let pool = Pool::new(&eal, config)?;
     let (_near, _, tx) = open(&eal, &pool, 0)?;
     let (far, rx, _) = open(&eal, &pool, 1)?;
-    let mac = far.mac().map_err(failed)?;
+    let mac = far.mac()?;
     let ours = UdpSocket::bind("127.0.0.1:0").doing(|| "make a socket".to_owned())?;
     let theirs = UdpSocket::bind("127.0.0.1:0").doing(|| "make a socket".to_owned())?;
     let address = theirs.local_addr().doing(|| "make a socket".to_owned())?;
@@ -86,31 +86,14 @@ pub(super) fn answer(wakes: Wakes) -> String {
 }
 
 fn open(eal: &Eal, pool: &Pool, id: u16) -> Result<(Port, RxQueue, TxQueue)> {
-    let mut port = Port::by_id(eal, id).map_err(failed)?;
+    let mut port = Port::by_id(eal, id)?;
     let config = PortConfig { rx_interrupts: true, ..PortConfig::default() };
-    port.configure(&config, std::slice::from_ref(pool)).map_err(failed)?;
-    let (rx, tx) = port.start().map_err(failed)?;
+    port.configure(&config, std::slice::from_ref(pool))?;
+    let (rx, tx) = port.start()?;
     match (rx.into_iter().next(), tx.into_iter().next()) {
         (Some(rx), Some(tx)) => Ok((port, rx, tx)),
         _ => Err(BenchError::Failed("the port has no queues".to_owned())),
     }
-}
-
-fn pin(core: usize) -> Result<()> {
-    match core_affinity::set_for_current(CoreId { id: core }) {
-        true => Ok(()),
-        false => Err(BenchError::Failed(format!("cannot run on core {core}"))),
-    }
-}
-
-fn say(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).doing(|| "answer".to_owned())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` passes")]
-fn failed(error: DpdkError) -> BenchError {
-    BenchError::Failed(error.to_string())
 }
 
 /// The sending side.
@@ -154,7 +137,7 @@ impl Sleeper {
     /// Sleeps until `count` frames and as many datagrams have come.
     fn window(mut self, core: usize, handle: &Handle, count: u64) -> Result<(Self, Wakes)> {
         pin(core)?;
-        let _registered = handle.register_thread().map_err(failed)?;
+        let _registered = handle.register_thread()?;
         let event = self.rx.interrupt().ok_or_else(|| BenchError::Failed("there is no interrupt".to_owned()))?;
         let (mut kopi, mut udp) = (histogram()?, histogram()?);
         let mut batch = Batch::new();
