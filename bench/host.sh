@@ -18,22 +18,11 @@ devices=("$@")
 make_wire
 make_home
 
-# rate TO: Mbit/s with the kernel at home as receiver ("home") or sender ("far").
-rate() {
-    local reverse=()
-    [[ $1 == home ]] || reverse=(-R)
-    ip netns exec "$home" iperf3 -s -1 >/dev/null 2>&1 &
-    app_pids+=($!)
-    until_ok 10 "iperf3 waits" at_home sh -c 'ss -Hltn sport = :5201 | grep -q .'
-    far iperf3 -c 10.77.0.2 -t "$seconds" "${reverse[@]}" -J >"$work/iperf.json" || die "iperf3: $(<"$work/iperf.json")"
-    python3 -c "import json; print(int(json.load(open('$work/iperf.json'))['end']['sum_received']['bits_per_second'] / 1e6))"
-}
-
 # measure NAME: one line for each number.
 measure() {
     local to
     for to in home far; do
-        printf '%s %s %s\n' "$1" "$to" "$(rate "$to")" | tee -a "$work/numbers"
+        printf '%s %s %s\n' "$1" "$to" "$(iperf "$to" "$seconds")" | tee -a "$work/numbers"
     done
     far ping -n -q -c 100 -i 0.01 10.77.0.2 | awk -F/ -v name="$1" '/^rtt/ { printf "%s ping %d\n", name, $5 * 1000 }' |
         tee -a "$work/numbers"

@@ -14,25 +14,11 @@ owner  = { app = "host" }
 action = "count"
 TOML
 
-make_wire
-make_home
-write_config "net_af_packet0,iface=$near"
-sed -i '1i policy = "policy.toml"' "$work/kopid.toml"
-printf '[host]\ntap = "kopi0"\n' >>"$work/kopid.toml"
+make_machine
 had=$(ip -n "$home" -brief address show "$near"; ip -n "$home" route)
 
-# rate TO: Mbit/s that iperf3 gets between the two kernels, with the kernel at home as receiver ("home") or sender ("far").
-rate() {
-    local reverse=()
-    [[ $1 == home ]] || reverse=(-R)
-    ip netns exec "$home" iperf3 -s -1 >/dev/null 2>&1 &
-    app_pids+=($!)
-    until_ok 20 "iperf3 waits" at_home sh -c 'ss -Hltn sport = :5201 | grep -q .'
-    far iperf3 -c 10.77.0.2 -t 2 "${reverse[@]}" -J >"$work/iperf.json" || die "iperf3 failed: $(<"$work/iperf.json")"
-    python3 -c "import json; print(int(json.load(open('$work/iperf.json'))['end']['sum_received']['bits_per_second'] / 1e6))"
-}
-bare_home=$(rate home)
-bare_far=$(rate far)
+bare_home=$(iperf home 2)
+bare_far=$(iperf far 2)
 
 start_kopid
 takeover
@@ -78,10 +64,10 @@ wait "$capture" || die "the capture failed: $(<"$work/capture.log")"
 
 # iperf3 between the two kernels, while the applications go on.
 printf 'Mbit/s of iperf3 to the kernel: %d on the bare interface, ' "$bare_home"
-kopi_home=$(rate home)
+kopi_home=$(iperf home 2)
 printf '%d through kopid beside two applications that poll\n' "$kopi_home"
 printf 'Mbit/s of iperf3 from the kernel: %d on the bare interface, ' "$bare_far"
-kopi_far=$(rate far)
+kopi_far=$(iperf far 2)
 printf '%d through kopid beside two applications that poll\n' "$kopi_far"
 # How fast it is says the benchmark; here it has to work.
 ((kopi_home > 50 && kopi_far > 50)) || die "that is next to nothing"

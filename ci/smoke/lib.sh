@@ -116,6 +116,27 @@ path = "$work/control.sock"
 TOML
 }
 
+# A machine with all of that: the wire, a home for its near end, and a configuration with policy.toml and a port for the kernel.
+make_machine() {
+    make_wire
+    make_home
+    write_config "net_af_packet0,iface=$near"
+    sed -i '1i policy = "policy.toml"' "$work/kopid.toml"
+    printf '[host]\ntap = "kopi0"\n' >>"$work/kopid.toml"
+}
+
+# iperf TO SECONDS: Mbit/s of one connection between the two kernels, with the kernel at home as receiver ("home") or sender
+# ("far").
+iperf() {
+    local reverse=()
+    [[ $1 == home ]] || reverse=(-R)
+    # It ends with the connection, and by itself if there is none: in a subshell nobody could take its pid down.
+    at_home timeout 60 iperf3 -s -1 >/dev/null 2>&1 &
+    until_ok 20 "iperf3 waits" at_home sh -c 'ss -Hltn sport = :5201 | grep -q .'
+    far iperf3 -c 10.77.0.2 -t "$2" "${reverse[@]}" -J >"$work/iperf.json" || die "iperf3: $(<"$work/iperf.json")"
+    python3 -c "import json; print(int(json.load(open('$work/iperf.json'))['end']['sum_received']['bits_per_second'] / 1e6))"
+}
+
 kopictl() { "$bin/kopictl" --socket "$work/control.sock" "$@"; }
 
 # Starts kopid and waits until it answers; fails if it ends instead. Its pid is in $kopid_pid.

@@ -23,11 +23,7 @@ owner   = { user = "daemon" }
 address = "shared"
 TOML
 
-make_wire
-make_home
-write_config "net_af_packet0,iface=$near"
-sed -i '1i policy = "policy.toml"' "$work/kopid.toml"
-printf '[host]\ntap = "kopi0"\n' >>"$work/kopid.toml"
+make_machine
 start_kopid
 takeover
 until_ok 20 "the kernel is reached" far ping -n -c 1 -W 1 10.77.0.2
