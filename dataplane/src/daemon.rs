@@ -226,8 +226,8 @@ impl Started {
             mtu: mtu_to_set(wire.mtu, &info),
             rss: workers > 1,
             lsc: false,
-            // The apps' addresses are not the device's own.
             rx_interrupts: false,
+            // The apps' addresses are not the device's own.
             promiscuous: true,
             one_pool: true,
         };

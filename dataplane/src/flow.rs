@@ -121,7 +121,7 @@ const _: () = {
 };
 
 /// A place in the hash space: which bucket, which tag.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Hash(u64);
 
 impl Hash {

@@ -5,7 +5,6 @@ use super::pump::Gone;
 use kopi_packet::coalesce::{Offer, Segment, Train};
 use kopi_packet::vnet::{self, VnetHeader};
 use kopi_ring::Consumer;
-use kopi_ring::alarm::barrier;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
@@ -34,17 +33,6 @@ impl Downlink {
     pub fn new(ring: Consumer, coalesce: bool) -> Self {
         let trains = (0..if coalesce { TRAINS } else { 0 }).map(|_| Box::new(Train::new())).collect();
         Self { ring, bytes: vec![0; vnet::LEN + LONGEST].into(), trains, next: 0 }
-    }
-
-    /// Asks workers for a call, or for no more. Whether there is something in the ring already: then there may be none.
-    pub fn set_alarm(&mut self, on: bool) -> bool {
-        if !on {
-            self.ring.clear_alarm();
-            return false;
-        }
-        self.ring.set_alarm();
-        barrier();
-        !self.ring.poll().is_ok_and(|ready| ready == 0)
     }
 
     /// Moves what workers have put into the ring, up to a burst; returns how many frames. What the kernel does not take is

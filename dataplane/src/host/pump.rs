@@ -3,7 +3,7 @@
 use super::Tally;
 use super::downlink::Downlink;
 use super::uplink::Uplink;
-use kopi_ring::{Doorbell, Region};
+use kopi_ring::{Doorbell, Region, Sleeper};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::setpriority_process;
@@ -65,6 +65,8 @@ struct Queue {
     file: Option<OwnedFd>,
     up: Uplink,
     down: Downlink,
+    /// Where workers are asked for a call when something is for `down`.
+    sleeper: Sleeper,
 }
 
 impl Pump {
@@ -79,11 +81,12 @@ impl Pump {
         tally: Arc<Tally>,
     ) -> Self {
         let queues = files.into_iter().enumerate().filter_map(|(at, file)| {
-            let (up, down) = (region.tx_producer(at)?, region.rx_consumer(at)?);
+            let (up, down, sleeper) = (region.tx_producer(at)?, region.rx_consumer(at)?, region.rx_sleeper(at)?);
             Some(Queue {
                 file: Some(file),
                 up: Uplink::new(up, calls.worker.clone()),
                 down: Downlink::new(down, offload),
+                sleeper,
             })
         });
         let queues = queues.collect();
@@ -157,11 +160,11 @@ impl Pump {
             self.sleep_ns = (self.sleep_ns * 2).min(*SLEEP_NS.end());
             return;
         }
-        let found = self.queues.iter_mut().fold(false, |found, queue| queue.down.set_alarm(true) | found);
+        let found = self.queues.iter().fold(false, |found, queue| queue.sleeper.set() | found);
         if !found {
             self.wait(LONGEST_NS);
         }
-        self.queues.iter_mut().for_each(|queue| _ = queue.down.set_alarm(false));
+        self.queues.iter().for_each(|queue| queue.sleeper.clear());
         self.bell.quiet();
     }
 
