@@ -3,6 +3,8 @@
 mod answer;
 mod copies;
 mod shaped;
+mod sleepers;
+mod workers;
 
 use crate::burst::Burst;
 use crate::counters::{PortCounters, WorkerCounters};
@@ -18,9 +20,9 @@ use copies::Scene;
 use dpdk::{Batch, Mbuf, Pool};
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
-use kopi_ring::alarm::barrier;
 use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault};
+use sleepers::note_shown;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -351,19 +353,6 @@ impl Delivery {
         }
     }
 
-    /// Has another worker take a frame of port `source`.
-    fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
-        if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
-            let (blamed, out) = match target {
-                Target::Wire => (source, true),
-                Target::App { id, .. } => (id, false),
-            };
-            count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
-            let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
-            self.taps.see_late(sighting, &mbuf, 0, view);
-        }
-    }
-
     #[inline]
     fn towards_wire(&self) -> Route {
         if self.wire.sends() { Route::Wire } else { Route::Worker(self.sender, Target::Wire) }
@@ -481,60 +470,6 @@ impl Delivery {
         }
     }
 
-    /// Wakes the apps, and the workers, that sleep and were given frames. Once a turn, so that a sleeper costs one call and all of them one
-    /// barrier.
-    #[inline]
-    pub fn wake(&mut self) {
-        if !self.shown.is_empty() {
-            self.wake_shown();
-        }
-        self.mesh.wake();
-    }
-
-    /// Until when there is nothing to be done for what waits here, as far as is known at `now`. Frames that come are another
-    /// matter.
-    pub fn idle_until(&mut self, now: u64) -> u64 {
-        if !self.takes_burst() || !self.wire.is_clear() || self.has_orphans() || self.mesh.has_frames() {
-            return now;
-        }
-        let due = |direction| self.lane(direction).and_then(|lane| lane.due(now));
-        [Direction::Egress, Direction::Ingress].into_iter().filter_map(due).min().unwrap_or(u64::MAX)
-    }
-
-    #[cold]
-    fn wake_shown(&mut self) {
-        barrier();
-        while let Some(id) = self.shown.pop() {
-            if let Some(port) = self.port_mut(id) {
-                port.wake();
-            }
-        }
-    }
-
-    /// Delivers what other workers have judged, up to a burst from each, and returns how many frames moved.
-    #[inline]
-    pub fn serve_workers(&mut self, view: &View<'_>) -> usize {
-        let mut moved = 0;
-        for worker in 0..self.mesh.inbox.len() {
-            for _ in 0..Batch::MAX {
-                let Some(inbox) = self.mesh.inbox.get_mut(worker).and_then(Option::as_mut) else { break };
-                match inbox.peek() {
-                    // Frames for a busy wire wait where they are, and their sender stops draining its apps.
-                    Ok(handoff) if handoff.target == Target::Wire && !self.wire.is_clear() => break,
-                    Ok(_) => {}
-                    Err(_) => break,
-                }
-                let Ok(Handoff { mbuf, target }) = inbox.pop() else { break };
-                moved += 1;
-                self.arrive(mbuf, target, view);
-            }
-        }
-        if moved > 0 {
-            self.flush();
-        }
-        moved
-    }
-
     /// Lets everything go that waits for the end of a burst.
     fn flush(&mut self) {
         self.spent.free_all();
@@ -542,33 +477,6 @@ impl Delivery {
             self.wire.flush(counters);
         }
         self.publish();
-    }
-
-    /// Gives a frame to its target, which is this worker's. It leaves with the next flush of the wire, or is shown to the app
-    /// when rings are published.
-    fn arrive(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
-        match target {
-            Target::Wire => {
-                if let Some(counters) = self.counters.ports.first() {
-                    self.wire.send(mbuf, counters);
-                }
-            }
-            Target::App { id, generation, queue, notes } => {
-                let outcome = if self.port_mut(id).is_some_and(|port| port.generation == generation) {
-                    self.push(mbuf.data(), id, queue, notes)
-                } else {
-                    Err(self.refuse_for(id, DropReason::PortGone))
-                };
-                if let Err(reason) = outcome {
-                    let queue = u8::try_from(queue).unwrap_or(u8::MAX);
-                    self.taps.see_late(Sighting::dropped(id, false, id, reason), &mbuf, queue, view);
-                }
-                if let Err(mbuf) = self.spent.push(mbuf) {
-                    self.spent.free_all();
-                    drop(mbuf);
-                }
-            }
-        }
     }
 
     /// Retries what the wire did not take; with the wire down there is no point in waiting.
@@ -633,16 +541,6 @@ impl Delivery {
     fn drop_for(&self, id: PortId, reason: DropReason, frames: u64) {
         count_drop(&self.counters, id, reason, frames);
     }
-}
-
-/// Notes that `port` is shown frames, if it may sleep.
-#[inline]
-fn note_shown<'a>(shown: &mut Vec<PortId>, port: &'a mut WorkerPort) -> &'a mut WorkerPort {
-    if port.caller.is_some() && !port.shown {
-        port.shown = true;
-        shown.push(port.id);
-    }
-    port
 }
 
 /// Notes what became of those frames of `range` whose bit is set in `frames`.

@@ -1,6 +1,10 @@
 //! The switch: apps, their ports and the workers that serve them, kept consistent by the control thread.
 
+mod rings;
 mod sharing;
+mod terms;
+
+pub use rings::{Limits, SetupError};
 
 use crate::capture::Captures;
 use crate::capture::roster::Roster;
@@ -9,28 +13,26 @@ use crate::command::Reply;
 use crate::control::Question;
 use crate::dataplane::Dataplane;
 use crate::filter::{self, Filter};
-use crate::forwarding::{Forwarding, PortId, is_group};
+use crate::forwarding::{Forwarding, PortId};
 use crate::gate::Event;
 use crate::identity::Identity;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
-use crate::policy::{Books, Enforcement, owner_of};
-use crate::port::Caller;
-use crate::registry::{self, App, HOST_NAME, Refusal, Registry, Reserved, Terms};
+use crate::policy::{Books, Enforcement};
+use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::shaper::Shaper;
 use crate::throttle::Throttle;
 use kopi_config::Policy;
-use kopi_config::policy::{Address, Decision, Direction};
-use kopi_packet::MacAddr;
+use kopi_config::policy::{Decision, Direction};
 use kopi_policy::{Cause, Connections, Kernel, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
-use kopi_ring::message::{Hello, Link, Mac, Settings, Setup, Welcome};
-use kopi_ring::{Doorbell, DropReason, Geometry, HugePages, PeerFault, Region, RegionError};
+use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
+use kopi_ring::{DropReason, PeerFault, Region};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::sync::Arc;
 use std::time::Duration;
-use thiserror::Error;
+use terms::{is_same, subject_of, terms, terms_of_host};
 
 /// Lines in the log in ten seconds about apps' memory.
 const LOG_LINES: u32 = 20;
@@ -48,64 +50,6 @@ pub struct WireState {
     pub mtu: u16,
     /// Its link.
     pub link: Link,
-}
-
-/// What an app may have.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Apps at one time.
-    pub apps: usize,
-    /// Queues in each direction.
-    pub queues: u16,
-    /// Slots in a ring.
-    pub ring: u32,
-    /// Bytes of shared memory.
-    pub memory: u64,
-    /// Where that memory comes from.
-    pub huge_pages: HugePages,
-}
-
-/// Why rings were refused. The text goes to the app.
-#[derive(Debug, Error)]
-pub enum SetupError {
-    /// More queues than the configuration allows.
-    #[error("{asked} queues asked for, [limits] queues allows {limit}")]
-    Queues {
-        /// Queues asked for, in one direction.
-        asked: usize,
-        /// The limit.
-        limit: u16,
-    },
-    /// More queues than the policy allows this app.
-    #[error("{asked} queues asked for, the policy allows this app {limit}")]
-    PolicyQueues {
-        /// Queues asked for, in one direction.
-        asked: usize,
-        /// The limit.
-        limit: u16,
-    },
-    /// A ring larger than the configuration allows.
-    #[error("ring of {asked} slots asked for, [limits] ring_size allows {limit}")]
-    Ring {
-        /// Slots asked for.
-        asked: u32,
-        /// The limit.
-        limit: u32,
-    },
-    /// More memory than the configuration allows.
-    #[error("{asked} bytes of rings asked for, [limits] memory allows {limit}")]
-    Memory {
-        /// Bytes asked for.
-        asked: usize,
-        /// The limit.
-        limit: u64,
-    },
-    /// The memory could not be had.
-    #[error(transparent)]
-    Region(#[from] RegionError),
-    /// The port went away.
-    #[error("no such port")]
-    Gone,
 }
 
 /// The switch. Its workers end with it.
@@ -218,8 +162,9 @@ impl Switch {
         self.policy.confirm()
     }
 
-    /// Called now and then; `now` is the TSC, of `hz` ticks a second. Looks what workers do, takes back a policy that was not confirmed, notices accounts that have changed, and lets
-    /// connections go whose time is up. Returns as [`reload`](Self::reload).
+    /// Called now and then; `now` is the TSC, of `hz` ticks a second. Looks what workers do, takes back a policy that was not
+    /// confirmed, notices accounts that have changed, and lets connections go whose time is up. Returns as
+    /// [`reload`](Self::reload).
     pub fn tick(&mut self, now: u64, hz: u64) -> Vec<Notice> {
         self.dataplane.look(now, hz);
         // Once round the table in ten seconds or so.
@@ -361,89 +306,6 @@ impl Switch {
             slot_size: DEFAULT_SLOT,
             link: self.wire.link,
         })
-    }
-
-    /// Makes rings for a port, in place of any it has, and has the workers serve them. They do once they
-    /// [use](Self::uses) the [next picture](Self::next_picture).
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError`], and the port keeps what it had.
-    pub fn setup(&mut self, id: PortId, setup: &Setup) -> Result<(), SetupError> {
-        self.make_rings(id, &setup.geometry, |region| setup.sleeps.then(|| Caller::App(region.bell())))
-    }
-
-    /// The same for the host's port, whose thread is woken by `doorbell`.
-    ///
-    /// # Errors
-    ///
-    /// [`SetupError`], and the port keeps what it had.
-    pub fn setup_host(&mut self, id: PortId, geometry: &Geometry, doorbell: Doorbell) -> Result<(), SetupError> {
-        self.make_rings(id, geometry, |_| Some(Caller::Host(Arc::new(doorbell))))
-    }
-
-    fn make_rings(
-        &mut self,
-        id: PortId,
-        geometry: &Geometry,
-        caller: impl FnOnce(&Region) -> Option<Caller>,
-    ) -> Result<(), SetupError> {
-        let app = self.registry.get(id).ok_or(SetupError::Gone)?;
-        self.check(geometry, app.terms.queues)?;
-        let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
-        let region = Region::create(geometry, self.limits.huge_pages)?;
-        let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
-        let (ours, theirs) = match self.dataplane.sleeps() {
-            true => Doorbell::pair().map(|(ours, theirs)| (Some(Arc::new(ours)), Some(theirs))).map_err(no_doorbell)?,
-            false => (None, None),
-        };
-        if !std::mem::replace(&mut app.started, true) {
-            // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
-            // app is told that it is admitted when they have, so there are none from now on.
-            self.connections.forget_zone(id);
-        }
-        if self.limits.huge_pages == HugePages::Auto && !region.huge() {
-            self.throttle.warn(&format_args!(
-                "{}: {} KiB of rings lie in 4 KiB pages, the huge-page pool has no room: `sysctl vm.nr_hugepages`",
-                app.name,
-                region.size() >> 10
-            ));
-        }
-        let caller = caller(&region);
-        let port = (id, app.generation);
-        self.dataplane.attach(&region, port, caller.as_ref(), ours.as_ref()).map_err(no_doorbell)?;
-        self.stale = true;
-        app.doorbell = theirs;
-        app.status = Some(region.daemon_status());
-        self.retired.extend(app.region.replace(region));
-        if app.terms.shared {
-            // Its first frame is judged by what is the kernel's now.
-            self.look_at_kernel();
-        }
-        Ok(())
-    }
-
-    fn check(&self, geometry: &Geometry, own: Option<u16>) -> Result<(), SetupError> {
-        let Limits { queues, ring, memory, .. } = self.limits;
-        let policy = own.filter(|own| *own < queues);
-        for sizes in [geometry.tx(), geometry.rx()] {
-            if let Some(limit) = policy.filter(|limit| sizes.len() > usize::from(*limit)) {
-                return Err(SetupError::PolicyQueues { asked: sizes.len(), limit });
-            }
-            if sizes.len() > usize::from(queues) {
-                return Err(SetupError::Queues { asked: sizes.len(), limit: queues });
-            }
-            if let Some(asked) = sizes.iter().copied().find(|size| *size > ring) {
-                return Err(SetupError::Ring { asked, limit: ring });
-            }
-        }
-        let asked = geometry.layout().size;
-        if asked as u64 > memory { Err(SetupError::Memory { asked, limit: memory }) } else { Ok(()) }
-    }
-
-    /// The client's end of the doorbell of the rings last made for a port, if there is one. Once.
-    pub fn take_doorbell(&mut self, id: PortId) -> Option<Doorbell> {
-        self.registry.get_mut(id).and_then(|app| app.doorbell.take())
     }
 
     /// Changes what a port receives and carries.
@@ -641,47 +503,6 @@ impl Switch {
             }
         }
     }
-}
-
-/// The terms on which `identity` may attach, having asked for the name `asked`. `host` is the address of the host's port.
-fn terms(
-    ruleset: Option<&Ruleset>,
-    identity: &Identity,
-    asked: &str,
-    host: Option<Mac>,
-) -> Result<Terms, kopi_policy::Refusal> {
-    let Some(ruleset) = ruleset else { return Ok(Terms::default()) };
-    let index = ruleset.admit(&identity.owner(), asked)?;
-    let entry = index.and_then(|index| ruleset.policy().apps.get(index));
-    let shared = entry.is_some_and(|entry| entry.address == Address::Shared);
-    let own = entry.and_then(|entry| entry.mac).map(MacAddr::bytes);
-    Ok(Terms {
-        entry: index,
-        name: entry.map(|entry| entry.name.clone()),
-        mac: if shared { host } else { own },
-        shared,
-        queues: entry.and_then(|entry| entry.queues),
-        subject: None,
-    })
-}
-
-/// The terms of the host's port: those of the entry with its name, whoever that is for. It is always admitted.
-fn terms_of_host(ruleset: Option<&Ruleset>) -> Terms {
-    let entry = ruleset.and_then(|ruleset| ruleset.policy().apps.iter().position(|app| app.name == HOST_NAME));
-    Terms { entry, name: Some(HOST_NAME.to_owned()), ..Terms::default() }
-}
-
-fn subject_of(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> Subject {
-    let own = app.settings.macs.iter().filter(|mac| !is_group(mac));
-    let macs: Vec<MacAddr> = own.map(|mac| MacAddr::new(*mac)).collect();
-    ruleset.subject(&owner_of(app), app.terms.entry, &macs).beside(kernel)
-}
-
-/// Whether the policy still says of an app what it said before.
-fn is_same(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> bool {
-    let terms = terms(Some(ruleset), &app.identity, &app.asked, None);
-    let same = |before: &Subject| before.is_same(&subject_of(ruleset, app, kernel));
-    terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.subject.as_ref().is_none_or(same)
 }
 
 fn enter(books: &mut Books, picture: &Forwarding, ledger: &Ledger) {

@@ -2,8 +2,8 @@
 //!
 //! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from each app's TX rings, from the wire, from the
 //! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs or
-//! makes a system call, but to wake somebody or to sleep when there is nothing to do; the clock is read once a turn. The one lock is that of a bucket of tracked connections, held for as
-//! long as it takes to write down a new one.
+//! makes a system call, but to wake somebody, or to sleep when there is nothing to do; the clock is read once a turn. The
+//! one lock is that of a bucket of tracked connections, held for as long as it takes to write down a new one.
 
 mod idle;
 mod shaped;

@@ -1,6 +1,7 @@
 //! The host's port, and the apps that have its address together with it.
 
-use super::{Switch, terms_of_host};
+use super::Switch;
+use super::terms::terms_of_host;
 use crate::forwarding::PortId;
 use crate::kernel;
 use crate::registry::{App, Refusal};

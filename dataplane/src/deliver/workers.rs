@@ -1,0 +1,74 @@
+//! Frames between workers: one judges a frame, another one has the ring or the queue that it goes to.
+
+use super::{Delivery, count_drop};
+use crate::forwarding::PortId;
+use crate::handoff::{Handoff, Target};
+use crate::tap::{Sighting, View};
+use dpdk::{Batch, Mbuf};
+use kopi_ring::DropReason;
+
+impl Delivery {
+    /// Has another worker take a frame of port `source`.
+    pub(super) fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
+        if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
+            let (blamed, out) = match target {
+                Target::Wire => (source, true),
+                Target::App { id, .. } => (id, false),
+            };
+            count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
+            let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
+            self.taps.see_late(sighting, &mbuf, 0, view);
+        }
+    }
+
+    /// Delivers what other workers have judged, up to a burst from each, and returns how many frames moved.
+    #[inline]
+    pub fn serve_workers(&mut self, view: &View<'_>) -> usize {
+        let mut moved = 0;
+        for worker in 0..self.mesh.inbox.len() {
+            for _ in 0..Batch::MAX {
+                let Some(inbox) = self.mesh.inbox.get_mut(worker).and_then(Option::as_mut) else { break };
+                match inbox.peek() {
+                    // Frames for a busy wire wait where they are, and their sender stops draining its apps.
+                    Ok(handoff) if handoff.target == Target::Wire && !self.wire.is_clear() => break,
+                    Ok(_) => {}
+                    Err(_) => break,
+                }
+                let Ok(Handoff { mbuf, target }) = inbox.pop() else { break };
+                moved += 1;
+                self.arrive(mbuf, target, view);
+            }
+        }
+        if moved > 0 {
+            self.flush();
+        }
+        moved
+    }
+
+    /// Gives a frame to its target, which is this worker's. It leaves with the next flush of the wire, or is shown to the app
+    /// when rings are published.
+    pub(super) fn arrive(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
+        match target {
+            Target::Wire => {
+                if let Some(counters) = self.counters.ports.first() {
+                    self.wire.send(mbuf, counters);
+                }
+            }
+            Target::App { id, generation, queue, notes } => {
+                let outcome = if self.port_mut(id).is_some_and(|port| port.generation == generation) {
+                    self.push(mbuf.data(), id, queue, notes)
+                } else {
+                    Err(self.refuse_for(id, DropReason::PortGone))
+                };
+                if let Err(reason) = outcome {
+                    let queue = u8::try_from(queue).unwrap_or(u8::MAX);
+                    self.taps.see_late(Sighting::dropped(id, false, id, reason), &mbuf, queue, view);
+                }
+                if let Err(mbuf) = self.spent.push(mbuf) {
+                    self.spent.free_all();
+                    drop(mbuf);
+                }
+            }
+        }
+    }
+}
