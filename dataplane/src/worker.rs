@@ -148,6 +148,11 @@ impl Worker {
             self.stir(now);
         }
         let mut moved = self.serve_wire(now);
+        // Also without classes: there may have been some a moment ago.
+        if self.delivery.has_orphans() {
+            let view = self.delivery.view(&self.forwarding, &self.gate, now);
+            moved += self.delivery.serve_orphans(&view);
+        }
         moved += if self.delivery.shaper.is_some() { self.serve_shaped(now) } else { self.serve_apps(now) };
         let view = self.delivery.view(&self.forwarding, &self.gate, now);
         moved += self.delivery.serve_workers(&view);

@@ -24,10 +24,6 @@ impl Worker {
                 Err(fault) => self.expel(id, fault, now),
             }
         }
-        if self.delivery.has_orphans() {
-            let view = self.delivery.view(&self.forwarding, &self.gate, now);
-            moved += self.delivery.serve_orphans(&view);
-        }
         moved + self.serve_lane(Direction::Egress, now) + self.serve_lane(Direction::Ingress, now)
     }
 

@@ -4,6 +4,7 @@
 
 use crate::lab::{App, Crew, Lab, MTU, books, received, seen, wait_until};
 use kopi_dataplane::counters::PortTotals;
+use kopi_dataplane::forwarding::WIRE;
 use kopi_dataplane::tap::Which;
 use kopi_ring::message::{Mac, Settings};
 use kopi_ring::{DropReason, PeerFault};
@@ -251,10 +252,55 @@ fn fault_in_the_middle(lab: &Lab, workers: usize) {
     assert_eq!((totals[2].tx_packets, totals[2].drops[DropReason::PortGone.index()]), (5, 5));
 }
 
+/// What waits in classes goes on when a policy without any comes, in both directions.
+fn classes_that_end(lab: &Lab, workers: usize) {
+    let policy = r#"
+[[class]]
+name = "up"
+ceil = "1mbit"
+[[class]]
+name = "down"
+direction = "ingress"
+ceil = "1mbit"
+[[rule]]
+match = { direction = "egress", proto = "udp", dst_port = 768 }
+action = "class"
+class = "up"
+[[rule]]
+match = { direction = "ingress", proto = "udp", dst_port = 768 }
+action = "class"
+class = "down"
+"#;
+    let mut random = Random(2);
+    let mut crew = Crew::start(lab, workers, || 0);
+    let quiet = |macs| Settings { mtu: MTU, promiscuous: false, all_multicast: false, macs };
+    let mut from = crew.attach(1, quiet(vec![App::mac(1)]), 2, 256);
+    let _to = crew.attach(2, quiet(vec![App::mac(2)]), 2, 256);
+    crew.enforce(policy);
+    let mut room = [0; 4096];
+    random.frame(1, &mut room);
+    room[36] = 3;
+    for to in [NOBODY, App::mac(2)] {
+        room[..6].copy_from_slice(&to);
+        (0..100).for_each(|_| assert!(from.push(0, &room[..1400])));
+    }
+    from.publish();
+    wait_until("all frames are taken", || from.unsent() == 0);
+    let gone = |crew: &Crew<'_>| (crew.totals(WIRE).tx_packets, crew.totals(2).rx_packets);
+    let (up, down) = gone(&crew);
+    assert!(up < 50 && down < 50, "{up} and {down} of 100 frames went at once, none has to wait");
+    crew.enforce("");
+    wait_until("what waited has gone", || gone(&crew) == (100, 100));
+    let (totals, _) = crew.stop();
+    let (debit, credit) = books(&totals);
+    assert_eq!(debit, credit, "{workers} workers: {totals:?}");
+}
+
 /// With one worker, and with two that hand frames to each other, of which one has no part of the wire.
 pub(crate) fn check(lab: &Lab) {
     for workers in 1..=2 {
         fault_in_the_middle(lab, workers);
+        classes_that_end(lab, workers);
         for seed in 0..6 {
             mix(lab, workers, seed, seed % 2 == 0, &[]);
             mix(lab, workers, seed + 100, seed % 2 == 0, &CLASSES);
