@@ -8,7 +8,9 @@ use kopi_testkit::machine::run;
 use kopi_testkit::process::Launch;
 use kopi_testkit::testpmd;
 use kopi_testkit::wait::SOON;
-use kopi_testkit::{App, Kopid, Netns, Peer, Piped, Process, Settings, TempDir, Testpmd, wait_until};
+use kopi_testkit::{
+    App, Capture, Kopid, Netns, Peer, Piped, Process, Recording, Settings, TempDir, Testpmd, wait_until,
+};
 use serde_json::Value;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -120,6 +122,54 @@ fn back_pressure_loses_nothing() {
     assert!(number(&row, "overlimits") > 0, "{row}");
     assert_eq!(dropped(&kopid), 0);
     bulk.quit();
+    assert!(kopid.stop().success());
+}
+
+/// What a class has saved up while it was silent is at most its burst: of what the worker has sent, by its own clock, no
+/// stretch of time ever has more than its ceiling gives, and its burst.
+#[test]
+fn bursts_are_as_long_as_configured() {
+    const FRAMES: u16 = 100;
+    // The second is two frames long.
+    let limits = [("8mbit", 8_000_000, "20kb", 20_480), ("50mbit", 50_000_000, "3084", 3084)];
+    let policy = |(ceil, _, burst, _): (&str, u64, &str, u64)| {
+        format!(
+            "[[class]]\nname = \"slow\"\nceil = \"{ceil}\"\ncburst = \"{burst}\"\n[[app]]\nname = \"app\"\nclass = \"slow\"\n"
+        )
+    };
+    let (dir, _netns, mut kopid) = start("bursts", &policy(limits[0]));
+    let mut app = Piped::application(&dir, &kopid, &app::Options::new("app", A));
+    for (at, limit) in limits.into_iter().enumerate() {
+        kopid.reload(&policy(limit)).unwrap_or_else(|error| panic!("{}: {error}", limit.0));
+        let file = dir.join(&format!("bursts-{at}.pcapng"));
+        let mut capture = Capture::start(&dir, &kopid, &format!("-i wire -w {} ether src {A}", file.display()));
+        for round in 1..=3 {
+            (0..FRAMES).for_each(|id| app.send(&udp(A_MAC, id, 5000, 1000)));
+            let total = 3 * at as u64 + round;
+            wait_until("all of them are sent", SOON, || {
+                number(&class(&kopid, "slow"), "packets") == total * u64::from(FRAMES)
+            });
+            // Silence in which it saves up more than its burst, if it could.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(capture.stop().captured, 3 * u64::from(FRAMES));
+        let sent: Vec<(u64, u64)> =
+            Recording::load(&file).packets.iter().map(|shot| (shot.timestamp_ns, u64::from(shot.len) + 24)).collect();
+        let (_, rate, _, burst) = limit;
+        let mut most = 0;
+        for (first, &(from, _)) in sent.iter().enumerate() {
+            let mut bytes = 0;
+            for &(to, length) in &sent[first..] {
+                bytes += length;
+                // A thousandth for the clock, which follows the kernel's.
+                let earned = (to - from) * (rate + rate / 1000) / 8 / 1_000_000_000;
+                most = most.max(bytes - earned.min(bytes));
+            }
+        }
+        assert!(most <= burst, "{most} bytes at once, though {burst} are the burst of {limit:?}");
+        assert!(most + 1024 > burst, "only {most} bytes at once of {burst} that may be, {limit:?}");
+    }
+    app.finish();
     assert!(kopid.stop().success());
 }
 
