@@ -24,6 +24,7 @@ use roster::Roster;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Map, Value};
 use session::Bell;
@@ -39,6 +40,9 @@ use talk::Talk;
 const MEMORY: usize = 1 << 30;
 /// Pictures that a session may not have heard of yet. What comes beyond is told by a later one.
 const UNHEARD: usize = 64;
+/// Niceness of a session's thread: beside an application that polls on the same CPU it gets a tenth of it. Capture is the
+/// guest there, and says what it has lost.
+const NICE: i32 = 10;
 /// How long sessions are waited for when kopid ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -164,6 +168,9 @@ impl Captures {
         std::thread::Builder::new().name(format!("kopi-capture-{}", self.next)).spawn(move || {
             if pinned && let Err(errno) = sched_setaffinity(None, &cpus) {
                 log::debug!("a capture session may run on a worker's CPU: {errno}");
+            }
+            if let Err(errno) = setpriority_process(None, NICE) {
+                log::debug!("a capture session runs with the same priority as others: {errno}");
             }
             draft.run();
         })
