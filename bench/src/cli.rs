@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
     /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `capture`: tx,
-    /// tx-one, rx, rx-one; for `qos`: cost, shaping, sharing, protection; for `wake`: wakes, load
+    /// tx-one, rx, rx-one; for `qos`: cost, shaping, workers, sharing, unused, protection; for `wake`: wakes, load
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
     /// Core of the dataplane (kernel CPU number)

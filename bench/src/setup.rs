@@ -41,6 +41,15 @@ impl Setup {
         self.folder.0.join(name)
     }
 
+    /// The cores of `count` workers: the dataplane's, others that this process may use, and the application's if they are not
+    /// enough.
+    pub(crate) fn worker_cores(&self, count: usize) -> Vec<usize> {
+        let all = core_affinity::get_core_ids().unwrap_or_default();
+        let others =
+            all.into_iter().map(|core| core.id).filter(|core| ![self.dataplane_core, self.app_core].contains(core));
+        std::iter::once(self.dataplane_core).chain(others).chain([self.app_core]).take(count).collect()
+    }
+
     /// EAL arguments for a process with its only thread on `core`.
     ///
     /// Both the main lcore, which reads commands, and the polling lcore share the core: the other core belongs to the

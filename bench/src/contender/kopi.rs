@@ -15,7 +15,7 @@ use crate::setup::{Setup, Wire, is_file};
 
 const START: Duration = Duration::from_secs(20);
 
-/// kopid with one worker.
+/// kopid with one worker, or more.
 #[derive(Debug)]
 pub(crate) struct Kopi {
     /// Name of the variant.
@@ -24,13 +24,15 @@ pub(crate) struct Kopi {
     pub(crate) policy: Option<String>,
     /// The address that the application's port is to have, if not one that kopid makes up.
     pub(crate) mac: Option<&'static str>,
-    /// What its worker does when there is nothing to do.
+    /// How many workers it has. The first one has the dataplane's core, the last one the application's if there are no more.
+    pub(crate) workers: usize,
+    /// What its workers do when there is nothing to do.
     pub(crate) idle: &'static str,
 }
 
 impl Kopi {
     /// kopid without a policy.
-    pub(crate) const PLAIN: Self = Self { name: "kopi", policy: None, mac: None, idle: "poll" };
+    pub(crate) const PLAIN: Self = Self { name: "kopi", policy: None, mac: None, workers: 1, idle: "poll" };
     /// kopid without a policy, whose worker may sleep.
     pub(crate) const ADAPTIVE: Self = Self { name: "kopi-adaptive", idle: "adaptive", ..Self::PLAIN };
 
@@ -66,12 +68,12 @@ impl Contender for Kopi {
         let no_pci = if wire.is_pci() { "" } else { ", \"--no-pci\"" };
         let text = format!(
             "{policy}[wire]\ndevice = \"{wire}\"\n\
-             [dataplane]\ncores = [{core}]\nidle = \"{idle}\"\n\
+             [dataplane]\ncores = {cores:?}\nidle = \"{idle}\"\n\
              [eal]\nargs = [\"--in-memory\", \"--no-telemetry\", \"--file-prefix\", \"{prefix}\"{no_pci}]\n\
              [socket]\npath = \"{socket}\"\n\
              [control]\npath = \"{control}\"\n",
             wire = wire.device(),
-            core = setup.dataplane_core,
+            cores = setup.worker_cores(self.workers),
             idle = self.idle,
             prefix = setup.prefix(self.name),
             socket = socket.display(),

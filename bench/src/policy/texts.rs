@@ -41,7 +41,7 @@ pub(super) fn contender(name: &'static str) -> Result<Box<dyn Contender>, fmt::E
         MANY_STATE => Some(many(0, ", state = [\"new\", \"established\"]")?),
         _ => None,
     };
-    Ok(Box::new(Kopi { name, policy, mac: Some(super::frames::APP_MAC), idle: "poll" }))
+    Ok(Box::new(Kopi { name, policy, mac: Some(super::frames::APP_MAC), ..Kopi::PLAIN }))
 }
 
 fn rule(matches: &str) -> String {

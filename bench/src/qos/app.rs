@@ -2,9 +2,9 @@
 //!
 //! Two cores leave one for all applications, and as many processes there would measure how the kernel switches between
 //! them. This one sends from all its ports in turn, from each as much as kopid takes. It takes a line for each window on
-//! standard input, and answers with one line of JSON. Between windows it does nothing. There are two kinds of [`Work`]:
+//! standard input, and answers with one line of JSON. Between windows it does nothing. There are three kinds of [`Work`]:
 //! to count frames, for a number of milliseconds; and to count trips of frames from a first port, for frames per second,
-//! whether the others send (1 or 0), and milliseconds.
+//! whether the others send (1 or 0), and milliseconds; or to leave a share of the wire, for milliseconds.
 
 use std::io::{self, BufRead};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue, tsc};
 use serde_json::{Value, json};
 
 use super::frames::frame;
+use super::unused;
 use crate::app::{pin, say};
 use crate::error::{BenchError, Doing, Result};
 use crate::latency::app::{Trip, answer};
@@ -31,6 +32,8 @@ pub(crate) enum Work {
     Count,
     /// Counts the trips of frames that its first port sends; the others send the frames whose lengths are given.
     Trips,
+    /// Has the first port be silent for a while, and watches what the second makes of it.
+    Leave,
 }
 
 /// The line that asks for trips.
@@ -84,7 +87,7 @@ pub(crate) fn run(core: usize, work: Work, lengths: &[u16], eal_args: &[String])
         Ok((mac, queues.ok_or_else(|| BenchError::Failed("a port has no queues".to_owned()))?))
     };
     let mut traveller = match work {
-        Work::Count => None,
+        Work::Count | Work::Leave => None,
         Work::Trips => {
             let (mac, queues) = open(true)?;
             Some(Trip::new(pool.clone(), queues, mac, eal.tsc_hz()))
@@ -101,6 +104,9 @@ pub(crate) fn run(core: usize, work: Work, lengths: &[u16], eal_args: &[String])
         let line = line.doing(|| "read a command".to_owned())?;
         let numbers: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let answer = match (&mut traveller, numbers.as_slice()) {
+            (None, &[milliseconds]) if work == Work::Leave => {
+                unused::watch(&pool, &mut senders, eal.tsc_hz(), milliseconds)?
+            }
             (None, &[milliseconds]) => count(&pool, &mut senders, eal.tsc_hz(), milliseconds).answer(),
             (Some(traveller), &[rate, busy, milliseconds]) => {
                 let (mine, time) =
@@ -117,7 +123,7 @@ pub(crate) fn run(core: usize, work: Work, lengths: &[u16], eal_args: &[String])
 
 /// One app's port, and what it sends. What kopid has not taken yet stays in the batch, as in an application that loses
 /// nothing.
-struct Sender {
+pub(super) struct Sender {
     tx: TxQueue,
     batch: Batch,
     frame: Vec<u8>,
@@ -125,8 +131,9 @@ struct Sender {
 }
 
 impl Sender {
+    /// Sends what there is room for, and says how many frames that were.
     #[inline]
-    fn send(&mut self, pool: &Pool) -> u64 {
+    pub(super) fn send(&mut self, pool: &Pool) -> u64 {
         if self.batch.is_empty() && pool.fill(&mut self.batch, Batch::MAX) {
             self.batch.iter_mut().for_each(|mbuf| mbuf.frame_mut(self.length).copy_from_slice(&self.frame));
         }

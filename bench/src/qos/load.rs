@@ -16,7 +16,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// kopid is asked so long before the end of a window, so that the answer falls within.
 const MARGIN: Duration = Duration::from_millis(100);
 /// What a frame takes on the wire besides its own bytes, as kopid counts it by default.
-const OVERHEAD: f64 = 24.0;
+pub(super) const OVERHEAD: f64 = 24.0;
 
 /// A load: as many apps as there are lengths.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Load {
     pub(super) label: String,
     /// Length of each app's frames in bytes, without the checksum.
     pub(super) lengths: Vec<u16>,
+    /// Whether a worker may have the application's core, too.
+    pub(super) crowded: bool,
 }
 
 /// What one sample measures.
@@ -100,7 +102,11 @@ impl Senders {
     pub(super) fn start(setup: &Setup, name: &str, service: &dyn Service, work: Work, lengths: &[u16]) -> Result<Self> {
         let ports = lengths.len() + usize::from(work == Work::Trips);
         let words: Vec<String> = lengths.iter().map(u16::to_string).collect();
-        let work = if work == Work::Trips { "trips" } else { "count" };
+        let work = match work {
+            Work::Count => "count",
+            Work::Trips => "trips",
+            Work::Leave => "leave",
+        };
         let mut args: Vec<_> =
             [app::COMMAND, &setup.app_core.to_string(), work, &words.join(","), "--"].map(str::to_owned).into();
         args.extend(setup.eal_args(name, setup.app_core));
@@ -144,6 +150,11 @@ impl Experiment for Load {
         let last = Counts::ask(pair.service.as_mut())?;
         let window = pair.app.end(method.window)?;
         sent(&window, &self.lengths, first, last)
+    }
+
+    fn share(&self, _sent: &Sent) -> Option<f64> {
+        // Nobody has a core to itself then, and nothing here is measured by how much there was of it.
+        self.crowded.then_some(1.0)
     }
 
     fn describe(&self, sent: &Sent) -> String {

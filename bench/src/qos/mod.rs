@@ -11,6 +11,7 @@ mod protection;
 mod report;
 mod tc;
 mod texts;
+mod unused;
 
 use crate::contender::Contender;
 use crate::error::{BenchError, Result};
@@ -25,11 +26,13 @@ pub(crate) use report::page;
 pub(crate) use tc::{COMMAND as SOCKET_COMMAND, run_sender};
 
 /// Parts of the benchmark, by the names that the command line knows.
-const PARTS: [&str; 4] = ["cost", "shaping", "sharing", "protection"];
+const PARTS: [&str; 6] = ["cost", "shaping", "workers", "sharing", "unused", "protection"];
 /// Frames of equal apps, whose lengths must not matter.
 const LENGTHS: [u16; texts::APPS] = [64, 128, 256, 512, 700, 1000, 1300, 1518];
 /// Frames of the app that is shaped.
 const SHAPED: [u16; 2] = [64, 1518];
+/// Shaping by several workers.
+const WORKERS: &str = "shaping by two workers";
 /// Frames of the apps with weights.
 const WEIGHED: [u16; texts::WEIGHTS.len()] = [1518, 256, 700];
 
@@ -39,10 +42,13 @@ pub(crate) struct Results {
     cost: Option<Samples<Sent>>,
     /// By length of the frames.
     shaping: Vec<(u16, Samples<Sent>)>,
+    /// The same, shared by workers.
+    workers: Option<Samples<Sent>>,
     /// What the kernel did, or why there is nothing.
     tc: Option<std::result::Result<Vec<tc::Shaped>, String>>,
     weights: Option<Samples<Sent>>,
     equals: Option<Samples<Sent>>,
+    unused: Option<Samples<unused::Handover>>,
     /// By rate of the wire.
     protection: Vec<(&'static str, Samples<Trips>)>,
 }
@@ -62,7 +68,8 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
     }
     let wanted = |part: &str| only.is_none_or(|only| only.iter().any(|name| name == part));
     let run = |label: &str, lengths: &[u16], contenders: &[Box<dyn Contender>]| {
-        let load = Load { label: label.to_owned(), lengths: lengths.to_vec() };
+        let crowded = label == WORKERS;
+        let load = Load { label: label.to_owned(), lengths: lengths.to_vec(), crowded };
         rounds::run(&load, setup, contenders, method)
     };
     let text = |error| BenchError::Failed(format!("write a policy: {error}"));
@@ -81,9 +88,15 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
             measured => measured.map_err(|error| error.to_string()),
         });
     }
+    if wanted("workers") {
+        results.workers = Some(run(WORKERS, &[SHAPED[1]; texts::WORKERS], &texts::shared_ceilings())?);
+    }
     if wanted("sharing") {
         results.weights = Some(run("sharing 1:2:4", &WEIGHED, &texts::weights())?);
         results.equals = Some(run("sharing, 8 equal apps", &LENGTHS, &texts::equals().map_err(text)?)?);
+    }
+    if wanted("unused") {
+        results.unused = Some(rounds::run(&unused::Unused, setup, &texts::pair(), method)?);
     }
     if wanted("protection") {
         for wire in protection::WIRES {

@@ -5,7 +5,8 @@ use std::fmt::{self, Write};
 use super::load::Sent;
 use super::protection::{AGAIN, BULK, BUSY, IDLE, RATE};
 use super::tc::Shaped;
-use super::{LENGTHS, Results, WEIGHED, texts};
+use super::unused::Handover;
+use super::{LENGTHS, Results, SHAPED, WEIGHED, texts};
 use crate::latency::Trips;
 use crate::machine::Machine;
 use crate::probe::State;
@@ -22,6 +23,8 @@ const SHARING: f64 = 0.02;
 /// The least index of fairness, and the least part of the wire's rate that is used.
 const FAIRNESS: f64 = 0.99;
 
+/// How soon an unused share is taken, and given back, in milliseconds.
+const UNUSED: f64 = 10.0;
 /// How much longer the p99 of a protected class may be beside others, in nanoseconds.
 const PROTECTION: f64 = 20_000.0;
 
@@ -42,12 +45,19 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> Res
             beside(&mut page, kernel)?;
         }
     }
+    if let Some(samples) = &results.workers {
+        workers(&mut page, samples)?;
+    }
     sharing(&mut page, results)?;
+    if let Some(samples) = &results.unused {
+        unused(&mut page, samples)?;
+    }
     protection(&mut page, &results.protection)?;
     let shaped = results.shaping.iter().map(|(_, samples)| samples);
-    let all = shaped.chain(&results.cost).chain(&results.weights).chain(&results.equals);
+    let unused = results.unused.iter().map(|samples| (samples.changed, samples.disturbed));
+    let all = shaped.chain(&results.cost).chain(&results.workers).chain(&results.weights).chain(&results.equals);
     let trips = results.protection.iter().map(|(_, samples)| (samples.changed, samples.disturbed));
-    let thrown = all.clone().map(|samples| (samples.changed, samples.disturbed)).chain(trips);
+    let thrown = all.clone().map(|samples| (samples.changed, samples.disturbed)).chain(unused).chain(trips);
     let (changed, disturbed) = thrown.fold((0, 0), |(c, d), (changed, disturbed)| (c + changed, d + disturbed));
     writeln!(page, "Thrown away: {changed} samples during which the state changed, {disturbed} that were disturbed.")?;
     let mut skipped = all.flat_map(|samples| &samples.skipped);
@@ -62,7 +72,7 @@ fn heading(page: &mut String, machine: &Machine, method: &Method) -> fmt::Result
     writeln!(page, "| DPDK | {dpdk} |\n| Commit | {commit} |\n| Command | `{command_line}` |\n")?;
     writeln!(
         page,
-        "kopid with one worker, {} rounds of every policy in turn, {:.1} s of warm-up and a window of {:.1} s each, states \
+        "kopid with one worker where nothing else is said, {} rounds of every policy in turn, {:.1} s of warm-up and a window of {:.1} s each, states \
          of the machine and ratios as on the other pages. All apps are ports of one process, which sends from them in turn \
          as fast as kopid takes. Rates are by the application's count and clock, with 24 bytes of overhead for each \
          frame.\n",
@@ -104,6 +114,21 @@ fn shaping(page: &mut String, date: &str, shaping: &[(u16, Samples<Sent>)]) -> f
         "Where the worker or the application is slower than the ceiling, there is nothing to shape. The \
          [plot](qos-{date}.svg) has the kernel's shapers as well.\n"
     )?;
+    ceilings(page, shaping.iter().map(|(length, samples)| (*length, samples)))
+}
+
+fn workers(page: &mut String, samples: &Samples<Sent>) -> fmt::Result {
+    writeln!(page, "## Shaping by {} workers: a class of {} apps, one at each\n", texts::WORKERS, texts::WORKERS)?;
+    writeln!(
+        page,
+        "Where there are but two cores, the second worker and the application share one, which does not matter as long as \
+         their turns are shorter than what lies in rings.\n"
+    )?;
+    ceilings(page, std::iter::once((SHAPED[1], samples)))
+}
+
+/// What was reached of each ceiling with frames of each length.
+fn ceilings<'a>(page: &mut String, shaping: impl Iterator<Item = (u16, &'a Samples<Sent>)>) -> fmt::Result {
     writeln!(
         page,
         "| Bytes | Ceiling | State | Mbit/s | Of the ceiling | Held |\n| --- | --- | --- | --- | --- | --- |"
@@ -175,6 +200,28 @@ fn sharing(page: &mut String, results: &Results) -> fmt::Result {
     writeln!(page)
 }
 
+fn unused(page: &mut String, samples: &Samples<Handover>) -> fmt::Result {
+    writeln!(page, "## Unused shares\n")?;
+    writeln!(
+        page,
+        "Two equal apps saturate the same wire with frames of 64 bytes. One falls silent, and later begins again. How long \
+         after its last frame the other one has the wire, and how long after its next one that is back at its half; rates are \
+         those of a millisecond.\n"
+    )?;
+    writeln!(page, "| What | State | Promise | Measured, ms | Held |\n| --- | --- | --- | --- | --- |")?;
+    for state in State::ALL {
+        let of = |figure: fn(&Handover) -> u64| {
+            samples.spread(texts::PAIR, state, |handover| approximate(figure(handover)) / 1000.0)
+        };
+        for (what, took) in [("taken", of(|h| h.taken_us)), ("given back", of(|h| h.back_us))] {
+            let Some(took) = took else { continue };
+            let (held, took) = (held(took.median <= UNUSED), spread(took, 1));
+            writeln!(page, "| {what} | {state} | at most {UNUSED:.0} | {took} | {held} |")?;
+        }
+    }
+    writeln!(page)
+}
+
 fn protection(page: &mut String, wires: &[(&str, Samples<Trips>)]) -> fmt::Result {
     if wires.is_empty() {
         return Ok(());
@@ -241,6 +288,17 @@ mod tests {
         Samples { samples: of.iter().map(sample).collect(), ..Samples::default() }
     }
 
+    fn handovers(of: &[(u64, u64)]) -> Samples<Handover> {
+        let sample = |&(taken_us, back_us): &(u64, u64)| Sample {
+            contender: texts::PAIR,
+            family: Family::Kopi,
+            round: 0,
+            state: State::Near,
+            measured: Handover { taken_us, back_us },
+        };
+        Samples { samples: of.iter().map(sample).collect(), ..Samples::default() }
+    }
+
     fn trips(of: &[(&'static str, u64)]) -> Samples<Trips> {
         let sample = |&(contender, p99_ns): &(&'static str, u64)| {
             let measured = Trips { count: 9, lost: 0, p50_ns: 1000, p99_ns, p999_ns: 30_000 };
@@ -255,9 +313,11 @@ mod tests {
         let results = Results {
             cost: Some(samples(&cost)),
             shaping: vec![(64, samples(&[("1mbit", 0.0, &[995_000.0]), ("10mbit", 0.0, &[10_200_000.0])]))],
+            workers: Some(samples(&[("100mbit", 0.0, &[50_300_000.0, 50_300_000.0])])),
             tc: Some(Ok(vec![Shaped { shaper: "tbf", length: 64, ceiling: "1mbit", bits: 990_000.0 }])),
             weights: Some(samples(&[("1:2:4", 0.0, &[1.5e8, 2.8e8, 5.7e8])])),
             equals: Some(samples(&[("equal", 0.0, &[5e8, 5e8])])),
+            unused: Some(handovers(&[(300, 11_000)])),
             protection: vec![("1gbit", trips(&[(IDLE, 2000), (BUSY, 23_000)]))],
         };
         let svg = plot(&results).expect("a string takes everything").expect("something was shaped");
@@ -266,7 +326,10 @@ mod tests {
         for line in [
             "| eight / entries | near | at least 0.90 | 0.850 (0.850 to 0.850, 1) | **no** |",
             "| many / eight | near | at least 0.97 | 0.994 (0.994 to 0.994, 1) | yes |",
+            "| taken | near | at most 10 | 0.3 (0.3 to 0.3, 1) | yes |",
+            "| given back | near | at most 10 | 11.0 (11.0 to 11.0, 1) | **no** |",
             "| 64 | 1mbit | near | 0.995 (0.995 to 0.995, 1) | 0.9950 | yes |",
+            "| 1518 | 100mbit | near | 100.600 (100.600 to 100.600, 1) | 1.0060 | yes |",
             "| tbf | 64 | 1mbit | 0.990 | 0.9900 |",
             "| 64 | 10mbit | near | 10.200 (10.200 to 10.200, 1) | 1.0200 | **no** |",
             "| 1:2:4: farthest from its share | near | at least 0.98 | 0.9500 (0.9500 to 0.9500, 1) | **no** |",

@@ -37,6 +37,9 @@ pub(super) const CEILINGS: [(&str, u64); 5] = [
     ("10gbit", 10_000_000_000),
 ];
 
+/// Two equals.
+pub(super) const PAIR: &str = "pair";
+
 /// Weights of the apps that share unequally.
 pub(super) const WEIGHTS: [u32; 3] = [1, 2, 4];
 /// Bits per second of the wire that is shared.
@@ -70,6 +73,19 @@ pub(super) fn ceilings() -> Vec<Box<dyn Contender>> {
     CEILINGS.iter().map(|&(name, bits)| kopi(name, Some(policy((name, bits))))).collect()
 }
 
+/// Workers that share ceilings, and apps in the class, of which each has one.
+pub(super) const WORKERS: usize = 2;
+
+/// The same ceilings, of a class of two apps, which two workers serve.
+pub(super) fn shared_ceilings() -> Vec<Box<dyn Contender>> {
+    let kopi = |(name, bits): (&'static str, u64)| -> Box<dyn Contender> {
+        let mut text = format!("[[class]]\nname = \"c0\"\nceil = \"{name}\"\ncburst = {}\n", burst(bits));
+        (0..WORKERS).for_each(|app| text += &format!("[[app]]\nname = \"app{app}\"\nclass = \"c0\"\n"));
+        Box::new(Kopi { name, policy: Some(text), workers: WORKERS, ..Kopi::PLAIN })
+    };
+    CEILINGS.into_iter().map(kopi).collect()
+}
+
 /// Ten milliseconds of a rate, in bytes, and at least two frames, below which frames pass one by one.
 pub(super) const fn burst(bits: u64) -> u64 {
     let burst = bits / 8 / 100;
@@ -95,12 +111,18 @@ pub(super) fn equals() -> Result<Vec<Box<dyn Contender>>, fmt::Error> {
     Ok(vec![kopi("equal", Some(policy(&wire(), APPS, APPS, Some)?))])
 }
 
+/// The same wire, shared by two equals.
+pub(super) fn pair() -> Vec<Box<dyn Contender>> {
+    let class = |app| format!("[[class]]\nname = \"c{app}\"\n[[app]]\nname = \"app{app}\"\nclass = \"c{app}\"\n");
+    vec![kopi(PAIR, Some(wire() + &class(0) + &class(1)))]
+}
+
 fn wire() -> String {
     format!("[wire]\nrate = {WIRE}\nburst = {}\n", burst(WIRE))
 }
 
 fn kopi(name: &'static str, policy: Option<String>) -> Box<dyn Contender> {
-    Box::new(Kopi { name, policy, mac: None, idle: "poll" })
+    Box::new(Kopi { name, policy, ..Kopi::PLAIN })
 }
 
 /// A policy that begins with `head`, of so many classes without limits, and entries for so many apps.
