@@ -4,18 +4,30 @@
 //! at most ([`crate::control`]); without a daemon they succeed, and the daemon is told when it is back.
 
 use crate::device::Device;
-use crate::interrupt::{Interrupts, Relay};
 use crate::limits::{Limits, PTYPES};
 use crate::log::{error, warning};
 use crate::port::{MAX_GROUPS, Port, Refusal, Rings, Want};
-use crate::rx::{RxConfig, RxQueue};
-use crate::stats::{Totals, names};
-use crate::tx::{TxConfig, TxQueue};
+use crate::stats::Totals;
 use dpdk_sys as sys;
-use kopi_ring::DropReason;
-use kopi_ring::layout::{L2_OVERHEAD, MIN_RING};
+use kopi_ring::layout::MIN_RING;
 use kopi_ring::message::Mac;
-use std::ffi::{c_char, c_int, c_uint};
+use std::ffi::{c_char, c_int};
+
+/// Defines an operation: `|port| …` runs with the port, and a device that has none answers `ENODEV`.
+macro_rules! operation {
+    ($(#[$doc:meta])* $vis:vis $name:ident($port:ident $(, $arg:ident: $ty:ty)*) $body:block) => {
+        $(#[$doc])*
+        $vis unsafe extern "C" fn $name(dev: *mut sys::rte_eth_dev $(, $arg: $ty)*) -> c_int {
+            // SAFETY: ethdev calls this with one of our ports.
+            let found = unsafe { port(dev) };
+            let Some($port) = found else { return code(libc::ENODEV) };
+            $body
+        }
+    };
+}
+
+mod counters;
+mod queues;
 
 /// The operations of the driver.
 pub(crate) static OPS: Ops = Ops(table());
@@ -51,24 +63,24 @@ const fn table() -> sys::eth_dev_ops {
     ops.mac_addr_set = Some(mac_addr_set);
     ops.set_mc_addr_list = Some(set_mc_addr_list);
     ops.mtu_set = Some(mtu_set);
-    ops.stats_get = Some(stats_get);
-    ops.stats_reset = Some(stats_reset);
-    ops.xstats_get = Some(xstats_get);
-    ops.xstats_get_names = Some(xstats_get_names);
-    ops.xstats_reset = Some(stats_reset);
+    ops.stats_get = Some(counters::stats_get);
+    ops.stats_reset = Some(counters::stats_reset);
+    ops.xstats_get = Some(counters::xstats_get);
+    ops.xstats_get_names = Some(counters::xstats_get_names);
+    ops.xstats_reset = Some(counters::stats_reset);
     ops.dev_infos_get = Some(infos_get);
-    ops.rxq_info_get = Some(rxq_info_get);
-    ops.txq_info_get = Some(txq_info_get);
+    ops.rxq_info_get = Some(queues::rxq_info_get);
+    ops.txq_info_get = Some(queues::txq_info_get);
     ops.rx_burst_mode_get = Some(burst_mode_get);
     ops.tx_burst_mode_get = Some(burst_mode_get);
     ops.fw_version_get = Some(fw_version_get);
     ops.dev_supported_ptypes_get = Some(supported_ptypes_get);
-    ops.rx_queue_setup = Some(rx_queue_setup);
-    ops.rx_queue_release = Some(rx_queue_release);
-    ops.rx_queue_intr_enable = Some(rx_queue_intr_enable);
-    ops.rx_queue_intr_disable = Some(rx_queue_intr_disable);
-    ops.tx_queue_setup = Some(tx_queue_setup);
-    ops.tx_queue_release = Some(tx_queue_release);
+    ops.rx_queue_setup = Some(queues::rx_queue_setup);
+    ops.rx_queue_release = Some(queues::rx_queue_release);
+    ops.rx_queue_intr_enable = Some(queues::rx_queue_intr_enable);
+    ops.rx_queue_intr_disable = Some(queues::rx_queue_intr_disable);
+    ops.tx_queue_setup = Some(queues::tx_queue_setup);
+    ops.tx_queue_release = Some(queues::tx_queue_release);
     ops
 }
 
@@ -94,19 +106,6 @@ unsafe fn port<'a>(dev: *mut sys::rte_eth_dev) -> Option<&'a mut Port> {
     let device = unsafe { Device::new(dev) }?;
     // SAFETY: ethdev does not run two operations of one port at a time.
     unsafe { Port::of(device) }
-}
-
-/// Defines an operation: `|port| …` runs with the port, and a device that has none answers `ENODEV`.
-macro_rules! operation {
-    ($(#[$doc:meta])* $name:ident($port:ident $(, $arg:ident: $ty:ty)*) $body:block) => {
-        $(#[$doc])*
-        unsafe extern "C" fn $name(dev: *mut sys::rte_eth_dev $(, $arg: $ty)*) -> c_int {
-            // SAFETY: ethdev calls this with one of our ports.
-            let found = unsafe { port(dev) };
-            let Some($port) = found else { return code(libc::ENODEV) };
-            $body
-        }
-    };
 }
 
 /// Changes what is wanted; a refusal is logged and becomes `errno`.
@@ -139,12 +138,12 @@ operation! {
     /// Makes rings for the queues that were set up. Without a daemon the port starts with its link down.
     start(port) {
         let device = port.device;
-        if !fits(port, device.mtu()) {
+        if !queues::fits(port, device.mtu()) {
             return code(libc::EINVAL);
         }
         let scattered = (0..device.rx_queues())
             .filter_map(|q| port.rx_queue(q))
-            .any(|q| u32::from(q.config().room) < frame_for(device.mtu()));
+            .any(|q| u32::from(q.config().room) < queues::frame_for(device.mtu()));
         device.set_scattered_rx(scattered);
         let rings = rings(port);
         let refusal = port.control.change(|want| {
@@ -176,32 +175,6 @@ fn rings(port: &Port) -> Rings {
         }
     }
     Rings { generation: 0, tx, rx, sleeps: port.interrupts.is_some() }
-}
-
-/// The longest frame for an MTU, in bytes.
-fn frame_for(mtu: u16) -> u32 {
-    u32::from(mtu).saturating_add(L2_OVERHEAD.into())
-}
-
-/// Whether all RX queues can take frames of this MTU. Says so if not.
-fn fits(port: &Port, mtu: u16) -> bool {
-    let short = (0..port.device.rx_queues()).find_map(|index| {
-        let config = port.rx_queue(index)?.config();
-        (u32::from(config.room) < frame_for(mtu) && !config.scatter).then_some((index, config.room))
-    });
-    if let Some((index, room)) = short {
-        too_small(port, index, room, mtu);
-    }
-    short.is_none()
-}
-
-fn too_small(port: &Port, index: u16, room: u16, mtu: u16) {
-    error!(
-        "port {}: RX queue {index}: buffers of {room} bytes are too small for frames of {} bytes (MTU {mtu}) without \
-         the offload SCATTER",
-        port.device.port(),
-        frame_for(mtu)
-    );
 }
 
 operation! {
@@ -343,75 +316,12 @@ operation! {
 operation! {
     /// ethdev has checked the bounds.
     mtu_set(port, mtu: u16) {
-        if !fits(port, mtu) {
+        if !queues::fits(port, mtu) {
             return code(libc::EINVAL);
         }
         let ret = change(port, libc::EINVAL, |want| want.mtu = mtu);
         port.control.state().limit_frames();
         ret
-    }
-}
-
-operation! {
-    stats_get(port, stats: *mut sys::rte_eth_stats) {
-        // SAFETY: from ethdev.
-        let Some(stats) = (unsafe { stats.as_mut() }) else { return code(libc::EINVAL) };
-        let totals = Totals::of(&mut port.control.state());
-        let (rx, tx) = (totals.all_rx(), totals.all_tx());
-        stats.ipackets = rx.packets;
-        stats.ibytes = rx.bytes;
-        stats.ierrors = rx.errors();
-        stats.rx_nombuf = rx.no_mbuf;
-        stats.imissed = totals.drops(DropReason::RxRingFull);
-        stats.opackets = tx.packets;
-        stats.obytes = tx.bytes;
-        stats.oerrors = tx.errors();
-        let queues = stats.q_ipackets.iter_mut().zip(&mut stats.q_ibytes).zip(&mut stats.q_errors);
-        for (((packets, bytes), errors), queue) in queues.zip(&totals.rx) {
-            (*packets, *bytes, *errors) = (queue.packets, queue.bytes, queue.errors());
-        }
-        for ((packets, bytes), queue) in stats.q_opackets.iter_mut().zip(&mut stats.q_obytes).zip(&totals.tx) {
-            (*packets, *bytes) = (queue.packets, queue.bytes);
-        }
-        0
-    }
-}
-
-operation! {
-    /// All counters of the driver, those of the extended statistics too.
-    stats_reset(port) {
-        Totals::reset(&mut port.control.state());
-        0
-    }
-}
-
-operation! {
-    /// The number of values, which are written if there is room for all.
-    xstats_get(port, to: *mut sys::rte_eth_xstat, room: c_uint) {
-        let values = Totals::of(&mut port.control.state()).extended();
-        if !to.is_null() && room as usize >= values.len() {
-            for (id, value) in values.iter().enumerate() {
-                let stat = sys::rte_eth_xstat { id: id as u64, value: *value };
-                // SAFETY: the array has room for all values.
-                unsafe { to.wrapping_add(id).write(stat) };
-            }
-        }
-        c_int::try_from(values.len()).unwrap_or(0)
-    }
-}
-
-operation! {
-    /// The number of names, which are written if there is room for all.
-    xstats_get_names(_port, to: *mut sys::rte_eth_xstat_name, room: c_uint) {
-        let count = names().count();
-        if !to.is_null() && room as usize >= count {
-            for (id, name) in names().enumerate() {
-                // SAFETY: the array has room for all names.
-                let stat = unsafe { &mut *to.wrapping_add(id) };
-                copy_text(&mut stat.name, &name);
-            }
-        }
-        c_int::try_from(count).unwrap_or(0)
     }
 }
 
@@ -430,29 +340,6 @@ operation! {
         Limits::of(&port.control.state(), port.control.args()).describe(info);
         0
     }
-}
-
-unsafe extern "C" fn rxq_info_get(dev: *mut sys::rte_eth_dev, index: u16, info: *mut sys::rte_eth_rxq_info) {
-    // SAFETY: ethdev calls this with one of our ports.
-    let Some(port) = (unsafe { port(dev) }) else { return };
-    // SAFETY: from ethdev.
-    let (Some(queue), Some(info)) = (port.rx_queue(index), unsafe { info.as_mut() }) else { return };
-    let config = queue.config();
-    info.mp = queue.pool();
-    info.conf.offloads = config.offloads;
-    info.conf.rx_drop_en = 1;
-    info.scattered_rx = (u32::from(config.room) < frame_for(port.device.mtu())).into();
-    info.nb_desc = config.descriptors;
-    info.rx_buf_size = config.room;
-}
-
-unsafe extern "C" fn txq_info_get(dev: *mut sys::rte_eth_dev, index: u16, info: *mut sys::rte_eth_txq_info) {
-    // SAFETY: ethdev calls this with one of our ports.
-    let Some(port) = (unsafe { port(dev) }) else { return };
-    // SAFETY: from ethdev.
-    let (Some(queue), Some(info)) = (port.tx_queue(index), unsafe { info.as_mut() }) else { return };
-    info.conf.offloads = queue.config().offloads;
-    info.nb_desc = queue.config().descriptors;
 }
 
 operation! {
@@ -478,115 +365,6 @@ operation! {
         // SAFETY: from ethdev, which passes the application's buffer on.
         copy_text(unsafe { std::slice::from_raw_parts_mut(to, room) }, &text);
         0
-    }
-}
-
-operation! {
-    /// ethdev has checked the number of descriptors and the size of the buffers against [`infos_get`].
-    rx_queue_setup(
-        port,
-        index: u16,
-        descriptors: u16,
-        _socket: c_uint,
-        conf: *const sys::rte_eth_rxconf,
-        pool: *mut sys::rte_mempool
-    ) {
-        let device = port.device;
-        // SAFETY: from ethdev.
-        let conf = unsafe { conf.as_ref() };
-        if pool.is_null() || conf.is_some_and(|conf| conf.rx_nseg > 0) {
-            error!("port {}: RX queue {index}: one pool for a queue, please", device.port());
-            return code(libc::ENOTSUP);
-        }
-        if conf.is_some_and(|conf| conf.rx_deferred_start != 0) {
-            error!("port {}: RX queue {index}: queues cannot be started one by one", device.port());
-            return code(libc::ENOTSUP);
-        }
-        let offloads = device.rx_offloads() | conf.map_or(0, |conf| conf.offloads);
-        let headroom = u16::try_from(sys::RTE_PKTMBUF_HEADROOM).unwrap_or(0);
-        // SAFETY: ethdev has checked that this is a pool of packet buffers.
-        let room = unsafe { sys::kopi_pktmbuf_data_room_size(pool) }.saturating_sub(headroom);
-        let scatter = offloads & sys::RTE_ETH_RX_OFFLOAD_SCATTER != 0;
-        if u32::from(room) < frame_for(device.mtu()) && !scatter {
-            too_small(port, index, room, device.mtu());
-            return code(libc::EINVAL);
-        }
-        let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
-        let config = RxConfig { descriptors, room, scatter, offloads };
-        port.release_rx_queue(index);
-        // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
-        let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };
-        queue.set_relay(port.interrupts.as_ref().map(Interrupts::relay));
-        port.set_rx_queue(index, Box::new(queue));
-        0
-    }
-}
-
-/// RX queue `index` of `dev`, and what wakes the application for it.
-///
-/// # Safety
-///
-/// `dev` comes from ethdev, for the length of an operation. Other than the rest of them, this one may be in several threads,
-/// one for each queue.
-unsafe fn sleeping_queue<'a>(dev: *mut sys::rte_eth_dev, index: u16) -> Option<(&'a RxQueue, &'a Relay)> {
-    // SAFETY: by the caller's word.
-    let device = unsafe { Device::new(dev) }?;
-    let queue = device.rx_queue(index).cast::<RxQueue>();
-    // SAFETY: null or the queue that was stored there. What is read of it does not change while it is in use.
-    let queue = unsafe { queue.as_ref() }?;
-    queue.relay().map(|relay| (queue, &**relay))
-}
-
-/// The application is about to sleep until queue `index` has a frame.
-unsafe extern "C" fn rx_queue_intr_enable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
-    // SAFETY: ethdev calls this with one of our ports.
-    let found = unsafe { sleeping_queue(dev, index) };
-    if found.is_some_and(|(queue, relay)| relay.enable(index, queue.shared())) { 0 } else { code(libc::ENOTSUP) }
-}
-
-/// The application is awake.
-unsafe extern "C" fn rx_queue_intr_disable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
-    // SAFETY: ethdev calls this with one of our ports.
-    let found = unsafe { sleeping_queue(dev, index) };
-    if found.is_some_and(|(_, relay)| relay.disable(index)) { 0 } else { code(libc::ENOTSUP) }
-}
-
-unsafe extern "C" fn rx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
-    // SAFETY: ethdev calls this with one of our ports.
-    if let Some(port) = unsafe { port(dev) } {
-        port.release_rx_queue(index);
-    }
-}
-
-operation! {
-    /// ethdev has checked the number of descriptors against [`infos_get`].
-    tx_queue_setup(
-        port,
-        index: u16,
-        descriptors: u16,
-        _socket: c_uint,
-        conf: *const sys::rte_eth_txconf
-    ) {
-        let device = port.device;
-        // SAFETY: from ethdev.
-        let conf = unsafe { conf.as_ref() };
-        if conf.is_some_and(|conf| conf.tx_deferred_start != 0) {
-            error!("port {}: TX queue {index}: queues cannot be started one by one", device.port());
-            return code(libc::ENOTSUP);
-        }
-        let offloads = device.tx_offloads() | conf.map_or(0, |conf| conf.offloads);
-        let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
-        port.release_tx_queue(index);
-        port.set_tx_queue(index, Box::new(TxQueue::new(TxConfig { descriptors, offloads })));
-        port.control.state().limit_frames();
-        0
-    }
-}
-
-unsafe extern "C" fn tx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
-    // SAFETY: ethdev calls this with one of our ports.
-    if let Some(port) = unsafe { port(dev) } {
-        port.release_tx_queue(index);
     }
 }
 

@@ -1,0 +1,171 @@
+//! Operations on queues: how they are set up, what they are, how an application sleeps on one.
+
+use super::{code, port};
+use crate::device::Device;
+use crate::interrupt::{Interrupts, Relay};
+use crate::limits::Limits;
+use crate::log::error;
+use crate::port::Port;
+use crate::rx::{RxConfig, RxQueue};
+use crate::tx::{TxConfig, TxQueue};
+use dpdk_sys as sys;
+use kopi_ring::layout::L2_OVERHEAD;
+use std::ffi::{c_int, c_uint};
+
+/// The longest frame for an MTU, in bytes.
+pub(super) fn frame_for(mtu: u16) -> u32 {
+    u32::from(mtu).saturating_add(L2_OVERHEAD.into())
+}
+
+/// Whether all RX queues can take frames of this MTU. Says so if not.
+pub(super) fn fits(port: &Port, mtu: u16) -> bool {
+    let short = (0..port.device.rx_queues()).find_map(|index| {
+        let config = port.rx_queue(index)?.config();
+        (u32::from(config.room) < frame_for(mtu) && !config.scatter).then_some((index, config.room))
+    });
+    if let Some((index, room)) = short {
+        too_small(port, index, room, mtu);
+    }
+    short.is_none()
+}
+
+fn too_small(port: &Port, index: u16, room: u16, mtu: u16) {
+    error!(
+        "port {}: RX queue {index}: buffers of {room} bytes are too small for frames of {} bytes (MTU {mtu}) without \
+         the offload SCATTER",
+        port.device.port(),
+        frame_for(mtu)
+    );
+}
+
+operation! {
+    /// ethdev has checked the number of descriptors and the size of the buffers against [`infos_get`](super::infos_get).
+    pub(super) rx_queue_setup(
+        port,
+        index: u16,
+        descriptors: u16,
+        _socket: c_uint,
+        conf: *const sys::rte_eth_rxconf,
+        pool: *mut sys::rte_mempool
+    ) {
+        let device = port.device;
+        // SAFETY: from ethdev.
+        let conf = unsafe { conf.as_ref() };
+        if pool.is_null() || conf.is_some_and(|conf| conf.rx_nseg > 0) {
+            error!("port {}: RX queue {index}: one pool for a queue, please", device.port());
+            return code(libc::ENOTSUP);
+        }
+        if conf.is_some_and(|conf| conf.rx_deferred_start != 0) {
+            error!("port {}: RX queue {index}: queues cannot be started one by one", device.port());
+            return code(libc::ENOTSUP);
+        }
+        let offloads = device.rx_offloads() | conf.map_or(0, |conf| conf.offloads);
+        let headroom = u16::try_from(sys::RTE_PKTMBUF_HEADROOM).unwrap_or(0);
+        // SAFETY: ethdev has checked that this is a pool of packet buffers.
+        let room = unsafe { sys::kopi_pktmbuf_data_room_size(pool) }.saturating_sub(headroom);
+        let scatter = offloads & sys::RTE_ETH_RX_OFFLOAD_SCATTER != 0;
+        if u32::from(room) < frame_for(device.mtu()) && !scatter {
+            too_small(port, index, room, device.mtu());
+            return code(libc::EINVAL);
+        }
+        let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
+        let config = RxConfig { descriptors, room, scatter, offloads };
+        port.release_rx_queue(index);
+        // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
+        let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };
+        queue.set_relay(port.interrupts.as_ref().map(Interrupts::relay));
+        port.set_rx_queue(index, Box::new(queue));
+        0
+    }
+}
+
+/// RX queue `index` of `dev`, and what wakes the application for it.
+///
+/// # Safety
+///
+/// `dev` comes from ethdev, for the length of an operation. Other than the rest of them, this one may be in several threads,
+/// one for each queue.
+unsafe fn sleeping_queue<'a>(dev: *mut sys::rte_eth_dev, index: u16) -> Option<(&'a RxQueue, &'a Relay)> {
+    // SAFETY: by the caller's word.
+    let device = unsafe { Device::new(dev) }?;
+    let queue = device.rx_queue(index).cast::<RxQueue>();
+    // SAFETY: null or the queue that was stored there. What is read of it does not change while it is in use.
+    let queue = unsafe { queue.as_ref() }?;
+    queue.relay().map(|relay| (queue, &**relay))
+}
+
+/// The application is about to sleep until queue `index` has a frame.
+pub(super) unsafe extern "C" fn rx_queue_intr_enable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
+    // SAFETY: ethdev calls this with one of our ports.
+    let found = unsafe { sleeping_queue(dev, index) };
+    if found.is_some_and(|(queue, relay)| relay.enable(index, queue.shared())) { 0 } else { code(libc::ENOTSUP) }
+}
+
+/// The application is awake.
+pub(super) unsafe extern "C" fn rx_queue_intr_disable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
+    // SAFETY: ethdev calls this with one of our ports.
+    let found = unsafe { sleeping_queue(dev, index) };
+    if found.is_some_and(|(_, relay)| relay.disable(index)) { 0 } else { code(libc::ENOTSUP) }
+}
+
+pub(super) unsafe extern "C" fn rx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
+    // SAFETY: ethdev calls this with one of our ports.
+    if let Some(port) = unsafe { port(dev) } {
+        port.release_rx_queue(index);
+    }
+}
+
+operation! {
+    /// ethdev has checked the number of descriptors against [`infos_get`](super::infos_get).
+    pub(super) tx_queue_setup(
+        port,
+        index: u16,
+        descriptors: u16,
+        _socket: c_uint,
+        conf: *const sys::rte_eth_txconf
+    ) {
+        let device = port.device;
+        // SAFETY: from ethdev.
+        let conf = unsafe { conf.as_ref() };
+        if conf.is_some_and(|conf| conf.tx_deferred_start != 0) {
+            error!("port {}: TX queue {index}: queues cannot be started one by one", device.port());
+            return code(libc::ENOTSUP);
+        }
+        let offloads = device.tx_offloads() | conf.map_or(0, |conf| conf.offloads);
+        let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
+        port.release_tx_queue(index);
+        port.set_tx_queue(index, Box::new(TxQueue::new(TxConfig { descriptors, offloads })));
+        port.control.state().limit_frames();
+        0
+    }
+}
+
+pub(super) unsafe extern "C" fn tx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
+    // SAFETY: ethdev calls this with one of our ports.
+    if let Some(port) = unsafe { port(dev) } {
+        port.release_tx_queue(index);
+    }
+}
+
+pub(super) unsafe extern "C" fn rxq_info_get(dev: *mut sys::rte_eth_dev, index: u16, info: *mut sys::rte_eth_rxq_info) {
+    // SAFETY: ethdev calls this with one of our ports.
+    let Some(port) = (unsafe { port(dev) }) else { return };
+    // SAFETY: from ethdev.
+    let (Some(queue), Some(info)) = (port.rx_queue(index), unsafe { info.as_mut() }) else { return };
+    let config = queue.config();
+    info.mp = queue.pool();
+    info.conf.offloads = config.offloads;
+    info.conf.rx_drop_en = 1;
+    info.scattered_rx = (u32::from(config.room) < frame_for(port.device.mtu())).into();
+    info.nb_desc = config.descriptors;
+    info.rx_buf_size = config.room;
+}
+
+pub(super) unsafe extern "C" fn txq_info_get(dev: *mut sys::rte_eth_dev, index: u16, info: *mut sys::rte_eth_txq_info) {
+    // SAFETY: ethdev calls this with one of our ports.
+    let Some(port) = (unsafe { port(dev) }) else { return };
+    // SAFETY: from ethdev.
+    let (Some(queue), Some(info)) = (port.tx_queue(index), unsafe { info.as_mut() }) else { return };
+    info.conf.offloads = queue.config().offloads;
+    info.nb_desc = queue.config().descriptors;
+}
