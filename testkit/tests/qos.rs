@@ -344,6 +344,58 @@ fn changing_trees_lose_no_frame() {
     assert!(kopid.stop().success());
 }
 
+/// A worker that may sleep wakes by itself when what waits in a class may go, in an app's ring and in queues of both directions,
+/// though nobody sends any more.
+#[test]
+fn a_sleeping_worker_wakes_for_what_waits() {
+    const FRAMES: u16 = 300;
+    // Frames of 1,000 bytes are let go one a millisecond, two at once. A worker that slept through that would look ten times in
+    // a second, and take ten seconds for all.
+    const IN_TIME: Duration = Duration::from_secs(5);
+    let shaped = |name: &str, way: &str| {
+        format!("[[class]]\nname = \"{name}\"\ndirection = \"{way}\"\nceil = \"8mbit\"\ncburst = 3084\n")
+    };
+    let rule = |name: &str, way: &str| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\nmatch = {{ direction = \"{way}\", dst_port = 5001 }}\nclass = \"{name}\"\naction = \"accept\"\n"
+        )
+    };
+    let rules = rule("queue", "egress") + &rule("down", "ingress");
+    let policies = [
+        ("ring", shaped("ring", "egress") + "[[app]]\nname = \"app\"\nclass = \"ring\"\n"),
+        ("queue", shaped("queue", "egress") + &rule("queue", "egress")),
+        ("down", shaped("queue", "egress") + &shaped("down", "ingress") + &rules),
+    ];
+    let dir = TempDir::new("asleep");
+    let netns = Netns::new(1500);
+    let settings = Settings { idle: "adaptive", ..Settings::on_interface(netns.outside(), 1).policy("") };
+    let mut kopid = Kopid::start(&dir, &settings);
+    let mut app = Piped::application(&dir, &kopid, &app::Options::new("app", A));
+    let peer = Peer::new(&netns);
+    for (name, policy) in policies {
+        kopid.reload(&policy).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let to_app = [&A_MAC[..], &udp(Netns::MAC, 1, 5001, 1000)[6..]].concat();
+        for id in 0..FRAMES {
+            match name {
+                "down" => peer.transmit(&to_app),
+                _ => app.send(&udp(A_MAC, id, 5001, 1000)),
+            }
+        }
+        let begun = Instant::now();
+        wait_until(&format!("nothing waits in {name}"), SOON, || {
+            let row = class(&kopid, name);
+            let gone = number(&row, "packets") + number(&row, "dropped");
+            gone == u64::from(FRAMES) && number(&row, "backlog_packets") == 0
+        });
+        assert!(begun.elapsed() < IN_TIME, "{name}: {:?}", begun.elapsed());
+        assert!(number(&class(&kopid, name), "overlimits") > 0, "nothing has waited in {name}");
+    }
+    let asleep = |kopid: &Kopid| kopid.status()["workers"][0]["asleep"].as_f64().expect("a share");
+    wait_until("the worker sleeps", SOON, || asleep(&kopid) > 0.9);
+    app.finish();
+    assert!(kopid.stop().success());
+}
+
 /// Fault 34: a rate that nothing fits in holds back its own class; kopid and the others go on. Less than a byte a second is
 /// refused.
 #[test]
