@@ -10,6 +10,7 @@ use crate::netdev::Netdev;
 use crate::policy::{Enforcement, Machine};
 use crate::poller::{Poller, Token};
 use crate::report::{self, Facts};
+use crate::rest::Ear;
 use crate::switch::{Limits, Switch, WireState};
 use dpdk::{DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, PortInfo, RxQueue, TxQueue};
 use kopi_config::{Config, Device, HugePages, Idle, Policy};
@@ -17,7 +18,6 @@ use kopi_policy::Connections;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
 use kopi_ring::{Region, RegionError};
-use rustix::fd::OwnedFd;
 use rustix::net::SocketType;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -31,6 +31,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+/// The driver that sits on single queues of an interface.
+const AF_XDP: &str = "net_af_xdp";
+/// The driver that reads only after a signal, which another thread of this process may take its time to handle.
+const TAP: &str = "net_tap";
 /// How often counters are shown, the link is looked at, and late peers are dealt with.
 const TICK: Duration = Duration::from_millis(100);
 /// How often is looked for changes of processes and accounts that the policy follows within a second.
@@ -232,11 +236,11 @@ impl Started {
             one_pool: true,
         };
         let (rx, tx) = start_wire(&mut port, setup, &pool, config).map_err(wire_error)?;
-        let netdev = Netdev::under(device);
+        let netdev = netdev_under(device, &info.driver, rx.len());
         let link = link_of(&port, netdev.as_ref());
         let wire_state = WireState {
             device: device.to_owned(),
-            driver: info.driver,
+            driver: info.driver.clone(),
             mac: port.mac().map_err(wire_error)?,
             mtu: wire.mtu,
             link,
@@ -266,7 +270,7 @@ impl Started {
                 flows,
                 apps: limits.apps + usize::from(config.host.is_some()),
                 pool: pool.clone(),
-                sleep: sleeps(config).then(|| ears(&rx, netdev.as_ref())),
+                sleep: sleeps(config).then(|| ears(&rx, &info.driver, netdev.as_ref())),
                 rx,
                 tx,
                 forwarding: Switch::empty_picture(link, wire.mtu),
@@ -305,14 +309,30 @@ fn start_wire(
     port.start()
 }
 
+/// The interface of the kernel's under the wire, if there is one. Says so if it has receive queues that are no part of the wire.
+fn netdev_under(device: &str, driver: &str, used: usize) -> Option<Netdev> {
+    let netdev = Netdev::under(device)?;
+    let has = netdev.rx_queues();
+    if driver == AF_XDP && has > used {
+        log::warn!(
+            "the wire {device} takes {used} of the interface's {has} receive queues, and frames in the others go to the kernel: \
+             leave it as many with `ethtool -L`, or take more with queue_count="
+        );
+    }
+    Some(netdev)
+}
+
 /// By what workers that sleep hear of frames in each of the wire's RX queues.
-fn ears(rx: &[RxQueue], netdev: Option<&Netdev>) -> Vec<Option<OwnedFd>> {
-    let interrupts: Vec<_> = rx.iter().map(RxQueue::interrupt).collect();
+fn ears(rx: &[RxQueue], driver: &str, netdev: Option<&Netdev>) -> Vec<Option<Ear>> {
+    let ear = if driver == TAP { Ear::Readable } else { Ear::Calls };
+    let interrupts: Vec<_> = rx.iter().map(|rx| rx.interrupt().map(ear)).collect();
     if netdev.is_none() || interrupts.iter().all(Option::is_some) {
         return interrupts;
     }
     match Netdev::sockets() {
-        Ok(sockets) if sockets.len() == rx.len() => sockets.into_iter().map(Some).collect(),
+        Ok(sockets) if sockets.len() == rx.len() => {
+            sockets.into_iter().map(|socket| Some(Ear::Calls(socket))).collect()
+        }
         found => {
             let found = found.map(|sockets| sockets.len());
             log::info!(

@@ -10,7 +10,7 @@ use crate::ledger::Ledger;
 use crate::listing::{Listed, Listing};
 use crate::load::Load;
 use crate::port::{Caller, WorkerPort};
-use crate::rest::{Bedside, Rest};
+use crate::rest::{Bedside, Ear, Rest};
 use crate::shaper::{SAMPLES, Sample, Shaper};
 use crate::tap::{Selection, Tap};
 use crate::wire::Wire;
@@ -20,7 +20,6 @@ use kopi_packet::Seed;
 use kopi_policy::Connections;
 use kopi_ring::alarm::barrier;
 use kopi_ring::{Doorbell, Region};
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,7 +50,7 @@ pub struct Setup {
     /// The connections that all workers track.
     pub connections: Arc<Connections>,
     /// Whether workers sleep when there is nothing to do; if so, by what each hears of frames in its RX queue of the wire.
-    pub sleep: Option<Vec<Option<OwnedFd>>>,
+    pub sleep: Option<Vec<Option<Ear>>>,
 }
 
 /// Why the dataplane did not start.
@@ -382,7 +381,7 @@ impl Helm {
 fn rests(
     workers: usize,
     hz: u64,
-    sleep: Option<Vec<Option<OwnedFd>>>,
+    sleep: Option<Vec<Option<Ear>>>,
 ) -> Result<std::vec::IntoIter<Option<Rest>>, StartError> {
     let Some(wire) = sleep else { return Ok((0..workers).map(|_| None).collect::<Vec<_>>().into_iter()) };
     let mut wire = wire.into_iter();

@@ -62,6 +62,14 @@ impl Netdev {
         Ok(copies.filter(of_wires).filter(is_new).collect())
     }
 
+    /// Receive queues that it uses, as far as the kernel tells.
+    #[must_use]
+    pub fn rx_queues(&self) -> usize {
+        let names =
+            fs::read_dir(self.folder.join("queues")).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter(|name| name.to_str().is_some_and(|name| name.starts_with("rx-"))).count()
+    }
+
     /// Whether it is there, is the one that it was, is set up and has a carrier.
     #[must_use]
     pub fn is_up(&self) -> bool {

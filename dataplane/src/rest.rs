@@ -72,6 +72,15 @@ impl Bedside {
     }
 }
 
+/// By what a worker hears of frames on its wire.
+#[derive(Debug)]
+pub enum Ear {
+    /// Each frame that comes is a call.
+    Calls(OwnedFd),
+    /// Readable as long as there are frames, of which the driver may know later than this descriptor.
+    Readable(OwnedFd),
+}
+
 /// Waits for `source` from now on: for each time that something comes, and not for as long as something is there.
 fn watch(epoll: &OwnedFd, source: impl AsFd, data: EventData) -> Result<(), Errno> {
     epoll::add(epoll, source, data, EventFlags::IN | EventFlags::ET)
@@ -106,7 +115,7 @@ pub struct Rest {
     longest: u64,
     hz: u64,
     /// What it watches of the wire. Kept open.
-    _wire: Option<OwnedFd>,
+    _wire: Option<Ear>,
 }
 
 impl Rest {
@@ -116,7 +125,7 @@ impl Rest {
     /// # Errors
     ///
     /// The kernel's, when file descriptors or memory are short.
-    pub fn new(hz: u64, wire: Option<Option<OwnedFd>>) -> Result<Self, Errno> {
+    pub fn new(hz: u64, wire: Option<Option<Ear>>) -> Result<Self, Errno> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         watch(&epoll, &event, EventData::new_u64(NOBODY))?;
@@ -124,8 +133,10 @@ impl Rest {
         let deaf = wire.as_ref().is_some_and(Option::is_none) || !alarm::heavy_barrier();
         let longest = if deaf { GLANCE } else { NAP };
         let wire = wire.flatten();
-        if let Some(wire) = &wire {
-            watch(&epoll, wire, EventData::new_u64(NOBODY))?;
+        match &wire {
+            Some(Ear::Calls(fd)) => watch(&epoll, fd, EventData::new_u64(NOBODY))?,
+            Some(Ear::Readable(fd)) => epoll::add(&epoll, fd, EventData::new_u64(NOBODY), EventFlags::IN)?,
+            None => {}
         }
         let waker = Arc::new(Waker { alarm: AtomicU32::new(0), event });
         let ticks =
@@ -253,6 +264,21 @@ mod tests {
         assert_ne!(rest.step(0), Step::Sleep, "the alarm was taken back");
         rest.arm();
         assert!(!rest.sleep(0, 1_000_000, |_| ()), "one call for one alarm");
+    }
+
+    /// A wire that is readable lets nobody sleep until the driver has read what is there; one that calls does so once.
+    #[test]
+    fn wires_end_a_sleep_as_they_say() {
+        for (ear, again) in [(Ear::Readable as fn(OwnedFd) -> Ear, true), (Ear::Calls, false)] {
+            let wire = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+            let mut rest = Rest::new(HZ, Some(Some(ear(wire.try_clone().unwrap())))).unwrap();
+            assert!(!rest.sleep(0, 1_000_000, |_| ()), "nothing has come");
+            rustix::io::write(&wire, &1_u64.to_ne_bytes()).unwrap();
+            assert!(rest.sleep(0, 1_000_000, |_| ()));
+            assert_eq!(rest.sleep(0, 1_000_000, |_| ()), again);
+            rustix::io::read(&wire, &mut [0; 8]).unwrap();
+            assert!(!rest.sleep(0, 1_000_000, |_| ()), "all is read");
+        }
     }
 
     /// A doorbell ends a sleep once for each time that it rings, and says whose it is; a closed one is forgotten.

@@ -3,7 +3,8 @@
 
 use kopi_ring::BELL_OFFSET;
 use kopi_testkit::evil::{Client, Random, Vandal, small};
-use kopi_testkit::process::Usage;
+use kopi_testkit::netns::INSIDE;
+use kopi_testkit::process::{Launch, Usage};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Netns, Settings, Sleeper, TempDir, wait_until};
 use std::net::UdpSocket;
@@ -31,9 +32,14 @@ fn start_with(label: &str, settings: Settings) -> (TempDir, Netns, Kopid) {
 /// Sends `count` datagrams to the sleeper, each after the answer to the one before and a pause of up to `pause`. Returns the
 /// time that each took.
 fn echo(netns: &Netns, count: u32, pause: Duration) -> Vec<Duration> {
+    echo_of(ADDRESS, netns, count, pause)
+}
+
+/// The same with the sleeper at another address.
+fn echo_of(address: &str, netns: &Netns, count: u32, pause: Duration) -> Vec<Duration> {
     netns.enter(|| {
-        let socket = UdpSocket::bind("10.77.0.1:0").expect("the namespace has this address");
-        socket.connect((ADDRESS, 7)).expect("there is a route");
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("there are ports");
+        socket.connect((address, 7)).expect("there is a route");
         socket.set_read_timeout(Some(SOON)).expect("a time limit");
         let mut random = Random::new(9);
         let micros = u64::try_from(pause.as_micros()).expect("a short pause");
@@ -100,6 +106,40 @@ fn worker_without_an_ear_wakes_by_itself() {
     let settings = Settings { wire: "net_null0".into(), idle: "adaptive", ..Settings::default() };
     let kopid = Kopid::start(&dir, &settings);
     wait_until("frames come from the wire", SOON, || kopid.counter("wire", "rx_packets") > 1000);
+}
+
+/// Wires of the other kinds that a kernel has are heard, too: `net_af_xdp` by its socket, `net_tap` by its receive interrupt.
+#[test]
+fn every_kind_of_wire_is_heard() {
+    const TAP: &str = "tap0";
+    for kind in ["net_af_xdp", "net_tap"] {
+        let dir = TempDir::new("wake-wires");
+        let netns = Netns::new(1500);
+        let (wire, address) = match kind {
+            "net_tap" => (format!("net_tap0,iface={TAP}"), "10.78.0.14"),
+            _ => (format!("net_af_xdp0,iface={}", netns.outside()), ADDRESS),
+        };
+        let settings = Settings { wire, idle: "adaptive", ..Settings::default() };
+        // A TAP's other end is the kernel that kopid itself runs on.
+        let within = (kind == "net_tap").then(|| netns.name().to_owned());
+        let mut kopid = Kopid::start_as(&dir, &settings, &Launch { netns: within, ..Launch::default() });
+        if kind == "net_tap" {
+            netns.inside("ip", &["address", "add", "10.78.0.1/24", "dev", TAP]);
+            netns.inside("ip", &["neigh", "replace", address, "lladdr", MAC, "dev", TAP]);
+        } else {
+            netns.neighbour(address, MAC);
+            assert!(kopid.log().contains("1 of the interface's 4 receive queues"), "{}", kopid.log());
+            netns.inside("ethtool", &["-L", INSIDE, "tx", "1"]);
+        }
+        let _sleeper = Sleeper::start(&dir, &kopid, "sleeper", MAC, false);
+        let trips = echo_of(address, &netns, 1000, Duration::from_micros(1500));
+        // One that is not heard costs two milliseconds, or a tenth of a second.
+        let late = trips.iter().filter(|trip| **trip > Duration::from_millis(90)).count();
+        assert!(late < 3, "{kind}: {late} of 1000 took as long as the worker's longest sleep");
+        let worker = || kopid.status()["workers"][0].clone();
+        wait_until("the worker sleeps", SOON, || worker()["asleep"].as_f64().expect("a share") > 0.9);
+        assert!(kopid.stop().success());
+    }
 }
 
 /// Who sleeps through the death of kopid is woken by the next one, without doing anything.
