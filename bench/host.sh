@@ -6,7 +6,8 @@
 #
 # Rounds go through all conditions, so that whatever the machine does to one it does to the others; ratios are taken within a
 # round. "beside" is beside two unmodified testpmd that poll on the CPU which everything but the worker has to share: on kopid's
-# ports, or, for the bare interface, on ports of net_null. Needs root and a release build.
+# ports, or, for the bare interface, on ports of net_null. "asleep" is beside two applications of kopid's that wait for frames.
+# Needs root and a release build.
 source "$(dirname "$0")/../ci/smoke/lib.sh"
 
 rounds=${1:-5}
@@ -76,6 +77,12 @@ for ((round = 0; round < rounds; round++)); do
         kill_app "$first"
         kill_app "$app_pid"
         rm -rf "$work"/{one,two}*
+        start_sleeper three 02:00:00:00:00:0c
+        first=$app_pid
+        start_sleeper four 02:00:00:00:00:0d
+        measure "$device-asleep"
+        kill_app "$first"
+        kill_app "$app_pid"
         takeover --undo
         stop_kopid TERM
         until_ok 10 "the bare interface is reached" far ping -n -c 1 -W 1 10.77.0.2

@@ -177,6 +177,20 @@ start_app() {
     until_ok 20 "$name runs" app_is "$name" running
 }
 
+# start_sleeper NAME MAC [poll]: the example that waits for frames and echoes UDP, through the driver. Its pid is in $app_pid.
+start_sleeper() {
+    local name=$1 mac=$2
+    [[ -x $work/build/sleeper ]] || make -s -C "$root/examples/sleeper" BUILD="$work/build"
+    install -d "$work/$name"
+    : >"$work/$name.log"
+    RUNTIME_DIRECTORY=$work/$name "$work/build/sleeper" --lcores "0@$app_cpu" --no-huge -m 128 --no-pci --no-telemetry \
+        --file-prefix "$name-$$" -d "$work/librte_net_kopi.so" \
+        --vdev "net_kopi0,socket=$work/kopi.sock,name=$name,mac=$mac" -- "${@:3}" >"$work/$name.log" 2>&1 &
+    app_pid=$!
+    app_pids+=("$app_pid")
+    until_ok 20 "$name runs" grep -q ready "$work/$name.log"
+}
+
 # kill_app PID: kill -9, without bash's word about it.
 kill_app() { { kill -9 "$1" && wait "$1"; } 2>/dev/null || true; }
 

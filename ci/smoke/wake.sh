@@ -5,8 +5,6 @@ source "$(dirname "$0")/lib.sh"
 
 mac=02:00:00:00:00:0e
 
-make -s -C "$root/examples/sleeper" BUILD="$work/build"
-
 # cpu_ms PID: the milliseconds of processor that a process has used, with all of its threads.
 cpu_ms() { awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); print int(($12 + $13) * 1000 / hz) }' "/proc/$1/stat"; }
 
@@ -32,18 +30,6 @@ for i in range(int(sys.argv[1])):
 PY
 }
 
-# start_sleeper [poll]: the example, through the driver. Its pid is in $app_pid.
-start_sleeper() {
-    install -d "$work/run"
-    : >"$work/sleeper.log"
-    RUNTIME_DIRECTORY=$work/run "$work/build/sleeper" --lcores "0@$app_cpu" --no-huge -m 128 --no-pci --no-telemetry \
-        --file-prefix "wake-$$" -d "$work/librte_net_kopi.so" \
-        --vdev "net_kopi0,socket=$work/kopi.sock,name=sleeper,mac=$mac" -- "$@" >"$work/sleeper.log" 2>&1 &
-    app_pid=$!
-    app_pids+=("$app_pid")
-    until_ok 20 "the sleeper runs" grep -q ready "$work/sleeper.log"
-}
-
 # stop_sleeper: ends it, and leaves what it says of itself in its log.
 stop_sleeper() {
     kill -TERM "$app_pid"
@@ -57,7 +43,7 @@ for idle in adaptive poll; do
     sed -i "s/^\[dataplane\]/&\nidle = \"$idle\"/" "$work/kopid.toml"
     start_kopid
     for way in epoll poll; do
-        start_sleeper "$way"
+        start_sleeper sleeper $mac "$way"
         echoes 1
         for _ in 1 2; do
             sleep 0.3
