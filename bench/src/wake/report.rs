@@ -27,7 +27,9 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> Res
     writeln!(page, "# Sleep and wake-up, {date}\n\n| | |\n| --- | --- |")?;
     writeln!(page, "| Machine | {cpu}, {cpus} processors, hypervisor: {hypervisor} |\n| Kernel | {kernel} |")?;
     writeln!(page, "| DPDK | {dpdk} |\n| Commit | {commit} |\n| Command | `{command_line}` |\n")?;
-    wakes(&mut page, method, &results.rounds)?;
+    if !results.rounds.is_empty() {
+        wakes(&mut page, method, &results.rounds)?;
+    }
     load(&mut page, results)?;
     Ok(page)
 }
