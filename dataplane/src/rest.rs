@@ -34,6 +34,8 @@ const SHORTEST: Duration = Duration::from_micros(60);
 const EVENTS: usize = 16;
 /// Bits of an event's number that say which port it is about; all ones for none.
 const NOBODY: u64 = u64::MAX;
+/// The number of the wire's events.
+const WIRE: u64 = NOBODY - 1;
 
 /// By what others wake one worker.
 #[derive(Debug)]
@@ -111,11 +113,12 @@ pub struct Rest {
     spin: u64,
     awake: u64,
     shortest: u64,
-    /// Ticks that it may sleep at most.
+    /// Ticks that it may sleep at most, and those if nobody tells of frames on the wire.
     longest: u64,
+    glance: u64,
     hz: u64,
-    /// What it watches of the wire. Kept open.
-    _wire: Option<Ear>,
+    /// What it watches of the wire.
+    wire: Option<Ear>,
 }
 
 impl Rest {
@@ -135,7 +138,7 @@ impl Rest {
         let wire = wire.flatten();
         match &wire {
             Some(Ear::Calls(fd)) => watch(&epoll, fd, EventData::new_u64(NOBODY))?,
-            Some(Ear::Readable(fd)) => epoll::add(&epoll, fd, EventData::new_u64(NOBODY), EventFlags::IN)?,
+            Some(Ear::Readable(fd)) => epoll::add(&epoll, fd, EventData::new_u64(WIRE), EventFlags::IN)?,
             None => {}
         }
         let waker = Arc::new(Waker { alarm: AtomicU32::new(0), event });
@@ -149,8 +152,9 @@ impl Rest {
             awake: ticks(AWAKE),
             shortest: ticks(SHORTEST),
             longest: ticks(longest),
+            glance: ticks(GLANCE),
             hz,
-            _wire: wire,
+            wire,
         })
     }
 
@@ -220,10 +224,25 @@ impl Rest {
         let events: &[Event] = woken.unwrap_or_default();
         let ports = events.iter().filter_map(|event| PortId::try_from({ event.data }.u64()).ok());
         ports.for_each(&mut rung);
+        let gone = EventFlags::ERR | EventFlags::HUP;
+        let deaf = events.iter().any(|event| { event.data }.u64() == WIRE && { event.flags }.intersects(gone));
         let called = !events.is_empty();
         // Who has called has taken an alarm back: all of them are set anew.
         self.armed &= !called;
+        if deaf {
+            self.stop_listening();
+        }
         called
+    }
+
+    /// Looks at the wire by time from now on: what it was heard by is gone, and would say so without pause.
+    #[cold]
+    fn stop_listening(&mut self) {
+        if let Some(Ear::Readable(fd) | Ear::Calls(fd)) = self.wire.take() {
+            // It is closed here in any case.
+            let _removed = epoll::delete(&*self.side.epoll, &fd);
+        }
+        self.longest = self.glance;
     }
 }
 
@@ -279,6 +298,18 @@ mod tests {
             rustix::io::read(&wire, &mut [0; 8]).unwrap();
             assert!(!rest.sleep(0, 1_000_000, |_| ()), "all is read");
         }
+    }
+
+    /// A wire whose descriptor has gone bad is looked at by time.
+    #[test]
+    fn a_dead_ear_is_let_go() {
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut rest = Rest::new(HZ, Some(Some(Ear::Readable(near.into())))).unwrap();
+        drop(far);
+        assert!(rest.sleep(0, u64::MAX, |_| ()), "it says that it is gone");
+        let begun = Instant::now();
+        assert!(!rest.sleep(0, u64::MAX, |_| ()), "and no more");
+        assert!((GLANCE..NAP).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 
     /// A doorbell ends a sleep once for each time that it rings, and says whose it is; a closed one is forgotten.

@@ -88,6 +88,10 @@ impl Worker {
         self.counters.asleep_cycles.add(end.wrapping_sub(now));
         if called {
             self.disarm();
+            // Who has called has something to do, if not at once.
+            if let Some(rest) = &mut self.rest {
+                rest.worked(end);
+            }
         }
         end
     }
