@@ -257,11 +257,15 @@ fn classes_that_end(lab: &Lab, workers: usize) {
     let policy = r#"
 [[class]]
 name = "up"
-ceil = "1mbit"
+ceil = "10kbit"
+target = "10s"
+interval = "10s"
 [[class]]
 name = "down"
 direction = "ingress"
-ceil = "1mbit"
+ceil = "10kbit"
+target = "10s"
+interval = "10s"
 [[rule]]
 match = { direction = "egress", proto = "udp", dst_port = 768 }
 action = "class"
