@@ -3,7 +3,7 @@
 //! Two cores leave one for all applications, and as many processes there would measure how the kernel switches between
 //! them. This one sends from all its ports in turn, from each as much as kopid takes. It takes a line for each window on
 //! standard input, and answers with one line of JSON. Between windows it does nothing. There are three kinds of [`Work`]:
-//! to count frames, for a number of milliseconds; and to count trips of frames from a first port, for frames per second,
+//! to count frames, for a number of milliseconds; to count trips of frames from a first port, for frames per second,
 //! whether the others send (1 or 0), and milliseconds; or to leave a share of the wire, for milliseconds.
 
 use std::io::{self, BufRead};

@@ -31,8 +31,6 @@ const PARTS: [&str; 6] = ["cost", "shaping", "workers", "sharing", "unused", "pr
 const LENGTHS: [u16; texts::APPS] = [64, 128, 256, 512, 700, 1000, 1300, 1518];
 /// Frames of the app that is shaped.
 const SHAPED: [u16; 2] = [64, 1518];
-/// Shaping by several workers.
-const WORKERS: &str = "shaping by two workers";
 /// Frames of the apps with weights.
 const WEIGHED: [u16; texts::WEIGHTS.len()] = [1518, 256, 700];
 
@@ -68,8 +66,7 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
     }
     let wanted = |part: &str| only.is_none_or(|only| only.iter().any(|name| name == part));
     let run = |label: &str, lengths: &[u16], contenders: &[Box<dyn Contender>]| {
-        let crowded = label == WORKERS;
-        let load = Load { label: label.to_owned(), lengths: lengths.to_vec(), crowded };
+        let load = Load { label: label.to_owned(), lengths: lengths.to_vec(), crowded: false };
         rounds::run(&load, setup, contenders, method)
     };
     let text = |error| BenchError::Failed(format!("write a policy: {error}"));
@@ -89,7 +86,10 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
         });
     }
     if wanted("workers") {
-        results.workers = Some(run(WORKERS, &[SHAPED[1]; texts::WORKERS], &texts::shared_ceilings())?);
+        let crowded = setup.worker_cores(texts::WORKERS).contains(&setup.app_core);
+        let label = format!("shaping by {} workers", texts::WORKERS);
+        let load = Load { label, lengths: vec![SHAPED[1]; texts::WORKERS], crowded };
+        results.workers = Some(rounds::run(&load, setup, &texts::shared_ceilings(), method)?);
     }
     if wanted("sharing") {
         results.weights = Some(run("sharing 1:2:4", &WEIGHED, &texts::weights())?);

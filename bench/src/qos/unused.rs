@@ -53,16 +53,27 @@ impl Handover {
         Some(Self { taken_us: number("taken_us")?, back_us: number("back_us")? })
     }
 
-    /// Reads it off the frames that the other app sent in each slot, of which the first one was silent from `left` to `back`.
-    fn read(slots: &[u64], left: usize, back: usize) -> Option<Self> {
+    /// Reads it off the frames that each app sent in each slot, of which the first one was silent from `left` to `back`. `None` if
+    /// they did not share the wire equally before and after, or the other one did not have all of it in between.
+    fn read(slots: &[[u64; 2]], left: usize, back: usize) -> Option<Self> {
         let frame = (f64::from(LENGTHS[1]) + OVERHEAD) * 8.0;
-        let whole = approximate(texts::WIRE) / frame * approximate(STRETCH as u64) / approximate(SLOTS);
-        let rate = |stretch: &[u64]| approximate(stretch.iter().sum()) / whole;
-        let until = |from: usize, holds: &dyn Fn(f64) -> bool| {
-            let slots = slots.get(from..)?.windows(STRETCH).position(|stretch| holds(rate(stretch)))?;
-            Some(slots as u64 * (1_000_000 / SLOTS))
+        let whole = approximate(texts::WIRE) / frame / approximate(SLOTS);
+        // The part of the wire that an app had in some slots.
+        let part = |app: usize, slots: &[[u64; 2]]| {
+            let frames = slots.iter().map(|slot| slot[app]).sum();
+            approximate(frames) / whole / approximate(slots.len() as u64)
         };
-        Some(Self { taken_us: until(left, &|rate| rate >= ALL)?, back_us: until(back, &|rate| rate <= HALF)? })
+        let until = |from: usize, holds: &dyn Fn(f64) -> bool| {
+            slots.get(from..)?.windows(STRETCH).position(|stretch| holds(part(1, stretch)))
+        };
+        let taken = until(left, &|part| part >= ALL)?;
+        let given = until(back, &|part| part <= HALF)?;
+        let (before, between, after) =
+            (slots.get(left / 2..left)?, slots.get(left + taken..back)?, slots.get(back + given + STRETCH..)?);
+        let halves = |slots: &[[u64; 2]]| [0, 1].iter().all(|&app| (1.0 - HALF..=HALF).contains(&part(app, slots)));
+        let us = |slots: usize| slots as u64 * (1_000_000 / SLOTS);
+        (halves(before) && halves(after) && part(1, between) >= ALL)
+            .then(|| Self { taken_us: us(taken), back_us: us(given) })
     }
 }
 
@@ -76,18 +87,20 @@ pub(super) fn watch(pool: &Pool, senders: &mut [Sender], hz: u64, milliseconds: 
         return Err(BenchError::Failed("two apps are needed for one to leave something to".to_owned()));
     };
     let total = usize::try_from(milliseconds * SLOTS / 1000).unwrap_or(0);
-    let mut slots = vec![0; total];
+    let mut slots = vec![[0; 2]; total];
     let (mut left, mut back) = (0, None);
     let start = tsc();
     loop {
         let slot = usize::try_from(u128::from(tsc() - start) * u128::from(SLOTS) / u128::from(hz)).unwrap_or(total);
-        let Some(count) = slots.get_mut(slot) else { break };
-        *count += other.send(pool);
+        let Some([of_first, of_other]) = slots.get_mut(slot) else { break };
+        *of_other += other.send(pool);
         if slot >= total * 2 / 3 {
             back.get_or_insert(slot);
-            first.send(pool);
-        } else if slot < total / 3 && first.send(pool) > 0 {
-            left = slot;
+            *of_first += first.send(pool);
+        } else if slot < total / 3 {
+            let sent = first.send(pool);
+            *of_first += sent;
+            left = if sent > 0 { slot } else { left };
         }
     }
     let handover = back.and_then(|back| Handover::read(&slots, left, back));
@@ -132,11 +145,16 @@ mod tests {
     /// A millisecond of a wire of 1 Gbit/s is 1,420 frames of 64 bytes.
     #[test]
     fn the_wire_changes_hands() {
-        let stretch = |frames: u64, slots: usize| vec![frames; slots];
-        let slots = [stretch(71, 20), stretch(71, 3), stretch(142, 30), stretch(142, 2), stretch(71, 30)].concat();
+        let stretch = |frames: [u64; 2], slots: usize| vec![frames; slots];
+        let silent = [stretch([0, 71], 3), stretch([0, 142], 30)].concat();
+        let slots = [stretch([71, 71], 20), silent.clone(), stretch([71, 142], 2), stretch([71, 71], 30)].concat();
         let handover = Handover::read(&slots, 20, 53).expect("it does");
         assert_eq!(handover, Handover { taken_us: 300, back_us: 100 });
         assert_eq!(Handover::parse(&handover.answer()), Some(handover));
-        assert_eq!(Handover::read(&stretch(71, 60), 20, 40), None, "nobody takes it");
+        assert_eq!(Handover::read(&stretch([71, 71], 60), 20, 40), None, "nobody takes it");
+        let kept = [stretch([71, 71], 20), silent.clone(), stretch([0, 71], 30)].concat();
+        assert_eq!(Handover::read(&kept, 20, 53), None, "the first one does not get its half");
+        let alone = [stretch([0, 71], 20), silent, stretch([71, 71], 30)].concat();
+        assert_eq!(Handover::read(&alone, 20, 53), None, "it had none before");
     }
 }
