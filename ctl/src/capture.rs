@@ -89,7 +89,7 @@ pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Fa
 
 /// Waits for the printer, which ends when it has printed everything.
 fn finish(printer: Printer) -> Result<(), Failure> {
-    printer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    printer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop)
 }
 
 /// Names of the attached apps.

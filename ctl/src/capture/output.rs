@@ -46,8 +46,8 @@ pub(crate) struct Opened {
     pub(crate) printer: Option<Printer>,
 }
 
-/// The thread that makes lines of packets.
-pub(crate) type Printer = JoinHandle<Result<(), Failure>>;
+/// The thread that makes lines of packets. It gives back what is watched of it if it has printed all of them.
+pub(crate) type Printer = JoinHandle<Result<UnixStream, Failure>>;
 
 impl Output {
     /// What the options ask for.
@@ -101,11 +101,8 @@ impl Output {
                 // A limit of the system only makes bursts wait longer.
                 rustix::pipe::fcntl_setpipe_size(&writer, PIPE).unwrap_or(0);
                 let (alive, watched) = UnixStream::pair().map_err(system)?;
-                let printer = std::thread::spawn(move || {
-                    // Closed when the thread ends, for whatever reason.
-                    let _alive = alive;
-                    printer::print(reader, *form)
-                });
+                // Closed when the thread ends, unless it is because kopid has ended the stream: then kopid says the rest.
+                let printer = std::thread::spawn(move || printer::print(reader, *form).map(|()| alive));
                 let watched = vec![stdout()?, watched.into()];
                 Ok((Opened { file: writer.into(), watched, printer: Some(printer) }, None))
             }

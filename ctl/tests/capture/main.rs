@@ -123,6 +123,21 @@ fn packets_become_lines_at_once() {
     assert_eq!(said, "3 packets captured\n6 packets received by filter\n3 packets dropped by kopid\n");
 }
 
+/// kopid ends the stream before it says how the capture ended, and the summary comes all the same.
+#[test]
+fn the_summary_waits_for_kopid() {
+    let folder = Folder::new("capture-summary");
+    let output = captured(&folder, &["capture", "-c", "1"], |kopid| {
+        let mut kopid = kopid.start();
+        kopid.packet();
+        kopid.close();
+        std::thread::sleep(Duration::from_millis(300));
+        kopid.say("ended", Some("count"));
+    });
+    assert_eq!(output.status.code(), Some(0));
+    assert!(said(&output).contains("1 packet captured\n"), "{}", said(&output));
+}
+
 /// kopid counts; with `-c` it ends by itself, and what is still in the pipe is printed.
 #[test]
 fn counts_end_it() {
