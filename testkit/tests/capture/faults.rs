@@ -170,7 +170,11 @@ fn fault_36_disk_full() {
     let (filler, file) = (disk.file("filler"), disk.file("packets"));
     fs::write(&filler, vec![1; 1 << 20]).expect("half of it");
     let mut full = Capture::start(&scene.dir, &scene.kopid, &format!("-B 64 -w {}", file.display()));
-    flood(&scene, 0, 2000);
+    // As many at once as the ring holds, so that it is the disk that is full.
+    for from in (0..2000).step_by(40) {
+        flood(&scene, from, 40);
+        std::thread::sleep(Duration::from_millis(10));
+    }
     stream(&scene, 5000);
     fs::remove_file(&filler).expect("it is there");
     // kopid looks once a second whether there is room.
