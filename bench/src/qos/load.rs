@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum as _;
+
 use super::app::{self, Window, Work};
 use crate::contender::Service;
 use crate::error::{BenchError, Result};
@@ -102,13 +104,10 @@ impl Senders {
     pub(super) fn start(setup: &Setup, name: &str, service: &dyn Service, work: Work, lengths: &[u16]) -> Result<Self> {
         let ports = lengths.len() + usize::from(work == Work::Trips);
         let words: Vec<String> = lengths.iter().map(u16::to_string).collect();
-        let work = match work {
-            Work::Count => "count",
-            Work::Trips => "trips",
-            Work::Leave => "leave",
-        };
-        let mut args: Vec<_> =
-            [app::COMMAND, &setup.app_core.to_string(), work, &words.join(","), "--"].map(str::to_owned).into();
+        let work = work.to_possible_value().unwrap_or_default();
+        let mut args: Vec<_> = [app::COMMAND, &setup.app_core.to_string(), work.get_name(), &words.join(","), "--"]
+            .map(str::to_owned)
+            .into();
         args.extend(setup.eal_args(name, setup.app_core));
         args.extend(devices(service.app_devices(), ports));
         let mut process = Process::spawn(name, &setup.program, &args, &[], &setup.interrupt)?;
