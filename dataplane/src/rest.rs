@@ -34,7 +34,7 @@ const SHORTEST: Duration = Duration::from_micros(60);
 const EVENTS: usize = 16;
 /// Bits of an event's number that say which port it is about; all ones for none.
 const NOBODY: u64 = u64::MAX;
-/// The number of the wire's events.
+/// The number of events of a wire that is [`Ear::Readable`].
 const WIRE: u64 = NOBODY - 1;
 
 /// By what others wake one worker.

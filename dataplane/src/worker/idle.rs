@@ -89,9 +89,7 @@ impl Worker {
         if called {
             self.disarm();
             // Who has called has something to do, if not at once.
-            if let Some(rest) = &mut self.rest {
-                rest.worked(end);
-            }
+            self.stir(end);
         }
         end
     }
