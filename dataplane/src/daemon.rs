@@ -17,7 +17,7 @@ use kopi_config::{Config, Device, HugePages, Idle, Policy};
 use kopi_policy::Connections;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
-use kopi_ring::{Region, RegionError};
+use kopi_ring::{HoleWatch, Region, RegionError};
 use rustix::net::SocketType;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -130,7 +130,15 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 
     let eal = Eal::init(&eal_args(config, &online)).map_err(DaemonError::Eal)?;
     // After EAL, which has its own handler for a while.
-    Region::survive_punching()?;
+    match Region::watch_holes()? {
+        HoleWatch::Touch => {
+            log::info!("holes that apps punch into their rings are seen at the first touch (userfaultfd)")
+        }
+        HoleWatch::Asking(errno) => log::warn!(
+            "userfaultfd is refused ({errno}): holes that apps punch into their rings are looked for ten times a second, and \
+             cost workers time until then. Let kopid have it: Linux 4.14, and a filter of system calls that allows it"
+        ),
+    }
     let outcome = serve(config, &eal, &signals);
     if let Err(error) = eal.close() {
         log::warn!("DPDK was not taken down: {error}");
@@ -161,6 +169,9 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
         }
     };
     poller.add(switch.captures().wake(), Token::Captures)?;
+    if let Some(event) = Region::hole_event() {
+        poller.add(event, Token::Hole)?;
+    }
     let attach = Attach::new(apps, &poller)?;
     let control = Control::new(control, &poller)?;
     log::info!(
@@ -430,12 +441,15 @@ impl Events<'_> {
                 });
             }
             Token::Captures => switch.reap_captures(),
+            // Whose hole it was is found out before the next event is waited for.
+            Token::Hole => Region::hush_holes(),
         }
     }
 
     fn tick(&mut self) -> Result<(), DaemonError> {
         self.attach.tick(&mut self.switch, &self.poller);
         self.control.tick(&self.poller);
+        self.attach.expel(&self.switch.holes(), &mut self.switch);
         self.switch.show_drops();
         self.switch.reap_captures();
         let mut notices = self.switch.tick(dpdk::tsc(), self.hz);

@@ -23,6 +23,8 @@ pub enum Token {
     Operator(usize),
     /// A capture session has something to say.
     Captures,
+    /// A thread has run into a hole in an app's region.
+    Hole,
 }
 
 /// Events taken at one time.
@@ -40,6 +42,7 @@ impl Token {
             Self::Exit(at) => (4, at),
             Self::Operator(at) => (5, at),
             Self::Captures => (6, 0),
+            Self::Hole => (7, 0),
         };
         EventData::new_u64(kind << KIND_SHIFT | at as u64)
     }
@@ -54,6 +57,7 @@ impl Token {
             4 => Self::Exit(at),
             5 => Self::Operator(at),
             6 => Self::Captures,
+            7 => Self::Hole,
             _ => return None,
         })
     }
@@ -136,6 +140,7 @@ mod tests {
             Token::Exit(70_000),
             Token::Operator(3),
             Token::Captures,
+            Token::Hole,
         ];
         for token in all {
             assert_eq!(Token::decode(token.encode().u64()), Some(token));

@@ -487,6 +487,14 @@ impl Switch {
         faults
     }
 
+    /// Looks for regions that lack pages, whether anybody has touched the holes or not; returns the ports with such. Called ten
+    /// times a second: what holes there are is known then even where the kernel does not tell of their touch.
+    #[must_use]
+    pub fn holes(&self) -> Vec<(PortId, PeerFault)> {
+        let lacking = |app: &&App| app.region.as_ref().is_some_and(|region| !region.is_whole());
+        self.registry.apps().filter(lacking).map(|app| (app.id, PeerFault::Page)).collect()
+    }
+
     /// Whether answers of workers are outstanding that free a port number or memory.
     #[must_use]
     pub fn is_settling(&self) -> bool {

@@ -42,7 +42,7 @@ pub enum PeerFault {
         /// Slots looked at before giving up.
         slots: u32,
     },
-    /// A page of the region was taken away under us (`fallocate` with `PUNCH_HOLE` on an empty huge-page pool).
+    /// A page of the region was taken away under us, as `fallocate` with `PUNCH_HOLE` does.
     #[error("a page of the shared region was punched out")]
     Page,
 }

@@ -1,30 +1,22 @@
 //! The sealed memfd that holds an app's rings.
 //!
 //! The daemon creates and owns it, and passes it to the client. Seals keep anybody from truncating or growing it. They
-//! do not stop `fallocate(PUNCH_HOLE)`: with an empty huge-page pool the daemon's next touch of a punched page raises
-//! SIGBUS. [`Region::survive_punching`] installs the answer: the whole region is replaced by private zero pages, the
-//! region is marked, and the thread goes on. The daemon then detaches the app.
+//! do not stop `fallocate(PUNCH_HOLE)`: after [`Region::watch_holes`], `pages.rs` sees to what that does.
 
 use crate::bell::{Bell, Sleeper};
 use crate::layout::{HEADER_SIZE, Header, MAGIC, RingHeader, RingSpan};
+use crate::pages::{self, Guard, HUGE_PAGE, HoleWatch, MAX_GUARDED, PAGE};
 use crate::status::{DaemonStatus, StatusPage};
 use crate::{Consumer, Geometry, Layout, PROTOCOL, Producer};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use thiserror::Error;
-
-/// Bytes of the huge pages used.
-const HUGE_PAGE: usize = 2 << 20;
-/// Bytes of an ordinary page.
-const PAGE: usize = 4096;
-/// Regions that can be guarded against SIGBUS at one time; more than the daemon's limit on apps, as a closing region
-/// overlaps with its successor.
-const MAX_GUARDED: usize = 4096;
 
 /// Whether regions lie in huge pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +38,7 @@ pub enum RegionError {
         /// What was tried.
         call: &'static str,
         /// The kernel's answer.
-        errno: rustix::io::Errno,
+        errno: Errno,
     },
     /// The file is not what the daemon said it would be.
     #[error("the shared region is unusable: {0}")]
@@ -56,7 +48,7 @@ pub enum RegionError {
     TooMany,
 }
 
-fn system(call: &'static str) -> impl Fn(rustix::io::Errno) -> RegionError {
+pub(crate) fn system(call: &'static str) -> impl Fn(Errno) -> RegionError {
     move |errno| RegionError::System { call, errno }
 }
 
@@ -105,8 +97,18 @@ impl Region {
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(system("sealing"))?;
         // All pages are taken here and now, so that a worker never waits for one.
-        let mut mapping = Mapping::new(&fd, size, MapFlags::POPULATE)?;
-        mapping.guard()?;
+        let mapping = Mapping::new(&fd, size, MapFlags::empty())?;
+        let (mut mapping, locked) = match pages::populate(mapping.base, size) {
+            Ok(locked) => (mapping, locked),
+            Err(Errno::INVAL) => {
+                // An older kernel tells only here whether it has the memory.
+                let bytes = u64::try_from(size).unwrap_or(u64::MAX);
+                rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes).map_err(system("fallocate"))?;
+                (Mapping::new(&fd, size, MapFlags::POPULATE)?, false)
+            }
+            Err(errno) => return Err(system("filling a region with pages")(errno)),
+        };
+        mapping.guard = Some(Guard::new(mapping.base, size, page, locked || huge)?);
         let mapping = Arc::new(mapping);
         Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge })
     }
@@ -223,7 +225,16 @@ impl Region {
     /// Whether a page of it was punched out and a thread of this process ran into the hole.
     #[must_use]
     pub fn punched(&self) -> bool {
-        self.mapping.guarded().is_some_and(|guarded| guarded.punched.load(Acquire))
+        self.mapping.guard.as_ref().is_some_and(Guard::punched)
+    }
+
+    /// Whether none of its pages is missing, whoever took it and whether anybody has touched the hole. For the daemon, where
+    /// holes are not seen [at the first touch](HoleWatch::Touch). Costs a system call.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        // A block is 512 bytes, whatever the page; see `stat(2)`.
+        let has = |stat: rustix::fs::Stat| u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        rustix::fs::fstat(&self.fd).is_ok_and(|stat| has(stat) >= self.mapping.size as u64)
     }
 
     /// Whether no ring end and no status page made from it is left in this process.
@@ -244,13 +255,26 @@ impl Region {
         rustix::fs::fallocate(&self.fd, hole, 0, size).map_err(system("emptying a region"))
     }
 
-    /// Installs the SIGBUS handler that lets this process outlive holes in its regions. Call it once, at start.
+    /// Lets this process outlive holes in its regions, and has it notice them: [`punched`](Self::punched) says of which region
+    /// one was touched. Call it once, at start, before any region is made.
     ///
     /// # Errors
     ///
-    /// [`RegionError::System`] if the kernel refuses the handler.
-    pub fn survive_punching() -> Result<(), RegionError> {
-        install_sigbus_handler()
+    /// [`RegionError::System`] if the kernel refuses a signal handler or an eventfd.
+    pub fn watch_holes() -> Result<HoleWatch, RegionError> {
+        pages::watch()
+    }
+
+    /// What becomes readable when a thread has run into a hole, until [`hush_holes`](Self::hush_holes). `None` before
+    /// [`watch_holes`](Self::watch_holes).
+    #[must_use]
+    pub fn hole_event() -> Option<BorrowedFd<'static>> {
+        pages::event()
+    }
+
+    /// Makes [`hole_event`](Self::hole_event) quiet until the next hole.
+    pub fn hush_holes() {
+        pages::hush();
     }
 
     #[cfg(feature = "lab")]
@@ -272,8 +296,8 @@ fn count(sizes: &[u32]) -> u32 {
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     size: usize,
-    /// Its place in `GUARDED`, if it is guarded.
-    guard: Option<usize>,
+    /// What watches its pages, for the daemon.
+    guard: Option<Guard>,
 }
 
 // SAFETY: the mapping is plain memory, reached only through atomics and the copies of `copy.rs`.
@@ -298,10 +322,6 @@ impl Mapping {
         Ok(mapping)
     }
 
-    fn address(&self) -> usize {
-        self.base.as_ptr().addr()
-    }
-
     /// The header at the start of the region.
     fn header(&self) -> &Header {
         // SAFETY: the mapping is longer than a header, page-aligned and lives as long as `self`; a `Header` consists of
@@ -318,33 +338,13 @@ impl Mapping {
         assert!(offset < self.size, "offset {offset} in a region of {} bytes", self.size);
         self.base.as_ptr().wrapping_add(offset)
     }
-
-    fn guarded(&self) -> Option<&'static Guarded> {
-        self.guard.and_then(|at| GUARDED.get(at))
-    }
-
-    fn guard(&mut self) -> Result<(), RegionError> {
-        for (at, slot) in GUARDED.iter().enumerate() {
-            if slot.base.compare_exchange(0, RESERVED, AcqRel, Relaxed).is_ok() {
-                slot.punched.store(false, Relaxed);
-                slot.size.store(self.size, Relaxed);
-                slot.base.store(self.address(), Release);
-                self.guard = Some(at);
-                return Ok(());
-            }
-        }
-        Err(RegionError::TooMany)
-    }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if let Some(guarded) = self.guarded() {
-            guarded.base.store(0, Release);
-        }
-        // SAFETY: the range is our own mapping, and nobody holds it any more.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.size) };
-        debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+        // First, since its addresses may be somebody else's a moment later.
+        self.guard = None;
+        pages::unmap(self.base, self.size);
     }
 }
 
@@ -407,60 +407,6 @@ impl RingMemory {
     }
 }
 
-/// One guarded region. Written by the control thread, read by the signal handler.
-struct Guarded {
-    base: AtomicUsize,
-    size: AtomicUsize,
-    punched: AtomicBool,
-}
-
-/// A `Guarded` that is being filled in.
-const RESERVED: usize = 1;
-
-static GUARDED: [Guarded; MAX_GUARDED] =
-    [const { Guarded { base: AtomicUsize::new(0), size: AtomicUsize::new(0), punched: AtomicBool::new(false) } };
-        MAX_GUARDED];
-
-fn install_sigbus_handler() -> Result<(), RegionError> {
-    // SAFETY: all zeros is a valid `sigaction`: no flags, empty mask, default handler.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
-    action.sa_sigaction = handler as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
-    // SAFETY: `action` is fully initialised, and the handler only does what signal handlers may.
-    let done = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
-    if done != 0 {
-        return Err(RegionError::System { call: "sigaction", errno: rustix::io::Errno::INVAL });
-    }
-    Ok(())
-}
-
-/// Replaces a punched region by private zero pages, or lets any other SIGBUS take its default course.
-extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
-    // SAFETY: the kernel passes a valid `siginfo_t` to an SA_SIGINFO handler.
-    let info = unsafe { &*info };
-    // SAFETY: SIGBUS carries the faulting address.
-    let address = unsafe { info.si_addr() }.addr();
-    let hit = GUARDED.iter().find(|g| {
-        let base = g.base.load(Acquire);
-        base > RESERVED && address.wrapping_sub(base) < g.size.load(Relaxed)
-    });
-    if let Some(guarded) = hit {
-        guarded.punched.store(true, Release);
-        let base = std::ptr::without_provenance_mut::<libc::c_void>(guarded.base.load(Relaxed));
-        let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-        // SAFETY: the range is a region of ours which the faulting thread holds mapped. Readers see zeros from now on,
-        // which is as good as anything the peer could have written; `mmap` is a bare system call.
-        let mapped = unsafe { libc::mmap(base, guarded.size.load(Relaxed), access, flags, -1, 0) };
-        if mapped == base {
-            return;
-        }
-    }
-    // SAFETY: resetting a signal to its default is allowed in a handler; the fault then repeats and ends the process.
-    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -506,9 +452,9 @@ mod tests {
     fn region_cannot_be_resized() {
         let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
         for size in [0, 4096, 1 << 30] {
-            assert_eq!(rustix::fs::ftruncate(daemon.fd(), size), Err(rustix::io::Errno::PERM));
+            assert_eq!(rustix::fs::ftruncate(daemon.fd(), size), Err(Errno::PERM));
         }
-        assert_eq!(rustix::fs::fcntl_add_seals(daemon.fd(), SealFlags::WRITE), Err(rustix::io::Errno::PERM));
+        assert_eq!(rustix::fs::fcntl_add_seals(daemon.fd(), SealFlags::WRITE), Err(Errno::PERM));
     }
 
     /// Fault 42 on ordinary pages: a hole reads as zeros, which the consumer reports as a faulty descriptor.

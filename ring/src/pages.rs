@@ -1,0 +1,337 @@
+//! The pages of the daemon's regions: they are all there from the start, and a page that an app takes away is noticed.
+//!
+//! Seals do not stop an app from punching holes into its region (`fallocate` with `PUNCH_HOLE`, `MADV_REMOVE`). The
+//! kernel would fill a hole again at the next touch, at the cost of whoever touches it: a worker. So every mapping of the
+//! daemon's is registered with a `userfaultfd` that has `UFFD_FEATURE_SIGBUS` (Linux 4.14, `userfaultfd(2)`): then the
+//! touch of a missing page is a SIGBUS, and nobody is waited for. Where the mapping is locked, or in huge pages, so that
+//! no honest cause is left for a page to lose its place in the page table, that is watched as well
+//! (`UFFDIO_REGISTER_MODE_MINOR`, Linux 5.13 and 5.14): then nobody gains by filling a hole again before it is touched.
+//!
+//! The SIGBUS handler puts private zero pages in the place of what was punched, marks the region, writes to an eventfd,
+//! and the thread goes on. The control thread then detaches the app.
+
+use crate::region::{RegionError, system};
+use rustix::event::EventfdFlags;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::ioctl::{Opcode, opcode};
+use rustix::mm::{Advice, UserfaultfdFlags};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize};
+
+/// Bytes of the huge pages used.
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of an ordinary page.
+pub(crate) const PAGE: usize = 4096;
+/// Regions that can be guarded against SIGBUS at one time; more than the daemon's limit on apps, as a closing region
+/// overlaps with its successor.
+pub(crate) const MAX_GUARDED: usize = 4096;
+/// Bytes that are populated, or unmapped, by one system call: while it runs, other threads cannot change mappings.
+const CHUNK: usize = 4 << 20;
+/// Holes of a region that are filled one by one. A few are touched before the control thread hears of the first. With
+/// more, the whole region is replaced: that takes milliseconds with a large one, and ends it.
+const SINGLE_HOLES: u32 = 64;
+
+/// `UFFD_API` and the `ioctl`s of `linux/userfaultfd.h`.
+const API: u64 = 0xaa;
+const UFFDIO_API: Opcode = opcode::read_write::<Api>(0xaa, 0x3f);
+const UFFDIO_REGISTER: Opcode = opcode::read_write::<Register>(0xaa, 0);
+const USERFAULTFD_IOC_NEW: Opcode = opcode::none(0xaa, 0);
+const MODE_MISSING: u64 = 1 << 0;
+const MODE_MINOR: u64 = 1 << 2;
+const FEATURE_MISSING_HUGETLBFS: u64 = 1 << 4;
+const FEATURE_MISSING_SHMEM: u64 = 1 << 5;
+const FEATURE_SIGBUS: u64 = 1 << 7;
+const FEATURE_MINOR_HUGETLBFS: u64 = 1 << 9;
+const FEATURE_MINOR_SHMEM: u64 = 1 << 10;
+/// `UFFD_USER_MODE_ONLY` (Linux 5.11): faults of the kernel's are not handled, for which no privilege is needed.
+const USER_MODE_ONLY: u32 = 1;
+
+/// `struct uffdio_api`.
+#[repr(C)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+/// `struct uffdio_register`.
+#[repr(C)]
+struct Register {
+    start: u64,
+    length: u64,
+    mode: u64,
+    ioctls: u64,
+}
+
+/// How holes in regions are noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoleWatch {
+    /// At the first touch, by `userfaultfd`.
+    Touch,
+    /// By [`Region::is_whole`](crate::Region::is_whole), which somebody has to ask now and then: the kernel, or a filter of
+    /// system calls, refuses `userfaultfd`, for this reason.
+    Asking(Errno),
+}
+
+/// The process's `userfaultfd`. It watches until it is closed, so it never is.
+#[derive(Debug)]
+struct Userfault {
+    fd: OwnedFd,
+    /// Whether pages that only lost their place in the page table can be watched, too.
+    minor: bool,
+}
+
+static USERFAULT: OnceLock<Result<Userfault, Errno>> = OnceLock::new();
+
+impl Userfault {
+    /// A new one: by the system call, or by the device, which a filter of system calls leaves alone.
+    fn new() -> Result<Self, Errno> {
+        let minor = FEATURE_MINOR_HUGETLBFS | FEATURE_MINOR_SHMEM;
+        let basic = FEATURE_SIGBUS | FEATURE_MISSING_HUGETLBFS | FEATURE_MISSING_SHMEM;
+        // A descriptor can be asked once: one that refuses has to be made anew.
+        match Self::open().and_then(|fd| enable(fd, basic | minor)) {
+            Ok(fd) => Ok(Self { fd, minor: true }),
+            Err(Errno::INVAL) => Ok(Self { fd: enable(Self::open()?, basic)?, minor: false }),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn open() -> Result<OwnedFd, Errno> {
+        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+        let call = |flags| {
+            // SAFETY: the descriptor changes nothing about memory before ranges are registered with it.
+            unsafe { rustix::mm::userfaultfd(flags) }
+        };
+        let called = call(flags | UserfaultfdFlags::from_bits_retain(USER_MODE_ONLY)).or_else(|_| call(flags));
+        called.or_else(|errno| Self::by_device().map_err(|_| errno))
+    }
+
+    /// By `/dev/userfaultfd` (Linux 6.1).
+    fn by_device() -> Result<OwnedFd, Errno> {
+        let device = rustix::fs::open(c"/dev/userfaultfd", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: this `ioctl` takes flags and returns a new descriptor or -1.
+        let fd = unsafe { libc::ioctl(device.as_raw_fd(), libc::Ioctl::from(USERFAULTFD_IOC_NEW), flags) };
+        if fd < 0 {
+            return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::NOSYS));
+        }
+        // SAFETY: the descriptor is new, and nobody else's.
+        Ok(unsafe { rustix::fd::FromRawFd::from_raw_fd(fd) })
+    }
+
+    /// Has the range raise SIGBUS where it is touched and a page is missing, or with `minor` where it is not mapped.
+    fn watch(&self, base: NonNull<u8>, size: usize, minor: bool) -> Result<(), Errno> {
+        let mode = if minor && self.minor { MODE_MISSING | MODE_MINOR } else { MODE_MISSING };
+        let mut register = Register { start: base.as_ptr().addr() as u64, length: size as u64, mode, ioctls: 0 };
+        // SAFETY: `Register` is laid out as the kernel's structure for this opcode.
+        let request = unsafe { rustix::ioctl::Updater::<UFFDIO_REGISTER, Register>::new(&mut register) };
+        // SAFETY: the range is a mapping of ours; the kernel reads and writes `register` alone, and what changes for who
+        // touches the range is a SIGBUS where a page is missing, which has a handler.
+        unsafe { rustix::ioctl::ioctl(&self.fd, request) }
+    }
+}
+
+/// Agrees on `features`.
+fn enable(fd: OwnedFd, features: u64) -> Result<OwnedFd, Errno> {
+    let mut api = Api { api: API, features, ioctls: 0 };
+    // SAFETY: `Api` is laid out as the kernel's structure for this opcode.
+    let request = unsafe { rustix::ioctl::Updater::<UFFDIO_API, Api>::new(&mut api) };
+    // SAFETY: the kernel reads and writes `api` alone.
+    unsafe { rustix::ioctl::ioctl(&fd, request) }?;
+    Ok(fd)
+}
+
+/// Installs the SIGBUS handler and gets a `userfaultfd`. Once, at start.
+///
+/// # Errors
+///
+/// [`RegionError::System`] if the kernel refuses the handler or an eventfd.
+pub(crate) fn watch() -> Result<HoleWatch, RegionError> {
+    let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(system("eventfd"))?;
+    let event = EVENT.get_or_init(|| event);
+    EVENT_FD.store(event.as_raw_fd(), Release);
+    install_sigbus_handler()?;
+    Ok(match USERFAULT.get_or_init(Userfault::new) {
+        Ok(_) => HoleWatch::Touch,
+        Err(errno) => HoleWatch::Asking(*errno),
+    })
+}
+
+/// What is readable once a thread has run into a hole; [`hush`] makes it quiet again. `None` before [`watch`].
+pub(crate) fn event() -> Option<BorrowedFd<'static>> {
+    EVENT.get().map(AsFd::as_fd)
+}
+
+/// Makes [`event`] quiet until the next hole.
+pub(crate) fn hush() {
+    let mut count = [0; 8];
+    // An error says that it is quiet already.
+    let _quiet = EVENT.get().map(|event| rustix::io::read(event, &mut count));
+}
+
+/// Fills all of a mapping with pages, and locks them in memory if that is allowed. Returns whether they are locked.
+///
+/// # Errors
+///
+/// The kernel's, if a page cannot be had; `INVAL` from Linux before 5.14, if locking is not allowed.
+pub(crate) fn populate(base: NonNull<u8>, size: usize) -> Result<bool, Errno> {
+    let locked = chunks(base, size).try_for_each(|(at, length)| {
+        // SAFETY: the range is a part of our own mapping; locking changes nothing about what it holds.
+        unsafe { rustix::mm::mlock(at, length) }
+    });
+    if locked.is_ok() {
+        return Ok(true);
+    }
+    for (at, length) in chunks(base, size) {
+        // SAFETY: the range is a part of our own mapping.
+        unsafe { rustix::mm::madvise(at, length, Advice::LinuxPopulateWrite) }?;
+    }
+    Ok(false)
+}
+
+/// Lets go of a mapping, bit by bit.
+pub(crate) fn unmap(base: NonNull<u8>, size: usize) {
+    for (at, length) in chunks(base, size) {
+        // SAFETY: the range is a part of our own mapping, and nobody uses it any more.
+        let unmapped = unsafe { rustix::mm::munmap(at, length) };
+        debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+    }
+}
+
+fn chunks(base: NonNull<u8>, size: usize) -> impl Iterator<Item = (*mut core::ffi::c_void, usize)> {
+    let start = base.as_ptr();
+    (0..size).step_by(CHUNK).map(move |at| (start.wrapping_add(at).cast(), CHUNK.min(size.saturating_sub(at))))
+}
+
+/// A mapping under guard. Its pages are watched as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    at: usize,
+}
+
+impl Guard {
+    /// Guards a mapping whose pages are all there, in pages of `page` bytes. With `bound` they have no honest cause to leave
+    /// the page table.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError`] if there are too many, or the kernel has no memory for it.
+    pub(crate) fn new(base: NonNull<u8>, size: usize, page: usize, bound: bool) -> Result<Self, RegionError> {
+        for (at, slot) in GUARDED.iter().enumerate() {
+            if slot.base.compare_exchange(0, RESERVED, AcqRel, Relaxed).is_ok() {
+                slot.punched.store(false, Relaxed);
+                slot.holes.store(0, Relaxed);
+                slot.page.store(page, Relaxed);
+                slot.size.store(size, Relaxed);
+                slot.base.store(base.as_ptr().addr(), Release);
+                let guard = Self { at };
+                if let Some(Ok(userfault)) = USERFAULT.get() {
+                    userfault.watch(base, size, bound).map_err(system("UFFDIO_REGISTER"))?;
+                }
+                return Ok(guard);
+            }
+        }
+        Err(RegionError::TooMany)
+    }
+
+    /// Whether a thread of this process ran into a hole.
+    pub(crate) fn punched(&self) -> bool {
+        GUARDED.get(self.at).is_some_and(|guarded| guarded.punched.load(Acquire))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(guarded) = GUARDED.get(self.at) {
+            guarded.base.store(0, Release);
+        }
+    }
+}
+
+/// One guarded region. Written by who makes it, read by the signal handler.
+struct Guarded {
+    base: AtomicUsize,
+    size: AtomicUsize,
+    page: AtomicUsize,
+    /// Holes that were run into.
+    holes: AtomicU32,
+    punched: AtomicBool,
+}
+
+/// A `Guarded` that is being filled in.
+const RESERVED: usize = 1;
+
+static GUARDED: [Guarded; MAX_GUARDED] = [const {
+    Guarded {
+        base: AtomicUsize::new(0),
+        size: AtomicUsize::new(0),
+        page: AtomicUsize::new(PAGE),
+        holes: AtomicU32::new(0),
+        punched: AtomicBool::new(false),
+    }
+}; MAX_GUARDED];
+
+static EVENT: OnceLock<OwnedFd> = OnceLock::new();
+/// The number of `EVENT`, for the signal handler.
+static EVENT_FD: AtomicI32 = AtomicI32::new(-1);
+
+impl Guarded {
+    /// What to replace for a hole at `address`, which lies inside: its page, or everything if there were many before.
+    fn damage(&self, address: usize) -> (usize, usize) {
+        let (base, size, page) = (self.base.load(Relaxed), self.size.load(Relaxed), self.page.load(Relaxed));
+        match self.holes.fetch_add(1, Relaxed) < SINGLE_HOLES {
+            true => (address & !page.wrapping_sub(1), page),
+            false => (base, size),
+        }
+    }
+}
+
+fn install_sigbus_handler() -> Result<(), RegionError> {
+    // SAFETY: all zeros is a valid `sigaction`: no flags, empty mask, default handler.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
+    action.sa_sigaction = handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_NODEFER;
+    // SAFETY: `action` is fully initialised, and the handler only does what signal handlers may.
+    let done = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+    if done != 0 {
+        return Err(RegionError::System { call: "sigaction", errno: Errno::INVAL });
+    }
+    Ok(())
+}
+
+/// Puts private zero pages where a region was punched, or lets any other SIGBUS take its default course.
+extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid `siginfo_t` to an SA_SIGINFO handler.
+    let info = unsafe { &*info };
+    // SAFETY: SIGBUS carries the faulting address.
+    let address = unsafe { info.si_addr() }.addr();
+    let hit = GUARDED.iter().find(|g| {
+        let base = g.base.load(Acquire);
+        base > RESERVED && address.wrapping_sub(base) < g.size.load(Relaxed)
+    });
+    if let Some(guarded) = hit {
+        guarded.punched.store(true, Release);
+        let (start, length) = guarded.damage(address);
+        let at = std::ptr::without_provenance_mut::<libc::c_void>(start);
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        // SAFETY: the range is of a region of ours which the faulting thread holds mapped. Readers see zeros from now on,
+        // which is as good as anything the peer could have written; `mmap` is a bare system call.
+        let mapped = unsafe { libc::mmap(at, length, access, flags, -1, 0) };
+        let one = 1_u64.to_ne_bytes();
+        let event = EVENT_FD.load(Acquire);
+        // SAFETY: writing to an eventfd of ours, which does not block, is allowed in a handler. An error says that it is
+        // readable already, or that nobody waits for it.
+        unsafe { libc::write(event, one.as_ptr().cast(), one.len()) };
+        if mapped == at {
+            return;
+        }
+    }
+    // SAFETY: resetting a signal to its default is allowed in a handler; the fault then repeats and ends the process.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}

@@ -1,0 +1,88 @@
+//! Holes that an app punches into its region are noticed at the first touch, in pages of both sizes. A program of its own, as
+//! it installs a signal handler.
+#![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "this whole file is a test")]
+
+use kopi_ring::layout::Notes;
+use kopi_ring::{Consumer, Geometry, HoleWatch, HugePages, PeerFault, Producer, Region};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::FallocateFlags;
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+/// Regions in pages of each size that this machine has, watched. Empty where the kernel does not watch.
+fn regions(geometry: &Geometry) -> Vec<Region> {
+    static WATCH: OnceLock<HoleWatch> = OnceLock::new();
+    let watch = *WATCH.get_or_init(|| Region::watch_holes().unwrap());
+    if watch != HoleWatch::Touch {
+        let _shown = writeln!(std::io::stderr(), "skipped: {watch:?}");
+        return Vec::new();
+    }
+    let ordinary = Region::create(geometry, HugePages::Off).unwrap();
+    // Without free huge pages there is nothing to look at.
+    [ordinary].into_iter().chain(Region::create(geometry, HugePages::Require)).collect()
+}
+
+fn punch(region: &Region, at: usize, length: usize) {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(region.fd(), hole, at as u64, length as u64).unwrap();
+}
+
+fn is_heard() -> bool {
+    let event = Region::hole_event().unwrap();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(&event, PollFlags::IN)], Some(&now)).unwrap() == 1
+}
+
+/// Both ends of the first TX ring, with eight frames in it of which the consumer knows.
+fn filled(region: &Region) -> (Producer, Consumer) {
+    let (mut producer, mut consumer) = (region.tx_producer(0).unwrap(), region.tx_consumer(0).unwrap());
+    assert!(producer.free(8).is_ok_and(|free| free >= 8));
+    assert!((0..8).all(|_| producer.push(&[7; 60], Notes::NONE)));
+    producer.publish();
+    assert_eq!(consumer.poll(), Ok(8));
+    (producer, consumer)
+}
+
+/// A hole reads as zeros, the region says so, and whoever waits is woken. What was not touched is not held against anybody.
+#[test]
+fn hole_is_noticed_at_the_first_touch() {
+    for region in regions(&Geometry::new(&[512], &[512], 2048).unwrap()) {
+        let (_producer, mut consumer) = filled(&region);
+        assert!(region.is_whole() && !region.punched());
+        punch(&region, 0, region.size());
+        assert!(!region.is_whole() && !region.punched());
+        assert_eq!(consumer.next(), Err(PeerFault::Length { length: 0, slot_size: 2048 }));
+        assert!(region.punched());
+        assert!(is_heard());
+    }
+}
+
+/// An app gains nothing by filling a hole before anybody touches it: its pages have lost their places in our page table.
+#[test]
+fn hole_that_was_filled_again_is_noticed() {
+    for region in regions(&Geometry::new(&[512], &[512], 2048).unwrap()) {
+        let (_producer, mut consumer) = filled(&region);
+        punch(&region, 0, region.size());
+        rustix::fs::fallocate(region.fd(), FallocateFlags::empty(), 0, region.size() as u64).unwrap();
+        assert!(region.is_whole());
+        let _ended = consumer.next();
+        assert!(region.punched());
+    }
+}
+
+/// However many holes there are, the process goes on, and a region beside it is not touched.
+#[test]
+fn a_thousand_holes_are_outlived() {
+    let geometry = Geometry::new(&[4096], &[4096], 2048).unwrap();
+    for (region, other) in regions(&geometry).into_iter().zip(regions(&geometry)) {
+        let mut producer = region.rx_producer(0).unwrap();
+        punch(&region, 0, region.size());
+        for _ in 0..4096 {
+            assert!(producer.free(1).is_ok_and(|free| free > 0) && producer.push(&[9; 1514], Notes::NONE));
+        }
+        assert!(region.punched());
+        let (_producer, mut consumer) = filled(&other);
+        assert_eq!(consumer.next().unwrap().unwrap().len(), 60);
+        assert!(!other.punched());
+    }
+}

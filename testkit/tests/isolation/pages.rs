@@ -1,0 +1,128 @@
+//! An app takes pages out of its region, for kopid to put back: it is seen at the first touch, and costs the worker next to
+//! nothing.
+
+use kopi_ring::Region;
+use kopi_ring::message::Mac;
+use kopi_testkit::app::{Load, Options};
+use kopi_testkit::evil::{Client, small};
+use kopi_testkit::wait::SOON;
+use kopi_testkit::{App, Kopid, Settings, TempDir, machine, wait_until};
+use rustix::fs::FallocateFlags;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const EVIL: Mac = [2, 0, 0, 0, 0xee, 2];
+const A: &str = "02:00:00:00:00:0a";
+const B: &str = "02:00:00:00:00:0b";
+
+/// A thread that takes the page with the counters of the first ring out of a region, without pause, until its value goes.
+struct Puncher {
+    stop: Arc<AtomicBool>,
+    holes: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Puncher {
+    /// With `refill`, it puts a page back at once, before kopid may have touched the hole.
+    fn new(region: &Region, refill: bool) -> Self {
+        let fd: OwnedFd = region.fd().try_clone_to_owned().expect("a descriptor can be doubled");
+        let page = if region.huge() { 2 << 20 } else { 4096 };
+        let at = region.geometry().layout().tx[0].offset as u64 / page * page;
+        let (stop, holes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&holes));
+        let work = move || {
+            while !stopped.load(Relaxed) {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(&fd, hole, at, page).expect("seals do not stop holes");
+                if refill {
+                    // Without a page in the pool, the hole stays.
+                    let _short = rustix::fs::fallocate(&fd, FallocateFlags::empty(), at, page);
+                }
+                counted.fetch_add(1, Relaxed);
+            }
+        };
+        Self { stop, holes, thread: Some(std::thread::spawn(work)) }
+    }
+}
+
+impl Drop for Puncher {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
+/// Page faults that the workers of kopid have had so far: field 10 of their `stat`, see `proc_pid_stat(5)`.
+fn faults_of_workers(kopid: &mut Kopid) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", kopid.process().pid())).expect("kopid lives");
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    let workers = stats.filter(|stat| stat.contains("(kopi-worker"));
+    workers.filter_map(|stat| stat.rsplit(')').next()?.split_whitespace().nth(7)?.parse::<u64>().ok()).sum()
+}
+
+/// Two apps exchange frames while a third attaches and punches holes, again and again. It is detached with the reason, soon,
+/// having cost the workers no more than a handful of page faults each time; the two lose no frame.
+fn puncher_is_detached(label: &str, huge_pages: &'static str, refill: bool) {
+    let dir = TempDir::new(label);
+    let mut kopid = Kopid::start(&dir, &Settings { huge_pages, log: "warn", ..Settings::default() });
+    let load = Load::new(60_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let before = faults_of_workers(&mut kopid);
+    let (mut attacks, mut longest) = (0, Duration::ZERO);
+    while attacks < 3 || (sender.process().ended().is_none() && attacks < 100) {
+        kopid.await_no_app("evil");
+        let (client, region) = Client::attach(&kopid.socket(), "evil", EVIL, &small());
+        assert_eq!(region.huge(), huge_pages == "require");
+        let begun = Instant::now();
+        let puncher = Puncher::new(&region, refill);
+        let refusal = client.refusal();
+        assert!(refusal.contains("punched out"), "`{refusal}` after {} holes", puncher.holes.load(Relaxed));
+        longest = longest.max(begun.elapsed());
+        attacks += 1;
+    }
+    assert!(longest < Duration::from_secs(1), "an app went on for {longest:?}");
+    let faults = faults_of_workers(&mut kopid) - before;
+    // Each worker touches some pages of the regions and its own for the first time, and a few holes each time.
+    assert!(faults < 1000 + 100 * attacks, "{faults} page faults of the workers in {attacks} attacks");
+    assert!(kopid.log().contains("punched out"), "the log names the reason");
+    sender.finish(Duration::from_secs(60));
+    receiver.finish(Duration::from_secs(60));
+    assert!(kopid.stop().success());
+}
+
+/// Holes in ordinary pages, which the kernel would fill again at each touch of a worker's.
+#[test]
+fn holes_in_ordinary_pages_end_the_app() {
+    puncher_is_detached("holes", "off", false);
+}
+
+/// Holes that the app fills again itself, for the worker to find a page, if another one.
+#[test]
+fn holes_that_are_filled_again_end_the_app() {
+    puncher_is_detached("refilled", "off", true);
+}
+
+/// Holes in huge pages, each of which takes tens of microseconds to fill again.
+#[test]
+fn holes_in_huge_pages_end_the_app() {
+    wait_until("200 huge pages are free: sysctl vm.nr_hugepages=512", SOON, || machine::huge_pages().1 >= 200);
+    puncher_is_detached("huge-holes", "require", false);
+}
+
+/// A hole that nobody touches is found within a few tenths of a second.
+#[test]
+fn hole_that_is_never_touched_ends_the_app() {
+    let dir = TempDir::new("far-hole");
+    let kopid = Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() });
+    let (client, region) = Client::attach(&kopid.socket(), "evil", EVIL, &small());
+    // The last slot of the RX ring, to which nobody sends.
+    let last = region.size() as u64 / 4096 * 4096 - 4096;
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(region.fd(), hole, last, 4096).expect("seals do not stop holes");
+    assert!(client.refusal().contains("punched out"));
+}
