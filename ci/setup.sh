@@ -29,6 +29,7 @@ install_packages() {
         make dpdk-doc                                                                # examples, ours and DPDK's
         iproute2 iputils-ping iperf3 tcpdump tshark ethtool nftables                 # network
         python3 procps util-linux sudo                                               # scripts
+        valgrind                                                                     # instruction budgets
     )
     [[ ${KOPI_SETUP_BENCH:-0} == 1 ]] && wanted+=(openvswitch-switch-dpdk)
     local package missing=()

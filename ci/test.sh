@@ -44,11 +44,12 @@ step "format" cargo fmt --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
 # Only what the tests below run: the lints have compiled everything else, and the next step builds it.
-step "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim
+step "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim -p kopi-bench-instructions
 # The corpus of the fuzz target is replayed by a test of kopi-packet.
 step "unit, property, model and corpus tests" cargo test --workspace --exclude kopi-testkit
 step "interleavings of the rings under loom" \
     env RUSTFLAGS="--cfg loom" cargo test --target-dir target/loom -p kopi-ring --test loom --release
+step "instruction budgets" target/release/kopi-bench-instructions
 # One at a time: they share two cores with a daemon that polls.
 step "integration tests" cargo test -p kopi-testkit -- --test-threads=1
 for script in ci/smoke/*.sh; do

@@ -140,8 +140,8 @@ impl Worker {
         self.delivery.finish(&view);
     }
 
-    /// One turn; `now` is the TSC. Returns whether any frame moved.
-    fn turn(&mut self, now: u64) -> bool {
+    /// One turn; `now` is the TSC. Returns whether any frame moved. [`run`](Self::run) does this until told to stop.
+    pub fn turn(&mut self, now: u64) -> bool {
         while let Ok(command) = self.commands.pop() {
             self.obey(command, now);
             // New rings have no alarms yet.

@@ -1,0 +1,240 @@
+//! The driver, alone in this process: `librte_net_kopi.so` as any application loads it, and the daemon's ends of its rings.
+//!
+//! A thread answers the driver's wishes as kopid would; the rings that it makes are served here, between two bursts.
+
+use crate::error::Failure;
+use crate::frames::{self, Way};
+use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
+use kopi_ring::layout::Notes;
+use kopi_ring::message::{Envelope, Hello, Link, Message, Welcome};
+use kopi_ring::socket::{self, ReceiveError};
+use kopi_ring::{Consumer, HugePages, Producer, Region};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::{SocketAddrUnix, SocketFlags};
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bursts that are not counted, and that are.
+const WARM_UP: usize = 75;
+const BURSTS: usize = 125;
+/// How long the driver may take to attach, many times slower than it is by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which burst function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    Tx,
+    Rx,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    function: Function,
+    len: u16,
+    burst: usize,
+}
+
+/// All cases, in the order of the budgets.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for function in [Function::Tx, Function::Rx] {
+        for (len, burst) in [(64, Batch::MAX), (1518, Batch::MAX), (64, 1)] {
+            cases.push(Case { function, len, burst });
+        }
+    }
+    cases.push(Case { function: Function::Rx, len: 64, burst: 0 });
+    cases
+}
+
+impl Case {
+    /// What it is called in the budgets.
+    pub(crate) fn name(&self) -> String {
+        let function = if self.function == Function::Tx { "TX" } else { "RX" };
+        let more = match (self.len, self.burst) {
+            (_, 0) => ", nothing there",
+            (_, 1) => ", one frame at a time",
+            (64, _) => "",
+            _ => ", 1518 bytes",
+        };
+        format!("driver, {function}{more}")
+    }
+
+    /// What its instructions are divided by: frames, or calls if there are none.
+    pub(crate) fn units(&self) -> usize {
+        BURSTS * self.burst.max(1)
+    }
+}
+
+/// An application with one port.
+pub(crate) struct Lab {
+    pool: Pool,
+    rx: RxQueue,
+    tx: TxQueue,
+    /// The daemon's ends.
+    from_app: Consumer,
+    to_app: Producer,
+    _region: Region,
+    _port: Port,
+    _eal: Eal,
+}
+
+impl Lab {
+    /// Starts DPDK with the driver `library` and waits until its port can send and receive. `folder` is for a socket.
+    pub(crate) fn new(folder: &Path, library: &Path) -> Result<Self, Failure> {
+        let path = folder.join("kopi.sock");
+        let regions = serve(&path)?;
+        let eal = Eal::init(&crate::eal_args(folder, crate::DRIVER, &["-d", &library.display().to_string()]))?;
+        let pool = Pool::new(&eal, PoolConfig { name: "app", mbufs: 4095, cache: 256, frame_max: 2048, socket: None })?;
+        let mut port = Port::by_devargs(&eal, &format!("net_kopi0,socket={}", path.display()))?;
+        port.configure(&PortConfig { one_pool: true, ..PortConfig::default() }, std::slice::from_ref(&pool))?;
+        let (rx, tx) = port.start()?;
+        let absent = || Failure::Said("the driver has not attached in time".into());
+        let region = regions.recv_timeout(PATIENCE).map_err(|_| absent())?;
+        let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else { return Err(absent()) };
+        let (Some(from_app), Some(to_app)) = (region.tx_consumer(0), region.rx_producer(0)) else {
+            return Err(absent());
+        };
+        let mut lab = Self { pool, rx, tx, from_app, to_app, _region: region, _port: port, _eal: eal };
+        let begun = Instant::now();
+        while !lab.works()? {
+            if begun.elapsed() > PATIENCE {
+                return Err(absent());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(lab)
+    }
+
+    /// Whether a frame passes in each direction.
+    fn works(&mut self) -> Result<bool, Failure> {
+        let mut batch = self.batch(1, 64)?;
+        self.tx.send(&mut batch);
+        batch.free_all();
+        let sent = self.take()?;
+        self.put(1, &[0; 64])?;
+        Ok(self.rx.receive(&mut batch) > 0 && sent > 0)
+    }
+
+    fn batch(&self, n: usize, len: u16) -> Result<Batch, Failure> {
+        let mut batch = Batch::new();
+        if !self.pool.fill(&mut batch, n) {
+            return Err(Failure::Said("no packet buffers".into()));
+        }
+        let frame = frames::all(Way::Out, 1, 1, len).pop().unwrap_or_default();
+        let fits = batch.iter_mut().all(|mbuf| mbuf.fill(&frame));
+        if fits { Ok(batch) } else { Err(Failure::Said("a frame does not fit a buffer".into())) }
+    }
+
+    /// Takes what the driver has sent, and returns how many frames there were.
+    fn take(&mut self) -> Result<usize, Failure> {
+        let mut taken = 0;
+        while self.from_app.poll()? > 0 {
+            self.from_app.next()?;
+            taken += 1;
+        }
+        self.from_app.release();
+        Ok(taken)
+    }
+
+    /// Gives the driver `n` frames to receive.
+    fn put(&mut self, n: usize, frame: &[u8]) -> Result<(), Failure> {
+        self.to_app.free(u32::try_from(n).unwrap_or(u32::MAX))?;
+        for _ in 0..n {
+            self.to_app.push(frame, Notes::new(0x211, 0x1234_5678));
+        }
+        self.to_app.publish();
+        Ok(())
+    }
+
+    /// Runs one case.
+    pub(crate) fn run(&mut self, case: &Case) -> Result<(), Failure> {
+        let mut done = 0;
+        for burst in 0..WARM_UP + BURSTS {
+            let counts = burst >= WARM_UP;
+            let mut batch;
+            let moved = match case.function {
+                Function::Tx => {
+                    batch = self.batch(case.burst, case.len)?;
+                    if counts {
+                        counted_tx(&mut self.tx, &mut batch)
+                    } else {
+                        self.tx.send(&mut batch)
+                    };
+                    self.take()?
+                }
+                Function::Rx => {
+                    self.put(case.burst, &vec![0; case.len.into()])?;
+                    batch = Batch::new();
+                    let n = if counts { counted_rx(&mut self.rx, &mut batch) } else { self.rx.receive(&mut batch) };
+                    usize::from(n)
+                }
+            };
+            done += if counts { moved } else { 0 };
+        }
+        let due = BURSTS * case.burst;
+        if done == due { Ok(()) } else { Err(Failure::Said(format!("{}: {done} of {due} frames passed", case.name()))) }
+    }
+}
+
+/// The calls whose instructions are counted: callgrind looks for these functions by their names.
+#[inline(never)]
+fn counted_tx(tx: &mut TxQueue, batch: &mut Batch) -> u16 {
+    black_box(tx.send(batch))
+}
+
+#[inline(never)]
+fn counted_rx(rx: &mut RxQueue, batch: &mut Batch) -> u16 {
+    black_box(rx.receive(batch))
+}
+
+/// Answers one driver at `path`, as kopid does, on a thread that ends with the connection. Gives out the regions made.
+fn serve(path: &Path) -> Result<Receiver<Region>, Failure> {
+    let listener = socket::new_socket(SocketFlags::CLOEXEC)?;
+    rustix::net::bind(&listener, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&listener, 1)?;
+    let (regions, made) = channel();
+    thread::spawn(move || {
+        if let Ok(client) = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC) {
+            while let Ok(()) = answer(&client, &regions) {}
+        }
+    });
+    Ok(made)
+}
+
+fn answer(client: &OwnedFd, regions: &Sender<Region>) -> Result<(), Failure> {
+    let request = match socket::receive(client) {
+        Ok((request, _)) => request,
+        Err(ReceiveError::WouldBlock) => return Ok(()),
+        Err(error) => return Err(Failure::Said(error.to_string())),
+    };
+    let mut made = None;
+    let message = match request.message {
+        Message::Hello(hello) => welcome(&hello),
+        Message::Setup(setup) => {
+            made = Some(Region::create(&setup.geometry, HugePages::Off)?);
+            Message::Ready(setup.geometry)
+        }
+        _ => Message::Done,
+    };
+    let fds: Vec<_> = made.iter().map(|region| region.fd()).collect();
+    socket::send(client.as_fd(), &Envelope { sequence: request.sequence, message }, &fds)?;
+    drop(fds);
+    made.map_or(Ok(()), |region| regions.send(region).map_err(|error| Failure::Said(error.to_string())))
+}
+
+fn welcome(hello: &Hello) -> Message {
+    Message::Welcome(Welcome {
+        port: 1,
+        name: if hello.name.is_empty() { "app".into() } else { hello.name.clone() },
+        mac: frames::mac(1),
+        max_mtu: 1500,
+        max_queues: 1,
+        max_ring: 1024,
+        slot_size: 2048,
+        link: Link { up: true, speed: 10_000 },
+    })
+}

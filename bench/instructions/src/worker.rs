@@ -1,0 +1,440 @@
+//! kopid's worker, alone in this process: a real [`Worker`] over a real DPDK device, with both ends of the apps' rings.
+//!
+//! Time is counted, not read: each round of frames is a microsecond after the one before, so that every run takes the same way.
+
+use crate::error::Failure;
+use crate::frames::{self, Way};
+use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue};
+use kopi_config::Policy;
+use kopi_config::policy::Tracking;
+use kopi_dataplane::classes::Plan;
+use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
+use kopi_dataplane::counters::{PortTotals, WorkerCounters};
+use kopi_dataplane::filter::{self, Filter};
+use kopi_dataplane::flow::FlowTable;
+use kopi_dataplane::forwarding::{Forwarding, Member, WIRE};
+use kopi_dataplane::gate::Gate;
+use kopi_dataplane::handoff::Mesh;
+use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::port::WorkerPort;
+use kopi_dataplane::shaper::Source;
+use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
+use kopi_dataplane::wire::Wire;
+use kopi_dataplane::worker::{Parts, Worker};
+use kopi_packet::{MacAddr, Seed};
+use kopi_policy::{Connections, Owner, Ruleset};
+use kopi_ring::layout::Notes;
+use kopi_ring::message::Settings;
+use kopi_ring::{Consumer, Geometry, HugePages, Producer, Region};
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rounds that are not counted, in which flows and buffers find their place: each of 1,000 flows comes twice.
+const WARM_UP: usize = 75;
+/// Rounds that are counted: each of 1,000 flows comes four times.
+const ROUNDS: usize = 125;
+/// Ticks of the clock in a second, and from one round to the next. All rounds of a case together are shorter than the
+/// millisecond after which a worker looks for idle flows, so that only the first turn of all does.
+const HZ: u64 = 2_000_000_000;
+const ROUND: u64 = HZ / 1_000_000;
+const BEGIN: u64 = 1 << 40;
+/// Ports, the wire's included.
+const PORTS: usize = 16;
+/// Slots of each ring of an app, and bytes of a slot.
+const SLOTS: u32 = 1024;
+const SLOT_SIZE: u32 = 2048;
+const MTU: u16 = 1500;
+/// As many as kopid has by default.
+const FLOW_TABLE: usize = 65_536;
+/// Buffers that a thread of kopid keeps for itself.
+const CACHE: u32 = 512;
+
+/// Which way frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Traffic {
+    /// From the apps to a wire that takes everything.
+    Tx,
+    /// From a wire to the apps.
+    Rx,
+    /// From an app to a wire that gives back what it takes, and so to the app again.
+    Both,
+    /// None.
+    None,
+}
+
+/// What the worker is to look at frames for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    Plain,
+    Rule,
+    Classes,
+    Capture,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    traffic: Traffic,
+    len: u16,
+    flows: usize,
+    apps: u16,
+    burst: usize,
+    setting: Setting,
+}
+
+const TX: Case = Case { traffic: Traffic::Tx, len: 64, flows: 1, apps: 1, burst: Batch::MAX, setting: Setting::Plain };
+const RX: Case = Case { traffic: Traffic::Rx, ..TX };
+
+/// All cases, in the order of the budgets.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for direction in [TX, RX] {
+        for flows in [1, 1000] {
+            for setting in [Setting::Plain, Setting::Rule, Setting::Classes, Setting::Capture] {
+                cases.push(Case { flows, setting, ..direction });
+            }
+        }
+        cases.push(Case { len: 1518, ..direction });
+        cases.push(Case { apps: 8, ..direction });
+    }
+    cases.push(Case { traffic: Traffic::Both, burst: 1, ..TX });
+    cases.push(Case { traffic: Traffic::None, ..TX });
+    cases
+}
+
+impl Case {
+    /// What it is called in the budgets.
+    pub(crate) fn name(&self) -> String {
+        let traffic = match self.traffic {
+            Traffic::Tx => "TX",
+            Traffic::Rx => "RX",
+            Traffic::Both => "one frame to the wire and back",
+            Traffic::None => "a turn without frames",
+        };
+        let mut name = format!("worker, {traffic}");
+        if matches!(self.traffic, Traffic::Tx | Traffic::Rx) {
+            name += match (self.apps, self.flows) {
+                (1, 1) => ", one flow",
+                (1, _) => ", 1,000 flows",
+                _ => ", 8 apps with a flow each",
+            };
+        }
+        if self.len != TX.len {
+            name += &format!(", {} bytes", self.len);
+        }
+        name + match self.setting {
+            Setting::Plain => "",
+            Setting::Rule => ", a rule",
+            Setting::Classes => ", classes",
+            Setting::Capture => ", a capture that matches nothing",
+        }
+    }
+
+    /// Frames that are counted.
+    fn frames(&self) -> usize {
+        match self.traffic {
+            Traffic::Tx => ROUNDS * self.burst * usize::from(self.apps),
+            Traffic::Rx | Traffic::Both => ROUNDS * self.burst,
+            Traffic::None => 0,
+        }
+    }
+
+    /// What its instructions are divided by: frames, or turns if there are none.
+    pub(crate) fn units(&self) -> usize {
+        if self.traffic == Traffic::None { ROUNDS } else { self.frames() }
+    }
+
+    /// Turns of a round: a frame is sent in one, and comes back in the next.
+    const fn turns(&self) -> usize {
+        if matches!(self.traffic, Traffic::Both) { 2 } else { 1 }
+    }
+}
+
+/// DPDK, and a pool for all cases.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    eal: Eal,
+    pool: Pool,
+}
+
+impl Lab {
+    /// Starts DPDK, for a run whose files are in `folder`.
+    pub(crate) fn new(folder: &Path) -> Result<Self, Failure> {
+        let eal = Eal::init(&crate::eal_args(folder, crate::WORKER, &[]))?;
+        let pool =
+            Pool::new(&eal, PoolConfig { name: "frames", mbufs: 8191, cache: CACHE, frame_max: 2048, socket: None })?;
+        Ok(Self { eal, pool })
+    }
+
+    /// Runs one case. `number` tells its device from those of others.
+    pub(crate) fn run(&self, number: usize, case: &Case) -> Result<(), Failure> {
+        let mut bench = Bench::new(self, number, case)?;
+        for _ in 0..WARM_UP {
+            bench.feed(case)?;
+            for _ in 0..case.turns() {
+                black_box(bench.worker.turn(bench.now));
+            }
+            bench.drain()?;
+        }
+        let before = bench.delivered(case);
+        for _ in 0..ROUNDS {
+            bench.feed(case)?;
+            for _ in 0..case.turns() {
+                black_box(counted(&mut bench.worker, bench.now));
+            }
+            bench.drain()?;
+        }
+        let done = bench.delivered(case) - before;
+        if done != case.frames() as u64 {
+            return Err(Failure::Said(format!("{}: {done} of {} frames came through", case.name(), case.frames())));
+        }
+        Ok(())
+    }
+}
+
+/// The turn whose instructions are counted: callgrind looks for this function by its name.
+#[inline(never)]
+fn counted(worker: &mut Worker, now: u64) -> bool {
+    black_box(worker.turn(now))
+}
+
+/// One worker, and everything around it.
+struct Bench {
+    worker: Worker,
+    apps: Vec<App>,
+    counters: Arc<WorkerCounters>,
+    /// Where frames of the wire come from.
+    feeder: Option<TxQueue>,
+    pool: Pool,
+    frames: Vec<Vec<u8>>,
+    next: usize,
+    now: u64,
+    popped: u64,
+    commands: rtrb::Producer<Command>,
+    replies: rtrb::Consumer<Reply>,
+    /// Dropped behind the queues that are its own.
+    _port: Port,
+}
+
+/// The app's end of its rings.
+struct App {
+    tx: Producer,
+    rx: Consumer,
+    _region: Region,
+}
+
+impl Bench {
+    fn new(lab: &Lab, number: usize, case: &Case) -> Result<Self, Failure> {
+        let device = match case.traffic {
+            Traffic::Tx | Traffic::None => format!("net_null{number},no-rx=1"),
+            Traffic::Rx | Traffic::Both => format!("net_ring{number}"),
+        };
+        // A queue of net_ring receives what was sent by the queue of the same number: the first is for us to send.
+        let tx_queues = if case.traffic == Traffic::Rx { 2 } else { 1 };
+        let mut port = Port::by_devargs(&lab.eal, &device)?;
+        let config = PortConfig { one_pool: true, tx_queues, ..PortConfig::default() };
+        port.configure(&config, std::slice::from_ref(&lab.pool))?;
+        let (rx, mut tx) = port.start()?;
+        let wire = Wire::new(rx.into_iter().next(), tx.pop());
+        let counters = Arc::new(WorkerCounters::new(PORTS));
+        let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
+        let (answers, replies) = rtrb::RingBuffer::new(QUEUE + PORTS);
+        let worker = worker(lab, wire, Arc::clone(&counters), orders, answers)?;
+        let mut bench = Self {
+            worker,
+            apps: Vec::new(),
+            counters,
+            feeder: tx.pop(),
+            pool: lab.pool.clone(),
+            frames: Vec::new(),
+            next: 0,
+            now: BEGIN,
+            popped: 0,
+            commands,
+            replies,
+            _port: port,
+        };
+        bench.set_up(case)?;
+        Ok(bench)
+    }
+
+    /// Attaches the apps, and puts the policy and the capture session in force.
+    fn set_up(&mut self, case: &Case) -> Result<(), Failure> {
+        let mut members = Vec::new();
+        for id in 1..=case.apps {
+            let geometry = Geometry::new(&[SLOTS], &[SLOTS], SLOT_SIZE)?;
+            let region = Region::create(&geometry, HugePages::Off)?;
+            let client = Region::open(region.fd().try_clone_to_owned()?, &geometry)?;
+            self.tell(Command::Attach(Box::new(WorkerPort::new(&region, id, id.into(), 0, 1))))?;
+            let (Some(tx), Some(rx)) = (client.tx_producer(0), client.rx_consumer(0)) else {
+                return Err(Failure::Said("the region has no rings".into()));
+            };
+            self.apps.push(App { tx, rx, _region: client });
+            let macs = vec![frames::mac(id)];
+            let promiscuous = case.traffic == Traffic::Both;
+            members.push(Member { id, settings: Settings { mtu: MTU, promiscuous, all_multicast: false, macs } });
+        }
+        let (filter, plan) = policy(case.setting, &members)?;
+        let forwarding = Forwarding::new(2, true, MTU, &members).with_filter(filter);
+        let shaper = plan.map(|plan| Some(plan.shaper(0, PORTS, self.now)));
+        let (forwarding, ledger) = (Arc::new(forwarding), Arc::new(Ledger::new(64)));
+        self.tell(Command::Forward(Change { forwarding, ledger, selections: Vec::new(), shaper }))?;
+        if case.setting == Setting::Capture {
+            self.tell(Command::Tap(Box::new(tap()?)))?;
+        }
+        // The worker takes all of this in a turn without frames.
+        self.worker.turn(self.now);
+        while self.replies.pop().is_ok() {}
+        let way = match case.traffic {
+            Traffic::Rx => Way::In,
+            Traffic::Tx | Traffic::None => Way::Out,
+            Traffic::Both => Way::Round,
+        };
+        self.frames = frames::all(way, case.flows.max(case.apps.into()), case.apps, case.len);
+        Ok(())
+    }
+
+    fn tell(&mut self, command: Command) -> Result<(), Failure> {
+        self.commands.push(command).map_err(|_| Failure::Said("the worker does not take orders".into()))
+    }
+
+    /// Puts the next round's frames where the worker will find them.
+    fn feed(&mut self, case: &Case) -> Result<(), Failure> {
+        self.now += ROUND;
+        match case.traffic {
+            Traffic::None => Ok(()),
+            Traffic::Tx => (0..self.apps.len()).try_for_each(|app| self.push(app, case.burst)),
+            Traffic::Rx => self.send(case.burst),
+            Traffic::Both => self.push(0, case.burst),
+        }
+    }
+
+    fn push(&mut self, app: usize, n: usize) -> Result<(), Failure> {
+        let full = || Failure::Said("the app's ring is full".into());
+        let apps = self.apps.len();
+        let app_ring = self.apps.get_mut(app).ok_or_else(full)?;
+        app_ring.tx.free(u32::try_from(n).unwrap_or(u32::MAX))?;
+        for _ in 0..n {
+            let frame = self.frames.get(if apps > 1 { app } else { self.next }).map_or(&[][..], Vec::as_slice);
+            if !app_ring.tx.push(frame, Notes::NONE) {
+                return Err(full());
+            }
+            self.next = (self.next + 1) % self.frames.len();
+        }
+        app_ring.tx.publish();
+        Ok(())
+    }
+
+    fn send(&mut self, n: usize) -> Result<(), Failure> {
+        let mut batch = Batch::new();
+        if !self.pool.fill(&mut batch, n) {
+            return Err(Failure::Said("no packet buffers".into()));
+        }
+        for mbuf in batch.iter_mut() {
+            let frame = self.frames.get(self.next).map_or(&[][..], Vec::as_slice);
+            if !mbuf.fill(frame) {
+                return Err(Failure::Said("a frame does not fit a buffer".into()));
+            }
+            self.next = (self.next + 1) % self.frames.len();
+        }
+        let sent = self.feeder.as_mut().map_or(0, |feeder| feeder.send(&mut batch));
+        if usize::from(sent) == n { Ok(()) } else { Err(Failure::Said("the wire is full".into())) }
+    }
+
+    /// Takes what the worker has put into the apps' rings.
+    fn drain(&mut self) -> Result<(), Failure> {
+        for app in &mut self.apps {
+            while app.rx.poll()? > 0 {
+                app.rx.next()?;
+                self.popped += 1;
+            }
+            app.rx.release();
+        }
+        Ok(())
+    }
+
+    /// Frames that have come where they were to go.
+    fn delivered(&self, case: &Case) -> u64 {
+        let wire = PortTotals::of(std::iter::once(&*self.counters), WIRE);
+        if matches!(case.traffic, Traffic::Tx) { wire.tx_packets } else { self.popped }
+    }
+}
+
+fn worker(
+    lab: &Lab,
+    wire: Wire,
+    counters: Arc<WorkerCounters>,
+    commands: rtrb::Consumer<Command>,
+    replies: rtrb::Producer<Reply>,
+) -> Result<Worker, Failure> {
+    let connections = Arc::new(Connections::new(1024, Seed::from_bytes([8; 64]), &Tracking::default(), HZ));
+    let (noted, _) = rtrb::RingBuffer::new(1);
+    let (samples, _) = rtrb::RingBuffer::new(1);
+    let mesh = Mesh::among(1).into_iter().next().ok_or_else(|| Failure::Said("no mesh".into()))?;
+    Ok(Worker::new(Parts {
+        index: 0,
+        wire,
+        sender: 0,
+        pool: lab.pool.clone(),
+        flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64])),
+        gate: Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), HZ, noted),
+        mesh,
+        counters,
+        commands,
+        replies,
+        samples,
+        forwarding: Arc::new(Forwarding::new(1, true, MTU, &[])),
+        max_ports: PORTS,
+        tsc_hz: HZ,
+        rest: None,
+    }))
+}
+
+/// The rule lets all of the load pass, and nothing else; of the classes, each direction has one without a ceiling.
+fn policy(setting: Setting, members: &[Member]) -> Result<(Option<Filter>, Option<Plan>), Failure> {
+    let text = match setting {
+        Setting::Plain | Setting::Capture => return Ok((None, None)),
+        Setting::Rule => {
+            "default = { egress = \"drop\", ingress = \"drop\" }\n[[rule]]\nname = \"load\"\n\
+             match = { proto = [\"udp\", \"tcp\"], dst = \"198.18.0.0/15\" }\naction = \"accept\"\n"
+        }
+        Setting::Classes => {
+            "[[class]]\nname = \"up\"\n[[class]]\nname = \"down\"\ndirection = \"ingress\"\n\
+             [[app]]\nname = \"app\"\nclass = [\"up\", \"down\"]\n"
+        }
+    };
+    let policy = Policy::parse(text, "budget").map_err(|errors| Failure::Said(format!("{errors:?}")))?;
+    let plan = Plan::new(&policy, HZ, 1, MTU, BEGIN);
+    let ruleset = Ruleset::new(Arc::new(policy), &()).map_err(|error| Failure::Said(format!("{error:?}")))?;
+    let ruleset = Arc::new(ruleset);
+    let member = |member: &Member| {
+        let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
+        let subject = ruleset.subject(&Owner::unknown("app"), None, &macs);
+        let source = plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &subject));
+        filter::Member { id: member.id, generation: 1, subject, flows: u32::MAX, source }
+    };
+    let members = members.iter().map(member).collect();
+    Ok((Some(Filter::new(Arc::clone(&ruleset), members)), plan))
+}
+
+/// A capture of all apps' frames whose filter none of the load passes.
+fn tap() -> Result<Tap, Failure> {
+    let mut ports = vec![[true; 2]; PORTS];
+    ports[usize::from(WIRE)] = [false; 2];
+    let selection = Selection {
+        session: 1,
+        ports: ports.into(),
+        strays: true,
+        owners: None,
+        which: Which::All,
+        rules: None,
+        reasons: None,
+        snap: 96,
+        sample: 1,
+    };
+    let (ring, _) = rtrb::RingBuffer::new(1024);
+    let counts = (0..PORTS).map(|_| PortCounts::default()).collect();
+    let filter = Bpf::compile("udp port 53").map_err(|error| Failure::Said(error.to_string()))?;
+    Ok(Tap::new(Arc::new(selection), ring, counts).filtered(Arc::new(filter)))
+}
