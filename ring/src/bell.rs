@@ -78,7 +78,8 @@ impl Sleeper {
     }
 
     fn words(&self) -> &RingHeader {
-        // SAFETY: whoever made it has checked that the ring lies inside the mapping, aligned; the fields are atomics.
+        // SAFETY: whoever made it has checked that the ring lies inside the mapping, aligned, and we keep the mapping; a
+        // `RingHeader` consists of atomics only, for which any bytes at any time are valid.
         unsafe { self.header.as_ref() }
     }
 

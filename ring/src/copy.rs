@@ -33,12 +33,19 @@ pub(crate) fn string_moves_from() -> usize {
 ///   processes may do to them what they like.
 #[inline]
 pub(crate) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize, string_from: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     if len >= string_from {
         // SAFETY: the same contract.
         unsafe { copy_string(dst, src, len) };
     } else {
         // SAFETY: the same contract.
         unsafe { copy_registers(dst, src, len) };
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    {
+        let _ = string_from;
+        // SAFETY: the same contract.
+        unsafe { copy_to_shared(dst, src, len) };
     }
 }
 
@@ -49,11 +56,21 @@ pub(crate) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize, string_fr
 ///
 /// # Safety
 ///
-/// As for [`copy_in`].
+/// - `src` is readable and `dst` is writable for `len` bytes, and the two do not overlap;
+/// - no reference of this process covers the bytes at `src`, and none but the caller's those at `dst`; other processes may do
+///   to the bytes at `src` what they like.
 #[inline]
 pub(crate) unsafe fn copy_out(dst: *mut u8, src: *const u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: the same contract.
-    unsafe { copy_registers(dst, src, len) };
+    unsafe {
+        copy_registers(dst, src, len);
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    // SAFETY: the same contract.
+    unsafe {
+        copy_from_shared(dst, src, len);
+    }
 }
 
 /// Copies with the processor's own string move.
@@ -125,58 +142,66 @@ pub(crate) unsafe fn copy_registers(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
-/// # Safety
-///
-/// As for [`copy_in`].
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-#[inline]
-pub(crate) unsafe fn copy_string(dst: *mut u8, src: *const u8, len: usize) {
-    // SAFETY: the same contract.
-    unsafe { copy_atomic(dst, src, len) }
-}
-
-/// # Safety
-///
-/// As for [`copy_in`].
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-#[inline]
-pub(crate) unsafe fn copy_registers(dst: *mut u8, src: *const u8, len: usize) {
-    // SAFETY: the same contract.
-    unsafe { copy_atomic(dst, src, len) }
-}
-
-/// The portable form: relaxed atomics, eight bytes at a time where both sides are aligned.
+/// The portable form of [`copy_in`]: relaxed atomics on the shared side, eight bytes at a time where both sides are aligned.
+/// The private side is read as what it is, for there may be nothing but a shared reference to it.
 ///
 /// # Safety
 ///
 /// As for [`copy_in`].
 #[cfg(any(not(target_arch = "x86_64"), miri, test))]
-unsafe fn copy_atomic(dst: *mut u8, src: *const u8, len: usize) {
+pub(crate) unsafe fn copy_to_shared(dst: *mut u8, src: *const u8, len: usize) {
     use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
     let mut at = 0_usize;
     if dst.addr().is_multiple_of(8) && src.addr().is_multiple_of(8) {
         while len.wrapping_sub(at) >= 8 {
-            // SAFETY: inside `len` bytes, aligned, valid for reads by the caller's word.
-            let from = unsafe { AtomicU64::from_ptr(aligned(src.wrapping_add(at).cast_mut())) };
             // SAFETY: inside `len` bytes, aligned, valid for writes by the caller's word.
-            let to = unsafe { AtomicU64::from_ptr(aligned(dst.wrapping_add(at))) };
-            to.store(from.load(Relaxed), Relaxed);
+            let to = unsafe { AtomicU64::from_ptr(words(dst).wrapping_byte_add(at)) };
+            // SAFETY: inside `len` bytes, aligned, private and readable by the caller's word.
+            let word = unsafe { words(src.cast_mut()).wrapping_byte_add(at).read() };
+            to.store(word, Relaxed);
             at = at.wrapping_add(8);
         }
     }
     while at < len {
-        // SAFETY: inside `len` bytes, valid for reads by the caller's word.
-        let from = unsafe { AtomicU8::from_ptr(src.wrapping_add(at).cast_mut()) };
         // SAFETY: inside `len` bytes, valid for writes by the caller's word.
         let to = unsafe { AtomicU8::from_ptr(dst.wrapping_add(at)) };
-        to.store(from.load(Relaxed), Relaxed);
+        // SAFETY: inside `len` bytes, private and readable by the caller's word.
+        let byte = unsafe { src.wrapping_add(at).read() };
+        to.store(byte, Relaxed);
+        at = at.wrapping_add(1);
+    }
+}
+
+/// The portable form of [`copy_out`], likewise.
+///
+/// # Safety
+///
+/// As for [`copy_out`].
+#[cfg(any(not(target_arch = "x86_64"), miri, test))]
+pub(crate) unsafe fn copy_from_shared(dst: *mut u8, src: *const u8, len: usize) {
+    use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+    let mut at = 0_usize;
+    if dst.addr().is_multiple_of(8) && src.addr().is_multiple_of(8) {
+        while len.wrapping_sub(at) >= 8 {
+            // SAFETY: inside `len` bytes, aligned, in a mapping that can be written as well.
+            let word = unsafe { AtomicU64::from_ptr(words(src.cast_mut()).wrapping_byte_add(at)) }.load(Relaxed);
+            // SAFETY: inside `len` bytes, aligned, private and writable by the caller's word.
+            unsafe { words(dst).wrapping_byte_add(at).write(word) };
+            at = at.wrapping_add(8);
+        }
+    }
+    while at < len {
+        // SAFETY: inside `len` bytes, in a mapping that can be written as well.
+        let byte = unsafe { AtomicU8::from_ptr(src.wrapping_add(at).cast_mut()) }.load(Relaxed);
+        // SAFETY: inside `len` bytes, private and writable by the caller's word.
+        unsafe { dst.wrapping_add(at).write(byte) };
         at = at.wrapping_add(1);
     }
 }
 
 /// The same address, for eight bytes at a time.
 #[cfg(any(not(target_arch = "x86_64"), miri, test))]
-const fn aligned(at: *mut u8) -> *mut u64 {
+const fn words(at: *mut u8) -> *mut u64 {
     at.cast()
 }
 
@@ -215,16 +240,21 @@ pub fn prefetch<T>(what: &T) {
 mod tests {
     use super::*;
 
-    /// Both forms copy exactly the bytes asked for, at every length and alignment that a slot can meet.
+    /// All forms copy exactly the bytes asked for, at every length and alignment that a slot can meet.
     #[test]
     fn copies_exactly_the_given_bytes() {
-        let source: Vec<u8> = (0..4096_u32).map(|i| (i % 251) as u8).collect();
-        for form in [copy_string, copy_registers, copy_atomic] {
+        let mut source: Vec<u8> = (0..4096_u32).map(|i| (i % 251) as u8).collect();
+        let from = source.as_mut_ptr().cast_const();
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        let forms = [copy_to_shared, copy_from_shared, copy_string, copy_registers];
+        #[cfg(any(not(target_arch = "x86_64"), miri))]
+        let forms = [copy_to_shared, copy_from_shared];
+        for form in forms {
             for len in (0..300).chain([1023, 1024, 1518, 2048]) {
                 for shift in [0, 1, 8, 15] {
                     let mut target = vec![0xee_u8; len + 32];
                     // SAFETY: both vectors are longer than `shift + len`.
-                    unsafe { form(target.as_mut_ptr().wrapping_add(shift), source.as_ptr().wrapping_add(shift), len) };
+                    unsafe { form(target.as_mut_ptr().wrapping_add(shift), from.wrapping_add(shift), len) };
                     assert_eq!(target[shift..shift + len], source[shift..shift + len], "len {len} shift {shift}");
                     assert!(target[..shift].iter().chain(&target[shift + len..]).all(|b| *b == 0xee), "len {len}");
                 }

@@ -5,7 +5,9 @@
 //! lines, to which the checks of the real ring add nothing that crosses cores.
 
 use crate::Region;
-use crate::copy::{copy_in, copy_out, copy_registers, copy_string, prefetch_read, prefetch_write, string_moves_from};
+use crate::copy::{copy_in, copy_out, prefetch_read, prefetch_write, string_moves_from};
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::copy::{copy_registers, copy_string};
 use crate::region::Mapping;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -199,6 +201,15 @@ impl<const F: u8, const M: u8> End<F, M> {
     /// As for [`copy_in`].
     #[inline]
     unsafe fn copy(&self, to: *mut u8, from: *const u8, len: usize) {
+        #[cfg(any(not(target_arch = "x86_64"), miri))]
+        if self.fills {
+            // SAFETY: the caller's word.
+            unsafe { copy_in(to, from, len, self.string_from) }
+        } else {
+            // SAFETY: the caller's word.
+            unsafe { copy_out(to, from, len) }
+        }
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         if M == Mover::Registers as u8 {
             // SAFETY: the caller's word.
             unsafe { copy_registers(to, from, len) }
@@ -435,13 +446,6 @@ unsafe fn copy_avx512(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
-/// The forms of `copy` that other processors, and Miri, do without.
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-use copy_registers as copy_avx;
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-use copy_registers as copy_avx512;
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-use copy_registers as copy_around;
-
+/// Other processors, and Miri, do without.
 #[cfg(any(not(target_arch = "x86_64"), miri))]
 fn store_fence() {}

@@ -71,18 +71,21 @@ pub struct Header {
 }
 
 /// The counters of one ring, and its alarm. 128 bytes apart, since processors fetch cache lines in pairs.
+///
+/// The bytes between them are atomics as well, though nobody reads them: the peer may write those too, and a reference may
+/// only cover bytes that others write if all of them are inside an `UnsafeCell`.
 #[derive(Debug)]
 #[repr(C)]
 pub struct RingHeader {
     /// Slots ever filled. The producer writes, the consumer reads. Wraps at 2^32.
     pub head: AtomicU32,
-    _pad0: [u8; 124],
+    _pad0: [AtomicU32; 31],
     /// Slots ever emptied. The consumer writes, the producer reads. Wraps at 2^32.
     pub tail: AtomicU32,
-    _pad1: [u8; 124],
+    _pad1: [AtomicU32; 31],
     /// Whether the consumer sleeps: see [`crate::alarm`]. Both sides write it, and only around a sleep.
     pub alarm: AtomicU32,
-    _pad2: [u8; 124],
+    _pad2: [AtomicU32; 31],
 }
 
 /// Bytes before the descriptors of a ring.

@@ -13,7 +13,8 @@
 //! - [`DropReason`], [`PeerFault`]: what may go wrong, by name.
 //!
 //! Both sides treat each other as hostile: a shared field is read once into a local, the local is checked, and only
-//! the local is used. Nothing here forms a reference to memory that the peer may write.
+//! the local is used. References to memory that the peer may write are to atomics, or to structures of nothing but
+//! atomics, padding included; slots are only ever reached by raw pointers ([`Producer::push`], [`Consumer::copy`]).
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic)

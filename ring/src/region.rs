@@ -387,8 +387,8 @@ impl RingMemory {
 
     #[inline]
     pub(crate) fn counters(&self) -> &RingHeader {
-        // SAFETY: `new` checked that the ring lies inside the mapping, aligned; the fields that the peer may write are
-        // atomics, and the padding is never read.
+        // SAFETY: `new` checked that the ring lies inside the mapping, aligned; a `RingHeader` consists of atomics only,
+        // for which any bytes at any time are valid.
         unsafe { self.header.as_ref() }
     }
 
