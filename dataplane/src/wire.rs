@@ -1,7 +1,7 @@
 //! The physical port as one worker sees it.
 
 use crate::counters::PortCounters;
-use dpdk::{Batch, Mbuf, RxQueue, TxQueue};
+use dpdk::{Batch, Mbuf, Refused, RxQueue, TxQueue};
 use kopi_ring::DropReason;
 
 /// One worker's share of the wire. A wire with fewer queues than there are workers leaves some without.
@@ -27,10 +27,15 @@ impl Wire {
         self.tx.is_some()
     }
 
-    /// Adds received frames to `batch`, and returns how many.
+    /// Adds received frames to `batch`, and returns how many. Those that the driver gave, but that are no frames, are counted.
     #[inline]
-    pub fn receive(&mut self, batch: &mut Batch) -> u16 {
-        self.rx.as_mut().map_or(0, |rx| rx.receive(batch))
+    pub fn receive(&mut self, batch: &mut Batch, counters: Option<&PortCounters>) -> u16 {
+        let Some(rx) = &mut self.rx else { return 0 };
+        let n = rx.receive(batch);
+        if let (Some(refused), Some(counters)) = (rx.take_refused(), counters) {
+            note_refused(refused, counters);
+        }
+        n
     }
 
     /// Has the device signal that frames have come, or not any more, if it wants to be told.
@@ -92,6 +97,15 @@ impl Wire {
         counters.drop(reason, self.backlog.len() as u64);
         self.backlog.free_all();
     }
+}
+
+#[cold]
+fn note_refused(refused: Refused, counters: &PortCounters) {
+    let Refused { malformed, oversize, oversize_bytes } = refused;
+    counters.rx_packets.add(u64::from(malformed) + u64::from(oversize));
+    counters.rx_bytes.add(oversize_bytes);
+    counters.drop(DropReason::Malformed, malformed.into());
+    counters.drop(DropReason::Oversize, oversize.into());
 }
 
 #[inline]

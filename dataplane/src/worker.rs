@@ -186,39 +186,18 @@ impl Worker {
     }
 
     fn serve_wire(&mut self, now: u64) -> usize {
-        let mut n = self.delivery.wire.receive(&mut self.burst.batch);
-        if self.burst.batch.iter().any(|mbuf| mbuf.segments() > 1) {
-            n = self.linearize();
-        }
+        let counters = self.counters.ports.first();
+        let n = self.delivery.wire.receive(&mut self.burst.batch, counters);
         if n > 0 {
             self.burst.tapped = !self.delivery.taps.is_empty();
             let bytes = self.burst.parse(WIRE, &self.flows, self.forwarding.filter().map(Filter::watch));
-            if let Some(counters) = self.counters.ports.first() {
+            if let Some(counters) = counters {
                 counters.rx_packets.add(n.into());
                 counters.rx_bytes.add(bytes);
             }
             self.pass(WIRE, now);
         }
         n.into()
-    }
-
-    /// Moves frames that the wire's driver scattered into one segment each, so that all of a frame is judged. Buffers
-    /// have room for the largest frame, so this is rare; what does not fit is dropped as too long.
-    #[cold]
-    fn linearize(&mut self) -> u16 {
-        let mut whole = Batch::new();
-        for mut mbuf in self.burst.batch.drain() {
-            if mbuf.linearize().is_ok() {
-                // It has as much room as the batch that it comes from.
-                drop(whole.push(mbuf));
-            } else if let Some(counters) = self.counters.ports.first() {
-                counters.rx_packets.add(1);
-                counters.rx_bytes.add(mbuf.len().into());
-                counters.drop(DropReason::Oversize, 1);
-            }
-        }
-        self.burst.batch = whole;
-        u16::try_from(self.burst.batch.len()).unwrap_or(0)
     }
 
     /// Takes one burst from an app, over all of its TX rings here, so that an app with many queues gets no more turns

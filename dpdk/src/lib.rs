@@ -38,5 +38,5 @@ pub use error::DpdkError;
 pub use mbuf::Mbuf;
 pub use pool::{Pool, PoolConfig};
 pub use port::{Link, Port, PortConfig, PortInfo, Stats};
-pub use queue::{RxQueue, TxQueue};
+pub use queue::{Refused, RxQueue, TxQueue};
 pub use tap_device::{TapConfig, TapDevice, TapError};

@@ -115,7 +115,9 @@ impl Pool {
 unsafe extern "C" fn erase(_: *mut sys::rte_mempool, _: *mut c_void, object: *mut c_void, _: c_uint) {
     let mbuf = object.cast::<sys::rte_mbuf>();
     // SAFETY: an object of a packet pool is an `rte_mbuf`, initialised by DPDK, and nobody else has it.
-    let mbuf = unsafe { &*mbuf };
+    let buffer = unsafe { (*mbuf).buf_addr }.cast::<u8>();
+    // SAFETY: as above.
+    let len = usize::from(unsafe { (*mbuf).buf_len });
     // SAFETY: the buffer of that packet: `buf_len` bytes at `buf_addr`.
-    unsafe { mbuf.buf_addr.cast::<u8>().write_bytes(0, usize::from(mbuf.buf_len)) };
+    unsafe { buffer.write_bytes(0, len) };
 }

@@ -46,6 +46,8 @@ struct Queues {
     rx: u16,
     tx: u16,
     promiscuous: bool,
+    /// Bytes that a frame can have in every buffer of the pools.
+    room: u16,
     only: Option<*mut sys::rte_mempool>,
 }
 
@@ -136,7 +138,8 @@ impl Port {
         self.state = State::Closed;
         let only = config::apply(self.id(), config, pools)?;
         let PortConfig { rx_queues, tx_queues, promiscuous, .. } = *config;
-        self.state = State::Configured(Queues { rx: rx_queues, tx: tx_queues, promiscuous, only });
+        let room = pools.iter().map(Pool::frame_max).min().unwrap_or(0);
+        self.state = State::Configured(Queues { rx: rx_queues, tx: tx_queues, promiscuous, room, only });
         Ok(())
     }
 
@@ -166,8 +169,8 @@ impl Port {
                 Ok(()) => {}
             }
         }
-        // SAFETY: the port is started with these queues; `stop` demands that all of these handles are gone.
-        let rx = (0..queues.rx).map(|queue| unsafe { RxQueue::new(Arc::clone(&self.shared), queue) });
+        // SAFETY: the port is started with these queues and pools; `stop` demands that all of these handles are gone.
+        let rx = (0..queues.rx).map(|queue| unsafe { RxQueue::new(Arc::clone(&self.shared), queue, queues.room) });
         // SAFETY: as above.
         let tx = (0..queues.tx).map(|queue| unsafe { TxQueue::new(Arc::clone(&self.shared), queue, queues.only) });
         Ok((rx.collect(), tx.collect()))

@@ -7,6 +7,7 @@ use dpdk_sys as sys;
 
 use crate::batch::Batch;
 use crate::error::{DpdkError, check};
+use crate::mbuf::{Broken, Mbuf};
 use crate::port::Shared;
 
 /// Receive side of one queue of a started port. Keeps the port started.
@@ -14,6 +15,20 @@ use crate::port::Shared;
 pub struct RxQueue {
     port: Arc<Shared>,
     queue: u16,
+    /// Bytes that a frame can have in every buffer of the queue's pool.
+    room: u16,
+    refused: Option<Refused>,
+}
+
+/// Frames that a driver gave, and that could not be taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Frames whose lengths contradict each other, or reach out of their buffers. How many bytes they had nobody knows.
+    pub malformed: u32,
+    /// Frames in several segments that did not fit one buffer.
+    pub oversize: u32,
+    /// Bytes of these.
+    pub oversize_bytes: u64,
 }
 
 /// Transmit side of one queue of a started port. Keeps the port started.
@@ -35,14 +50,14 @@ unsafe impl Send for OnlyPool {}
 unsafe impl Sync for OnlyPool {}
 
 impl RxQueue {
-    /// Makes the handle of one queue.
+    /// Makes the handle of one queue, whose pool has buffers with `room` bytes behind the headroom.
     ///
     /// # Safety
     ///
-    /// The port is started with this queue, stops only when `port` has no other owner, and no other handle of this
-    /// queue exists.
-    pub(crate) unsafe fn new(port: Arc<Shared>, queue: u16) -> Self {
-        Self { port, queue }
+    /// The port is started with this queue and such a pool, stops only when `port` has no other owner, and no other handle of
+    /// this queue exists.
+    pub(crate) unsafe fn new(port: Arc<Shared>, queue: u16, room: u16) -> Self {
+        Self { port, queue, room, refused: None }
     }
 
     /// Number of the queue in its port.
@@ -55,6 +70,11 @@ impl RxQueue {
     ///
     /// Zero means that the queue was empty or the batch full. Never blocks, never allocates. Drivers that receive in
     /// vectors want room for at least four.
+    ///
+    /// The lengths that a driver says are not believed: behind `net_memif` or `net_vhost` there is a peer, and they may be
+    /// the peer's. Each frame is in one segment afterwards, within its buffer; what is not and cannot be made so is freed and
+    /// counted ([`take_refused`](Self::take_refused)). Where a buffer is, how large it is and where in it frames begin is the
+    /// driver's own doing, which is believed as the rest of the driver is.
     #[inline]
     pub fn receive(&mut self, batch: &mut Batch) -> u16 {
         let spare = batch.spare();
@@ -68,9 +88,38 @@ impl RxQueue {
         // - only one thread may poll a queue: there is one `RxQueue` for it, not `Clone`, and we hold it by `&mut`;
         // - `places` has room for `room` pointers, and `Mbuf` is a transparent pointer.
         let n = unsafe { sys::kopi_eth_rx_burst(self.port.id(), self.queue, places, room) };
-        // SAFETY: DPDK has written, and given us, exactly the first `n` places.
+        let first = batch.len();
+        // SAFETY: DPDK has written, and given us, exactly the first `n` places. They are looked at before anybody else sees
+        // them.
         unsafe { batch.grow(usize::from(n)) };
-        n
+        let room = self.room;
+        if batch.get(first..).is_some_and(|frames| are_plain(frames, room)) { n } else { self.mend(batch, first) }
+    }
+
+    /// Has each frame from `first` on lie in one segment, within its buffer, and takes out what cannot.
+    #[cold]
+    fn mend(&mut self, batch: &mut Batch, first: usize) -> u16 {
+        let mut kept = Batch::new();
+        let refused = self.refused.get_or_insert_default();
+        for (at, mut mbuf) in batch.drain().enumerate() {
+            match if at < first { Ok(()) } else { mbuf.mend() } {
+                // There is as much room as in the batch that it comes from.
+                Ok(()) => drop(kept.push(mbuf)),
+                Err(Broken::Malformed) => refused.malformed += 1,
+                Err(Broken::Oversize(len)) => {
+                    refused.oversize += 1;
+                    refused.oversize_bytes += u64::from(len);
+                }
+            }
+        }
+        *batch = kept;
+        u16::try_from(batch.len() - first).unwrap_or(u16::MAX)
+    }
+
+    /// The frames that [`receive`](Self::receive) freed since this was last asked; `None` if all was well.
+    #[inline]
+    pub fn take_refused(&mut self) -> Option<Refused> {
+        self.refused.take()
     }
 
     /// A descriptor of its own that becomes readable when frames come, if the driver has one and the port was configured with
@@ -154,4 +203,13 @@ impl TxQueue {
         unsafe { batch.forget_front(usize::from(n)) };
         n
     }
+}
+
+/// Whether each frame lies in one segment, of at most `room` bytes. Four at a time, which takes most of the loop's cost away.
+#[inline]
+fn are_plain(frames: &[Mbuf], room: u16) -> bool {
+    let (fours, rest) = frames.as_chunks::<4>();
+    let is_plain = |mbuf: &Mbuf| mbuf.is_plain(room);
+    fours.iter().all(|[a, b, c, d]| is_plain(a) && is_plain(b) && is_plain(c) && is_plain(d))
+        && rest.iter().all(is_plain)
 }

@@ -51,7 +51,7 @@ reasons! {
     Spoofed = "spoofed",
     /// The port at the app's side is not the app's to use.
     PortNotLeased = "port_not_leased",
-    /// It cannot be parsed to its end, and the policy wants none of these.
+    /// It cannot be parsed to its end, and the policy wants none of these; or the wire's driver said of it what cannot be.
     Malformed = "malformed",
     /// A later fragment of a packet whose first one was not seen.
     Fragment = "fragment",

@@ -156,6 +156,16 @@ impl Drop for TxQueue {
     }
 }
 
+/// Reads one field of a packet's description, and no byte beside it: of the others, the count of references may be changed by
+/// whoever shares the packet, so that no reference to the whole description may exist.
+macro_rules! read {
+    ($mbuf:expr, $field:ident) => {{
+        let mbuf: *const rte_mbuf = $mbuf;
+        // SAFETY: the application gives us valid packets, and nobody changes this field of them during the call.
+        unsafe { (*mbuf).$field }
+    }};
+}
+
 /// Copies packets into the ring until it is full.
 #[inline]
 fn fill(ring: &mut Producer, shared: &Handoff<Outlet>, packets: &[*mut rte_mbuf], fast_free: bool) -> Burst {
@@ -167,16 +177,17 @@ fn fill(ring: &mut Producer, shared: &Handoff<Outlet>, packets: &[*mut rte_mbuf]
     }
     let max_frame = shared.max_frame();
     let mut pool = None;
-    for packet in packets {
-        // SAFETY: the application gives us valid packets of which no other thread changes the description.
-        let mbuf = unsafe { &**packet };
-        burst.mixed |= mbuf.nb_segs != 1;
+    for &mbuf in packets {
+        let single = read!(mbuf, nb_segs) == 1;
+        burst.mixed |= !single;
         if !fast_free {
-            burst.mixed |= !is_unshared(mbuf) || *pool.get_or_insert(mbuf.pool) != mbuf.pool;
+            let home = read!(mbuf, pool);
+            burst.mixed |= !is_unshared(mbuf) || *pool.get_or_insert(home) != home;
         }
-        let len = u32::from(mbuf.data_len);
-        let plain = mbuf.nb_segs == 1 && (MIN_FRAME..=max_frame).contains(&len);
-        let fate = if plain && ring.push(data(mbuf), Notes::NONE) {
+        let len = u32::from(read!(mbuf, data_len));
+        let plain = single && (MIN_FRAME..=max_frame).contains(&len);
+        // SAFETY: a valid packet of the application's.
+        let fate = if plain && ring.push(unsafe { data(mbuf) }, Notes::NONE) {
             burst.bytes = burst.bytes.wrapping_add(len.into());
             Fate::Sent
         } else {
@@ -205,11 +216,11 @@ fn fill(ring: &mut Producer, shared: &Handoff<Outlet>, packets: &[*mut rte_mbuf]
 #[cold]
 fn send_odd(
     ring: &mut Producer,
-    mbuf: &rte_mbuf,
+    mbuf: *const rte_mbuf,
     max_frame: u32,
     counters: &Counters,
 ) -> Result<(Fate, u32), PeerFault> {
-    let len = mbuf.pkt_len;
+    let len = read!(mbuf, pkt_len);
     if len < MIN_FRAME {
         counters.runt.add(1);
         return Ok((Fate::Dropped, 0));
@@ -223,13 +234,12 @@ fn send_odd(
         return Ok((Fate::Full, 0));
     }
     if let Some(mut frame) = ring.begin(len, Notes::NONE) {
-        let mut next: *const rte_mbuf = mbuf;
+        let mut next = mbuf;
         let mut whole = true;
         while whole && !next.is_null() {
             // SAFETY: the segments of a valid packet are valid.
-            let segment = unsafe { &*next };
-            whole = frame.append(data(segment));
-            next = segment.next;
+            whole = frame.append(unsafe { data(next) });
+            next = read!(next, next);
         }
         if whole && frame.finish() {
             return Ok((Fate::Sent, len));
@@ -240,20 +250,31 @@ fn send_odd(
 }
 
 /// The bytes of a segment.
+///
+/// # Safety
+///
+/// A valid segment, whose bytes nobody changes as long as the result lives.
 #[inline]
-fn data(mbuf: &rte_mbuf) -> &[u8] {
-    let begin = mbuf.buf_addr.cast::<u8>().cast_const().wrapping_add(mbuf.data_off.into());
+unsafe fn data<'a>(mbuf: *const rte_mbuf) -> &'a [u8] {
+    let len = usize::from(read!(mbuf, data_len));
+    // A segment without bytes may have no buffer either.
+    if len == 0 {
+        return &[];
+    }
+    let begin = read!(mbuf, buf_addr).cast::<u8>().cast_const().wrapping_add(read!(mbuf, data_off).into());
     // SAFETY: the application vouches for the data of its packet, and leaves it alone during the call.
-    unsafe { std::slice::from_raw_parts(begin, mbuf.data_len.into()) }
+    unsafe { std::slice::from_raw_parts(begin, len) }
 }
 
 /// Whether the packet is ours alone, in a buffer of its own.
 #[inline]
-fn is_unshared(mbuf: &rte_mbuf) -> bool {
-    let count = (&raw const mbuf.refcnt).cast_mut();
+fn is_unshared(mbuf: *const rte_mbuf) -> bool {
+    let mbuf = mbuf.cast_mut();
+    // SAFETY: a field of a valid packet.
+    let count = unsafe { &raw mut (*mbuf).refcnt };
     // SAFETY: aligned and valid. Other holders, if there are any, change it atomically too.
     let count = unsafe { AtomicU16::from_ptr(count) }.load(Relaxed);
-    count == 1 && mbuf.ol_flags & (sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL) == 0
+    count == 1 && read!(mbuf, ol_flags) & (sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL) == 0
 }
 
 /// Gives packets back to their pools. `one_pool` says that all of them can go to that of the first one as they
@@ -397,6 +418,33 @@ mod tests {
         assert_eq!(pool.used(), 2, "held and direct");
         // SAFETY: packets of ours.
         [held, direct].iter().for_each(|packet| unsafe { sys::kopi_pktmbuf_free(*packet) });
+    }
+
+    /// A segment without bytes may be without a buffer, wherever in the packet it is.
+    #[test]
+    fn empty_segments_need_no_buffer() {
+        let lab = Lab::new();
+        let pool = lab.pool(64, 2048);
+        let region = region(64, 256);
+        let mut ring = region.tx_consumer(0).unwrap();
+        let mut queue = queue(&region, 0);
+        let piece = pattern(60, 1);
+        for (pieces, empty) in
+            [(&[&piece[..], &[]][..], 1), (&[&[], &piece[..]], 0), (&[&piece[..30], &[], &piece[30..]], 1)]
+        {
+            let packet = pool.packet(pieces);
+            let mut segment = packet;
+            for _ in 0..empty {
+                // SAFETY: a segment of a valid packet of ours.
+                segment = unsafe { (*segment).next };
+            }
+            // SAFETY: as above. Nobody takes the buffer from the pool again.
+            unsafe { (*segment).buf_addr = std::ptr::null_mut() };
+            // SAFETY: as above.
+            unsafe { (*segment).data_off = 0 };
+            assert_eq!(queue.send(&mut [packet]), 1);
+            assert_eq!(drain(&mut ring), [piece.clone()]);
+        }
     }
 
     /// A full ring takes no more, and the packets that it did not take stay the application's.
