@@ -2,19 +2,21 @@
 //!
 //! Every connection is one app, or somebody who has yet to say hello. Whatever a peer does wrong ends its own
 //! connection with a refusal that says why, and costs the others nothing: connections, half-open ones of each user,
-//! and changes in a given time are limited.
+//! and changes in a given time are limited. Nothing is sent or received here: that is for [the thread of the peer's
+//! user](crate::peers), so that nobody else waits for what a peer has made slow.
 
 use crate::forwarding::PortId;
 use crate::identity::{self, Identity};
 use crate::listener::Listener;
+use crate::peers::{Connection, Event, Peers, What};
 use crate::poller::{Poller, Token};
 use crate::switch::{Notice, Switch};
 use crate::throttle::Throttle;
+use kopi_ring::PeerFault;
 use kopi_ring::message::{Envelope, Link, Message};
 use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{PeerFault, Region};
 use log::Level;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use slab::Slab;
 use std::time::{Duration, Instant};
@@ -44,7 +46,7 @@ pub struct Attach {
 
 #[derive(Debug)]
 struct Client {
-    socket: OwnedFd,
+    connection: Connection,
     /// Readable once the process has ended.
     process: Option<OwnedFd>,
     identity: Identity,
@@ -54,7 +56,7 @@ struct Client {
     /// What it is to be told next, and which picture of the ports the workers have to use before. Until then it is not
     /// heard: so a client has no more than one request under way, and no more than two regions.
     reply: Option<(Envelope, u64)>,
-    /// Whether its socket is in the epoll set.
+    /// Whether its next request is waited for.
     heard: bool,
 }
 
@@ -79,9 +81,8 @@ impl Client {
     }
 
     /// Says something; a peer that does not read its replies is of no use.
-    fn say(&self, sequence: u32, message: Message, fds: &[BorrowedFd<'_>]) -> Result<(), String> {
-        let sent = socket::send(&self.socket, &Envelope { sequence, message }, fds);
-        sent.map_err(|errno| format!("does not take a message: {errno}"))
+    fn say(&self, sequence: u32, message: Message, fds: Vec<OwnedFd>) -> Result<(), String> {
+        self.connection.send(Envelope { sequence, message }, fds)
     }
 }
 
@@ -100,6 +101,9 @@ impl Attach {
     /// The kernel's, when memory is short.
     pub fn new(listener: Listener, poller: &Poller) -> Result<Self, Errno> {
         poller.add(&listener, Token::AppListener)?;
+        if !socket::refuse_descriptors(&listener) {
+            log::debug!("this kernel lets apps send file descriptors: they are closed as they come");
+        }
         // Now, while there are file descriptors to find it out with.
         if !identity::gives_handles() {
             log::debug!("this kernel gives no handle on a peer, so processes are told apart by their start");
@@ -115,10 +119,10 @@ impl Attach {
     }
 
     /// Accepts who waits.
-    pub fn accept(&mut self, poller: &Poller) {
+    pub fn accept(&mut self, switch: &mut Switch, poller: &Poller) {
         for _ in 0..ACCEPT_BURST {
             match self.listener.accept() {
-                Ok(Some(socket)) => self.greet(socket, poller),
+                Ok(Some(socket)) => self.greet(socket, switch.peers_mut(), poller),
                 Ok(None) => return,
                 Err(errno) => {
                     self.throttle.warn(&format_args!("cannot accept apps for now: {errno}"));
@@ -129,11 +133,18 @@ impl Attach {
         }
     }
 
-    fn greet(&mut self, socket: OwnedFd, poller: &Poller) {
-        let (identity, process) = match identity::attest(&socket) {
+    fn greet(&mut self, socket: OwnedFd, peers: &mut Peers, poller: &Poller) {
+        let attested = identity::attest(&socket);
+        let uid = socket::peer_credentials(&socket).ok().map(|peer| peer.uid);
+        let connection = peers.connect(uid, socket);
+        if connection.user().is_swamped() {
+            // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
+            self.listener.rest(poller, Token::AppListener);
+        }
+        let (identity, process) = match attested {
             Ok(found) => found,
             Err(error) => {
-                refuse(&socket, 0, &format!("kopid could not find out who you are: {error}"));
+                connection.refuse(0, &format!("kopid could not find out who you are: {error}"));
                 self.throttle.warn(&format_args!("refused a connection: {error}"));
                 return;
             }
@@ -143,57 +154,59 @@ impl Attach {
         let waiting = self.clients.iter().map(|(_, client)| client).filter(greeting).count();
         let of_same_user = self.clients.iter().map(|(_, client)| client).filter(greeting).filter(of_user).count();
         if waiting >= GREETING_MAX || of_same_user >= GREETING_MAX_PER_USER {
-            refuse(&socket, 0, "too many connections have not said hello yet");
+            connection.refuse(0, "too many connections have not said hello yet");
             self.throttle.warn(&format_args!("refused {}: too many silent connections", describe(&identity)));
             return;
         }
         let deadline = Instant::now() + GREETING;
         let state = State::Greeting(deadline);
-        let client = Client { socket, process, identity, state, requests: REQUESTS, reply: None, heard: true };
+        connection.listen();
+        let client = Client { connection, process, identity, state, requests: REQUESTS, reply: None, heard: true };
         let at = self.clients.insert(client);
         let Some(client) = self.clients.get(at) else { return };
-        let watched = poller.add(&client.socket, Token::Client(at)).and_then(|()| match &client.process {
-            Some(process) => poller.add(process, Token::Exit(at)),
-            None => Ok(()),
-        });
+        let watched = client.process.as_ref().map_or(Ok(()), |process| poller.add(process, Token::Exit(at)));
         if let Err(errno) = watched {
             self.throttle.warn(&format_args!("refused {}: {errno}", client.describe()));
             self.clients.remove(at);
         }
     }
 
+    /// Takes in what the peers' threads have to tell.
+    pub fn receive(&mut self, switch: &mut Switch) {
+        while let Some(event) = switch.peers().event() {
+            self.handle(event, switch);
+        }
+    }
+
     /// Hears one request of a client. Its reply comes with [`answer`](Self::answer), and only then its next request.
-    pub fn hear(&mut self, at: usize, switch: &mut Switch, poller: &Poller) {
-        let Some(client) = self.clients.get_mut(at).filter(|client| client.state != State::Closed) else { return };
-        match socket::receive(&client.socket) {
-            Ok((envelope, fds)) if fds.is_empty() => {
+    fn handle(&mut self, event: Event, switch: &mut Switch) {
+        let mut open = self.clients.iter_mut().filter(|(_, client)| client.state != State::Closed);
+        let Some((at, client)) = open.find(|(_, client)| client.connection.serial() == event.serial) else { return };
+        match event.what {
+            What::Received(Ok(envelope)) => {
                 client.requests = client.requests.saturating_sub(1);
-                client.heard = false;
                 // Not even its end is of interest before it has its reply.
-                let outcome = match poller.remove(&client.socket) {
-                    Ok(()) => respond(client, envelope, switch, &mut self.lives),
-                    Err(errno) => Err(format!("cannot be made to wait: {errno}")),
-                };
-                if let Err(reason) = outcome {
+                client.heard = false;
+                if let Err(reason) = respond(client, envelope, switch, &mut self.lives) {
                     self.close(at, switch, &reason);
                 }
             }
-            Ok((envelope, _)) => {
-                refuse(&client.socket, envelope.sequence, "unexpected file descriptors");
-                self.close(at, switch, "sent unexpected file descriptors");
-            }
-            Err(ReceiveError::WouldBlock) => {}
-            Err(ReceiveError::Closed) => self.close(at, switch, ""),
-            Err(error) => {
-                refuse(&client.socket, 0, &error.to_string());
+            What::Received(Err(ReceiveError::Closed)) => self.close(at, switch, ""),
+            What::Received(Err(error)) => {
+                client.connection.refuse(0, &error.to_string());
                 self.close(at, switch, &format!("was refused: {error}"));
             }
+            What::Slow(spent) => {
+                let reason = format!("makes system calls on its socket slow: one took {} ms", spent.as_millis());
+                self.close(at, switch, &reason);
+            }
+            What::Unsent(errno) => self.close(at, switch, &format!("does not take a message: {errno}")),
         }
     }
 
     /// Sends the replies whose effect all workers have taken up: an app that was told that its rings are served, or its
     /// address changed, may count on it for its next frame. Clients that may make another request are heard again.
-    pub fn answer(&mut self, switch: &mut Switch, poller: &Poller) {
+    pub fn answer(&mut self, switch: &mut Switch) {
         let mut failed = Vec::new();
         for (at, client) in &mut self.clients {
             let due = client.reply.take_if(|(_, picture)| switch.uses(*picture));
@@ -204,19 +217,17 @@ impl Attach {
                     }
                     _ => (None, None),
                 };
-                let fds: Vec<_> = rings.map(Region::fd).into_iter().chain(doorbell.as_ref().map(AsFd::as_fd)).collect();
-                client.say(envelope.sequence, envelope.message, &fds)
+                let rings = rings.map(|region| region.fd().try_clone_to_owned()).transpose();
+                let rings = rings.map_err(|error| format!("cannot be given its rings: {error}"))?;
+                // Our end of the way to the client's goes with the message, and is closed by whoever sends it.
+                let fds = rings.into_iter().chain(doorbell.map(OwnedFd::from)).collect();
+                client.say(envelope.sequence, envelope.message, fds)
             });
-            let outcome = said.and_then(|()| {
-                if client.may_go_on() {
-                    poller
-                        .add(&client.socket, Token::Client(at))
-                        .map_err(|errno| format!("cannot be heard: {errno}"))?;
-                    client.heard = true;
-                }
-                Ok(())
-            });
-            if let (Err(reason), true) = (outcome, client.state != State::Closed) {
+            if said.is_ok() && client.may_go_on() {
+                client.connection.listen();
+                client.heard = true;
+            }
+            if let (Err(reason), true) = (said, client.state != State::Closed) {
                 failed.push((at, reason));
             }
         }
@@ -241,7 +252,7 @@ impl Attach {
         for (id, fault) in faults {
             let found = self.clients.iter().find(|(_, client)| client.state == State::Attached(*id));
             if let Some((at, client)) = found {
-                refuse(&client.socket, 0, &fault.to_string());
+                client.connection.refuse(0, &fault.to_string());
                 self.close(at, switch, &format!("broke the contract of its rings: {fault}"));
             }
         }
@@ -253,7 +264,7 @@ impl Attach {
         for (id, why) in notices {
             let found = self.clients.iter().find(|(_, client)| client.state == State::Attached(*id));
             if let Some((at, client)) = found {
-                refuse(&client.socket, 0, why);
+                client.connection.refuse(0, why);
                 self.close(at, switch, &format!("has to attach again: {why}"));
             }
         }
@@ -275,7 +286,7 @@ impl Attach {
     pub fn tell_link(&mut self, link: Link, switch: &mut Switch) {
         let attached = |(at, client): (usize, &Client)| matches!(client.state, State::Attached(_)).then_some(at);
         for at in self.clients.iter().filter_map(attached).collect::<Vec<_>>() {
-            let said = self.clients.get(at).map(|client| client.say(0, Message::Link(link), &[]));
+            let said = self.clients.get(at).map(|client| client.say(0, Message::Link(link), Vec::new()));
             if let Some(Err(reason)) = said {
                 self.close(at, switch, &reason);
             }
@@ -295,7 +306,7 @@ impl Attach {
         }
         for at in late {
             if let Some(client) = self.clients.get(at) {
-                refuse(&client.socket, 0, "no hello in time");
+                client.connection.refuse(0, "no hello in time");
             }
             self.close(at, switch, "did not say hello in time");
         }
@@ -323,14 +334,6 @@ impl Attach {
     }
 }
 
-/// Says no. The peer may be gone or not listening, which changes nothing: it is let go of anyway.
-fn refuse(socket: impl AsFd, sequence: u32, why: &str) {
-    let envelope = Envelope { sequence, message: Message::Refused(why.into()) };
-    if let Err(errno) = socket::send(socket, &envelope, &[]) {
-        log::debug!("a refusal was not taken: {errno}");
-    }
-}
-
 /// Does what one request asks for, and prepares the reply.
 ///
 /// # Errors
@@ -347,7 +350,7 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
                 Message::Welcome(welcome)
             }
             Err(refusal) => {
-                refuse(&client.socket, sequence, &refusal.to_string());
+                client.connection.refuse(sequence, &refusal.to_string());
                 return Err(format!("was refused: {refusal}"));
             }
         },
@@ -364,7 +367,7 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
             Message::Done
         }
         _ => {
-            refuse(&client.socket, sequence, "this message does not belong here");
+            client.connection.refuse(sequence, "this message does not belong here");
             return Err("sent a message out of order".into());
         }
     };

@@ -95,6 +95,12 @@ impl Captures {
         Ok(Self { hz, cpus, sessions: Vec::new(), next: 1, wake })
     }
 
+    /// Ticks of the TSC in a second.
+    #[must_use]
+    pub const fn hz(&self) -> u64 {
+        self.hz
+    }
+
     /// Becomes readable when a session has something to say to the control thread.
     #[must_use]
     pub fn wake(&self) -> BorrowedFd<'_> {

@@ -7,6 +7,7 @@ use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::host::{Host, HostError};
 use crate::listener::{ListenError, Listener};
 use crate::netdev::Netdev;
+use crate::peers::Peers;
 use crate::policy::{Enforcement, Machine};
 use crate::poller::{Poller, Token};
 use crate::report::{self, Facts};
@@ -41,6 +42,8 @@ const TICK: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(500);
 /// How soon a worker's answer is looked for while one is outstanding.
 const SETTLE: Duration = Duration::from_millis(1);
+/// How long apps that do not take their last message are waited for.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// Bytes of DPDK memory beyond the packet buffers, for its own structures and the drivers'.
 const DPDK_MEMORY: u64 = 96 << 20;
 /// Bytes of a packet buffer besides the frame: `rte_mbuf`, headroom, the pool's header and padding.
@@ -172,6 +175,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
     if let Some(event) = Region::hole_event() {
         poller.add(event, Token::Hole)?;
     }
+    poller.add(switch.peers().wake(), Token::Peers)?;
     let attach = Attach::new(apps, &poller)?;
     let control = Control::new(control, &poller)?;
     log::info!(
@@ -201,6 +205,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
     drop(host);
     // The apps hear it at once; their sockets close behind it.
     attach.tell_link(Link { up: false, speed: 0 }, &mut switch);
+    switch.peers().flush(FAREWELL);
     drop(switch);
     drop(attach);
     if let Err(error) = port.stop() {
@@ -289,7 +294,8 @@ impl Started {
             },
         )?;
         let captures = Captures::new(eal.tsc_hz(), other_cpus(config)?)?;
-        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures, eal.tsc_hz());
+        let peers = Peers::new()?;
+        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures, peers);
         Ok(Self { netdev, port, pool, switch })
     }
 }
@@ -405,7 +411,7 @@ impl Events<'_> {
                 next_tick = Instant::now() + TICK;
                 self.tick()?;
             }
-            self.attach.answer(&mut self.switch, &self.poller);
+            self.attach.answer(&mut self.switch);
             self.attach.sweep();
             self.control.sweep();
         }
@@ -419,9 +425,9 @@ impl Events<'_> {
                     reload_configured(switch, attach);
                 }
             }
-            Token::AppListener => attach.accept(poller),
+            Token::AppListener => attach.accept(switch, poller),
             Token::ControlListener => control.accept(poller),
-            Token::Client(at) => attach.hear(at, switch, poller),
+            Token::Peers => attach.receive(switch),
             Token::Exit(at) => attach.ended(at, switch),
             Token::Operator(at) => {
                 let facts = Facts {
@@ -450,6 +456,7 @@ impl Events<'_> {
         self.attach.tick(&mut self.switch, &self.poller);
         self.control.tick(&self.poller);
         self.attach.expel(&self.switch.holes(), &mut self.switch);
+        self.switch.peers_mut().sweep();
         self.switch.show_drops();
         self.switch.reap_captures();
         let mut notices = self.switch.tick(dpdk::tsc(), self.hz);

@@ -1,5 +1,6 @@
 //! The workers, as the control thread sees them.
 
+use crate::app_waker::{AppWaker, Reach};
 use crate::command::{Change, Command, QUEUE, Reply};
 use crate::counters::{PortTotals, WorkerCounters};
 use crate::flow::FlowTable;
@@ -79,6 +80,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Dataplane {
     workers: Vec<Helm>,
+    /// Behind the workers, which use it.
+    waker: AppWaker,
     /// Flow-table entries of each worker.
     flows: usize,
 }
@@ -117,9 +120,11 @@ impl Dataplane {
         let mut rests = rests(cores.len(), eal.tsc_hz(), sleep)?;
         let wakers: Vec<_> = rests.as_slice().iter().flatten().map(|rest| Arc::clone(&rest.side().waker)).collect();
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
+        let (waker, requests) = AppWaker::start(cores.len(), apps + 1, eal.tsc_hz())?;
         // Should one not start, the others end with this.
-        let mut dataplane = Self { workers: Vec::new(), flows };
-        for (index, (cpu, mut mesh)) in cores.iter().copied().zip(Mesh::among(cores.len())).enumerate() {
+        let mut dataplane = Self { workers: Vec::new(), waker, flows };
+        let parts = cores.iter().copied().zip(Mesh::among(cores.len())).zip(requests);
+        for (index, ((cpu, mut mesh), requests)) in parts.enumerate() {
             let rest = rests.next().flatten();
             let bedside = rest.as_ref().map(|rest| rest.side().clone());
             mesh.wakers.clone_from(&wakers);
@@ -147,6 +152,7 @@ impl Dataplane {
                 max_ports: apps + 1,
                 tsc_hz: eal.tsc_hz(),
                 rest,
+                requests,
             };
             let thread = spawn(eal.clone(), cpu, index, parts)?;
             dataplane.workers.push(Helm {
@@ -200,35 +206,51 @@ impl Dataplane {
         self.workers.iter().any(|worker| worker.bedside.is_some())
     }
 
-    /// Has all workers serve the rings of `region` as port `id`, wake the app by `caller`, and wake up for `doorbell`.
+    /// Has all workers wake up when somebody rings at the other end of `doorbell`, for port `id`, until it is closed.
     ///
     /// # Errors
     ///
-    /// The kernel's, when memory is short; then nothing has happened.
-    pub fn attach(
+    /// The kernel's, when memory is short.
+    pub fn listen(&self, id: PortId, doorbell: &Doorbell) -> Result<(), Errno> {
+        self.workers.iter().filter_map(|worker| worker.bedside.as_ref()).try_for_each(|b| b.listen(id, doorbell))
+    }
+
+    /// Has all workers serve the rings of `region` as port `id`, which is an app's that is reached by `reach`.
+    pub fn attach(&mut self, region: &Region, port: (PortId, Generation), reach: Reach) {
+        let caller = reach.bell.is_some().then_some(Caller::App);
+        self.waker.set(port.0, Some(reach));
+        self.serve(region, port, caller.as_ref(), None);
+    }
+
+    /// The same for the host's port, whose thread is woken by `call`, and rings `doorbell`.
+    pub fn attach_host(
+        &mut self,
+        region: &Region,
+        port: (PortId, Generation),
+        call: Arc<Doorbell>,
+        doorbell: Option<&Arc<Doorbell>>,
+    ) {
+        self.serve(region, port, Some(&Caller::Host(call)), doorbell);
+    }
+
+    fn serve(
         &mut self,
         region: &Region,
         (id, generation): (PortId, Generation),
         caller: Option<&Caller>,
         doorbell: Option<&Arc<Doorbell>>,
-    ) -> Result<(), Errno> {
-        if let Some(doorbell) = doorbell {
-            self.workers
-                .iter()
-                .filter_map(|worker| worker.bedside.as_ref())
-                .try_for_each(|b| b.listen(id, doorbell))?;
-        }
+    ) {
         let workers = self.workers.len();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
             let port = port.waking(caller.cloned(), doorbell.cloned());
             worker.tell(Command::Attach(Box::new(port)));
         }
-        Ok(())
     }
 
     /// Has all workers let go of port `id`. Each will answer.
     pub fn detach(&mut self, id: PortId) {
+        self.waker.set(id, None);
         self.workers.iter_mut().for_each(|worker| worker.tell(Command::Detach(id)));
     }
 
@@ -325,10 +347,10 @@ impl Dataplane {
         self.workers.iter().map(|worker| worker.retired).min().unwrap_or(u64::MAX)
     }
 
-    /// Whether every worker's thread still runs.
+    /// Whether every worker's thread, and the one that wakes apps, still runs.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.workers.iter().all(|worker| !worker.thread.is_finished())
+        self.waker.is_alive() && self.workers.iter().all(|worker| !worker.thread.is_finished())
     }
 }
 

@@ -6,6 +6,7 @@ mod shaped;
 mod sleepers;
 mod workers;
 
+use crate::app_waker::WakeRequests;
 use crate::burst::Burst;
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::forwarding::{Forwarding, PortId, Verdict};
@@ -86,6 +87,8 @@ pub struct Delivery {
     dirty: Vec<(PortId, u16)>,
     /// Apps that may sleep and were shown frames. Holds each at most once.
     shown: Vec<PortId>,
+    /// What the thread that wakes them is to do.
+    requests: WakeRequests,
     /// Apps whose RX ring showed a fault. Holds each at most once.
     faults: Vec<(PortId, PeerFault)>,
     routes: [Route; Batch::MAX],
@@ -123,10 +126,17 @@ impl Delivery {
             ports: (0..max_ports).map(|_| None).collect(),
             dirty: Vec::with_capacity(max_ports * kopi_ring::layout::MAX_QUEUES),
             shown: Vec::with_capacity(max_ports),
+            requests: WakeRequests::default(),
             faults: Vec::with_capacity(max_ports),
             routes: [Route::Free; Batch::MAX],
             spent: Batch::new(),
         }
+    }
+
+    /// The same, which has sleeping apps woken by `requests`.
+    #[must_use]
+    pub fn waking(self, requests: WakeRequests) -> Self {
+        Self { requests, ..self }
     }
 
     /// The rings of port `id` here.

@@ -17,6 +17,7 @@
 //! - [`daemon`]: start, event loop, end; [`poller`]: what it waits for; [`listener`]: its sockets;
 //! - [`netdev`]: the kernel's interface under a virtual wire;
 //! - [`host`]: the kernel's own port, with a thread of its own; [`kernel`]: its addresses and ports;
+//! - [`peers`]: a thread for each user, which has the sockets; [`app_waker`]: a thread that wakes sleeping apps;
 //! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
 //! - [`policy`]: the policy file, read anew while traffic goes on, and what its rules have counted;
@@ -25,6 +26,7 @@
 //! - [`control`]: the operators' socket; [`report`]: what they are told.
 #![forbid(unsafe_code)]
 
+pub mod app_waker;
 pub mod attach;
 pub mod burst;
 pub mod capture;
@@ -49,6 +51,7 @@ pub mod listener;
 pub mod listing;
 pub mod load;
 pub mod netdev;
+pub mod peers;
 pub mod policy;
 pub mod poller;
 pub mod port;

@@ -15,8 +15,8 @@ pub enum Token {
     AppListener,
     /// An operator wants to connect.
     ControlListener,
-    /// An app's socket.
-    Client(usize),
+    /// An app's socket has something to say.
+    Peers,
     /// The process behind an app's socket has ended.
     Exit(usize),
     /// An operator's socket.
@@ -38,7 +38,7 @@ impl Token {
             Self::Signal => (0_u64, 0),
             Self::AppListener => (1, 0),
             Self::ControlListener => (2, 0),
-            Self::Client(at) => (3, at),
+            Self::Peers => (3, 0),
             Self::Exit(at) => (4, at),
             Self::Operator(at) => (5, at),
             Self::Captures => (6, 0),
@@ -53,7 +53,7 @@ impl Token {
             0 => Self::Signal,
             1 => Self::AppListener,
             2 => Self::ControlListener,
-            3 => Self::Client(at),
+            3 => Self::Peers,
             4 => Self::Exit(at),
             5 => Self::Operator(at),
             6 => Self::Captures,
@@ -136,7 +136,7 @@ mod tests {
             Token::Signal,
             Token::AppListener,
             Token::ControlListener,
-            Token::Client(0),
+            Token::Peers,
             Token::Exit(70_000),
             Token::Operator(3),
             Token::Captures,

@@ -1,8 +1,9 @@
 //! An app's port as one worker holds it: the ends of the rings that this worker serves.
 
+use crate::app_waker::WakeRequests;
 use crate::forwarding::{Generation, PortId};
 use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::{Bell, Consumer, Doorbell, Producer, Region};
+use kopi_ring::{Consumer, Doorbell, Producer, Region};
 use std::sync::Arc;
 
 /// The rings of one port that one worker serves. The control thread makes it, the worker owns it, and it goes back to
@@ -23,8 +24,10 @@ pub struct WorkerPort {
     pub rx_queues: u16,
     /// What wakes the app, if its RX queues may sleep.
     pub caller: Option<Caller>,
-    /// By what the app wakes the worker, if that sleeps at times.
+    /// By what the host's thread wakes the worker, if that sleeps at times.
     pub doorbell: Option<Arc<Doorbell>>,
+    /// How often the app's doorbell was rung since it was last to be quieted.
+    pub rings: u8,
     /// Whether frames were published since somebody last looked for sleepers.
     pub shown: bool,
 }
@@ -32,20 +35,10 @@ pub struct WorkerPort {
 /// What wakes whoever sleeps behind a port.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// An app, in another process.
-    App(Bell),
+    /// An app, in another process: the [waker](crate::app_waker) calls it.
+    App,
     /// The host port's thread. It is kopid's own, so nobody can make its descriptor block.
     Host(Arc<Doorbell>),
-}
-
-impl Caller {
-    /// Wakes it: one system call, which never waits.
-    pub fn call(&self) {
-        match self {
-            Self::App(bell) => bell.ring(),
-            Self::Host(doorbell) => doorbell.ring(),
-        }
-    }
 }
 
 /// An RX ring with frames that may not be published yet.
@@ -86,24 +79,26 @@ impl WorkerPort {
             }
         }
         let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
-        Self { id, generation, tx, next_tx: 0, rx, rx_queues, caller: None, doorbell: None, shown: false }
+        Self { id, generation, tx, next_tx: 0, rx, rx_queues, caller: None, doorbell: None, rings: 0, shown: false }
     }
 
-    /// The same, for an app that is woken by `caller`, and wakes the worker by `doorbell`.
+    /// The same, for a port that is woken by `caller`, and for the host's, if it wakes the worker, by `doorbell`.
     #[must_use]
     pub fn waking(self, caller: Option<Caller>, doorbell: Option<Arc<Doorbell>>) -> Self {
         Self { caller, doorbell, ..self }
     }
 
-    /// Wakes the app if one of its RX queues here sleeps and has frames: one call at most, for all of them. A
+    /// Has the app woken if one of its RX queues here sleeps and has frames: one call at most, for all of them. A
     /// [barrier](kopi_ring::alarm::barrier) has to be passed between the publication of frames and this.
-    pub fn wake(&mut self) {
+    pub fn wake(&mut self, requests: &mut WakeRequests) {
         self.shown = false;
         let Some(caller) = &self.caller else { return };
         // Each of them, since one call is for all.
         let called = self.rx.iter().flatten().fold(false, |called, rx| rx.ring.wakes() | called);
-        if called {
-            caller.call();
+        match caller {
+            Caller::App if called => requests.call(self.id),
+            Caller::Host(doorbell) if called => doorbell.ring(),
+            Caller::App | Caller::Host(_) => {}
         }
     }
 

@@ -18,6 +18,7 @@ use crate::gate::Event;
 use crate::identity::Identity;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
+use crate::peers::Peers;
 use crate::policy::{Books, Enforcement};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::shaper::Shaper;
@@ -78,6 +79,8 @@ pub struct Switch {
     classes: Classes,
     /// The policy whose classes those are.
     shaped: Option<Arc<Ruleset>>,
+    /// The threads that talk to apps.
+    peers: Peers,
     /// After the workers, so that sessions have everything that those have shown.
     captures: Captures,
 }
@@ -95,8 +98,9 @@ impl Switch {
         policy: Enforcement,
         connections: Arc<Connections>,
         captures: Captures,
-        hz: u64,
+        peers: Peers,
     ) -> Self {
+        let hz = captures.hz();
         let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
         Self {
             registry: Registry::new(limits.apps),
@@ -115,8 +119,20 @@ impl Switch {
             notes: Throttle::new(LOG_LINES),
             classes,
             shaped: None,
+            peers,
             captures,
         }
+    }
+
+    /// The threads that talk to apps.
+    #[must_use]
+    pub const fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// The same, to be given connections.
+    pub const fn peers_mut(&mut self) -> &mut Peers {
+        &mut self.peers
     }
 
     /// The policy in force.

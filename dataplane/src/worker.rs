@@ -2,12 +2,13 @@
 //!
 //! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from each app's TX rings, from the wire, from the
 //! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs or
-//! makes a system call, but to wake somebody, or to sleep when there is nothing to do; the clock is read once a turn. The
+//! makes a system call, but to wake another of kopid's threads, or to sleep when there is nothing to do; the clock is read once a turn. The
 //! one lock is that of a bucket of tracked connections, held for as long as it takes to write down a new one.
 
 mod idle;
 mod shaped;
 
+use crate::app_waker::WakeRequests;
 use crate::burst::Burst;
 use crate::command::{Change, Command, Reply};
 use crate::counters::WorkerCounters;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub tsc_hz: u64,
     /// How it sleeps, if it does.
     pub rest: Option<Rest>,
+    /// By what it has sleeping apps woken.
+    pub requests: WakeRequests,
 }
 
 /// One worker of the dataplane.
@@ -100,6 +103,7 @@ impl Worker {
         let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, samples, .. } = parts;
         let workers = mesh.out.len();
         let delivery = Delivery::new(index, parts.max_ports, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
+        let delivery = delivery.waking(parts.requests);
         Self {
             index,
             workers,

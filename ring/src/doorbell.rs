@@ -2,7 +2,12 @@
 //!
 //! Each side has an end of its own and writes without waiting, whatever the other does to its end. An eventfd would not do:
 //! its flags and its count are shared, so either side could make the other block.
+//!
+//! What is rung arrives at the cost of who rings. Taking it out again, and closing an end, wakes whoever polls the *other* end, and
+//! how long that takes is for the peer to decide, who may poll it as often as it likes. So the daemon does both on a thread that
+//! serves nobody but this peer's user.
 
+use crate::socket::refuse_descriptors;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -23,6 +28,8 @@ impl Doorbell {
     pub fn pair() -> Result<(Self, Self), Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (daemon, client) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // Older kernels pass them: then it is the thread that quiets the bell which closes them.
+        let _refused = refuse_descriptors(&daemon);
         Ok((Self(daemon), Self(client)))
     }
 
@@ -31,7 +38,7 @@ impl Doorbell {
         let _sent = rustix::net::send(&self.0, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
-    /// Takes out what has come, so that there is room for more. Never waits.
+    /// Takes out what has come, so that there is room for more. Waits for nothing but the peer's means to make it expensive.
     pub fn quiet(&self) {
         let _received = rustix::net::recv(&self.0, &mut [0; DRAIN], RecvFlags::DONTWAIT);
     }
@@ -41,6 +48,13 @@ impl From<OwnedFd> for Doorbell {
     /// The end that came over the attach socket.
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
+    }
+}
+
+impl From<Doorbell> for OwnedFd {
+    /// The end that goes over the attach socket.
+    fn from(doorbell: Doorbell) -> Self {
+        doorbell.0
     }
 }
 

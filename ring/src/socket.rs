@@ -76,7 +76,25 @@ pub fn send(socket: impl AsFd, envelope: &Envelope, fds: &[BorrowedFd<'_>]) -> R
     Ok(())
 }
 
-/// Receives one message and the file descriptors that came with it, at most [`MAX_FDS`]. Those beyond are closed.
+/// `SO_PASSRIGHTS` of `asm-generic/socket.h`, which the architectures that DPDK's releases are built for use. Linux 6.16.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// Has the kernel refuse messages with file descriptors that are sent to `socket`, or to what it accepts if it listens: the
+/// sender gets `EPERM`. Whether the kernel does; before Linux 6.16 it does not.
+///
+/// Whoever receives a descriptor has to close it, and how long that takes is for its sender to decide: a TCP connection that
+/// lingers takes minutes (`SO_LINGER`, socket(7)).
+pub fn refuse_descriptors(socket: impl AsFd) -> bool {
+    let no: libc::c_int = 0;
+    let len: libc::socklen_t = u32::try_from(size_of::<libc::c_int>()).unwrap_or(0);
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: `no` is ours, and `len` says how long it is.
+    let done = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const no).cast(), len) };
+    done == 0
+}
+
+/// Receives one message and the file descriptors that came with it, at most [`MAX_FDS`]. Those beyond are closed, which may take
+/// as long as their sender likes, unless the socket [refuses](refuse_descriptors) them.
 ///
 /// # Errors
 ///
@@ -205,6 +223,26 @@ mod tests {
         }
         // Other tests of this process open files too; only a leak of all 357 would be far off.
         assert!(std::fs::read_dir("/proc/self/fd").unwrap().count() < before + 50);
+    }
+
+    /// A socket that refuses descriptors gets none, and everything else as before; what a listener accepts does as it does.
+    #[test]
+    fn descriptors_are_refused_before_they_arrive() {
+        let place = std::env::temp_dir().join(format!("kopi-passrights-{}", std::process::id()));
+        let listener = new_socket(SocketFlags::CLOEXEC).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&place).unwrap()).unwrap();
+        // Kernels before 6.16 cannot.
+        if refuse_descriptors(&listener) {
+            rustix::net::listen(&listener, 1).unwrap();
+            let client = connect(&place).unwrap();
+            let daemon = rustix::net::accept(&listener).unwrap();
+            assert_eq!(send(&client, &envelope(Message::Done), &[client.as_fd()]), Err(Errno::PERM));
+            send(&client, &envelope(Message::Stop), &[]).unwrap();
+            assert_eq!(receive(&daemon).unwrap().0, envelope(Message::Stop));
+            send(&daemon, &envelope(Message::Done), &[daemon.as_fd()]).unwrap();
+            assert_eq!(receive(&client).unwrap().1.len(), 1, "the other way they are passed");
+        }
+        std::fs::remove_file(&place).unwrap();
     }
 
     /// Fault 2: too long, empty and closed are told apart.

@@ -7,8 +7,8 @@ use kopi_config::policy::Direction;
 use kopi_ring::alarm::barrier;
 
 impl Delivery {
-    /// Wakes the apps, and the workers, that sleep and were given frames. Once a turn, so that a sleeper costs one call and
-    /// all of them one barrier.
+    /// Has the apps, and the workers, woken that sleep and were given frames. Once a turn, so that all of them cost one barrier
+    /// and one call, of the thread that calls apps.
     #[inline]
     pub fn wake(&mut self) {
         if !self.shown.is_empty() {
@@ -31,10 +31,24 @@ impl Delivery {
     fn wake_shown(&mut self) {
         barrier();
         while let Some(id) = self.shown.pop() {
-            if let Some(port) = self.port_mut(id) {
-                port.wake();
+            let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
+            if let Some(port) = port {
+                port.wake(&mut self.requests);
             }
         }
+        self.requests.kick();
+    }
+
+    /// The doorbell of port `id` was rung: it is to have room for more.
+    #[cold]
+    pub fn rung(&mut self, id: PortId) {
+        let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else { return };
+        match &port.doorbell {
+            // It is the host's, whose other end is kopid's own.
+            Some(doorbell) => doorbell.quiet(),
+            None => port.rings = self.requests.rung(id, port.rings),
+        }
+        self.requests.kick();
     }
 }
 

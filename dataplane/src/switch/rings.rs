@@ -1,8 +1,8 @@
 //! The rings of a port: how many and how large they may be, and how they come into being.
 
 use super::Switch;
+use crate::app_waker::Reach;
 use crate::forwarding::PortId;
-use crate::port::Caller;
 use kopi_ring::message::Setup;
 use kopi_ring::{Doorbell, Geometry, HugePages, Region, RegionError};
 use std::sync::Arc;
@@ -66,6 +66,15 @@ pub enum SetupError {
     Gone,
 }
 
+/// Who has the other side of rings.
+#[derive(Debug)]
+enum Side {
+    /// An app, which sleeps at times or does not.
+    App { sleeps: bool },
+    /// The host's thread, which this wakes.
+    Host(Doorbell),
+}
+
 impl Switch {
     /// Makes rings for a port, in place of any it has, and has the workers serve them. They do once they
     /// [use](Self::uses) the [next picture](Self::next_picture).
@@ -74,7 +83,7 @@ impl Switch {
     ///
     /// [`SetupError`], and the port keeps what it had.
     pub fn setup(&mut self, id: PortId, setup: &Setup) -> Result<(), SetupError> {
-        self.make_rings(id, &setup.geometry, |region| setup.sleeps.then(|| Caller::App(region.bell())))
+        self.make_rings(id, &setup.geometry, Side::App { sleeps: setup.sleeps })
     }
 
     /// The same for the host's port, whose thread is woken by `doorbell`.
@@ -83,24 +92,22 @@ impl Switch {
     ///
     /// [`SetupError`], and the port keeps what it had.
     pub fn setup_host(&mut self, id: PortId, geometry: &Geometry, doorbell: Doorbell) -> Result<(), SetupError> {
-        self.make_rings(id, geometry, |_| Some(Caller::Host(Arc::new(doorbell))))
+        self.make_rings(id, geometry, Side::Host(doorbell))
     }
 
-    fn make_rings(
-        &mut self,
-        id: PortId,
-        geometry: &Geometry,
-        caller: impl FnOnce(&Region) -> Option<Caller>,
-    ) -> Result<(), SetupError> {
+    fn make_rings(&mut self, id: PortId, geometry: &Geometry, side: Side) -> Result<(), SetupError> {
         let app = self.registry.get(id).ok_or(SetupError::Gone)?;
         self.check(geometry, app.terms.queues)?;
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
         let region = Region::create(geometry, self.limits.huge_pages)?;
         let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
         let (ours, theirs) = match self.dataplane.sleeps() {
-            true => Doorbell::pair().map(|(ours, theirs)| (Some(Arc::new(ours)), Some(theirs))).map_err(no_doorbell)?,
+            true => Doorbell::pair().map(|(ours, theirs)| (Some(ours), Some(theirs))).map_err(no_doorbell)?,
             false => (None, None),
         };
+        if let Some(ours) = &ours {
+            self.dataplane.listen(id, ours).map_err(no_doorbell)?;
+        }
         if !std::mem::replace(&mut app.started, true) {
             // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
             // app is told that it is admitted when they have, so there are none from now on.
@@ -113,9 +120,18 @@ impl Switch {
                 region.size() >> 10
             ));
         }
-        let caller = caller(&region);
         let port = (id, app.generation);
-        self.dataplane.attach(&region, port, caller.as_ref(), ours.as_ref()).map_err(no_doorbell)?;
+        match side {
+            Side::App { sleeps } => {
+                let uid = app.identity.uid;
+                let doorbell = ours.map(|ours| self.peers.quieting(uid, ours));
+                let reach = Reach { user: self.peers.user(uid), bell: sleeps.then(|| region.bell()), doorbell };
+                self.dataplane.attach(&region, port, reach);
+            }
+            Side::Host(call) => {
+                self.dataplane.attach_host(&region, port, Arc::new(call), ours.map(Arc::new).as_ref());
+            }
+        }
         self.stale = true;
         app.doorbell = theirs;
         app.status = Some(region.daemon_status());

@@ -80,9 +80,7 @@ impl Worker {
         let until = if self.listing.is_some() || !self.running { now } else { self.delivery.idle_until(now) };
         let Self { rest, delivery, .. } = self;
         let Some(rest) = rest else { return now };
-        let quiet =
-            |id| delivery.port_mut(id).and_then(|port| port.doorbell.as_ref()).into_iter().for_each(|d| d.quiet());
-        let called = rest.sleep(now, until, quiet);
+        let called = rest.sleep(now, until, |id| delivery.rung(id));
         let end = dpdk::tsc();
         self.counters.sleeps.add(1);
         self.counters.asleep_cycles.add(end.wrapping_sub(now));

@@ -3,6 +3,7 @@
 use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
+use kopi_dataplane::app_waker::WakeRequests;
 use kopi_dataplane::classes::Plan;
 use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
@@ -172,6 +173,7 @@ impl<'a> Crew<'a> {
                 max_ports: PORTS,
                 tsc_hz: lab.eal.tsc_hz(),
                 rest: None,
+                requests: WakeRequests::default(),
             };
             let handle = lab.eal.handle();
             let thread = std::thread::spawn(move || {

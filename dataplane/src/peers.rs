@@ -1,0 +1,691 @@
+//! The threads that talk to applications: one for each user.
+//!
+//! How long a system call takes on an object that an application holds too is for that application to decide. Reading from a
+//! socket, writing to it and closing it wake everybody who polls its other end, and one `poll(2)` may do so a million times; a
+//! descriptor that comes with a message may be a connection that lingers when it is closed. Non-blocking sockets are no help:
+//! nothing here blocks, it just takes long.
+//!
+//! So neither the control thread nor a worker makes such a call. The sockets and doorbells of all applications of one user belong
+//! to one thread, and whoever makes it slow keeps nobody waiting but itself. What is to be done on them are jobs in a queue,
+//! and what was heard comes back as [`Event`]s. The queue is bounded: a user whose thread does not keep up loses its connections.
+//!
+//! While the kernel wakes a million waiters, it does nothing else on that CPU. So a job that took long is followed by a pause
+//! fifty times as long, unless so much waits that its file descriptors become a burden to others; and a socket on which calls
+//! take very long is left alone for a minute, even by closing it. Its application loses its port.
+
+use kopi_ring::message::{Envelope, Message};
+use kopi_ring::socket::{self, ReceiveError};
+use kopi_ring::{Bell, Doorbell};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+/// Jobs of one user that may wait. Closing something is always taken on.
+const BACKLOG: usize = 4096;
+/// A user with more jobs than this gets no pauses: what waits are file descriptors, too.
+const HURRY: usize = 1024;
+/// CPU time that no honest job takes. A send and a receive take some ten microseconds.
+const LONG: Duration = Duration::from_millis(1);
+/// Pauses after a job that took long, in times of it; and their limit.
+const PAUSE: u32 = 50;
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// CPU time of a call that is put up with once: after the second, its socket is not touched any more, for some time. A machine that
+/// is itself a guest may lose as much to others, now and then.
+const VERY_LONG: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_secs(60);
+/// CPU time from which on a call of the [waker](crate::app_waker) counts. It takes some five microseconds.
+const LONG_CALL: Duration = Duration::from_micros(100);
+/// How much of that others put up with in a period, before the user's calls are left to its own thread.
+const LONG_CALLS: Duration = Duration::from_millis(1);
+const PERIOD: Duration = Duration::from_secs(10);
+/// How long a user counts as slow after the last job that took long.
+const SLOW: Duration = Duration::from_secs(60);
+/// Bytes of a thread's stack: messages are two kilobytes long.
+const STACK: usize = 128 << 10;
+/// The number of the event by which a thread hears of new jobs. Connections count from 1.
+const JOBS: u64 = 0;
+/// Events taken at one time.
+const EVENTS: usize = 32;
+
+/// What a user's thread has to tell about a connection.
+#[derive(Debug)]
+pub struct Event {
+    /// [`Connection::serial`].
+    pub serial: u64,
+    /// What has happened.
+    pub what: What,
+}
+
+/// What has happened to a connection.
+#[derive(Debug)]
+pub enum What {
+    /// This came, after it was [listened](Connection::listen) for; or the reason why nothing more will come.
+    Received(Result<Envelope, ReceiveError>),
+    /// A message was not taken.
+    Unsent(Errno),
+    /// A system call on it took so much time of a CPU. Nothing more will come.
+    Slow(Duration),
+}
+
+/// The threads of all users, for the control thread.
+#[derive(Debug)]
+pub struct Peers {
+    users: BTreeMap<u32, Arc<User>>,
+    /// For those without a thread of their own: the owner is not known, or no thread could be made.
+    anybody: Arc<User>,
+    events: Receiver<Event>,
+    teller: Teller,
+    next: u64,
+}
+
+/// How threads tell the control thread of events.
+#[derive(Clone, Debug)]
+struct Teller {
+    events: Sender<Event>,
+    wake: Arc<OwnedFd>,
+}
+
+/// The thread of one user. It ends when nobody has this any more, after what was to be done before.
+#[derive(Debug)]
+pub struct User {
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+/// What a user's thread has in common with others.
+#[derive(Debug)]
+struct Shared {
+    wake: OwnedFd,
+    /// Jobs that are not done.
+    backlog: AtomicUsize,
+    begun: Instant,
+    /// Milliseconds from `begun` until when the user counts as slow.
+    slow_until: AtomicU64,
+    /// Nanoseconds of long calls in this period, and its number. Written by the waker alone.
+    calls: AtomicU64,
+    period: AtomicU64,
+}
+
+/// A connection with an application. It is closed when this is dropped, behind what was sent before.
+#[derive(Debug)]
+pub struct Connection {
+    user: Arc<User>,
+    serial: u64,
+}
+
+/// The daemon's end of a doorbell, whose worker side is quieted on its user's thread. It is closed when this is dropped.
+#[derive(Debug)]
+pub struct QuietDoorbell {
+    user: Arc<User>,
+    serial: u64,
+    asked: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Job {
+    /// Has this from now on.
+    Open(u64, Object),
+    Send(u64, Envelope, Vec<OwnedFd>),
+    /// Receives the next message, when there is one.
+    Listen(u64),
+    /// Takes out what was rung.
+    Quiet(u64, Arc<AtomicBool>),
+    /// Wakes a sleeping application.
+    Call(Bell, Arc<AtomicBool>),
+    Close(u64),
+    End,
+}
+
+/// What an application has the other end of.
+#[derive(Debug)]
+enum Object {
+    Socket(OwnedFd),
+    Doorbell(Doorbell),
+}
+
+impl Peers {
+    /// No applications yet.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there is no file descriptor or thread to be had.
+    pub fn new() -> std::io::Result<Self> {
+        let (sender, events) = channel();
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let teller = Teller { events: sender, wake };
+        let anybody = Arc::new(User::start("kopi-user".to_owned(), teller.clone())?);
+        Ok(Self { users: BTreeMap::new(), anybody, events, teller, next: JOBS + 1 })
+    }
+
+    /// Becomes readable when there are [events](Self::event).
+    #[must_use]
+    pub fn wake(&self) -> BorrowedFd<'_> {
+        self.teller.wake.as_fd()
+    }
+
+    /// The next event, if there is one.
+    pub fn event(&self) -> Option<Event> {
+        if let Ok(event) = self.events.try_recv() {
+            return Some(event);
+        }
+        // It only says that there may be some. What comes after this is found by the second look.
+        let _read = rustix::io::read(&*self.teller.wake, &mut [0; 8]);
+        self.events.try_recv().ok()
+    }
+
+    /// The thread of user `uid`.
+    pub fn user(&mut self, uid: u32) -> Arc<User> {
+        if let Some(user) = self.users.get(&uid) {
+            return Arc::clone(user);
+        }
+        match User::start(format!("kopi-user-{uid}"), self.teller.clone()) {
+            Ok(user) => Arc::clone(self.users.entry(uid).or_insert_with(|| Arc::new(user))),
+            Err(error) => {
+                log::debug!("user {uid} has no thread of its own: {error}");
+                Arc::clone(&self.anybody)
+            }
+        }
+    }
+
+    /// Takes over `socket`, at whose other end is a process of user `uid`; `None` if that is not known.
+    pub fn connect(&mut self, uid: Option<u32>, socket: OwnedFd) -> Connection {
+        let user = match uid {
+            Some(uid) => self.user(uid),
+            None => Arc::clone(&self.anybody),
+        };
+        let serial = self.serial();
+        user.take_on(Job::Open(serial, Object::Socket(socket)));
+        Connection { user, serial }
+    }
+
+    /// Takes over the daemon's end of a doorbell that an application of user `uid` rings.
+    pub fn quieting(&mut self, uid: u32, doorbell: Doorbell) -> QuietDoorbell {
+        let (user, serial) = (self.user(uid), self.serial());
+        user.take_on(Job::Open(serial, Object::Doorbell(doorbell)));
+        QuietDoorbell { user, serial, asked: Arc::default() }
+    }
+
+    fn serial(&mut self) -> u64 {
+        let serial = self.next;
+        self.next += 1;
+        serial
+    }
+
+    /// Ends the threads of users who have nothing here any more. To be called now and then.
+    pub fn sweep(&mut self) {
+        self.users.retain(|_, user| Arc::strong_count(user) > 1 || user.backlog() > 0 || user.is_slow());
+    }
+
+    /// Waits until everything that was sent has been taken, at most for `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let begun = Instant::now();
+        while self.users.values().any(|user| user.backlog() > 0) && begun.elapsed() < patience {
+            park_timeout(Duration::from_micros(200));
+        }
+    }
+}
+
+impl User {
+    fn start(name: String, teller: Teller) -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let shared = Arc::new(Shared {
+            wake,
+            backlog: AtomicUsize::new(0),
+            begun: Instant::now(),
+            slow_until: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            period: AtomicU64::new(0),
+        });
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &shared.wake, EventData::new_u64(JOBS), EventFlags::IN | EventFlags::ET)?;
+        let (jobs, queue) = channel();
+        let mut talker = Talker {
+            epoll,
+            jobs: queue,
+            shared: Arc::clone(&shared),
+            teller,
+            objects: BTreeMap::new(),
+            suspects: BTreeSet::new(),
+            resting: Vec::new(),
+        };
+        // It inherits the control thread's CPUs: those without a worker, if there are any.
+        std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || talker.run())?;
+        Ok(Self { jobs, shared })
+    }
+
+    /// Jobs that are not done yet.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.shared.backlog.load(Acquire)
+    }
+
+    /// Whether so much is to be done for this user that nothing more should be begun.
+    #[must_use]
+    pub fn is_swamped(&self) -> bool {
+        self.backlog() >= BACKLOG
+    }
+
+    /// Whether what was done for this user has taken long lately.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.shared.slow_until.load(Relaxed) > self.shared.now()
+    }
+
+    /// Notes that a call, for which others had to wait, took `time` of a CPU.
+    pub fn note_call(&self, time: Duration) {
+        if time >= LONG_CALL {
+            self.shared.note_call(time);
+        }
+    }
+
+    /// Rings `bell` on this user's thread, unless it is about to anyway; `asked` is the note of that.
+    pub fn call(&self, bell: &Bell, asked: &Arc<AtomicBool>) {
+        self.ask_once(asked, |asked| Job::Call(bell.clone(), asked));
+    }
+
+    fn ask_once(&self, asked: &Arc<AtomicBool>, job: impl FnOnce(Arc<AtomicBool>) -> Job) {
+        if !self.is_swamped() && !asked.swap(true, AcqRel) {
+            self.take_on(job(Arc::clone(asked)));
+        }
+    }
+
+    fn take_on(&self, job: Job) {
+        self.shared.backlog.fetch_add(1, AcqRel);
+        // The thread ends only after this value.
+        if self.jobs.send(job).is_ok() {
+            let _written = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.take_on(Job::End);
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    #[cold]
+    fn note_call(&self, time: Duration) {
+        let period = self.begun.elapsed().as_secs() / PERIOD.as_secs();
+        if self.period.swap(period, Relaxed) != period {
+            self.calls.store(0, Relaxed);
+        }
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
+        let sum = self.calls.load(Relaxed).saturating_add(time);
+        self.calls.store(sum, Relaxed);
+        if u128::from(sum) >= LONG_CALLS.as_nanos() {
+            self.note_time(LONG);
+        }
+    }
+
+    fn note_time(&self, time: Duration) {
+        if time >= LONG {
+            let span = u64::try_from(SLOW.as_millis()).unwrap_or(u64::MAX);
+            self.slow_until.store(self.now().saturating_add(span), Relaxed);
+        }
+    }
+}
+
+impl Connection {
+    /// By what its events are told from those of others.
+    #[must_use]
+    pub const fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The thread that serves it.
+    #[must_use]
+    pub const fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// Sends a message with the file descriptors `fds`. If the peer does not take it, there will be an [event](What::Unsent).
+    ///
+    /// # Errors
+    ///
+    /// A text for people, if too much waits to be done for this user.
+    pub fn send(&self, envelope: Envelope, fds: Vec<OwnedFd>) -> Result<(), String> {
+        if self.user.is_swamped() {
+            return Err(format!("does not take its messages: {BACKLOG} jobs of its user's wait"));
+        }
+        self.user.take_on(Job::Send(self.serial, envelope, fds));
+        Ok(())
+    }
+
+    /// Says no. The peer may be gone or not listening, which changes nothing: it is let go of anyway.
+    pub fn refuse(&self, sequence: u32, why: &str) {
+        if let Err(reason) = self.send(Envelope { sequence, message: Message::Refused(why.into()) }, Vec::new()) {
+            log::debug!("a refusal was not sent: {reason}");
+        }
+    }
+
+    /// Has the next message come as an [event](What::Received). Until then nothing is read, and nobody hears of the connection's
+    /// end.
+    pub fn listen(&self) {
+        self.user.take_on(Job::Listen(self.serial));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.user.take_on(Job::Close(self.serial));
+    }
+}
+
+impl QuietDoorbell {
+    /// Has what was rung taken out.
+    pub fn quiet(&self) {
+        self.user.ask_once(&self.asked, |asked| Job::Quiet(self.serial, asked));
+    }
+}
+
+impl Drop for QuietDoorbell {
+    fn drop(&mut self) {
+        self.user.take_on(Job::Close(self.serial));
+    }
+}
+
+impl Teller {
+    fn tell(&self, serial: u64, what: What) {
+        // At the end of the daemon nobody listens any more.
+        if self.events.send(Event { serial, what }).is_ok() {
+            let _written = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// CPU time that this thread has used.
+#[must_use]
+pub fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// A user's thread.
+#[derive(Debug)]
+struct Talker {
+    epoll: OwnedFd,
+    jobs: Receiver<Job>,
+    shared: Arc<Shared>,
+    teller: Teller,
+    objects: BTreeMap<u64, Object>,
+    /// What very long calls were made on.
+    suspects: BTreeSet<u64>,
+    /// What is not to be touched until then.
+    resting: Vec<(Instant, Object)>,
+}
+
+impl Talker {
+    fn run(&mut self) {
+        loop {
+            let mut room = [const { MaybeUninit::uninit() }; EVENTS];
+            let events = epoll::wait(&self.epoll, &mut room, None).map(|(events, _)| &*events).unwrap_or_default();
+            for event in events {
+                let serial = { event.data }.u64();
+                if serial != JOBS {
+                    self.timed(serial, |talker| talker.receive(serial));
+                    continue;
+                }
+                let _read = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+                while let Ok(job) = self.jobs.try_recv() {
+                    let serial = match &job {
+                        Job::End => return,
+                        Job::Send(serial, ..) | Job::Quiet(serial, _) => *serial,
+                        Job::Open(..) | Job::Listen(_) | Job::Call(..) | Job::Close(_) => JOBS,
+                    };
+                    self.timed(serial, |talker| talker.obey(job));
+                    self.shared.backlog.fetch_sub(1, AcqRel);
+                }
+            }
+            self.resting.retain(|(until, _)| Instant::now() < *until);
+        }
+    }
+
+    /// Does something for connection or doorbell `serial`, if for any, and pauses if it took long.
+    fn timed(&mut self, serial: u64, work: impl FnOnce(&mut Self)) {
+        let begun = thread_time();
+        work(self);
+        let spent = thread_time().saturating_sub(begun);
+        self.shared.note_time(spent);
+        if spent >= VERY_LONG
+            && self.objects.contains_key(&serial)
+            && !self.suspects.insert(serial)
+            && let Some(object) = self.objects.remove(&serial)
+        {
+            self.resting.push((Instant::now() + REST, object));
+            self.teller.tell(serial, What::Slow(spent));
+        }
+        if spent >= LONG && self.shared.backlog.load(Relaxed) < HURRY {
+            park_timeout((spent * PAUSE).min(LONGEST_PAUSE));
+        }
+    }
+
+    fn obey(&mut self, job: Job) {
+        match job {
+            Job::Open(serial, object) => drop(self.objects.insert(serial, object)),
+            Job::Send(serial, envelope, fds) => {
+                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                if let Err(errno) = socket::send(socket, &envelope, &fds) {
+                    self.teller.tell(serial, What::Unsent(errno));
+                }
+            }
+            Job::Listen(serial) => {
+                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+                let (data, flags) = (EventData::new_u64(serial), EventFlags::IN | EventFlags::ONESHOT);
+                let watched = match epoll::modify(&self.epoll, socket, data, flags) {
+                    Err(Errno::NOENT) => epoll::add(&self.epoll, socket, data, flags),
+                    other => other,
+                };
+                if let Err(errno) = watched {
+                    self.teller.tell(serial, What::Received(Err(ReceiveError::System(errno))));
+                }
+            }
+            Job::Quiet(serial, asked) => {
+                asked.store(false, Relaxed);
+                if let Some(Object::Doorbell(doorbell)) = self.objects.get(&serial) {
+                    doorbell.quiet();
+                }
+            }
+            Job::Call(bell, asked) => {
+                // First, so that who asks from now on is called for that, too.
+                asked.store(false, Relaxed);
+                bell.ring();
+            }
+            Job::Close(serial) => {
+                self.suspects.remove(&serial);
+                drop(self.objects.remove(&serial));
+            }
+            Job::End => {}
+        }
+    }
+
+    fn receive(&mut self, serial: u64) {
+        let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+        let received = match socket::receive(socket) {
+            Ok((envelope, fds)) if fds.is_empty() => Ok(envelope),
+            // They are closed here. A kernel that lets them be refused gives none.
+            Ok(_) => Err(ReceiveError::Descriptors),
+            Err(ReceiveError::WouldBlock) => return self.obey(Job::Listen(serial)),
+            Err(error) => Err(error),
+        };
+        self.teller.tell(serial, What::Received(received));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+    use std::io::IoSlice;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+    }
+
+    fn message(sequence: u32) -> Envelope {
+        Envelope { sequence, message: Message::Done }
+    }
+
+    /// The next event, waited for.
+    fn next(peers: &Peers) -> Event {
+        let begun = Instant::now();
+        loop {
+            if let Some(event) = peers.event() {
+                return event;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "nothing is told");
+            park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// What the peer gets, waited for.
+    fn received(peer: &OwnedFd) -> Result<(Envelope, Vec<OwnedFd>), ReceiveError> {
+        let begun = Instant::now();
+        loop {
+            match socket::receive(peer) {
+                Err(ReceiveError::WouldBlock) if begun.elapsed() < Duration::from_secs(10) => {
+                    park_timeout(Duration::from_millis(1));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Messages come one for each time that they are listened for, and the end of the connection comes after them.
+    #[test]
+    fn messages_come_when_they_are_listened_for() {
+        let mut peers = Peers::new().unwrap();
+        let (ours, theirs) = pair();
+        let connection = peers.connect(Some(1), ours);
+        for sequence in 0..3 {
+            socket::send(&theirs, &message(sequence), &[]).unwrap();
+        }
+        drop(theirs);
+        for sequence in 0..3 {
+            connection.listen();
+            let event = next(&peers);
+            assert_eq!(event.serial, connection.serial());
+            assert!(matches!(event.what, What::Received(Ok(got)) if got == message(sequence)));
+            peers.flush(Duration::from_secs(5));
+            assert!(peers.event().is_none(), "nobody listens");
+        }
+        connection.listen();
+        assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Closed))));
+    }
+
+    /// What is sent before a connection is dropped arrives, with its descriptors, and then its end.
+    #[test]
+    fn what_was_sent_arrives_before_the_end() {
+        let mut peers = Peers::new().unwrap();
+        let (ours, theirs) = pair();
+        let connection = peers.connect(None, ours);
+        connection.send(message(7), vec![pair().0]).unwrap();
+        drop(connection);
+        let (envelope, fds) = received(&theirs).unwrap();
+        assert_eq!((envelope, fds.len()), (message(7), 1));
+        assert!(matches!(received(&theirs), Err(ReceiveError::Closed)));
+    }
+
+    /// A peer that is gone or takes nothing is told of.
+    #[test]
+    fn messages_that_are_not_taken_are_told_of() {
+        let mut peers = Peers::new().unwrap();
+        let (ours, theirs) = pair();
+        let full = peers.connect(Some(1), ours);
+        (0..1000).for_each(|_| drop(full.send(message(0), Vec::new())));
+        assert!(matches!(next(&peers).what, What::Unsent(Errno::AGAIN)));
+        drop(theirs);
+    }
+
+    /// Descriptors, where the kernel lets them pass, end the connection, and are closed.
+    #[test]
+    fn descriptors_are_not_kept() {
+        let mut peers = Peers::new().unwrap();
+        let (ours, theirs) = pair();
+        let connection = peers.connect(Some(1), ours);
+        let (sent, other) = pair();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = [sent.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+        let bytes = message(0).encode();
+        rustix::net::sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+        drop(sent);
+        connection.listen();
+        assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Descriptors))));
+        assert!(matches!(received(&other), Err(ReceiveError::Closed)), "its other end hears that it is closed");
+    }
+
+    /// One user's job that takes long delays no other user's, and its user counts as slow, who then gets less.
+    #[test]
+    fn users_do_not_wait_for_each_other() {
+        let mut peers = Peers::new().unwrap();
+        let slow = peers.user(1);
+        (0..9).for_each(|_| slow.note_call(LONG_CALL));
+        assert!(!slow.is_slow(), "so much is put up with");
+        slow.note_call(LONG_CALL);
+        assert!(slow.is_slow() && !peers.user(2).is_slow());
+        // As many as there may be: the thread is busy for as long as all of this takes.
+        let (ours, theirs) = pair();
+        let connection = peers.connect(Some(2), ours);
+        socket::send(&theirs, &message(1), &[]).unwrap();
+        let (busy, _far) = pair();
+        let swamp = peers.connect(Some(1), busy);
+        while !slow.is_swamped() && swamp.send(message(0), Vec::new()).is_ok() {
+            slow.shared.backlog.fetch_add(1, Relaxed);
+        }
+        assert!(swamp.send(message(0), Vec::new()).is_err(), "there is a limit");
+        connection.listen();
+        let heard = |event: Event| event.serial == connection.serial() && matches!(event.what, What::Received(Ok(_)));
+        while !heard(next(&peers)) {}
+    }
+
+    /// A user's thread ends when the user has nothing here any more.
+    #[test]
+    fn users_who_are_gone_are_forgotten() {
+        let mut peers = Peers::new().unwrap();
+        let connection = peers.connect(Some(5), pair().0);
+        peers.sweep();
+        assert_eq!(peers.users.len(), 1);
+        drop(connection);
+        peers.flush(Duration::from_secs(5));
+        peers.sweep();
+        assert!(peers.users.is_empty());
+    }
+
+    /// A doorbell is quieted and closed on its user's thread.
+    #[test]
+    fn doorbells_are_quieted() {
+        let mut peers = Peers::new().unwrap();
+        let (ours, theirs) = Doorbell::pair().unwrap();
+        let bell = peers.quieting(3, ours);
+        // Until it is full.
+        (0..10_000).for_each(|_| theirs.ring());
+        let room = || rustix::net::send(&theirs, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        assert_eq!(room(), Err(Errno::AGAIN));
+        for _ in 0..100 {
+            bell.quiet();
+            peers.flush(Duration::from_secs(5));
+        }
+        assert_eq!(room(), Ok(1));
+        drop(bell);
+        peers.flush(Duration::from_secs(5));
+        assert_eq!(room(), Err(Errno::PIPE));
+    }
+}
