@@ -31,9 +31,9 @@ const ACCEPT_BURST: usize = 64;
 /// Requests that an app may make at once, and that it gets back with each tick.
 const REQUESTS: u32 = 256;
 const REQUESTS_PER_TICK: u32 = 10;
-/// Lines in the log in ten seconds about what peers do wrong, and about apps that come and go.
+/// Lines in the log in ten seconds about what the processes of a user do wrong, and about those that come and go.
 const LOG_LINES: u32 = 20;
-const LOG_LINES_LIVES: u32 = 300;
+const LOG_LINES_LIVES: u32 = 100;
 
 /// The apps' socket and everybody on it.
 #[derive(Debug)]
@@ -89,8 +89,7 @@ impl Client {
 /// How a process is named in the log.
 #[must_use]
 pub fn describe(identity: &Identity) -> String {
-    let user = identity.user.clone().unwrap_or_else(|| identity.uid.to_string());
-    format!("`{}` (pid {}, user {user})", identity.comm, identity.pid)
+    format!("`{}` (pid {}, user {})", identity.comm, identity.pid, identity.user_name())
 }
 
 impl Attach {
@@ -155,7 +154,8 @@ impl Attach {
         let of_same_user = self.clients.iter().map(|(_, client)| client).filter(greeting).filter(of_user).count();
         if waiting >= GREETING_MAX || of_same_user >= GREETING_MAX_PER_USER {
             connection.refuse(0, "too many connections have not said hello yet");
-            self.throttle.warn(&format_args!("refused {}: too many silent connections", describe(&identity)));
+            self.throttle
+                .warn_of(&identity, &format_args!("refused {}: too many silent connections", describe(&identity)));
             return;
         }
         let deadline = Instant::now() + GREETING;
@@ -166,7 +166,7 @@ impl Attach {
         let Some(client) = self.clients.get(at) else { return };
         let watched = client.process.as_ref().map_or(Ok(()), |process| poller.add(process, Token::Exit(at)));
         if let Err(errno) = watched {
-            self.throttle.warn(&format_args!("refused {}: {errno}", client.describe()));
+            self.throttle.warn_of(&client.identity, &format_args!("refused {}: {errno}", client.describe()));
             self.clients.remove(at);
         }
     }
@@ -296,6 +296,8 @@ impl Attach {
     /// Called ten times a second: ends late greetings, grants further requests, lets a resting listener go on.
     pub fn tick(&mut self, switch: &mut Switch, poller: &Poller) {
         self.listener.wake(poller, Token::AppListener);
+        self.throttle.tick();
+        self.lives.tick();
         let now = Instant::now();
         let mut late = Vec::new();
         for (at, client) in &mut self.clients {
@@ -324,12 +326,16 @@ impl Attach {
         let state = std::mem::replace(&mut client.state, State::Closed);
         client.reply = None;
         if !reason.is_empty() {
-            self.throttle.warn(&format_args!("{} {reason}", client.describe()));
+            self.throttle.warn_of(&client.identity, &format_args!("{} {reason}", client.describe()));
         }
         if let State::Attached(id) = state
             && let Some(app) = switch.remove(id)
         {
-            self.lives.log(Level::Info, &format_args!("{} left port {id} `{}`", client.describe(), app.name));
+            self.lives.log_of(
+                Level::Info,
+                &client.identity,
+                &format_args!("{} left port {id} `{}`", client.describe(), app.name),
+            );
         }
     }
 }
@@ -345,7 +351,7 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
         (State::Greeting(_), Message::Hello(hello)) => match switch.admit(&hello, client.identity.clone()) {
             Ok(welcome) => {
                 let line = format_args!("{} has port {} `{}`", client.describe(), welcome.port, welcome.name);
-                lives.log(Level::Info, &line);
+                lives.log_of(Level::Info, &client.identity, &line);
                 client.state = State::Attached(welcome.port);
                 Message::Welcome(welcome)
             }

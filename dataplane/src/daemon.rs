@@ -6,6 +6,7 @@ use crate::control::{Answer, Control};
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::host::{Host, HostError};
 use crate::listener::{ListenError, Listener};
+use crate::logging::Queued;
 use crate::netdev::Netdev;
 use crate::peers::Peers;
 use crate::policy::{Enforcement, Machine};
@@ -142,7 +143,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
              cost workers time until then. Let kopid have it: Linux 4.14, and a filter of system calls that allows it"
         ),
     }
-    let outcome = serve(config, &eal, &signals);
+    let mut queued = None;
+    let outcome = serve(config, &eal, &signals, &mut queued);
     if let Err(error) = eal.close() {
         log::warn!("DPDK was not taken down: {error}");
     }
@@ -150,7 +152,9 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 }
 
 /// Opens the wire, starts the workers, and handles events until told to stop.
-fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonError> {
+///
+/// From then on the log is `queued`.
+fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queued>) -> Result<(), DaemonError> {
     let started = Started::new(config, eal)?;
     let Started { netdev, mut port, pool, mut switch } = started;
     let host = match &config.host {
@@ -198,6 +202,8 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals) -> Result<(), DaemonErro
         next_look: Instant::now() + LOOK,
         hz: eal.tsc_hz(),
     };
+    // Whoever reads the log keeps nobody waiting from now on.
+    *queued = Some(Queued::begin()?);
     let outcome = events.run(signals);
     let Events { mut attach, mut switch, control, host, .. } = events;
     drop(control);

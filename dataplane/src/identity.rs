@@ -100,6 +100,12 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
 }
 
 impl Identity {
+    /// What the user is called in the log.
+    #[must_use]
+    pub fn user_name(&self) -> String {
+        self.user.clone().unwrap_or_else(|| self.uid.to_string())
+    }
+
     /// Who is behind the host's port: the kernel, for all processes of the machine. So it is nobody in particular: no user,
     /// group or program that a policy may ask for, as for a process of which nothing is known.
     #[must_use]

@@ -18,7 +18,7 @@
 //! - [`netdev`]: the kernel's interface under a virtual wire;
 //! - [`host`]: the kernel's own port, with a thread of its own; [`kernel`]: its addresses and ports;
 //! - [`peers`]: a thread for each user, which has the sockets; [`app_waker`]: a thread that wakes sleeping apps;
-//! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log;
+//! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log; [`logging`]: how it logs;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
 //! - [`policy`]: the policy file, read anew while traffic goes on, and what its rules have counted;
 //! - [`classes`]: the policy's classes made ready for workers, and what they have counted;
@@ -50,6 +50,7 @@ pub mod ledger;
 pub mod listener;
 pub mod listing;
 pub mod load;
+pub mod logging;
 pub mod netdev;
 pub mod peers;
 pub mod policy;

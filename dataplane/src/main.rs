@@ -3,11 +3,15 @@
 
 use clap::Parser;
 use kopi_config::{Config, Policy};
-use kopi_dataplane::daemon;
 use kopi_dataplane::policy::Machine;
+use kopi_dataplane::{daemon, logging};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long whoever reads the log is waited for at the end.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The software SmartNIC: owns the wire, gives every attached DPDK application its own port.
 #[derive(Debug, Parser)]
@@ -29,8 +33,8 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With standard error gone there is nobody left to tell.
-            drop(writeln!(io::stderr(), "kopid: {error}"));
+            logging::say(format!("kopid: {error}"));
+            logging::finish(FAREWELL);
             ExitCode::FAILURE
         }
     }
@@ -50,11 +54,13 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         }
         return Ok(writeln!(io::stdout(), "{}: ok", arguments.config.display())?);
     }
-    start_log(&config);
+    logging::start(config.log.level.as_str().parse().unwrap_or(log::LevelFilter::Info))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    Ok(daemon::run(&config)?)
+    daemon::run(&config)?;
+    logging::finish(FAREWELL);
+    Ok(())
 }
 
 fn version() -> String {
@@ -66,13 +72,4 @@ fn version() -> String {
         dpdk::eal::version(),
         kopi_ring::PROTOCOL
     )
-}
-
-/// Logs to standard error, where systemd and container runtimes expect it and add the time.
-fn start_log(config: &Config) {
-    let level = config.log.level.as_str().parse().unwrap_or(log::LevelFilter::Info);
-    env_logger::Builder::new()
-        .filter_level(level)
-        .format(|out, record| writeln!(out, "kopid: {}: {}", record.level().as_str().to_lowercase(), record.args()))
-        .init();
 }

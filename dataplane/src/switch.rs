@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use terms::{is_same, subject_of, terms, terms_of_host};
 
-/// Lines in the log in ten seconds about apps' memory.
+/// Lines in the log in ten seconds about the apps of a user: their memory, and what the policy wants there.
 const LOG_LINES: u32 = 20;
 
 /// What is known about the wire.
@@ -189,6 +189,8 @@ impl Switch {
         while let Some(event) = self.dataplane.event() {
             self.log_event(&event);
         }
+        self.notes.tick();
+        self.throttle.tick();
         if self.policy.expire() {
             log::warn!("the policy was not confirmed in time: the one before is in force again");
             return self.apply_policy();
@@ -261,8 +263,11 @@ impl Switch {
         let (way, what) = (way(direction), word(decision));
         let by = by.map_or("default", |rule| rule.name.as_str());
         let who = crate::attach::describe(&app.identity);
-        self.notes
-            .log(log::Level::Info, &format_args!("policy: {what} {way} {} of `{}`, {who}: {by}", event.key, app.name));
+        self.notes.log_of(
+            log::Level::Info,
+            &app.identity,
+            &format_args!("policy: {what} {way} {} of `{}`, {who}: {by}", event.key, app.name),
+        );
     }
 
     /// The first picture of the ports, for workers that start.

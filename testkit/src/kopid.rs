@@ -166,6 +166,11 @@ impl Kopid {
         self.process.log()
     }
 
+    /// Waits until it has logged `text`: a thread of its own writes the log.
+    pub fn await_log(&self, text: &str) {
+        self.process.expect_more(text);
+    }
+
     /// Kills it as `kill -9` does, and waits for its end.
     pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);

@@ -200,7 +200,7 @@ fn fault_40_out_of_descriptors_is_survived() {
     drop(Client::attach(&kopid.socket(), "late", EVIL, &small()));
     sender.finish(Duration::from_secs(60));
     receiver.finish(Duration::from_secs(60));
-    assert!(kopid.log().contains("cannot accept"), "the log says nothing");
+    kopid.await_log("cannot accept");
     kopid.await_no_connections();
     assert!(kopid.stop().success());
 }

@@ -40,7 +40,7 @@ fn is_detached(kopid: &Kopid, reason: &str, act: impl FnOnce(&Vandal, &Region)) 
     act(&Vandal::new(&region), &region);
     let refusal = client.refusal();
     assert!(refusal.contains(reason), "`{refusal}` does not say {reason}");
-    assert!(kopid.log().contains(reason), "the log does not say {reason}");
+    kopid.await_log(reason);
     kopid.await_no_app("evil");
     drop(attach(kopid));
 }

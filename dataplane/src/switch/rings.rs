@@ -114,10 +114,10 @@ impl Switch {
             self.connections.forget_zone(id);
         }
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
-            self.throttle.warn(&format_args!(
-                "{}: {} KiB of rings lie in 4 KiB pages, the huge-page pool has no room: `sysctl vm.nr_hugepages`",
-                app.name,
-                region.size() >> 10
+            let size = region.size() >> 10;
+            self.throttle.warn_of(&app.identity, &format_args!(
+                "{}: {size} KiB of rings lie in 4 KiB pages, the huge-page pool has no room: `sysctl vm.nr_hugepages`",
+                app.name
             ));
         }
         let port = (id, app.generation);

@@ -71,7 +71,10 @@ impl Switch {
                     true => "the kernel may choose it for any socket: add it to net.ipv4.ip_local_reserved_ports",
                     false => "a socket of the kernel has it, too, which nobody reaches from now on",
                 };
-                self.throttle.warn(&format_args!("`{}` has the port {listen} of the host, and {why}", app.name));
+                self.throttle.warn_of(
+                    &app.identity,
+                    &format_args!("`{}` has the port {listen} of the host, and {why}", app.name),
+                );
             }
         }
     }

@@ -3,11 +3,13 @@
 //! | module | what an app does |
 //! | --- | --- |
 //! | `descriptors` | sends file descriptors that take their time to be closed |
+//! | `log` | causes lines in the log, which nobody reads |
 //! | `pages` | takes pages out of its own region |
 //! | `wakeups` | makes it expensive to wake it, or is woken often |
 #![expect(clippy::tests_outside_test_module, reason = "this whole program is a test")]
 #![forbid(unsafe_code)]
 
 mod descriptors;
+mod log;
 mod pages;
 mod wakeups;

@@ -89,7 +89,7 @@ fn puncher_is_detached(label: &str, huge_pages: &'static str, refill: bool) {
     let faults = faults_of_workers(&mut kopid) - before;
     // Each worker touches some pages of the regions and its own for the first time, and a few holes each time.
     assert!(faults < 1000 + 100 * attacks, "{faults} page faults of the workers in {attacks} attacks");
-    assert!(kopid.log().contains("punched out"), "the log names the reason");
+    kopid.await_log("punched out");
     sender.finish(Duration::from_secs(60));
     receiver.finish(Duration::from_secs(60));
     assert!(kopid.stop().success());

@@ -105,7 +105,7 @@ fn expensive_answers_are_paid_by_their_own_thread() {
         {
         }
     }
-    assert!(kopid.log().contains("makes system calls on its socket slow"), "{}", kopid.log());
+    kopid.await_log("makes system calls on its socket slow");
     let (user, control) = (cpu_time(&mut kopid, "kopi-user-4242"), cpu_time(&mut kopid, "kopid") - before);
     let worker = cpu_time(&mut kopid, "kopi-worker-");
     assert!(user >= Duration::from_millis(40), "the user's thread has paid for it: {user:?}");
