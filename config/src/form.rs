@@ -186,7 +186,10 @@ impl<F: Form> Form for List<F> {
 }
 
 /// Reads all of `elements` before giving up, so that each wrong one is reported.
-fn read_all<'r, F: Form>(form: &F, elements: impl ExactSizeIterator<Item = Item<'r>>) -> Option<Vec<F::Value>> {
+pub(crate) fn read_all<'r, F: Form>(
+    form: &F,
+    elements: impl ExactSizeIterator<Item = Item<'r>>,
+) -> Option<Vec<F::Value>> {
     let count = elements.len();
     let mut values = Vec::with_capacity(count);
     values.extend(elements.filter_map(|element| form.read(&element)));

@@ -5,6 +5,7 @@
 //! same file.
 
 mod addresses;
+mod allow;
 mod app;
 mod assigned;
 mod class;
@@ -39,6 +40,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use addresses::{Addresses, Cidr};
+pub use allow::Allowed;
 pub use app::{Address, App, Listen};
 pub use assigned::Assigned;
 pub use class::Class;

@@ -6,7 +6,7 @@
 
 use crate::filter::Filter;
 use crate::sharing::Sharing;
-use kopi_packet::FlowKey;
+use kopi_packet::{FlowKey, LinkProtocol, LinkProtocols};
 use kopi_ring::DropReason;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::{Mac, Settings};
@@ -47,6 +47,8 @@ pub struct Member {
     pub id: PortId,
     /// What it wants to receive and to carry.
     pub settings: Settings,
+    /// What it may say to the other end of the wire's link, and hear from there.
+    pub link: LinkProtocols,
 }
 
 /// An immutable picture of all ports. Replaced as a whole.
@@ -66,6 +68,8 @@ pub struct Forwarding {
     promiscuous: Box<[PortId]>,
     /// Longest frame in bytes by port number; 0 where there is no port.
     max_frame: Box<[u16]>,
+    /// What each may say to the other end of the wire's link and hear from there, by port number.
+    link: Box<[LinkProtocols]>,
     /// The policy, if there is one.
     filter: Option<Filter>,
     /// The apps that have their address together with the host, if there are any.
@@ -98,6 +102,10 @@ impl Forwarding {
         });
         let ports = members.iter().map(|m| usize::from(m.id) + 1).max().unwrap_or(1);
         let mut max_frame = vec![0; ports];
+        let mut link = vec![LinkProtocols::NONE; ports];
+        for member in members {
+            link[usize::from(member.id)] = member.link;
+        }
         let lengths = members.iter().map(|m| (m.id, m.settings.mtu)).chain([(WIRE, wire_mtu)]);
         for (id, mtu) in lengths {
             if let Some(slot) = max_frame.get_mut(usize::from(id)) {
@@ -113,6 +121,7 @@ impl Forwarding {
             everyone: picked(&|_| true),
             promiscuous: picked(&|s| s.promiscuous),
             max_frame: max_frame.into(),
+            link: link.into(),
             filter: None,
             sharing: None,
         }
@@ -144,11 +153,12 @@ impl Forwarding {
         self.sharing.as_ref()
     }
 
-    /// Whether port `id` is to have its copy of a frame for several.
+    /// Whether port `id` is to have its copy of a frame for several, which is of link control if `protocol` says so.
     #[inline]
     #[must_use]
-    pub fn hears(&self, id: PortId, key: &FlowKey) -> bool {
-        self.sharing.as_ref().is_none_or(|sharing| sharing.hears(id, key))
+    pub fn hears(&self, id: PortId, key: &FlowKey, protocol: Option<LinkProtocol>) -> bool {
+        protocol.is_none_or(|protocol| self.may_link(id, protocol))
+            && self.sharing.as_ref().is_none_or(|sharing| sharing.hears(id, key))
     }
 
     /// The policy, if there is one.
@@ -193,6 +203,33 @@ impl Forwarding {
                 _ => Verdict::Promiscuous,
             },
         }
+    }
+
+    /// Where a frame of link control goes: between the wire and those who may say and hear that, and nowhere else. What an app
+    /// says is for the other end of the wire's link, so no other app gets it, not even one that owns its destination.
+    #[must_use]
+    pub fn judge_link(&self, source: PortId, destination: &Mac, protocol: LinkProtocol) -> Verdict {
+        const REFUSED: Verdict = Verdict::Drop(DropReason::LinkControl);
+        if source != WIRE {
+            return if self.may_link(source, protocol) { self.towards_wire() } else { REFUSED };
+        }
+        if !is_group(destination) {
+            return match self.judge(source, destination) {
+                Verdict::App(id) if self.may_link(id, protocol) => Verdict::App(id),
+                _ => REFUSED,
+            };
+        }
+        let mut hearers = self.listeners(destination).iter().filter(|id| self.may_link(**id, protocol));
+        match (hearers.next(), hearers.next()) {
+            (None, _) => REFUSED,
+            (Some(one), None) => Verdict::App(*one),
+            _ => Verdict::Group,
+        }
+    }
+
+    /// Whether port `id` may say `protocol` to the other end of the wire's link, and hear it.
+    fn may_link(&self, id: PortId, protocol: LinkProtocol) -> bool {
+        self.link.get(usize::from(id)).is_some_and(|allowed| allowed.contains(protocol))
     }
 
     fn towards_wire(&self) -> Verdict {
@@ -247,7 +284,7 @@ mod tests {
     }
 
     fn member(id: PortId, settings: Settings) -> Member {
-        Member { id, settings }
+        Member { id, settings, link: LinkProtocols::NONE }
     }
 
     fn two(change: impl Fn(&mut Settings)) -> Forwarding {
@@ -338,6 +375,52 @@ mod tests {
         let f = Forwarding::new(1, true, 1500, &members);
         assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(f.listeners(&[1, 0, 0, 2, 9, 5]), [2 * 256 + 9]);
+    }
+
+    /// Link control passes between the wire and those who may: an app without leave neither says nor hears any of it,
+    /// whatever addresses it asks for, and one with leave for one protocol has that one.
+    #[test]
+    fn link_control_is_for_those_who_may() {
+        const LLDP: Mac = [1, 0x80, 0xc2, 0, 0, 0xe];
+        const REFUSED: Verdict = Verdict::Drop(DropReason::LinkControl);
+        let everything = |mac| Settings { promiscuous: true, all_multicast: true, ..settings(&[mac, LLDP]) };
+        let picture = |bob, carol| {
+            let member = |id, mac, link| Member { id, settings: everything(mac), link };
+            Forwarding::new(1, true, 1500, &[member(1, BOB, bob), member(2, CAROL, carol)])
+        };
+        let lldp = LinkProtocols::NONE.with(LinkProtocol::Lldp);
+        let none = picture(LinkProtocols::NONE, LinkProtocols::NONE);
+        for source in [WIRE, 1, 2] {
+            for destination in [LLDP, BOB, CAROL, NOBODY, [0xff; 6]] {
+                assert_eq!(
+                    none.judge_link(source, &destination, LinkProtocol::Lldp),
+                    REFUSED,
+                    "{source} {destination:?}"
+                );
+            }
+        }
+        let one = picture(lldp, LinkProtocols::NONE);
+        assert_eq!(one.judge_link(1, &LLDP, LinkProtocol::Lldp), Verdict::Wire);
+        assert_eq!(one.judge_link(1, &CAROL, LinkProtocol::Lldp), Verdict::Wire, "no app gets it from another");
+        assert_eq!(one.judge_link(WIRE, &LLDP, LinkProtocol::Lldp), Verdict::App(1));
+        assert_eq!(one.judge_link(WIRE, &CAROL, LinkProtocol::Lldp), REFUSED);
+        assert_eq!(one.judge_link(2, &LLDP, LinkProtocol::Lldp), REFUSED);
+        for other in [LinkProtocol::MacControl, LinkProtocol::Stp, LinkProtocol::Other] {
+            assert_eq!((one.judge_link(1, &LLDP, other), one.judge_link(WIRE, &LLDP, other)), (REFUSED, REFUSED));
+        }
+        let both = picture(lldp, LinkProtocols::ALL);
+        assert_eq!(both.judge_link(WIRE, &LLDP, LinkProtocol::Lldp), Verdict::Group);
+        let hears = |protocol| [1, 2].map(|id| both.hears(id, &FlowKey::default(), protocol));
+        assert_eq!(hears(Some(LinkProtocol::Lldp)), [true, true]);
+        assert_eq!(hears(Some(LinkProtocol::Stp)), [false, true]);
+        assert_eq!(hears(None), [true, true]);
+        assert_eq!(both.judge_link(WIRE, &LLDP, LinkProtocol::Stp), Verdict::App(2));
+        // Who does not listen does not hear, and what goes to a link that is down goes nowhere.
+        let deaf = Member { id: 1, settings: settings(&[BOB]), link: LinkProtocols::ALL };
+        let deaf = Forwarding::new(1, false, 1500, &[deaf]);
+        assert_eq!(deaf.judge_link(WIRE, &LLDP, LinkProtocol::Lldp), REFUSED);
+        assert_eq!(deaf.judge_link(WIRE, &BOB, LinkProtocol::MacControl), Verdict::App(1));
+        assert_eq!(deaf.judge_link(1, &LLDP, LinkProtocol::Lldp), Verdict::Drop(DropReason::WireDown));
     }
 
     /// With the link down, what would go to the wire is dropped under its own name, and apps still reach each other.

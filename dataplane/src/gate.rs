@@ -10,7 +10,7 @@ use crate::flow::{Flow, Points};
 use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome, TallyId};
 use kopi_config::policy::{Decision, Direction, State};
-use kopi_packet::{FlowKey, Fragment, Headers, Seed, fragment_id, ndp};
+use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, fragment_id, ndp};
 use kopi_policy::{Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, Tuple, Violation};
 use kopi_ring::DropReason;
 use sharing::may_move;
@@ -172,8 +172,13 @@ impl Gate {
         flow.points = Points::default();
         flow.classes = [0; 2];
         let destination = key.dst_mac().bytes();
+        let link = LinkProtocol::of(key);
+        let route = || match link {
+            Some(protocol) => forwarding.judge_link(source, &destination, protocol),
+            None => forwarding.judge(source, &destination),
+        };
         let Some(filter) = forwarding.filter() else {
-            flow.verdict = forwarding.judge(source, &destination);
+            flow.verdict = route();
             return;
         };
         let (headers, _) = kopi_packet::parse(frame, source);
@@ -188,12 +193,12 @@ impl Gate {
                 return;
             }
         }
-        flow.verdict = match forwarding.sharing() {
+        flow.verdict = match forwarding.sharing().filter(|_| link.is_none()) {
             Some(sharing) if self.is_of_another(sharing, source, looks[0].as_ref(), seen) => {
                 Verdict::Drop(DropReason::PortNotLeased)
             }
             Some(sharing) if destination == *sharing.mac() => self.owner_of(sharing, source, filter, seen),
-            _ => forwarding.judge(source, &destination),
+            _ => route(),
         };
         if let Verdict::App(id) = flow.verdict {
             let passage = self.pass(filter, id, Direction::Ingress, seen, news);

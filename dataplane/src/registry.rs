@@ -3,6 +3,7 @@
 use crate::counters::PortTotals;
 use crate::forwarding::{Generation, Member, PortId, is_group};
 use crate::identity::Identity;
+use kopi_packet::LinkProtocols;
 use kopi_policy::{Ruleset, Subject};
 use kopi_ring::layout::MAX_MTU;
 use kopi_ring::message::{Hello, Mac, Settings};
@@ -70,6 +71,8 @@ pub struct Terms {
     pub shared: bool,
     /// Most queue pairs.
     pub queues: Option<u16>,
+    /// What it may say to the other end of the wire's link, and hear from there.
+    pub link: LinkProtocols,
     /// What the rules know of it; `None` when that has to be worked out.
     pub subject: Option<Subject>,
 }
@@ -337,7 +340,7 @@ impl Registry {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let running = self.apps().filter(|app| app.region.is_some());
-        running.map(|app| Member { id: app.id, settings: app.settings.clone() }).collect()
+        running.map(|app| Member { id: app.id, settings: app.settings.clone(), link: app.terms.link }).collect()
     }
 
     fn name_for(&self, asked: &str, comm: &str, reserved: &dyn Reserved) -> Result<String, Refusal> {

@@ -195,7 +195,11 @@ fn stats(switch: &Switch, facts: &Facts) -> Vec<Value> {
 pub const fn stage_of(reason: DropReason) -> &'static str {
     match reason {
         DropReason::Runt | DropReason::Oversize => "parse",
-        DropReason::UnknownUnicast | DropReason::NoListener | DropReason::SamePort | DropReason::WireDown => "forward",
+        DropReason::UnknownUnicast
+        | DropReason::NoListener
+        | DropReason::SamePort
+        | DropReason::WireDown
+        | DropReason::LinkControl => "forward",
         DropReason::RxRingFull
         | DropReason::NoMbuf
         | DropReason::WireTxFull

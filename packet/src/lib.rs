@@ -15,6 +15,7 @@
 //! | `hash` | the seeded hash of a [`FlowKey`] |
 //! | `ip` | where a packet ends, and the number that its fragments share |
 //! | [`tcp`] | what connection tracking reads of a TCP segment |
+//! | `link` | [`LinkProtocol`]: frames that no bridge forwards |
 //! | [`icmp`] | the packet that an ICMP error is about |
 //! | [`ndp`] | addresses in Neighbor Discovery messages |
 //! | [`reply`] | the answer to a packet that is rejected |
@@ -52,6 +53,7 @@ mod headers;
 pub mod icmp;
 mod ip;
 mod key;
+mod link;
 mod mac;
 pub mod mark;
 pub mod ndp;
@@ -66,5 +68,6 @@ pub use hash::Seed;
 pub use headers::{Fragment, Headers, Malformed, Shape};
 pub use ip::fragment_id;
 pub use key::{FlowKey, VlanTag};
+pub use link::{LinkProtocol, LinkProtocols};
 pub use mac::{MacAddr, ParseMacError};
 pub use parse::parse;

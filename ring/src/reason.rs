@@ -61,6 +61,8 @@ reasons! {
     QueueFull = "queue_full",
     /// The frame, and those before it, had waited too long in the queue of their class.
     Codel = "codel",
+    /// It is for the other end of the link alone (IEEE 802.1Q, 8.6.3; MAC control), and no `[[app]]` allows that.
+    LinkControl = "link_control",
 }
 
 impl DropReason {

@@ -21,7 +21,7 @@ use kopi_dataplane::shaper::Source;
 use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::{MacAddr, Seed};
+use kopi_packet::{LinkProtocols, MacAddr, Seed};
 use kopi_policy::{Connections, Owner, Ruleset};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::Settings;
@@ -273,7 +273,8 @@ impl Bench {
             self.apps.push(App { tx, rx, _region: client });
             let macs = vec![frames::mac(id)];
             let promiscuous = case.traffic == Traffic::Both;
-            members.push(Member { id, settings: Settings { mtu: MTU, promiscuous, all_multicast: false, macs } });
+            let settings = Settings { mtu: MTU, promiscuous, all_multicast: false, macs };
+            members.push(Member { id, settings, link: LinkProtocols::NONE });
         }
         let (filter, plan) = policy(case.setting, &members)?;
         let forwarding = Forwarding::new(2, true, MTU, &members).with_filter(filter);

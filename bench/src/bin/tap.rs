@@ -20,7 +20,7 @@ use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::tap::{Line, PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
-use kopi_packet::Seed;
+use kopi_packet::{LinkProtocols, Seed};
 use kopi_policy::Connections;
 use kopi_ring::message::Settings;
 use kopi_ring::{Consumer, Geometry, HugePages, Region};
@@ -90,7 +90,7 @@ impl Bench {
         delivery.insert(Box::new(WorkerPort::new(&region, APP, 1, 0, 1)));
         let app = client.rx_consumer(0).ok_or("no ring")?;
         let settings = Settings { mtu: MTU, macs: vec![[2, 0, 0, 0, 0, 1]], ..Settings::default() };
-        let forwarding = Forwarding::new(1, true, MTU, &[Member { id: APP, settings }]);
+        let forwarding = Forwarding::new(1, true, MTU, &[Member { id: APP, settings, link: LinkProtocols::NONE }]);
         let seed = Seed::from_bytes([8; 64]);
         let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), eal.tsc_hz()));
         let (noted, _) = rtrb::RingBuffer::new(1);

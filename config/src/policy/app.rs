@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
 use super::addresses::{Cidr, CidrForm};
+use super::allow::{ALLOW, Allowed};
 use super::assigned::{Assigned, CLASS_FORM, ClassKey};
 use super::mac::StationForm;
 use super::name::NameForm;
@@ -38,6 +39,8 @@ pub struct App {
     pub listen: Vec<Listen>,
     /// Whether it may send only from its own addresses. True if not stated.
     pub spoof_check: bool,
+    /// What it may do that is not for every app. Nothing if not stated.
+    pub allow: Allowed,
     /// Most queue pairs.
     pub queues: Option<u16>,
     /// Most flows in a worker's flow table that it may have begun.
@@ -61,8 +64,9 @@ impl App {
     pub fn new(name: String, owner: OwnerMatch) -> Self {
         let (mac, queues, flows, class) = (None, None, None, Assigned::default());
         let (addresses, listen) = (Vec::new(), Vec::new());
-        let address = Address::Own;
-        Self { name, owner, admit: true, address, mac, addresses, listen, spoof_check: true, queues, flows, class }
+        let (address, allow) = (Address::Own, Allowed::default());
+        let (admit, spoof_check) = (true, true);
+        Self { name, owner, admit, address, mac, addresses, listen, spoof_check, allow, queues, flows, class }
     }
 }
 
@@ -149,6 +153,7 @@ impl App {
         let addresses = table.optional(&ADDRESSES);
         let listen = table.optional(&LISTEN);
         let spoof_check = table.get(&SPOOF_CHECK);
+        let allow = table.get(&ALLOW);
         let queues = table.optional(&QUEUES);
         let flows = table.optional(&FLOWS);
         let class = Assigned::read(table, &CLASS, names);
@@ -164,6 +169,7 @@ impl App {
             addresses: addresses?.unwrap_or_default(),
             listen,
             spoof_check: spoof_check?,
+            allow: allow?,
             queues: queues?,
             flows: flows?,
             class: class?,
@@ -231,6 +237,7 @@ pub(super) static APP: Section = Section {
         &ADDRESSES,
         &LISTEN,
         &SPOOF_CHECK,
+        &ALLOW,
         &QUEUES,
         &FLOWS,
         &CLASS,

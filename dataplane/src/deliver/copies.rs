@@ -4,6 +4,7 @@ use super::{Delivery, Route};
 use crate::burst::Burst;
 use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::gate::Gate;
+use kopi_packet::LinkProtocol;
 use kopi_ring::DropReason;
 
 /// A burst that is delivered, and what is asked about it.
@@ -78,7 +79,8 @@ impl Delivery {
         let Scene { ref burst, .. } = *scene;
         let mut copies = 0;
         let key = burst.key(at);
-        for id in ports.iter().copied().filter(|id| *id != source && forwarding.hears(*id, &key)) {
+        let protocol = LinkProtocol::of(&key);
+        for id in ports.iter().copied().filter(|id| *id != source && forwarding.hears(*id, &key, protocol)) {
             let admission = scene.gate.admit(mbuf.data(), &key, id, forwarding, now);
             let outcome = match admission.refused {
                 None => self.deliver_to_app(burst, at, id, forwarding, true).map(|route| {

@@ -10,7 +10,7 @@ use crate::forwarding;
 use crate::shaper::Source;
 use frames::{MACS, Step, broadcast_syn, frames, steps};
 use kopi_config::policy::{Policy, Tracking};
-use kopi_packet::MacAddr;
+use kopi_packet::{LinkProtocols, MacAddr};
 use kopi_policy::{Owner, Ruleset, Subject};
 use kopi_ring::message::Settings;
 use proptest::prelude::*;
@@ -94,7 +94,7 @@ fn picture(epoch: u32, policy: &Policy) -> Forwarding {
     let members = ids.map(|id| {
         let mac = MACS[usize::from(id) - 1];
         let settings = Settings { mtu: 1500, macs: vec![mac], all_multicast: true, ..Settings::default() };
-        forwarding::Member { id, settings }
+        forwarding::Member { id, settings, link: LinkProtocols::NONE }
     });
     let subjects = ids.map(|id| {
         let owner = Owner { name: "one", uid: Some(id.into()), ..Owner::default() };

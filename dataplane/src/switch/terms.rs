@@ -5,7 +5,7 @@ use crate::identity::Identity;
 use crate::policy::owner_of;
 use crate::registry::{App, HOST_NAME, Terms};
 use kopi_config::policy::Address;
-use kopi_packet::MacAddr;
+use kopi_packet::{LinkProtocols, MacAddr};
 use kopi_policy::{Kernel, Refusal, Ruleset, Subject};
 use kopi_ring::message::Mac;
 use std::sync::Arc;
@@ -28,14 +28,16 @@ pub(super) fn terms(
         mac: if shared { host } else { own },
         shared,
         queues: entry.and_then(|entry| entry.queues),
+        link: entry.map_or(LinkProtocols::NONE, |entry| entry.allow.link),
         subject: None,
     })
 }
 
-/// The terms of the host's port: those of the entry with its name, whoever that is for. It is always admitted.
+/// The terms of the host's port: those of the entry with its name, whoever that is for. It is always admitted. The wire's
+/// link is the kernel's: it runs what speaks to the switch, as it would with a card of its own.
 pub(super) fn terms_of_host(ruleset: Option<&Ruleset>) -> Terms {
     let entry = ruleset.and_then(|ruleset| ruleset.policy().apps.iter().position(|app| app.name == HOST_NAME));
-    Terms { entry, name: Some(HOST_NAME.to_owned()), ..Terms::default() }
+    Terms { entry, name: Some(HOST_NAME.to_owned()), link: LinkProtocols::ALL, ..Terms::default() }
 }
 
 pub(super) fn subject_of(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> Subject {

@@ -18,7 +18,7 @@ use kopi_dataplane::shaper::Source;
 use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::{MacAddr, Seed};
+use kopi_packet::{LinkProtocols, MacAddr, Seed};
 use kopi_policy::{Connections, Owner, Ruleset};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Mac, Settings};
@@ -275,7 +275,7 @@ impl<'a> Crew<'a> {
             let port = WorkerPort::new(&region, id, self.generation, worker, workers);
             self.tell(worker, Command::Attach(Box::new(port)));
         }
-        self.members.push(Member { id, settings });
+        self.members.push(Member { id, settings, link: LinkProtocols::NONE });
         self.publish();
         let tx = (0..queues).filter_map(|q| client.tx_producer(q)).collect();
         let rx = (0..queues).filter_map(|q| client.rx_consumer(q)).collect();

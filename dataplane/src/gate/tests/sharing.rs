@@ -3,6 +3,7 @@
 use super::*;
 use crate::sharing::{Sharer, Sharing};
 use kopi_config::policy::Listen;
+use kopi_packet::LinkProtocols;
 use kopi_packet::describe::frame_between;
 use kopi_policy::Kernel;
 use std::collections::BTreeSet;
@@ -43,7 +44,7 @@ impl Scene {
             [(WEB, HOST_MAC, Some(0)), (BATCH, HOST_MAC, Some(1)), (OWN, OWN_MAC, None), (HOST, HOST_MAC, None)];
         let members = ports.map(|(id, mac, _)| {
             let settings = Settings { mtu: 1500, macs: vec![mac], all_multicast: id == HOST, ..Settings::default() };
-            forwarding::Member { id, settings }
+            forwarding::Member { id, settings, link: LinkProtocols::NONE }
         });
         let subjects = ports.map(|(id, mac, entry)| {
             let subject = ruleset.subject(&Owner::unknown("x"), entry, &[MacAddr::new(mac)]).beside(&kernel);
