@@ -7,6 +7,7 @@ use crate::frames::{self, Way};
 use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
+use kopi_dataplane::app_waker::WakeRequests;
 use kopi_dataplane::classes::Plan;
 use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
@@ -388,6 +389,7 @@ fn worker(
         forwarding: Arc::new(Forwarding::new(1, true, MTU, &[])),
         max_ports: PORTS,
         tsc_hz: HZ,
+        requests: WakeRequests::default(),
         rest: None,
     }))
 }
