@@ -88,6 +88,9 @@ impl RxQueue {
         // - only one thread may poll a queue: there is one `RxQueue` for it, not `Clone`, and we hold it by `&mut`;
         // - `places` has room for `room` pointers, and `Mbuf` is a transparent pointer.
         let n = unsafe { sys::kopi_eth_rx_burst(self.port.id(), self.queue, places, room) };
+        if n == 0 {
+            return 0;
+        }
         let first = batch.len();
         // SAFETY: DPDK has written, and given us, exactly the first `n` places. They are looked at before anybody else sees
         // them.
@@ -205,8 +208,9 @@ impl TxQueue {
     }
 }
 
-/// Whether each frame lies in one segment, of at most `room` bytes. Four at a time, which takes most of the loop's cost away.
-#[inline]
+/// Whether each frame lies in one segment, of at most `room` bytes. Four at a time, which takes most of the loop's cost away;
+/// apart from `receive`, which is small enough to be inlined then.
+#[inline(never)]
 fn are_plain(frames: &[Mbuf], room: u16) -> bool {
     let (fours, rest) = frames.as_chunks::<4>();
     let is_plain = |mbuf: &Mbuf| mbuf.is_plain(room);
