@@ -29,10 +29,21 @@ const LOG_LINES: u32 = 20;
 
 /// A line of an operator's.
 #[derive(Debug, Deserialize)]
-struct Request {
-    command: String,
+pub struct Request {
+    /// What is to be done.
+    pub command: String,
+    /// The other keys. Nobody has looked at them yet.
     #[serde(flatten)]
-    arguments: Map<String, Value>,
+    pub arguments: Map<String, Value>,
+}
+
+/// Reads one line.
+///
+/// # Errors
+///
+/// A text for people.
+pub fn read(line: &[u8]) -> Result<Request, String> {
+    serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
 }
 
 /// What an operator asks.
@@ -244,7 +255,7 @@ impl Operator {
         self.heard = Instant::now();
         let file = self.take_file(end);
         let line: Vec<u8> = self.input.drain(..=end).collect();
-        let reply = match serde_json::from_slice::<Request>(&line) {
+        let reply = match read(&line) {
             Ok(Request { command, arguments }) => {
                 let unknown = || json!({ "error": format!("unknown command `{command}`") }).into();
                 let question = Question { command: &command, arguments: &arguments, file };
@@ -256,7 +267,7 @@ impl Operator {
                     }
                 }
             }
-            Err(error) => json!({ "error": format!("not a request: {error}") }),
+            Err(error) => json!({ "error": error }),
         };
         self.output = reply.to_string().into_bytes();
         self.output.push(b'\n');
