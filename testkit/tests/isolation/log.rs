@@ -36,7 +36,8 @@ fn users_have_lines_of_their_own() {
     fail_as(4001, &kopid.socket(), 300);
     fail_as(4002, &kopid.socket(), 1);
     let named = |uid: u32| kopid.log().lines().filter(|line| line.contains(&format!("user {uid})"))).count();
-    let periods = usize::try_from(begun.elapsed().as_secs() / 10).expect("few") + 1;
+    // One more may have begun before, and one have ended after.
+    let periods = usize::try_from(begun.elapsed().as_secs() / 10).expect("few") + 2;
     wait_until("both are named", LIMIT, || named(4001) >= 20 && named(4002) == 1);
     assert!(named(4001) <= 20 * periods, "{} lines about one user", named(4001));
     wait_until("the log says what it leaves out", 3 * LIMIT, || {
