@@ -10,17 +10,17 @@ use crate::flow::{Flow, Points};
 use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome, TallyId};
 use kopi_config::policy::{Decision, Direction, State};
+use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, fragment_id, ndp};
-use kopi_policy::{Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, Tuple, Violation};
+use kopi_policy::{
+    Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, TOUCH_SHIFT, Tuple, Violation,
+};
 use kopi_ring::DropReason;
 use sharing::may_move;
 use std::sync::Arc;
 
 /// Packets whose fragments a worker follows at a time.
 const FRAGMENTED: usize = 4096;
-/// A connection is told that its flow lives when the clock passes a multiple of two to this power: a few times a second,
-/// since the shortest time-out is one second.
-const TOUCH_SHIFT: u32 = 29;
 
 /// A line that the policy wants in the log, for the first frame of a flow.
 #[derive(Clone, Copy, Debug)]
@@ -102,30 +102,37 @@ impl Gate {
     pub fn settle<'a>(
         &mut self,
         flow: &mut Flow,
-        frame: impl FnOnce() -> &'a [u8],
+        frame: impl Fn() -> &'a [u8],
         key: &FlowKey,
         alone: bool,
         forwarding: &Forwarding,
         now: u64,
     ) -> bool {
-        if !alone && self.holds(flow, key, forwarding, now) {
+        if !alone && self.holds(flow, &frame, key, forwarding, now) {
             return true;
         }
         self.judge(flow, frame(), key, forwarding, now);
-        !alone && self.holds(flow, key, forwarding, now)
+        !alone && self.holds(flow, &frame, key, forwarding, now)
     }
 
     /// Whether what `flow` says still holds for one more frame of it.
     #[inline]
     #[must_use]
-    fn holds(&self, flow: &Flow, key: &FlowKey, forwarding: &Forwarding, now: u64) -> bool {
+    fn holds<'a>(
+        &self,
+        flow: &Flow,
+        frame: impl Fn() -> &'a [u8],
+        key: &FlowKey,
+        forwarding: &Forwarding,
+        now: u64,
+    ) -> bool {
         let unchanged =
-            || !may_move(forwarding, flow.verdict, flow.points.states[1]) && self.is_unchanged(flow, key, now);
+            || !may_move(forwarding, flow.verdict, flow.points.states[1]) && self.is_unchanged(flow, frame, key, now);
         flow.epoch == forwarding.epoch() && (flow.points.is_untracked() || unchanged())
     }
 
     #[inline]
-    fn is_unchanged(&self, flow: &Flow, key: &FlowKey, now: u64) -> bool {
+    fn is_unchanged<'a>(&self, flow: &Flow, frame: impl Fn() -> &'a [u8], key: &FlowKey, now: u64) -> bool {
         let touch = now >> TOUCH_SHIFT != flow.last_seen >> TOUCH_SHIFT;
         // What is refused does not keep its connection alive, so from time to time it is asked whether that still is.
         if touch && !passes(flow.verdict) {
@@ -133,18 +140,30 @@ impl Gate {
         }
         let same = |direction, state: Option<State>, stamp: Option<Stamp>| match (state, stamp) {
             (None | Some(State::Untracked), _) => true,
-            (Some(_), Some(stamp)) => self.connections.holds(stamp) && (!touch || self.touch(stamp, now)),
+            (Some(_), Some(stamp)) => self.connections.holds(stamp),
             // There may be room for a connection by now.
             (Some(State::New), None) if touch => false,
             (Some(state), None) => self.is_without_connection(flow, (key, direction), state, now),
         };
         let Points { states: [out, into], connections: [stamp_out, stamp_into], .. } = flow.points;
-        same(Direction::Egress, out, stamp_out) && same(Direction::Ingress, into, stamp_into)
+        same(Direction::Egress, out, stamp_out)
+            && same(Direction::Ingress, into, stamp_into)
+            && (!touch || self.touch(flow, frame(), now))
     }
 
+    /// Keeps the connections of a flow alive, with a frame of it that is as those before it were. False if one of them has to be
+    /// looked at.
     #[cold]
-    fn touch(&self, stamp: Stamp, now: u64) -> bool {
-        stamp.connection().is_some_and(|of| self.connections.touch(of, now))
+    fn touch(&self, flow: &Flow, frame: &[u8], now: u64) -> bool {
+        let (headers, _) = kopi_packet::parse(frame, WIRE);
+        let segment = Segment::of(frame, &headers);
+        let [out, into] = flow.points.connections;
+        let alive = |stamp: Option<Stamp>, direction| {
+            stamp
+                .and_then(Stamp::connection)
+                .is_none_or(|of| self.connections.touch(of, direction, segment.as_ref(), now))
+        };
+        alive(out, Direction::Egress) && alive(into, Direction::Ingress)
     }
 
     /// Whether a frame still has no connection at one side, so that its state is `state`. The frame by which that was said

@@ -114,7 +114,13 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
 /// What has become of the connections that were tracked.
 fn connections(switch: &Switch) -> Value {
     let stats = switch.connections().stats();
-    json!({ "begun": stats.begun, "evicted": stats.evicted, "refused": stats.refused, "swept": stats.swept })
+    json!({
+        "begun": stats.begun,
+        "evicted": stats.evicted,
+        "refused": stats.refused,
+        "swept": stats.swept,
+        "bad_checksums": stats.damaged,
+    })
 }
 
 /// Milliseconds are precise enough for a time that people read, and 136 years are long enough.

@@ -68,5 +68,5 @@ fn pass(table: &Connections, zone: u16, direction: Direction, frame: &[u8], acce
     }
     let _state = table.plain(of, direction);
     let _settled = table.settled(of);
-    let _there = table.touch(of, now);
+    let _there = table.touch(of, direction, None, now);
 }

@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
-use crate::{MacAddr, Shape, parse};
+use crate::{MacAddr, Shape, checksum, parse};
 
 /// Why a description is not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Error for DescribeError {}
 
 /// Makes an Ethernet frame of which [`parse`] finds what `text` says.
 ///
-/// Lengths are right; checksums, and whatever `text` says nothing about, are zero. So are the addresses of the frame, but
+/// Lengths and checksums are right; whatever `text` says nothing about is zero. So are the addresses of the frame, but
 /// for an ARP request, which goes to everybody.
 ///
 /// # Errors
@@ -89,12 +89,14 @@ pub fn frame_of(text: &str) -> Result<Vec<u8>, DescribeError> {
 ///
 /// As [`frame_of`].
 pub fn frame_between(text: &str, from: MacAddr, to: MacAddr) -> Result<Vec<u8>, DescribeError> {
-    let frame = words::read(text)?.build(from, to);
+    let mut frame = words::read(text)?.build(from, to);
+    let (headers, _) = parse(&frame, 0);
     // Such as an ethertype that needs more than is said, or an IPv6 extension header without what it extends.
-    match parse(&frame, 0).0.shape {
-        Shape::Malformed(_) => Err(DescribeError::Malformed),
-        _ => Ok(frame),
+    if matches!(headers.shape, Shape::Malformed(_)) {
+        return Err(DescribeError::Malformed);
     }
+    checksum::complete(&mut frame, &headers);
+    Ok(frame)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use kopi_config::policy::{Direction, Tracking};
-use kopi_packet::{FlowKey, Headers, Seed, parse};
+use kopi_packet::{FlowKey, Headers, Seed, checksum, parse};
 use kopi_policy::{Connections, Ref};
 
 const SYN: u8 = 2;
@@ -50,8 +50,13 @@ fn segment(host: u32, direction: Direction, flags: u8) -> [u8; 64] {
     frame[26..30].copy_from_slice(&src);
     frame[30..34].copy_from_slice(&dst);
     frame[34..38].copy_from_slice(if ingress { &[4, 0, 0, 80] } else { &[0, 80, 4, 0] });
+    // Both begin with zero.
+    frame[41] = u8::from(flags & SYN == 0);
+    frame[45] = u8::from(flags & ACK != 0);
     frame[46] = 5 << 4;
     frame[47] = flags;
+    let (headers, _) = parse(&frame, 1);
+    checksum::complete(&mut frame, &headers);
     frame
 }
 
@@ -93,7 +98,7 @@ fn known(count: u32) {
     let mut now = 0;
     report(&format!("{count} connections, touch"), per_round, || {
         now += HZ;
-        refs.iter().filter(|&&of| table.touch(of, now)).count()
+        refs.iter().filter(|&&of| table.touch(of, Direction::Ingress, None, now)).count()
     });
     report(&format!("{count} connections, look and accept"), per_round, || {
         let one = |(frame, headers, key): &([u8; 64], Headers, FlowKey)| {

@@ -47,10 +47,12 @@
 //! | `upkeep` | what the control thread does: sweep, forget, list |
 //! | `entry` | the layout in memory |
 //! | `phase` | how far a connection has come, and time-outs |
-//! | `window` | the window of TCP |
+//! | `numbers` | what a TCP segment does, by its numbers |
+//! | `window` | the numbers of TCP, and its window |
 
 mod entry;
 mod look;
+mod numbers;
 mod phase;
 mod table;
 mod tuple;
@@ -62,6 +64,6 @@ mod tests;
 
 pub use look::Look;
 pub(crate) use phase::Phase;
-pub use table::{Connections, Ref, Stamp};
+pub use table::{Connections, Ref, Stamp, TOUCH_SHIFT};
 pub use tuple::{Sort, Tuple};
 pub use upkeep::{Connection, Stats};

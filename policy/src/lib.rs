@@ -25,7 +25,7 @@ mod tcp;
 mod trace;
 
 pub use admission::Refusal;
-pub use connection::{Connection, Connections, Look, Ref, Sort, Stamp, Stats, Tuple};
+pub use connection::{Connection, Connections, Look, Ref, Sort, Stamp, Stats, TOUCH_SHIFT, Tuple};
 pub use fragment::{FragmentKey, Fragments, HOLD_SECONDS};
 pub use frame::{Cause, Judgement, Packet, Violation};
 pub use kernel::Kernel;

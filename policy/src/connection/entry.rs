@@ -97,6 +97,9 @@ pub(crate) struct Entry {
     key: [AtomicU64; 6],
     /// When it began, in the low half; above it the generation that the place was last used in.
     begun: AtomicU64,
+    /// The [`Claim`](super::numbers::Claim) that a segment has made, or 0. Unlike the rest it changes while the connection
+    /// lives, though rarely, and nobody relies on it: it says what to look for.
+    claim: AtomicU64,
 }
 
 // One line for the slots of a bucket, one for each connection in it: what a lookup pays for.
@@ -128,6 +131,15 @@ impl Entry {
             to.store(*from, Relaxed);
         }
         self.begun.store(u64::from(generation) << 32 | u64::from(began), Relaxed);
+        self.claim.store(0, Relaxed);
+    }
+
+    pub(crate) fn claim(&self) -> u64 {
+        self.claim.load(Relaxed)
+    }
+
+    pub(crate) fn set_claim(&self, claim: u64) {
+        self.claim.store(claim, Relaxed);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Connection tracking of a whole frame, in two steps with the rules between them.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use kopi_config::policy::{Direction, State};
 use kopi_packet::tcp::Segment;
-use kopi_packet::{FlowKey, Headers, icmp};
+use kopi_packet::{FlowKey, Headers, checksum, icmp};
 
 use super::table::{Connections, Ref};
 use super::tuple::{Sort, Tuple};
@@ -60,6 +62,7 @@ impl Connections {
         let tuple = match Sort::of(zone, key, direction) {
             Sort::Tracked(tuple) => tuple,
             Sort::Clear(state) => return Look::clear(state, direction),
+            Sort::Error if !checksum::is_intact(frame, headers) => return self.damaged(zone, direction),
             Sort::Error => {
                 let about = icmp::embedded(frame, headers)
                     .and_then(|quoted| Tuple::quoted(zone, key, direction, &quoted))
@@ -69,12 +72,31 @@ impl Connections {
             }
         };
         let segment = Segment::of(frame, headers);
-        let (state, of) = match self.find(&tuple, now) {
-            Some(of) => (self.state_of(of, direction, segment.as_ref()), Of::Known(of)),
-            None if self.opening(&tuple, direction, segment.as_ref()).is_some() => (State::New, Of::Begins(tuple)),
-            None => (State::Invalid, Of::Nothing),
+        let (state, turns, of) = match self.find(&tuple, now) {
+            Some(of) => {
+                let (state, turns) = self.foresee(of, direction, segment.as_ref());
+                (state, turns, Of::Known(of))
+            }
+            None if self.opening(&tuple, direction, segment.as_ref()).is_some() => {
+                (State::New, true, Of::Begins(tuple))
+            }
+            None => (State::Invalid, false, Of::Nothing),
         };
+        // Its receiver will not take it, so it neither begins a connection nor moves one on. What changes nothing is not
+        // summed up.
+        if turns && !checksum::is_intact(frame, headers) {
+            return self.damaged(zone, direction);
+        }
         Look { state, direction, of, segment }
+    }
+
+    #[cold]
+    fn damaged(&self, zone: u16, direction: Direction) -> Look {
+        let stripes = self.stripes();
+        if let Some(stripe) = stripes.get(usize::from(zone) % stripes.len()) {
+            stripe.damaged.fetch_add(1, Relaxed);
+        }
+        Look::clear(State::Invalid, direction)
     }
 
     /// Takes down that the frame of this [`look`](Self::look) was accepted, and returns its connection.

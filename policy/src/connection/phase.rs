@@ -27,11 +27,14 @@ pub(crate) enum Phase {
     Icmp = 11,
     /// Every other protocol.
     Other = 12,
+    /// Established, and a reset or FIN has passed of which we cannot tell whether its receiver takes it: see
+    /// [`numbers`](super::numbers).
+    Challenged = 13,
 }
 
 impl Phase {
     /// Every phase, in the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::SynSent,
         Self::SynRecv,
         Self::Established,
@@ -44,6 +47,7 @@ impl Phase {
         Self::Udp,
         Self::Icmp,
         Self::Other,
+        Self::Challenged,
     ];
 
     /// The name of a TCP state, as `conntrack -L` prints it.
@@ -51,7 +55,8 @@ impl Phase {
         Some(match self {
             Self::SynSent => "SYN_SENT",
             Self::SynRecv => "SYN_RECV",
-            Self::Established => "ESTABLISHED",
+            // What the two ends make of a claim, nobody knows yet.
+            Self::Established | Self::Challenged => "ESTABLISHED",
             Self::FinWait => "FIN_WAIT",
             Self::CloseWait => "CLOSE_WAIT",
             Self::LastAck => "LAST_ACK",
@@ -133,7 +138,7 @@ impl Settings {
         for phase in Phase::ALL {
             let seconds = match phase {
                 Phase::SynSent | Phase::SynRecv | Phase::SynSent2 => tracking.tcp_syn,
-                Phase::Established => tracking.tcp_established,
+                Phase::Established | Phase::Challenged => tracking.tcp_established,
                 Phase::FinWait | Phase::CloseWait | Phase::LastAck | Phase::TimeWait => tracking.tcp_closing,
                 Phase::Close => tracking.tcp_closed,
                 Phase::Udp => tracking.udp,

@@ -9,10 +9,15 @@ use kopi_packet::Seed;
 use kopi_packet::tcp::Segment;
 
 use super::entry::{Bucket, Entry, Key, Slot, WAYS};
+use super::numbers::{Arrival, Claim, Move};
 use super::phase::{Clock, Phase, Settings, Units, since};
 use super::tuple::{Tuple, proto};
-use super::window::Windows;
-use crate::tcp::{self, Kind, Side, Step};
+use super::window::{Half, Windows};
+use crate::tcp::{self, Kind, Side};
+
+/// A connection is told that it lives, and its numbers are noted, at the first packet of a direction after the clock has
+/// passed a multiple of two to this power: a few times a second, since the shortest time-out is one second.
+pub const TOUCH_SHIFT: u32 = 29;
 
 /// Locks of the table; each serves the buckets whose numbers have the same low bits.
 const STRIPES: usize = 256;
@@ -43,6 +48,8 @@ pub(super) struct Stripe {
     pub(super) begun: AtomicU64,
     pub(super) evicted: AtomicU64,
     pub(super) refused: AtomicU64,
+    /// Packets with a wrong checksum. Written without the lock.
+    pub(super) damaged: AtomicU64,
 }
 
 /// Holds a stripe's lock until dropped.
@@ -152,12 +159,27 @@ struct Outcome {
 }
 
 enum Next {
-    /// Nothing changes, not even the time: the packet is invalid.
+    /// Nothing changes, not even the time.
     Nothing,
-    /// The slot becomes this, and the window is followed.
+    /// The slot becomes this, and the numbers are taken down.
     Slot(Slot),
+    /// The slot becomes this, and what the segment claims is taken down.
+    Claim(Slot, Claim),
+    /// The slot becomes this, and the numbers begin anew with this SYN and the segment, which answers it.
+    Again(Slot, Segment),
     /// Another connection begins in the place of this one.
     Anew,
+}
+
+impl Outcome {
+    /// Whether more changes about a connection, which was `slot`, than when its last packet was seen.
+    fn turns(&self, slot: Slot) -> bool {
+        match self.next {
+            Next::Nothing => false,
+            Next::Slot(next) => (next.to_word() ^ slot.to_word()) & CONDITION != 0,
+            Next::Claim(..) | Next::Again(..) | Next::Anew => true,
+        }
+    }
 }
 
 /// Compares without a branch for each word, and without a call.
@@ -267,7 +289,15 @@ impl Connections {
     /// Changes nothing. [`State::Invalid`] if the connection is gone.
     #[must_use]
     pub fn state_of(&self, of: Ref, direction: Direction, segment: Option<&Segment>) -> State {
-        self.slot(of).map_or(State::Invalid, |(_, _, slot)| self.outcome(of.index(), slot, direction, segment, 0).state)
+        self.foresee(of, direction, segment).0
+    }
+
+    /// The same, and whether the packet would change more about its connection than when its last one was seen.
+    pub(super) fn foresee(&self, of: Ref, direction: Direction, segment: Option<&Segment>) -> (State, bool) {
+        self.slot(of).map_or((State::Invalid, false), |(_, _, slot)| {
+            let outcome = self.outcome(of.index(), slot, direction, segment, slot.seen);
+            (outcome.state, outcome.turns(slot))
+        })
     }
 
     fn outcome(
@@ -278,42 +308,53 @@ impl Connections {
         segment: Option<&Segment>,
         now: Units,
     ) -> Outcome {
-        let side = if slot.begun == direction { Side::Originator } else { Side::Responder };
+        let side = side_of(slot, direction);
         let invalid = Outcome { state: State::Invalid, next: Next::Nothing };
+        let state = if side == Side::Responder || slot.answered { State::Established } else { State::New };
+        // Without the setting not all segments are looked at.
+        let slot = Slot { windowed: slot.windowed && self.settings.window(), ..slot };
         let mut phase = slot.phase;
         let mut refused = false;
         if slot.phase.is_tcp() {
             let Some((segment, kind)) = segment.and_then(|s| Some((s, Kind::of(s.flags)?))) else { return invalid };
             refused = kind == Kind::Rst && !slot.answered;
-            match tcp::step(side, kind, slot.phase) {
-                Step::Invalid => return invalid,
-                Step::Reopen => return Outcome { state: State::New, next: Next::Anew },
-                Step::Ignore => {}
-                Step::To(_) if !self.fits(index, slot, side, segment) => return invalid,
-                Step::To(next) => phase = next,
+            match self.arrival(index, slot, side, segment, kind).judge() {
+                Move::Invalid => return invalid,
+                Move::Reopen => return Outcome { state: State::New, next: Next::Anew },
+                Move::Pass if slot.answered || side == Side::Originator => {
+                    return Outcome { state, next: Next::Nothing };
+                }
+                Move::Pass => {}
+                Move::Claim(phase, claim) => {
+                    return Outcome { state, next: Next::Claim(Slot { phase, ..slot }, claim) };
+                }
+                Move::Again(syn) => {
+                    let windowed = self.settings.window();
+                    let slot =
+                        Slot { seen: now, phase: Phase::SynRecv, answered: true, assured: false, windowed, ..slot };
+                    return Outcome { state, next: Next::Again(slot, syn) };
+                }
+                Move::To(next) => phase = next,
             }
         }
         let answered = slot.answered || (side == Side::Responder && !refused);
         let proven = match phase {
             // As in Linux: the originator's acknowledgment of the handshake, or an answer to what was picked up.
-            Phase::Established => slot.phase == Phase::SynRecv || slot.phase == Phase::Established,
+            Phase::Established => matches!(slot.phase, Phase::SynRecv | Phase::Established),
             _ => !phase.is_tcp() && side == Side::Originator,
         };
         let assured = slot.assured || (slot.answered && proven);
-        let established = side == Side::Responder || slot.answered;
         // How long a fragmented segment is cannot be told, so what the other side may acknowledge cannot either. Without
         // data its sequence number was not checked, and it proves nothing.
         let windowed = slot.windowed && segment.is_none_or(|segment| segment.whole || segment.payload_len == 0);
-        Outcome {
-            state: if established { State::Established } else { State::New },
-            next: Next::Slot(Slot { seen: now, phase, answered, assured, windowed, ..slot }),
-        }
+        Outcome { state, next: Next::Slot(Slot { seen: now, phase, answered, assured, windowed, ..slot }) }
     }
 
-    /// Whether the segment fits the window, or need not.
-    fn fits(&self, index: usize, slot: Slot, side: Side, segment: &Segment) -> bool {
-        let checked = slot.windowed && self.settings.window();
-        !checked || self.windows.get(index).is_none_or(|windows| windows.fits(side, is_opening(slot, side), segment))
+    fn arrival<'a>(&self, index: usize, slot: Slot, side: Side, segment: &'a Segment, kind: Kind) -> Arrival<'a> {
+        let unknown = (Half::default(), Half::default());
+        let (own, other) = self.windows.get(index).map_or(unknown, |windows| windows.halves(side));
+        let claim = self.entries.get(index).and_then(|entry| Claim::from_word(entry.claim()));
+        Arrival { segment, kind, side, phase: slot.phase, own, other, checked: slot.windowed, claim }
     }
 
     /// Takes down that a packet of connection `of` was accepted; the arguments are those of
@@ -325,25 +366,48 @@ impl Connections {
         let units = self.clock.units(now);
         loop {
             let (at, word, slot) = self.slot(of)?;
-            let next = match self.outcome(of.index(), slot, direction, segment, units).next {
+            let outcome = self.outcome(of.index(), slot, direction, segment, units);
+            let next = match outcome.next {
                 Next::Nothing => return Some(of),
-                Next::Anew => return self.reopen(of, direction, segment, units),
-                Next::Slot(next) => next.to_word(),
+                Next::Anew => return self.reopen(of, direction, segment, now),
+                Next::Slot(next) | Next::Again(next, _) | Next::Claim(next, _) => next.to_word(),
             };
             // A lost race means that the other direction has moved on: then it is asked again.
             if next == word || at.compare_exchange(word, next, AcqRel, Relaxed).is_ok() {
-                self.follow(of.index(), slot, direction, segment);
+                self.take_down(of.index(), slot, direction, segment, &outcome.next, now);
                 return Some(of);
             }
         }
     }
 
-    fn follow(&self, index: usize, slot: Slot, direction: Direction, segment: Option<&Segment>) {
-        let side = if slot.begun == direction { Side::Originator } else { Side::Responder };
-        if let (true, Some(segment), Some(windows)) = (slot.windowed, segment, self.windows.get(index))
-            && let Some(Step::To(_)) = Kind::of(segment.flags).map(|kind| tcp::step(side, kind, slot.phase))
-        {
-            windows.advance(side, is_opening(slot, side), segment);
+    fn take_down(
+        &self,
+        index: usize,
+        slot: Slot,
+        direction: Direction,
+        segment: Option<&Segment>,
+        next: &Next,
+        now: u64,
+    ) {
+        let (Some(segment), true, Some((_, entry)), Some(windows)) =
+            (segment, slot.phase.is_tcp(), self.place(index), self.windows.get(index))
+        else {
+            return;
+        };
+        let side = side_of(slot, direction);
+        match *next {
+            Next::Slot(next) if next.phase == Phase::Close => {}
+            Next::Slot(next) if next.windowed => windows.advance(side, segment),
+            Next::Slot(_) => {
+                let plain = Kind::of(segment.flags) == Some(Kind::Ack) && self.plain_in(slot, direction).is_some();
+                windows.note(side, segment, epoch(now), !plain);
+            }
+            Next::Claim(_, claim) => entry.set_claim(claim.to_word()),
+            Next::Again(next, syn) => {
+                entry.set_claim(0);
+                windows.begin_again(&syn, segment, next.windowed, epoch(now));
+            }
+            Next::Nothing | Next::Anew => {}
         }
     }
 
@@ -373,7 +437,7 @@ impl Connections {
         }
         self.enter(&key);
         let slot = self.first(phase, direction, tag, units);
-        self.publish(bucket * WAYS + way, &key, slot, segment)
+        self.publish(bucket * WAYS + way, &key, slot, segment, now)
     }
 
     /// The phase in which the connection of `tuple` begins with this packet; `None` if it cannot.
@@ -395,12 +459,12 @@ impl Connections {
     }
 
     /// Writes a new connection to its place, whose slot is free, under the lock of its bucket.
-    fn publish(&self, index: usize, key: &Key, slot: Slot, segment: Option<&Segment>) -> Option<Ref> {
+    fn publish(&self, index: usize, key: &Key, slot: Slot, segment: Option<&Segment>, now: u64) -> Option<Ref> {
         let (at, entry) = self.place(index)?;
         let slot = Slot { generation: entry.next_generation(), ..slot };
         entry.write(key, slot.seen, slot.generation);
-        if let (true, Some(syn), Some(windows)) = (slot.windowed, segment, self.windows.get(index)) {
-            windows.begin(syn);
+        if let (true, Some(first), Some(windows)) = (slot.phase.is_tcp(), segment, self.windows.get(index)) {
+            windows.begin(first, slot.windowed, epoch(now));
         }
         at.store(slot.to_word(), Release);
         Ref::new(index, slot)
@@ -437,6 +501,7 @@ impl Connections {
                     _ if slot.phase.is_over() => Some((2, age)),
                     _ if !slot.answered => Some((3, age)),
                     _ if !slot.assured => Some((4, age)),
+                    _ if slot.phase == Phase::Challenged => Some((5, age)),
                     _ => None,
                 }
             }
@@ -457,7 +522,8 @@ impl Connections {
     }
 
     /// Makes the connection of `of`, which is over, into a new one with the same tuple.
-    fn reopen(&self, of: Ref, direction: Direction, segment: Option<&Segment>, now: Units) -> Option<Ref> {
+    fn reopen(&self, of: Ref, direction: Direction, segment: Option<&Segment>, now: u64) -> Option<Ref> {
+        let units = self.clock.units(now);
         let phase = tcp::first(Kind::of(segment?.flags)?, false)?;
         let held = self.stripes[of.index() / WAYS % STRIPES].lock();
         loop {
@@ -467,20 +533,26 @@ impl Connections {
             if self.remove(of.index(), word) {
                 count(&held.0.begun);
                 self.enter(&key);
-                return self.publish(of.index(), &key, self.first(phase, direction, slot.tag, now), segment);
+                let first = self.first(phase, direction, slot.tag, units);
+                return self.publish(of.index(), &key, first, segment, now);
             }
         }
     }
 
-    /// Keeps connection `of` alive because a packet of it was seen. Returns false if it is gone or its time was up: then
-    /// the next packet has to be looked at.
-    pub fn touch(&self, of: Ref, now: u64) -> bool {
+    /// Keeps connection `of` alive because a plain packet of it was seen in `direction`, and takes down what `segment` says if it
+    /// is TCP. Returns false if the connection is gone or its time was up: then the next packet has to be looked at.
+    pub fn touch(&self, of: Ref, direction: Direction, segment: Option<&Segment>, now: u64) -> bool {
         let units = self.clock.units(now);
         let Some((at, word, slot)) = self.slot(of) else { return false };
         let alive = !self.settings.is_expired(slot, units);
         if alive && since(slot.seen, units) > 0 {
             // Whoever is faster has seen a packet as well.
             let _same_anyway = at.compare_exchange(word, Slot { seen: units, ..slot }.to_word(), AcqRel, Relaxed);
+        }
+        if let (true, true, Some(segment)) = (alive, slot.phase.is_tcp(), segment)
+            && let Some(windows) = self.windows.get(of.index())
+        {
+            windows.note(side_of(slot, direction), segment, epoch(now), false);
         }
         alive
     }
@@ -492,7 +564,10 @@ impl Connections {
     #[inline]
     #[must_use]
     pub fn plain(&self, of: Ref, direction: Direction) -> Option<State> {
-        let (_, _, slot) = self.slot(of)?;
+        self.plain_in(self.slot(of)?.2, direction)
+    }
+
+    fn plain_in(&self, slot: Slot, direction: Direction) -> Option<State> {
         let tcp = slot.phase.is_tcp();
         if tcp && (slot.phase != Phase::Established || (slot.windowed && self.settings.window())) {
             return None;
@@ -551,7 +626,16 @@ impl Connections {
     }
 }
 
-/// Whether a SYN from `side` may still be a new attempt, with new numbers.
-const fn is_opening(slot: Slot, side: Side) -> bool {
-    matches!((slot.phase, side), (Phase::SynSent | Phase::SynSent2, _) | (Phase::SynRecv, Side::Responder))
+/// Which side of a connection sends in `direction`.
+const fn side_of(slot: Slot, direction: Direction) -> Side {
+    match (slot.begun, direction) {
+        (Direction::Egress, Direction::Egress) | (Direction::Ingress, Direction::Ingress) => Side::Originator,
+        _ => Side::Responder,
+    }
+}
+
+/// Which of the spans of time it is in each of which a direction is noted once; wraps.
+#[expect(clippy::cast_possible_truncation, reason = "only told apart")]
+const fn epoch(now: u64) -> u32 {
+    (now >> TOUCH_SHIFT) as u32
 }

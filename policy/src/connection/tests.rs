@@ -1,5 +1,6 @@
 //! Connections over whole frames, and against a model.
 
+mod numbers;
 mod stress;
 
 use std::collections::BTreeMap;
@@ -7,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use kopi_config::policy::{Direction, State, Tracking};
 use kopi_packet::tcp::flags::{ACK, FIN, RST, SYN};
-use kopi_packet::{FlowKey, Headers, Seed, parse, reply};
+use kopi_packet::{FlowKey, Headers, Seed, checksum, parse, reply};
 use proptest::prelude::*;
 
 use super::*;
@@ -38,12 +39,32 @@ fn ipv4(proto: u8, src: [u8; 4], dst: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let [l0, l1] = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
     let ethernet = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
     let start = [0x45, 0, l0, l1, 0, 0, 0, 0, 64, proto, 0, 0];
-    [&ethernet[..], &start, &src, &dst, payload].concat()
+    let mut frame = [&ethernet[..], &start, &src, &dst, payload].concat();
+    sum_up(&mut frame);
+    frame
 }
 
-fn tcp(src: ([u8; 4], u16), dst: ([u8; 4], u16), flags: u8) -> Vec<u8> {
-    let header = [&[0; 8][..], &[5 << 4, flags, 0x10, 0, 0, 0, 0, 0]].concat();
+/// Writes the checksums that a packet has to have, after it was changed. What is so short that the parser finds no header in
+/// it has none.
+fn sum_up(frame: &mut [u8]) {
+    let (headers, _) = parse(frame, 1);
+    checksum::complete(frame, &headers);
+}
+
+/// A segment with these numbers.
+fn numbered(src: ([u8; 4], u16), dst: ([u8; 4], u16), flags: u8, (seq, ack): (u32, u32)) -> Vec<u8> {
+    let numbers = [seq.to_be_bytes(), ack.to_be_bytes()].concat();
+    let header = [&numbers[..], &[5 << 4, flags, 0x10, 0, 0, 0, 0, 0]].concat();
     ipv4(6, src.0, dst.0, &[&src.1.to_be_bytes()[..], &dst.1.to_be_bytes(), &header].concat())
+}
+
+/// The numbers that both begin with.
+const START: u32 = 7000;
+
+/// A segment without data, as if nothing had been sent before but a SYN by each side.
+fn tcp(src: ([u8; 4], u16), dst: ([u8; 4], u16), flags: u8) -> Vec<u8> {
+    let seq = if flags & SYN != 0 { START } else { START + 1 };
+    numbered(src, dst, flags, (seq, if flags & ACK != 0 { START + 1 } else { 0 }))
 }
 
 fn udp(src: ([u8; 4], u16), dst: ([u8; 4], u16)) -> Vec<u8> {
@@ -105,7 +126,11 @@ fn a_tcp_connection_from_syn_to_time_wait() {
     let (state, again) = pass(&table, Egress, &segment(Egress, SYN), 1);
     assert_eq!((state, tcp_state(&table, 1)), (New, Some("SYN_SENT")));
     assert_ne!(again, Some(of));
-    assert_eq!((table.plain(of, Egress), table.settled(of), table.touch(of, 1)), (None, false, false), "stale");
+    assert_eq!(
+        (table.plain(of, Egress), table.settled(of), table.touch(of, Egress, None, 1)),
+        (None, false, false),
+        "stale"
+    );
     assert_eq!(table.advance(of, Egress, None, 1), None);
     assert_eq!(table.in_zone(1), 1);
 }
@@ -211,6 +236,7 @@ fn an_icmp_error_is_related_to_the_connection_that_it_is_about() {
     // To somebody else than the one who sent the packet.
     let mut stray = error;
     stray[33] = 9;
+    sum_up(&mut stray);
     assert_eq!(state(&table, Ingress, &stray, 0), Invalid);
     // An error about an echo request.
     let request = icmp(APP, PEER, 8, 7);
@@ -272,10 +298,10 @@ fn connections_end_when_their_time_is_up() {
     assert!(alive(11 * HZ) && !alive(12 * HZ));
     let of = open(&table, 12 * HZ);
     assert!(alive(34 * HZ) && !alive(35 * HZ));
-    assert!(table.touch(of, 30 * HZ) && alive(52 * HZ) && !alive(53 * HZ));
+    assert!(table.touch(of, Egress, None, 30 * HZ) && alive(52 * HZ) && !alive(53 * HZ));
     pass(&table, Egress, &segment(Egress, FIN | ACK), 31 * HZ);
     assert!(alive(36 * HZ) && !alive(37 * HZ));
-    assert!(!table.touch(of, 37 * HZ), "too late");
+    assert!(!table.touch(of, Egress, None, 37 * HZ), "too late");
     assert_eq!(state(&table, Ingress, &segment(Ingress, FIN | ACK), 37 * HZ), Invalid);
     // A reload with longer times counts for connections that are there.
     table.set_tracking(&tracking(|t| t.tcp_closing = 60));
@@ -307,6 +333,7 @@ fn with_the_window_checked_a_blind_reset_is_invalid() {
         let mut frame = segment(direction, flags);
         frame[38..42].copy_from_slice(&seq.to_be_bytes());
         frame[42..46].copy_from_slice(&ack.to_be_bytes());
+        sum_up(&mut frame);
         frame
     };
     pass(&table, Egress, &numbered(Egress, SYN, 1000, 0), 0);
@@ -327,12 +354,15 @@ fn a_fragmented_segment_ends_the_check_of_the_window() {
     let of = open(&table, 0);
     let mut fragment = segment(Egress, ACK);
     fragment[20] = 0x20;
+    sum_up(&mut fragment);
     assert_eq!((pass(&table, Egress, &fragment, 0).0, table.settled(of)), (Established, false), "no data");
     fragment.extend([0; 8]);
     fragment[17] += 8;
     fragment[38] = 0x70;
+    sum_up(&mut fragment);
     assert_eq!((pass(&table, Egress, &fragment, 0).0, table.settled(of)), (Invalid, false));
     fragment[38] = 0;
+    sum_up(&mut fragment);
     assert_eq!((pass(&table, Egress, &fragment, 0).0, table.settled(of)), (Established, true));
 }
 
@@ -460,7 +490,7 @@ fn a_stamp_holds_until_the_connection_moves_on() {
     let of = pass(&table, Egress, &there, 1).1.unwrap();
     let stamp = table.stamp(of, Egress, New).unwrap();
     assert_eq!((stamp.connection(), table.stamp(of, Egress, Established)), (Some(of), None));
-    assert!(table.touch(of, HZ) && table.holds(stamp), "time alone changes nothing");
+    assert!(table.touch(of, Egress, None, HZ) && table.holds(stamp), "time alone changes nothing");
     pass(&table, Ingress, &back, HZ);
     assert!(!table.holds(stamp), "it was answered");
     pass(&table, Egress, &there, HZ);

@@ -58,6 +58,8 @@ pub struct Stats {
     pub refused: u64,
     /// Connections that were removed because their time was up or their app is gone.
     pub swept: u64,
+    /// Packets that were invalid for their wrong checksum: they would have begun, moved or ended a connection.
+    pub damaged: u64,
 }
 
 impl Connections {
@@ -166,6 +168,7 @@ impl Connections {
             begun: sum.begun + stripe.begun.load(Relaxed),
             evicted: sum.evicted + stripe.evicted.load(Relaxed),
             refused: sum.refused + stripe.refused.load(Relaxed),
+            damaged: sum.damaged + stripe.damaged.load(Relaxed),
             ..sum
         })
     }

@@ -1,4 +1,9 @@
-//! Whether a TCP segment fits the window, as far as one in the middle can know it.
+//! The numbers of a TCP connection, as far as one in the middle can know them: whether a segment fits the window, and what
+//! the next one is that its receiver expects.
+//!
+//! With `tcp_window` each segment is looked at, from the first SYN on, and both windows are *followed*. Without it only a
+//! few are: those of the handshake, those with SYN, FIN or RST, and one of each direction within so many ticks
+//! ([`TOUCH_SHIFT`](super::TOUCH_SHIFT)) of all that pass. Then numbers are *noted*, the latest in the place of those before.
 //!
 //! # Source
 //!
@@ -15,26 +20,30 @@ use crate::tcp::Side;
 
 /// What one side has sent and been allowed to send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Half {
+pub(crate) struct Half {
     /// Behind the last byte that it has sent.
-    end: u32,
-    /// Behind the last byte that the other side has room for.
+    pub(crate) end: u32,
+    /// Behind the last byte that the other side has room for. If numbers are only noted, when that was.
     max_end: u32,
-    /// The largest window that it has offered, in bytes; 0 if it has not sent anything.
+    /// What it has acknowledged, which is the next number that it expects: `td_maxack` of Linux.
+    pub(crate) acked: Option<u32>,
+    /// The largest window that it has offered, in bytes, rounded up to a multiple of eight; 0 if it has not sent anything.
     max_window: u32,
-    /// Shift count of its windows.
-    scale: u8,
-    /// Whether its SYN had the window scale option.
-    scales: bool,
+    /// Shift count of its windows, if its SYN had the window scale option.
+    scale: Option<u8>,
 }
 
 /// An acknowledgment may lag behind by the window, and by so many bytes in any case.
 const LAG: u32 = 66_000;
 /// No window is larger (RFC 7323, 2.3).
-const MAX_WINDOW: u32 = 1 << 30;
+const MAX_WINDOW: u32 = (1 << 30) - WINDOW_UNIT;
+/// What windows are rounded to, so that a half fits two words.
+const WINDOW_UNIT: u32 = 8;
+/// Stands for a shift count that is not there.
+const NO_SCALE: u8 = 15;
 
 /// Whether sequence number `a` lies behind `b` (RFC 9293, 3.4).
-const fn after(a: u32, b: u32) -> bool {
+pub(crate) const fn after(a: u32, b: u32) -> bool {
     b.wrapping_sub(a) > u32::MAX / 2
 }
 
@@ -44,56 +53,75 @@ impl Half {
         Self {
             end: syn.end(),
             max_end: syn.end(),
+            acked: syn.has(flags::ACK).then_some(syn.ack),
             // A window in a SYN is never scaled (RFC 7323, 2.2).
             max_window: u32::from(syn.window).max(1),
-            scale: syn.window_scale.unwrap_or(0),
-            scales: syn.window_scale.is_some(),
+            scale: syn.window_scale,
         }
     }
 
+    /// The half after a segment of which nobody knows what was before it. `when` it was noted.
+    fn noted(self, segment: &Segment, when: u32) -> Self {
+        let acked = if segment.has(flags::ACK) { Some(segment.ack) } else { self.acked };
+        Self { end: segment.end(), max_end: when, acked, max_window: 1, scale: None }
+    }
+
+    /// Whether this side has sent nothing yet.
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.max_window == 0
+    }
+
+    /// ```text
+    /// 63         32  31  30    27 26               0
+    /// | end        |  max_end                       |
+    /// | acked      | set | scale | max_window / 8   |
+    /// ```
     fn words(self) -> [u64; 2] {
-        let scale = u64::from(self.scale) << 32 | u64::from(self.scales) << 40;
-        [u64::from(self.end) << 32 | u64::from(self.max_end), scale | u64::from(self.max_window)]
+        let scale = u32::from(self.scale.map_or(NO_SCALE, |scale| scale.min(14)));
+        let window = self.max_window.min(MAX_WINDOW).div_ceil(WINDOW_UNIT);
+        let low = u32::from(self.acked.is_some()) << 31 | scale << 27 | window;
+        let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        [pair(self.end, self.max_end), pair(self.acked.unwrap_or(0), low)]
     }
 
     fn from_words([ends, rest]: [u64; 2]) -> Self {
         let [m0, m1, m2, m3, e0, e1, e2, e3] = ends.to_le_bytes();
-        let [w0, w1, w2, w3, scale, scales, ..] = rest.to_le_bytes();
+        let [l0, l1, l2, l3, a0, a1, a2, a3] = rest.to_le_bytes();
+        let low = u32::from_le_bytes([l0, l1, l2, l3]);
+        let scale = (l3 >> 3) & 0x0f;
         Self {
             end: u32::from_le_bytes([e0, e1, e2, e3]),
             max_end: u32::from_le_bytes([m0, m1, m2, m3]),
-            max_window: u32::from_le_bytes([w0, w1, w2, w3]),
-            scale,
-            scales: scales != 0,
+            acked: (low >> 31 != 0).then_some(u32::from_le_bytes([a0, a1, a2, a3])),
+            max_window: (low & ((1 << 27) - 1)) * WINDOW_UNIT,
+            scale: (scale != NO_SCALE).then_some(scale),
         }
     }
 }
 
-/// Both sides after `segment`, or `None` if it is out of the window. `opening` while no side has acknowledged the
-/// other's SYN: a SYN with new numbers is a new attempt then.
-fn follow(mut sender: Half, mut receiver: Half, opening: bool, segment: &Segment) -> Option<(Half, Half)> {
+/// Both sides after `segment`, or `None` if it is out of the window.
+fn follow(mut sender: Half, mut receiver: Half, segment: &Segment) -> Option<(Half, Half)> {
     let syn = segment.has(flags::SYN);
     let (mut seq, mut end) = (segment.seq, segment.end());
-    let silent = sender.max_window == 0;
-    if syn && (silent || (opening && after(end, sender.end))) {
+    let silent = sender.is_silent();
+    if syn && silent {
         sender = Half::of_syn(segment);
         // Both have to offer scaling, or neither does it (RFC 7323, 1.3).
-        if receiver.max_window != 0 && !(sender.scales && receiver.scales) {
-            (sender.scale, receiver.scale) = (0, 0);
+        if !receiver.is_silent() && (sender.scale.is_none() || receiver.scale.is_none()) {
+            (sender.scale, receiver.scale) = (None, None);
         }
         if !segment.has(flags::ACK) {
             return Some((sender, receiver));
         }
     } else if silent {
-        // A reset instead of an answer.
         let max_window = u32::from(segment.window).max(1);
         sender = Half { end, max_end: end.wrapping_add(max_window), max_window, ..sender };
     }
     // Old stacks send resets with ACK and a number of zero.
-    let none = !segment.has(flags::ACK) || (segment.has(flags::RST) && segment.ack == 0);
+    let reset = segment.has(flags::RST);
+    let none = !segment.has(flags::ACK) || (reset && segment.ack == 0);
     let ack = if none { receiver.end } else { segment.ack };
-    let refusal = seq == 0 && opening;
-    if seq == end && (!segment.has(flags::RST) || refusal) {
+    if seq == end && !reset {
         // Without data only the acknowledgment counts.
         (seq, end) = (sender.end, sender.end);
     }
@@ -105,9 +133,9 @@ fn follow(mut sender: Half, mut receiver: Half, opening: bool, segment: &Segment
     if !fits {
         return None;
     }
-    let window = u32::from(segment.window) << if syn { 0 } else { sender.scale.min(14) };
+    let window = u32::from(segment.window) << if syn { 0 } else { sender.scale.unwrap_or(0).min(14) };
     sender.max_window = sender.max_window.max(window);
-    if receiver.max_window != 0 && after(end, sender.max_end) {
+    if !receiver.is_silent() && after(end, sender.max_end) {
         // It went beyond the window, so the window was larger than we knew.
         let beyond = end.wrapping_sub(sender.max_end);
         receiver.max_window = receiver.max_window.saturating_add(beyond).min(MAX_WINDOW);
@@ -115,12 +143,20 @@ fn follow(mut sender: Half, mut receiver: Half, opening: bool, segment: &Segment
     if after(end, sender.end) {
         sender.end = end;
     }
+    if !none && sender.acked.is_none_or(|acked| after(ack, acked)) {
+        sender.acked = Some(ack);
+    }
     // A window of zero is probed with one byte (RFC 9293, 3.8.6.1).
     let room = ack.wrapping_add(window.max(1));
     if after(room, receiver.max_end) {
         receiver.max_end = room;
     }
     Some((sender, receiver))
+}
+
+/// Whether `segment` fits between its sender and its receiver.
+pub(crate) fn fits(sender: Half, receiver: Half, segment: &Segment) -> bool {
+    follow(sender, receiver, segment).is_some()
 }
 
 /// Both sides of one connection. Workers of both directions may change it at the same time: every change only moves an
@@ -133,10 +169,25 @@ pub(crate) struct Windows([AtomicU64; 4]);
 const ATTEMPTS: usize = 4;
 
 impl Windows {
-    /// Begins anew with the SYN of the originator. Nobody else may be looking.
-    pub(crate) fn begin(&self, syn: &Segment) {
-        let [a, b] = Half::of_syn(syn).words();
-        for (to, from) in self.0.iter().zip([a, b, 0, 0]) {
+    /// Begins anew with the first segment of the originator, to be followed if it is a SYN of which all that comes after
+    /// will be looked at. Nobody else may be looking.
+    pub(crate) fn begin(&self, first: &Segment, followed: bool, when: u32) {
+        let half = if followed { Half::of_syn(first) } else { Half::default().noted(first, when) };
+        self.store([half, Half::default()]);
+    }
+
+    /// Begins anew with a SYN of the originator that was ignored when it came, and the answer to it.
+    pub(crate) fn begin_again(&self, syn: &Segment, answer: &Segment, followed: bool, when: u32) {
+        self.begin(syn, followed, when);
+        match followed {
+            true => self.advance(Side::Responder, answer),
+            false => self.note(Side::Responder, answer, when, true),
+        }
+    }
+
+    fn store(&self, halves: [Half; 2]) {
+        let [[a, b], [c, d]] = halves.map(Half::words);
+        for (to, from) in self.0.iter().zip([a, b, c, d]) {
             to.store(from, Relaxed);
         }
     }
@@ -145,37 +196,54 @@ impl Windows {
         self.0.each_ref().map(|word| word.load(Acquire))
     }
 
-    fn after(words: [u64; 4], side: Side, opening: bool, segment: &Segment) -> Option<[u64; 4]> {
+    /// The half of `side`, and that of the other side.
+    pub(crate) fn halves(&self, side: Side) -> (Half, Half) {
+        let [a, b, c, d] = self.load();
+        let (originator, responder) = (Half::from_words([a, b]), Half::from_words([c, d]));
+        match side {
+            Side::Originator => (originator, responder),
+            Side::Responder => (responder, originator),
+        }
+    }
+
+    fn after(words: [u64; 4], side: Side, segment: &Segment) -> Option<[u64; 4]> {
         let [a, b, c, d] = words;
         let (originator, responder) = (Half::from_words([a, b]), Half::from_words([c, d]));
         let ([a, b], [c, d]) = match side {
             Side::Originator => {
-                let (sender, receiver) = follow(originator, responder, opening, segment)?;
+                let (sender, receiver) = follow(originator, responder, segment)?;
                 (sender.words(), receiver.words())
             }
             Side::Responder => {
-                let (sender, receiver) = follow(responder, originator, opening, segment)?;
+                let (sender, receiver) = follow(responder, originator, segment)?;
                 (receiver.words(), sender.words())
             }
         };
         Some([a, b, c, d])
     }
 
-    /// Whether `segment` from `side` fits.
-    pub(crate) fn fits(&self, side: Side, opening: bool, segment: &Segment) -> bool {
-        Self::after(self.load(), side, opening, segment).is_some()
-    }
-
-    /// Takes down that `segment` has passed.
-    pub(crate) fn advance(&self, side: Side, opening: bool, segment: &Segment) {
+    /// Takes down that `segment` has passed, where all segments are.
+    pub(crate) fn advance(&self, side: Side, segment: &Segment) {
         for _ in 0..ATTEMPTS {
             let before = self.load();
-            let Some(next) = Self::after(before, side, opening, segment) else { return };
+            let Some(next) = Self::after(before, side, segment) else { return };
             let stored = self.0.iter().zip(before.iter().zip(&next)).fold(true, |stored, (word, (from, to))| {
                 (from == to || word.compare_exchange(*from, *to, AcqRel, Relaxed).is_ok()) && stored
             });
             if stored {
                 return;
+            }
+        }
+    }
+
+    /// Takes down that `segment` has passed, where few segments are: `always`, or if none of this side was noted at the
+    /// same time. Half of a note may be another worker's, which a later one repairs.
+    pub(crate) fn note(&self, side: Side, segment: &Segment, when: u32, always: bool) {
+        let (half, _) = self.halves(side);
+        if always || half.is_silent() || half.max_end != when {
+            let at = if side == Side::Originator { 0 } else { 2 };
+            for (to, from) in self.0.iter().skip(at).zip(half.noted(segment, when).words()) {
+                to.store(from, Relaxed);
             }
         }
     }
@@ -190,20 +258,25 @@ mod tests {
         Segment { flags, seq, ack, window: 1000, payload_len, window_scale: None, whole: true }
     }
 
+    fn fitting(windows: &Windows, side: Side, segment: &Segment) -> bool {
+        let (own, other) = windows.halves(side);
+        fits(own, other, segment)
+    }
+
     const O: Side = Side::Originator;
     const R: Side = Side::Responder;
 
     /// A connection whose handshake is done, with these initial numbers and shift counts.
     fn open(ours: u32, theirs: u32, scales: (Option<u8>, Option<u8>)) -> Windows {
         let windows = Windows::default();
-        windows.begin(&Segment { window_scale: scales.0, ..segment(flags::SYN, ours, 0, 0) });
+        windows.begin(&Segment { window_scale: scales.0, ..segment(flags::SYN, ours, 0, 0) }, true, 0);
         let answer = segment(flags::SYN | flags::ACK, theirs, ours.wrapping_add(1), 0);
         let answer = Segment { window_scale: scales.1, ..answer };
-        assert!(windows.fits(R, true, &answer));
-        windows.advance(R, true, &answer);
+        assert!(fitting(&windows, R, &answer));
+        windows.advance(R, &answer);
         let last = segment(flags::ACK, ours.wrapping_add(1), theirs.wrapping_add(1), 0);
-        assert!(windows.fits(O, false, &last));
-        windows.advance(O, false, &last);
+        assert!(fitting(&windows, O, &last));
+        windows.advance(O, &last);
         windows
     }
 
@@ -228,8 +301,8 @@ mod tests {
                 };
                 let data = segment(flags::ACK, seq, got[1 - me], u16::try_from(length).unwrap());
                 let side = [O, R][me];
-                prop_assert!(windows.fits(side, false, &data), "{:?} {:?}", windows, data);
-                windows.advance(side, false, &data);
+                prop_assert!(fitting(&windows, side, &data), "{:?} {:?}", windows, data);
+                windows.advance(side, &data);
                 let end = seq.wrapping_add(length);
                 sent[me] = if after(end, sent[me]) { end } else { sent[me] };
                 // A fate of zero: lost behind us.
@@ -251,8 +324,8 @@ mod tests {
                 let (own, other) = (own.wrapping_add(1), other.wrapping_add(1));
                 for blind in [segment(flags, own.wrapping_add(off), other, 10),
                               segment(flags::ACK, own, other.wrapping_add(off), 10)] {
-                    prop_assert!(!windows.fits(side, false, &blind), "{:?}", blind);
-                    windows.advance(side, false, &blind);
+                    prop_assert!(!fitting(&windows, side, &blind), "{:?}", blind);
+                    windows.advance(side, &blind);
                 }
             }
             prop_assert_eq!(windows.load(), before);
@@ -264,28 +337,45 @@ mod tests {
         for (scales, room) in [((Some(7), Some(7)), 128_000), ((Some(7), None), 1000), ((None, Some(7)), 1000)] {
             let windows = open(5, 9, scales);
             // The window in the SYN was not scaled; this one is.
-            windows.advance(R, false, &segment(flags::ACK, 10, 6, 0));
+            windows.advance(R, &segment(flags::ACK, 10, 6, 0));
             for (seq, fits) in [(6 + room, true), (7 + room, false)] {
                 let data = segment(flags::ACK, seq, 10, 1);
-                assert_eq!(windows.fits(O, false, &data), fits, "{scales:?} {seq}");
+                assert_eq!(fitting(&windows, O, &data), fits, "{scales:?} {seq}");
             }
         }
     }
 
+    /// What each side expects next is the greatest number that it has acknowledged, if all segments are looked at, and the
+    /// latest that was noted, if few are.
     #[test]
-    fn a_refusal_fits_and_so_does_a_new_attempt() {
+    fn what_is_expected_is_what_was_acknowledged() {
+        let windows = open(100, 500, (None, None));
+        let expected = |windows: &Windows| [O, R].map(|side| windows.halves(side).0.acked);
+        assert_eq!(expected(&windows), [Some(501), Some(101)]);
+        windows.advance(R, &segment(flags::ACK, 501, 101, 40));
+        windows.advance(O, &segment(flags::ACK, 101, 541, 0));
+        windows.advance(O, &segment(flags::ACK, 101, 521, 0));
+        assert_eq!(expected(&windows), [Some(541), Some(101)]);
         let windows = Windows::default();
-        windows.begin(&segment(flags::SYN, 100, 0, 0));
-        assert!(windows.fits(R, true, &segment(flags::RST | flags::ACK, 0, 101, 0)));
-        assert!(!windows.fits(R, true, &segment(flags::RST | flags::ACK, 0, 102, 0)), "of a blind sender");
-        windows.advance(O, true, &segment(flags::SYN, 5000, 0, 0));
-        assert!(windows.fits(R, true, &segment(flags::SYN | flags::ACK, 7, 5001, 0)));
+        windows.begin(&segment(flags::SYN, 100, 0, 0), false, 1);
+        windows.note(R, &segment(flags::SYN | flags::ACK, 500, 101, 0), 1, true);
+        windows.note(O, &segment(flags::ACK, 101, 501, 0), 1, true);
+        windows.note(O, &segment(flags::ACK, 101, 600, 0), 1, false);
+        assert_eq!(expected(&windows), [Some(501), Some(101)], "one was noted at that time");
+        windows.note(O, &segment(flags::ACK, 101, 600, 0), 2, false);
+        assert_eq!(expected(&windows), [Some(600), Some(101)]);
     }
 
     #[test]
     fn a_half_is_read_as_it_was_written() {
-        let half = Half { end: 0x1234_5678, max_end: 0x9abc_def0, max_window: 0x0fed_cba9, scale: 14, scales: true };
-        assert_eq!(Half::from_words(half.words()), half);
-        assert_eq!(Half::from_words([0, 0]), Half::default());
+        for (acked, scale) in [(Some(u32::MAX), Some(14)), (Some(0), Some(0)), (None, None)] {
+            let half = Half { end: 0x1234_5678, max_end: 0x9abc_def0, acked, max_window: 0x0fed_cba8, scale };
+            assert_eq!(Half::from_words(half.words()), half);
+        }
+        assert_eq!(Half::from_words([0, 0]), Half { scale: Some(0), ..Half::default() });
+        assert!(Half::from_words(Half::default().words()).is_silent());
+        let wide = Half { max_window: u32::MAX, ..Half::default() };
+        assert_eq!(Half::from_words(wide.words()).max_window, MAX_WINDOW);
+        assert_eq!(Half::from_words(Half { max_window: 1, ..wide }.words()).max_window, WINDOW_UNIT, "rounded up");
     }
 }

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `descriptors` | sends file descriptors that take their time to be closed |
 //! | `log` | causes lines in the log, which nobody reads |
+//! | `connections` | ends others' connections |
 //! | `neighbours` | speaks to the switch, or in the name of others |
 //! | `pages` | takes pages out of its own region |
 //! | `wakeups` | makes it expensive to wake it, or is woken often |
 #![expect(clippy::tests_outside_test_module, reason = "this whole program is a test")]
 #![forbid(unsafe_code)]
 
+mod connections;
 mod descriptors;
 mod log;
 mod neighbours;

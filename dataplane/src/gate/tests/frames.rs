@@ -1,6 +1,7 @@
 //! Frames of a small world: two apps, two hosts on the wire, few ports, so that what belongs together meets.
 
 use crate::forwarding::{PortId, WIRE};
+use kopi_packet::checksum::{checksum, sum};
 use kopi_packet::tcp::flags::{ACK, FIN, PSH, RST, SYN, URG};
 use kopi_ring::message::Mac;
 use proptest::prelude::*;
@@ -221,7 +222,20 @@ type Addresses = ([u8; 4], [u8; 4]);
 fn ipv4((src, dst): Addresses, proto: u8, (id, part): (u16, u16), payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(20 + payload.len()).unwrap();
     let words = [length.to_be_bytes(), id.to_be_bytes(), part.to_be_bytes(), [64, proto]].concat();
-    [&[0x45, 0][..], &words, &[0, 0], &src, &dst, payload].concat()
+    let header = |sum: [u8; 2]| [&[0x45, 0][..], &words, &sum, &src, &dst].concat();
+    let right = checksum(sum(&header([0, 0]))).to_be_bytes();
+    let mut payload = payload.to_vec();
+    // UDP goes without.
+    let (field, pseudo) = match proto {
+        6 => (16, sum(&src) + sum(&dst) + 6 + u64::try_from(payload.len()).unwrap()),
+        1 => (2, 0),
+        _ => (usize::MAX - 2, 0),
+    };
+    if payload.len() >= field + 2 {
+        let right = checksum(pseudo + sum(&payload)).to_be_bytes();
+        payload[field..field + 2].copy_from_slice(&right);
+    }
+    [&header(right)[..], &payload].concat()
 }
 
 /// Who sends to whom.

@@ -193,6 +193,10 @@ fn errors_and_fragments_follow_their_flow() {
     first[14 + 6] = 0x20;
     let mut later = first.clone();
     later[14 + 6..14 + 8].copy_from_slice(&[0, 1]);
+    for part in [&mut first, &mut later] {
+        let (headers, _) = kopi_packet::parse(part, WIRE);
+        kopi_packet::checksum::complete(part, &headers);
+    }
     assert!(matches!(scene.bytes(WIRE, &later), Verdict::Refuse(HOST, DropReason::Fragment)), "not before the first");
     assert_eq!(scene.bytes(WIRE, &first), Verdict::App(WEB));
     assert_eq!(scene.bytes(WIRE, &later), Verdict::App(WEB));

@@ -70,7 +70,7 @@ fn two_directions_on_two_threads_agree() {
                             || table.create(&tuple, direction, None, round),
                             |of| table.advance(of, direction, None, round),
                         );
-                        assert!(of.is_some_and(|of| table.touch(of, round)));
+                        assert!(of.is_some_and(|of| table.touch(of, direction, None, round)));
                     }
                 }
             });
