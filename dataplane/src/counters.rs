@@ -118,6 +118,8 @@ pub struct WorkerCounters {
     pub flow_misses: Counter,
     /// Live flows pushed out of a full bucket by a new one.
     pub flow_evictions: Counter,
+    /// Rejected frames that were not answered, because there were too many answers or their checksum was wrong.
+    pub answers_withheld: Counter,
     /// The longest of the turns.
     pub longest_turn: LongestTurn,
 }
@@ -136,6 +138,7 @@ impl WorkerCounters {
             flows: Counter::default(),
             flow_misses: Counter::default(),
             flow_evictions: Counter::default(),
+            answers_withheld: Counter::default(),
             longest_turn: LongestTurn::default(),
         }
     }

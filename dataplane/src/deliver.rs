@@ -2,6 +2,7 @@
 
 mod answer;
 mod copies;
+mod limit;
 mod shaped;
 mod sleepers;
 mod workers;
@@ -23,6 +24,7 @@ use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
 use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault};
+use limit::AnswerLimit;
 use sleepers::note_shown;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -91,25 +93,30 @@ pub struct Delivery {
     requests: WakeRequests,
     /// Apps whose RX ring showed a fault. Holds each at most once.
     faults: Vec<(PortId, PeerFault)>,
+    /// How many ICMP errors there may be.
+    answers: AnswerLimit,
     routes: [Route; Batch::MAX],
     spent: Batch,
 }
 
 impl Delivery {
-    /// Delivers for worker `index`. `sender` is the worker that sends for it if `wire` has no TX queue.
+    /// Delivers for worker `index`. `sender` is the worker that sends for it if `wire` has no TX queue; `hz` are the ticks of
+    /// the clock in a second.
     #[must_use]
     pub fn new(
         index: usize,
-        max_ports: usize,
+        (max_ports, hz): (usize, u64),
         wire: Wire,
         sender: usize,
         mesh: Mesh,
         pool: Pool,
         counters: Arc<WorkerCounters>,
     ) -> Self {
+        let answers = AnswerLimit::new(mesh.out.len(), max_ports, hz);
         Self {
             index,
             workers: mesh.out.len(),
+            answers,
             wire,
             taps: Taps::new(),
             shaper: None,
@@ -186,8 +193,10 @@ impl Delivery {
                 Verdict::Reject(id) => {
                     self.drop_run(start..end, id, DropReason::Rejected);
                     let view = self.view(forwarding, gate, now);
+                    let limited =
+                        forwarding.filter().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
                     for mbuf in burst.batch.iter().take(end).skip(start) {
-                        self.answer(mbuf.data(), source, id, &view);
+                        self.answer(mbuf.data(), (source, id), limited, &view);
                     }
                 }
                 Verdict::Group | Verdict::Promiscuous => {

@@ -74,6 +74,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
             "flows": counters.flows.get(),
             "flow_misses": counters.flow_misses.get(),
             "flow_evictions": counters.flow_evictions.get(),
+            "answers_withheld": counters.answers_withheld.get(),
         })
     });
     let workers: Vec<Value> = workers.collect();

@@ -102,7 +102,8 @@ impl Worker {
     pub fn new(parts: Parts) -> Self {
         let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, samples, .. } = parts;
         let workers = mesh.out.len();
-        let delivery = Delivery::new(index, parts.max_ports, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
+        let sized = (parts.max_ports, parts.tsc_hz);
+        let delivery = Delivery::new(index, sized, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
         let delivery = delivery.waking(parts.requests);
         Self {
             index,

@@ -19,6 +19,9 @@ pub struct Defaults {
     /// Frames that cannot be parsed to their end. `Accept` means that the rules decide by what could be read; dropped
     /// if not stated.
     pub malformed: Decision,
+    /// Whether there are as many ICMP errors about rejected frames as Linux would send, and not one for each. So it is if not
+    /// stated.
+    pub limits_answers: bool,
 }
 
 impl Default for Defaults {
@@ -29,6 +32,7 @@ impl Default for Defaults {
             attach: true,
             fragments: Decision::Drop,
             malformed: Decision::Drop,
+            limits_answers: true,
         }
     }
 }
@@ -40,14 +44,22 @@ impl Defaults {
         let attach = table.get(&ATTACH);
         let fragments = table.get(&FRAGMENTS);
         let malformed = table.get(&MALFORMED);
-        Some(Self { egress: egress?, ingress: ingress?, attach: attach?, fragments: fragments?, malformed: malformed? })
+        let answers = table.get(&ANSWERS);
+        Some(Self {
+            egress: egress?,
+            ingress: ingress?,
+            attach: attach?,
+            fragments: fragments?,
+            malformed: malformed?,
+            limits_answers: answers?,
+        })
     }
 }
 
 pub(super) static DEFAULT: Section = Section {
     name: "default",
     doc: "what happens to what no rule decides",
-    keys: &[&EGRESS as &dyn AnyKey, &INGRESS, &ATTACH, &FRAGMENTS, &MALFORMED],
+    keys: &[&EGRESS as &dyn AnyKey, &INGRESS, &ATTACH, &FRAGMENTS, &MALFORMED, &ANSWERS],
 };
 
 const DECISIONS: Choice<Decision> =
@@ -75,4 +87,10 @@ static MALFORMED: Key<Choice<Decision>> = Key {
     doc: "frames that cannot be parsed to their end; if accepted, the rules decide by what could be read",
     form: SILENT,
     need: Need::Default("\"drop\""),
+};
+static ANSWERS: Key<Choice<bool>> = Key {
+    name: "answers",
+    doc: "ICMP errors about rejected frames: as many as Linux would send, or one for each",
+    form: Choice { words: &[("limited", true), ("all", false)] },
+    need: Need::Default("\"limited\""),
 };

@@ -6,7 +6,7 @@ use crate::handoff::{Handoff, Target};
 use crate::port::worker_of;
 use crate::tap::{Sighting, View};
 use dpdk::Mbuf;
-use kopi_packet::reply;
+use kopi_packet::{checksum, reply};
 use kopi_ring::layout::Notes;
 
 /// Protocol number of TCP.
@@ -15,15 +15,25 @@ const TCP: u8 = 6;
 impl Delivery {
     /// Tells the sender of a frame from port `source` that app `by` rejected it, as iptables' REJECT does. The answer counts as
     /// a copy: a frame that came into being here.
+    ///
+    /// A frame with a wrong checksum has none: whoever is named as its sender need not be. Nor has one beyond the limits of ICMP
+    /// errors, if the policy keeps to them: it is `limited`.
     #[cold]
-    pub(super) fn answer(&mut self, frame: &[u8], source: PortId, by: PortId, view: &View<'_>) {
+    pub(super) fn answer(&mut self, frame: &[u8], (source, by): (PortId, PortId), limited: bool, view: &View<'_>) {
         let (headers, key) = kopi_packet::parse(frame, source);
         let mut bytes = [0; reply::MAX_LEN];
-        let len = reply::tcp_reset(frame, &headers, &mut bytes).or_else(|| {
+        let reset = reply::tcp_reset(frame, &headers, &mut bytes);
+        let len = reset.or_else(|| {
             let wanted = key.proto() != TCP;
             wanted.then(|| reply::unreachable(frame, &headers, &mut bytes)).flatten()
         });
         let Some(answer) = len.and_then(|len| bytes.get(..len)) else { return };
+        let charged = if source == WIRE { by } else { source };
+        let mut within = || key.src_addr().is_some_and(|to| self.answers.allows(to, charged, view.now));
+        if !checksum::is_intact(frame, &headers) || (limited && reset.is_none() && !within()) {
+            self.counters.answers_withheld.add(1);
+            return;
+        }
         let Some(mbuf) = self.pool.take().and_then(|mut mbuf| mbuf.fill(answer).then_some(mbuf)) else { return };
         if source == WIRE {
             self.taps.see_one(Sighting::passed(WIRE, true, by), 0, &mbuf, view.queues[1], view);

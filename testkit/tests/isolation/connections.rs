@@ -1,6 +1,7 @@
-//! An app, or somebody on the wire, would end other people's connections.
+//! An app, or somebody on the wire, would end other people's connections, take the places that connections have, or have
+//! kopid answer for it.
 
-use kopi_testkit::frames::{Ends, Mac, flags, framed};
+use kopi_testkit::frames::{Ends, ICMP, Mac, flags, framed};
 use kopi_testkit::process::Launch;
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Piped, Settings, TempDir, wait_until};
@@ -138,4 +139,49 @@ fn a_blind_sender_ends_no_connection() {
         [victim, remote, blind].into_iter().for_each(|host| host.app.finish());
         assert!(kopid.stop().success());
     }
+}
+
+/// A datagram to somebody, in the name of a host that does not exist.
+fn datagram(from: u32, to: u8) -> Vec<u8> {
+    Ends { source: Ipv4Addr::from_bits(0xc633_0000 + from), destination: ip(to), id: 0 }.udp((5, 9), b"nobody waits")
+}
+
+/// What is rejected is answered as often as Linux would: six times at once to one address, and not without end to many. Who
+/// causes the answers pays for them: another's rejected datagram is answered, and one with a wrong checksum is not.
+#[test]
+fn answers_to_what_is_rejected_are_limited() {
+    let dir = TempDir::new("answers");
+    let mut kopid = Kopid::start(&dir, &Settings::default().policy("default = { ingress = \"reject\" }\n"));
+    let mut asks = Host::new(&dir, &kopid, "asks", 1, USER);
+    let mut other = Host::new(&dir, &kopid, "other", 2, OTHER);
+    let serves = Host::new(&dir, &kopid, "serves", 9, OTHER);
+    let rejected = |kopid: &Kopid| kopid.drops("rejected");
+    let answers = |host: &mut Host| host.app.received().iter().filter(|frame| frame[23] == ICMP).count();
+
+    (0..40).for_each(|_| asks.send(9, &datagram(1, 9)));
+    wait_until("all are rejected", SOON, || rejected(&kopid) == 40);
+    wait_until("the answers arrive", SOON, || kopid.counter("asks", "rx_packets") >= 6);
+    // A busy machine may take some seconds for all of this.
+    let few = answers(&mut asks);
+    assert!((6..20).contains(&few), "{few} answers to one address");
+
+    let start = Instant::now();
+    (0..3500).for_each(|n| asks.send(9, &datagram(2 + n, 9)));
+    wait_until("all are rejected", SOON, || rejected(&kopid) == 3540);
+    let most = 60.0 + 1100.0 * start.elapsed().as_secs_f64();
+    let many = kopid.counter("asks", "rx_packets") - few as u64;
+    assert!(many >= 40 && (many as f64) <= most, "{many} answers where {most} may be");
+
+    let quick = other.ends(9).udp((7, 9), b"am I heard?");
+    other.send(9, &quick);
+    let about = |frame: &[u8]| frame[23] == ICMP && frame.windows(4).any(|part| part == [0, 7, 0, 9]);
+    drop(other.app.expect("another's datagram is answered", about));
+    let mut damaged = other.ends(9).udp((8, 9), b"am I heard?");
+    damaged[30] ^= 1;
+    let withheld = |kopid: &Kopid| kopid.status()["workers"][0]["answers_withheld"].as_u64();
+    let before = withheld(&kopid);
+    other.send(9, &damaged);
+    wait_until("it is not answered", SOON, || withheld(&kopid) == before.map(|count| count + 1));
+    [asks, other, serves].into_iter().for_each(|host| host.app.finish());
+    assert!(kopid.stop().success());
 }

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `descriptors` | sends file descriptors that take their time to be closed |
 //! | `log` | causes lines in the log, which nobody reads |
-//! | `connections` | ends others' connections |
+//! | `connections` | ends others' connections, takes their places, or has kopid answer for it |
 //! | `neighbours` | speaks to the switch, or in the name of others |
 //! | `pages` | takes pages out of its own region |
 //! | `wakeups` | makes it expensive to wake it, or is woken often |

@@ -189,9 +189,10 @@ impl Policy {
     /// `policy.toml`.
     pub(crate) fn toml(&self) -> String {
         let [egress, ingress] = self.defaults.map(Action::word);
-        // Linux judges what it cannot read, too.
-        let mut out =
-            format!("default = {{ egress = \"{egress}\", ingress = \"{ingress}\", malformed = \"accept\" }}\n");
+        // Linux judges what it cannot read, too, and of nftables it is counted what it rejects, not what it answers.
+        let mut out = format!(
+            "default = {{ egress = \"{egress}\", ingress = \"{ingress}\", malformed = \"accept\", answers = \"all\" }}\n"
+        );
         write!(
             out,
             "[[rule]]\nname = \"mark\"\nmatch = {{ proto = \"udp\", dst_port = {MARK_PORT} }}\naction = \"accept\"\n"
