@@ -275,6 +275,23 @@ impl Scheduler {
         }
     }
 
+    /// `leaf`, which has packets, had its turn for `bytes` that it did not send after all, overhead counted. Nothing is taken from
+    /// buckets, but those who wait come before it as if it had sent them.
+    pub fn defer(&mut self, leaf: u32, bytes: u64) {
+        let mut at = leaf;
+        while at != WIRE {
+            let node = &self.tree.nodes[at as usize];
+            let (home, parent, group) = (node.home, node.parent, node.group);
+            if group == OUT {
+                return;
+            }
+            self.watch(home, group, bytes);
+            self.tree.served(at, group, bytes);
+            self.tree.place(at, group);
+            at = parent;
+        }
+    }
+
     /// The group of `family`, which is not empty, that is to be served.
     #[inline]
     fn choose(&self, family: u32) -> u8 {

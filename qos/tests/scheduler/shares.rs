@@ -1,6 +1,7 @@
 //! Shares: weights, priorities, guarantees, and what becomes of what somebody leaves.
 
 use crate::sim::{MS, Sim, Source, class, float, jain, limit, wire};
+use kopi_qos::{Pick, Scheduler};
 
 const GBIT: u64 = 1_000_000_000;
 /// Most bytes of a pick: the quantum and the frame that reaches it.
@@ -233,4 +234,26 @@ fn a_promise_above_the_parents_is_no_debt_for_good() {
     let share = float(sim.within(from, sim.now)[3]) / 6.25e6;
     // And what the guard gives.
     assert!((0.095..0.12).contains(&share), "{share}");
+}
+
+/// A class whose packets go elsewhere takes its turns all the same: it has no more of them than the other, and uses up no limit.
+#[test]
+fn a_turn_without_bytes_is_a_turn() {
+    let mut classes = [class(0, None), class(1, None)];
+    classes[0].ceil = limit(GBIT / 1000);
+    let mut scheduler = Scheduler::new(&classes, &wire(10 * GBIT, 40_000), 0).unwrap();
+    (0..2).for_each(|leaf| scheduler.activate(leaf, 0));
+    let mut had = [0_u64; 2];
+    for now in (0..100 * MS).step_by(10_000) {
+        let Pick::Serve { leaf, bytes } = scheduler.pick(now) else { panic!("there is nobody to serve") };
+        had[leaf as usize] += u64::from(bytes);
+        if leaf == 0 {
+            scheduler.defer(leaf, bytes.into());
+            scheduler.charge(leaf, 0, 0, true, now);
+        } else {
+            scheduler.charge(leaf, bytes.into(), 1, true, now);
+        }
+    }
+    assert!(had[0].abs_diff(had[1]) <= had[0] / 20, "{had:?}");
+    assert_eq!(scheduler.overlimits(0), 0);
 }
