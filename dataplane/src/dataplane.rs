@@ -10,7 +10,7 @@ use crate::handoff::Mesh;
 use crate::ledger::Ledger;
 use crate::listing::{Listed, Listing};
 use crate::load::Load;
-use crate::port::{Caller, WorkerPort};
+use crate::port::{Caller, User, WorkerPort};
 use crate::rest::{Bedside, Ear, Rest};
 use crate::shaper::{SAMPLES, Sample, Shaper};
 use crate::tap::{Selection, Tap};
@@ -123,7 +123,7 @@ impl Dataplane {
         let (waker, requests) = AppWaker::start(cores.len(), apps + 1, eal.tsc_hz())?;
         // Should one not start, the others end with this.
         let mut dataplane = Self { workers: Vec::new(), waker, flows };
-        let parts = cores.iter().copied().zip(Mesh::among(cores.len())).zip(requests);
+        let parts = cores.iter().copied().zip(Mesh::among(cores.len(), apps + 1)).zip(requests);
         for (index, ((cpu, mut mesh), requests)) in parts.enumerate() {
             let rest = rests.next().flatten();
             let bedside = rest.as_ref().map(|rest| rest.side().clone());
@@ -150,6 +150,7 @@ impl Dataplane {
                 samples: sampled,
                 forwarding: Arc::clone(&forwarding),
                 max_ports: apps + 1,
+                clock: dpdk::tsc,
                 tsc_hz: eal.tsc_hz(),
                 rest,
                 requests,
@@ -215,35 +216,35 @@ impl Dataplane {
         self.workers.iter().filter_map(|worker| worker.bedside.as_ref()).try_for_each(|b| b.listen(id, doorbell))
     }
 
-    /// Has all workers serve the rings of `region` as port `id`, which is an app's that is reached by `reach`.
-    pub fn attach(&mut self, region: &Region, port: (PortId, Generation), reach: Reach) {
+    /// Has all workers serve the rings of `region` as port `id`, on the time of `user`, whose app is reached by `reach`.
+    pub fn attach(&mut self, region: &Region, (id, generation): (PortId, Generation), user: User, reach: Reach) {
         let caller = reach.bell.is_some().then_some(Caller::App);
-        self.waker.set(port.0, Some(reach));
-        self.serve(region, port, caller.as_ref(), None);
+        self.waker.set(id, Some(reach));
+        self.serve(region, (id, generation, user), caller.as_ref(), None);
     }
 
     /// The same for the host's port, whose thread is woken by `call`, and rings `doorbell`.
     pub fn attach_host(
         &mut self,
         region: &Region,
-        port: (PortId, Generation),
+        (id, generation): (PortId, Generation),
         call: Arc<Doorbell>,
         doorbell: Option<&Arc<Doorbell>>,
     ) {
-        self.serve(region, port, Some(&Caller::Host(call)), doorbell);
+        self.serve(region, (id, generation, User::Host), Some(&Caller::Host(call)), doorbell);
     }
 
     fn serve(
         &mut self,
         region: &Region,
-        (id, generation): (PortId, Generation),
+        (id, generation, user): (PortId, Generation, User),
         caller: Option<&Caller>,
         doorbell: Option<&Arc<Doorbell>>,
     ) {
         let workers = self.workers.len();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
-            let port = port.waking(caller.cloned(), doorbell.cloned());
+            let port = port.of_user(user).waking(caller.cloned(), doorbell.cloned());
             worker.tell(Command::Attach(Box::new(port)));
         }
     }

@@ -112,10 +112,10 @@ impl Delivery {
         pool: Pool,
         counters: Arc<WorkerCounters>,
     ) -> Self {
-        let answers = AnswerLimit::new(mesh.out.len(), max_ports, hz);
+        let answers = AnswerLimit::new(mesh.workers(), max_ports, hz);
         Self {
             index,
-            workers: mesh.out.len(),
+            workers: mesh.workers(),
             answers,
             wire,
             taps: Taps::new(),
@@ -334,7 +334,7 @@ impl Delivery {
     /// The same, with several RX rings or rings of other workers.
     fn each_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
         for at in run {
-            let route = self.deliver_to_app(burst, at, id, f, false).unwrap_or_else(|reason| {
+            let route = self.deliver_to_app(burst, at, id, f, None).unwrap_or_else(|reason| {
                 burst.amend(at, Verdict::Refuse(id, reason));
                 Route::Free
             });
@@ -377,8 +377,8 @@ impl Delivery {
         if self.wire.sends() { Route::Wire } else { Route::Worker(self.sender, Target::Wire) }
     }
 
-    /// To one app: into its ring if the ring is ours, else by way of its worker. With `copy`, the burst's own buffer is
-    /// needed elsewhere, so another worker gets a copy.
+    /// To one app: into its ring if the ring is ours, else by way of its worker. If it is a `copy` of a frame of some port, the
+    /// burst's own buffer is needed elsewhere, so another worker gets a buffer of its own.
     ///
     /// # Errors
     ///
@@ -390,7 +390,7 @@ impl Delivery {
         at: usize,
         id: PortId,
         forwarding: &Forwarding,
-        copy: bool,
+        copy: Option<PortId>,
     ) -> Result<Route, DropReason> {
         let Some(mbuf) = burst.batch.get(at) else { return Ok(Route::Free) };
         if mbuf.len() > u32::from(forwarding.max_frame(id)) {
@@ -407,15 +407,13 @@ impl Delivery {
             return self.push(mbuf.data(), id, queue, notes).map(|()| Route::Free);
         }
         let target = Target::App { id, generation, queue, notes };
-        if !copy {
-            return Ok(Route::Worker(owner, target));
-        }
+        let Some(source) = copy else { return Ok(Route::Worker(owner, target)) };
         let Some(clone) = self.pool.take().and_then(|mut clone| clone.fill(mbuf.data()).then_some(clone)) else {
             return Err(self.refuse_for(id, DropReason::NoMbuf));
         };
         match self.mesh.send(owner, Handoff { mbuf: clone, target }) {
             Ok(()) => Ok(Route::Free),
-            Err(_) => Err(self.refuse_for(id, DropReason::HandoffFull)),
+            Err(_) => Err(self.refuse_for(workers::blamed(source, target).0, DropReason::HandoffFull)),
         }
     }
 
@@ -523,16 +521,17 @@ impl Delivery {
     /// its queues to the others first, and takes in what they sent until they have let go, too.
     pub fn finish(&mut self, view: &View<'_>) {
         self.give_up_waiting(view);
-        self.mesh.out.clear();
+        self.mesh.close();
         loop {
-            let alone = self.mesh.inbox.iter().flatten().all(rtrb::Consumer::is_abandoned);
+            let alone = self.mesh.is_closed();
             loop {
                 if let Some(counters) = self.counters.ports.first() {
                     self.wire.flush(counters);
                     self.taps.see_given_up(self.wire.waiting(), DropReason::WireTxFull, view);
                     self.wire.give_up(counters, DropReason::WireTxFull);
                 }
-                if self.serve_workers(view) == 0 {
+                self.end_round(usize::MAX);
+                if self.serve_senders(view) + self.serve_workers(view) == 0 {
                     break;
                 }
             }

@@ -6,6 +6,15 @@ use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::{Consumer, Doorbell, Producer, Region};
 use std::sync::Arc;
 
+/// Who shares a worker's time with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The user with this uid, as the kernel told it when the app attached.
+    Id(u32),
+    /// The kernel, whose port is everybody's.
+    Host,
+}
+
 /// The rings of one port that one worker serves. The control thread makes it, the worker owns it, and it goes back to
 /// the control thread to be dropped.
 #[derive(Debug)]
@@ -14,6 +23,8 @@ pub struct WorkerPort {
     pub id: PortId,
     /// Which use of that number.
     pub generation: Generation,
+    /// On whose time it is served.
+    pub user: User,
     /// The app's TX rings that this worker drains.
     pub tx: Vec<Consumer>,
     /// The one of `tx` to be looked at first, so that all get their turn.
@@ -66,7 +77,8 @@ pub fn queue_at(id: PortId, at: usize, worker: usize, workers: usize) -> usize {
 }
 
 impl WorkerPort {
-    /// The part of `region`'s rings that worker `worker` of `workers` serves, for an app whose RX queues always poll.
+    /// The part of `region`'s rings that worker `worker` of `workers` serves, for an app whose RX queues always poll. The app is
+    /// served on the host's time until it [is said](Self::of_user) on whose.
     #[must_use]
     pub fn new(region: &Region, id: PortId, generation: Generation, worker: usize, workers: usize) -> Self {
         let mine = |queue: &usize| u16::try_from(*queue).is_ok_and(|q| worker_of(id, q, workers) == worker);
@@ -79,7 +91,26 @@ impl WorkerPort {
             }
         }
         let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
-        Self { id, generation, tx, next_tx: 0, rx, rx_queues, caller: None, doorbell: None, rings: 0, shown: false }
+        let user = User::Host;
+        Self {
+            id,
+            generation,
+            user,
+            tx,
+            next_tx: 0,
+            rx,
+            rx_queues,
+            caller: None,
+            doorbell: None,
+            rings: 0,
+            shown: false,
+        }
+    }
+
+    /// The same, for an app of `user`.
+    #[must_use]
+    pub fn of_user(self, user: User) -> Self {
+        Self { user, ..self }
     }
 
     /// The same, for a port that is woken by `caller`, and for the host's, if it wakes the worker, by `doorbell`.

@@ -8,6 +8,7 @@
 use crate::counters::Counter;
 use crate::forwarding::PortId;
 use crate::handoff::Handoff;
+use crate::port::User;
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
 use kopi_qos::{Cause, Pick, Pushed, Queue, QueueConfig, Scheduler, Store};
@@ -80,10 +81,9 @@ pub struct Leaf {
     pub config: QueueConfig,
     /// What its frames are marked with.
     pub mark: Mark,
-    /// The first of the apps whose rings are its queue; [`NOBODY`] if there are none.
+    /// The first of the apps whose rings are its queue and have frames; [`NOBODY`] if there are none. Those of a user stand
+    /// together.
     first: PortId,
-    /// The one whose turn it is.
-    turn: PortId,
     /// Since when what waits in rings has been waiting for its turn.
     since: u64,
     /// Whether the queue had the last turn, where rings and the queue take turns.
@@ -94,7 +94,7 @@ impl Leaf {
     /// A leaf without apps.
     #[must_use]
     pub const fn new(class: u64, queue: Queue, config: QueueConfig, mark: Mark) -> Self {
-        Self { class, queue, config, mark, first: NOBODY, turn: NOBODY, since: 0, queued: false }
+        Self { class, queue, config, mark, first: NOBODY, since: 0, queued: false }
     }
 }
 
@@ -122,10 +122,23 @@ pub struct Lane {
     counters: Arc<[ClassCounters]>,
     /// The leaf of frames without a class.
     unclassed: u32,
-    /// By port, the next one in its leaf.
-    links: Box<[PortId]>,
-    /// By port, the leaf that it is linked to.
-    linked: Box<[u32]>,
+    /// By port.
+    links: Box<[RingLink]>,
+    /// Turns that rings have had.
+    turns: u64,
+}
+
+/// An app's place in the leaf whose queue its rings are.
+#[derive(Clone, Copy, Debug)]
+struct RingLink {
+    /// The leaf; `u32::MAX` while the rings have no frames.
+    leaf: u32,
+    /// The next app of that leaf.
+    next: PortId,
+    /// Whose turns its turns are.
+    user: User,
+    /// Its last turn.
+    turn: u64,
 }
 
 /// All classes, as one worker keeps to them.
@@ -189,8 +202,8 @@ impl Lane {
             ids: Arc::clone(ids),
             counters,
             unclassed: *unclassed,
-            links: vec![NOBODY; ports].into(),
-            linked: vec![u32::MAX; ports].into(),
+            links: vec![RingLink { leaf: u32::MAX, next: NOBODY, user: User::Host, turn: 0 }; ports].into(),
+            turns: 0,
         }
     }
 
@@ -235,53 +248,81 @@ impl Lane {
         }
     }
 
-    /// Makes the rings of app `port` those of `leaf`, and of no other.
-    pub fn link(&mut self, port: PortId, leaf: u32) {
+    /// Notes that the rings of app `port`, of `user`, are the queue of `leaf` and have frames.
+    pub fn link(&mut self, port: PortId, user: User, leaf: u32, now: u64) {
         self.unlink(port);
-        let at = usize::from(port);
-        let (Some(place), Some(link), Some(linked)) =
-            (self.leaves.get_mut(leaf as usize), self.links.get_mut(at), self.linked.get_mut(at))
-        else {
-            return;
-        };
-        (*link, *linked) = (place.first, leaf);
-        place.first = port;
-        if place.turn == NOBODY {
-            place.turn = port;
+        let Some(place) = self.leaves.get_mut(leaf as usize) else { return };
+        // Behind another one of the same user, if there is one.
+        let mut before = place.first;
+        while before != NOBODY && self.links[usize::from(before)].user != user {
+            before = self.links[usize::from(before)].next;
         }
+        let next = match before {
+            NOBODY => std::mem::replace(&mut place.first, port),
+            before => std::mem::replace(&mut self.links[usize::from(before)].next, port),
+        };
+        let turn = self.links.get(usize::from(port)).map_or(0, |link| link.turn);
+        if let Some(link) = self.links.get_mut(usize::from(port)) {
+            *link = RingLink { leaf, next, user, turn };
+        }
+        self.activate(leaf, now);
     }
 
-    /// Lets go of the rings of app `port`.
+    /// Notes that the rings of app `port` have no frames.
     pub fn unlink(&mut self, port: PortId) {
-        let at = usize::from(port);
-        let Some(leaf) = self.linked.get_mut(at).map(|linked| std::mem::replace(linked, u32::MAX)) else { return };
+        let Some(link) = self.links.get_mut(usize::from(port)) else { return };
+        let (leaf, next) = (std::mem::replace(&mut link.leaf, u32::MAX), link.next);
         let Some(place) = self.leaves.get_mut(leaf as usize) else { return };
-        let next = self.links[at];
         if place.first == port {
             place.first = next;
-        } else {
-            let mut before = place.first;
-            while before != NOBODY {
-                let link = self.links[usize::from(before)];
-                if link == port {
-                    self.links[usize::from(before)] = next;
-                    break;
-                }
-                before = link;
-            }
+            return;
         }
-        if place.turn == port {
-            place.turn = if next == NOBODY { place.first } else { next };
+        let mut before = place.first;
+        while before != NOBODY {
+            let link = &mut self.links[usize::from(before)];
+            if link.next == port {
+                link.next = next;
+                return;
+            }
+            before = link.next;
         }
     }
 
-    /// The apps whose rings are the queue of `leaf`.
-    pub fn apps(&self, leaf: u32) -> impl Iterator<Item = PortId> + '_ {
-        let first = self.leaves.get(leaf as usize).map_or(NOBODY, |leaf| leaf.first);
-        let known = |port: &PortId| *port != NOBODY;
-        std::iter::successors(Some(first).filter(known), move |port| {
-            self.links.get(usize::from(*port)).copied().filter(known)
-        })
+    /// Whether the rings of app `port` wait for the turn of their leaf.
+    #[inline]
+    #[must_use]
+    pub fn is_linked(&self, port: PortId) -> bool {
+        self.links.get(usize::from(port)).is_some_and(|link| link.leaf != u32::MAX)
+    }
+
+    /// Whether there are apps whose rings are the queue of `leaf` and have frames.
+    #[inline]
+    #[must_use]
+    pub fn has_rings(&self, leaf: u32) -> bool {
+        self.leaves.get(leaf as usize).is_some_and(|leaf| leaf.first != NOBODY)
+    }
+
+    /// Which of the apps whose rings are the queue of a leaf, of which `first` is the first, comes next: that which has waited
+    /// longest of the user who has.
+    fn next_ring(&self, first: PortId) -> PortId {
+        let (mut best, mut best_turn) = (first, u64::MAX);
+        let mut at = first;
+        while at != NOBODY {
+            let user = self.links[usize::from(at)].user;
+            let (mut longest, mut oldest, mut latest) = (at, u64::MAX, 0);
+            while at != NOBODY && self.links[usize::from(at)].user == user {
+                let link = &self.links[usize::from(at)];
+                if link.turn < oldest {
+                    (longest, oldest) = (at, link.turn);
+                }
+                latest = latest.max(link.turn);
+                at = link.next;
+            }
+            if latest < best_turn {
+                (best, best_turn) = (longest, latest);
+            }
+        }
+        best
     }
 
     /// Whose turn it is.
@@ -289,17 +330,18 @@ impl Lane {
     pub fn next(&mut self, now: u64) -> Turn {
         let Pick::Serve { leaf, bytes } = self.scheduler.pick(now) else { return Turn::Nobody };
         let Some(place) = self.leaves.get_mut(leaf as usize) else { return Turn::Nobody };
-        let port = place.turn;
-        place.queued = !place.queue.is_empty() && (port == NOBODY || !place.queued);
+        let first = place.first;
+        place.queued = !place.queue.is_empty() && (first == NOBODY || !place.queued);
         if place.queued {
             return Turn::Queue { leaf, bytes };
         }
-        if port == NOBODY {
+        if first == NOBODY {
             self.scheduler.deactivate(leaf, now);
             return Turn::Nobody;
         }
-        let next = self.links.get(usize::from(port)).copied().unwrap_or(NOBODY);
-        place.turn = if next == NOBODY { place.first } else { next };
+        let port = if self.links[usize::from(first)].next == NOBODY { first } else { self.next_ring(first) };
+        self.turns += 1;
+        self.links[usize::from(port)].turn = self.turns;
         Turn::Ring { leaf, port, bytes }
     }
 
@@ -312,10 +354,19 @@ impl Lane {
         }
     }
 
-    /// Notes that `leaf` has sent so much, and whether it has more. Returns how long it had waited for its turn, as far as
-    /// kopid can see.
+    /// Notes that `leaf` had its turn for so many bytes that went somewhere else than this direction's classes share, overhead
+    /// counted: they take nothing of its limits, but it had its turn.
     #[inline]
-    pub fn sent(&mut self, leaf: u32, (frames, bytes): (u32, u64), more: bool, now: u64) -> Option<Sample> {
+    pub fn passed(&mut self, leaf: u32, bytes: u64) {
+        if bytes > 0 && (leaf as usize) < self.leaves.len() {
+            self.scheduler.defer(leaf, bytes);
+        }
+    }
+
+    /// Notes that `leaf` has sent so much. Returns how long it had waited for its turn, as far as kopid can see.
+    #[inline]
+    pub fn sent(&mut self, leaf: u32, (frames, bytes): (u32, u64), now: u64) -> Option<Sample> {
+        let more = self.waits(leaf) || self.has_rings(leaf);
         self.scheduler.charge(leaf, bytes, frames, more, now);
         let overlimits = self.scheduler.overlimits(leaf);
         if let Some(counters) = self.counters.get(leaf as usize) {

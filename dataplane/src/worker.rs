@@ -1,11 +1,15 @@
 //! A worker: one thread, one core, run to completion.
 //!
-//! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from each app's TX rings, from the wire, from the
+//! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from the wire, from the apps' TX rings, from the
 //! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs or
-//! makes a system call, but to wake another of kopid's threads, or to sleep when there is nothing to do; the clock is read once a turn. The
+//! makes a system call, but to wake another of kopid's threads, or to sleep when there is nothing to do; the clock is read once a burst. The
 //! one lock is that of a bucket of tracked connections, held for as long as it takes to write down a new one.
+//!
+//! A worker's time is shared out. The apps have theirs in [rounds](rounds::Rounds), by user. The wire has a burst in each turn,
+//! and more until it has had as much time as all apps together in the turn before; so have the other workers.
 
 mod idle;
+mod rounds;
 mod shaped;
 
 use crate::app_waker::WakeRequests;
@@ -21,18 +25,33 @@ use crate::handoff::Mesh;
 use crate::listing::Listing;
 use crate::port::queue_at;
 use crate::rest::Rest;
-use crate::shaper::{Sample, Source};
+use crate::shaper::Sample;
 use crate::tap::Sighting;
 use crate::wire::Wire;
 use dpdk::{Batch, Pool};
+use kopi_config::policy::Direction;
 use kopi_ring::layout::MIN_FRAME;
 use kopi_ring::{Consumer, DropReason, PeerFault};
+use rounds::Rounds;
 use std::sync::Arc;
 
 /// How often idle flows are looked for, as a fraction of a second.
 const SWEEPS_PER_SECOND: u64 = 1000;
 /// How many of these are made up for at one time.
 const SWEEPS_AT_ONCE: u64 = 15;
+/// The time that a round gives to each user, as a fraction of a second: one or two bursts of short frames.
+const QUANTA_PER_SECOND: u64 = 500_000;
+/// The time that apps get in one turn, as a fraction of a second: so the wire waits no longer, however many there are.
+const SLICES_PER_SECOND: u64 = 40_000;
+/// The most that a burst is charged, as a fraction of a second. What takes longer is not the app's doing: the kernel has run
+/// something else meanwhile.
+const CHARGES_PER_SECOND: u64 = 2000;
+/// Bytes in a burst from an app: as many as in a full one of frames of 1,500 bytes. So few longer ones hold nobody up, not
+/// even if each is copied for many.
+const BURST_BYTES: i64 = 48 << 10;
+/// Rings of idle apps that are looked at in a turn, and in a turn that follows one in which nothing moved.
+const IDLE_RINGS: usize = 4;
+const IDLE_RINGS_AT_REST: usize = 64;
 
 /// What a worker is made of.
 #[derive(Debug)]
@@ -63,6 +82,8 @@ pub struct Parts {
     pub forwarding: Arc<Forwarding>,
     /// Ports there can be, the wire included.
     pub max_ports: usize,
+    /// The clock: what the TSC says. Looked at once a burst.
+    pub clock: fn() -> u64,
     /// Ticks of the clock in a second.
     pub tsc_hz: u64,
     /// How it sleeps, if it does.
@@ -86,8 +107,20 @@ pub struct Worker {
     commands: rtrb::Consumer<Command>,
     replies: rtrb::Producer<Reply>,
     samples: rtrb::Producer<Sample>,
-    /// Ports with TX rings here, in the order they are served. Never grows beyond its first capacity.
-    served: Vec<PortId>,
+    /// The apps with TX rings here, and whose turn it is.
+    rounds: Rounds,
+    /// The TSC when the last burst was done with.
+    mark: u64,
+    /// Ticks that all apps have used in the turn before.
+    used: u64,
+    /// Since when the wire takes no more, and the app that had filled it.
+    blocked: Option<u64>,
+    last: PortId,
+    /// Rings of idle apps to be looked at in the next turn.
+    looks: usize,
+    /// Ticks of a quantum.
+    quantum: u64,
+    clock: fn() -> u64,
     tsc_hz: u64,
     rest: Option<Rest>,
     next_sweep: u64,
@@ -101,7 +134,7 @@ impl Worker {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, samples, .. } = parts;
-        let workers = mesh.out.len();
+        let workers = mesh.workers();
         let sized = (parts.max_ports, parts.tsc_hz);
         let delivery = Delivery::new(index, sized, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
         let delivery = delivery.waking(parts.requests);
@@ -118,7 +151,14 @@ impl Worker {
             commands,
             replies,
             samples,
-            served: Vec::with_capacity(parts.max_ports),
+            rounds: Rounds::new(parts.max_ports, parts.tsc_hz / QUANTA_PER_SECOND),
+            mark: 0,
+            used: 0,
+            blocked: None,
+            last: WIRE,
+            looks: IDLE_RINGS,
+            quantum: parts.tsc_hz / QUANTA_PER_SECOND,
+            clock: parts.clock,
             tsc_hz: parts.tsc_hz,
             rest: parts.rest,
             next_sweep: 0,
@@ -129,10 +169,10 @@ impl Worker {
 
     /// Works until told to stop.
     pub fn run(&mut self) {
-        let mut now = dpdk::tsc();
+        let mut now = (self.clock)();
         while self.running {
             let busy = self.turn(now);
-            let end = dpdk::tsc();
+            let end = (self.clock)();
             self.counters.turns.add(1);
             self.counters.longest_turn.note(end.wrapping_sub(now));
             if busy {
@@ -152,15 +192,29 @@ impl Worker {
             // New rings have no alarms yet.
             self.stir(now);
         }
+        self.mark = now;
         let mut moved = self.serve_wire(now);
         // Also without classes: there may have been some a moment ago.
         if self.delivery.has_orphans() {
             let view = self.delivery.view(&self.forwarding, &self.gate, now);
             moved += self.delivery.serve_orphans(&view);
         }
-        moved += if self.delivery.shaper.is_some() { self.serve_shaped(now) } else { self.serve_apps(now) };
+        if self.workers > 1 {
+            moved += self.serve_senders(now);
+        }
+        let begun = self.mark;
+        let only = self.rounds.only().filter(|_| self.delivery.shaper.is_none());
+        let found = only.is_none() && self.poll_idle(now);
+        moved += match only {
+            Some(id) => self.serve_only(id, now),
+            None if self.delivery.shaper.is_some() => self.serve_shaped(now),
+            None => self.serve_apps(now),
+        };
+        self.used = self.mark.wrapping_sub(begun);
+        if self.workers > 1 {
+            moved += self.serve_workers(now);
+        }
         let view = self.delivery.view(&self.forwarding, &self.gate, now);
-        moved += self.delivery.serve_workers(&view);
         self.delivery.end_turn(&view);
         self.delivery.wake();
         while let Some((id, fault)) = self.delivery.take_fault() {
@@ -172,25 +226,157 @@ impl Worker {
         if self.listing.is_some() {
             self.list();
         }
-        moved > 0
+        self.looks = if moved > 0 { IDLE_RINGS } else { IDLE_RINGS_AT_REST };
+        found || moved > 0
     }
 
-    /// Takes a burst from each app.
+    /// Serves apps, each user and app for as long as it may, until the round is over, its time is up, or the wire is full.
     fn serve_apps(&mut self, now: u64) -> usize {
-        let (mut moved, mut at) = (0, 0);
-        while let Some(id) = self.served.get(at).copied() {
+        let until = self.mark + self.tsc_hz / SLICES_PER_SECOND;
+        let mut moved = 0;
+        while let Some(id) = self.rounds.next() {
+            if !self.takes_burst() {
+                return moved;
+            }
             match self.serve_app(id, Share::ALL, now) {
-                Ok(n) => {
-                    moved += n;
-                    at += 1;
+                Ok(Took { frames: 0, .. }) => self.rounds.empty(),
+                Ok(took) => {
+                    moved += took.frames;
+                    self.charge(id, took);
+                    if self.mark >= until {
+                        return moved;
+                    }
                 }
                 Err(fault) => self.expel(id, fault, now),
             }
         }
+        self.delivery.end_round(self.rounds.busy_users());
         moved
     }
 
+    /// Serves the only app there is, for a quantum.
+    #[inline]
+    fn serve_only(&mut self, id: PortId, now: u64) -> usize {
+        let until = self.mark + self.quantum;
+        let (mut moved, mut had) = (0, false);
+        while self.delivery.takes_burst() {
+            had = true;
+            match self.serve_app(id, Share::ALL, now) {
+                Ok(Took { frames: 0, .. }) => break,
+                Ok(took) => {
+                    moved += took.frames;
+                    self.mark = (self.clock)();
+                    if !took.more || self.mark >= until {
+                        break;
+                    }
+                }
+                Err(fault) => {
+                    self.expel(id, fault, now);
+                    break;
+                }
+            }
+        }
+        if had {
+            self.delivery.end_round(moved.min(1));
+        }
+        moved
+    }
+
+    /// Charges the app whose turn it is, `id`, for the burst that was just done with.
+    #[inline]
+    fn charge(&mut self, id: PortId, took: Took) {
+        let end = (self.clock)();
+        let ticks = end.wrapping_sub(self.mark).min(self.tsc_hz / CHARGES_PER_SECOND);
+        self.rounds.sent(ticks, took.more);
+        self.mark = end;
+        self.last = id;
+    }
+
+    /// Whether the wire takes a burst. How long it did not is charged to the app that had filled it: so users share a slow wire
+    /// by the time that it takes to send what they give it.
+    #[inline]
+    fn takes_burst(&mut self) -> bool {
+        let takes = self.delivery.takes_burst();
+        if takes != self.blocked.is_none() {
+            match self.blocked.take() {
+                Some(since) => {
+                    let ticks = self.mark.wrapping_sub(since).min(self.tsc_hz / CHARGES_PER_SECOND);
+                    self.rounds.waited(self.last, ticks);
+                }
+                None => self.blocked = Some(self.mark),
+            }
+        }
+        takes
+    }
+
+    /// Looks at a few rings of apps that had nothing to send for a while. Returns whether there is anything.
+    #[inline]
+    fn poll_idle(&mut self, now: u64) -> bool {
+        let mut found = false;
+        let (mut rings, mut apps) = (self.looks, self.rounds.idle_apps());
+        while rings > 0 && apps > 0 {
+            apps -= 1;
+            let Some(id) = self.rounds.next_idle() else { break };
+            match self.delivery.poll(id, &mut rings) {
+                Ok(true) => {
+                    self.rounds.activate(id);
+                    // What waits for its class is nothing new.
+                    found |= !self.delivery.lane(Direction::Egress).is_some_and(|lane| lane.is_linked(id));
+                }
+                Ok(false) => {}
+                Err(fault) => self.expel(id, fault, now),
+            }
+        }
+        found
+    }
+
+    /// Takes a burst from the wire, and more until it has had as much time as the apps.
     fn serve_wire(&mut self, now: u64) -> usize {
+        let until = self.mark + self.used;
+        let mut moved = 0;
+        loop {
+            let n = self.receive(now);
+            moved += n;
+            if n > 0 {
+                self.mark = (self.clock)();
+            }
+            if n < Batch::MAX || self.mark >= until {
+                return moved;
+            }
+        }
+    }
+
+    /// The same for what the other workers have handed over.
+    fn serve_workers(&mut self, now: u64) -> usize {
+        let until = self.mark + self.used;
+        let mut moved = 0;
+        loop {
+            let view = self.delivery.view(&self.forwarding, &self.gate, now);
+            let n = self.delivery.serve_workers(&view);
+            moved += n;
+            if n > 0 {
+                self.mark = (self.clock)();
+            }
+            if n < Batch::MAX || self.mark >= until {
+                return moved;
+            }
+        }
+    }
+
+    /// Sends what the other workers have for the wire, before this worker's own apps fill it again.
+    #[inline]
+    fn serve_senders(&mut self, now: u64) -> usize {
+        let view = self.delivery.view(&self.forwarding, &self.gate, now);
+        let moved = self.delivery.serve_senders(&view);
+        if moved > 0 {
+            self.mark = (self.clock)();
+            // If the wire is full, it is not because of an app of this worker's.
+            self.last = WIRE;
+        }
+        moved
+    }
+
+    fn receive(&mut self, now: u64) -> usize {
         let counters = self.counters.ports.first();
         let n = self.delivery.wire.receive(&mut self.burst.batch, counters);
         if n > 0 {
@@ -207,18 +393,15 @@ impl Worker {
 
     /// Takes one burst from an app, over all of its TX rings here, so that an app with many queues gets no more turns
     /// than one with a single queue.
-    fn serve_app(&mut self, id: PortId, share: Share, now: u64) -> Result<usize, PeerFault> {
-        if !self.delivery.takes_burst() && matches!(self.delivery.source, Source::Ring(_)) {
-            return Ok(0);
-        }
+    fn serve_app(&mut self, id: PortId, share: Share, now: u64) -> Result<Took, PeerFault> {
         let max_frame = self.forwarding.max_frame(id);
         let counters = self.counters.ports.get(usize::from(id));
         let (tapped, index, workers) = (!self.delivery.taps.is_empty(), self.index, self.workers);
-        let (Some(port), Some(counters)) = (self.delivery.port_mut(id), counters) else { return Ok(0) };
+        let (Some(port), Some(counters)) = (self.delivery.port_mut(id), counters) else { return Ok(Took::NOTHING) };
         let rings = port.tx.len();
         self.burst.tapped = tapped;
         let mut taken = Taken::default();
-        let mut share = share;
+        let (mut share, mut more) = (share, false);
         for _ in 0..rings {
             let at = port.next_tx;
             let ring = &mut port.tx[at];
@@ -241,13 +424,14 @@ impl Worker {
                 }
             }
             if self.burst.batch.len() + taken.refused() >= Batch::MAX || share.bytes <= 0 {
+                more = port.tx[at].has_more() || rings > 1;
                 break;
             }
             port.next_tx = if at + 1 == rings { 0 } else { at + 1 };
         }
         let n = self.burst.batch.len();
         if n + taken.refused() == 0 {
-            return Ok(0);
+            return Ok(Took::NOTHING);
         }
         let bytes = self.burst.parse(id, &self.flows, self.forwarding.filter().map(Filter::watch));
         counters.tx_packets.add((n + taken.refused()) as u64);
@@ -257,7 +441,8 @@ impl Worker {
             counters.drop(DropReason::Oversize, taken.oversize as u64);
         }
         self.pass(id, now);
-        Ok(n + taken.refused())
+        let frames = n + taken.refused();
+        Ok(Took { frames, bytes: bytes + taken.refused_bytes, more })
     }
 
     /// Judges and delivers the burst, which came from port `source`.
@@ -271,18 +456,18 @@ impl Worker {
     fn obey(&mut self, command: Command, now: u64) {
         match command {
             Command::Attach(port) => {
-                let id = port.id;
+                let (id, user) = (port.id, port.user);
                 let serves = !port.tx.is_empty();
                 if let Some(old) = self.delivery.insert(port) {
                     self.reply(Reply::Replaced(old));
                 }
-                self.served.retain(|other| *other != id);
-                if serves {
-                    self.served.push(id);
+                match serves {
+                    true => self.rounds.insert(id, user),
+                    false => self.rounds.remove(id),
                 }
             }
             Command::Detach(id) => {
-                self.served.retain(|other| *other != id);
+                self.rounds.remove(id);
                 let port = self.delivery.remove(id);
                 self.reply(Reply::Detached(id, port));
             }
@@ -314,14 +499,13 @@ impl Worker {
         let ledger = self.gate.turn_over(ledger, rules(&forwarding) != rules(&self.forwarding));
         self.delivery.taps.select(&mut selections);
         let shaper = shaper.map(|shaper| self.delivery.reshape(shaper, now));
-        self.link();
         self.reply(Reply::Retired(Change { forwarding, ledger, selections, shaper }));
     }
 
     /// Ends an app that broke the contract, and no other.
     #[cold]
     fn expel(&mut self, id: PortId, fault: PeerFault, now: u64) {
-        self.served.retain(|other| *other != id);
+        self.rounds.remove(id);
         // What it sent before its fault, and what was taken of this burst, goes with it.
         if let Some(counters) = self.counters.ports.get(usize::from(id)) {
             counters.tx_packets.add(self.burst.batch.len() as u64);
@@ -385,7 +569,20 @@ struct Share {
 
 impl Share {
     /// As much as a burst has room for.
-    const ALL: Self = Self { bytes: i64::MAX, overhead: 0 };
+    const ALL: Self = Self { bytes: BURST_BYTES, overhead: 0 };
+}
+
+/// What was taken out of an app's rings in its turn.
+#[derive(Clone, Copy, Debug)]
+struct Took {
+    frames: usize,
+    bytes: u64,
+    /// Whether there may be more: the turn did not end because the rings were empty.
+    more: bool,
+}
+
+impl Took {
+    const NOTHING: Self = Self { frames: 0, bytes: 0, more: false };
 }
 
 /// What was taken out of an app's rings besides the frames in the batch.

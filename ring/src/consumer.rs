@@ -74,6 +74,13 @@ impl Consumer {
         self.index.ready(1, &self.memory.counters().head)
     }
 
+    /// Whether slots are known to be filled that were not taken yet, without a look at shared memory.
+    #[inline]
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        self.index.known() > 0
+    }
+
     /// Looks at the producer's counter and returns how many slots are filled.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ impl Bench {
         let (rx, tx) = port.start()?;
         let wire = Wire::new(rx.into_iter().next(), tx.into_iter().next());
         let counters = Arc::new(WorkerCounters::new(PORTS));
-        let mesh = Mesh::among(1).into_iter().next().ok_or("no mesh")?;
+        let mesh = Mesh::among(1, PORTS).into_iter().next().ok_or("no mesh")?;
         let mut delivery = Delivery::new(0, (PORTS, eal.tsc_hz()), wire, 0, mesh, pool.clone(), counters);
         let geometry = Geometry::new(&[1024], &[1024], 2048)?;
         let region = Region::create(&geometry, HugePages::Off)?;

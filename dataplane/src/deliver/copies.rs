@@ -4,6 +4,7 @@ use super::{Delivery, Route};
 use crate::burst::Burst;
 use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::gate::Gate;
+use crate::tap::Sighting;
 use kopi_packet::LinkProtocol;
 use kopi_ring::DropReason;
 
@@ -83,7 +84,7 @@ impl Delivery {
         for id in ports.iter().copied().filter(|id| *id != source && forwarding.hears(*id, &key, protocol)) {
             let admission = scene.gate.admit(mbuf.data(), &key, id, forwarding, now);
             let outcome = match admission.refused {
-                None => self.deliver_to_app(burst, at, id, forwarding, true).map(|route| {
+                None => self.deliver_to_app(burst, at, id, forwarding, Some(source)).map(|route| {
                     debug_assert_eq!(route, Route::Free);
                 }),
                 Some(reason) => Err(self.refuse_for(id, reason)),
@@ -92,7 +93,13 @@ impl Delivery {
                 let view = self.view(forwarding, scene.gate, now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
                 let queue = queue.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX));
-                self.show(id, outcome, admission.tally, mbuf, queue, &view);
+                if outcome == Err(DropReason::HandoffFull) && source != WIRE {
+                    // The loss of who has sent too much.
+                    let sighting = Sighting::dropped(source, true, source, DropReason::HandoffFull);
+                    self.taps.see_late(sighting, mbuf, queue, &view);
+                } else {
+                    self.show(id, outcome, admission.tally, mbuf, queue, &view);
+                }
             }
             copies += 1;
         }

@@ -2,7 +2,7 @@
 
 use super::{Delivery, Route, count_drop};
 use crate::burst::Burst;
-use crate::forwarding::{PortId, WIRE};
+use crate::forwarding::PortId;
 use crate::handoff::{Handoff, Target};
 use crate::shaper::{Lane, Sample, Shaper, Source, Waiting};
 use crate::tap::{Sighting, View};
@@ -42,8 +42,8 @@ impl Delivery {
     pub fn serve_orphans(&mut self, view: &View<'_>) -> usize {
         let mut moved = 0;
         while moved < Batch::MAX && self.takes_burst() {
-            let Some(Waiting { handoff: Handoff { mbuf, target }, .. }) = self.orphans.pop_front() else { break };
-            self.go(mbuf, target, view);
+            let Some(Waiting { handoff, account }) = self.orphans.pop_front() else { break };
+            self.go(handoff, account, view);
             moved += 1;
         }
         self.flush();
@@ -78,17 +78,22 @@ impl Delivery {
         Ok(false)
     }
 
-    /// Whether any of the apps whose rings are the queue of a leaf has frames there, or any wait in its queue.
-    pub fn leaf_has_frames(&mut self, leaf: u32) -> bool {
-        let Self { shaper, ports, .. } = self;
-        let Some(lane) = shaper.as_deref().and_then(|shaper| shaper.egress.as_ref()) else { return false };
-        // A fault is found again when it is the app's turn.
-        let has = |ring: &mut kopi_ring::Consumer| ring.poll().is_ok_and(|frames| frames > 0);
-        let any = |id: PortId, ports: &mut [Option<Box<crate::port::WorkerPort>>]| {
-            let port = ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
-            port.is_some_and(|port| port.tx.iter_mut().any(has))
-        };
-        lane.waits(leaf) || lane.apps(leaf).any(|id| any(id, ports))
+    /// Whether app `id` has frames in the rings that come next, `most` of them. Takes those that were looked at from `most`.
+    ///
+    /// # Errors
+    ///
+    /// The app's fault, if it broke the contract.
+    #[inline]
+    pub fn poll(&mut self, id: PortId, most: &mut usize) -> Result<bool, PeerFault> {
+        let Some(port) = self.port_mut(id) else { return Ok(false) };
+        for _ in 0..port.tx.len().min(*most) {
+            *most -= 1;
+            if port.tx[port.next_tx].poll()? > 0 {
+                return Ok(true);
+            }
+            port.next_tx = if port.next_tx + 1 < port.tx.len() { port.next_tx + 1 } else { 0 };
+        }
+        Ok(false)
     }
 
     /// Whether anything waits in a class that is no more.
@@ -118,7 +123,7 @@ impl Delivery {
                     Some(leaf) => self.wait(Direction::Egress, leaf, (mbuf, Target::Wire), source, burst.rss(at), view),
                     None => {
                         self.sent = (self.sent.0 + 1, self.sent.1 + u64::from(mbuf.len()));
-                        self.go(self.marked(mbuf), Target::Wire, view);
+                        self.go(Handoff { mbuf: self.marked(mbuf), target: Target::Wire }, source, view);
                     }
                 },
                 Route::Worker(worker, target) => self.hand_over(worker, Handoff { mbuf, target }, source, view),
@@ -189,32 +194,29 @@ impl Delivery {
                 taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
             },
         );
-        let more = lane.waits(leaf) || lane.apps(leaf).next().is_some();
-        let sample = lane.sent(leaf, (frames, length), more, now);
+        let sample = lane.sent(leaf, (frames, length), now);
         let sample = sample.zip(waited).map(|(sample, ticks)| Sample { ticks, ..sample });
         let mark = lane.mark(leaf);
-        for Waiting { handoff: Handoff { mut mbuf, target }, .. } in ready.drain(..) {
+        for Waiting { mut handoff, account } in ready.drain(..) {
             if !mark.is_none() {
-                mark.apply(mbuf.data_mut());
+                mark.apply(handoff.mbuf.data_mut());
             }
-            self.go(mbuf, target, view);
+            self.go(handoff, account, view);
         }
         self.ready = ready;
         self.flush();
         (frames as usize, sample)
     }
 
-    /// Sends a frame, by way of the worker that owns its target if that is another one.
-    fn go(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
-        match target {
-            Target::Wire if !self.wire.sends() => {
-                self.hand_over(self.sender, Handoff { mbuf, target }, WIRE, view);
-            }
+    /// Sends a frame that is on the account of port `account`, by way of the worker that owns its target if that is another one.
+    fn go(&mut self, handoff: Handoff, account: PortId, view: &View<'_>) {
+        match handoff.target {
+            Target::Wire if !self.wire.sends() => self.hand_over(self.sender, handoff, account, view),
             Target::App { id, queue, .. } if crate::port::worker_of(id, queue, self.workers) != self.index => {
                 let owner = crate::port::worker_of(id, queue, self.workers);
-                self.hand_over(owner, Handoff { mbuf, target }, id, view);
+                self.hand_over(owner, handoff, account, view);
             }
-            _ => self.arrive(mbuf, target, view),
+            target => self.arrive(handoff.mbuf, target, view),
         }
     }
 

@@ -1,20 +1,18 @@
 //! Frames between workers: one judges a frame, another one has the ring or the queue that it goes to.
 
 use super::{Delivery, count_drop};
-use crate::forwarding::PortId;
+use crate::forwarding::{PortId, WIRE};
 use crate::handoff::{Handoff, Target};
 use crate::tap::{Sighting, View};
 use dpdk::{Batch, Mbuf};
 use kopi_ring::DropReason;
 
 impl Delivery {
-    /// Has another worker take a frame of port `source`.
+    /// Has another worker take a frame of port `source`. If it does not, that is on the account of the sender, who has sent too
+    /// much there; and of the receiver for what comes from the wire, where there is nobody else to ask.
     pub(super) fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
         if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
-            let (blamed, out) = match target {
-                Target::Wire => (source, true),
-                Target::App { id, .. } => (id, false),
-            };
+            let (blamed, out) = blamed(source, target);
             count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
             let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
             self.taps.see_late(sighting, &mbuf, 0, view);
@@ -25,16 +23,9 @@ impl Delivery {
     #[inline]
     pub fn serve_workers(&mut self, view: &View<'_>) -> usize {
         let mut moved = 0;
-        for worker in 0..self.mesh.inbox.len() {
+        for worker in 0..self.workers {
             for _ in 0..Batch::MAX {
-                let Some(inbox) = self.mesh.inbox.get_mut(worker).and_then(Option::as_mut) else { break };
-                match inbox.peek() {
-                    // Frames for a busy wire wait where they are, and their sender stops draining its apps.
-                    Ok(handoff) if handoff.target == Target::Wire && !self.wire.is_clear() => break,
-                    Ok(_) => {}
-                    Err(_) => break,
-                }
-                let Ok(Handoff { mbuf, target }) = inbox.pop() else { break };
+                let Some(Handoff { mbuf, target }) = self.mesh.receive(worker) else { break };
                 moved += 1;
                 self.arrive(mbuf, target, view);
             }
@@ -43,6 +34,31 @@ impl Delivery {
             self.flush();
         }
         moved
+    }
+
+    /// Sends what other workers have for the wire, as much as is their part of it. Frames for a busy wire wait where they are, and
+    /// their sender stops draining its apps. Returns how many frames moved.
+    pub fn serve_senders(&mut self, view: &View<'_>) -> usize {
+        let mut moved = 0;
+        for worker in 0..self.workers {
+            while self.wire.is_clear() && self.mesh.next_burst(worker) {
+                for _ in 0..Batch::MAX {
+                    let Some(Handoff { mbuf, target }) = self.mesh.receive_for_wire(worker) else { break };
+                    moved += 1;
+                    self.arrive(mbuf, target, view);
+                }
+                self.flush();
+            }
+        }
+        moved
+    }
+
+    /// Notes that the apps here, of `users` users, have had a round.
+    #[inline]
+    pub fn end_round(&mut self, users: usize) {
+        if self.workers > 1 {
+            self.mesh.end_round(u32::try_from(users).unwrap_or(u32::MAX));
+        }
     }
 
     /// Gives a frame to its target, which is this worker's. It leaves with the next flush of the wire, or is shown to the app
@@ -70,5 +86,13 @@ impl Delivery {
                 }
             }
         }
+    }
+}
+
+/// On whose account a frame of port `source` is dropped that another worker does not take, and whether as one that it has sent.
+pub(super) const fn blamed(source: PortId, target: Target) -> (PortId, bool) {
+    match target {
+        Target::App { id, .. } if source == WIRE || source == id => (id, false),
+        Target::App { .. } | Target::Wire => (source, true),
     }
 }

@@ -3,6 +3,7 @@
 use super::Switch;
 use crate::app_waker::Reach;
 use crate::forwarding::PortId;
+use crate::port::User;
 use kopi_ring::message::Setup;
 use kopi_ring::{Doorbell, Geometry, HugePages, Region, RegionError};
 use std::sync::Arc;
@@ -126,7 +127,7 @@ impl Switch {
                 let uid = app.identity.uid;
                 let doorbell = ours.map(|ours| self.peers.quieting(uid, ours));
                 let reach = Reach { user: self.peers.user(uid), bell: sleeps.then(|| region.bell()), doorbell };
-                self.dataplane.attach(&region, port, reach);
+                self.dataplane.attach(&region, port, User::Id(uid), reach);
             }
             Side::Host(call) => {
                 self.dataplane.attach_host(&region, port, Arc::new(call), ours.map(Arc::new).as_ref());

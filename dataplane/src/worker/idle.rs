@@ -27,7 +27,7 @@ impl Worker {
             }
             Step::Pause => {
                 (0..PAUSES).for_each(|_| std::hint::spin_loop());
-                dpdk::tsc()
+                (self.clock)()
             }
             Step::Arm => {
                 self.arm();
@@ -48,12 +48,15 @@ impl Worker {
     /// Asks everybody to call. The turn that follows finds what came before they could know.
     #[cold]
     fn arm(&mut self) {
-        for id in &self.served {
-            if let Some(port) = self.delivery.port_mut(*id) {
+        for id in self.rounds.ports() {
+            if let Some(port) = self.delivery.port_mut(id) {
                 port.tx.iter().for_each(kopi_ring::Consumer::set_alarm);
             }
         }
         self.delivery.wire.set_interrupt(true);
+        // The turn that follows looks at every ring, whoever is in debt.
+        self.rounds.deactivate_all();
+        self.looks = usize::MAX;
         if let Some(rest) = &mut self.rest {
             rest.arm();
         }
@@ -62,8 +65,8 @@ impl Worker {
     /// Asks for no more calls.
     #[cold]
     fn disarm(&mut self) {
-        for id in &self.served {
-            if let Some(port) = self.delivery.port_mut(*id) {
+        for id in self.rounds.ports() {
+            if let Some(port) = self.delivery.port_mut(id) {
                 port.tx.iter().for_each(kopi_ring::Consumer::clear_alarm);
             }
         }
@@ -81,7 +84,7 @@ impl Worker {
         let Self { rest, delivery, .. } = self;
         let Some(rest) = rest else { return now };
         let called = rest.sleep(now, until, |id| delivery.rung(id));
-        let end = dpdk::tsc();
+        let end = (self.clock)();
         self.counters.sleeps.add(1);
         self.counters.asleep_cycles.add(end.wrapping_sub(now));
         if called {

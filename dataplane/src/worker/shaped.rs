@@ -1,8 +1,8 @@
 //! A worker's turn under classes: who is served is for the scheduler to say.
 
-use super::{Share, Worker};
-use crate::filter::Filter;
+use super::{SLICES_PER_SECOND, Share, Took, Worker};
 use crate::forwarding::PortId;
+use crate::port::User;
 use crate::shaper::{Sample, Source, Turn};
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
@@ -11,37 +11,79 @@ use kopi_ring::PeerFault;
 /// Bursts that leave in one turn, so that the wire and the other workers get their turn, too.
 const BURSTS: usize = 8;
 
+/// What was found at an app.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// Nothing.
+    Empty,
+    /// Frames, which were taken.
+    Took(Took),
+    /// Frames that wait for the turn of their class.
+    Waits,
+    /// The wire takes no more.
+    Blocked,
+}
+
+impl Look {
+    fn of(took: Took) -> Self {
+        if took.frames > 0 { Self::Took(took) } else { Self::Empty }
+    }
+}
+
 impl Worker {
     /// One turn of the apps, under classes. Returns how many frames moved.
     pub(super) fn serve_shaped(&mut self, now: u64) -> usize {
-        let (mut moved, mut at) = (0, 0);
-        while let Some(id) = self.served.get(at).copied() {
+        let until = self.mark + self.tsc_hz / SLICES_PER_SECOND;
+        let (mut moved, mut over) = (0, true);
+        while let Some(id) = self.rounds.next() {
             match self.look_at(id, now) {
-                Ok(n) => {
-                    moved += n;
-                    at += 1;
+                Ok(Look::Empty) => self.rounds.empty(),
+                Ok(Look::Took(took)) => {
+                    moved += took.frames;
+                    self.charge(id, took);
+                    if self.mark >= until {
+                        break;
+                    }
+                }
+                Ok(Look::Waits) => self.rounds.sent(0, false),
+                Ok(Look::Blocked) => {
+                    over = false;
+                    break;
                 }
                 Err(fault) => self.expel(id, fault, now),
             }
+        }
+        if over {
+            self.delivery.end_round(self.rounds.busy_users());
         }
         moved + self.serve_lane(Direction::Egress, now) + self.serve_lane(Direction::Ingress, now)
     }
 
     /// Lets the scheduler know of an app that has something to send, or has its frames wait in the queues of their classes.
-    fn look_at(&mut self, id: PortId, now: u64) -> Result<usize, PeerFault> {
+    fn look_at(&mut self, id: PortId, now: u64) -> Result<Look, PeerFault> {
         let source = self.forwarding.filter().map_or(Source::Ring(0), |filter| filter.source(id));
         self.delivery.source = source;
         let Source::Ring(leaf) = source else {
             self.delivery.mark = Mark::NONE;
-            return self.serve_app(id, Share::ALL, now);
+            return self.serve_app(id, Share::ALL, now).map(Look::of);
         };
         let Some(lane) = self.delivery.lane(Direction::Egress) else {
-            return self.serve_app(id, Share::ALL, now);
+            // Only ingress has classes.
+            return if self.takes_burst() {
+                self.serve_app(id, Share::ALL, now).map(Look::of)
+            } else {
+                Ok(Look::Blocked)
+            };
         };
-        if !lane.is_active(leaf) && self.delivery.has_frames(id)? {
-            self.delivery.lane(Direction::Egress).into_iter().for_each(|lane| lane.activate(leaf, now));
+        if lane.is_linked(id) {
+            return Ok(Look::Waits);
         }
-        Ok(0)
+        if !self.delivery.has_frames(id)? {
+            return Ok(Look::Empty);
+        }
+        let user = self.delivery.port_mut(id).map_or(User::Host, |port| port.user);
+        self.delivery.lane(Direction::Egress).into_iter().for_each(|lane| lane.link(id, user, leaf, now));
+        Ok(Look::Waits)
     }
 
     /// Serves one direction's classes as the scheduler says.
@@ -58,13 +100,13 @@ impl Worker {
                     let view = self.delivery.view(&self.forwarding, &self.gate, now);
                     let (n, sample) = self.delivery.serve_queue(direction, leaf, bytes, &view);
                     self.note(sample);
+                    if n == 0 {
+                        break;
+                    }
                     n
                 }
                 Turn::Ring { leaf, port, bytes } => self.serve_ring(leaf, port, bytes, now),
             };
-            if n == 0 {
-                break;
-            }
             moved += n;
         }
         moved
@@ -77,16 +119,25 @@ impl Worker {
         self.delivery.mark = lane.mark(leaf);
         self.delivery.source = Source::Ring(leaf);
         self.delivery.sent = (0, 0);
-        let (n, fault) = match self.serve_app(id, share, now) {
-            Ok(n) => (n, None),
-            Err(fault) => (0, Some(fault)),
-        };
-        if let Some(fault) = fault {
-            self.expel(id, fault, now);
-        }
+        let took = self.serve_app(id, share, now);
         let sent = self.delivery.sent;
-        let more = self.delivery.leaf_has_frames(leaf);
-        let sample = self.delivery.lane(Direction::Egress).and_then(|lane| lane.sent(leaf, sent, more, now));
+        let Some(lane) = self.delivery.lane(Direction::Egress) else { return 0 };
+        let n = match took {
+            Ok(Took { frames, bytes: taken, more }) => {
+                if !more {
+                    lane.unlink(id);
+                }
+                // What went nowhere, or to other apps.
+                let missed = frames.saturating_sub(sent.0 as usize) as u64;
+                lane.passed(leaf, taken.saturating_sub(sent.1) + missed * u64::from(lane.overhead()));
+                frames
+            }
+            Err(fault) => {
+                self.expel(id, fault, now);
+                0
+            }
+        };
+        let sample = self.delivery.lane(Direction::Egress).and_then(|lane| lane.sent(leaf, sent, now));
         self.note(sample);
         n
     }
@@ -96,19 +147,6 @@ impl Worker {
     fn note(&mut self, sample: Option<Sample>) {
         if let Some(sample) = sample {
             let _lost = self.samples.push(sample);
-        }
-    }
-
-    /// Says which apps' rings belong to which class, by the picture in force.
-    #[cold]
-    pub(super) fn link(&mut self) {
-        let filter: Option<&Filter> = self.forwarding.filter();
-        let Some(lane) = self.delivery.lane(Direction::Egress) else { return };
-        for id in &self.served {
-            match filter.map_or_else(|| Source::Ring(lane.unclassed()), |filter| filter.source(*id)) {
-                Source::Ring(leaf) => lane.link(*id, leaf),
-                Source::Split(_) => lane.unlink(*id),
-            }
         }
     }
 }

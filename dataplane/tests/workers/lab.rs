@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 /// Packet buffers: more than the loop, the queues between workers and all caches hold.
 const MBUFS: u32 = 8191;
 /// Bytes of the largest frame.
-const FRAME_MAX: u16 = 2048;
+const FRAME_MAX: u16 = 9216;
 /// MTU of the wire.
 pub(crate) const MTU: u16 = 1500;
 /// Port numbers, the wire's included.
@@ -88,6 +88,18 @@ impl Lab {
         let config = PoolConfig { name: "test", mbufs: MBUFS, cache: 64, frame_max: FRAME_MAX, socket: None };
         let pool = Pool::new(&eal, config).expect("there is memory for the pool");
         Self { eal, pool, folder, wires: Cell::new(0) }
+    }
+
+    /// A device of DPDK's, and the buffers for it.
+    #[must_use]
+    pub(crate) fn device(&self, devargs: &str) -> (Port, &Pool) {
+        (Port::by_devargs(&self.eal, devargs).expect("DPDK has such devices"), &self.pool)
+    }
+
+    /// Ticks of the TSC in a second.
+    #[must_use]
+    pub(crate) fn hz(&self) -> u64 {
+        self.eal.tsc_hz()
     }
 
     /// Fails unless every packet buffer is back in the pool.
@@ -148,7 +160,7 @@ impl<'a> Crew<'a> {
         let picture = Arc::new(Forwarding::new(1, true, MTU, &[]));
         let seed = Seed::from_bytes([8; 64]);
         let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), lab.eal.tsc_hz()));
-        let hands = (0..workers).zip(Mesh::among(workers)).map(|(index, mesh)| {
+        let hands = (0..workers).zip(Mesh::among(workers, PORTS)).map(|(index, mesh)| {
             let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
             let (answers, replies) = rtrb::RingBuffer::new(QUEUE + PORTS);
             let counters = Arc::new(WorkerCounters::new(PORTS));
@@ -171,6 +183,7 @@ impl<'a> Crew<'a> {
                 samples,
                 forwarding: Arc::clone(&picture),
                 max_ports: PORTS,
+                clock: dpdk::tsc,
                 tsc_hz: lab.eal.tsc_hz(),
                 rest: None,
                 requests: WakeRequests::default(),
@@ -267,8 +280,7 @@ impl<'a> Crew<'a> {
     pub(crate) fn attach(&mut self, id: PortId, settings: Settings, queues: usize, slots: u32) -> App {
         let geometry = Geometry::new(&vec![slots; queues], &vec![slots; queues], 2048).expect("a geometry");
         let region = Region::create(&geometry, HugePages::Off).expect("there is memory for a region");
-        let fd = region.fd().try_clone_to_owned().expect("a descriptor");
-        let client = Region::open(fd, &geometry).expect("what the daemon made can be opened");
+        let app = App::open(&region, id, queues);
         self.generation += 1;
         let workers = self.hands.len();
         for worker in 0..workers {
@@ -277,9 +289,7 @@ impl<'a> Crew<'a> {
         }
         self.members.push(Member { id, settings, link: LinkProtocols::NONE });
         self.publish();
-        let tx = (0..queues).filter_map(|q| client.tx_producer(q)).collect();
-        let rx = (0..queues).filter_map(|q| client.rx_consumer(q)).collect();
-        App { id, tx, rx, client, pushed: 0, popped: 0 }
+        app
     }
 
     /// Changes an app's settings.
@@ -413,6 +423,16 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// The app's side of `region`, which has `queues` rings in a direction at most.
+    #[must_use]
+    pub(crate) fn open(region: &Region, id: PortId, queues: usize) -> Self {
+        let fd = region.fd().try_clone_to_owned().expect("a descriptor");
+        let client = Region::open(fd, region.geometry()).expect("what the daemon made can be opened");
+        let tx = (0..queues).filter_map(|q| client.tx_producer(q)).collect();
+        let rx = (0..queues).filter_map(|q| client.rx_consumer(q)).collect();
+        Self { id, tx, rx, client, pushed: 0, popped: 0 }
+    }
+
     /// The address of the app with this number.
     #[must_use]
     pub(crate) fn mac(id: PortId) -> Mac {

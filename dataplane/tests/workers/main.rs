@@ -6,9 +6,11 @@
 mod allocations;
 mod conservation;
 mod lab;
+mod shares;
 
 fn main() {
     let lab = lab::Lab::new();
     conservation::check(&lab);
     allocations::check(&lab);
+    shares::check(&lab);
 }
