@@ -293,6 +293,25 @@ impl Kopid {
         rows.iter().filter(|row| row["reason"] == reason).filter_map(|row| row["packets"].as_u64()).sum()
     }
 
+    /// The same, on the account of app `app`.
+    #[must_use]
+    pub fn app_drops(&self, app: &str, reason: &str) -> u64 {
+        self.dropped(app, |why| why == reason)
+    }
+
+    /// Frames that app `app` has sent and that were not dropped on its account.
+    #[must_use]
+    pub fn passed(&self, app: &str) -> u64 {
+        let dropped = self.dropped(app, |_| true);
+        self.counter(app, "tx_packets").saturating_sub(dropped)
+    }
+
+    fn dropped(&self, app: &str, counts: impl Fn(&str) -> bool) -> u64 {
+        let rows = self.ask("drops");
+        let of_app = rows.iter().filter(|row| row["app"] == app && row["reason"].as_str().is_some_and(&counts));
+        of_app.filter_map(|row| row["packets"].as_u64()).sum()
+    }
+
     /// The counter `key` of port `port` in `stats`.
     #[must_use]
     pub fn counter(&self, port: &str, key: &str) -> u64 {

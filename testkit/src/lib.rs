@@ -15,6 +15,7 @@
 //! | [`frames`] | frames as hosts send them: ARP, TCP, UDP, ICMP, neighbour discovery |
 //! | [`piped`] | [`Piped`], an app that sends what the test tells it to and tells what it receives |
 //! | [`sleeper`] | [`Sleeper`], the example application that sleeps until there are frames, and echoes UDP |
+//! | [`load`] | [`Load`], apps of several users that load kopid, in one process |
 //! | [`peer`] | [`Peer`], a packet socket at the kernel's end of the wire that does the same |
 //! | [`capture`] | [`Capture`], a running `kopictl capture`, and [`capture::Session`], a session by hand |
 //! | [`recording`] | [`Recording`], what is in a file of packets |
@@ -31,6 +32,7 @@ pub mod evil;
 pub mod frames;
 pub mod home;
 pub mod kopid;
+pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod peer;
@@ -47,6 +49,7 @@ pub use app::App;
 pub use capture::Capture;
 pub use home::Home;
 pub use kopid::{Kopid, Settings};
+pub use load::Load;
 pub use netns::Netns;
 pub use peer::Peer;
 pub use piped::Piped;

@@ -7,6 +7,7 @@
 //! | `connections` | ends others' connections, takes their places, or has kopid answer for it |
 //! | `neighbours` | speaks to the switch, or in the name of others |
 //! | `pages` | takes pages out of its own region |
+//! | `time` | sends more, costlier frames, by more apps, than its share of a worker's time or of the wire |
 //! | `wakeups` | makes it expensive to wake it, or is woken often |
 #![expect(clippy::tests_outside_test_module, reason = "this whole program is a test")]
 #![forbid(unsafe_code)]
@@ -16,4 +17,5 @@ mod descriptors;
 mod log;
 mod neighbours;
 mod pages;
+mod time;
 mod wakeups;
