@@ -45,7 +45,7 @@ const QUANTA_PER_SECOND: u64 = 500_000;
 const SLICES_PER_SECOND: u64 = 40_000;
 /// The most that a burst is charged, as a fraction of a second. What takes longer is not the app's doing: the kernel has run
 /// something else meanwhile.
-const CHARGES_PER_SECOND: u64 = 2000;
+const CHARGES_PER_SECOND: u64 = 500;
 /// Bytes in a burst from an app: as many as in a full one of frames of 1,500 bytes. So few longer ones hold nobody up, not
 /// even if each is copied for many.
 const BURST_BYTES: i64 = 48 << 10;
