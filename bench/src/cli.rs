@@ -19,7 +19,7 @@ use crate::probe::{self, State, Thresholds};
 use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
 use crate::throughput::{Cell, CellResult, Direction};
-use crate::{capture, plot, policy, progress, qos, report, wake};
+use crate::{capture, compare as builds, plot, policy, progress, qos, report, wake};
 
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
@@ -146,6 +146,13 @@ enum What {
         #[arg(last = true)]
         eal: Vec<String>,
     },
+    /// Two builds of kopi side by side: throughput and round trips, and their ratios
+    Compare {
+        /// Folder of the first kopid and librte_net_kopi.so
+        a: PathBuf,
+        /// Folder of the second
+        b: PathBuf,
+    },
     /// Only the latency between the two cores, ten times
     Probe,
 }
@@ -166,6 +173,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Qos => measure_cost(args, "qos", qos::measure, qos::page, qos::plot),
         What::WakeApp { core, eal } => wake::run(*core, eal),
         What::Wake => measure_cost(args, "wake", wake::measure, wake::page, |_| Ok(None)),
+        What::Compare { a, b } => compare_builds(args, [a, b]),
         What::Probe => show_probe(args, &interrupt()?),
         What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
         What::Throughput => compare(args, interrupt()?, &args.cells(), &[]),
@@ -218,6 +226,19 @@ fn measure_cost<R>(
         args.write_file(&format!("{name}.svg"), &svg)?;
     }
     args.write_file(&format!("{name}.md"), &page(&machine, &method, &results).map_err(written)?)
+}
+
+/// Measures two builds and writes their page.
+fn compare_builds(args: &Args, folders: [&PathBuf; 2]) -> Result<()> {
+    let setup = args.setup(interrupt()?)?;
+    let method = args.method();
+    let _pages = HugePages::reserve(HUGE_PAGES)?;
+    let folders = folders.map(PathBuf::as_path);
+    let results = builds::measure(&setup, &method, folders, &args.cells_of(&[64, 1518]), &[Pace::OneAtATime])?;
+    let machine = Machine::look();
+    let page = builds::page(&machine, &method, &results);
+    let page = page.map_err(|error| BenchError::Failed(format!("write the page: {error}")))?;
+    args.write_file(&format!("compare-{}.md", machine.date), &page)
 }
 
 impl Args {
@@ -277,7 +298,11 @@ impl Args {
     }
 
     fn cells(&self) -> Vec<Cell> {
-        let default: &[u16] = if self.quick { &[64, 1518] } else { &[64, 512, 1518] };
+        self.cells_of(if self.quick { &[64, 1518] } else { &[64, 512, 1518] })
+    }
+
+    /// Both directions of each length that is asked for, or else of these.
+    fn cells_of(&self, default: &[u16]) -> Vec<Cell> {
         let sizes = self.sizes.as_deref().unwrap_or(default);
         let both = [Direction::Tx, Direction::Rx].into_iter();
         both.flat_map(|direction| sizes.iter().map(move |&frame_len| Cell { direction, frame_len })).collect()

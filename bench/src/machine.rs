@@ -3,12 +3,15 @@
 use std::process::Command;
 use std::{env, fs};
 
+/// What stands between a processor's name and its family.
+const FAMILY: &str = " (family ";
+
 /// The machine, the software and the command line of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
     /// Day of the run, as ISO 8601 in UTC.
     pub(crate) date: String,
-    /// The processor's name.
+    /// The processor's name, with its family and model: names of virtual machines' processors say little.
     pub(crate) cpu: String,
     /// How many processors the kernel sees.
     pub(crate) cpus: usize,
@@ -48,7 +51,7 @@ impl Machine {
 
     /// A short name of this kind of machine, fit for a file name.
     pub(crate) fn kind(&self) -> String {
-        let words = self.cpu.to_lowercase();
+        let words = self.cpu.split(FAMILY).next().unwrap_or_default().to_lowercase();
         let words: Vec<&str> =
             words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
         let short = words.get(..words.len().min(4)).unwrap_or_default().join("-");
@@ -57,8 +60,15 @@ impl Machine {
 }
 
 fn cpu_name(cpuinfo: &str) -> String {
-    let name = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map(|(_, name)| name.trim().to_owned()).unwrap_or_default()
+    let field = |name: &str| {
+        let fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        fields.map(|(key, value)| (key.trim(), value.trim())).find_map(|(key, value)| (key == name).then_some(value))
+    };
+    let name = field("model name").unwrap_or_default().to_owned();
+    match (field("cpu family"), field("model")) {
+        (Some(family), Some(model)) => format!("{name}{FAMILY}{family}, model {model})"),
+        _ => name,
+    }
 }
 
 /// What a program prints, trimmed; nothing if it cannot be run.
@@ -79,7 +89,8 @@ mod tests {
     fn the_kind_is_fit_for_a_file_name() {
         let cpu = "Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz".to_owned();
         assert_eq!(Machine { cpu, cpus: 64, ..Machine::default() }.kind(), "intel-r-xeon-r-64cpu");
-        let cpu = cpu_name("processor\t: 0\nmodel name\t: AMD EPYC\n");
+        let cpu = cpu_name("processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n");
+        assert_eq!(cpu, "AMD EPYC (family 25, model 17)");
         assert_eq!(Machine { cpu, cpus: 2, ..Machine::default() }.kind(), "amd-epyc-2cpu");
     }
 }

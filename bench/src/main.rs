@@ -1,7 +1,7 @@
 //! Runs kopi side by side with other ways to join an application to a wire, and writes a results page.
 //!
 //! - [`contender`]: the systems, one file each
-//! - [`throughput`], [`latency`], [`policy`], [`capture`], [`qos`], [`wake`]: what is measured
+//! - [`throughput`], [`latency`], [`policy`], [`capture`], [`qos`], [`wake`]: what is measured; [`compare`]: of two builds
 //! - [`rounds`]: how samples are taken
 //! - [`probe`]: the latency between two cores, by which samples are filed
 //! - [`process`], [`testpmd`], [`setup`], [`interrupt`]: programs under test and their surroundings
@@ -12,6 +12,7 @@
 mod app;
 mod capture;
 mod cli;
+mod compare;
 mod contender;
 mod error;
 mod interrupt;

@@ -20,6 +20,8 @@ const START: Duration = Duration::from_secs(20);
 pub(crate) struct Kopi {
     /// Name of the variant.
     pub(crate) name: &'static str,
+    /// Where its programs lie, if not where those of the run do.
+    pub(crate) folder: Option<PathBuf>,
     /// What stands in `policy.toml`, if there is one.
     pub(crate) policy: Option<String>,
     /// The address that the application's port is to have, if not one that kopid makes up.
@@ -32,12 +34,17 @@ pub(crate) struct Kopi {
 
 impl Kopi {
     /// kopid without a policy.
-    pub(crate) const PLAIN: Self = Self { name: "kopi", policy: None, mac: None, workers: 1, idle: "poll" };
+    pub(crate) const PLAIN: Self =
+        Self { name: "kopi", folder: None, policy: None, mac: None, workers: 1, idle: "poll" };
     /// kopid without a policy, whose worker may sleep.
     pub(crate) const ADAPTIVE: Self = Self { name: "kopi-adaptive", idle: "adaptive", ..Self::PLAIN };
 
     const DAEMON: &str = "kopid";
     const DRIVER: &str = "librte_net_kopi.so";
+
+    fn program(&self, setup: &Setup, name: &str) -> PathBuf {
+        self.folder.as_ref().unwrap_or(&setup.kopi).join(name)
+    }
 }
 
 impl Contender for Kopi {
@@ -50,7 +57,7 @@ impl Contender for Kopi {
     }
 
     fn missing(&self, setup: &Setup) -> Option<String> {
-        let absent = [Self::DAEMON, Self::DRIVER].into_iter().find(|file| !is_file(&setup.kopi.join(file)))?;
+        let absent = [Self::DAEMON, Self::DRIVER].into_iter().find(|file| !is_file(&self.program(setup, file)))?;
         Some(format!("{absent} is not there; `cargo build --release` makes it"))
     }
 
@@ -65,28 +72,29 @@ impl Contender for Kopi {
             }
             None => String::new(),
         };
+        // Builds from before there was a choice do not know the key.
+        let idle = if self.idle == Self::PLAIN.idle { String::new() } else { format!("idle = \"{}\"\n", self.idle) };
         let no_pci = if wire.is_pci() { "" } else { ", \"--no-pci\"" };
         let text = format!(
             "{policy}[wire]\ndevice = \"{wire}\"\n\
-             [dataplane]\ncores = {cores:?}\nidle = \"{idle}\"\n\
+             [dataplane]\ncores = {cores:?}\n{idle}\
              [eal]\nargs = [\"--in-memory\", \"--no-telemetry\", \"--file-prefix\", \"{prefix}\"{no_pci}]\n\
              [socket]\npath = \"{socket}\"\n\
              [control]\npath = \"{control}\"\n",
             wire = wire.device(),
             cores = setup.worker_cores(self.workers),
-            idle = self.idle,
             prefix = setup.prefix(self.name),
             socket = socket.display(),
             control = control.display(),
         );
         fs::write(&config, text).doing(|| format!("write {}", config.display()))?;
-        let daemon = setup.kopi.join(Self::DAEMON);
+        let daemon = self.program(setup, Self::DAEMON);
         let args = ["--config".as_ref(), config.as_os_str()];
         let mut process = Process::spawn(&format!("kopid of {}", self.name), daemon, args, &[], &setup.interrupt)?;
         wait_for_socket(setup, &socket, &mut process)?;
         let mac = self.mac.map(|mac| format!(",mac={mac}")).unwrap_or_default();
         let device = format!("net_kopi0,socket={}{mac}", socket.display());
-        Ok(Box::new(Daemon { process, device, control, driver: setup.kopi.join(Self::DRIVER) }))
+        Ok(Box::new(Daemon { process, device, control, driver: self.program(setup, Self::DRIVER) }))
     }
 }
 
