@@ -10,19 +10,26 @@ use kopi_config::policy::Direction;
 use kopi_packet::{FlowKey, Fragment, Shape};
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
+use std::ops::Range;
 
 /// Up to [`Batch::MAX`] frames from one port, with what each stage found out about them.
 #[derive(Debug)]
 pub struct Burst {
     /// The frames. What lies here is private to kopid: it is what is judged, and what is sent.
     pub batch: Batch,
+    /// Of the first frame of each train; see [`head`](Self::head).
     keys: [FlowKey; Batch::MAX],
+    /// Bytes of each frame; of all together; of the shortest and of the longest.
+    lens: [u32; Batch::MAX],
+    bytes: u64,
+    shortest: u32,
+    longest: u32,
     hashes: [Hash; Batch::MAX],
     notes: [Notes; Batch::MAX],
     verdicts: [Verdict; Batch::MAX],
     /// Whether somebody will look at the frames, who wants to know their queues.
     pub tapped: bool,
-    /// What counts each frame at the sender's and at the receiver's side.
+    /// What counts each frame at the sender's and at the receiver's side. Only known if the burst is `tapped`.
     tallies: [[TallyId; 2]; Batch::MAX],
     /// The app's TX queue that each frame came by.
     queues: [u8; Batch::MAX],
@@ -49,6 +56,10 @@ impl Burst {
         Self {
             batch: Batch::new(),
             keys: [key; Batch::MAX],
+            lens: [0; Batch::MAX],
+            bytes: 0,
+            shortest: 0,
+            longest: 0,
             hashes: [Hash::default(); Batch::MAX],
             notes: [Notes::NONE; Batch::MAX],
             follows: 0,
@@ -66,43 +77,80 @@ impl Burst {
     /// Classifies every frame, from port `source`: flow key and hash. Returns the bytes of all frames.
     pub fn parse(&mut self, source: PortId, flows: &FlowTable, watch: Option<Watch>) -> u64 {
         let mut bytes = 0;
-        let (mut follows, mut alone) = (0, 0);
-        let mut last = Classified { key: FlowKey::default(), hash: Hash::default(), notes: Notes::NONE };
-        let found = self.keys.iter_mut().zip(&mut self.hashes).zip(&mut self.notes);
-        for (at, (mbuf, ((key, hash), notes))) in self.batch.iter().zip(found).enumerate() {
+        let (mut shortest, mut longest) = (u32::MAX, 0);
+        let (mut follows, mut alone) = (0_u32, 0_u32);
+        let (mut hash, mut notes) = (Hash::default(), Notes::NONE);
+        // The first frame of the train, if frames that are alike need no more than to be compared with it.
+        let (mut first, mut head): (&[u8], usize) = (&[], 0);
+        let found = self.hashes.iter_mut().zip(&mut self.notes).zip(&mut self.lens);
+        for (at, (mbuf, ((to_hash, to_notes), to_len))) in self.batch.iter().zip(found).enumerate() {
             let frame = mbuf.data();
             bytes += frame.len() as u64;
-            let headers;
-            (headers, *key) = kopi_packet::parse(frame, source);
-            if let Some(watch) = watch {
-                alone |= u32::from(watch.complete(key, frame, &headers)) << at;
-            }
-            if at > 0 && *key == last.key {
+            *to_len = mbuf.len();
+            if kopi_packet::is_alike(frame, first) {
                 follows |= 1 << at;
             } else {
-                last.hash = flows.hash(key);
-                last.notes = Notes::new(packet_type(key), last.hash.rss());
-                last.key = *key;
+                shortest = shortest.min(mbuf.len());
+                longest = longest.max(mbuf.len());
+                let (key, short, by_itself) = classify(frame, source, watch);
+                alone |= u32::from(by_itself) << at;
+                first = if short { frame } else { &[] };
+                if at > 0 && self.keys.get(head) == Some(&key) {
+                    follows |= 1 << at;
+                } else {
+                    hash = flows.hash(&key);
+                    notes = Notes::new(packet_type(&key), hash.rss());
+                }
+                head = at;
+                if let Some(slot) = self.keys.get_mut(at) {
+                    *slot = key;
+                }
             }
-            *hash = last.hash;
-            *notes = last.notes;
+            *to_hash = hash;
+            *to_notes = notes;
         }
         self.alone = alone;
         self.follows = follows & !(alone | alone << 1);
+        (self.bytes, self.shortest, self.longest) = (bytes, shortest, longest);
         bytes
+    }
+
+    /// Bytes of the longest frame.
+    #[inline]
+    #[must_use]
+    pub const fn longest(&self) -> u32 {
+        self.longest
+    }
+
+    /// Bytes of all frames of a range.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self, range: Range<usize>) -> u64 {
+        if range.len() == self.batch.len() {
+            return self.bytes;
+        }
+        self.lens.get(range).unwrap_or_default().iter().map(|len| u64::from(*len)).sum()
+    }
+
+    /// The frames of a range, with what the app is told about each.
+    #[inline]
+    pub fn frames(&self, range: Range<usize>) -> impl Iterator<Item = (&[u8], Notes)> {
+        let notes = self.notes.get(range.clone()).unwrap_or_default();
+        self.batch.get(range).unwrap_or_default().iter().map(Mbuf::data).zip(notes.iter().copied())
     }
 
     /// Finds every frame's verdict, in the flow table or else by asking `gate`, and counts it to its flow.
     pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, gate: &mut Gate, forwarding: &Forwarding, now: u64) {
         let max_frame = u32::from(forwarding.max_frame(source));
         let limit = forwarding.filter().map_or(u32::MAX, |filter| filter.flow_limit(source));
+        // Lengths are no part of the key. Mostly all are right; if not, each is looked at.
+        let lengths_fit = self.shortest >= MIN_FRAME && self.longest <= max_frame;
         let n = self.batch.len();
         let mut start = 0;
-        while let (true, Some(key), Some(hash)) = (start < n, self.keys.get(start), self.hashes.get(start)) {
+        while let (true, Some(key), Some(hash)) = (start < n, self.keys.get(self.head(start)), self.hashes.get(start)) {
             let mut end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
             let Some(flow) = flows.flow(key, *hash, limit, now) else {
-                let train = self.verdicts.get_mut(start..end).unwrap_or_default();
-                train.fill(Verdict::Drop(DropReason::FlowLimit));
+                self.verdicts.get_mut(start..end).unwrap_or_default().fill(Verdict::Drop(DropReason::FlowLimit));
                 self.tallies.get_mut(start..end).unwrap_or_default().fill([0; 2]);
                 self.classes.get_mut(start..end).unwrap_or_default().fill([0; 2]);
                 start = end;
@@ -114,25 +162,18 @@ impl Burst {
                 // What follows has to be looked at by itself.
                 end = start + 1;
             }
-            let found = self.verdicts.iter_mut().zip(&mut self.tallies);
-            let mut train = self.batch.iter().zip(found).take(end).skip(start);
-            let (mut packets, mut bytes) = (0, 0);
-            for (mbuf, (verdict, tallies)) in &mut train {
-                let len = mbuf.len();
-                *tallies = flow.points.tallies;
-                // Lengths are no part of the key, so they are judged for each frame.
-                *verdict = if len < MIN_FRAME {
-                    Verdict::Drop(DropReason::Runt)
-                } else if len > max_frame {
-                    Verdict::Drop(DropReason::Oversize)
-                } else {
-                    packets += 1;
-                    bytes += u64::from(len);
-                    flow.verdict
-                };
-            }
+            let (packets, bytes) = if end - start == n && lengths_fit {
+                self.verdicts.get_mut(..n).unwrap_or_default().fill(flow.verdict);
+                (n as u64, self.bytes)
+            } else {
+                let verdicts = self.verdicts.get_mut(start..end).unwrap_or_default();
+                judge_each(verdicts, self.lens.get(start..end).unwrap_or_default(), flow.verdict, max_frame)
+            };
             flow.count(packets, bytes, now);
             gate.count(&flow.points, packets, bytes);
+            if self.tapped {
+                self.tallies.get_mut(start..end).unwrap_or_default().fill(flow.points.tallies);
+            }
             if self.classed {
                 self.classes.get_mut(start..end).unwrap_or_default().fill(flow.classes);
             }
@@ -188,7 +229,7 @@ impl Burst {
         self.classes.get(at).map_or(0, |classes| classes[usize::from(direction == Direction::Ingress)])
     }
 
-    /// What counts frame `at` at the sender's side (0) or the receiver's (1).
+    /// What counts frame `at` at the sender's side (0) or the receiver's (1). Only known if the burst is `tapped`.
     #[must_use]
     pub fn tally(&self, at: usize, side: usize) -> TallyId {
         self.tallies.get(at).and_then(|sides| sides.get(side)).copied().unwrap_or(0)
@@ -222,24 +263,60 @@ impl Burst {
         !self.follows
     }
 
+    /// The first frame of the train that frame `at` is in.
+    #[inline]
+    const fn head(&self, at: usize) -> usize {
+        // Frame 0 follows none.
+        let firsts = !self.follows & u32::MAX >> (31 - (at & 31));
+        31 - (firsts | 1).leading_zeros() as usize
+    }
+
     /// The destination address of frame `at`.
     #[must_use]
     pub fn destination(&self, at: usize) -> kopi_ring::message::Mac {
-        self.keys.get(at).map_or([0; 6], |key| key.dst_mac().bytes())
+        self.keys.get(self.head(at)).map_or([0; 6], |key| key.dst_mac().bytes())
     }
 
     /// The flow key of frame `at`.
     #[must_use]
     pub fn key(&self, at: usize) -> FlowKey {
-        self.keys.get(at).copied().unwrap_or_default()
+        self.keys.get(self.head(at)).copied().unwrap_or_default()
     }
 }
 
-/// What was found out about the frame before.
-struct Classified {
-    key: FlowKey,
-    hash: Hash,
-    notes: Notes,
+/// The key of a frame, whether frames that are alike have it for sure, and whether the frame is to be judged by itself.
+#[inline]
+fn classify(frame: &[u8], source: PortId, watch: Option<Watch>) -> (FlowKey, bool, bool) {
+    let short = kopi_packet::parse_short(frame, source);
+    let is_short = short.is_some();
+    let (headers, mut key) = short.unwrap_or_else(|| kopi_packet::parse(frame, source));
+    match watch {
+        // What is looked at beyond the key is not compared.
+        Some(watch) if watch.has_more(&key) => {
+            let alone = watch.complete(&mut key, frame, &headers);
+            (key, false, alone)
+        }
+        _ => (key, is_short, false),
+    }
+}
+
+/// Gives the frames of a train the verdict of their flow, unless their lengths forbid it. Returns how many have it, and
+/// their bytes.
+#[inline]
+fn judge_each(verdicts: &mut [Verdict], lens: &[u32], of_flow: Verdict, max_frame: u32) -> (u64, u64) {
+    let (mut packets, mut bytes) = (0, 0);
+    for (verdict, len) in verdicts.iter_mut().zip(lens) {
+        *verdict = if *len < MIN_FRAME {
+            Verdict::Drop(DropReason::Runt)
+        } else if *len > max_frame {
+            Verdict::Drop(DropReason::Oversize)
+        } else {
+            packets += 1;
+            bytes += u64::from(*len);
+            of_flow
+        };
+    }
+    (packets, bytes)
 }
 
 impl Default for Burst {

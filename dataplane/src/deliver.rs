@@ -23,7 +23,7 @@ use dpdk::{Batch, Mbuf, Pool};
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
 use kopi_ring::layout::Notes;
-use kopi_ring::{DropReason, PeerFault};
+use kopi_ring::{DropReason, PeerFault, Producer};
 use limit::AnswerLimit;
 use sleepers::note_shown;
 use std::collections::VecDeque;
@@ -34,6 +34,8 @@ use std::sync::Arc;
 const WAITING: usize = 8192;
 /// Flows of these.
 const WAITING_FLOWS: usize = 4096;
+/// Frames for which it pays to prepare for a run.
+const RUN: usize = 4;
 
 /// What happens to a frame's buffer once its copies are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,7 +271,7 @@ impl Delivery {
             return self.each_to_app(burst, run, id, f, fates);
         };
         self.routes.get_mut(run.clone()).unwrap_or_default().fill(Route::Free);
-        let (mut packets, mut bytes, mut full, mut oversize) = (0, 0, 0, 0);
+        let (mut full, mut oversize) = (0, 0);
         // Frames that were refused, a bit each: for a full ring, and for their length.
         let (mut refused, mut long) = (0_u32, 0_u32);
         let mut done = run.end;
@@ -277,7 +279,10 @@ impl Delivery {
         // The app's counter is looked at once: for a full ring once a frame would mean one cache miss a frame.
         let wanted = u32::try_from(run.len()).unwrap_or(u32::MAX);
         let mut fault = rx.ring.free(wanted).err();
-        for (at, mbuf) in burst.batch.iter().enumerate().take(run.end).skip(run.start) {
+        let first = if fault.is_none() { push_run(&mut rx.ring, burst, run.clone(), max_frame) } else { run.start };
+        let mut packets = (first - run.start) as u64;
+        let mut bytes = if packets > 0 { burst.bytes(run.start..first) } else { 0 };
+        for (at, mbuf) in burst.batch.iter().enumerate().take(run.end).skip(first) {
             let len = mbuf.len();
             if fault.is_some() {
                 done = at;
@@ -559,6 +564,16 @@ impl Delivery {
     fn drop_for(&self, id: PortId, reason: DropReason, frames: u64) {
         count_drop(&self.counters, id, reason, frames);
     }
+}
+
+/// Puts the first frames of a run into an app's ring, and returns where the others begin. Mostly there are none: all have a
+/// length that the app takes, fit a slot, and find room.
+#[inline]
+fn push_run(ring: &mut Producer, burst: &Burst, run: Range<usize>, max_frame: u32) -> usize {
+    if run.len() < RUN || burst.longest() > max_frame {
+        return run.start;
+    }
+    run.start + ring.push_run(burst.frames(run)) as usize
 }
 
 /// Notes what became of those frames of `range` whose bit is set in `frames`.

@@ -115,12 +115,19 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Whether [`complete`](Self::complete) has anything to do for a frame with this key.
+    #[inline]
+    #[must_use]
+    pub fn has_more(self, key: &FlowKey) -> bool {
+        key.proto() != UDP || key.fragment() != Fragment::None
+    }
+
     /// Puts into `key` what the policy looks at beyond what the parser has put there. Returns whether the frame is to be
     /// judged by itself: it says something that its key does not, and the policy looks at it.
     #[inline]
     #[must_use]
     pub fn complete(self, key: &mut FlowKey, frame: &[u8], headers: &Headers) -> bool {
-        if key.proto() == UDP && key.fragment() == Fragment::None {
+        if !self.has_more(key) {
             return false;
         }
         *key = key.with_tcp_flags(tcp::flags_of(frame, headers) & self.flags);

@@ -70,4 +70,4 @@ pub use ip::fragment_id;
 pub use key::{FlowKey, VlanTag};
 pub use link::{LinkProtocol, LinkProtocols};
 pub use mac::{MacAddr, ParseMacError};
-pub use parse::parse;
+pub use parse::{is_alike, parse, parse_short};

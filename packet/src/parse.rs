@@ -4,6 +4,12 @@ use crate::key::{self, Kind, layer};
 use crate::walk::{self, ETHERNET, ETHERTYPE_IPV4, IPV4};
 use crate::{FlowKey, Fragment, Headers, Shape};
 
+/// Shortest total length of a plain packet: a TCP header, or a UDP header and twelve bytes. All but the smallest UDP
+/// packets have it.
+const SHORTEST: usize = IPV4 + 20;
+/// Bytes of the shortest frame with such a packet.
+const PLAIN_LEN: usize = ETHERNET + SHORTEST;
+
 /// Finds headers and flow key of an Ethernet frame (without FCS) in one pass.
 ///
 /// `source` is the dataplane's id of the port that the frame came from; it becomes part of the key.
@@ -13,19 +19,46 @@ use crate::{FlowKey, Fragment, Headers, Shape};
 #[inline]
 #[must_use]
 pub fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
-    match plain_ipv4(frame, source).or_else(|| unparsed(frame, source)) {
-        Some(found) => found,
-        None => {
-            // Taken apart and put together again: so the compiler keeps the short way's eight words in registers until
-            // the caller stores them. Without this it writes both ways' results to one place in memory and copies that
-            // with wider loads than the stores were, which costs more than the whole parse.
-            let (headers, key) = walk::parse(frame, source);
-            let Headers { shape, ethertype, vlans, l3_offset, l4_offset, proto, fragment } = headers;
-            let [k0, k1, k2, k3, k4, k5, k6, k7] = *key.words();
-            let headers = Headers { shape, ethertype, vlans, l3_offset, l4_offset, proto, fragment };
-            (headers, FlowKey::from_words([k0, k1, k2, k3, k4, k5, k6, k7]))
-        }
+    parse_short(frame, source).unwrap_or_else(|| walk::parse(frame, source))
+}
+
+/// What [`parse`] finds, for the frames that most traffic consists of: plain TCP and UDP over IPv4, and types of which
+/// only the Ethernet header is read. `None` for all others, which are left to [`parse`].
+///
+/// For who parses every frame: it becomes part of the caller, so that key and headers never pass through memory.
+#[expect(clippy::inline_always, reason = "a call of its own, with its results in memory, costs as much again")]
+#[inline(always)]
+#[must_use]
+pub fn parse_short(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
+    plain_ipv4(frame, source).or_else(|| unparsed(frame, source))
+}
+
+/// Whether `frame` is like `before` in its length and in all bytes that [`parse_short`] looks at: if that finds something
+/// for the one, it finds the same for the other, given the same source.
+///
+/// A few instructions, for frames that come in a row. `false` says nothing.
+#[inline]
+#[must_use]
+pub fn is_alike(frame: &[u8], before: &[u8]) -> bool {
+    /// From byte 14 on: all but the two bits of ECN, the identification, and the flag that forbids fragments.
+    const START: u64 = 0xfffc_ffff_0000_3fff;
+    /// From byte 22 on: protocol and source address, without the TTL and the checksum.
+    const MIDDLE: u64 = 0x00ff_0000_ffff_ffff;
+    if frame.len() != before.len() {
+        return false;
     }
+    let (Some(a), Some(b)) = (frame.first_chunk::<PLAIN_LEN>(), before.first_chunk::<PLAIN_LEN>()) else {
+        return false;
+    };
+    let differ = |at, mask| match (walk::be64(a, at), walk::be64(b, at)) {
+        (Some(a), Some(b)) => (a ^ b) & mask,
+        _ => mask,
+    };
+    // Where flows differ, they mostly differ in these.
+    if differ(22, MIDDLE) | differ(30, !0) != 0 {
+        return false;
+    }
+    differ(0, !0) | differ(6, !0) | differ(14, START) == 0
 }
 
 /// The frames of which only addresses and type are read. `None` if there is more to read, or something special about it.
@@ -57,12 +90,10 @@ fn plain_ipv4(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
     /// more-fragments flag and the fragment offset in the lowest 14 bits.
     const MASK: u64 = 0xff00_0000_0000_3fff;
     const PLAIN: u64 = 0x4500_0000_0000_0000;
-    /// Shortest total length: a TCP header, or a UDP header and twelve bytes. All but the smallest UDP packets have it.
-    const SHORTEST: usize = IPV4 + 20;
     /// One bit for each protocol.
     const PROTOCOLS: u32 = 1 << key::TCP | 1 << key::UDP;
 
-    let bytes = frame.first_chunk::<{ ETHERNET + SHORTEST }>()?;
+    let bytes = frame.first_chunk::<PLAIN_LEN>()?;
     let dst_mac_and_more = walk::be64(bytes, 0)?;
     let src_mac_and_type = walk::be64(bytes, 6)?;
     let start = walk::be64(bytes, ETHERNET)?;
@@ -132,6 +163,46 @@ mod tests {
                 prop_assert_eq!(found, walk::parse(&frame, source));
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        /// Frames that are alike have the same headers and key, whatever else is in them.
+        #[test]
+        fn alike_frames_are_of_one_flow(
+            frame in nearly_plain(),
+            patches in prop::collection::vec((0_usize..70, any::<u8>()), 0..4),
+            source: u16
+        ) {
+            let mut other = frame.clone();
+            for (at, value) in patches {
+                other.get_mut(at).into_iter().for_each(|byte| *byte = value);
+            }
+            if let (true, Some(found)) = (is_alike(&other, &frame), parse_short(&frame, source)) {
+                prop_assert_eq!(parse_short(&other, source), Some(found));
+                prop_assert_eq!(walk::parse(&other, source), found);
+            }
+        }
+    }
+
+    /// What differs between the packets of a flow keeps them alike; every byte of the key tells them apart.
+    #[test]
+    fn packets_of_a_flow_are_alike() {
+        let mut frame = [0; 60];
+        frame[12..24].copy_from_slice(&[8, 0, 0x45, 0xfc, 0, 46, 0, 0, 0x40, 0, 64, 17]);
+        let with = |at: usize, value: u8| {
+            let mut other = frame;
+            other[at] = value;
+            is_alike(&other, &frame)
+        };
+        // The two ECN bits, the identification, the flag against fragments, the TTL, the checksums, the payload.
+        for (at, value) in [(15, 0xff), (18, 7), (19, 7), (20, 0), (22, 3), (24, 3), (25, 3), (40, 9), (59, 1)] {
+            assert!(with(at, value), "byte {at}");
+        }
+        for at in (0..18).chain([21, 23]).chain(26..38) {
+            assert!(!with(at, frame[at] ^ 0x80), "byte {at}");
+        }
+        assert!(!is_alike(&frame[..59], &frame) && !is_alike(&frame[..53], &frame[..53]));
     }
 
     /// Guards the benchmark: were the short way never taken, the property above would still hold.

@@ -28,7 +28,8 @@ const WRITE_AHEAD_MIN: usize = 1024;
 
 /// The filling end of a ring: the app's for TX, the daemon's for RX.
 ///
-/// A burst is: [`free`](Self::free) once, [`push`](Self::push) for each frame, [`publish`](Self::publish) once.
+/// A burst is: [`free`](Self::free) once, [`push`](Self::push) for each frame or [`push_run`](Self::push_run) for many,
+/// [`publish`](Self::publish) once.
 #[derive(Debug)]
 pub struct Producer {
     memory: RingMemory,
@@ -92,6 +93,33 @@ impl Producer {
         self.memory.descriptor(position).store(Descriptor::new(len, false, notes).0, Relaxed);
         self.index.advance(1);
         true
+    }
+
+    /// Copies the first of `frames` into the ring, a slot each, unpublished, and returns how many. It ends where the next one
+    /// has no bytes, needs more than one slot, or finds no slot that is known to be free.
+    ///
+    /// What [`push`](Self::push) would do for each of them, with what it asks for a frame asked once.
+    #[inline]
+    pub fn push_run<'a>(&mut self, frames: impl Iterator<Item = (&'a [u8], Notes)>) -> u32 {
+        let (slots, slot_size, string_from) = (self.memory.slots(), self.memory.slot_size, self.string_from);
+        let begun = self.index.head();
+        let room = self.size().wrapping_sub(self.index.filled());
+        let mut pushed = 0_u32;
+        for (frame, notes) in frames {
+            let Ok(len) = u16::try_from(frame.len()) else { break };
+            if len == 0 || u32::from(len) > slot_size || pushed == room {
+                break;
+            }
+            let position = begun.wrapping_add(pushed);
+            self.prefetch_next(position, frame.len());
+            // SAFETY: the slot is ours until published and holds `slot_size` bytes, which the frame does not exceed; no
+            // reference to slots exists in this process.
+            unsafe { copy_in(slots.at(position), frame.as_ptr(), frame.len(), string_from) };
+            self.memory.descriptor(position).store(Descriptor::new(len, false, notes).0, Relaxed);
+            pushed = pushed.wrapping_add(1);
+        }
+        self.index.advance(pushed);
+        pushed
     }
 
     /// Prefetches the slot behind `position`, in the expectation that it gets as many bytes as that one.

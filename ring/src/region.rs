@@ -403,6 +403,28 @@ impl RingMemory {
     /// The address of the slot of ring position `position`, valid for `slot_size` bytes.
     #[inline]
     pub(crate) fn slot(&self, position: u32) -> *mut u8 {
+        self.slots().at(position)
+    }
+
+    /// Where the slots lie, for who asks for many of them: a copy that need not be read again after each frame.
+    #[inline]
+    pub(crate) const fn slots(&self) -> SlotPlaces {
+        SlotPlaces { data: self.data, stride: self.stride, mask: self.mask }
+    }
+}
+
+/// Where the slots of a ring lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotPlaces {
+    data: *mut u8,
+    stride: usize,
+    mask: u32,
+}
+
+impl SlotPlaces {
+    /// The address of the slot of ring position `position`, valid for `slot_size` bytes.
+    #[inline]
+    pub(crate) const fn at(self, position: u32) -> *mut u8 {
         self.data.wrapping_add(((position & self.mask) as usize).wrapping_mul(self.stride))
     }
 }

@@ -16,6 +16,8 @@ enum Step {
     Free(u32),
     /// The producer sends a frame of so many bytes at once.
     Push(u32),
+    /// The producer sends frames of so many bytes each, as a run.
+    Run(Vec<u32>),
     /// The producer sends a frame in pieces of so many bytes.
     Pieces(u32, u32),
     /// The producer begins a frame and gives it up after so many bytes.
@@ -59,6 +61,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1..80_u32).prop_map(Step::Free),
         6 => any_len().prop_map(Step::Push),
+        2 => prop::collection::vec(any_len(), 0..40).prop_map(Step::Run),
         2 => (any_len(), 1..4000_u32).prop_map(|(len, piece)| Step::Pieces(len, piece)),
         1 => (any_len(), any_len()).prop_map(|(len, done)| Step::GiveUp(len, done)),
         3 => Just(Step::Publish),
@@ -163,6 +166,7 @@ impl Bench {
                     self.sent(frame);
                 }
             }
+            Step::Run(ref lens) => self.push_run(lens),
             Step::Pieces(len, piece) => self.push_in_pieces(len, piece),
             Step::GiveUp(len, done) => {
                 let frame = self.next_frame(len);
@@ -204,6 +208,16 @@ impl Bench {
                 self.last = None;
             }
         }
+    }
+
+    /// A run ends at the first frame that does not fit, or not into one slot.
+    fn push_run(&mut self, lens: &[u32]) {
+        let frames: Vec<_> = lens.iter().map(|len| self.next_frame(*len)).collect();
+        let room = (SLOTS - (self.head - self.tail_seen)) as usize;
+        let short = frames.iter().take_while(|frame| frame.slots == 1).count();
+        let pushed = self.producer.push_run(frames.iter().map(|frame| (frame.bytes.as_slice(), frame.notes)));
+        assert_eq!(pushed as usize, short.min(room));
+        frames.into_iter().take(pushed as usize).for_each(|frame| self.sent(frame));
     }
 
     fn push_in_pieces(&mut self, len: u32, piece: u32) {

@@ -102,6 +102,12 @@ impl Lab {
         self.eal.tsc_hz()
     }
 
+    /// Puts these frames into an empty batch.
+    pub(crate) fn fill(&self, batch: &mut Batch, frames: &[Vec<u8>]) {
+        assert!(self.pool.fill(batch, frames.len()), "buffers run short");
+        assert!(batch.iter_mut().zip(frames).all(|(mbuf, frame)| mbuf.fill(frame)));
+    }
+
     /// Fails unless every packet buffer is back in the pool.
     pub(crate) fn check_buffers(&self) {
         assert_eq!(self.pool.available(), MBUFS, "packet buffers are missing");

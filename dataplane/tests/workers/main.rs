@@ -7,9 +7,11 @@ mod allocations;
 mod conservation;
 mod lab;
 mod shares;
+mod trains;
 
 fn main() {
     let lab = lab::Lab::new();
+    trains::check(&lab);
     conservation::check(&lab);
     allocations::check(&lab);
     shares::check(&lab);
