@@ -47,7 +47,7 @@ pub use layout::{Geometry, Layout};
 pub use pages::HoleWatch;
 pub use producer::{Producer, Slots};
 pub use reason::DropReason;
-pub use region::{HugePages, Region, RegionError};
+pub use region::{Draft, HugePages, Region, RegionError, Rest};
 
 /// Version of the whole contract: messages, region layout and ring semantics. Both sides must speak the same.
 pub const PROTOCOL: u16 = 2;

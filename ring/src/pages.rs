@@ -13,7 +13,7 @@
 use crate::region::{RegionError, system};
 use rustix::event::EventfdFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::ioctl::{Opcode, opcode};
 use rustix::mm::{Advice, UserfaultfdFlags};
@@ -29,7 +29,7 @@ pub(crate) const PAGE: usize = 4096;
 /// Regions that can be guarded against SIGBUS at one time; more than the daemon's limit on apps, as a closing region
 /// overlaps with its successor.
 pub(crate) const MAX_GUARDED: usize = 4096;
-/// Bytes that are populated, or unmapped, by one system call: while it runs, other threads cannot change mappings.
+/// Bytes that are unmapped by one system call: while it runs, other threads cannot change mappings.
 const CHUNK: usize = 4 << 20;
 /// Holes of a region that are filled one by one. A few are touched before the control thread hears of the first. With
 /// more, the whole region is replaced: that takes milliseconds with a large one, and ends it.
@@ -173,38 +173,52 @@ pub(crate) fn hush() {
     let _quiet = EVENT.get().map(|event| rustix::io::read(event, &mut count));
 }
 
-/// Fills all of a mapping with pages, and locks them in memory if that is allowed. Returns whether they are locked.
-///
-/// # Errors
-///
-/// The kernel's, if a page cannot be had; `INVAL` from Linux before 5.14, if locking is not allowed.
-pub(crate) fn populate(base: NonNull<u8>, size: usize) -> Result<bool, Errno> {
-    let locked = chunks(base, size).try_for_each(|(at, length)| {
-        // SAFETY: the range is a part of our own mapping; locking changes nothing about what it holds.
-        unsafe { rustix::mm::mlock(at, length) }
-    });
-    if locked.is_ok() {
-        return Ok(true);
+/// How a mapping gets its pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filling {
+    /// By locking them in memory.
+    Lock,
+    /// By `MADV_POPULATE_WRITE` (Linux 5.14), where locking is not allowed.
+    Populate,
+    /// By allocating them in the file, for a mapping that is made afterwards.
+    Allocate,
+}
+
+impl Filling {
+    /// Fills a part of the mapping of `fd` at `base`. What does not work is replaced by the next way, for good.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's, if a page cannot be had.
+    pub(crate) fn fill(&mut self, fd: &OwnedFd, base: NonNull<u8>, at: usize, length: usize) -> Result<(), Errno> {
+        let start = base.as_ptr().wrapping_add(at).cast();
+        if *self == Self::Lock {
+            // SAFETY: the range is a part of our own mapping; locking changes nothing about what it holds.
+            match unsafe { rustix::mm::mlock(start, length) } {
+                Ok(()) => return Ok(()),
+                // Whether it was the right or the memory that is missing shows now.
+                Err(_) => *self = Self::Populate,
+            }
+        }
+        if *self == Self::Populate {
+            // SAFETY: the range is a part of our own mapping.
+            match unsafe { rustix::mm::madvise(start, length, Advice::LinuxPopulateWrite) } {
+                Err(Errno::INVAL) => *self = Self::Allocate,
+                outcome => return outcome,
+            }
+        }
+        rustix::fs::fallocate(fd, FallocateFlags::empty(), at as u64, length as u64)
     }
-    for (at, length) in chunks(base, size) {
-        // SAFETY: the range is a part of our own mapping.
-        unsafe { rustix::mm::madvise(at, length, Advice::LinuxPopulateWrite) }?;
-    }
-    Ok(false)
 }
 
 /// Lets go of a mapping, bit by bit.
 pub(crate) fn unmap(base: NonNull<u8>, size: usize) {
-    for (at, length) in chunks(base, size) {
+    for at in (0..size).step_by(CHUNK) {
+        let (start, length) = (base.as_ptr().wrapping_add(at), CHUNK.min(size.saturating_sub(at)));
         // SAFETY: the range is a part of our own mapping, and nobody uses it any more.
-        let unmapped = unsafe { rustix::mm::munmap(at, length) };
+        let unmapped = unsafe { rustix::mm::munmap(start.cast(), length) };
         debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
     }
-}
-
-fn chunks(base: NonNull<u8>, size: usize) -> impl Iterator<Item = (*mut core::ffi::c_void, usize)> {
-    let start = base.as_ptr();
-    (0..size).step_by(CHUNK).map(move |at| (start.wrapping_add(at).cast(), CHUNK.min(size.saturating_sub(at))))
 }
 
 /// A mapping under guard. Its pages are watched as long as it lives.

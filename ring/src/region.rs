@@ -5,7 +5,7 @@
 
 use crate::bell::{Bell, Sleeper};
 use crate::layout::{HEADER_SIZE, Header, MAGIC, RingHeader, RingSpan};
-use crate::pages::{self, Guard, HUGE_PAGE, HoleWatch, MAX_GUARDED, PAGE};
+use crate::pages::{self, Filling, Guard, HUGE_PAGE, HoleWatch, MAX_GUARDED, PAGE};
 use crate::status::{DaemonStatus, StatusPage};
 use crate::{Consumer, Geometry, Layout, PROTOCOL, Producer};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
@@ -63,54 +63,15 @@ pub struct Region {
 }
 
 impl Region {
-    /// Creates, seals, maps and fills in a region for `geometry`. The daemon's side.
+    /// Creates, seals, maps and fills in a region for `geometry`, at once. The daemon's side.
     ///
     /// # Errors
     ///
     /// [`RegionError::System`] if memory or file descriptors are short.
     pub fn create(geometry: &Geometry, huge_pages: HugePages) -> Result<Self, RegionError> {
-        let region = match huge_pages {
-            HugePages::Off => Self::allocate(geometry, false),
-            HugePages::Require => Self::allocate(geometry, true),
-            HugePages::Auto => Self::allocate(geometry, true).or_else(|_| Self::allocate(geometry, false)),
-        }?;
-        let header = region.mapping.header();
-        let write = |sizes: &[u32], to: &[AtomicU32]| sizes.iter().zip(to).for_each(|(s, t)| t.store(*s, Relaxed));
-        write(geometry.tx(), &header.tx_sizes);
-        write(geometry.rx(), &header.rx_sizes);
-        header.slot_size.store(geometry.slot_size(), Relaxed);
-        header.tx_rings.store(count(geometry.tx()), Relaxed);
-        header.rx_rings.store(count(geometry.rx()), Relaxed);
-        header.version.store(PROTOCOL.into(), Relaxed);
-        header.magic.store(MAGIC, Release);
-        Ok(region)
-    }
-
-    fn allocate(geometry: &Geometry, huge: bool) -> Result<Self, RegionError> {
-        let layout = geometry.layout();
-        let (page, flags) =
-            if huge { (HUGE_PAGE, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB) } else { (PAGE, MemfdFlags::empty()) };
-        let size = layout.size.next_multiple_of(page);
-        let fd = rustix::fs::memfd_create(c"kopi-region", flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
-            .map_err(system("memfd_create"))?;
-        rustix::fs::ftruncate(&fd, u64::try_from(size).unwrap_or(u64::MAX)).map_err(system("ftruncate"))?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(system("sealing"))?;
-        // All pages are taken here and now, so that a worker never waits for one.
-        let mapping = Mapping::new(&fd, size, MapFlags::empty())?;
-        let (mut mapping, locked) = match pages::populate(mapping.base, size) {
-            Ok(locked) => (mapping, locked),
-            Err(Errno::INVAL) => {
-                // An older kernel tells only here whether it has the memory.
-                let bytes = u64::try_from(size).unwrap_or(u64::MAX);
-                rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes).map_err(system("fallocate"))?;
-                (Mapping::new(&fd, size, MapFlags::POPULATE)?, false)
-            }
-            Err(errno) => return Err(system("filling a region with pages")(errno)),
-        };
-        mapping.guard = Some(Guard::new(mapping.base, size, page, locked || huge)?);
-        let mapping = Arc::new(mapping);
-        Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge })
+        let mut draft = Draft::new(geometry, huge_pages)?;
+        while !draft.fill(usize::MAX)? {}
+        draft.finish()
     }
 
     /// Maps the region that the daemon sent. The client's side: everything the daemon said is checked.
@@ -244,15 +205,15 @@ impl Region {
     }
 
     /// Gives the region's memory back to the system, even if the client keeps its file: it is empty from then on. For a
-    /// region that was replaced or whose app is gone, once it [is idle](Self::is_idle).
+    /// region that was replaced or whose app is gone, once it [is idle](Self::is_idle). See [`Rest`] for doing it bit by bit.
     ///
     /// # Errors
     ///
     /// [`RegionError::System`] if the kernel refuses; then the memory goes when the client lets go of it.
     pub fn discard(self) -> Result<(), RegionError> {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let size = u64::try_from(self.mapping.size).unwrap_or(u64::MAX);
-        rustix::fs::fallocate(&self.fd, hole, 0, size).map_err(system("emptying a region"))
+        let mut rest = Rest::new(self);
+        while !rest.empty(usize::MAX)? {}
+        Ok(())
     }
 
     /// Lets this process outlive holes in its regions, and has it notice them: [`punched`](Self::punched) says of which region
@@ -284,6 +245,160 @@ impl Region {
 
     fn memory(&self, span: &RingSpan) -> RingMemory {
         RingMemory::new(Arc::clone(&self.mapping), span)
+    }
+}
+
+/// A region that is being made. Its pages are got bit by bit, since clearing them takes time.
+#[derive(Debug)]
+pub struct Draft {
+    mapping: Mapping,
+    layout: Layout,
+    geometry: Geometry,
+    fd: OwnedFd,
+    huge: bool,
+    filling: Filling,
+    /// Bytes that have their pages.
+    filled: usize,
+}
+
+impl Draft {
+    /// Creates, seals and maps a region for `geometry` that has no pages yet, but a right to them if they are huge ones.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::System`] if address space, file descriptors, or all the huge pages that are required, are short.
+    pub fn new(geometry: &Geometry, huge_pages: HugePages) -> Result<Self, RegionError> {
+        match huge_pages {
+            HugePages::Off => Self::allocate(geometry, false),
+            HugePages::Require => Self::allocate(geometry, true),
+            HugePages::Auto => Self::allocate(geometry, true).or_else(|_| Self::allocate(geometry, false)),
+        }
+    }
+
+    fn allocate(geometry: &Geometry, huge: bool) -> Result<Self, RegionError> {
+        let layout = geometry.layout();
+        let (page, flags) =
+            if huge { (HUGE_PAGE, MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB) } else { (PAGE, MemfdFlags::empty()) };
+        let size = layout.size.next_multiple_of(page);
+        let fd = rustix::fs::memfd_create(c"kopi-region", flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(system("memfd_create"))?;
+        rustix::fs::ftruncate(&fd, u64::try_from(size).unwrap_or(u64::MAX)).map_err(system("ftruncate"))?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(system("sealing"))?;
+        let mapping = Mapping::new(&fd, size, MapFlags::empty())?;
+        Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge, filling: Filling::Lock, filled: 0 })
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.mapping.size
+    }
+
+    /// Bytes that have no pages yet.
+    #[must_use]
+    pub const fn missing(&self) -> usize {
+        self.mapping.size.saturating_sub(self.filled)
+    }
+
+    /// Whether it lies in huge pages.
+    #[must_use]
+    pub const fn huge(&self) -> bool {
+        self.huge
+    }
+
+    /// Gets pages for `bytes` more, rounded up to whole pages. Returns whether that was the rest of them.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::System`] if memory is short.
+    pub fn fill(&mut self, bytes: usize) -> Result<bool, RegionError> {
+        let length = whole_pages(bytes).min(self.missing());
+        if length > 0 {
+            let filled = self.filling.fill(&self.fd, self.mapping.base, self.filled, length);
+            filled.map_err(system("filling a region with pages"))?;
+            self.filled = self.filled.saturating_add(length);
+        }
+        Ok(self.missing() == 0)
+    }
+
+    /// The region, whose pages are watched from now on and whose header says what it is.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError`] if it has not all its pages, or cannot be watched.
+    pub fn finish(self) -> Result<Region, RegionError> {
+        if self.missing() > 0 {
+            return Err(RegionError::Mismatch("it has not all its pages"));
+        }
+        let Self { mut mapping, layout, geometry, fd, huge, filling, .. } = self;
+        if filling == Filling::Allocate {
+            mapping = Mapping::new(&fd, mapping.size, MapFlags::POPULATE)?;
+        }
+        let page = if huge { HUGE_PAGE } else { PAGE };
+        mapping.guard = Some(Guard::new(mapping.base, mapping.size, page, huge || filling == Filling::Lock)?);
+        let header = mapping.header();
+        let write = |sizes: &[u32], to: &[AtomicU32]| sizes.iter().zip(to).for_each(|(s, t)| t.store(*s, Relaxed));
+        write(geometry.tx(), &header.tx_sizes);
+        write(geometry.rx(), &header.rx_sizes);
+        header.slot_size.store(geometry.slot_size(), Relaxed);
+        header.tx_rings.store(count(geometry.tx()), Relaxed);
+        header.rx_rings.store(count(geometry.rx()), Relaxed);
+        header.version.store(PROTOCOL.into(), Relaxed);
+        header.magic.store(MAGIC, Release);
+        Ok(Region { mapping: Arc::new(mapping), layout, geometry, fd, huge })
+    }
+}
+
+/// What is left of a region that nobody uses any more, on its way back to the system, bit by bit.
+#[derive(Debug)]
+pub struct Rest {
+    mapping: Arc<Mapping>,
+    fd: OwnedFd,
+    emptied: usize,
+}
+
+impl Rest {
+    /// Of a region that [is idle](Region::is_idle).
+    #[must_use]
+    pub fn new(region: Region) -> Self {
+        let Region { mapping, fd, .. } = region;
+        Self { mapping, fd, emptied: 0 }
+    }
+
+    /// Gives `bytes` more back, rounded up to whole pages, even if the client keeps its file. Returns whether that was the rest
+    /// of them.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::System`] if the kernel refuses; then the memory goes when the client lets go of it.
+    pub fn empty(&mut self, bytes: usize) -> Result<bool, RegionError> {
+        let size = self.mapping.size;
+        let length = whole_pages(bytes).min(size.saturating_sub(self.emptied));
+        if length > 0 {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&self.fd, hole, self.emptied as u64, length as u64)
+                .map_err(system("emptying a region"))?;
+            self.emptied = self.emptied.saturating_add(length);
+        }
+        Ok(self.emptied >= size)
+    }
+}
+
+/// Of a region that is not wanted any more before it was finished.
+impl From<Draft> for Rest {
+    fn from(draft: Draft) -> Self {
+        let Draft { mapping, fd, .. } = draft;
+        Self { mapping: Arc::new(mapping), fd, emptied: 0 }
+    }
+}
+
+/// `bytes`, rounded up to whole pages of any size.
+const fn whole_pages(bytes: usize) -> usize {
+    match bytes.checked_next_multiple_of(HUGE_PAGE) {
+        Some(0) => HUGE_PAGE,
+        Some(whole) => whole,
+        None => usize::MAX,
     }
 }
 
