@@ -92,12 +92,22 @@ pub enum Idle {
 pub struct Limits {
     /// Apps attached at a time.
     pub apps: u16,
+    /// Apps of one user attached at a time; all but an eighth of `apps` unless the file says otherwise.
+    pub apps_per_user: u16,
+    /// Requests that the apps of one user may make in a second, and at once. A connection is one, too.
+    pub requests_per_user: u32,
+    /// Changes to the ports that the apps of one user may make in a second.
+    pub changes_per_user: u32,
     /// Queue pairs of one app.
     pub queues: u16,
     /// Slots in one ring of an app. A power of two.
     pub ring_size: u32,
     /// Shared memory of one app.
     pub memory: Size,
+    /// Shared memory of all apps; `None` for a part of what there is.
+    pub memory_total: Option<Size>,
+    /// Shared memory of the apps of one user; `None` for a part of `memory_total`.
+    pub memory_per_user: Option<Size>,
 }
 
 /// `[memory]`: how memory is obtained.
@@ -289,10 +299,26 @@ impl Dataplane {
 impl Limits {
     fn read(table: &Table<'_>) -> Option<Self> {
         let apps = table.get(&APPS);
+        let apps_per_user = table.optional(&APPS_PER_USER);
+        let requests_per_user = table.get(&REQUESTS_PER_USER);
+        let changes_per_user = table.get(&CHANGES_PER_USER);
         let queues = table.get(&QUEUES);
         let ring_size = table.get(&RING_SIZE);
         let memory = table.get(&APP_MEMORY);
-        Some(Self { apps: apps?, queues: queues?, ring_size: ring_size?, memory: memory? })
+        let memory_total = table.optional(&MEMORY_TOTAL);
+        let memory_per_user = table.optional(&MEMORY_PER_USER);
+        let apps = apps?;
+        Some(Self {
+            apps,
+            apps_per_user: apps_per_user?.unwrap_or(apps - apps / 8),
+            requests_per_user: requests_per_user?,
+            changes_per_user: changes_per_user?,
+            queues: queues?,
+            ring_size: ring_size?,
+            memory: memory?,
+            memory_total: memory_total?,
+            memory_per_user: memory_per_user?,
+        })
     }
 }
 
@@ -432,11 +458,42 @@ static MBUFS: Key<Int<u32>> = Key {
 static LIMITS: Section = Section {
     name: "limits",
     doc: "what apps may take",
-    keys: &[&APPS as &dyn AnyKey, &QUEUES, &RING_SIZE, &APP_MEMORY],
+    keys: &[
+        &APPS as &dyn AnyKey,
+        &APPS_PER_USER,
+        &REQUESTS_PER_USER,
+        &CHANGES_PER_USER,
+        &QUEUES,
+        &RING_SIZE,
+        &APP_MEMORY,
+        &MEMORY_TOTAL,
+        &MEMORY_PER_USER,
+    ],
 };
 
 static APPS: Key<Int<u16>> =
     Key { name: "apps", doc: "apps attached at a time", form: Int::range(1, 1024), need: Need::Default("64") };
+
+static APPS_PER_USER: Key<Int<u16>> = Key {
+    name: "apps_per_user",
+    doc: "apps of one user attached at a time, its subordinate uids included; without it, all but an eighth of `apps`",
+    form: Int::range(1, 1024),
+    need: Need::Optional,
+};
+
+static REQUESTS_PER_USER: Key<Int<u32>> = Key {
+    name: "requests_per_user",
+    doc: "requests that the apps of one user may make in a second, connections included; who has made more waits",
+    form: Int::range(10, 1_000_000),
+    need: Need::Default("1000"),
+};
+
+static CHANGES_PER_USER: Key<Int<u32>> = Key {
+    name: "changes_per_user",
+    doc: "changes to ports that the apps of one user may make in a second, after each of which every flow is judged anew",
+    form: Int::range(1, 1_000_000),
+    need: Need::Default("10"),
+};
 
 static QUEUES: Key<Int<u16>> =
     Key { name: "queues", doc: "queue pairs of one app", form: Int::range(1, 16), need: Need::Default("16") };
@@ -453,6 +510,20 @@ static APP_MEMORY: Key<SizeForm> = Key {
     doc: "shared memory of one app, with the units of tc",
     form: SizeForm { min: Size::new(1 << 20), max: Size::new(64 << 30) },
     need: Need::Default("\"256mb\""),
+};
+
+static MEMORY_TOTAL: Key<SizeForm> = Key {
+    name: "memory_total",
+    doc: "shared memory of all apps; without it, half of what the machine and kopid's cgroup have left when it starts, and the free huge pages",
+    form: SizeForm { min: Size::new(1 << 20), max: Size::new(16 << 40) },
+    need: Need::Optional,
+};
+
+static MEMORY_PER_USER: Key<SizeForm> = Key {
+    name: "memory_per_user",
+    doc: "shared memory of the apps of one user; without it, three quarters of `memory_total`",
+    form: SizeForm { min: Size::new(1 << 20), max: Size::new(16 << 40) },
+    need: Need::Optional,
 };
 
 static MEMORY: Section = Section { name: "memory", doc: "how memory is obtained", keys: &[&HUGE_PAGES] };

@@ -5,32 +5,34 @@
 //! and changes in a given time are limited. Nothing is sent or received here: that is for [the thread of the peer's
 //! user](crate::peers), so that nobody else waits for what a peer has made slow.
 
+use crate::budgets::Budgets;
 use crate::forwarding::PortId;
 use crate::identity::{self, Identity};
 use crate::listener::Listener;
-use crate::peers::{Connection, Event, Peers, What};
+use crate::peers::{Connection, Event, What};
 use crate::poller::{Poller, Token};
-use crate::switch::{Notice, Switch};
+use crate::switch::{Asked, Notice, Switch};
 use crate::throttle::Throttle;
 use kopi_ring::PeerFault;
-use kopi_ring::message::{Envelope, Link, Message};
+use kopi_ring::message::{Envelope, Link, Message, Setup};
 use kopi_ring::socket::{self, ReceiveError};
 use log::Level;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use slab::Slab;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long a peer may take to say hello.
 const GREETING: Duration = Duration::from_secs(2);
+/// Time between two ticks after which this process has been away, and not its peers.
+const AWAY: Duration = Duration::from_millis(200);
 /// Peers that have not said hello yet, of all users and of one.
 const GREETING_MAX: usize = 256;
 const GREETING_MAX_PER_USER: usize = 64;
 /// Connections accepted before other events get their turn.
-const ACCEPT_BURST: usize = 64;
-/// Requests that an app may make at once, and that it gets back with each tick.
-const REQUESTS: u32 = 256;
-const REQUESTS_PER_TICK: u32 = 10;
+const ACCEPT_BURST: usize = 16;
 /// Lines in the log in ten seconds about what the processes of a user do wrong, and about those that come and go.
 const LOG_LINES: u32 = 20;
 const LOG_LINES_LIVES: u32 = 100;
@@ -40,6 +42,8 @@ const LOG_LINES_LIVES: u32 = 100;
 pub struct Attach {
     listener: Listener,
     clients: Slab<Client>,
+    /// What users may ask for: a connection is a request, too.
+    requests: Budgets,
     throttle: Throttle,
     lives: Throttle,
 }
@@ -50,14 +54,25 @@ struct Client {
     /// Readable once the process has ended.
     process: Option<OwnedFd>,
     identity: Identity,
+    /// Its user, as limits know it.
+    account: u32,
     state: State,
-    /// Requests that it may still make before it has to wait for the next tick.
-    requests: u32,
     /// What it is to be told next, and which picture of the ports the workers have to use before. Until then it is not
     /// heard: so a client has no more than one request under way, and no more than two regions.
     reply: Option<(Envelope, u64)>,
+    /// The rings that it has asked for and that are being made, or wait for memory.
+    asked: Option<Rings>,
     /// Whether its next request is waited for.
     heard: bool,
+}
+
+/// A request for rings that has no reply yet.
+#[derive(Debug)]
+struct Rings {
+    sequence: u32,
+    setup: Setup,
+    /// Whether they have to be asked for again, when there is more memory.
+    again: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,9 +90,17 @@ impl Client {
         describe(&self.identity)
     }
 
-    /// Whether its next request may be heard, and is not yet waited for.
-    const fn may_go_on(&self) -> bool {
-        !self.heard && self.reply.is_none() && self.requests > 0 && !matches!(self.state, State::Closed)
+    /// Whether its next request is to be heard, and is not yet waited for.
+    const fn is_next(&self) -> bool {
+        !self.heard && self.reply.is_none() && self.asked.is_none() && !matches!(self.state, State::Closed)
+    }
+
+    /// Until when it has to say hello.
+    const fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Greeting(deadline) => Some(deadline),
+            _ => None,
+        }
     }
 
     /// Says something; a peer that does not read its replies is of no use.
@@ -93,12 +116,12 @@ pub fn describe(identity: &Identity) -> String {
 }
 
 impl Attach {
-    /// Serves `listener`.
+    /// Serves `listener`. The apps of a user may make `requests_per_user` requests at once, and as many a second.
     ///
     /// # Errors
     ///
     /// The kernel's, when memory is short.
-    pub fn new(listener: Listener, poller: &Poller) -> Result<Self, Errno> {
+    pub fn new(listener: Listener, requests_per_user: u32, poller: &Poller) -> Result<Self, Errno> {
         poller.add(&listener, Token::AppListener)?;
         if !socket::refuse_descriptors(&listener) {
             log::debug!("this kernel lets apps send file descriptors: they are closed as they come");
@@ -108,7 +131,8 @@ impl Attach {
             log::debug!("this kernel gives no handle on a peer, so processes are told apart by their start");
         }
         let (throttle, lives) = (Throttle::new(LOG_LINES), Throttle::new(LOG_LINES_LIVES));
-        Ok(Self { listener, clients: Slab::new(), throttle, lives })
+        let requests = Budgets::new(requests_per_user, requests_per_user);
+        Ok(Self { listener, clients: Slab::new(), requests, throttle, lives })
     }
 
     /// Connections, half-open ones included.
@@ -121,7 +145,7 @@ impl Attach {
     pub fn accept(&mut self, switch: &mut Switch, poller: &Poller) {
         for _ in 0..ACCEPT_BURST {
             match self.listener.accept() {
-                Ok(Some(socket)) => self.greet(socket, switch.peers_mut(), poller),
+                Ok(Some(socket)) => self.greet(socket, switch, poller),
                 Ok(None) => return,
                 Err(errno) => {
                     self.throttle.warn(&format_args!("cannot accept apps for now: {errno}"));
@@ -132,14 +156,24 @@ impl Attach {
         }
     }
 
-    fn greet(&mut self, socket: OwnedFd, peers: &mut Peers, poller: &Poller) {
-        let attested = identity::attest(&socket);
+    fn greet(&mut self, socket: OwnedFd, switch: &mut Switch, poller: &Poller) {
+        // The user is known at once; the rest about a peer takes time.
         let uid = socket::peer_credentials(&socket).ok().map(|peer| peer.uid);
-        let connection = peers.connect(uid, socket);
+        let account = uid.map(|uid| switch.account(uid));
+        let may_ask = account.is_none_or(|account| self.requests.has(account));
+        let attested = may_ask.then(|| identity::attest(&socket));
+        let connection = switch.peers_mut().connect(account, socket);
         if connection.user().is_swamped() {
             // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
             self.listener.rest(poller, Token::AppListener);
         }
+        let Some(attested) = attested else {
+            connection
+                .refuse(0, "the applications of this user have asked for too much of late: try again in a second");
+            self.throttle.warn(&format_args!("refused a connection: too many requests of uid {}", uid.unwrap_or(0)));
+            return;
+        };
+        account.into_iter().for_each(|account| self.requests.spend(account));
         let (identity, process) = match attested {
             Ok(found) => found,
             Err(error) => {
@@ -148,20 +182,11 @@ impl Attach {
                 return;
             }
         };
-        let greeting = |client: &&Client| matches!(client.state, State::Greeting(_));
-        let of_user = |client: &&Client| client.identity.uid == identity.uid;
-        let waiting = self.clients.iter().map(|(_, client)| client).filter(greeting).count();
-        let of_same_user = self.clients.iter().map(|(_, client)| client).filter(greeting).filter(of_user).count();
-        if waiting >= GREETING_MAX || of_same_user >= GREETING_MAX_PER_USER {
-            connection.refuse(0, "too many connections have not said hello yet");
-            self.throttle
-                .warn_of(&identity, &format_args!("refused {}: too many silent connections", describe(&identity)));
-            return;
-        }
-        let deadline = Instant::now() + GREETING;
-        let state = State::Greeting(deadline);
+        let account = switch.account(identity.uid);
+        self.make_room(account, switch);
+        let state = State::Greeting(Instant::now() + GREETING);
         connection.listen();
-        let client = Client { connection, process, identity, state, requests: REQUESTS, reply: None, heard: true };
+        let client = Client { connection, process, identity, account, state, reply: None, asked: None, heard: true };
         let at = self.clients.insert(client);
         let Some(client) = self.clients.get(at) else { return };
         let watched = client.process.as_ref().map_or(Ok(()), |process| poller.add(process, Token::Exit(at)));
@@ -169,6 +194,22 @@ impl Attach {
             self.throttle.warn_of(&client.identity, &format_args!("refused {}: {errno}", client.describe()));
             self.clients.remove(at);
         }
+    }
+
+    /// Lets go of a connection that has not said hello, if there are as many as there may be: of this user, or else of the one
+    /// that has most. So nobody who connects and says nothing keeps others out, under however many names.
+    fn make_room(&mut self, account: u32, switch: &mut Switch) {
+        let silent = || self.clients.iter().filter_map(|(at, client)| Some((client.deadline()?, client.account, at)));
+        let silent: Vec<_> = silent().collect();
+        let Some(user) = fullest(silent.iter().map(|(deadline, user, _)| (*deadline, *user)), account) else { return };
+        let of_user = silent.into_iter().filter(|(_, other, _)| *other == user);
+        let Some((_, _, at)) = of_user.min() else { return };
+        if let Some(client) = self.clients.get(at) {
+            client
+                .connection
+                .refuse(0, "too many connections have not said hello yet, and this one was silent for longest");
+        }
+        self.close(at, switch, "made room: too many silent connections");
     }
 
     /// Takes in what the peers' threads have to tell.
@@ -184,7 +225,7 @@ impl Attach {
         let Some((at, client)) = open.find(|(_, client)| client.connection.serial() == event.serial) else { return };
         match event.what {
             What::Received(Ok(envelope)) => {
-                client.requests = client.requests.saturating_sub(1);
+                self.requests.spend(client.account);
                 // Not even its end is of interest before it has its reply.
                 client.heard = false;
                 if let Err(reason) = respond(client, envelope, switch, &mut self.lives) {
@@ -223,7 +264,8 @@ impl Attach {
                 let fds = rings.into_iter().chain(doorbell.map(OwnedFd::from)).collect();
                 client.say(envelope.sequence, envelope.message, fds)
             });
-            if said.is_ok() && client.may_go_on() {
+            let may_ask = self.requests.has(client.account) && switch.may_change(client.account);
+            if said.is_ok() && client.is_next() && may_ask {
                 client.connection.listen();
                 client.heard = true;
             }
@@ -233,6 +275,29 @@ impl Attach {
         }
         for (at, reason) in failed {
             self.close(at, switch, &reason);
+        }
+    }
+
+    /// Takes in what has become of rings that were being made, and asks again for those that wait for memory.
+    pub fn take_regions(&mut self, switch: &mut Switch) {
+        let made = switch.take_regions();
+        for (_, client) in &mut self.clients {
+            let State::Attached(id) = client.state else { continue };
+            let outcome = made.iter().find(|(port, _)| *port == id).map(|(_, outcome)| outcome.as_ref());
+            let outcome = match (outcome, &mut client.asked) {
+                (Some(outcome), Some(_)) => outcome.map_err(ToString::to_string),
+                (None, Some(rings)) if rings.again => match switch.setup(id, &rings.setup) {
+                    Ok(asked) => {
+                        rings.again = asked == Asked::Later;
+                        continue;
+                    }
+                    Err(error) => Err(error.to_string()),
+                },
+                _ => continue,
+            };
+            let Some(Rings { sequence, setup, .. }) = client.asked.take() else { continue };
+            let message = outcome.map_or_else(Message::Refused, |()| Message::Ready(setup.geometry));
+            client.reply = Some((Envelope { sequence, message }, switch.next_picture()));
         }
     }
 
@@ -293,19 +358,23 @@ impl Attach {
         }
     }
 
-    /// Called ten times a second: ends late greetings, grants further requests, lets a resting listener go on.
-    pub fn tick(&mut self, switch: &mut Switch, poller: &Poller) {
+    /// Called ten times a second, `passed` after the last time: ends late greetings, grants further requests, lets a resting listener go on.
+    pub fn tick(&mut self, passed: Duration, switch: &mut Switch, poller: &Poller) {
         self.listener.wake(poller, Token::AppListener);
         self.throttle.tick();
         self.lives.tick();
-        let now = Instant::now();
-        let mut late = Vec::new();
-        for (at, client) in &mut self.clients {
-            if matches!(client.state, State::Greeting(deadline) if now >= deadline) {
-                late.push(at);
+        self.requests.grant(passed);
+        if let Some(away) = passed.checked_sub(AWAY) {
+            // Nobody is late for what could not be heard meanwhile.
+            for (_, client) in &mut self.clients {
+                if let State::Greeting(deadline) = &mut client.state {
+                    *deadline += away;
+                }
             }
-            client.requests = (client.requests + REQUESTS_PER_TICK).min(REQUESTS);
         }
+        let now = Instant::now();
+        let is_late = |client: &Client| client.deadline().is_some_and(|deadline| now >= deadline);
+        let late: Vec<_> = self.clients.iter().filter(|(_, client)| is_late(client)).map(|(at, _)| at).collect();
         for at in late {
             if let Some(client) = self.clients.get(at) {
                 client.connection.refuse(0, "no hello in time");
@@ -325,6 +394,7 @@ impl Attach {
         let Some(client) = self.clients.get_mut(at) else { return };
         let state = std::mem::replace(&mut client.state, State::Closed);
         client.reply = None;
+        client.asked = None;
         if !reason.is_empty() {
             self.throttle.warn_of(&client.identity, &format_args!("{} {reason}", client.describe()));
         }
@@ -338,6 +408,25 @@ impl Attach {
             );
         }
     }
+}
+
+/// Of which user a silent connection has to go for one of `account`, if any has to. `silent` are those there are, with their
+/// users and since when.
+fn fullest(silent: impl Iterator<Item = (Instant, u32)> + Clone, account: u32) -> Option<u32> {
+    if silent.clone().filter(|(_, user)| *user == account).count() >= GREETING_MAX_PER_USER {
+        return Some(account);
+    }
+    if silent.clone().count() < GREETING_MAX {
+        return None;
+    }
+    let mut users: BTreeMap<u32, (usize, Instant)> = BTreeMap::new();
+    for (since, user) in silent {
+        let (count, oldest) = users.entry(user).or_insert((0, since));
+        *count += 1;
+        *oldest = since.min(*oldest);
+    }
+    // With as many of each, the one that was silent for longest.
+    users.into_iter().max_by_key(|(_, (count, oldest))| (*count, Reverse(*oldest))).map(|(user, _)| user)
 }
 
 /// Does what one request asks for, and prepares the reply.
@@ -361,7 +450,10 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
             }
         },
         (State::Attached(id), Message::Setup(setup)) => match switch.setup(id, &setup) {
-            Ok(()) => Message::Ready(setup.geometry),
+            Ok(asked) => {
+                client.asked = Some(Rings { sequence, setup, again: asked == Asked::Later });
+                return Ok(());
+            }
             Err(error) => Message::Refused(error.to_string()),
         },
         (State::Attached(id), Message::Settings(settings)) => match switch.change(id, settings) {
@@ -379,4 +471,30 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
     };
     client.reply = Some((Envelope { sequence, message: reply }, switch.next_picture()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connections of `users`, each as many as said, one millisecond after the other.
+    fn silent(begin: Instant, users: impl IntoIterator<Item = (u32, usize)>) -> Vec<(Instant, u32)> {
+        let users = users.into_iter().flat_map(|(user, count)| std::iter::repeat_n(user, count));
+        users.zip(0..).map(|(user, at)| (begin + Duration::from_millis(at), user)).collect()
+    }
+
+    /// A newcomer is never refused: who has most makes room, a user with its limit for itself; and where all have one, as under
+    /// many uids, the one that was silent for longest.
+    #[test]
+    fn who_has_most_silent_connections_makes_room() {
+        let now = Instant::now();
+        let goes = |table: &[(Instant, u32)], newcomer| fullest(table.iter().copied(), newcomer);
+        assert_eq!(goes(&silent(now, [(1, 63), (2, 64)]), 1), None);
+        assert_eq!(goes(&silent(now, [(1, 63), (2, 64)]), 2), Some(2));
+        assert_eq!(goes(&silent(now, [(1, 62), (2, 63), (3, 63), (4, 60), (5, 8)]), 9), Some(2));
+        assert_eq!(goes(&silent(now, (1..=256).map(|user| (user, 1))), 999), Some(1));
+        let mut many = silent(now, (1..=255).map(|user| (user, 1)));
+        many.push((now + Duration::from_secs(1), 77));
+        assert_eq!(goes(&many, 999), Some(77));
+    }
 }

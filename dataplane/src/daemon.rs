@@ -7,13 +7,15 @@ use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::host::{Host, HostError};
 use crate::listener::{ListenError, Listener};
 use crate::logging::Queued;
+use crate::memory::{Bytes, Machine, free_huge_memory};
 use crate::netdev::Netdev;
 use crate::peers::Peers;
-use crate::policy::{Enforcement, Machine};
+use crate::policy::{self, Enforcement};
 use crate::poller::{Poller, Token};
+use crate::regions::Regions;
 use crate::report::{self, Facts};
 use crate::rest::Ear;
-use crate::switch::{Limits, Switch, WireState};
+use crate::switch::{Helpers, Limits, Switch, WireState};
 use dpdk::{DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, PortInfo, RxQueue, TxQueue};
 use kopi_config::{Config, Device, HugePages, Idle, Policy};
 use kopi_policy::Connections;
@@ -176,11 +178,12 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
         }
     };
     poller.add(switch.captures().wake(), Token::Captures)?;
+    poller.add(switch.regions_event(), Token::Regions)?;
     if let Some(event) = Region::hole_event() {
         poller.add(event, Token::Hole)?;
     }
     poller.add(switch.peers().wake(), Token::Peers)?;
-    let attach = Attach::new(apps, &poller)?;
+    let attach = Attach::new(apps, switch.limits().requests_per_user, &poller)?;
     let control = Control::new(control, &poller)?;
     log::info!(
         "ready: wire {} ({}), {} worker(s), apps at {}",
@@ -199,6 +202,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
         port: &port,
         pool: &pool,
         since: Instant::now(),
+        ticked: Instant::now(),
         next_look: Instant::now() + LOOK,
         hz: eal.tsc_hz(),
     };
@@ -267,17 +271,7 @@ impl Started {
             mtu: wire.mtu,
             link,
         };
-        let limits = Limits {
-            apps: config.limits.apps.into(),
-            queues: config.limits.queues,
-            ring: config.limits.ring_size,
-            memory: config.limits.memory.bytes(),
-            huge_pages: match config.memory.huge_pages {
-                HugePages::Auto => kopi_ring::HugePages::Auto,
-                HugePages::Off => kopi_ring::HugePages::Off,
-                HugePages::Require => kopi_ring::HugePages::Require,
-            },
-        };
+        let limits = limits(config);
         let policy = config.policy.as_ref().map(read_policy).transpose()?;
         let tracking = policy.as_ref().map(|policy| policy.tracking).unwrap_or_default();
         let policy = Enforcement::new(config.policy.clone(), policy).map_err(DaemonError::Policy)?;
@@ -299,11 +293,57 @@ impl Started {
                 connections: Arc::clone(&connections),
             },
         )?;
+        let regions = Regions::start()?;
         let captures = Captures::new(eal.tsc_hz(), other_cpus(config)?)?;
-        let peers = Peers::new()?;
-        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, captures, peers);
+        let helpers = Helpers { captures, regions, peers: Peers::new()? };
+        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, helpers);
         Ok(Self { netdev, port, pool, switch })
     }
+}
+
+/// What apps may have.
+fn limits(config: &Config) -> Limits {
+    let (memory_total, memory_per_user) = memory_limits(config);
+    Limits {
+        apps: config.limits.apps.into(),
+        apps_per_user: config.limits.apps_per_user.into(),
+        requests_per_user: config.limits.requests_per_user,
+        changes_per_user: config.limits.changes_per_user,
+        memory_total,
+        memory_per_user,
+        queues: config.limits.queues,
+        ring: config.limits.ring_size,
+        memory: config.limits.memory.bytes(),
+        huge_pages: match config.memory.huge_pages {
+            HugePages::Auto => kopi_ring::HugePages::Auto,
+            HugePages::Off => kopi_ring::HugePages::Off,
+            HugePages::Require => kopi_ring::HugePages::Require,
+        },
+    }
+}
+
+/// Bytes of rings that all apps may have, and those of one user: as configured, or half of what there is at the start, and three
+/// quarters of that.
+fn memory_limits(config: &Config) -> (u64, u64) {
+    let limits = &config.limits;
+    let (left, pool) = (Machine::new().left(), free_huge_memory());
+    let left = match config.memory.huge_pages {
+        HugePages::Off => left / 2,
+        HugePages::Auto => (left / 2).saturating_add(pool),
+        HugePages::Require => pool,
+    };
+    let total = limits.memory_total.map_or(left, kopi_config::Size::bytes);
+    let per_user = limits.memory_per_user.map_or(total / 4 * 3, kopi_config::Size::bytes);
+    log::info!("rings may take {}, those of one user {}", Bytes(total), Bytes(per_user));
+    if total > left {
+        log::warn!(
+            "[limits] memory_total is {}, and kopid should not give more than {} of what its machine and cgroup have: applications \
+             may be refused rings before that",
+            Bytes(total),
+            Bytes(left)
+        );
+    }
+    (total, per_user)
 }
 
 /// Whether workers sleep at times.
@@ -375,7 +415,7 @@ fn other_cpus(config: &Config) -> std::io::Result<Vec<u16>> {
 /// The policy in `path`, with its warnings in the log.
 fn read_policy(path: &PathBuf) -> Result<Policy, kopi_config::Errors> {
     let policy = Policy::read(path)?;
-    policy.warnings.iter().chain(&Machine::warnings(&policy)).for_each(|warning| log::warn!("{warning}"));
+    policy.warnings.iter().chain(&policy::Machine::warnings(&policy)).for_each(|warning| log::warn!("{warning}"));
     Ok(policy)
 }
 
@@ -390,6 +430,7 @@ struct Events<'a> {
     port: &'a Port,
     pool: &'a Pool,
     since: Instant,
+    ticked: Instant,
     next_look: Instant,
     hz: u64,
 }
@@ -453,13 +494,17 @@ impl Events<'_> {
                 });
             }
             Token::Captures => switch.reap_captures(),
+            Token::Regions => attach.take_regions(switch),
             // Whose hole it was is found out before the next event is waited for.
             Token::Hole => Region::hush_holes(),
         }
     }
 
     fn tick(&mut self) -> Result<(), DaemonError> {
-        self.attach.tick(&mut self.switch, &self.poller);
+        let passed = self.ticked.elapsed();
+        self.ticked = Instant::now();
+        self.switch.grant(passed);
+        self.attach.tick(passed, &mut self.switch, &self.poller);
         self.control.tick(&self.poller);
         self.attach.expel(&self.switch.holes(), &mut self.switch);
         self.switch.peers_mut().sweep();
@@ -477,7 +522,7 @@ impl Events<'_> {
         if self.switch.set_link(link) {
             log::warn!("the wire's link is {}", if link.up { "up" } else { "down" });
             // The workers first, so that nobody counts on a link that they do not know of.
-            self.switch.publish();
+            self.switch.publish_now();
             self.attach.tell_link(link, &mut self.switch);
         }
         if let Some(host) = &mut self.host {
@@ -579,12 +624,6 @@ fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     }
     args.extend(config.eal.args.iter().cloned());
     args
-}
-
-/// Bytes of free 2 MiB pages, as the kernel tells.
-fn free_huge_memory() -> u64 {
-    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    free.ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0) << 21
 }
 
 /// Signals, turned into events.

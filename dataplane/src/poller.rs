@@ -23,6 +23,8 @@ pub enum Token {
     Operator(usize),
     /// A capture session has something to say.
     Captures,
+    /// A region was made or emptied.
+    Regions,
     /// A thread has run into a hole in an app's region.
     Hole,
 }
@@ -43,6 +45,7 @@ impl Token {
             Self::Operator(at) => (5, at),
             Self::Captures => (6, 0),
             Self::Hole => (7, 0),
+            Self::Regions => (8, 0),
         };
         EventData::new_u64(kind << KIND_SHIFT | at as u64)
     }
@@ -58,6 +61,7 @@ impl Token {
             5 => Self::Operator(at),
             6 => Self::Captures,
             7 => Self::Hole,
+            8 => Self::Regions,
             _ => return None,
         })
     }
@@ -141,6 +145,7 @@ mod tests {
             Token::Operator(3),
             Token::Captures,
             Token::Hole,
+            Token::Regions,
         ];
         for token in all {
             assert_eq!(Token::decode(token.encode().u64()), Some(token));

@@ -3,6 +3,7 @@
 use crate::counters::PortTotals;
 use crate::forwarding::{Generation, Member, PortId, is_group};
 use crate::identity::Identity;
+use crate::regions::{Grant, Making};
 use kopi_packet::LinkProtocols;
 use kopi_policy::{Ruleset, Subject};
 use kopi_ring::layout::MAX_MTU;
@@ -12,6 +13,8 @@ use kopi_ring::{Doorbell, Region};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use thiserror::Error;
 
+/// Of the ports, one in so many is kept for users that have none.
+const RESERVED: usize = 8;
 /// Smallest MTU that a port may have: the minimum of IPv4 (RFC 791, 3.2).
 const MIN_MTU: u16 = 68;
 
@@ -40,6 +43,8 @@ pub struct App {
     pub asked: String,
     /// Who it is.
     pub identity: Identity,
+    /// Its user, as limits know it.
+    pub account: u32,
     /// What the policy says of it.
     pub terms: Terms,
     /// What its driver says of itself, for the operator.
@@ -50,12 +55,27 @@ pub struct App {
     pub started: bool,
     /// Its rings, while it is started.
     pub region: Option<Region>,
+    /// Their memory.
+    pub grant: Grant,
+    /// The rings that it waits for.
+    pub pending: Option<Pending>,
     /// The client's end of the doorbell, until it is sent.
     pub doorbell: Option<Doorbell>,
     /// Where its counters are shown to it.
     pub status: Option<DaemonStatus>,
     /// What the counters of its number stood at when it came.
     pub base: PortTotals,
+}
+
+/// Rings that are being made for an app.
+#[derive(Debug)]
+pub struct Pending {
+    /// The order.
+    pub making: Making,
+    /// Their memory.
+    pub grant: Grant,
+    /// Whether the app may sleep.
+    pub sleeps: bool,
 }
 
 /// What the policy says of an app.
@@ -91,6 +111,17 @@ pub enum Refusal {
     /// No number is free.
     #[error("all {0} ports are taken; raise [limits] apps in kopid's configuration")]
     Full(usize),
+    /// The user has as many as one may have.
+    #[error(
+        "the applications of this user have {0} ports, as many as [limits] apps_per_user allows: end one of them, or raise it in \
+         kopid's configuration"
+    )]
+    UserFull(usize),
+    /// What is free is kept for users that have none.
+    #[error(
+        "all but {0} ports are taken, and those are for users that have none yet; raise [limits] apps in kopid's configuration"
+    )]
+    Kept(usize),
     /// Another app has the name.
     #[error("the name `{name}` is taken by pid {pid}; choose another with name=")]
     NameTaken {
@@ -177,12 +208,15 @@ impl Registry {
             name: HOST_NAME.to_owned(),
             asked: HOST_NAME.to_owned(),
             identity: Identity::of_the_kernel(),
+            account: 0,
             terms,
             driver: "tun".to_owned(),
             // The kernel chooses for itself among multicast.
             settings: Settings { mtu, macs: vec![mac], all_multicast: true, ..Settings::default() },
             started: false,
             region: None,
+            grant: Grant::default(),
+            pending: None,
             status: None,
             doorbell: None,
             base: PortTotals::default(),
@@ -198,12 +232,30 @@ impl Registry {
         self.host
     }
 
+    /// Whether a user may have one more port: no more than `limit`, and none of the last eighth of all if it has some.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if not.
+    pub fn check_account(&self, account: u32, limit: usize) -> Result<(), Refusal> {
+        let apps = || self.apps().filter(|app| Some(app.id) != self.host);
+        let (all, own) = (apps().count(), apps().filter(|app| app.account == account).count());
+        let kept = self.capacity() / RESERVED;
+        if all >= self.capacity() {
+            return Err(Refusal::Full(self.capacity()));
+        }
+        if own >= limit {
+            return Err(Refusal::UserFull(own));
+        }
+        if own > 0 && all + kept >= self.capacity() { Err(Refusal::Kept(kept)) } else { Ok(()) }
+    }
+
     /// Apps that there may be.
     const fn capacity(&self) -> usize {
         self.slots.len() - 1 - self.host.is_some() as usize
     }
 
-    /// Gives a port to the process `identity`, on `terms`. `base` are the counters of each number so far, `max_mtu` is the
+    /// Gives a port to the process `identity`, whose user limits know as `account`, on `terms`. `base` are the counters of each number so far, `max_mtu` is the
     /// wire's.
     ///
     /// # Errors
@@ -212,7 +264,7 @@ impl Registry {
     pub fn admit(
         &mut self,
         hello: &Hello,
-        identity: Identity,
+        (identity, account): (Identity, u32),
         terms: Terms,
         reserved: &dyn Reserved,
         max_mtu: u16,
@@ -242,11 +294,14 @@ impl Registry {
             name,
             asked: hello.name.clone(),
             identity,
+            account,
             terms,
             driver: hello.driver.clone(),
             settings,
             started: false,
             region: None,
+            grant: Grant::default(),
+            pending: None,
             doorbell: None,
             status: None,
             base: base(id),
@@ -459,8 +514,9 @@ mod tests {
     }
 
     fn admit(registry: &mut Registry, name: &str, mac: Mac) -> Result<(PortId, String, Mac), Refusal> {
-        let app = registry
-            .admit(&hello(name, mac), identity("testpmd"), Terms::default(), &(), 1500, |_| PortTotals::default())?;
+        let app = registry.admit(&hello(name, mac), (identity("testpmd"), 1), Terms::default(), &(), 1500, |_| {
+            PortTotals::default()
+        })?;
         Ok((app.id, app.name.clone(), app.settings.macs[0]))
     }
 
@@ -506,6 +562,25 @@ mod tests {
         assert!(registry.is_settling());
         registry.returned(1);
         assert_eq!(admit(&mut registry, "c", [0; 6]).unwrap().0, 1);
+    }
+
+    /// Nobody takes all ports: a user keeps to its limit, and those who have some leave the last eighth to others.
+    #[test]
+    fn users_leave_ports_to_others() {
+        let mut registry = Registry::new(16);
+        let attach = |registry: &mut Registry, user: u32, limit: usize| -> Result<PortId, Refusal> {
+            registry.check_account(user, limit)?;
+            let who = (identity("app"), user);
+            registry
+                .admit(&hello("", [0; 6]), who, Terms::default(), &(), 1500, |_| PortTotals::default())
+                .map(|app| app.id)
+        };
+        let first = (0..16).map_while(|_| attach(&mut registry, 1, 10).ok()).count();
+        assert_eq!((first, attach(&mut registry, 1, 10)), (10, Err(Refusal::UserFull(10))));
+        let second = (0..16).map_while(|_| attach(&mut registry, 2, 10).ok()).count();
+        assert_eq!((second, attach(&mut registry, 2, 10)), (4, Err(Refusal::Kept(2))));
+        assert!(attach(&mut registry, 3, 10).is_ok() && attach(&mut registry, 4, 10).is_ok());
+        assert_eq!(attach(&mut registry, 5, 10), Err(Refusal::Full(16)));
     }
 
     /// The host has the wire's address to itself and takes no app's number, and its name is not to be had.

@@ -109,6 +109,8 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
         "apps": switch.apps().filter(|app| Some(app.id) != switch.host()).count(),
         "captures": switch.captures().len(),
         "connections": facts.connections,
+        "snapshots": switch.snapshots(),
+        "ring_memory": { "total": switch.memory().total(), "used": switch.memory().used() },
     })
 }
 

@@ -4,8 +4,9 @@ mod rings;
 mod sharing;
 mod terms;
 
-pub use rings::{Limits, SetupError};
+pub use rings::{Asked, Limits, Made, SetupError};
 
+use crate::budgets::Budgets;
 use crate::capture::Captures;
 use crate::capture::roster::Roster;
 use crate::classes::Classes;
@@ -18,25 +19,36 @@ use crate::gate::Event;
 use crate::identity::Identity;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
+use crate::memory::{Machine, Memory};
 use crate::peers::Peers;
 use crate::policy::{Books, Enforcement};
+use crate::regions::{Grant, Regions};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::shaper::Shaper;
 use crate::throttle::Throttle;
+use crate::users::Users;
 use kopi_config::Policy;
 use kopi_config::policy::{Decision, Direction};
 use kopi_policy::{Cause, Connections, Kernel, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
 use kopi_ring::{DropReason, PeerFault, Region};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use terms::{is_same, subject_of, terms, terms_of_host};
 
 /// Lines in the log in ten seconds about the apps of a user: their memory, and what the policy wants there.
 const LOG_LINES: u32 = 20;
+/// Time between two pictures. Under each, every flow is judged anew at its next frame.
+const PICTURE: Duration = Duration::from_millis(5);
+/// Seconds of which a user may save its changes, to make them at once.
+const CHANGES_SAVED: u32 = 4;
+/// Changes of names and cgroups of a user's processes that are followed at once, and then one in so much time.
+const FOLLOWS: u32 = 4;
+const FOLLOW: Duration = Duration::from_secs(2);
 
 /// What is known about the wire.
 #[derive(Clone, Debug)]
@@ -65,8 +77,24 @@ pub struct Switch {
     pictures: u64,
     /// The workers' picture of the ports is out of date.
     stale: bool,
+    /// Users whose apps have made it so.
+    changed_by: BTreeSet<u32>,
+    /// When the workers were given their last one.
+    published: Instant,
+    /// Pictures that users may cause.
+    changes: Budgets,
+    /// Changes of their processes that users may have followed.
+    follows: Budgets,
     /// Regions that no app uses any more, but perhaps a worker still does.
-    retired: Vec<Region>,
+    retired: Vec<(Region, Grant)>,
+    /// The thread that makes and empties regions.
+    regions: Regions,
+    /// What they take.
+    memory: Memory,
+    /// What there is.
+    machine: Machine,
+    /// Who is one user.
+    users: Users,
     throttle: Throttle,
     policy: Enforcement,
     connections: Arc<Connections>,
@@ -85,6 +113,17 @@ pub struct Switch {
     captures: Captures,
 }
 
+/// Threads that work for the control thread.
+#[derive(Debug)]
+pub struct Helpers {
+    /// The capture sessions.
+    pub captures: Captures,
+    /// Who makes and empties regions.
+    pub regions: Regions,
+    /// Who talks to apps.
+    pub peers: Peers,
+}
+
 /// Why an app may not stay after a change of the policy.
 pub type Notice = (PortId, String);
 
@@ -97,8 +136,7 @@ impl Switch {
         limits: Limits,
         policy: Enforcement,
         connections: Arc<Connections>,
-        captures: Captures,
-        peers: Peers,
+        Helpers { captures, regions, peers }: Helpers,
     ) -> Self {
         let hz = captures.hz();
         let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
@@ -110,7 +148,15 @@ impl Switch {
             epoch: 1,
             pictures: 0,
             stale: false,
+            changed_by: BTreeSet::new(),
+            published: Instant::now(),
+            changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
+            follows: Budgets::every(FOLLOWS, FOLLOW),
             retired: Vec::new(),
+            regions,
+            memory: Memory::new(limits.memory_total, limits.memory_per_user),
+            machine: Machine::new(),
+            users: Users::new(),
             throttle: Throttle::new(LOG_LINES),
             policy,
             connections,
@@ -200,6 +246,7 @@ impl Switch {
 
     /// Called once a second: compiles the policy anew if names of users or groups stand for something else.
     pub fn refresh(&mut self) -> Vec<Notice> {
+        self.users.refresh();
         if !self.policy.refresh() {
             return Vec::new();
         }
@@ -207,9 +254,14 @@ impl Switch {
         self.apply_policy()
     }
 
-    /// Notes what has changed about an app's process.
+    /// Notes what has changed about an app's process. Each user has so many changes followed in a time: the others are for the
+    /// next look.
     pub fn reidentify(&mut self, id: PortId, identity: Identity) -> Vec<Notice> {
         let Some(app) = self.registry.get_mut(id) else { return Vec::new() };
+        if !self.follows.has(app.account) {
+            return Vec::new();
+        }
+        self.follows.spend(app.account);
         app.identity = identity;
         // A process may call itself what it likes, as often as it likes: flows are judged anew only if it matters.
         let same = self.policy.ruleset().is_none_or(|ruleset| is_same(ruleset, app, &self.kernel));
@@ -294,6 +346,18 @@ impl Switch {
         &self.dataplane
     }
 
+    /// The memory of rings.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What becomes readable when [`take_regions`](Self::take_regions) has something to take.
+    #[must_use]
+    pub fn regions_event(&self) -> BorrowedFd<'_> {
+        self.regions.event()
+    }
+
     /// All apps, by port number.
     pub fn apps(&self) -> impl Iterator<Item = &App> {
         self.registry.apps()
@@ -312,11 +376,15 @@ impl Switch {
     /// [`Refusal`] if it cannot have one.
     pub fn admit(&mut self, hello: &Hello, identity: Identity) -> Result<Welcome, Refusal> {
         let ruleset = self.policy.ruleset().map(|ruleset| &**ruleset);
+        let account = self.users.of(identity.uid);
+        self.registry.check_account(account, self.limits.apps_per_user)?;
         let terms = terms(ruleset, &identity, &hello.name, self.host_mac())?;
         let queues = terms.queues.unwrap_or(u16::MAX);
         let dataplane = &self.dataplane;
         let reserved: &dyn Reserved = ruleset.map_or(&(), |ruleset| ruleset);
-        let app = self.registry.admit(hello, identity, terms, reserved, self.wire.mtu, |id| dataplane.totals(id))?;
+        let app = self
+            .registry
+            .admit(hello, (identity, account), terms, reserved, self.wire.mtu, |id| dataplane.totals(id))?;
         Ok(Welcome {
             port: app.id,
             name: app.name.clone(),
@@ -336,20 +404,48 @@ impl Switch {
     /// [`Refusal`], and the earlier settings stay.
     pub fn change(&mut self, id: PortId, settings: Settings) -> Result<(), Refusal> {
         let reserved: &dyn Reserved = self.policy.ruleset().map_or(&(), |ruleset| &**ruleset);
+        if self.registry.get(id).is_some_and(|app| app.settings == settings) {
+            return Ok(());
+        }
         self.registry.change(id, settings, reserved, self.wire.mtu)?;
-        self.stale = true;
+        self.change_by(id);
         Ok(())
+    }
+
+    /// Notes that the picture is out of date because of what the app of port `id` has done.
+    fn change_by(&mut self, id: PortId) {
+        self.stale = true;
+        self.changed_by.extend(self.registry.get(id).filter(|_| Some(id) != self.host()).map(|app| app.account));
+    }
+
+    /// Whether a user's apps may change something now, for which every flow is judged anew.
+    #[must_use]
+    pub fn may_change(&self, account: u32) -> bool {
+        self.changes.has(account)
+    }
+
+    /// Which user `uid` is, as limits know it.
+    #[must_use]
+    pub fn account(&self, uid: u32) -> u32 {
+        self.users.of(uid)
+    }
+
+    /// Called ten times a second, `passed` after the last time: grants users what they may ask for.
+    pub fn grant(&mut self, passed: Duration) {
+        self.changes.grant(passed);
+        self.follows.grant(passed);
     }
 
     /// Takes a port's rings away. The port stays.
     pub fn halt(&mut self, id: PortId) {
         let Some(app) = self.registry.get_mut(id) else { return };
         app.status = None;
+        let grant = std::mem::take(&mut app.grant);
         if let Some(region) = app.region.take() {
-            self.retired.push(region);
+            self.retire(region, grant);
             self.dataplane.detach(id);
             self.registry.await_return(id, self.dataplane.workers());
-            self.stale = true;
+            self.change_by(id);
         }
     }
 
@@ -357,7 +453,11 @@ impl Switch {
     pub fn remove(&mut self, id: PortId) -> Option<Box<App>> {
         self.halt(id);
         self.connections.forget_zone(id);
-        self.registry.remove(id)
+        let app = self.registry.remove(id)?;
+        if let Some(pending) = &app.pending {
+            self.memory.leave(pending.grant);
+        }
+        Some(app)
     }
 
     /// Notes the wire's link; returns whether it changed.
@@ -368,11 +468,21 @@ impl Switch {
         changed
     }
 
-    /// Gives the workers a new picture of the ports, if something has changed.
+    /// Gives the workers a new picture of the ports, if something has changed and the last one is some milliseconds old. Who
+    /// has made the change pays for it.
     pub fn publish(&mut self) {
+        if self.published.elapsed() >= PICTURE {
+            self.publish_now();
+        }
+    }
+
+    /// The same, however old the last one is: for what apps cannot cause.
+    pub fn publish_now(&mut self) {
         if !std::mem::take(&mut self.stale) {
             return;
         }
+        self.published = Instant::now();
+        std::mem::take(&mut self.changed_by).into_iter().for_each(|user| self.changes.spend(user));
         // 0 marks a flow that was never judged.
         self.epoch = self.epoch.wrapping_add(1).max(1);
         // Before the apps are looked at, since it says where their frames wait.
@@ -473,6 +583,12 @@ impl Switch {
         self.pictures + self.stale as u64
     }
 
+    /// Pictures that the workers were given since their first one.
+    #[must_use]
+    pub const fn snapshots(&self) -> u64 {
+        self.pictures
+    }
+
     /// Whether all workers use picture `picture` or a later one.
     #[must_use]
     pub fn uses(&self, picture: u64) -> bool {
@@ -498,10 +614,8 @@ impl Switch {
         let registry = &self.registry;
         self.policy.books_mut().keep_apps(|generation| registry.apps().any(|app| app.generation == generation));
         // A client may hold on to the file of a region; its memory goes all the same.
-        for region in self.retired.extract_if(.., |region| region.is_idle()) {
-            if let Err(error) = region.discard() {
-                log::warn!("{error}");
-            }
+        for (region, grant) in self.retired.extract_if(.., |(region, _)| region.is_idle()) {
+            self.regions.empty(grant, region);
         }
         let punched = self.registry.apps().filter(|app| app.region.as_ref().is_some_and(Region::punched));
         faults.extend(punched.map(|app| (app.id, PeerFault::Page)));
@@ -519,7 +633,7 @@ impl Switch {
     /// Whether answers of workers are outstanding that free a port number or memory.
     #[must_use]
     pub fn is_settling(&self) -> bool {
-        self.registry.is_settling() || !self.retired.is_empty()
+        self.stale || self.registry.is_settling() || !self.retired.is_empty()
     }
 
     /// Shows every app its drop counters.

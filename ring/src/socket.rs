@@ -57,14 +57,6 @@ pub fn new_socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
 /// Most file descriptors that belong to one message.
 pub const MAX_FDS: usize = 2;
 
-/// Whether a message waits to be received, or the connection has ended. Does not block.
-#[must_use]
-pub fn is_readable(socket: impl AsFd) -> bool {
-    let mut fds = [rustix::event::PollFd::new(&socket, rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
 /// Sends one message with the file descriptors `fds`, at most [`MAX_FDS`]. Never raises SIGPIPE.
 ///
 /// # Errors

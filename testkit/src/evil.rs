@@ -121,6 +121,19 @@ impl Client {
         }
     }
 
+    /// Asks for rings; `Err` is the text with which they are refused.
+    ///
+    /// # Errors
+    ///
+    /// kopid's refusal.
+    pub fn try_setup(&mut self, geometry: &Geometry) -> Result<(), String> {
+        match self.ask(Message::Setup(geometry.clone().into())) {
+            Ok((Message::Ready(_), Some(_))) => Ok(()),
+            Ok((Message::Refused(why), None)) => Err(why),
+            other => panic!("neither rings nor a refusal: {other:?}"),
+        }
+    }
+
     /// Asks for rings and gets them.
     #[must_use]
     pub fn setup(&mut self, geometry: &Geometry) -> Region {
@@ -164,6 +177,22 @@ impl Client {
         client.settings(welcome.mac);
         (client, region)
     }
+}
+
+/// Does something on a thread of its own with the rights of user `uid`, which is then who kopid sees behind a connection that is
+/// made there.
+///
+/// # Panics
+///
+/// If `act` does, or if we may not be that user.
+pub fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
+    let work = || {
+        // The thread's own, for the time that it lives; the connection keeps them.
+        let user = rustix::thread::Uid::from_raw(uid);
+        rustix::thread::set_thread_res_uid(user, user, user).expect("root may be anybody");
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The message that asks for a port.

@@ -24,6 +24,8 @@ pub struct Settings {
     pub workers: usize,
     /// Apps allowed at a time.
     pub apps: u32,
+    /// More lines of `[limits]`. Most tests come and go as one user, faster than users may.
+    pub limits: String,
     /// `auto`, `off` or `require`.
     pub huge_pages: &'static str,
     /// Packet buffers for each worker.
@@ -45,6 +47,7 @@ impl Default for Settings {
             mtu: 1500,
             workers: 1,
             apps: 64,
+            limits: "apps_per_user = 1024\nrequests_per_user = 1000000\nchanges_per_user = 1000000\n".into(),
             huge_pages: "auto",
             mbufs: 16384,
             idle: "poll",
@@ -75,7 +78,7 @@ impl Settings {
     }
 
     fn toml(&self, dir: &Path) -> String {
-        let Self { wire, mtu, workers, apps, huge_pages, mbufs, idle, log, policy, host } = self;
+        let Self { wire, mtu, workers, apps, limits, huge_pages, mbufs, idle, log, policy, host } = self;
         let host = host.as_ref().map(|host| format!("[host]\n{host}")).unwrap_or_default();
         let policy = if policy.is_some() { "policy = \"policy.toml\"\n" } else { "" };
         let cores: Vec<u16> = cpus().into_iter().take(*workers).collect();
@@ -84,7 +87,7 @@ impl Settings {
         format!(
             "{policy}[wire]\ndevice = \"{wire}\"\nmtu = {mtu}\n\
              [dataplane]\ncores = {cores:?}\nmbufs = {mbufs}\nidle = \"{idle}\"\n\
-             [limits]\napps = {apps}\n\
+             [limits]\napps = {apps}\n{limits}\
              [memory]\nhuge_pages = \"{huge_pages}\"\n\
              [eal]\nargs = [\"--no-telemetry\"]\n\
              [socket]\npath = \"{dir}/kopi.sock\"\nmode = \"0666\"\n\

@@ -12,6 +12,7 @@
 //! | [`testpmd`] | [`Testpmd`], Debian's dpdk-testpmd with the shim, told what to do line by line |
 //! | [`seq`] | frames with sequence numbers, how to make and how to check them |
 //! | [`app`] | [`App`], the program `kopi-seq`: a DPDK application that sends, receives or echoes such frames |
+//! | [`cgroup`] | a control group with a limit on memory |
 //! | [`frames`] | frames as hosts send them: ARP, TCP, UDP, ICMP, neighbour discovery |
 //! | [`piped`] | [`Piped`], an app that sends what the test tells it to and tells what it receives |
 //! | [`sleeper`] | [`Sleeper`], the example application that sleeps until there are frames, and echoes UDP |
@@ -28,6 +29,7 @@
 
 pub mod app;
 pub mod capture;
+pub mod cgroup;
 pub mod evil;
 pub mod frames;
 pub mod home;

@@ -80,7 +80,7 @@ fn fault_1_single_bytes_are_refused() {
     });
 }
 
-/// Fault 1: of 5,000 connections at once most are refused, and operators are served all the time.
+/// Fault 1: of 5,000 connections at once most make room for others, and operators are served all the time.
 #[test]
 fn fault_1_crowd_of_connections_is_capped() {
     let (_dir, mut kopid) = start("crowd");
@@ -100,8 +100,9 @@ fn fault_1_crowd_of_connections_is_capped() {
             }
         }
         assert!(slowest < Duration::from_secs(1), "an operator waited {slowest:?}");
-        let last = crowd.pop().expect("there were 5,000");
-        assert!(last.refusal().contains("too many connections"));
+        // Who has been silent for longest makes room for who comes.
+        assert!(crowd.first().expect("there were 5,000").refusal().contains("too many connections"));
+        drop(Client::attach(&kopid.socket(), "talker", A, &small()));
     });
 }
 

@@ -5,8 +5,10 @@
 //! | `descriptors` | sends file descriptors that take their time to be closed |
 //! | `log` | causes lines in the log, which nobody reads |
 //! | `connections` | ends others' connections, takes their places, or has kopid answer for it |
+//! | `memory` | takes memory and ports, has large rings made |
 //! | `neighbours` | speaks to the switch, or in the name of others |
 //! | `pages` | takes pages out of its own region |
+//! | `requests` | connects, asks and changes its port without pause |
 //! | `time` | sends more, costlier frames, by more apps, than its share of a worker's time or of the wire |
 //! | `wakeups` | makes it expensive to wake it, or is woken often |
 #![expect(clippy::tests_outside_test_module, reason = "this whole program is a test")]
@@ -15,7 +17,9 @@
 mod connections;
 mod descriptors;
 mod log;
+mod memory;
 mod neighbours;
 mod pages;
+mod requests;
 mod time;
 mod wakeups;

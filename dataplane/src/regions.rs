@@ -1,0 +1,338 @@
+//! Regions are made and emptied by a thread of their own, bit by bit.
+//!
+//! Clearing the pages of a large region takes a tenth of a second, and so does giving them back. The control thread hands
+//! both to the thread `kopi-region`, which works on all jobs in turn, a slice of memory at a time: by user first, then by
+//! job. So a small region is soon made, whatever others have asked for.
+
+use kopi_ring::{Draft, Geometry, HugePages, Region, RegionError, Rest};
+use rustix::event::EventfdFlags;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::JoinHandle;
+
+/// Bytes that are cleared or given back before the next job has its turn: well under a millisecond.
+const SLICE: usize = 2 << 20;
+
+/// Memory that a user was granted for rings. It is held until the region is empty again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// The user, as limits know it.
+    pub user: u32,
+    /// How much.
+    pub bytes: u64,
+}
+
+/// A region that is being made. Who drops this does not want it any more.
+#[derive(Debug)]
+pub struct Making {
+    wanted: Arc<AtomicBool>,
+    serial: u64,
+}
+
+impl Making {
+    /// Which of all orders it is.
+    #[must_use]
+    pub const fn serial(&self) -> u64 {
+        self.serial
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        self.wanted.store(false, Relaxed);
+    }
+}
+
+/// What has been done.
+#[derive(Debug)]
+pub enum Done {
+    /// The order with this number is ready, or cannot be carried out; then its memory is free again.
+    Made {
+        /// Which order.
+        serial: u64,
+        /// Whose memory it is.
+        grant: Grant,
+        /// The region.
+        outcome: Result<Region, RegionError>,
+    },
+    /// A region is empty, or was not wanted before it was made.
+    Emptied(Grant),
+}
+
+/// The thread, and what it has to do. It ends with this.
+#[derive(Debug)]
+pub struct Regions {
+    /// `None` once the thread is to end.
+    jobs: Option<Sender<Job>>,
+    done: Receiver<Done>,
+    /// Readable when there is something in `done`.
+    event: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+    serial: u64,
+}
+
+#[derive(Debug)]
+struct Job {
+    grant: Grant,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
+    Begin(Order, Geometry, HugePages),
+    Fill(Order, Box<Draft>),
+    Empty(Rest),
+}
+
+#[derive(Debug)]
+struct Order {
+    serial: u64,
+    wanted: Arc<AtomicBool>,
+}
+
+impl Regions {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there is no thread or descriptor to be had.
+    pub fn start() -> io::Result<Self> {
+        let event = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (jobs, theirs) = mpsc::channel();
+        let (sender, done) = mpsc::channel();
+        let call = Arc::clone(&event);
+        let thread = std::thread::Builder::new().name("kopi-region".to_owned());
+        let thread = thread.spawn(move || serve(&theirs, &sender, &call))?;
+        Ok(Self { jobs: Some(jobs), done, event, thread: Some(thread), serial: 0 })
+    }
+
+    /// What becomes readable when something is [done](Self::done).
+    #[must_use]
+    pub fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// Orders a region, which is told of as [`Done::Made`] if it is still wanted then.
+    pub fn make(&mut self, grant: Grant, geometry: Geometry, huge_pages: HugePages) -> Making {
+        self.serial += 1;
+        let wanted = Arc::new(AtomicBool::new(true));
+        let order = Order { serial: self.serial, wanted: Arc::clone(&wanted) };
+        self.push(Job { grant, task: Task::Begin(order, geometry, huge_pages) });
+        Making { wanted, serial: self.serial }
+    }
+
+    /// Has a region emptied that is used by nobody any more.
+    pub fn empty(&self, grant: Grant, region: Region) {
+        self.push(Job { grant, task: Task::Empty(Rest::new(region)) });
+    }
+
+    fn push(&self, job: Job) {
+        // The thread goes on as long as we are there.
+        let _taken = self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+
+    /// What has been done since.
+    #[must_use]
+    pub fn done(&self) -> Vec<Done> {
+        // An error says that nothing has been said since.
+        let _quiet = rustix::io::read(&self.event, &mut [0; 8]);
+        self.done.try_iter().collect()
+    }
+}
+
+impl Drop for Regions {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread that makes rings had panicked");
+        }
+    }
+}
+
+/// The thread: takes in all jobs that there are, and does one slice of one. Ends when nobody can bring any more.
+fn serve(jobs: &Receiver<Job>, done: &Sender<Done>, event: &OwnedFd) {
+    let mut queue = FairQueue::default();
+    loop {
+        let new = if queue.is_empty() { jobs.recv().map_err(|_| TryRecvError::Disconnected) } else { jobs.try_recv() };
+        match new {
+            Ok(job) => {
+                queue.push(job.grant.user, job);
+                continue;
+            }
+            Err(TryRecvError::Disconnected) => return,
+            Err(TryRecvError::Empty) => {}
+        }
+        let Some(job): Option<Job> = queue.take() else { continue };
+        let grant = job.grant;
+        match job.work() {
+            Progress::More(task) => queue.push(grant.user, Job { grant, task }),
+            Progress::Done(what) => {
+                // The control thread may be about to end, and wants no more.
+                let _told = done.send(what);
+                let _heard = rustix::io::write(event, &1_u64.to_ne_bytes());
+            }
+        }
+    }
+}
+
+enum Progress {
+    More(Task),
+    Done(Done),
+}
+
+impl Job {
+    /// Does one slice of it.
+    fn work(self) -> Progress {
+        let Self { grant, task } = self;
+        let made = |serial, outcome| Progress::Done(Done::Made { serial, grant, outcome });
+        match task {
+            Task::Begin(order, ..) if !order.wanted.load(Relaxed) => Progress::Done(Done::Emptied(grant)),
+            Task::Fill(order, draft) if !order.wanted.load(Relaxed) => Progress::More(Task::Empty(Rest::from(*draft))),
+            Task::Begin(order, geometry, huge_pages) => match Draft::new(&geometry, huge_pages) {
+                Ok(draft) => Progress::More(Task::Fill(order, Box::new(draft))),
+                Err(error) => made(order.serial, Err(error)),
+            },
+            Task::Fill(order, mut draft) => match draft.fill(SLICE) {
+                Ok(false) => Progress::More(Task::Fill(order, draft)),
+                Ok(true) => made(order.serial, draft.finish()),
+                Err(error) => made(order.serial, Err(error)),
+            },
+            Task::Empty(mut rest) => match rest.empty(SLICE) {
+                Ok(false) => Progress::More(Task::Empty(rest)),
+                Ok(true) => Progress::Done(Done::Emptied(grant)),
+                Err(error) => {
+                    log::warn!("{error}");
+                    Progress::Done(Done::Emptied(grant))
+                }
+            },
+        }
+    }
+}
+
+/// Jobs of users, taken in turn: users first, then the jobs of each.
+#[derive(Debug)]
+pub struct FairQueue<J> {
+    /// Users with jobs, the next one first; none of them twice, and none without jobs.
+    users: VecDeque<(u32, VecDeque<J>)>,
+}
+
+impl<J> Default for FairQueue<J> {
+    fn default() -> Self {
+        Self { users: VecDeque::new() }
+    }
+}
+
+impl<J> FairQueue<J> {
+    /// Whether there is no job.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// Adds a job of `user`'s, behind its others.
+    pub fn push(&mut self, user: u32, job: J) {
+        match self.users.iter_mut().find(|(other, _)| *other == user) {
+            Some((_, jobs)) => jobs.push_back(job),
+            None => self.users.push_back((user, VecDeque::from([job]))),
+        }
+    }
+
+    /// The next job of the user whose turn it is. What is left of the job is to be [pushed](Self::push) again.
+    pub fn take(&mut self) -> Option<J> {
+        let (user, mut jobs) = self.users.pop_front()?;
+        let job = jobs.pop_front();
+        if !jobs.is_empty() {
+            self.users.push_back((user, jobs));
+        }
+        job
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// However many jobs a user has, and however long, each user gets a turn before any gets another.
+    #[test]
+    fn users_take_turns() {
+        let mut queue = FairQueue::default();
+        for job in 0..50 {
+            queue.push(7, (7, job));
+        }
+        queue.push(8, (8, 0));
+        queue.push(9, (9, 0));
+        let mut turns: BTreeMap<u32, u32> = BTreeMap::new();
+        for round in 1..=20_u32 {
+            for _ in 0..3 {
+                let (user, job) = queue.take().unwrap();
+                *turns.entry(user).or_default() += 1;
+                queue.push(user, (user, job));
+            }
+            assert!(turns.values().all(|turns| *turns == round), "{turns:?}");
+        }
+    }
+
+    /// The jobs of one user take turns, too, and a queue ends.
+    #[test]
+    fn jobs_of_a_user_take_turns() {
+        let mut queue = FairQueue::default();
+        (0..3).for_each(|job| queue.push(1, job));
+        let mut order = Vec::new();
+        for turn in 0..6 {
+            let job = queue.take().unwrap();
+            order.push(job);
+            if turn < 3 {
+                queue.push(1, job);
+            }
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+        assert_eq!(queue.take(), None);
+    }
+
+    fn await_done(regions: &Regions) -> Done {
+        let mut fds = [rustix::event::PollFd::new(&*regions.event, rustix::event::PollFlags::IN)];
+        loop {
+            rustix::event::poll(&mut fds, None).unwrap();
+            if let Some(done) = regions.done().pop() {
+                return done;
+            }
+        }
+    }
+
+    /// A region is made and emptied, and what was granted for it comes back in the end.
+    #[test]
+    fn regions_are_made_and_emptied() {
+        let mut regions = Regions::start().unwrap();
+        let grant = Grant { user: 5, bytes: 12 };
+        let geometry = Geometry::new(&[1024], &[1024], 2048).unwrap();
+        let making = regions.make(grant, geometry.clone(), HugePages::Off);
+        let Done::Made { serial, grant: whose, outcome } = await_done(&regions) else { panic!("nothing is empty") };
+        assert_eq!((serial, whose), (making.serial(), grant));
+        let region = outcome.unwrap();
+        assert_eq!(region.geometry(), &geometry);
+        let kept = region.fd().try_clone_to_owned().unwrap();
+        regions.empty(grant, region);
+        assert!(matches!(await_done(&regions), Done::Emptied(whose) if whose == grant));
+        assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
+    }
+
+    /// What is not wanted any more is not made, at whatever point it is.
+    #[test]
+    fn unwanted_regions_come_back() {
+        let mut regions = Regions::start().unwrap();
+        let grant = Grant { user: 5, bytes: 99 };
+        for slots in [64, 8192] {
+            drop(regions.make(grant, Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap(), HugePages::Off));
+            match await_done(&regions) {
+                Done::Emptied(whose) => assert_eq!(whose, grant),
+                // Faster than it was given up.
+                Done::Made { outcome, .. } => drop(outcome.unwrap()),
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Who counts as one user where something is limited for each user.
+//!
+//! A user of the machine may have thousands of uids: the subordinate ones that `/etc/subuid` gives to it (`subuid(5)`), under
+//! which its containers run. They count as the user itself, or anybody could be as many users as it likes. A range of more
+//! than one container's worth is that of a container engine that gives each container a block of its own, such as
+//! Kubernetes does; there each block counts as one user.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Uids of one container: what `useradd` gives to a user, and what container engines give to a container.
+const BLOCK: u32 = 65_536;
+
+/// Which uids belong together.
+#[derive(Debug)]
+pub struct Users {
+    path: PathBuf,
+    changed: Option<SystemTime>,
+    ranges: Vec<Range>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    owner: u32,
+    start: u32,
+    count: u32,
+}
+
+impl Users {
+    /// Those of this machine.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::at(Path::new("/etc/subuid"))
+    }
+
+    fn at(path: &Path) -> Self {
+        let mut users = Self { path: path.to_owned(), changed: None, ranges: Vec::new() };
+        users.refresh();
+        users
+    }
+
+    /// Reads the file anew if it has changed. Called now and then.
+    pub fn refresh(&mut self) {
+        let changed = fs::metadata(&self.path).and_then(|file| file.modified()).ok();
+        if changed == self.changed {
+            return;
+        }
+        self.changed = changed;
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let uid = |name: &str| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+        self.ranges = parse(&text, uid);
+    }
+
+    /// By which number `uid` is known where users are counted.
+    #[must_use]
+    pub fn of(&self, uid: u32) -> u32 {
+        let range = self.ranges.iter().find(|range| uid.checked_sub(range.start).is_some_and(|at| at < range.count));
+        let Some(range) = range else { return uid };
+        match (uid - range.start) / BLOCK {
+            0 => range.owner,
+            block => range.start + block * BLOCK,
+        }
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The lines `name:start:count`. What is no such line is passed over, as `newuidmap(1)` does.
+fn parse(text: &str, uid: impl Fn(&str) -> Option<u32>) -> Vec<Range> {
+    let line = |line: &str| {
+        let mut fields = line.trim().split(':');
+        let (name, start, count) = (fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        let owner = name.parse().ok().or_else(|| uid(name))?;
+        Some(Range { owner, start, count })
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn users(text: &str) -> Users {
+        let uid = |name: &str| (name == "alice").then_some(1000);
+        Users { path: PathBuf::new(), changed: None, ranges: parse(text, uid) }
+    }
+
+    /// All uids of a user's containers are the user's, and those of others are not.
+    #[test]
+    fn subordinate_uids_count_as_their_owner() {
+        let users = users("alice:100000:65536\n1001:165536:65536\n# a comment\nnobody-there:300000:10\n7:x:1\n");
+        assert_eq!([1000, 100_000, 131_072, 165_535].map(|uid| users.of(uid)), [1000; 4]);
+        assert_eq!([1001, 165_536, 231_071].map(|uid| users.of(uid)), [1001; 3]);
+        assert_eq!([0, 99_999, 231_072, 300_000].map(|uid| users.of(uid)), [0, 99_999, 231_072, 300_000]);
+    }
+
+    /// A container engine with a block for each container does not make one user of them all.
+    #[test]
+    fn blocks_of_an_engine_are_told_apart() {
+        let users = users("900:1000000:1000000\n");
+        assert_eq!(users.of(1_000_000), 900);
+        assert_eq!(users.of(1_065_536), users.of(1_131_071));
+        assert_ne!(users.of(1_065_536), users.of(1_131_072));
+        assert_eq!(users.of(u32::MAX), u32::MAX);
+    }
+}
