@@ -57,10 +57,21 @@ pub struct Points {
     pub states: [Option<State>; 2],
     /// What counts them.
     pub tallies: [TallyId; 2],
+    /// Whether each packet is judged by itself.
+    pub each: bool,
 }
 
 impl Points {
-    const EMPTY: Self = Self { connections: [None; 2], states: [None; 2], tallies: [0; 2] };
+    const EMPTY: Self = Self { connections: [None; 2], states: [None; 2], tallies: [0; 2], each: false };
+
+    /// Has each packet judged by itself: it says something that its key does not.
+    pub const fn judge_each(&mut self) {
+        self.each = true;
+        // So that those who ask whether connections have a say look further, and nobody else pays for this.
+        if matches!(self.states[0], None | Some(State::Untracked)) {
+            self.states[0] = Some(State::New);
+        }
+    }
 
     /// Whether no connection has a say.
     #[inline]

@@ -11,7 +11,7 @@ use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome, TallyId};
 use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::tcp::Segment;
-use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, fragment_id, ndp};
+use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, dhcp, fragment_id, ndp};
 use kopi_policy::{
     Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, TOUCH_SHIFT, Tuple, Violation,
 };
@@ -133,6 +133,9 @@ impl Gate {
 
     #[inline]
     fn is_unchanged<'a>(&self, flow: &Flow, frame: impl Fn() -> &'a [u8], key: &FlowKey, now: u64) -> bool {
+        if flow.points.each {
+            return false;
+        }
         let touch = now >> TOUCH_SHIFT != flow.last_seen >> TOUCH_SHIFT;
         // What is refused does not keep its connection alive, so from time to time it is asked whether that still is.
         if touch && !passes(flow.verdict) {
@@ -206,6 +209,10 @@ impl Gate {
         if source != WIRE {
             let passage = self.pass(filter, source, Direction::Egress, seen, news);
             looks[0] = flow.note(Direction::Egress, &passage.judgement, passage.look, passage.tally);
+            if dhcp::is_for_server(key) {
+                // What a client says of itself stands behind what a key holds.
+                flow.points.judge_each();
+            }
             if let Some(refused) = refusal(source, source, &passage.judgement) {
                 flow.verdict = refused;
                 flow.points.connections = self.known(looks);
@@ -294,7 +301,8 @@ impl Gate {
         };
         let state = look.as_ref().map_or(State::Untracked, Look::state);
         let ndp = if ndp::is_ndp(key) { ndp::message(frame, headers) } else { None };
-        let packet = Packet { direction, key, state, ndp };
+        let dhcp = if dhcp::is_for_server(key) { dhcp::request(frame, headers) } else { None };
+        let packet = Packet { direction, key, state, ndp, dhcp };
         let fragment = match key.fragment() {
             Fragment::None => None,
             _ => fragment_id(frame, headers)

@@ -5,7 +5,7 @@ mod oracle;
 use std::sync::Arc;
 
 use kopi_config::policy::{Direction, Policy, State};
-use kopi_packet::{MacAddr, ndp, parse, tcp};
+use kopi_packet::{MacAddr, dhcp, ndp, parse, tcp};
 use kopi_policy::{Accounts, Cause, Owner, Packet, Ruleset};
 
 /// What ends the policy and begins the frames.
@@ -54,8 +54,9 @@ pub(crate) fn check(bytes: &[u8]) {
             let (headers, key) = parse(frame, 1);
             let key = key.with_tcp_flags(tcp::flags_of(frame, &headers) & ruleset.tcp_flags_mask());
             let ndp = if ndp::is_ndp(&key) { ndp::message(frame, &headers) } else { None };
+            let dhcp = if dhcp::is_for_server(&key) { dhcp::request(frame, &headers) } else { None };
             for (direction, state) in cases() {
-                let packet = Packet { direction, key: &key, state, ndp };
+                let packet = Packet { direction, key: &key, state, ndp, dhcp };
                 let judgement = ruleset.judge(&plain, &packet);
                 // What is leased to others may be used by nobody else, of which the rules say nothing.
                 if !matches!(judgement.cause, Cause::Lease(_)) {

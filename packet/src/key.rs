@@ -44,10 +44,12 @@ pub(crate) mod layer {
 pub(crate) mod tags {
     /// How many tags there are: 0, 1 or 2.
     pub(crate) const COUNT: u8 = 0b0011;
-    /// The outer tag has the ethertype of a service tag (0x88a8).
+    /// The outer tag has the ethertype of a service tag (0x88a8, 0x9100 or 0x9200).
     pub(crate) const OUTER_IS_SERVICE: u8 = 0b0100;
     /// The same for the inner tag.
     pub(crate) const INNER_IS_SERVICE: u8 = 0b1000;
+    /// The type stands behind LLC and SNAP.
+    pub(crate) const SNAP: u8 = 0b1_0000;
 }
 
 /// Word 3 of a key, field by field.
@@ -86,7 +88,7 @@ impl Kind {
 pub struct VlanTag {
     /// Tag control information: priority, drop eligibility, and the VLAN in the low twelve bits.
     pub tci: u16,
-    /// Whether it is a service tag (ethertype 0x88a8), not a customer tag (0x8100).
+    /// Whether it is a service tag (ethertype 0x88a8, or 0x9100 and 0x9200 of before that), not a customer tag (0x8100).
     pub service: bool,
 }
 
@@ -165,12 +167,19 @@ impl FlowKey {
         quarter(self.words[0], 0)
     }
 
-    /// The ethertype after all VLAN tags. Zero in a runt and in an IEEE 802.3 frame, whose length says nothing about
+    /// The ethertype after all VLAN tags, and behind SNAP if it stands for one. Zero in a runt and in an IEEE 802.3 frame, whose length says nothing about
     /// its flow.
     #[inline]
     #[must_use]
     pub const fn ethertype(&self) -> u16 {
         quarter(self.words[1], 0)
+    }
+
+    /// Whether the type stands behind LLC and SNAP (RFC 1042, IEEE 802.1H) and not in the Ethernet header.
+    #[inline]
+    #[must_use]
+    pub const fn is_snap(&self) -> bool {
+        self.kind().tags & tags::SNAP != 0
     }
 
     /// How many VLAN tags were read: 0, 1 or 2.

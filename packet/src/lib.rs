@@ -9,7 +9,7 @@
 //! | `mac` | [`MacAddr`] |
 //! | `headers` | what the parser can find: [`Headers`], [`Shape`], [`Malformed`], [`Fragment`] |
 //! | `parse` | the entry point, with the short way for plain TCP and UDP over IPv4 |
-//! | `walk` | the general way: VLAN tags, IPv4, IPv6 with its extension headers, ARP |
+//! | `walk` | the general way: VLAN tags, SNAP, IPv4, IPv6 with its extension headers, ARP |
 //! | `key` | [`FlowKey`]: the layout of its 64 bytes, and accessors |
 //! | `display` | how a [`FlowKey`] is printed |
 //! | `hash` | the seeded hash of a [`FlowKey`] |
@@ -17,6 +17,8 @@
 //! | [`tcp`] | what connection tracking reads of a TCP segment |
 //! | `link` | [`LinkProtocol`]: frames that no bridge forwards |
 //! | [`icmp`] | the packet that an ICMP error is about |
+//! | [`dhcp`] | what a client of DHCP says of itself |
+//! | `tunnel` | [`encapsulates`]: frames that carry others |
 //! | [`ndp`] | addresses in Neighbor Discovery messages |
 //! | [`reply`] | the answer to a packet that is rejected |
 //! | [`mark`] | code point and VLAN priority written into frames |
@@ -47,6 +49,7 @@ extern crate std;
 pub mod checksum;
 pub mod coalesce;
 pub mod describe;
+pub mod dhcp;
 mod display;
 mod hash;
 mod headers;
@@ -61,6 +64,7 @@ mod parse;
 pub mod reply;
 pub mod segment;
 pub mod tcp;
+mod tunnel;
 pub mod vnet;
 mod walk;
 
@@ -71,3 +75,4 @@ pub use key::{FlowKey, VlanTag};
 pub use link::{LinkProtocol, LinkProtocols};
 pub use mac::{MacAddr, ParseMacError};
 pub use parse::{is_alike, parse, parse_short};
+pub use tunnel::encapsulates;

@@ -10,11 +10,11 @@ use crate::checksum::{checksum, sum};
 use crate::icmp::is_error_type;
 use crate::key::{ICMP, ICMPV6, TCP};
 use crate::tcp::{Segment, flags};
-use crate::walk::{ETHERNET, IPV4, IPV6};
+use crate::walk::{ETHERNET, IPV4, IPV6, TAG};
 use crate::{Fragment, Headers, Shape, ip};
 
 /// Longest answer, in bytes of frame: two VLAN tags and an ICMPv6 error (RFC 4443, 3.1).
-pub const MAX_LEN: usize = ETHERNET + 2 * 4 + MAX_IPV6;
+pub const MAX_LEN: usize = ETHERNET + 2 * TAG + MAX_IPV6;
 
 /// Largest ICMP error in IPv4, with its IP header (RFC 1812, 4.3.2.3).
 const MAX_IPV4: usize = 576;
@@ -119,6 +119,10 @@ impl<'a> Back<'a> {
     fn of(frame: &'a [u8], headers: &Headers) -> Option<Self> {
         let packet = ip::packet(frame, headers)?;
         let link = frame.get(..usize::from(headers.l3_offset))?;
+        // With LLC and SNAP, the length in the header would be that of the packet and not of the answer.
+        if link.len() != ETHERNET + TAG * usize::from(headers.vlans) {
+            return None;
+        }
         let (to, from) = (*link.first()?, *link.get(6)?);
         if (to | from) & 1 != 0 {
             return None;

@@ -13,7 +13,9 @@ pub(crate) const IPV6: usize = 40;
 /// Bytes of an ARP packet for IPv4 over Ethernet.
 const ARP: usize = 28;
 /// Bytes of a VLAN tag.
-const TAG: usize = 4;
+pub(crate) const TAG: usize = 4;
+/// Bytes of LLC and SNAP (IEEE 802.2; RFC 1042).
+const SNAP: usize = 8;
 /// Largest length that an IP header can claim, in bytes.
 const MAX_PACKET: usize = 65_535;
 /// Most VLAN tags that are parsed.
@@ -28,6 +30,8 @@ pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
 pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
 pub(crate) const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// What switches put around tags before IEEE 802.1ad had a type of its own for that, and still do where they are told to.
+const ETHERTYPE_OLD_SERVICE_VLANS: [u16; 2] = [0x9100, 0x9200];
 /// The lowest value of the type field that is a type; below it, it is a length (IEEE 802.3, 3.2.6).
 pub(crate) const LOWEST_ETHERTYPE: u16 = 0x0600;
 
@@ -85,7 +89,24 @@ pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
 /// Whether more than the type itself is read of a frame of this type.
 #[inline]
 pub(crate) const fn has_layers(ethertype: u16) -> bool {
-    matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP | ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
+    matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP)
+        || is_tag(ethertype)
+        || ethertype < LOWEST_ETHERTYPE
+}
+
+/// Whether a VLAN tag stands behind a type.
+pub(crate) const fn is_tag(ethertype: u16) -> bool {
+    let [old, older] = ETHERTYPE_OLD_SERVICE_VLANS;
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN || ethertype == old || ethertype == older
+}
+
+/// The type behind LLC and SNAP, if it is one of those that stand for types of Ethernet: those of RFC 1042, and of the bridge
+/// tunnel encapsulation of IEEE 802.1H, which those who translate between media take for the same.
+fn snap(payload: &[u8]) -> Option<u16> {
+    const RFC_1042: u64 = 0xaaaa_0300_0000;
+    const BRIDGE_TUNNEL: u64 = 0xaaaa_0300_00f8;
+    let word = be64(payload, 0)?;
+    matches!(word >> 16, RFC_1042 | BRIDGE_TUNNEL).then_some(be16(payload, 6)?)
 }
 
 /// What was found so far. Every step writes down what it knows before it checks the next thing, so that a malformed
@@ -110,7 +131,7 @@ impl Walk {
         let tagged = loop {
             self.headers.ethertype = ethertype;
             self.headers.l3_offset = offset(l3);
-            if !matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN) {
+            if !is_tag(ethertype) {
                 break Ok(());
             }
             match self.tag(ethertype, tail(frame, l3)) {
@@ -119,6 +140,14 @@ impl Walk {
             }
             l3 += TAG;
         };
+        // A tag behind SNAP is nothing that anybody sends, and left as it is.
+        if let (true, Some(inside)) = (ethertype < LOWEST_ETHERTYPE, snap(tail(frame, l3))) {
+            ethertype = inside;
+            l3 += SNAP;
+            self.headers.ethertype = ethertype;
+            self.headers.l3_offset = offset(l3);
+            self.kind.tags |= tags::SNAP;
+        }
         // The length of an IEEE 802.3 frame would make a flow of every frame.
         let is_type = ethertype >= LOWEST_ETHERTYPE;
         self.words[1] |= if is_type { u64::from(ethertype) } else { 0 };
@@ -150,7 +179,7 @@ impl Walk {
         self.headers.vlans += 1;
         // The count is in the lowest bits, and no tag was counted twice.
         self.kind.tags += 1;
-        if tpid == ETHERTYPE_SERVICE_VLAN {
+        if tpid != ETHERTYPE_VLAN {
             self.kind.tags |= service;
         }
         Ok(next)
@@ -382,7 +411,7 @@ pub(crate) const fn is_extension(proto: u8) -> bool {
     )
 }
 
-/// An offset within the headers, which end below 14 + 8 + 40 + 256 bytes.
+/// An offset within the headers, which end below 14 + 8 + 8 + 40 + 256 bytes.
 fn offset(at: usize) -> u16 {
     u16::try_from(at).unwrap_or_default()
 }

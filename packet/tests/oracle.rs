@@ -271,6 +271,8 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
         &[0x08, 0x06, 0, 1, 8, 0, 6, 4],
         &[0x81, 0x00, 0, 1, 0x08, 0x00, 0x45],
         &[0x88, 0xa8, 0, 1, 0x81, 0x00, 0, 2, 0x86, 0xdd, 0x60],
+        &[0x91, 0x00, 0, 1, 0x08, 0x00, 0x45],
+        &[0, 60, 0xaa, 0xaa, 3, 0, 0, 0, 0x08, 0x00, 0x45],
         &[],
     ];
     let protocols = prop::sample::select(vec![0_u8, 1, 6, 17, 43, 44, 51, 58, 59, 60, 132, 135, 136]);
@@ -294,10 +296,11 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
 /// Everything that can be asked of a key, as text.
 fn fields(key: &FlowKey) -> String {
     let link = (key.dst_mac(), key.src_mac(), key.source(), key.ethertype(), key.outer_vlan(), key.inner_vlan());
+    let snap = key.is_snap();
     let network = (key.shape(), key.fragment(), key.proto(), key.dscp(), key.has_options());
     let ends = (key.src_addr(), key.dst_addr(), key.src_port(), key.dst_port(), key.icmp(), key.icmp_id());
     let arp = (key.arp_operation(), key.arp_sender(), key.arp_target());
-    format!("{link:?} {network:?} {ends:?} {arp:?}")
+    format!("{link:?} {snap} {network:?} {ends:?} {arp:?}")
 }
 
 /// The same cases on every run, so that a change is judged by what it did; new ones are the fuzz target's business.

@@ -1,7 +1,7 @@
 //! What is judged, and what is said of it.
 
 use kopi_config::policy::{Decision, Direction, State};
-use kopi_packet::{FlowKey, ndp};
+use kopi_packet::{FlowKey, dhcp, ndp};
 
 /// A frame at the app side of one app, as the rules see it.
 #[derive(Clone, Copy, Debug)]
@@ -17,13 +17,15 @@ pub struct Packet<'a> {
     /// What [`ndp::message`] says of a frame for which [`ndp::is_ndp`] is true. Such frames must not share a judgement by
     /// their key. Looked at on egress only.
     pub ndp: Option<ndp::Message>,
+    /// The same for [`dhcp::request`] and [`dhcp::is_for_server`].
+    pub dhcp: Option<dhcp::Request>,
 }
 
 impl<'a> Packet<'a> {
-    /// A frame that is not of neighbour discovery.
+    /// A frame that is neither of neighbour discovery nor for a server of DHCP.
     #[must_use]
     pub const fn new(direction: Direction, key: &'a FlowKey, state: State) -> Self {
-        Self { direction, key, state, ndp: None }
+        Self { direction, key, state, ndp: None, dhcp: None }
     }
 }
 
@@ -70,6 +72,12 @@ pub enum Violation {
     Arp,
     /// The target or a link-layer address of neighbour discovery; or what claims to be of it cannot be read.
     Ndp,
+    /// What only routers say: advertisements, redirects, questions for members of groups, election of a router.
+    Router,
+    /// What only servers of DHCP say, or what a client says of itself and is not true.
+    Dhcp,
+    /// A packet or frame inside, whose addresses nobody checks.
+    Tunnel,
     /// The port at the app's side: another app lists it and this one does not, or a new connection comes to a port that is
     /// not on the app's list.
     Listen,
@@ -77,7 +85,8 @@ pub enum Violation {
 
 impl Violation {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Mac, Self::Ip, Self::Arp, Self::Ndp, Self::Listen];
+    pub const ALL: [Self; 8] =
+        [Self::Mac, Self::Ip, Self::Arp, Self::Ndp, Self::Router, Self::Dhcp, Self::Tunnel, Self::Listen];
 
     /// A stable name, for the command line and counters.
     #[must_use]
@@ -87,6 +96,9 @@ impl Violation {
             Self::Ip => "spoofed_ip",
             Self::Arp => "spoofed_arp",
             Self::Ndp => "spoofed_ndp",
+            Self::Router => "spoofed_router",
+            Self::Dhcp => "spoofed_dhcp",
+            Self::Tunnel => "spoofed_tunnel",
             Self::Listen => "port_not_leased",
         }
     }

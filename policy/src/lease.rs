@@ -16,6 +16,10 @@
 //! those among `addresses`, and begins connections from ports that are not the kernel's ([`Kernel`]). What is on its `listen` is
 //! its own all the same: there the kernel is the one that may not.
 //!
+//! An app with IP addresses of its own does not speak for others either: it sends no messages of routers and of servers of
+//! DHCP, and nothing inside of which there could be another address, unless its entry allows that. What it says as a client
+//! of DHCP is of its own MAC address, for every app that is checked.
+//!
 //! What is leased to one is nobody else's, so a process that has attached by no entry may use what is left.
 //! `spoof_check = false` frees an app from the first two.
 //!
@@ -27,24 +31,36 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use kopi_config::policy::{Address, Addresses, App, Cidr, Direction, Field, Listen, Policy, State};
-use kopi_packet::{FlowKey, MacAddr, Shape, ndp};
+use kopi_config::policy::{Address, Addresses, Allowed, App, Cidr, Direction, Field, Listen, Policy, State};
+use kopi_packet::{FlowKey, MacAddr, Malformed, Shape, dhcp, encapsulates, ndp};
 
 use crate::frame::{Packet, Violation};
 use crate::kernel::Kernel;
 
 const UDP: u8 = 17;
-const DHCP_SERVER: u16 = 67;
-const DHCP_CLIENT: u16 = 68;
+/// VRRP (RFC 9568) and CARP, by which a router becomes that of a network.
+const VRRP: u8 = 112;
 const ARP_REQUEST: u16 = 1;
+
+/// Types of ICMP that only routers send (RFC 792, RFC 1256).
+mod icmp {
+    pub(super) const REDIRECT: u8 = 5;
+    pub(super) const ROUTER_ADVERTISEMENT: u8 = 9;
+}
 
 /// Types of ICMPv6 that matter here.
 mod icmp6 {
     pub(super) const LISTENER_QUERY: u8 = 130;
     pub(super) const LISTENER_DONE: u8 = 132;
     pub(super) const ROUTER_SOLICITATION: u8 = 133;
+    pub(super) const ROUTER_ADVERTISEMENT: u8 = 134;
     pub(super) const NEIGHBOUR_SOLICITATION: u8 = 135;
+    pub(super) const REDIRECT: u8 = 137;
+    /// RFC 2894.
+    pub(super) const ROUTER_RENUMBERING: u8 = 138;
     pub(super) const LISTENER_REPORT: u8 = 143;
+    /// Of multicast routers (RFC 4286).
+    pub(super) const MULTICAST_ROUTER_ADVERTISEMENT: u8 = 151;
 }
 
 /// What one entry leases.
@@ -55,6 +71,7 @@ struct Lease {
     spoofing: Spoofing,
     addresses: Option<Addresses>,
     listen: BTreeSet<Listen>,
+    allow: Allowed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +132,13 @@ impl Leases {
             addresses: addresses(apps.iter().flat_map(|app| &app.addresses)),
             ports: apps.iter().flat_map(|app| app.listen.iter().copied()).collect(),
         };
-        let unlisted = Lease { shared: false, spoofing: Spoofing::Unlisted, addresses: None, listen: BTreeSet::new() };
+        let unlisted = Lease {
+            shared: false,
+            spoofing: Spoofing::Unlisted,
+            addresses: None,
+            listen: BTreeSet::new(),
+            allow: Allowed::default(),
+        };
         Self {
             entries: apps.iter().map(|app| Arc::new(Lease::of(app))).collect(),
             unlisted: Arc::new(unlisted),
@@ -145,6 +168,7 @@ impl Lease {
             spoofing: if app.spoof_check { Spoofing::Checked } else { Spoofing::Allowed },
             addresses: (!app.addresses.is_empty()).then(|| addresses(&app.addresses)),
             listen: app.listen.iter().copied().collect(),
+            allow: app.allow,
         }
     }
 }
@@ -168,7 +192,7 @@ impl Tenant {
         let (Some(source), Some(destination)) = (key.src_addr(), key.dst_addr()) else {
             // What claims to have an address and does not show it cannot be the app's.
             let hides = matches!(key.shape(), Shape::Malformed(_)) && self.lease.addresses.is_some();
-            return hides.then_some(Violation::Ip);
+            return hides.then_some(Violation::Ip).or_else(|| self.speaks_for_others(packet));
         };
         if let (Some(sender), Some(operation)) = (key.arp_sender(), key.arp_operation()) {
             let probe = operation == ARP_REQUEST && source == Ipv4Addr::UNSPECIFIED && self.owns(destination);
@@ -178,11 +202,47 @@ impl Tenant {
         if !self.owns(source) && !asks_for_address(key, source, destination) {
             return Some(Violation::Ip);
         }
-        (!self.neighbour_is_own(packet, source)).then_some(Violation::Ndp)
+        if !self.neighbour_is_own(packet, source) {
+            return Some(Violation::Ndp);
+        }
+        self.speaks_for_others(packet).or_else(|| (!self.client_is_own(packet)).then_some(Violation::Dhcp))
+    }
+
+    /// What a frame says that is not for a host with addresses of its own to say.
+    fn speaks_for_others(&self, packet: &Packet<'_>) -> Option<Violation> {
+        let (key, allow) = (packet.key, self.lease.allow);
+        if !self.is_bound() {
+            return None;
+        }
+        if !allow.tunnel && encapsulates(key) {
+            return Some(Violation::Tunnel);
+        }
+        if !allow.router && is_of_router(key) {
+            return Some(Violation::Router);
+        }
+        (!allow.dhcp_server && is_of_dhcp_server(key)).then_some(Violation::Dhcp)
+    }
+
+    /// Whether it has IP addresses of its own, and may use no others.
+    fn is_bound(&self) -> bool {
+        self.lease.addresses.is_some() || self.kernel.is_some()
+    }
+
+    /// Whether a packet for a server of DHCP speaks of nothing but what is the app's own. One that cannot be read does not, if
+    /// the app has addresses.
+    fn client_is_own(&self, packet: &Packet<'_>) -> bool {
+        if self.lease.allow.dhcp_server || !dhcp::is_for_server(packet.key) {
+            return true;
+        }
+        let Some(request) = packet.dhcp else { return !self.is_bound() };
+        let address = IpAddr::V4(request.address);
+        self.has_mac(request.hardware)
+            && request.identifier.is_none_or(|mac| self.has_mac(mac))
+            && (address.is_unspecified() || self.owns(address))
     }
 
     /// Whether a message of neighbour discovery tells of nothing but what is the app's own. One that cannot be read does
-    /// not. A redirect tells of others by its nature, and is left to the rules.
+    /// not. A redirect tells of others by its nature; whether it may is asked elsewhere.
     fn neighbour_is_own(&self, packet: &Packet<'_>, source: IpAddr) -> bool {
         if !ndp::is_ndp(packet.key) {
             return true;
@@ -239,10 +299,14 @@ impl Tenant {
 /// Whether the packet is one that a host sends before it has an address.
 fn asks_for_address(key: &FlowKey, source: IpAddr, destination: IpAddr) -> bool {
     match (source, destination) {
+        // For the MAC address of one host it would be a packet from nobody to that host alone.
         (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST)) => {
-            key.proto() == UDP && key.src_port() == Some(DHCP_CLIENT) && key.dst_port() == Some(DHCP_SERVER)
+            let ports = (key.src_port(), key.dst_port()) == (Some(dhcp::CLIENT), Some(dhcp::SERVER));
+            key.proto() == UDP && ports && key.dst_mac().is_broadcast()
         }
-        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(group)) if group.is_multicast() => {
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(group))
+            if group.is_multicast() && key.dst_mac().is_multicast() =>
+        {
             use icmp6::{LISTENER_DONE, LISTENER_QUERY, LISTENER_REPORT, NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION};
             let kind = key.icmp().map_or(0, |(kind, _)| kind);
             let listener = kind > LISTENER_QUERY && kind <= LISTENER_DONE || kind == LISTENER_REPORT;
@@ -250,6 +314,37 @@ fn asks_for_address(key: &FlowKey, source: IpAddr, destination: IpAddr) -> bool 
         }
         _ => false,
     }
+}
+
+/// Whether only a router says this, or something that wants to be taken for one. In IPv6 what cannot be followed to its end may
+/// be of neighbour discovery.
+fn is_of_router(key: &FlowKey) -> bool {
+    use icmp6::{LISTENER_QUERY, MULTICAST_ROUTER_ADVERTISEMENT, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_RENUMBERING};
+    let kind = key.icmp().map(|(kind, _)| kind);
+    match key.shape() {
+        Shape::Ipv4 if key.proto() == VRRP => true,
+        Shape::Ipv4 => matches!(kind, Some(icmp::REDIRECT | icmp::ROUTER_ADVERTISEMENT)),
+        Shape::Ipv6 if key.proto() == VRRP => true,
+        Shape::Ipv6 => matches!(
+            kind,
+            Some(
+                LISTENER_QUERY | ROUTER_ADVERTISEMENT | REDIRECT | ROUTER_RENUMBERING | MULTICAST_ROUTER_ADVERTISEMENT
+            )
+        ),
+        Shape::Malformed(Malformed::Ipv6Extensions) => true,
+        _ => false,
+    }
+}
+
+/// Whether only a server or a relay agent of DHCP sends this. Clients go by the port that it is for, whatever it is from.
+fn is_of_dhcp_server(key: &FlowKey) -> bool {
+    let (from, to) = (key.src_port(), key.dst_port());
+    key.proto() == UDP
+        && match key.shape() {
+            Shape::Ipv4 => from == Some(dhcp::SERVER) || to == Some(dhcp::CLIENT),
+            Shape::Ipv6 => from == Some(dhcp::SERVER_V6) || to == Some(dhcp::CLIENT_V6),
+            _ => false,
+        }
 }
 
 /// The link-local address that is made of a MAC address (RFC 4291, appendix A).

@@ -12,12 +12,21 @@ use crate::walk::{Form, Item, Key, Need};
 pub struct Allowed {
     /// What it may say to the other end of the wire's link, and hear from there.
     pub link: LinkProtocols,
+    /// Whether it may say what only routers say.
+    pub router: bool,
+    /// Whether it may say what only servers and relay agents of DHCP say.
+    pub dhcp_server: bool,
+    /// Whether it may send packets and frames inside others, whose addresses nobody checks.
+    pub tunnel: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Word {
     Link(LinkProtocol),
     AllLink,
+    Router,
+    DhcpServer,
+    Tunnel,
 }
 
 const WORDS: Choice<Word> = Choice {
@@ -30,6 +39,9 @@ const WORDS: Choice<Word> = Choice {
         ("cdp", Word::Link(LinkProtocol::Cdp)),
         ("mac-control", Word::Link(LinkProtocol::MacControl)),
         ("link-control", Word::AllLink),
+        ("router", Word::Router),
+        ("dhcp-server", Word::DhcpServer),
+        ("tunnel", Word::Tunnel),
     ],
 };
 
@@ -38,6 +50,9 @@ impl Allowed {
         match word {
             Word::Link(protocol) => self.link = self.link.with(protocol),
             Word::AllLink => self.link = LinkProtocols::ALL,
+            Word::Router => self.router = true,
+            Word::DhcpServer => self.dhcp_server = true,
+            Word::Tunnel => self.tunnel = true,
         }
         self
     }
@@ -70,7 +85,7 @@ impl Form for AllowForm {
 
 pub(super) static ALLOW: Key<AllowForm> = Key {
     name: "allow",
-    doc: "what it may send, and hear, that is not for every app: link control frames, by protocol or all",
+    doc: "what it may send that is not for every app: link control, which it may hear, too; messages of routers and of DHCP servers; tunnels",
     form: AllowForm,
     need: Need::Default("[]"),
 };

@@ -119,10 +119,9 @@ impl App {
                 let message = format!("`mac` in [[app]] is that of the app {} already", quoted(&other));
                 table.error(&MAC, message, Some("two ports cannot have one address".to_owned()));
             }
-            if app.admit && app.owner.is.is_comm_alone() {
-                let name = quoted(&app.name);
-                let message = format!("the app {name} is admitted by `comm` alone, which any process can choose");
-                table.warning(&APP_OWNER, message, Some("state `user`, `exe` or `cgroup` too".to_owned()));
+            if let (true, Some(hints)) = (app.admit, app.owner.is.hints_alone()) {
+                let message = format!("the app {} is admitted by {hints}", quoted(&app.name));
+                table.warning(&APP_OWNER, message, Some("state `user` or `cgroup` too".to_owned()));
             }
             apps.push(app);
         }

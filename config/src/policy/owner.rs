@@ -128,11 +128,17 @@ impl Owners {
         names && comms.is_empty() && exes.is_empty() && cgroups.is_empty()
     }
 
-    /// Whether nothing is stated but what processes call themselves.
-    pub(super) fn is_comm_alone(&self) -> bool {
+    /// The keys that are stated, if they are nothing but what a process can take on: what it calls itself, and the program
+    /// that it runs, into which anybody who may run it can load code of his own. `None` if there is more, or nothing.
+    pub(super) fn hints_alone(&self) -> Option<&'static str> {
         let Self { apps, users, groups, comms, exes, cgroups } = self;
-        let others = apps.is_empty() && users.is_empty() && groups.is_empty() && exes.is_empty() && cgroups.is_empty();
-        others && !comms.is_empty()
+        let more = !(apps.is_empty() && users.is_empty() && groups.is_empty() && cgroups.is_empty());
+        match (more, comms.is_empty(), exes.is_empty()) {
+            (true, ..) | (_, true, true) => None,
+            (_, false, true) => Some("`comm` alone, which any process can choose"),
+            (_, true, false) => Some("`exe` alone, which any process can run and load code into"),
+            (_, false, false) => Some("`comm` and `exe` alone, which any process can take on"),
+        }
     }
 }
 
@@ -240,5 +246,6 @@ static GROUP: Key<OneOrMany<AccountForm>> = values("group", "group, by name or n
 static GID: Key<OneOrMany<Int<u32>>> = values("gid", "group, by number", ID);
 static COMM: Key<OneOrMany<GlobForm>> =
     values("comm", "what the process calls itself, which proves nothing; with `*`, `?` and `[a-z]`", GlobForm::Comm);
-static EXE: Key<OneOrMany<GlobForm>> = values("exe", "path of its program, with `*`, `?` and `[a-z]`", GlobForm::Path);
+static EXE: Key<OneOrMany<GlobForm>> =
+    values("exe", "path of its program, which anybody may run, with `*`, `?` and `[a-z]`", GlobForm::Path);
 static CGROUP: Key<OneOrMany<CgroupForm>> = values("cgroup", "path of its cgroup, or of one above it", CgroupForm);

@@ -153,17 +153,18 @@ impl Rule {
         format!("rule-{number}")
     }
 
-    /// Warns of a rule that lets frames pass for what a process calls itself.
+    /// Warns of a rule that lets frames pass for what a process can take on.
     fn warn(&self, table: &Table<'_>) {
         let OwnerMatch { is, not } = &self.owner;
-        let says = match self.action {
-            Action::Decide(Decision::Accept) if is.is_comm_alone() => "accepts by",
-            // Everybody but one: who takes the one's name is spared.
-            Action::Decide(Decision::Drop | Decision::Reject) if is.is_empty() && not.is_comm_alone() => "spares by",
+        let (says, hints) = match self.action {
+            Action::Decide(Decision::Accept) => ("accepts by", is.hints_alone()),
+            // Everybody but one: who takes on what the one is known by is spared.
+            Action::Decide(Decision::Drop | Decision::Reject) if is.is_empty() => ("spares by", not.hints_alone()),
             _ => return,
         };
-        let message = format!("the rule {} {says} `comm` alone, which any process can choose", quoted(&self.name));
-        table.warning(&RULE_OWNER, message, Some("state `user`, `exe` or `cgroup` too".to_owned()));
+        let Some(hints) = hints else { return };
+        let message = format!("the rule {} {says} {hints}", quoted(&self.name));
+        table.warning(&RULE_OWNER, message, Some("state `user` or `cgroup` too".to_owned()));
     }
 
     /// Checks that a class is stated where there is one to put frames into, and only there.

@@ -12,13 +12,21 @@ fn warning(text: &str) -> Diagnostic {
     warnings.remove(0)
 }
 
-/// What lets somebody pass for what he calls himself is a warning.
+/// What lets somebody pass for what he calls himself, or for what he runs, is a warning.
 #[test]
-fn trust_in_comm_is_a_warning() {
+fn trust_in_hints_is_a_warning() {
     for (text, at, part) in [
         ("[[rule]]\nowner = { comm = \"x\" }\naction = \"accept\"\n", (2, 9), "`rule-1` accepts by `comm` alone"),
         ("[[rule]]\nowner.not.comm = \"x\"\naction = \"drop\"\n", (2, 1), "`rule-1` spares by `comm` alone"),
         ("[[app]]\nname = \"a\"\nowner = { comm = \"x\" }\n", (3, 9), "`a` is admitted by `comm` alone"),
+        ("[[rule]]\nowner = { exe = \"/x\" }\naction = \"accept\"\n", (2, 9), "`rule-1` accepts by `exe` alone"),
+        ("[[rule]]\nowner.not.exe = \"/x\"\naction = \"reject\"\n", (2, 1), "`rule-1` spares by `exe` alone"),
+        ("[[app]]\nname = \"a\"\nowner = { exe = \"/x\" }\n", (3, 9), "`a` is admitted by `exe` alone"),
+        (
+            "[[app]]\nname = \"a\"\nowner = { exe = \"/x\", comm = \"x\" }\n",
+            (3, 9),
+            "`a` is admitted by `comm` and `exe` alone",
+        ),
     ] {
         let warning = warning(text);
         assert!(warning.message.contains(part), "{warning}");
@@ -29,6 +37,9 @@ fn trust_in_comm_is_a_warning() {
         "[[rule]]\nowner = { comm = \"x\" }\naction = \"drop\"\n",
         "[[rule]]\nowner = { not = { comm = \"x\", uid = 1 } }\naction = \"drop\"\n",
         "[[app]]\nname = \"a\"\nowner = { comm = \"x\" }\nadmit = false\n",
+        "[[app]]\nname = \"a\"\nowner = { exe = \"/x\", uid = 1 }\n",
+        "[[rule]]\nowner = { exe = \"/x\", cgroup = \"/x\" }\naction = \"accept\"\n",
+        "[[rule]]\nowner = { exe = \"/x\" }\naction = \"drop\"\n",
     ] {
         assert_eq!(policy(text).warnings, [], "{text}");
     }

@@ -8,7 +8,7 @@ use crate::registry::App;
 use crate::switch::{Switch, way, word};
 use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, SIZE_MAX, State};
 use kopi_packet::describe::{frame_between, frame_of};
-use kopi_packet::{MacAddr, ndp};
+use kopi_packet::{LinkProtocol, MacAddr, dhcp, ndp};
 use kopi_policy::{Cause, Packet, RuleId, Ruleset};
 use kopi_ring::DropReason;
 use rustix::fs::{FileType, fstat};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 /// Longest trial of a policy, in seconds.
@@ -219,9 +220,17 @@ pub(super) fn explain(question: &Question<'_>, switch: &Switch) -> Result<Value,
     let flags = kopi_packet::tcp::flags_of(&frame, &headers);
     let key = key.with_tcp_flags(flags & ruleset.tcp_flags_mask());
     let ndp = if ndp::is_ndp(&key) { ndp::message(&frame, &headers) } else { None };
+    // A description has nothing behind its ports: a client of DHCP is taken to speak of itself.
+    let client = dhcp::Request { hardware: key.src_mac(), address: Ipv4Addr::UNSPECIFIED, identifier: None };
+    let dhcp = dhcp::is_for_server(&key).then(|| dhcp::request(&frame, &headers).unwrap_or(client));
     let subject = switch.subject(app.id).ok_or("the app has gone")?;
-    let trace = ruleset.trace(&subject, &Packet { direction, key: &key, state, ndp }, MISSES);
+    let trace = ruleset.trace(&subject, &Packet { direction, key: &key, state, ndp, dhcp }, MISSES);
     let (why, rule) = cause(trace.judgement.cause, ruleset);
+    let refused = LinkProtocol::of(&key).is_some_and(|protocol| !app.terms.link.contains(protocol));
+    let (decision, why, rule) = match trace.judgement.decision {
+        Decision::Accept if refused => (Decision::Drop, DropReason::LinkControl.name().to_owned(), None),
+        decision => (decision, why, rule),
+    };
     let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
     let missed = trace.missed.iter().map(|miss| json!({ "rule": miss.rule.name, "fields": miss.fields }));
     Ok(json!({ "explain": [{
@@ -229,7 +238,7 @@ pub(super) fn explain(question: &Question<'_>, switch: &Switch) -> Result<Value,
         "packet": key.to_string(),
         "direction": way(direction),
         "state": state_name(state),
-        "decision": word(trace.judgement.decision),
+        "decision": word(decision),
         "cause": why,
         "rule": rule.map(|rule| &rule.name),
         "line": rule.map(|rule| rule.line),

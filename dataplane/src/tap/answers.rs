@@ -100,7 +100,7 @@ fn learn(filter: &Bpf, set: &mut [u64; 2], burst: &Burst, at: usize) -> u64 {
 /// Whether `filter` says the same of all frames with this key.
 fn decides(filter: &Bpf, key: &FlowKey) -> bool {
     let layouts = filter.by_key();
-    let plain = key.vlans() == 0 && !key.has_options() && key.fragment() == Fragment::None;
+    let plain = key.vlans() == 0 && !key.is_snap() && !key.has_options() && key.fragment() == Fragment::None;
     match key.shape() {
         Shape::Runt => false,
         Shape::Ipv4 => layouts.any || layouts.ipv4 && plain,

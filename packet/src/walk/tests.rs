@@ -128,6 +128,54 @@ fn up_to_two_vlan_tags_are_read() {
     assert_ne!(untagged, priority, "a tag for VLAN 0 is still a tag");
 }
 
+/// What stands behind LLC and SNAP for a type of Ethernet is read as if it stood there without, and tells the key apart; every
+/// other LLC is left alone, and so is a tag behind it.
+#[test]
+fn snap_stands_for_its_type() {
+    let inner = ipv4(17, 0, &[], &udp());
+    let snap = |oui: [u8; 3], kind: [u8; 2], payload: &[u8]| {
+        let body = [&[0xaa, 0xaa, 3][..], &oui, &kind, payload].concat();
+        ethernet(u16::try_from(body.len()).unwrap(), &body)
+    };
+    let plain = read(&ethernet(0x0800, &inner)).1;
+    for oui in [[0, 0, 0], [0, 0, 0xf8]] {
+        let (headers, key) = read(&snap(oui, [8, 0], &inner));
+        assert_eq!(
+            (headers.shape, headers.ethertype, headers.l3_offset, headers.l4_offset),
+            (Shape::Ipv4, 0x0800, 22, 42)
+        );
+        assert_eq!((key.is_snap(), plain.is_snap(), key.ethertype()), (true, false, 0x0800));
+        assert_eq!((key.src_addr(), key.dst_port()), (plain.src_addr(), Some(53)));
+        assert_ne!(key, plain);
+    }
+    let tagged = [&[0, 7, 0, 60, 0xaa, 0xaa, 3, 0, 0, 0, 8, 0][..], &inner].concat();
+    let (headers, key) = read(&ethernet(0x8100, &tagged));
+    assert_eq!((headers.vlans, headers.l3_offset, key.is_snap(), key.dst_port()), (1, 26, true, Some(53)));
+    for (oui, kind) in [([0, 0, 0x0c], [0x20, 0]), ([8, 0, 7], [0x80, 0x9b])] {
+        let (headers, key) = read(&snap(oui, kind, &inner));
+        assert_eq!((headers.shape, headers.l3_offset, key.is_snap(), key.ethertype()), (Shape::Other, 14, false, 0));
+    }
+    let (headers, key) = read(&snap([0; 3], [0x81, 0], &[&[0, 7, 8, 0][..], &inner].concat()));
+    assert_eq!((headers.shape, headers.vlans, key.ethertype(), key.src_addr()), (Shape::Other, 0, 0x8100, None));
+    let spanning = read(&ethernet(38, &[0x42, 0x42, 3])).1;
+    assert_eq!((spanning.ethertype(), spanning.is_snap()), (0, false));
+}
+
+/// The types that tags had before there was a standard are types of service tags.
+#[test]
+fn old_service_tags_are_tags() {
+    let inner = ipv4(17, 0, &[], &udp());
+    for kind in [0x9100, 0x9200, 0x88a8] {
+        let (headers, key) = read(&ethernet(kind, &[&[0, 5, 8, 0][..], &inner].concat()));
+        assert_eq!((headers.vlans, headers.l3_offset, key.dst_port()), (1, 18, Some(53)), "{kind:#x}");
+        assert_eq!(key.outer_vlan(), Some(crate::VlanTag { tci: 5, service: true }));
+        let both = [&[0, 5, 0x81, 0, 0, 6, 8, 0][..], &inner].concat();
+        assert_eq!(read(&ethernet(kind, &both)).1.inner_vlan().map(|tag| tag.id()), Some(6));
+        let deep = [&[0, 5, 0x91, 0, 0, 6, 0x92, 0, 0, 7, 8, 0][..], &inner].concat();
+        assert_eq!(malformed(&ethernet(kind, &deep)), Some(Malformed::VlanTooDeep));
+    }
+}
+
 #[test]
 fn a_third_tag_is_too_deep_and_a_short_one_truncated() {
     let tags = [0, 5, 0x81, 0, 0, 6, 0x88, 0xa8, 0, 7, 8, 0, 0, 0];

@@ -81,7 +81,7 @@ fn consistent(frame: &[u8], headers: &Headers, key: &FlowKey) {
     }
     assert_eq!((&key.dst_mac().bytes()[..], &key.src_mac().bytes()[..]), (&frame[..6], &frame[6..12]));
     let (l3, l4) = (usize::from(headers.l3_offset), usize::from(headers.l4_offset));
-    assert_eq!(l3, 14 + 4 * usize::from(headers.vlans));
+    assert_eq!(l3, 14 + 4 * usize::from(headers.vlans) + if key.is_snap() { 8 } else { 0 });
     assert!(l3 <= frame.len() && l4 <= frame.len());
     assert_eq!(frame[l3 - 2..l3], headers.ethertype.to_be_bytes());
     assert!(l4 == 0 || (l3 < l4 && matches!(headers.shape, Shape::Ipv4 | Shape::Ipv6)));
@@ -148,8 +148,8 @@ fn oracle(frame: &[u8], headers: &Headers, key: &FlowKey) {
     }
 }
 
-/// Compares VLAN tags. False where the oracle goes on and we do not: behind a third tag, MACsec, and a tag of the
-/// non-standard ethertype 0x9100.
+/// Compares VLAN tags. False where the oracle goes on and we do not, behind a third tag and MACsec, and where we go on and it
+/// does not: behind SNAP, and a tag of the type 0x9200.
 fn same_tags(lax: &LaxSlicedPacket<'_>, headers: &Headers, key: &FlowKey) -> bool {
     let ours = [key.outer_vlan(), key.inner_vlan()];
     for (extension, ours) in lax.link_exts.iter().zip(ours) {
@@ -158,11 +158,11 @@ fn same_tags(lax: &LaxSlicedPacket<'_>, headers: &Headers, key: &FlowKey) -> boo
                 assert_eq!(tag.slice()[..2], ours.tci.to_be_bytes());
                 assert_eq!(tag.vlan_identifier().value(), ours.id());
             }
-            (_, None) => assert!(matches!(headers.ethertype, 0x9100 | 0x88e5), "{key}: {lax:?}"),
+            (_, None) => assert_eq!(headers.ethertype, 0x88e5, "{key}: {lax:?}"),
             (LaxLinkExtSlice::Macsec(_), Some(_)) => panic!("we took MACsec for a tag: {key}"),
         }
     }
-    lax.link_exts.len() == usize::from(headers.vlans) && !matches!(headers.ethertype, 0x9100 | 0x88e5)
+    lax.link_exts.len() == usize::from(headers.vlans) && headers.ethertype != 0x88e5 && !key.is_snap()
 }
 
 /// Compares addresses, protocol, DSCP and fragmentation.

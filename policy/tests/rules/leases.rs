@@ -6,7 +6,8 @@ use std::sync::Arc;
 use kopi_config::policy::{
     App, Cidr, Decision, Direction, Direction::Egress, Direction::Ingress, Listen, OwnerMatch, Policy, State,
 };
-use kopi_packet::{FlowKey, Fragment, parse};
+use kopi_packet::dhcp::Request;
+use kopi_packet::{FlowKey, Fragment, MacAddr, ndp, parse};
 use kopi_policy::{Cause, Judgement, Owner, Packet, Ruleset, Subject, Violation};
 
 use crate::frame::{Body, Frame, Ip, L4, Pair, mac};
@@ -49,6 +50,26 @@ fn judge(entry: Option<usize>, direction: Direction, state: State, frame: &Frame
 /// What is wrong with a frame from the app of an entry.
 fn violation(entry: Option<usize>, frame: &Frame) -> Option<Violation> {
     of(judge(entry, Egress, State::New, frame))
+}
+
+/// What a client of DHCP with this number says of itself.
+fn request(number: u8) -> Request {
+    Request { hardware: mac(number), address: [0; 4].into(), identifier: None }
+}
+
+/// The same for a frame to everybody, or to a group of IPv6.
+fn violation_for_all(entry: Option<usize>, frame: &Frame, dhcp: Option<Request>) -> Option<Violation> {
+    let mut bytes = frame.bytes(0);
+    let v6 = bytes[12..14] == [0x86, 0xdd];
+    bytes[..6].copy_from_slice(&if v6 { [0x33, 0x33, 0, 0, 0, 1] } else { MacAddr::BROADCAST.bytes() });
+    of_bytes(entry, &bytes, dhcp)
+}
+
+fn of_bytes(entry: Option<usize>, bytes: &[u8], dhcp: Option<Request>) -> Option<Violation> {
+    let ruleset = Ruleset::new(Arc::new(policy()), &()).unwrap();
+    let (headers, key) = parse(bytes, 3);
+    let packet = Packet { dhcp, ndp: ndp::message(bytes, &headers), ..Packet::new(Egress, &key, State::New) };
+    of(ruleset.judge(&subject(&ruleset, entry), &packet))
 }
 
 fn of(judgement: Judgement) -> Option<Violation> {
@@ -107,14 +128,115 @@ fn source_addresses_are_the_lease() {
     assert_eq!(lease("fe80::5"), None);
     assert_eq!(lease("::"), Some(Violation::Ip));
 
-    let discover = |addresses, l4| violation(BOB, &ip(1, addresses, l4));
+    let discover = |addresses, l4| violation_for_all(BOB, &ip(1, addresses, l4), Some(request(1)));
     assert_eq!(discover(Pair::V4([0; 4], [255; 4]), udp(68, 67)), None);
     assert_eq!(discover(Pair::V4([0; 4], [10, 0, 0, 77]), udp(68, 67)), Some(Violation::Ip));
     assert_eq!(discover(Pair::V4([0; 4], [255; 4]), udp(69, 67)), Some(Violation::Ip));
     assert_eq!(discover(Pair::V4([0; 4], [255; 4]), tcp(68, 67)), Some(Violation::Ip));
     for (kind, expected) in [(143, None), (131, None), (130, Some(Violation::Ip)), (128, Some(Violation::Ip))] {
-        let message = L4::Icmp { kind, code: 0, rest: vec![0; 20] };
-        assert_eq!(violation(BOB, &ip(1, v6("::", "ff02::16"), message)), expected, "{kind}");
+        let message = ip(1, v6("::", "ff02::16"), L4::Icmp { kind, code: 0, rest: vec![0; 20] });
+        assert_eq!(violation_for_all(BOB, &message, None), expected, "{kind}");
+        assert_eq!(violation(BOB, &message), Some(Violation::Ip), "{kind} for one host alone");
+    }
+    let discover = ip(1, Pair::V4([0; 4], [255; 4]), udp(68, 67));
+    assert_eq!(violation(BOB, &discover), Some(Violation::Ip), "a broadcast for one host alone");
+}
+
+/// What a client of DHCP says of itself is the app's own, for every app that is checked; who has addresses says nothing that
+/// cannot be read.
+#[test]
+fn clients_of_dhcp_speak_of_themselves() {
+    let discover = |number| ip(number, Pair::V4([0; 4], [255; 4]), udp(68, 67));
+    let of = |entry, number, request| violation_for_all(entry, &discover(number), request);
+    let dhcp = Some(Violation::Dhcp);
+    let mine = request(1);
+    let renewed = Request { address: [10, 0, 0, 9].into(), identifier: Some(mac(1)), ..mine };
+    assert_eq!(of(BOB, 1, Some(renewed)), None);
+    for foreign in
+        [request(7), Request { identifier: Some(mac(7)), ..mine }, Request { address: [10, 0, 0, 77].into(), ..mine }]
+    {
+        assert_eq!(of(BOB, 1, Some(foreign)), dhcp, "{foreign:?}");
+        assert_eq!(of(FREE, 3, Some(foreign)), None);
+    }
+    assert_eq!((of(BOB, 1, None), of(CAROL, 2, None)), (dhcp, None));
+    assert_eq!((of(CAROL, 2, Some(request(2))), of(CAROL, 2, Some(request(7)))), (None, dhcp));
+    assert_eq!((of(UNLISTED, 9, Some(request(9))), of(UNLISTED, 9, Some(request(1)))), (None, dhcp), "bob's");
+    // A client that has an address asks the server itself.
+    let renewal = |request| of_bytes(BOB, &ip(1, v4([10, 0, 0, 8]), udp(68, 67)).bytes(0), Some(request));
+    assert_eq!((renewal(renewed), renewal(request(7))), (None, dhcp));
+}
+
+/// Who has addresses speaks neither as a router nor as a server of DHCP, and hides no other address inside; unless its entry
+/// allows that. Who has none may, as he may use any address.
+#[test]
+fn nobody_speaks_for_others() {
+    let message = |kind| {
+        // What stands before the options of a solicitation, a redirect and an advertisement.
+        let fixed = match kind {
+            133 => 4,
+            137 => 36,
+            _ => 12,
+        };
+        let rest = [&vec![0; fixed][..], &[1, 1, 2, 0, 0, 0, 0, 1]].concat();
+        ip(1, v6("fe80::ff:fe00:1", "ff02::1"), L4::Icmp { kind, code: 0, rest })
+    };
+    let own = || v4([10, 0, 0, 8]);
+    let v4_message = |kind| ip(1, own(), L4::Icmp { kind, code: 0, rest: vec![0; 40] });
+    let own6 = || v6("2001:db8::1:5", "2001:db8::7");
+    let other = |ethertype| Frame { dst_mac: 7, src_mac: 1, tags: vec![], body: Body::Other { ethertype } };
+    let (router, dhcp, tunnel) = (Violation::Router, Violation::Dhcp, Violation::Tunnel);
+    let cases = [
+        (message(134), router),
+        (message(137), router),
+        (message(130), router),
+        (message(138), router),
+        (message(151), router),
+        (v4_message(5), router),
+        (v4_message(9), router),
+        (ip(1, own(), L4::Other(112)), router),
+        (ip(1, own6(), L4::Other(112)), router),
+        (ip(1, own(), udp(67, 68)), dhcp),
+        (ip(1, own(), udp(1067, 68)), dhcp),
+        (ip(1, own(), udp(67, 67)), dhcp),
+        (ip(1, own6(), udp(547, 546)), dhcp),
+        (ip(1, own6(), udp(1, 546)), dhcp),
+        (ip(1, own6(), udp(547, 547)), dhcp),
+        (ip(1, own(), L4::Other(4)), tunnel),
+        (ip(1, own(), L4::Other(41)), tunnel),
+        (ip(1, own(), L4::Other(47)), tunnel),
+        (ip(1, own6(), L4::Other(4)), tunnel),
+        (ip(1, own6(), L4::Other(115)), tunnel),
+        (other(0x8847), tunnel),
+        (other(0x8864), tunnel),
+        (other(0x8863), tunnel),
+    ];
+    let harmless = [message(133), v4_message(8), v4_message(10), ip(1, own(), L4::Other(50)), other(0x88cc)];
+    for word in ["", "router", "dhcp-server", "tunnel"] {
+        let mut policy = policy();
+        let words = if word.is_empty() { String::new() } else { format!("{word:?}") };
+        let text = format!("[[app]]\nname = \"a\"\nallow = [{words}]\n");
+        policy.apps[0].allow = Policy::parse(text, "test").unwrap().apps[0].allow;
+        let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
+        let judge = |entry, frame: &Frame| {
+            let key = frame.key(0, 0);
+            let packet = Packet { ndp: frame.ndp(), ..Packet::new(Egress, &key, State::Untracked) };
+            of(ruleset.judge(&ruleset.subject(&Owner::unknown("app"), entry, &[mac(1)]), &packet))
+        };
+        for (frame, refused) in &cases {
+            let allowed = match refused {
+                Violation::Router => word == "router",
+                // A relay agent is for servers, too, and its messages are not those of a client.
+                Violation::Dhcp => word == "dhcp-server",
+                _ => word == "tunnel",
+            };
+            assert_eq!(judge(BOB, frame), (!allowed).then_some(*refused), "{frame:?} with {word:?}");
+            assert_eq!(judge(FREE, frame), None, "{frame:?}");
+        }
+        assert!(harmless.iter().all(|frame| judge(BOB, frame).is_none()), "with {word:?}");
+        // What arrives is not looked at.
+        let (frame, key) = (&cases[0].0, cases[0].0.key(0, 0));
+        let arrives = Packet { ndp: frame.ndp(), ..Packet::new(Ingress, &key, State::Untracked) };
+        assert_eq!(of(ruleset.judge(&subject(&ruleset, BOB), &arrives)), None);
     }
 }
 
@@ -172,7 +294,7 @@ fn neighbour_target_is_the_lease() {
     let message = |kind, src: &str, target: &str, option: &[u8]| {
         let target = target.parse::<std::net::Ipv6Addr>().unwrap().octets();
         let rest = [&[0; 4], &target[..], option].concat();
-        violation(BOB, &ip(1, v6(src, "ff02::1"), L4::Icmp { kind, code: 0, rest }))
+        violation_for_all(BOB, &ip(1, v6(src, "ff02::1"), L4::Icmp { kind, code: 0, rest }), None)
     };
     let (mine, yours) = ([2, 1, 2, 0, 0, 0, 0, 1], [2, 1, 2, 0, 0, 0, 0, 5]);
     let ndp = Some(Violation::Ndp);
@@ -193,7 +315,7 @@ fn neighbour_target_is_the_lease() {
     assert_eq!(violation(BOB, &ip(1, v6(OWN, "ff02::1"), short)), ndp);
     let solicitation = |source| {
         let rest = [&[0; 4][..], &[1, 1, 2, 0, 0, 0, 0, source]].concat();
-        violation(BOB, &ip(1, v6("::", "ff02::2"), L4::Icmp { kind: 133, code: 0, rest }))
+        violation_for_all(BOB, &ip(1, v6("::", "ff02::2"), L4::Icmp { kind: 133, code: 0, rest }), None)
     };
     assert_eq!((solicitation(1), solicitation(2)), (None, ndp));
 }

@@ -4,10 +4,10 @@ use kopi_ring::layout::Notes;
 use kopi_ring::message::{Message, Settings as PortSettings};
 use kopi_ring::{Consumer, Producer};
 use kopi_testkit::evil::{Client, small};
-use kopi_testkit::frames::{Ends, Mac, ethernet, framed, id_of};
+use kopi_testkit::frames::{Ends, ICMPV6, Mac, arp, ethernet, framed, id_of, ipv6};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Netns, Peer, Settings, TempDir, wait_until};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 const EVIL: Mac = [2, 0, 0, 0, 0xee, 1];
 const OTHER: Mac = [2, 0, 0, 0, 0xee, 2];
@@ -202,4 +202,134 @@ fn who_may_speaks_to_the_switch() {
     }
     assert!(scene.kopid.stop().success());
     drop(scene.dir);
+}
+
+/// Where the gateway is, and what it is not for an app to say.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
+const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const EVERYBODY: Mac = [0xff; 6];
+
+fn from(source: Ipv4Addr, destination: Ipv4Addr) -> Ends {
+    Ends { source, destination, id: 7 }
+}
+
+/// A message of a client of DHCP (1) or of a server (2), of the station `hardware`, that says so again in its identifier.
+fn bootp(operation: u8, hardware: Mac, identifier: Mac) -> Vec<u8> {
+    let mut message = vec![0; 240];
+    message[..3].copy_from_slice(&[operation, 1, 6]);
+    message[28..34].copy_from_slice(&hardware);
+    message[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+    [&message[..], &[53, 1, 1, 61, 7, 1], &identifier, &[255]].concat()
+}
+
+/// A message of ICMPv6 from the link-local address that is made of a MAC address, with that in an option.
+fn icmp6(source: Mac, kind: u8, fixed: usize) -> Vec<u8> {
+    let [a, b, c, d, e, f] = source;
+    let word = |high, low| u16::from_be_bytes([high, low]);
+    let from = Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, f));
+    let message = [&[kind, 0, 0, 0][..], &vec![0; fixed], &[1, 1], &source].concat();
+    framed([0x33, 0x33, 0, 0, 0, 1], source, &ipv6(from, Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), ICMPV6, &message))
+}
+
+/// What speaks in the name of others, by what an `[[app]]` has to allow for it; "" for what nothing allows.
+fn for_others() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let foreign = from(GATEWAY, Ipv4Addr::new(10, 77, 0, 1)).udp((1, 53), b"who asks?");
+    let own = from(OWN, Ipv4Addr::new(10, 77, 0, 1));
+    let ether = |kind, payload: &[u8]| ethernet(SWITCH, EVIL, kind, payload);
+    let snap = |oui: u8, kind: u16, packet: &[u8]| {
+        llc(SWITCH, EVIL, &[&[0xaa, 0xaa, 3, 0, 0, oui][..], &kind.to_be_bytes(), packet].concat())
+    };
+    let claim = arp(EVIL, 2, (EVIL, GATEWAY), (EVERYBODY, GATEWAY));
+    let pppoe =
+        [&[0x11, 0, 0, 1][..], &u16::try_from(foreign.len() + 2).expect("short").to_be_bytes(), &[0, 0x21]].concat();
+    let asks = |to, message: &[u8]| framed(to, EVIL, &from(NOBODY, Ipv4Addr::BROADCAST).udp((68, 67), message));
+    let says = |ports, message: &[u8]| framed(EVERYBODY, EVIL, &from(OWN, Ipv4Addr::BROADCAST).udp(ports, message));
+    let offer = bootp(2, OTHER, OTHER);
+    vec![
+        ("", "IP", framed(SWITCH, EVIL, &foreign)),
+        ("", "ARP", claim.clone()),
+        ("", "ARP in SNAP", snap(0, 0x0806, &claim[14..])),
+        ("", "IP in SNAP", snap(0, 0x0800, &foreign)),
+        ("", "IP in SNAP of 802.1H", snap(0xf8, 0x0800, &foreign)),
+        ("", "IP behind VLAN 0", ether(0x8100, &[&[0, 0, 8, 0][..], &foreign].concat())),
+        ("", "IP behind tag 0x9100", ether(0x9100, &[&[0, 100, 8, 0][..], &foreign].concat())),
+        ("", "IP behind tag 0x9200", ether(0x9200, &[&[0, 100, 8, 0][..], &foreign].concat())),
+        ("", "IP behind two tags", ether(0x9100, &[&[0, 100, 0x91, 0, 0, 1, 8, 0][..], &foreign].concat())),
+        ("", "IP in SNAP behind a tag", ether(0x8100, &[&[0, 9][..], &snap(0, 0x0800, &foreign)[12..]].concat())),
+        ("", "IP broadcast from nobody to one host", asks(SWITCH, &bootp(1, EVIL, EVIL))),
+        ("tunnel", "IP behind a tag in SNAP", snap(0, 0x8100, &[&[0, 9, 8, 0][..], &foreign].concat())),
+        ("tunnel", "IP in PPPoE", ether(0x8864, &[&pppoe[..], &foreign].concat())),
+        ("tunnel", "PPPoE offer", ether(0x8863, &[0x11, 7, 0, 0, 0, 4, 1, 1, 0, 0])),
+        ("tunnel", "IP in MPLS", ether(0x8847, &[&[0, 1, 1, 0x40][..], &foreign].concat())),
+        ("tunnel", "IP in MPLS multicast", ether(0x8848, &[&[0, 1, 1, 0x40][..], &foreign].concat())),
+        ("tunnel", "IP in IP", framed(SWITCH, EVIL, &own.packet(4, &foreign))),
+        ("tunnel", "IP in GRE", framed(SWITCH, EVIL, &own.packet(47, &[&[0, 0, 8, 0][..], &foreign].concat()))),
+        ("tunnel", "IPv6 in IP", framed(SWITCH, EVIL, &own.packet(41, &icmp6(OTHER, 134, 12)[14..]))),
+        ("router", "router advertisement", icmp6(EVIL, 134, 12)),
+        ("router", "redirect of IPv6", icmp6(EVIL, 137, 36)),
+        ("router", "question for listeners", icmp6(EVIL, 130, 20)),
+        ("router", "redirect", framed(SWITCH, EVIL, &own.error(5, 1, &foreign))),
+        (
+            "router",
+            "router advertisement of IPv4",
+            framed(SWITCH, EVIL, &own.icmp(9, 0, &[1, 2, 7, 8, 10, 77, 0, 66, 0, 0, 0, 0])),
+        ),
+        (
+            "router",
+            "VRRP",
+            framed([1, 0, 0x5e, 0, 0, 18], EVIL, &from(OWN, Ipv4Addr::new(224, 0, 0, 18)).packet(112, &[0x31; 20])),
+        ),
+        ("dhcp-server", "DHCP offer", says((67, 68), &offer)),
+        ("dhcp-server", "DHCP offer from another port", says((4000, 68), &offer)),
+        ("dhcp-server", "answer to a relay agent", says((67, 67), &offer)),
+        ("dhcp-server", "somebody else's chaddr", asks(EVERYBODY, &bootp(1, OTHER, EVIL))),
+        ("dhcp-server", "somebody else's client identifier", asks(EVERYBODY, &bootp(1, EVIL, OTHER))),
+        ("dhcp-server", "a request that cannot be read", asks(EVERYBODY, &[1, 1, 6, 0])),
+    ]
+}
+
+/// An app with addresses speaks for nobody else, however it wraps that up, and whatever of its own came before and has left its
+/// verdict in the flow table; but for what its entry allows.
+#[test]
+fn no_app_speaks_for_others() {
+    let policy = |words: &str| {
+        format!(
+            "[[app]]\nname = \"evil\"\nmac = \"02:00:00:00:ee:01\"\naddresses = \"10.77.0.66\"\nallow = [{words}]\n"
+        )
+    };
+    let mut scene = Scene::new(Some(&policy("")));
+    let peer = Peer::new(&scene.netns);
+    let mut evil = scene.app("evil", EVIL);
+    let cases = for_others();
+    let of_its_own = [
+        framed(EVERYBODY, EVIL, &from(NOBODY, Ipv4Addr::BROADCAST).udp((68, 67), &bootp(1, EVIL, EVIL))),
+        padded(framed(SWITCH, EVIL, &from(OWN, GATEWAY).udp((1, 53), b"own"))),
+        padded(llc(
+            SWITCH,
+            EVIL,
+            &[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0][..], &from(OWN, GATEWAY).udp((1, 53), b"own")].concat(),
+        )),
+        icmp6(EVIL, 133, 4),
+        padded(arp(EVIL, 1, (EVIL, OWN), ([0; 6], GATEWAY))),
+    ];
+    for word in ["", "tunnel", "router", "dhcp-server"] {
+        let words = if word.is_empty() { String::new() } else { format!("{word:?}") };
+        scene.kopid.reload(&policy(&words)).expect("a good policy");
+        let before = scene.kopid.drops("spoofed");
+        let mut expected = 0;
+        for (needs, what, frame) in &cases {
+            let frame = padded(frame.clone());
+            let allowed = !needs.is_empty() && *needs == word;
+            expected += 2 * u64::from(!allowed);
+            let own = of_its_own.clone();
+            let sent = [&own[..], &[frame.clone()], &own, &[frame.clone()]].concat();
+            let passed = evil.what_passes(&peer, &sent);
+            let times = passed.iter().filter(|passed| **passed == untagged(&frame)).count();
+            assert_eq!(times, if allowed { 2 } else { 0 }, "{what} with allow = [{words}]");
+            assert_eq!(passed.len(), times + 2 * own.len(), "what is its own passes beside {what}");
+        }
+        let refused = scene.kopid.drops("spoofed") - before;
+        assert_eq!(refused, expected, "with allow = [{words}]: {:?}", scene.kopid.ask("drops"));
+    }
+    assert!(scene.kopid.stop().success());
 }
