@@ -260,8 +260,7 @@ impl Delivery {
 
     /// A run of frames to one app. With one RX ring, and that ours, the ring is looked up and published once.
     fn run_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
-        let index = self.index;
-        let workers = self.workers;
+        let (index, workers) = (self.index, self.workers);
         let max_frame = u32::from(f.max_frame(id));
         let counters = self.counters.ports.get(usize::from(id));
         let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);

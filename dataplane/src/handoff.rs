@@ -213,10 +213,10 @@ impl Mesh {
 
     /// Notes that this worker's own apps, of `users` users, have had a round.
     pub fn end_round(&mut self, users: u32) {
-        if let Some(busy) = self.busy.get(self.index) {
-            if busy.0.load(Relaxed) != users {
-                busy.0.store(users, Relaxed);
-            }
+        if let Some(busy) = self.busy.get(self.index)
+            && busy.0.load(Relaxed) != users
+        {
+            busy.0.store(users, Relaxed);
         }
         for (inbox, busy) in self.inbox.iter_mut().zip(&*self.busy) {
             if let Some(inbox) = inbox {

@@ -322,7 +322,7 @@ fn no_app_speaks_for_others() {
             let allowed = !needs.is_empty() && *needs == word;
             expected += 2 * u64::from(!allowed);
             let own = of_its_own.clone();
-            let sent = [&own[..], &[frame.clone()], &own, &[frame.clone()]].concat();
+            let sent = [&own[..], std::slice::from_ref(&frame), &own, std::slice::from_ref(&frame)].concat();
             let passed = evil.what_passes(&peer, &sent);
             let times = passed.iter().filter(|passed| **passed == untagged(&frame)).count();
             assert_eq!(times, if allowed { 2 } else { 0 }, "{what} with allow = [{words}]");
