@@ -6,7 +6,7 @@
 //!
 //! - A worker makes a system call once a turn at most, to wake this thread, and only if that sleeps. What the two share is
 //!   kopid's own.
-//! - A port is called once in [`INTERVAL`], whatever comes, but for a few calls that it has saved up. The ports that are due
+//! - A port is called once in `INTERVAL`, whatever comes, but for a few calls that it has saved up. The ports that are due
 //!   take turns.
 //! - Each call is timed, by the CPU time that it took. A user whose calls take long, a millisecond in ten seconds, is called by a
 //!   thread of its own from then on ([`crate::peers`]).

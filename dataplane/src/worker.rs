@@ -5,7 +5,7 @@
 //! makes a system call, but to wake another of kopid's threads, or to sleep when there is nothing to do; the clock is read once a burst. The
 //! one lock is that of a bucket of tracked connections, held for as long as it takes to write down a new one.
 //!
-//! A worker's time is shared out. The apps have theirs in [rounds](rounds::Rounds), by user. The wire has a burst in each turn,
+//! A worker's time is shared out. The apps have theirs in rounds (`rounds.rs`), by user. The wire has a burst in each turn,
 //! and more until it has had as much time as all apps together in the turn before; so have the other workers.
 
 mod idle;

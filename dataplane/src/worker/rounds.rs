@@ -372,7 +372,7 @@ impl Rounds {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     const QUANTUM: u64 = 1000;
 
@@ -527,7 +527,7 @@ mod tests {
         #[test]
         fn bookkeeping_holds(steps in proptest::collection::vec((0_u8..6, 0_u16..12, 0_u32..4), 1..400)) {
             let mut rounds = Rounds::new(12, QUANTUM);
-            let mut model: HashMap<PortId, u32> = HashMap::new();
+            let mut model: BTreeMap<PortId, u32> = BTreeMap::new();
             for (what, port, user) in steps {
                 match what {
                     0 | 1 => {
