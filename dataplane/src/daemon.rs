@@ -442,6 +442,7 @@ impl Events<'_> {
             let until_tick = next_tick.saturating_duration_since(Instant::now());
             let settling = self.switch.is_settling() || self.attach.owes_replies();
             let timeout = if settling { SETTLE.min(until_tick) } else { until_tick };
+            let timeout = self.switch.until_published().map_or(timeout, |until| until.min(timeout));
             for token in self.poller.wait(timeout)? {
                 self.handle(token, signals);
             }

@@ -534,7 +534,7 @@ impl Delivery {
                     self.taps.see_given_up(self.wire.waiting(), DropReason::WireTxFull, view);
                     self.wire.give_up(counters, DropReason::WireTxFull);
                 }
-                self.end_round(usize::MAX);
+                self.note_idle();
                 if self.serve_senders(view) + self.serve_workers(view) == 0 {
                     break;
                 }

@@ -17,6 +17,10 @@ const SHARED: u32 = 1024;
 const RESERVED: usize = 2048;
 const RESERVED_PORT: std::ops::RangeInclusive<usize> = 8..=64;
 
+/// What a burst for the wire takes of the credit of the worker that has handed it over, and the most credit that it keeps.
+const BURST: u32 = 256;
+const CREDIT_MAX: u32 = 4 * BURST;
+
 /// A judged frame.
 #[derive(Debug)]
 pub struct Handoff {
@@ -109,8 +113,8 @@ struct Inbox {
     wire: rtrb::Consumer<Handoff>,
     apps: rtrb::Consumer<Handoff>,
     taken: Arc<[AtomicU32]>,
-    /// Bursts for the wire that it may still send before this worker's own apps have had another round.
-    bursts: u32,
+    /// Bursts for the wire that it may still send before this worker's own apps send more, times [`BURST`].
+    credit: u32,
 }
 
 impl Inbox {
@@ -140,7 +144,7 @@ pub struct Mesh {
     /// By what the others are woken; empty if they do not sleep.
     pub wakers: Vec<Arc<Waker>>,
     /// Whether anything was handed over since somebody last looked for sleepers.
-    sent: bool,
+    handed: bool,
 }
 
 impl Mesh {
@@ -180,7 +184,7 @@ impl Mesh {
     pub fn send(&mut self, to: usize, handoff: Handoff) -> Result<(), Handoff> {
         match self.out.get_mut(to).and_then(Option::as_mut) {
             Some(out) => {
-                self.sent = true;
+                self.handed = true;
                 out.send(handoff)
             }
             None => Err(handoff),
@@ -199,36 +203,47 @@ impl Mesh {
         self.inbox.get_mut(from).and_then(Option::as_mut)?.wire.pop().ok()
     }
 
-    /// Whether worker `from` has frames for the wire, and a burst of them may go. Each may send as many, between two
-    /// [rounds](Self::end_round) of this worker's own apps, as users are busy there: for whom it is the only way to the wire.
+    /// Whether worker `from` has frames for the wire, and a burst of them may go. For each [burst](Self::sent) of this worker's own
+    /// apps each may send as many as it has busy users for each one here: for whom this is the only way to the wire.
     #[inline]
     pub fn next_burst(&mut self, from: usize) -> bool {
         let Some(inbox) = self.inbox.get_mut(from).and_then(Option::as_mut) else { return false };
-        if inbox.bursts == 0 || inbox.wire.is_empty() {
+        if inbox.credit < BURST || inbox.wire.is_empty() {
             return false;
         }
-        inbox.bursts -= 1;
+        inbox.credit -= BURST;
         true
     }
 
-    /// Notes that this worker's own apps, of `users` users, have had a round.
-    pub fn end_round(&mut self, users: u32) {
+    /// Notes that one of this worker's own apps has sent a burst, and that `users` of them have frames.
+    pub fn sent(&mut self, users: u32) {
+        self.note_busy(users);
+        for (inbox, busy) in self.inbox.iter_mut().zip(&*self.busy) {
+            if let Some(inbox) = inbox {
+                let earned = busy.0.load(Relaxed).saturating_mul(BURST) / users.max(1);
+                inbox.credit = inbox.credit.saturating_add(earned).min(CREDIT_MAX);
+            }
+        }
+    }
+
+    /// Notes that this worker's own apps have nothing to send.
+    pub fn idle(&mut self) {
+        self.note_busy(0);
+        self.inbox.iter_mut().flatten().for_each(|inbox| inbox.credit = CREDIT_MAX);
+    }
+
+    fn note_busy(&self, users: u32) {
         if let Some(busy) = self.busy.get(self.index)
             && busy.0.load(Relaxed) != users
         {
             busy.0.store(users, Relaxed);
-        }
-        for (inbox, busy) in self.inbox.iter_mut().zip(&*self.busy) {
-            if let Some(inbox) = inbox {
-                inbox.bursts = busy.0.load(Relaxed).max(1);
-            }
         }
     }
 
     /// Wakes the workers that sleep, if anything was handed over. Once a turn.
     #[inline]
     pub fn wake(&mut self) {
-        if std::mem::take(&mut self.sent) && !self.wakers.is_empty() {
+        if std::mem::take(&mut self.handed) && !self.wakers.is_empty() {
             barrier();
             self.wakers.iter().for_each(|waker| waker.call());
         }
@@ -274,5 +289,5 @@ fn pair(ports: usize, reserved: usize) -> (Outbox, Inbox) {
         reserved,
         shared: 0,
     };
-    (out, Inbox { wire: wire_out, apps: apps_out, taken, bursts: 1 })
+    (out, Inbox { wire: wire_out, apps: apps_out, taken, credit: BURST })
 }

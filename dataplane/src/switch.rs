@@ -476,7 +476,13 @@ impl Switch {
         }
     }
 
-    /// The same, however old the last one is: for what apps cannot cause.
+    /// How long it is until a picture that is due may be [published](Self::publish); `None` if none is due.
+    #[must_use]
+    pub fn until_published(&self) -> Option<Duration> {
+        self.stale.then(|| PICTURE.saturating_sub(self.published.elapsed()))
+    }
+
+    /// [Publishes](Self::publish) however old the last one is: for what apps cannot cause.
     pub fn publish_now(&mut self) {
         if !std::mem::take(&mut self.stale) {
             return;

@@ -250,7 +250,9 @@ impl Worker {
                 Err(fault) => self.expel(id, fault, now),
             }
         }
-        self.delivery.end_round(self.rounds.busy_users());
+        if moved == 0 && self.rounds.busy_users() == 0 {
+            self.delivery.note_idle();
+        }
         moved
     }
 
@@ -266,6 +268,7 @@ impl Worker {
                 Ok(took) => {
                     moved += took.frames;
                     self.mark = (self.clock)();
+                    self.delivery.note_sent(1);
                     if !took.more || self.mark >= until {
                         break;
                     }
@@ -276,8 +279,8 @@ impl Worker {
                 }
             }
         }
-        if had {
-            self.delivery.end_round(moved.min(1));
+        if had && moved == 0 {
+            self.delivery.note_idle();
         }
         moved
     }
@@ -288,6 +291,7 @@ impl Worker {
         let end = (self.clock)();
         let ticks = end.wrapping_sub(self.mark).min(self.tsc_hz / CHARGES_PER_SECOND);
         self.rounds.sent(ticks, took.more);
+        self.delivery.note_sent(self.rounds.busy_users());
         self.mark = end;
         self.last = id;
     }

@@ -53,11 +53,19 @@ impl Delivery {
         moved
     }
 
-    /// Notes that the apps here, of `users` users, have had a round.
+    /// Notes that an app here has sent a burst, and that apps of `users` users have frames.
     #[inline]
-    pub fn end_round(&mut self, users: usize) {
+    pub fn note_sent(&mut self, users: usize) {
         if self.workers > 1 {
-            self.mesh.end_round(u32::try_from(users).unwrap_or(u32::MAX));
+            self.mesh.sent(u32::try_from(users).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Notes that no app here has anything to send.
+    #[inline]
+    pub fn note_idle(&mut self) {
+        if self.workers > 1 {
+            self.mesh.idle();
         }
     }
 

@@ -168,7 +168,7 @@ pub(crate) fn come_into_force(switch: &mut Switch, attach: &mut Attach) {
     /// Longest wait.
     const PATIENCE: Duration = Duration::from_millis(100);
     let picture = switch.next_picture();
-    switch.publish();
+    switch.publish_now();
     let begun = Instant::now();
     while !switch.uses(picture) && begun.elapsed() < PATIENCE {
         let faults = switch.settle();

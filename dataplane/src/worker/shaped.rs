@@ -53,8 +53,9 @@ impl Worker {
                 Err(fault) => self.expel(id, fault, now),
             }
         }
-        if over {
-            self.delivery.end_round(self.rounds.busy_users());
+        let waits = self.rounds.busy_users() > 0;
+        if over && moved == 0 && !waits {
+            self.delivery.note_idle();
         }
         moved + self.serve_lane(Direction::Egress, now) + self.serve_lane(Direction::Ingress, now)
     }
@@ -139,6 +140,9 @@ impl Worker {
         };
         let sample = self.delivery.lane(Direction::Egress).and_then(|lane| lane.sent(leaf, sent, now));
         self.note(sample);
+        if n > 0 {
+            self.delivery.note_sent(self.rounds.busy_users());
+        }
         n
     }
 

@@ -1,4 +1,5 @@
-//! Users share a worker's time, and a slow wire, whatever they send and however many apps they have.
+//! Users share a slow wire, whoever came first and however many apps they have. How they share a worker's time is a test of
+//! `kopi-dataplane`.
 
 use kopi_testkit::load::{Load, jain};
 use kopi_testkit::machine::run;
@@ -8,90 +9,9 @@ use std::time::Duration;
 /// The honest user, and the other one.
 const HONEST: u32 = 1001;
 const OTHER: u32 = 1002;
-/// How long is counted.
-const WINDOW: Duration = Duration::from_millis(400);
-/// How often a pair of measurements is made; the best of them counts, since whatever else runs on this machine only takes.
-const PAIRS: usize = 4;
 
 fn apps(n: u32, prefix: &str, uid: u32, rest: &str) -> Vec<String> {
     (0..n).map(|at| format!("{prefix}{at}:{uid}:{rest}")).collect()
-}
-
-/// Checks that the honest app `h`, which sends as much as it can, gets `part` of what it gets alone, while the apps of
-/// the other user send.
-fn keeps(settings: &Settings, honest: &str, others: &[String], part: f64) {
-    let dir = TempDir::new("time");
-    let kopid = Kopid::start(&dir, settings);
-    let all = [&[format!("h:{HONEST}:{honest}")][..], others].concat();
-    let mut load = Load::start(&dir, &kopid, &all);
-    load.on("h");
-    let mut seen = Vec::new();
-    for _ in 0..PAIRS {
-        let alone = Load::rates(&kopid, &["h"], WINDOW)[0];
-        load.on("o");
-        let beside = Load::rates(&kopid, &["h"], WINDOW)[0];
-        load.off("o");
-        seen.push((beside / alone, beside, alone));
-        if beside >= part * alone {
-            return;
-        }
-    }
-    panic!("less than {part} of what it gets alone beside {}: {seen:?}", others[0]);
-}
-
-/// Of two users who both want all of a worker, each gets half of its time: 0.45 of the rate alone, or more.
-const HALF: f64 = 0.45;
-
-/// Row 6: rings in which nothing is cost next to nothing.
-#[test]
-fn idle_rings_cost_nothing() {
-    let others = apps(62, "o", OTHER, "silent:queues=16:slots=64");
-    keeps(&Settings::default(), "flood", &others, 0.9);
-}
-
-/// Row 7: frames that each begin a flow, long ones, and those that go to many take the time of who sends them.
-#[test]
-fn costly_frames_cost_their_sender() {
-    keeps(&Settings::default(), "flood", &apps(1, "o", OTHER, "fresh"), HALF);
-    keeps(&Settings::default(), "flood", &apps(1, "o", OTHER, "flood:size=1514"), HALF);
-    let readers = apps(40, "r", OTHER, "silent:all=1:mtu=9000:slots=256");
-    for broadcast in ["broadcast", "broadcast:mtu=9000:size=9000"] {
-        let others = [apps(1, "o", OTHER, broadcast), readers.clone()].concat();
-        keeps(&Settings { mtu: 9000, ..Settings::default() }, "flood", &others, HALF);
-    }
-}
-
-/// A user with eight apps gets as much as a user with one.
-#[test]
-fn many_apps_are_one_user() {
-    keeps(&Settings::default(), "flood", &apps(8, "o", OTHER, "flood"), HALF);
-}
-
-/// Row 8: what the wire brings is served as much as all apps together.
-#[test]
-fn the_wire_has_its_share() {
-    let dir = TempDir::new("time");
-    // A wire that brings frames for nobody as fast as they are taken.
-    let kopid = Kopid::start(&dir, &Settings { wire: "net_null0,size=60".into(), ..Settings::default() });
-    let mut load = Load::start(&dir, &kopid, &apps(40, "o", OTHER, "flood:slots=2048"));
-    let wire = || {
-        std::thread::sleep(Duration::from_millis(50));
-        let before = kopid.counter("wire", "rx_packets");
-        std::thread::sleep(WINDOW);
-        kopid.counter("wire", "rx_packets") - before
-    };
-    let mut seen = Vec::new();
-    for _ in 0..PAIRS {
-        let alone = wire();
-        load.on("o");
-        let beside = wire();
-        load.off("o");
-        seen.push((alone, beside));
-        if beside * 100 >= alone * 45 {
-            return;
-        }
-    }
-    panic!("less than half for the wire: {seen:?}");
 }
 
 /// A wire that is far slower than what apps send.
@@ -181,5 +101,4 @@ fn a_flood_to_another_worker_costs_its_sender() {
     assert!(rates[0] > 0.0 && rates[1] > 5.0 * rates[0], "{rates:?}");
     let full = |app: &str| kopid.app_drops(app, "handoff_full");
     assert_eq!((full("h"), full("x"), full("y")), (0, 0, 0), "the flood is on the account of its sender alone");
-    assert!(full("o") > 0, "there was no flood");
 }
