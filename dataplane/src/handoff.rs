@@ -17,9 +17,9 @@ const SHARED: u32 = 1024;
 const RESERVED: usize = 2048;
 const RESERVED_PORT: std::ops::RangeInclusive<usize> = 8..=64;
 
-/// What a burst for the wire takes of the credit of the worker that has handed it over, and the most credit that it keeps.
-const BURST: u32 = 256;
-const CREDIT_MAX: u32 = 4 * BURST;
+/// What a frame for the wire takes of the credit of the worker that has handed it over, and the most credit that it keeps.
+const FRAME: u32 = 16;
+const CREDIT_MAX: u32 = 128 * FRAME;
 
 /// A judged frame.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ struct Inbox {
     wire: rtrb::Consumer<Handoff>,
     apps: rtrb::Consumer<Handoff>,
     taken: Arc<[AtomicU32]>,
-    /// Bursts for the wire that it may still send before this worker's own apps send more, times [`BURST`].
+    /// Frames for the wire that it may still send before this worker's own apps send more, times [`FRAME`].
     credit: u32,
 }
 
@@ -200,27 +200,27 @@ impl Mesh {
     /// The next frame for the wire that worker `from` has handed over.
     #[inline]
     pub fn receive_for_wire(&mut self, from: usize) -> Option<Handoff> {
-        self.inbox.get_mut(from).and_then(Option::as_mut)?.wire.pop().ok()
+        let inbox = self.inbox.get_mut(from).and_then(Option::as_mut)?;
+        let handoff = inbox.wire.pop().ok()?;
+        inbox.credit = inbox.credit.saturating_sub(FRAME);
+        Some(handoff)
     }
 
-    /// Whether worker `from` has frames for the wire, and a burst of them may go. For each [burst](Self::sent) of this worker's own
+    /// Frames for the wire that worker `from` has handed over and may send now, a burst at most. For each frame of this worker's own
     /// apps each may send as many as it has busy users for each one here: for whom this is the only way to the wire.
     #[inline]
-    pub fn next_burst(&mut self, from: usize) -> bool {
-        let Some(inbox) = self.inbox.get_mut(from).and_then(Option::as_mut) else { return false };
-        if inbox.credit < BURST || inbox.wire.is_empty() {
-            return false;
-        }
-        inbox.credit -= BURST;
-        true
+    #[must_use]
+    pub fn may_send(&self, from: usize) -> usize {
+        let Some(inbox) = self.inbox.get(from).and_then(Option::as_ref) else { return 0 };
+        inbox.wire.slots().min((inbox.credit / FRAME) as usize).min(Batch::MAX)
     }
 
-    /// Notes that one of this worker's own apps has sent a burst, and that `users` of them have frames.
-    pub fn sent(&mut self, users: u32) {
+    /// Notes that one of this worker's own apps has sent `frames`, and that `users` of them have more.
+    pub fn sent(&mut self, frames: u32, users: u32) {
         self.note_busy(users);
         for (inbox, busy) in self.inbox.iter_mut().zip(&*self.busy) {
             if let Some(inbox) = inbox {
-                let earned = busy.0.load(Relaxed).saturating_mul(BURST) / users.max(1);
+                let earned = busy.0.load(Relaxed).saturating_mul(frames * FRAME) / users.max(1);
                 inbox.credit = inbox.credit.saturating_add(earned).min(CREDIT_MAX);
             }
         }
@@ -289,5 +289,5 @@ fn pair(ports: usize, reserved: usize) -> (Outbox, Inbox) {
         reserved,
         shared: 0,
     };
-    (out, Inbox { wire: wire_out, apps: apps_out, taken, credit: BURST })
+    (out, Inbox { wire: wire_out, apps: apps_out, taken, credit: CREDIT_MAX })
 }

@@ -268,7 +268,7 @@ impl Worker {
                 Ok(took) => {
                     moved += took.frames;
                     self.mark = (self.clock)();
-                    self.delivery.note_sent(1);
+                    self.delivery.note_sent(took.frames, 1);
                     if !took.more || self.mark >= until {
                         break;
                     }
@@ -291,7 +291,7 @@ impl Worker {
         let end = (self.clock)();
         let ticks = end.wrapping_sub(self.mark).min(self.tsc_hz / CHARGES_PER_SECOND);
         self.rounds.sent(ticks, took.more);
-        self.delivery.note_sent(self.rounds.busy_users());
+        self.delivery.note_sent(took.frames, self.rounds.busy_users());
         self.mark = end;
         self.last = id;
     }

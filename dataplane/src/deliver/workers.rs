@@ -41,8 +41,12 @@ impl Delivery {
     pub fn serve_senders(&mut self, view: &View<'_>) -> usize {
         let mut moved = 0;
         for worker in 0..self.workers {
-            while self.wire.is_clear() && self.mesh.next_burst(worker) {
-                for _ in 0..Batch::MAX {
+            while self.wire.is_clear() {
+                let most = self.mesh.may_send(worker);
+                if most == 0 {
+                    break;
+                }
+                for _ in 0..most {
                     let Some(Handoff { mbuf, target }) = self.mesh.receive_for_wire(worker) else { break };
                     moved += 1;
                     self.arrive(mbuf, target, view);
@@ -53,11 +57,13 @@ impl Delivery {
         moved
     }
 
-    /// Notes that an app here has sent a burst, and that apps of `users` users have frames.
+    /// Notes that an app here has sent a burst of `frames`, and that apps of `users` users have more.
     #[inline]
-    pub fn note_sent(&mut self, users: usize) {
+    pub fn note_sent(&mut self, frames: usize, users: usize) {
         if self.workers > 1 {
-            self.mesh.sent(u32::try_from(users).unwrap_or(u32::MAX));
+            // A burst is short, and users are no more than ports.
+            let number = |n: usize| u32::from(u16::try_from(n).unwrap_or(u16::MAX));
+            self.mesh.sent(number(frames), number(users));
         }
     }
 

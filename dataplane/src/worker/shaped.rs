@@ -141,7 +141,7 @@ impl Worker {
         let sample = self.delivery.lane(Direction::Egress).and_then(|lane| lane.sent(leaf, sent, now));
         self.note(sample);
         if n > 0 {
-            self.delivery.note_sent(self.rounds.busy_users());
+            self.delivery.note_sent(n, self.rounds.busy_users());
         }
         n
     }

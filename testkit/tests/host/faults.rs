@@ -107,11 +107,13 @@ fn stopped_daemon_goes_on() {
     std::fs::write(kopid.policy(), rule).expect("the policy can be written");
     kopid.process().signal(Signal::HUP);
     kopid.process().signal(Signal::CONT);
+    wait_until("the policy is read again", SOON, || kopid.log().contains("SIGHUP: "));
     for ip in [HOME_IP, "10.77.0.10"] {
         wait_until("it is reached again", SOON, || far.ping(ip, 1) == 1);
         assert_eq!(far.ping(ip, 50), 50, "{ip}");
     }
-    assert!(kopid.rule("pings") >= 50, "the policy was read again");
+    let pings = kopid.rule("pings");
+    assert!(pings >= 50, "the policy was read again: {pings}");
     echo.quit();
     for signal in [Signal::INT, Signal::TERM] {
         kopid.process().signal(signal);

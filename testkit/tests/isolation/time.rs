@@ -35,10 +35,7 @@ impl SlowWire {
     }
 }
 
-/// What the classes of these tests are: one for everybody, with no limit of its own.
-const CLASSES: &str = "default = { egress = \"accept\", ingress = \"accept\" }\n[[class]]\nname = \"all\"\n\
-    [[rule]]\nname = \"all\"\nmatch = {}\naction = \"accept\"\nclass = \"all\"\n";
-/// The same, where each app's rings are the queue of the class.
+/// Classes under which each app's rings are the queue of what has none.
 const CLASS_BY_APP: &str = "default = { egress = \"accept\", ingress = \"accept\" }\n[[class]]\nname = \"other\"\n\
     rate = \"1mbit\"\n";
 
@@ -47,7 +44,7 @@ const CLASS_BY_APP: &str = "default = { egress = \"accept\", ingress = \"accept\
 #[test]
 fn a_slow_wire_is_shared_equally() {
     for (workers, queues) in [(1, 1), (2, 1), (2, 2)] {
-        for policy in [None, Some(CLASSES), Some(CLASS_BY_APP)] {
+        for policy in [None, Some(CLASS_BY_APP)] {
             let wire = SlowWire::new(workers, queues, policy);
             let names = ["a0", "a1", "a2", "a3"];
             let apps: Vec<String> =
