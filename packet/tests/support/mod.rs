@@ -149,7 +149,7 @@ fn oracle(frame: &[u8], headers: &Headers, key: &FlowKey) {
 }
 
 /// Compares VLAN tags. False where the oracle goes on and we do not, behind a third tag and MACsec, and where we go on and it
-/// does not: behind SNAP, and a tag of the type 0x9200.
+/// does not: behind SNAP, and at a tag of the type 0x9200, whole or cut off.
 fn same_tags(lax: &LaxSlicedPacket<'_>, headers: &Headers, key: &FlowKey) -> bool {
     let ours = [key.outer_vlan(), key.inner_vlan()];
     for (extension, ours) in lax.link_exts.iter().zip(ours) {
@@ -162,7 +162,9 @@ fn same_tags(lax: &LaxSlicedPacket<'_>, headers: &Headers, key: &FlowKey) -> boo
             (LaxLinkExtSlice::Macsec(_), Some(_)) => panic!("we took MACsec for a tag: {key}"),
         }
     }
-    lax.link_exts.len() == usize::from(headers.vlans) && headers.ethertype != 0x88e5 && !key.is_snap()
+    lax.link_exts.len() == usize::from(headers.vlans)
+        && ![0x88e5, 0x9200].contains(&headers.ethertype)
+        && !key.is_snap()
 }
 
 /// Compares addresses, protocol, DSCP and fragmentation.
