@@ -104,6 +104,9 @@ pub(crate) struct App {
     pub(crate) comm: String,
     pub(crate) exe: Option<String>,
     pub(crate) cgroup: Option<String>,
+    /// What the security module calls it. An older kopid does not say.
+    #[serde(default)]
+    pub(crate) label: Option<String>,
     pub(crate) mac: Option<String>,
     pub(crate) mtu: u32,
     pub(crate) promiscuous: bool,

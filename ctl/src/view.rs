@@ -96,6 +96,11 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
     if wide {
         columns.extend([("MTU", Right), ("MODES", Left), ("MEMORY", Right), ("EXE", Left), ("CGROUP", Left)]);
     }
+    // Most machines have no security module that gives labels.
+    let labels = wide && apps.iter().any(|app| app.label.is_some());
+    if labels {
+        columns.push(("LABEL", Left));
+    }
     let mut table = Table::new(&columns);
     for app in apps {
         let mut cells = vec![
@@ -120,6 +125,9 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
                 or_none(app.exe.as_ref()),
                 or_none(app.cgroup.as_ref()),
             ]);
+        }
+        if labels {
+            cells.push(or_none(app.label.as_ref()));
         }
         table.row(cells);
     }

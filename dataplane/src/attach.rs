@@ -437,7 +437,7 @@ fn fullest(silent: impl Iterator<Item = (Instant, u32)> + Clone, account: u32) -
 fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: &mut Throttle) -> Result<(), String> {
     let Envelope { sequence, message } = envelope;
     let reply = match (client.state, message) {
-        (State::Greeting(_), Message::Hello(hello)) => match switch.admit(&hello, client.identity.clone()) {
+        (State::Greeting(_), Message::Hello(hello)) => match switch.admit(&hello, client.identity.clone().at_hello()) {
             Ok(welcome) => {
                 let line = format_args!("{} has port {} `{}`", client.describe(), welcome.port, welcome.name);
                 lives.log_of(Level::Info, &client.identity, &line);

@@ -1,12 +1,18 @@
 //! Who is at the other end of an app's socket.
 //!
 //! The kernel says it at attach: `SO_PEERCRED` gives pid, uid and gid of the process that connected, `SO_PEERPIDFD`
-//! (Linux 6.5) a handle on that very process. Everything else is read from /proc while the handle proves that the
-//! process still lives, so that a pid that is used again is never taken for the old one.
+//! (Linux 6.5) a handle on that very process, `SO_PEERGROUPS` and `SO_PEERSEC` its groups and its label. Everything else is
+//! read from /proc while the handle proves that the process still lives, so that a pid that is used again is never taken for
+//! the old one.
+//!
+//! What /proc says is of the process as it is now, which may have become another program since it connected. So its
+//! program does not count if it has another user or group by now, and is looked at again when it says hello: what was another
+//! one in between is none ([`Identity::at_hello`]).
 
-use kopi_ring::socket::{Credentials, peer_credentials, peer_pidfd};
+use kopi_ring::socket::{Credentials, peer_credentials, peer_groups, peer_pidfd, peer_security};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
@@ -19,7 +25,7 @@ use thiserror::Error;
 pub const OVERFLOW_ID: u32 = 65534;
 
 /// The owner of a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// Process id in our pid namespace; 0 if the process is not in it.
     pub pid: i32,
@@ -36,8 +42,12 @@ pub struct Identity {
     pub exe: Option<String>,
     /// Path of its cgroup in the unified hierarchy.
     pub cgroup: Option<String>,
-    /// Its supplementary groups, if we may know them.
+    /// Its supplementary groups when it connected, if we may know them.
     pub groups: Option<Vec<u32>>,
+    /// What a security module called it when it connected. Escaped.
+    pub label: Option<String>,
+    /// Which file its program is, by device and inode.
+    pub(crate) file: Option<(u64, u64)>,
 }
 
 /// Why a peer has no identity.
@@ -68,28 +78,25 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
     let Credentials { pid, uid, gid } =
         peer_credentials(socket.as_fd()).map_err(|errno| IdentityError::System("SO_PEERCRED", errno))?;
     let user = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
-    let Some(raw_pid) = Pid::from_raw(pid) else {
-        return Ok((
-            Identity { pid: 0, uid, gid, user, comm: "?".into(), exe: None, cgroup: None, groups: None },
-            None,
-        ));
-    };
+    let (groups, label) = (peer_groups(&socket), peer_security(&socket).as_deref().map(printable));
+    let comm = "?".to_owned();
+    let mut identity = Identity { uid, gid, user, comm, groups, label, ..Identity::default() };
+    let Some(raw_pid) = Pid::from_raw(pid) else { return Ok((identity, None)) };
     let handle = match peer_pidfd(socket) {
         Some(handle) => handle,
         None if gives_handles() => return Err(IdentityError::NoHandle(pid)),
         None => pidfd_open(raw_pid, PidfdFlags::NONBLOCK).map_err(|_| IdentityError::Gone(pid))?,
     };
     let stat = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text));
-    let identity = Identity {
-        pid,
-        uid,
-        gid,
-        user,
-        comm: stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm)),
-        exe: program_of(pid),
-        cgroup: cgroup_of(pid),
-        groups: fs::read(format!("/proc/{pid}/status")).ok().and_then(|text| parse_groups(&text)),
-    };
+    let status = fs::read(format!("/proc/{pid}/status")).ok().and_then(|text| parse_status(&text));
+    identity.pid = pid;
+    identity.cgroup = cgroup_of(pid);
+    identity.comm = stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm));
+    if status.as_ref().is_some_and(|status| (status.uid, status.gid) == (uid, gid)) {
+        (identity.exe, identity.file) = (program_of(pid), file_of(pid));
+    }
+    // Before Linux 4.13.
+    identity.groups = identity.groups.or_else(|| status.map(|status| status.groups));
     if ended(&handle) {
         return Err(IdentityError::Gone(pid));
     }
@@ -110,18 +117,36 @@ impl Identity {
     /// group or program that a policy may ask for, as for a process of which nothing is known.
     #[must_use]
     pub fn of_the_kernel() -> Self {
-        let (uid, gid) = (OVERFLOW_ID, OVERFLOW_ID);
-        Self { pid: 0, uid, gid, user: None, comm: "kernel".to_owned(), exe: None, cgroup: None, groups: None }
+        Self { uid: OVERFLOW_ID, gid: OVERFLOW_ID, comm: "kernel".to_owned(), ..Self::default() }
     }
 
-    /// What of the process may change while it lives, read anew: its name and its cgroup. `None` if it is as before, or if
+    /// The process when it says hello: its program is known only if it runs the one that it ran when it was accepted.
+    #[must_use]
+    pub fn at_hello(mut self) -> Self {
+        if self.exe.is_some() && file_of(self.pid) != self.file {
+            (self.exe, self.file) = (None, None);
+        }
+        self
+    }
+
+    /// What of the process may change while it lives, read anew: its name, its cgroup, and its program if it has become another
+    /// one; a file that was only replaced, as by an upgrade, is still the program that runs. `None` if it is as before, or if
     /// the process behind `handle` has ended.
     #[must_use]
     pub fn refreshed(&self, handle: &OwnedFd) -> Option<Self> {
         let stat = fs::read(format!("/proc/{}/stat", self.pid)).ok().and_then(|text| parse_stat(&text))?;
-        let now = Self { comm: printable(&stat.comm), cgroup: cgroup_of(self.pid), ..self.clone() };
+        let mut now = Self { comm: printable(&stat.comm), cgroup: cgroup_of(self.pid), ..self.clone() };
+        if self.exe.is_some() && file_of(self.pid) != self.file {
+            (now.exe, now.file) = (program_of(self.pid), file_of(self.pid));
+        }
         (now != *self && !ended(handle)).then_some(now)
     }
+}
+
+/// Which file the process runs. A file system that does not answer keeps nobody: what is cached is good enough.
+fn file_of(pid: i32) -> Option<(u64, u64)> {
+    let file = statx(CWD, format!("/proc/{pid}/exe"), AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+    Some((makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino))
 }
 
 fn program_of(pid: i32) -> Option<String> {
@@ -185,10 +210,23 @@ fn parse_cgroup(text: &[u8]) -> Option<String> {
     text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"0::")).map(printable)
 }
 
-/// The supplementary groups: the line `Groups:` of /proc/PID/status (`proc_pid_status(5)`).
-fn parse_groups(text: &[u8]) -> Option<Vec<u32>> {
-    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Groups:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(|group| group.parse().ok()).collect()
+/// What is needed of /proc/PID/status: the effective ids and the supplementary groups.
+#[derive(Debug, PartialEq, Eq)]
+struct Status {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+}
+
+/// Parses /proc/PID/status (`proc_pid_status(5)`): the lines `Uid:` and `Gid:`, whose second number is the effective id, and
+/// `Groups:`.
+fn parse_status(text: &[u8]) -> Option<Status> {
+    let numbers = |key: &[u8]| -> Option<Vec<u32>> {
+        let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key))?;
+        std::str::from_utf8(line).ok()?.split_ascii_whitespace().map(|id| id.parse().ok()).collect()
+    };
+    let effective = |key| numbers(key)?.get(1).copied();
+    Some(Status { uid: effective(b"Uid:")?, gid: effective(b"Gid:")?, groups: numbers(b"Groups:")? })
 }
 
 /// Text for people's eyes: what is not UTF-8 or not printable is escaped.
@@ -284,13 +322,50 @@ mod tests {
         }
     }
 
-    /// Groups are read if all of them can be.
+    /// Ids are read if all of them can be.
     #[test]
-    fn groups_are_read_whole() {
-        assert_eq!(parse_groups(b"Name:\tx\nGroups:\t4 27 1000 \nKthread:\t0\n"), Some(vec![4, 27, 1000]));
-        assert_eq!(parse_groups(b"Groups:\t \n"), Some(vec![]));
-        assert_eq!(parse_groups(b"Groups:\t4 x\n"), None);
-        assert_eq!(parse_groups(b"Name:\tx\n"), None);
+    fn ids_are_read_whole() {
+        let read = |groups: &str| parse_status(format!("Name:\tx\nUid:\t1 2 3 4\nGid:\t5 6 7 8\n{groups}").as_bytes());
+        let status = |groups: &[u32]| Some(Status { uid: 2, gid: 6, groups: groups.to_vec() });
+        assert_eq!(read("Groups:\t4 27 1000 \nKthread:\t0\n"), status(&[4, 27, 1000]));
+        assert_eq!(read("Groups:\t \n"), status(&[]));
+        assert_eq!(read("Groups:\t4 x\n"), None);
+        assert_eq!(read(""), None);
+        assert_eq!(parse_status(b"Uid:\t1\nGid:\t5 6 7 8\nGroups:\t \n"), None);
+    }
+
+    /// A process that is another program by the time of its hello has none; one whose file was replaced has it still.
+    #[test]
+    fn program_counts_only_if_it_is_still_the_same() {
+        let folder = std::env::temp_dir().join(format!("kopi-identity-exec-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let program = folder.join("sh");
+        fs::copy("/bin/sh", &program).unwrap();
+        let mut child = Command::new(&program);
+        let mut child = child.args(["-c", "read x; exec /bin/cat"]).stdin(Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while program_of(pid).as_deref() != program.to_str() {
+            assert!(std::time::Instant::now() < deadline, "it never runs");
+            std::thread::yield_now();
+        }
+        let handle = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::NONBLOCK).unwrap();
+        let first = Identity { pid, exe: program_of(pid), file: file_of(pid), ..Identity::default() };
+        fs::copy("/bin/sh", folder.join("new")).unwrap();
+        fs::rename(folder.join("new"), &program).unwrap();
+        assert_eq!(first.clone().at_hello(), first);
+        assert_eq!(first.refreshed(&handle).unwrap().exe, first.exe, "an upgrade is no other program");
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"\n").unwrap();
+        while file_of(pid) == first.file {
+            assert!(std::time::Instant::now() < deadline, "it never becomes another program");
+            std::thread::yield_now();
+        }
+        assert_eq!(first.clone().at_hello().exe, None);
+        let now = first.refreshed(&handle).unwrap();
+        assert_eq!((now.exe.clone(), now.at_hello().exe), (program_of(pid), program_of(pid)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        fs::remove_dir_all(folder).unwrap();
     }
 
     /// The unified hierarchy is found among older ones.

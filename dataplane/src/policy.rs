@@ -180,6 +180,7 @@ impl crate::identity::Identity {
             comm: (self.pid != 0).then_some(&self.comm),
             exe: self.exe.as_deref(),
             cgroup: self.cgroup.as_deref(),
+            label: self.label.as_deref(),
         }
     }
 }

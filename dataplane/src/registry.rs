@@ -506,7 +506,7 @@ mod tests {
     use super::*;
 
     fn identity(comm: &str) -> Identity {
-        Identity { pid: 9, uid: 1, gid: 1, user: None, comm: comm.into(), exe: None, cgroup: None, groups: None }
+        Identity { pid: 9, uid: 1, gid: 1, user: None, comm: comm.into(), ..Identity::default() }
     }
 
     fn hello(name: &str, mac: Mac) -> Hello {

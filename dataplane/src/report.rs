@@ -155,6 +155,7 @@ fn describe(app: &App, switch: &Switch) -> Value {
         "comm": app.identity.comm,
         "exe": app.identity.exe,
         "cgroup": app.identity.cgroup,
+        "label": app.identity.label,
         "driver": app.driver,
         "mac": app.settings.macs.first().map(format_mac),
         "macs": app.settings.macs.iter().map(format_mac).collect::<Vec<_>>(),

@@ -29,13 +29,15 @@ pub struct Owner<'a> {
     pub exe: Option<&'a str>,
     /// Path of its cgroup.
     pub cgroup: Option<&'a str>,
+    /// What the security module called it when it connected.
+    pub label: Option<&'a str>,
 }
 
 impl<'a> Owner<'a> {
     /// A process of which nothing is known but the name of its port.
     #[must_use]
     pub const fn unknown(name: &'a str) -> Self {
-        Self { name, uid: None, gid: None, groups: None, comm: None, exe: None, cgroup: None }
+        Self { name, uid: None, gid: None, groups: None, comm: None, exe: None, cgroup: None, label: None }
     }
 
     /// Whether it is of the group: its own or a supplementary one. Without knowing the latter it may be, too.
@@ -133,6 +135,7 @@ struct List {
     comms: Vec<Glob>,
     exes: Vec<Glob>,
     cgroups: Vec<CgroupPath>,
+    labels: Vec<Glob>,
 }
 
 impl List {
@@ -144,6 +147,7 @@ impl List {
             comms: owners.comms.clone(),
             exes: owners.exes.clone(),
             cgroups: owners.cgroups.clone(),
+            labels: owners.labels.clone(),
         }
     }
 
@@ -166,7 +170,8 @@ impl List {
         let users = self.users.as_ref().map(|users| owner.uid.map(|uid| users.contains(&uid)));
         let comms = globs(&self.comms, owner.comm);
         let exes = globs(&self.exes, owner.exe);
-        [globs(&self.apps, Some(owner.name)), users, groups, comms, exes, cgroups].into_iter().flatten()
+        let labels = globs(&self.labels, owner.label);
+        [globs(&self.apps, Some(owner.name)), users, groups, comms, exes, cgroups, labels].into_iter().flatten()
     }
 }
 

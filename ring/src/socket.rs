@@ -176,6 +176,44 @@ pub fn peer_pidfd(socket: impl AsFd) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Supplementary groups of the process that connected, as they were then (`SO_PEERGROUPS`, Linux 4.13). `None` if the kernel does
+/// not say.
+#[must_use]
+pub fn peer_groups(socket: impl AsFd) -> Option<Vec<u32>> {
+    let bytes = peer_bytes(socket.as_fd(), libc::SO_PEERGROUPS)?;
+    Some(bytes.chunks_exact(4).filter_map(|id| id.try_into().ok()).map(u32::from_ne_bytes).collect())
+}
+
+/// The security context of the process that connected, as it was then (`SO_PEERSEC`, `unix(7)`): SELinux's context, AppArmor's or
+/// Smack's label. `None` if no security module gives one.
+#[must_use]
+pub fn peer_security(socket: impl AsFd) -> Option<Vec<u8>> {
+    let mut label = peer_bytes(socket.as_fd(), libc::SO_PEERSEC)?;
+    // Some modules count the zero at its end, others do not.
+    label.truncate(label.iter().position(|byte| *byte == 0).unwrap_or(label.len()));
+    (!label.is_empty()).then_some(label)
+}
+
+/// What the kernel has noted of the peer of a Unix socket under `option`, however long it is.
+fn peer_bytes(socket: BorrowedFd<'_>, option: libc::c_int) -> Option<Vec<u8>> {
+    let mut bytes = vec![0_u8; 256];
+    loop {
+        let mut len = libc::socklen_t::try_from(bytes.len()).ok()?;
+        let (socket, room) = (socket.as_raw_fd(), bytes.as_mut_ptr().cast());
+        // SAFETY: `bytes` and `len` are ours, and `len` says how long `bytes` is.
+        let done = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, option, room, &raw mut len) };
+        let needed = usize::try_from(len).ok()?;
+        if done == 0 {
+            bytes.truncate(needed);
+            return Some(bytes);
+        }
+        if std::io::Error::last_os_error().raw_os_error() != Some(libc::ERANGE) || needed <= bytes.len() {
+            return None;
+        }
+        bytes.resize(needed, 0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,6 +295,19 @@ mod tests {
         assert!(matches!(receive(&b), Err(ReceiveError::Decode(DecodeError::Short))));
         drop(a);
         assert!(matches!(receive(&b), Err(ReceiveError::Closed)));
+    }
+
+    /// The groups are those of the process at the other end, here our own; a label there is only under a security module.
+    #[test]
+    fn groups_and_label_are_the_peers() {
+        let (a, _b) = pair();
+        let mine: Vec<u32> = rustix::process::getgroups().unwrap().iter().map(|group| group.as_raw()).collect();
+        assert_eq!(peer_groups(&a), Some(mine));
+        let mine = std::fs::read("/proc/self/attr/current").unwrap_or_default();
+        let mine = mine.split(|byte| *byte == 0 || *byte == b'\n').next().unwrap_or_default();
+        assert_eq!(peer_security(&a).unwrap_or_default(), mine);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!((peer_groups(&file), peer_security(&file)), (None, None));
     }
 
     /// The pidfd is that of the process at the other end, here our own.

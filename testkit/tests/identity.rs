@@ -85,6 +85,53 @@ fn fault_21_owner_is_who_connected() {
     assert!(kopid.stop().success());
 }
 
+/// A process connects, becomes the program that an entry asks for, and has another one say hello. It is admitted by what it ran
+/// when it connected and not by what it has become.
+#[test]
+fn borrowed_program_is_unknown() {
+    let dir = TempDir::new("borrowed");
+    let program = dir.stage(&own("kopi-client"));
+    let other = fs::canonicalize("/bin/cat").expect("there is cat");
+    let entry = |name: &str, exe: &Path| {
+        format!("[[app]]\nname = \"{name}\"\nowner = {{ uid = {BOB}, exe = \"{}\" }}\n", exe.display())
+    };
+    let policy = ["default = { attach = \"refuse\" }\n", &entry("own", &program), &entry("other", &other)].concat();
+    let mut kopid = Kopid::start(&dir, &settings(&policy));
+    let start = |name: &str, becomes: &str| {
+        let socket = kopid.socket();
+        // Hello is said once the parent runs the other program.
+        let script = format!(
+            "until [ -z '{becomes}' ] || [ \"$(readlink /proc/$PPID/exe)\" = '{becomes}' ]; do sleep 0.01; done; \
+             exec {program} attach --socket {socket} --name {name} --mac {MAC} --inherited",
+            program = program.display(),
+            socket = socket.display(),
+        );
+        let mut args: Vec<String> = ["hand-over", "--socket"].map(str::to_owned).to_vec();
+        args.push(socket.display().to_string());
+        if !becomes.is_empty() {
+            args.extend(["--become".to_owned(), becomes.to_owned()]);
+        }
+        args.extend(["--", "sh", "-c", &script].map(str::to_owned));
+        Process::start(&as_user(BOB), &program, &args, dir.join(&format!("borrowed-{}.log", unique())))
+    };
+    let mut honest = start("own", "");
+    assert_eq!(kopid.await_app("own")["exe"], program.display().to_string());
+    honest.signal(Signal::KILL);
+    kopid.await_no_app("own");
+    honest.wait(SOON);
+    let becomes = other.display().to_string();
+    for name in ["other", "own"] {
+        let mut borrowed = start(name, &becomes);
+        let answer = borrowed.expect_more("refused");
+        assert!(answer.contains(name), "{answer}");
+        borrowed.signal(Signal::KILL);
+        borrowed.wait(SOON);
+    }
+    assert!(kopid.ask("apps").is_empty());
+    kopid.await_no_connections();
+    assert!(kopid.stop().success());
+}
+
 /// Fault 19: a process connects, gives the connection away and ends before kopid looks. It is refused, whether its pid is
 /// free or belongs to a process of root's by then.
 #[test]

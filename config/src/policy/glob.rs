@@ -124,6 +124,8 @@ pub(super) enum GlobForm {
     Comm,
     /// The path of a program.
     Path,
+    /// The label of a security module.
+    Label,
 }
 
 impl GlobForm {
@@ -156,6 +158,7 @@ impl Form for GlobForm {
             Self::Name => "the name of an app, such as \"bob-*\"".to_owned(),
             Self::Comm => "the name of a process, such as \"postgres\"".to_owned(),
             Self::Path => "the path of a program, such as \"/usr/lib/postgresql/*/bin/postgres\"".to_owned(),
+            Self::Label => "the label of a process, such as \"*:postgresql_t:*\"".to_owned(),
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Owners {
     pub exes: Vec<Glob>,
     /// Path of its cgroup: this one and those below it, as `meta cgroup` and `-m cgroup --path` have it.
     pub cgroups: Vec<CgroupPath>,
+    /// What the security module called the process when it connected.
+    pub labels: Vec<Glob>,
 }
 
 impl OwnerMatch {
@@ -100,6 +102,7 @@ impl Owners {
         let comms = table.optional(&COMM);
         let exes = table.optional(&EXE);
         let cgroups = table.optional(&CGROUP);
+        let labels = table.optional(&LABEL);
         let owners = Self {
             apps: apps?.unwrap_or_default(),
             users: accounts(users?, uids?),
@@ -107,6 +110,7 @@ impl Owners {
             comms: comms?.unwrap_or_default(),
             exes: exes?.unwrap_or_default(),
             cgroups: cgroups?.unwrap_or_default(),
+            labels: labels?.unwrap_or_default(),
         };
         mention(table.item(&USER), &owners.users, names, |account| match account {
             Account::Name(name) => Some(Mention::User(name.clone())),
@@ -123,16 +127,17 @@ impl Owners {
     /// Whether nothing is stated.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { apps, users, groups, comms, exes, cgroups } = self;
+        let Self { apps, users, groups, comms, exes, cgroups, labels } = self;
         let names = apps.is_empty() && users.is_empty() && groups.is_empty();
-        names && comms.is_empty() && exes.is_empty() && cgroups.is_empty()
+        names && comms.is_empty() && exes.is_empty() && cgroups.is_empty() && labels.is_empty()
     }
 
     /// The keys that are stated, if they are nothing but what a process can take on: what it calls itself, and the program
     /// that it runs, into which anybody who may run it can load code of his own. `None` if there is more, or nothing.
     pub(super) fn hints_alone(&self) -> Option<&'static str> {
-        let Self { apps, users, groups, comms, exes, cgroups } = self;
-        let more = !(apps.is_empty() && users.is_empty() && groups.is_empty() && cgroups.is_empty());
+        let Self { apps, users, groups, comms, exes, cgroups, labels } = self;
+        let accounts = !(users.is_empty() && groups.is_empty());
+        let more = accounts || !(apps.is_empty() && cgroups.is_empty() && labels.is_empty());
         match (more, comms.is_empty(), exes.is_empty()) {
             (true, ..) | (_, true, true) => None,
             (_, false, true) => Some("`comm` alone, which any process can choose"),
@@ -212,24 +217,24 @@ pub(super) static APP_OWNER: Key<Nested> =
 static RULE_SECTION: Section = Section {
     name: "rule.owner",
     doc: DOC,
-    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &RULE_NOT],
+    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL, &RULE_NOT],
 };
 static APP_SECTION: Section = Section {
     name: "app.owner",
     doc: DOC,
-    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &APP_NOT],
+    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL, &APP_NOT],
 };
 static RULE_NOT: Key<Nested> = Key { name: "not", doc: NOT_DOC, form: Nested(&RULE_NOT_SECTION), need: Need::Optional };
 static APP_NOT: Key<Nested> = Key { name: "not", doc: NOT_DOC, form: Nested(&APP_NOT_SECTION), need: Need::Optional };
 static RULE_NOT_SECTION: Section = Section {
     name: "rule.owner.not",
     doc: NOT_DOC,
-    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP],
+    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL],
 };
 static APP_NOT_SECTION: Section = Section {
     name: "app.owner.not",
     doc: NOT_DOC,
-    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP],
+    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL],
 };
 
 /// A key that takes many values of `form`.
@@ -248,4 +253,9 @@ static COMM: Key<OneOrMany<GlobForm>> =
     values("comm", "what the process calls itself, which proves nothing; with `*`, `?` and `[a-z]`", GlobForm::Comm);
 static EXE: Key<OneOrMany<GlobForm>> =
     values("exe", "path of its program, which anybody may run, with `*`, `?` and `[a-z]`", GlobForm::Path);
+static LABEL: Key<OneOrMany<GlobForm>> = values(
+    "label",
+    "what the security module (SELinux, AppArmor, Smack) called the process when it connected; with `*`, `?` and `[a-z]`",
+    GlobForm::Label,
+);
 static CGROUP: Key<OneOrMany<CgroupForm>> = values("cgroup", "path of its cgroup, or of one above it", CgroupForm);

@@ -130,7 +130,7 @@ fn owners(owners: &Owners) -> Vec<String> {
         let chosen = accounts.iter().filter(|account| matches!(account, Account::Name(_)) == is_name);
         chosen.map(|account| if is_name { quote(&account.to_string()) } else { account.to_string() }).collect()
     };
-    let lists: [(_, Vec<_>); 8] = [
+    let lists: [(_, Vec<_>); 9] = [
         ("app", owners.apps.iter().map(|glob| quote(glob.as_str())).collect()),
         ("user", by_name(&owners.users, true)),
         ("uid", by_name(&owners.users, false)),
@@ -139,6 +139,7 @@ fn owners(owners: &Owners) -> Vec<String> {
         ("comm", owners.comms.iter().map(|glob| quote(glob.as_str())).collect()),
         ("exe", owners.exes.iter().map(|glob| quote(glob.as_str())).collect()),
         ("cgroup", owners.cgroups.iter().map(|path| quote(path.as_str())).collect()),
+        ("label", owners.labels.iter().map(|glob| quote(glob.as_str())).collect()),
     ];
     lists.iter().filter(|(_, values)| !values.is_empty()).map(|(key, values)| list(key, values, usize::MAX)).collect()
 }

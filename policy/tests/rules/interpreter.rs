@@ -154,6 +154,7 @@ fn stated(lists: &Owners, owner: &Owner<'_>) -> Vec<Option<bool>> {
     text(lists.apps.iter().map(|glob| glob.as_str()).collect(), Some(owner.name));
     text(lists.comms.iter().map(|glob| glob.as_str()).collect(), owner.comm);
     text(lists.exes.iter().map(|glob| glob.as_str()).collect(), owner.exe);
+    text(lists.labels.iter().map(|glob| glob.as_str()).collect(), owner.label);
     // The cgroups of this test have no others below them.
     text(lists.cgroups.iter().map(|cgroup| cgroup.as_str()).collect(), owner.cgroup);
     if !lists.users.is_empty() {

@@ -97,14 +97,18 @@ fn owners() -> impl Strategy<Value = Owners> {
         some.prop_map(|ids| ids.into_iter().map(Account::Id).collect::<Vec<_>>())
     };
     let texts = (globs(&["a", "b", "*"]), globs(&["sh", "vi"]), globs(&["/bin/sh", "/bin/vi"]), globs(&["/x", "/y"]));
-    (texts, ids(&[1000, 1001]), ids(&[100, 7, 8])).prop_map(|((apps, comms, exes, cgroups), users, groups)| {
-        let glob = |texts: Vec<&str>| texts.into_iter().map(|text| Glob::new(text).unwrap()).collect();
-        let mut owners = Owners::default();
-        (owners.apps, owners.comms, owners.exes) = (glob(apps), glob(comms), glob(exes));
-        owners.cgroups = cgroups.into_iter().map(|text| CgroupPath::new(text).unwrap()).collect();
-        (owners.users, owners.groups) = (users, groups);
-        owners
-    })
+    let texts = (texts, globs(&["web_t", "db_t"]));
+    (texts, ids(&[1000, 1001]), ids(&[100, 7, 8])).prop_map(
+        |(((apps, comms, exes, cgroups), labels), users, groups)| {
+            let glob = |texts: Vec<&str>| texts.into_iter().map(|text| Glob::new(text).unwrap()).collect();
+            let mut owners = Owners::default();
+            (owners.apps, owners.comms, owners.exes) = (glob(apps), glob(comms), glob(exes));
+            owners.labels = glob(labels);
+            owners.cgroups = cgroups.into_iter().map(|text| CgroupPath::new(text).unwrap()).collect();
+            (owners.users, owners.groups) = (users, groups);
+            owners
+        },
+    )
 }
 
 fn owner_match() -> impl Strategy<Value = OwnerMatch> {
@@ -201,7 +205,7 @@ pub(crate) fn frame() -> impl Strategy<Value = Frame> {
 fn some_owners() -> [Owner<'static>; 4] {
     let bob = Owner { name: "b", uid: Some(1001), gid: Some(101), ..Owner::default() };
     let alice = Owner { name: "a", uid: Some(1000), gid: Some(100), groups: Some(&[7, 9]), ..Owner::default() };
-    let alice = Owner { comm: Some("sh"), exe: Some("/bin/sh"), cgroup: Some("/x"), ..alice };
+    let alice = Owner { comm: Some("sh"), exe: Some("/bin/sh"), cgroup: Some("/x"), label: Some("web_t"), ..alice };
     let vi = Owner { exe: None, comm: Some("vi"), groups: Some(&[]), ..alice };
     [alice, vi, bob, Owner::unknown("b")]
 }

@@ -21,7 +21,8 @@ use serde_json::{Value, json};
 use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
@@ -41,6 +42,9 @@ enum Arguments {
         /// Give the connection away and end
         #[arg(long)]
         leave: bool,
+        /// Give the connection away and become this program
+        #[arg(long)]
+        r#become: Option<PathBuf>,
         command: Vec<String>,
     },
     Raw,
@@ -70,7 +74,7 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse() {
         Arguments::Attach(arguments) => attach(&arguments),
-        Arguments::HandOver { socket, leave, command } => hand_over(&socket, leave, &command),
+        Arguments::HandOver { socket, leave, r#become, command } => hand_over(&socket, leave, r#become, &command),
         Arguments::Raw => raw(),
     };
     match outcome {
@@ -156,7 +160,7 @@ fn forward(mut producer: Producer, mut consumer: Consumer) -> Outcome {
     }
 }
 
-fn hand_over(path: &std::path::Path, leave: bool, command: &[String]) -> Outcome {
+fn hand_over(path: &Path, leave: bool, other: Option<PathBuf>, command: &[String]) -> Outcome {
     let (program, args) = command.split_first().ok_or("there is no command")?;
     let client = Client::try_connect(path)?;
     let connection = client.socket().try_clone()?;
@@ -164,6 +168,10 @@ fn hand_over(path: &std::path::Path, leave: bool, command: &[String]) -> Outcome
     drop(client);
     if leave {
         return Ok(());
+    }
+    if let Some(other) = other {
+        // It reads our input until that ends.
+        return Err(Command::new(other).exec().into());
     }
     // Our input ends when we are to end, whoever has the connection by then.
     let end = frames_of_stdin();
