@@ -108,7 +108,8 @@ impl Round {
             }
             self.pass();
         }
-        self.forgiven = if self.served { 0 } else { self.least.max(0) };
+        // What is left of earlier rounds is not owed by members that are no more: without any, no round would ever serve one.
+        self.forgiven = if self.served || self.busy == 0 { 0 } else { self.least.max(0) };
         self.served = false;
         self.begun = false;
         self.at = 0;
@@ -520,6 +521,29 @@ mod tests {
         assert_eq!((rounds.next(), rounds.idle_apps()), (Some(6), 1));
         rounds.deactivate_all();
         assert_eq!((rounds.next(), rounds.idle_apps()), (None, 2));
+    }
+
+    /// Whoever is in debt may go, and there is nobody then whose turn it is.
+    #[test]
+    fn debts_of_those_who_have_gone_are_forgotten() {
+        let mut rounds = Rounds::new(2, QUANTUM);
+        for id in 0..2 {
+            rounds.insert(id, User::Id(id.into()));
+            rounds.activate(id);
+        }
+        for cost in [QUANTUM, 4 * QUANTUM] {
+            assert!(rounds.next().is_some());
+            rounds.sent(cost, true);
+        }
+        assert_eq!((rounds.next(), rounds.next()), (None, Some(0)));
+        // The other one, in debt, takes its place in a round that has served somebody.
+        rounds.remove(0);
+        assert_eq!(rounds.next(), None);
+        rounds.remove(1);
+        assert_eq!(rounds.next(), None);
+        rounds.insert(0, User::Id(0));
+        rounds.activate(0);
+        assert_eq!(rounds.next().or_else(|| rounds.next()), Some(0));
     }
 
     proptest! {
