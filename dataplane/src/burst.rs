@@ -150,9 +150,9 @@ impl Burst {
         while let (true, Some(key), Some(hash)) = (start < n, self.keys.get(self.head(start)), self.hashes.get(start)) {
             let mut end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
             let Some(flow) = flows.flow(key, *hash, limit, now) else {
-                self.verdicts.get_mut(start..end).unwrap_or_default().fill(Verdict::Drop(DropReason::FlowLimit));
-                self.tallies.get_mut(start..end).unwrap_or_default().fill([0; 2]);
-                self.classes.get_mut(start..end).unwrap_or_default().fill([0; 2]);
+                fill(&mut self.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
+                fill(&mut self.tallies, start..end, [0; 2]);
+                fill(&mut self.classes, start..end, [0; 2]);
                 start = end;
                 continue;
             };
@@ -163,7 +163,7 @@ impl Burst {
                 end = start + 1;
             }
             let (packets, bytes) = if end - start == n && lengths_fit {
-                self.verdicts.get_mut(..n).unwrap_or_default().fill(flow.verdict);
+                fill(&mut self.verdicts, 0..n, flow.verdict);
                 (n as u64, self.bytes)
             } else {
                 let verdicts = self.verdicts.get_mut(start..end).unwrap_or_default();
@@ -172,10 +172,10 @@ impl Burst {
             flow.count(packets, bytes, now);
             gate.count(&flow.points, packets, bytes);
             if self.tapped {
-                self.tallies.get_mut(start..end).unwrap_or_default().fill(flow.points.tallies);
+                fill(&mut self.tallies, start..end, flow.points.tallies);
             }
             if self.classed {
-                self.classes.get_mut(start..end).unwrap_or_default().fill(flow.classes);
+                fill(&mut self.classes, start..end, flow.classes);
             }
             start = end;
         }
@@ -297,6 +297,19 @@ fn classify(frame: &[u8], source: PortId, watch: Option<Watch>) -> (FlowKey, boo
             (key, false, alone)
         }
         _ => (key, is_short, false),
+    }
+}
+
+/// Writes `value` to a range of `places` that is not empty. A range of one, as that of a train in mixed traffic, is not worth a loop's
+/// preparations.
+#[inline]
+pub fn fill<T: Copy>(places: &mut [T], range: Range<usize>, value: T) {
+    let (start, more) = (range.start, range.len() > 1);
+    if let Some(place) = places.get_mut(start) {
+        *place = value;
+    }
+    if more {
+        places.get_mut(range).unwrap_or_default().fill(value);
     }
 }
 

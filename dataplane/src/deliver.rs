@@ -8,7 +8,7 @@ mod sleepers;
 mod workers;
 
 use crate::app_waker::WakeRequests;
-use crate::burst::Burst;
+use crate::burst::{Burst, fill};
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::gate::Gate;
@@ -61,6 +61,8 @@ struct Fates {
 #[derive(Debug)]
 pub struct Delivery {
     index: usize,
+    /// The queues of the wire that it has, or another one has for it: RX and TX.
+    queues: [u8; 2],
     workers: usize,
     /// The worker's share of the wire.
     pub wire: Wire,
@@ -115,8 +117,10 @@ impl Delivery {
         counters: Arc<WorkerCounters>,
     ) -> Self {
         let answers = AnswerLimit::new(mesh.workers(), max_ports, hz);
+        let queue = |worker: usize| u8::try_from(worker).unwrap_or(u8::MAX);
         Self {
             index,
+            queues: [queue(index), queue(if wire.sends() { index } else { sender })],
             workers: mesh.workers(),
             answers,
             wire,
@@ -185,7 +189,7 @@ impl Delivery {
             match verdict {
                 Verdict::Wire => {
                     let route = self.towards_wire();
-                    self.routes.get_mut(start..end).unwrap_or_default().fill(route);
+                    fill(&mut self.routes, start..end, route);
                     fates.to_wire += end - start;
                 }
                 Verdict::App(id) if self.shaper.is_some() && self.queue_to_app(burst, start..end, id) => {}
@@ -235,14 +239,13 @@ impl Delivery {
     #[inline]
     #[must_use]
     pub fn view<'a>(&self, forwarding: &Forwarding, gate: &'a Gate, now: u64) -> View<'a> {
-        let queue = |worker: usize| u8::try_from(worker).unwrap_or(u8::MAX);
-        let queues = [queue(self.index), queue(if self.wire.sends() { self.index } else { self.sender })];
-        View { ledger: gate.ledger(), epoch: forwarding.epoch(), now, wire_up: forwarding.wire_up(), queues }
+        let (epoch, wire_up, queues) = (forwarding.epoch(), forwarding.wire_up(), self.queues);
+        View { ledger: gate.ledger(), epoch, now, wire_up, queues }
     }
 
     fn drop_run(&mut self, run: Range<usize>, account: PortId, reason: DropReason) {
         let frames = run.len() as u64;
-        self.routes.get_mut(run).unwrap_or_default().fill(Route::Free);
+        fill(&mut self.routes, run, Route::Free);
         self.drop_for(account, reason, frames);
     }
 
@@ -269,7 +272,7 @@ impl Delivery {
         let (Some(rx), Some(counters)) = (rx, counters) else {
             return self.each_to_app(burst, run, id, f, fates);
         };
-        self.routes.get_mut(run.clone()).unwrap_or_default().fill(Route::Free);
+        fill(&mut self.routes, run.clone(), Route::Free);
         let (mut full, mut oversize) = (0, 0);
         // Frames that were refused, a bit each: for a full ring, and for their length.
         let (mut refused, mut long) = (0_u32, 0_u32);
@@ -502,10 +505,7 @@ impl Delivery {
 
     /// Retries what the wire did not take; with the wire down there is no point in waiting.
     #[inline]
-    pub fn end_turn(&mut self, view: &View<'_>) {
-        if self.wire.is_clear() {
-            return;
-        }
+    pub fn flush_wire(&mut self, view: &View<'_>) {
         if let Some(counters) = self.counters.ports.first() {
             self.wire.flush(counters);
             if !view.wire_up {

@@ -243,9 +243,12 @@ impl Mesh {
     /// Wakes the workers that sleep, if anything was handed over. Once a turn.
     #[inline]
     pub fn wake(&mut self) {
-        if std::mem::take(&mut self.handed) && !self.wakers.is_empty() {
-            barrier();
-            self.wakers.iter().for_each(|waker| waker.call());
+        if self.handed {
+            self.handed = false;
+            if !self.wakers.is_empty() {
+                barrier();
+                self.wakers.iter().for_each(|waker| waker.call());
+            }
         }
     }
 

@@ -214,8 +214,10 @@ impl Worker {
         if self.workers > 1 {
             moved += self.serve_workers(now);
         }
-        let view = self.delivery.view(&self.forwarding, &self.gate, now);
-        self.delivery.end_turn(&view);
+        if !self.delivery.wire.is_clear() {
+            let view = self.delivery.view(&self.forwarding, &self.gate, now);
+            self.delivery.flush_wire(&view);
+        }
         self.delivery.wake();
         while let Some((id, fault)) = self.delivery.take_fault() {
             self.expel(id, fault, now);

@@ -122,7 +122,8 @@ impl RxQueue {
     /// The frames that [`receive`](Self::receive) freed since this was last asked; `None` if all was well.
     #[inline]
     pub fn take_refused(&mut self) -> Option<Refused> {
-        self.refused.take()
+        // There hardly ever are any, and nothing is to be moved then.
+        if self.refused.is_some() { self.refused.take() } else { None }
     }
 
     /// A descriptor of its own that becomes readable when frames come, if the driver has one and the port was configured with
