@@ -7,8 +7,10 @@
 
 use crate::budgets::Budgets;
 use crate::forwarding::PortId;
-use crate::identity::{self, Identity};
+use crate::helper::Wake;
+use crate::identity::{self, Accepted, Identity, IdentityError};
 use crate::listener::Listener;
+use crate::names::{Name, Names};
 use crate::peers::{Connection, Event, What};
 use crate::poller::{Poller, Token};
 use crate::switch::{Asked, Notice, Switch};
@@ -22,10 +24,15 @@ use rustix::io::Errno;
 use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a peer may take to say hello.
 const GREETING: Duration = Duration::from_secs(2);
+/// How long it may take to find out who a peer is, and what its user is called after that: the latter is for people, and known later
+/// if the name service does not answer.
+const IDENTIFYING: Duration = Duration::from_secs(2);
+const NAMING: Duration = Duration::from_millis(500);
 /// Time between two ticks after which this process has been away, and not its peers.
 const AWAY: Duration = Duration::from_millis(200);
 /// Peers that have not said hello yet, of all users and of one.
@@ -44,6 +51,7 @@ pub struct Attach {
     clients: Slab<Client>,
     /// What users may ask for: a connection is a request, too.
     requests: Budgets,
+    names: Names,
     throttle: Throttle,
     lives: Throttle,
 }
@@ -52,7 +60,7 @@ pub struct Attach {
 struct Client {
     connection: Connection,
     /// Readable once the process has ended.
-    process: Option<OwnedFd>,
+    process: Option<Arc<OwnedFd>>,
     identity: Identity,
     /// Its user, as limits know it.
     account: u32,
@@ -77,6 +85,10 @@ struct Rings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
+    /// It is being found out who it is, until then at most.
+    Unknown(Instant),
+    /// Only what its user is called is not known, until then at most.
+    Nameless(Instant),
     /// It has until then to say hello.
     Greeting(Instant),
     /// It has this port.
@@ -95,12 +107,18 @@ impl Client {
         !self.heard && self.reply.is_none() && self.asked.is_none() && !matches!(self.state, State::Closed)
     }
 
-    /// Until when it has to say hello.
+    /// When its patience or kopid's ends, before it has a port.
     const fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Greeting(deadline) => Some(deadline),
-            _ => None,
+            State::Unknown(deadline) | State::Nameless(deadline) | State::Greeting(deadline) => Some(deadline),
+            State::Attached(_) | State::Closed => None,
         }
+    }
+
+    /// Has its hello come.
+    fn greet(&mut self) {
+        self.state = State::Greeting(Instant::now() + GREETING);
+        self.connection.listen();
     }
 
     /// Says something; a peer that does not read its replies is of no use.
@@ -116,12 +134,13 @@ pub fn describe(identity: &Identity) -> String {
 }
 
 impl Attach {
-    /// Serves `listener`. The apps of a user may make `requests_per_user` requests at once, and as many a second.
+    /// Serves `listener`. The apps of a user may make `requests_per_user` requests at once, and as many a second. `wake` is used
+    /// when names of users [have been found](Self::take_names).
     ///
     /// # Errors
     ///
     /// The kernel's, when memory is short.
-    pub fn new(listener: Listener, requests_per_user: u32, poller: &Poller) -> Result<Self, Errno> {
+    pub fn new(listener: Listener, requests_per_user: u32, wake: Wake, poller: &Poller) -> Result<Self, Errno> {
         poller.add(&listener, Token::AppListener)?;
         if !socket::refuse_descriptors(&listener) {
             log::debug!("this kernel lets apps send file descriptors: they are closed as they come");
@@ -132,7 +151,7 @@ impl Attach {
         }
         let (throttle, lives) = (Throttle::new(LOG_LINES), Throttle::new(LOG_LINES_LIVES));
         let requests = Budgets::new(requests_per_user, requests_per_user);
-        Ok(Self { listener, clients: Slab::new(), requests, throttle, lives })
+        Ok(Self { listener, clients: Slab::new(), requests, names: Names::new(wake), throttle, lives })
     }
 
     /// Connections, half-open ones included.
@@ -158,45 +177,76 @@ impl Attach {
 
     fn greet(&mut self, socket: OwnedFd, switch: &mut Switch, poller: &Poller) {
         // The user is known at once; the rest about a peer takes time.
-        let uid = socket::peer_credentials(&socket).ok().map(|peer| peer.uid);
-        let account = uid.map(|uid| switch.account(uid));
-        let may_ask = account.is_none_or(|account| self.requests.has(account));
-        let attested = may_ask.then(|| identity::attest(&socket));
+        let peer = socket::peer_credentials(&socket).ok();
+        let accepted = Accepted::now(peer.as_ref());
+        let account = peer.map(|peer| switch.account(peer.uid));
         let connection = switch.peers_mut().connect(account, socket);
         if connection.user().is_swamped() {
             // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
             self.listener.rest(poller, Token::AppListener);
         }
-        let Some(attested) = attested else {
+        let identity = Identity::unknown(peer.as_ref());
+        if account.is_some_and(|account| !self.requests.has(account)) {
             connection
                 .refuse(0, "the applications of this user have asked for too much of late: try again in a second");
-            self.throttle.warn(&format_args!("refused a connection: too many requests of uid {}", uid.unwrap_or(0)));
+            self.throttle.warn(&format_args!("refused a connection: too many requests of uid {}", identity.uid));
             return;
-        };
+        }
         account.into_iter().for_each(|account| self.requests.spend(account));
-        let (identity, process) = match attested {
-            Ok(found) => found,
-            Err(error) => {
-                connection.refuse(0, &format!("kopid could not find out who you are: {error}"));
-                self.throttle.warn(&format_args!("refused a connection: {error}"));
-                return;
-            }
-        };
         let account = switch.account(identity.uid);
         self.make_room(account, switch);
-        let state = State::Greeting(Instant::now() + GREETING);
-        connection.listen();
-        let client = Client { connection, process, identity, account, state, reply: None, asked: None, heard: true };
-        let at = self.clients.insert(client);
-        let Some(client) = self.clients.get(at) else { return };
+        connection.attest(accepted);
+        let state = State::Unknown(Instant::now() + IDENTIFYING);
+        let (process, reply, asked, heard) = (None, None, None, true);
+        self.clients.insert(Client { connection, process, identity, account, state, reply, asked, heard });
+    }
+
+    /// Takes in who a peer is. It is heard once its user has a name.
+    fn identify(
+        &mut self,
+        at: usize,
+        attested: Result<Box<(Identity, Option<OwnedFd>)>, IdentityError>,
+        switch: &mut Switch,
+        poller: &Poller,
+    ) {
+        let Some(client) = self.clients.get_mut(at) else { return };
+        let (identity, process) = match attested {
+            Ok(found) => *found,
+            Err(error) => {
+                client.connection.refuse(0, &format!("kopid could not find out who you are: {error}"));
+                return self.close(at, switch, &format!("was refused: {error}"));
+            }
+        };
+        client.identity = identity;
+        client.process = process.map(Arc::new);
         let watched = client.process.as_ref().map_or(Ok(()), |process| poller.add(process, Token::Exit(at)));
         if let Err(errno) = watched {
-            self.throttle.warn_of(&client.identity, &format_args!("refused {}: {errno}", client.describe()));
-            self.clients.remove(at);
+            client.connection.refuse(0, &errno.to_string());
+            return self.close(at, switch, &format!("was refused: {errno}"));
+        }
+        match self.names.of(client.identity.uid, client.account) {
+            Name::Is(name) => {
+                client.identity.user = name;
+                client.greet();
+            }
+            Name::Later => client.state = State::Nameless(Instant::now() + NAMING),
         }
     }
 
-    /// Lets go of a connection that has not said hello, if there are as many as there may be: of this user, or else of the one
+    /// Takes in names of users that have been found. Who waits for its own is heard.
+    pub fn take_names(&mut self, switch: &mut Switch) {
+        for (uid, name) in self.names.take() {
+            switch.name(uid, name.as_deref());
+            for (_, client) in self.clients.iter_mut().filter(|(_, client)| client.identity.uid == uid) {
+                client.identity.user.clone_from(&name);
+                if let State::Nameless(_) = client.state {
+                    client.greet();
+                }
+            }
+        }
+    }
+
+    /// Lets go of a connection that has no port yet, if there are as many as there may be: of this user, or else of the one
     /// that has most. So nobody who connects and says nothing keeps others out, under however many names.
     fn make_room(&mut self, account: u32, switch: &mut Switch) {
         let silent = || self.clients.iter().filter_map(|(at, client)| Some((client.deadline()?, client.account, at)));
@@ -212,18 +262,31 @@ impl Attach {
         self.close(at, switch, "made room: too many silent connections");
     }
 
-    /// Takes in what the peers' threads have to tell.
-    pub fn receive(&mut self, switch: &mut Switch) {
+    /// Takes in what the peers' threads have to tell. Returns the apps that may not stay as what their processes have become.
+    pub fn receive(&mut self, switch: &mut Switch, poller: &Poller) -> Vec<Notice> {
+        let mut notices = Vec::new();
         while let Some(event) = switch.peers().event() {
-            self.handle(event, switch);
+            notices.extend(self.handle(event, switch, poller));
         }
+        notices
     }
 
-    /// Hears one request of a client. Its reply comes with [`answer`](Self::answer), and only then its next request.
-    fn handle(&mut self, event: Event, switch: &mut Switch) {
+    /// Hears one request of a client, among other things. Its reply comes with [`answer`](Self::answer), and only then its next
+    /// request.
+    fn handle(&mut self, event: Event, switch: &mut Switch, poller: &Poller) -> Vec<Notice> {
         let mut open = self.clients.iter_mut().filter(|(_, client)| client.state != State::Closed);
-        let Some((at, client)) = open.find(|(_, client)| client.connection.serial() == event.serial) else { return };
+        let Some((at, client)) = open.find(|(_, client)| client.connection.serial() == event.serial) else {
+            return Vec::new();
+        };
         match event.what {
+            What::Attested(attested) => self.identify(at, attested, switch, poller),
+            What::Changed(identity) => {
+                // Its user's name may have been found meanwhile.
+                let identity = Identity { user: client.identity.user.clone(), ..*identity };
+                if let State::Attached(id) = client.state {
+                    return switch.reidentify(id, identity);
+                }
+            }
             What::Received(Ok(envelope)) => {
                 self.requests.spend(client.account);
                 // Not even its end is of interest before it has its reply.
@@ -243,6 +306,7 @@ impl Attach {
             }
             What::Unsent(errno) => self.close(at, switch, &format!("does not take a message: {errno}")),
         }
+        Vec::new()
     }
 
     /// Sends the replies whose effect all workers have taken up: an app that was told that its rings are served, or its
@@ -335,16 +399,14 @@ impl Attach {
         }
     }
 
-    /// Looks whether processes have changed their name or cgroup, which the policy follows.
-    pub fn look(&self, switch: &mut Switch) -> Vec<Notice> {
-        let mut notices = Vec::new();
+    /// Has it looked whether processes have changed their name or cgroup, which the policy follows.
+    pub fn look(&self, switch: &Switch) {
         for (_, client) in &self.clients {
             let (State::Attached(id), Some(process)) = (client.state, &client.process) else { continue };
-            if let Some(identity) = switch.app(id).and_then(|app| app.identity.refreshed(process)) {
-                notices.extend(switch.reidentify(id, identity));
+            if let Some(app) = switch.app(id) {
+                client.connection.look(&app.identity, process);
             }
         }
-        notices
     }
 
     /// Tells every app about the wire's link.
@@ -367,7 +429,9 @@ impl Attach {
         if let Some(away) = passed.checked_sub(AWAY) {
             // Nobody is late for what could not be heard meanwhile.
             for (_, client) in &mut self.clients {
-                if let State::Greeting(deadline) = &mut client.state {
+                if let State::Unknown(deadline) | State::Nameless(deadline) | State::Greeting(deadline) =
+                    &mut client.state
+                {
                     *deadline += away;
                 }
             }
@@ -376,10 +440,30 @@ impl Attach {
         let is_late = |client: &Client| client.deadline().is_some_and(|deadline| now >= deadline);
         let late: Vec<_> = self.clients.iter().filter(|(_, client)| is_late(client)).map(|(at, _)| at).collect();
         for at in late {
-            if let Some(client) = self.clients.get(at) {
-                client.connection.refuse(0, "no hello in time");
+            self.give_up(at, switch);
+        }
+    }
+
+    /// A client's time is up.
+    fn give_up(&mut self, at: usize, switch: &mut Switch) {
+        let Some(client) = self.clients.get_mut(at) else { return };
+        match client.state {
+            State::Nameless(_) => {
+                let Identity { uid, .. } = client.identity;
+                let line =
+                    format_args!("the name service does not say what user {uid} is called: it is shown by its number");
+                self.throttle.warn_of(&client.identity, &line);
+                client.greet();
             }
-            self.close(at, switch, "did not say hello in time");
+            State::Unknown(_) => {
+                client.connection.refuse(0, "kopid could not find out in time who you are");
+                self.close(at, switch, "is refused: it takes too long to find out who it is");
+            }
+            State::Greeting(_) => {
+                client.connection.refuse(0, "no hello in time");
+                self.close(at, switch, "did not say hello in time");
+            }
+            State::Attached(_) | State::Closed => {}
         }
     }
 

@@ -4,15 +4,14 @@ use crate::attach::Attach;
 use crate::capture::Captures;
 use crate::control::{Answer, Control};
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
+use crate::helper::Wake;
 use crate::host::{Host, HostError};
 use crate::listener::{ListenError, Listener};
 use crate::logging::Queued;
 use crate::memory::{Bytes, Machine, free_huge_memory};
 use crate::netdev::Netdev;
-use crate::peers::Peers;
 use crate::policy::{self, Enforcement};
 use crate::poller::{Poller, Token};
-use crate::regions::Regions;
 use crate::report::{self, Facts};
 use crate::rest::Ear;
 use crate::switch::{Helpers, Limits, Switch, WireState};
@@ -158,7 +157,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 /// From then on the log is `queued`.
 fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queued>) -> Result<(), DaemonError> {
     let started = Started::new(config, eal)?;
-    let Started { netdev, mut port, pool, mut switch } = started;
+    let Started { netdev, mut port, pool, wake, mut switch } = started;
     let host = match &config.host {
         None => None,
         Some(host) => Some(Host::start(host, &other_cpus(config)?, &mut switch)?),
@@ -183,7 +182,8 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
         poller.add(event, Token::Hole)?;
     }
     poller.add(switch.peers().wake(), Token::Peers)?;
-    let attach = Attach::new(apps, switch.limits().requests_per_user, &poller)?;
+    poller.add(&wake, Token::Helpers)?;
+    let attach = Attach::new(apps, switch.limits().requests_per_user, wake.clone(), &poller)?;
     let control = Control::new(control, &poller)?;
     log::info!(
         "ready: wire {} ({}), {} worker(s), apps at {}",
@@ -194,6 +194,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
     );
     let mut events = Events {
         poller,
+        wake,
         switch,
         attach,
         control,
@@ -230,6 +231,7 @@ struct Started {
     netdev: Option<Netdev>,
     port: Port,
     pool: Pool,
+    wake: Wake,
     switch: Switch,
 }
 
@@ -293,11 +295,10 @@ impl Started {
                 connections: Arc::clone(&connections),
             },
         )?;
-        let regions = Regions::start()?;
-        let captures = Captures::new(eal.tsc_hz(), other_cpus(config)?)?;
-        let helpers = Helpers { captures, regions, peers: Peers::new()? };
+        let wake = Wake::new()?;
+        let helpers = Helpers::start(Captures::new(eal.tsc_hz(), other_cpus(config)?)?, &wake)?;
         let switch = Switch::new(dataplane, wire_state, limits, policy, connections, helpers);
-        Ok(Self { netdev, port, pool, switch })
+        Ok(Self { netdev, port, pool, wake, switch })
     }
 }
 
@@ -422,6 +423,7 @@ fn read_policy(path: &PathBuf) -> Result<Policy, kopi_config::Errors> {
 /// The event loop's state.
 struct Events<'a> {
     poller: Poller,
+    wake: Wake,
     switch: Switch,
     attach: Attach,
     control: Control,
@@ -466,7 +468,7 @@ impl Events<'_> {
     }
 
     fn handle(&mut self, token: Token, signals: &Signals) {
-        let Self { poller, switch, attach, control, host, .. } = self;
+        let Self { poller, switch, attach, control, host, wake, .. } = self;
         match token {
             Token::Signal => {
                 if signals.drain() {
@@ -475,7 +477,17 @@ impl Events<'_> {
             }
             Token::AppListener => attach.accept(switch, poller),
             Token::ControlListener => control.accept(poller),
-            Token::Peers => attach.receive(switch),
+            Token::Peers => {
+                let notices = attach.receive(switch, poller);
+                attach.dismiss(&notices, switch);
+            }
+            Token::Helpers => {
+                wake.hush();
+                attach.take_names(switch);
+                switch.take_kernel();
+                let notices = switch.refresh();
+                attach.dismiss(&notices, switch);
+            }
             Token::Exit(at) => attach.ended(at, switch),
             Token::Operator(at) => {
                 let facts = Facts {
@@ -511,11 +523,11 @@ impl Events<'_> {
         self.switch.peers_mut().sweep();
         self.switch.show_drops();
         self.switch.reap_captures();
-        let mut notices = self.switch.tick(dpdk::tsc(), self.hz);
+        let notices = self.switch.tick(dpdk::tsc(), self.hz);
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK;
-            notices.extend(self.switch.refresh());
-            notices.extend(self.attach.look(&mut self.switch));
+            self.switch.look_at_accounts();
+            self.attach.look(&self.switch);
             self.switch.look_at_kernel();
         }
         self.attach.dismiss(&notices, &mut self.switch);

@@ -8,6 +8,10 @@
 //! What /proc says is of the process as it is now, which may have become another program since it connected. So its
 //! program does not count if it has another user or group by now, and is looked at again when it says hello: what was another
 //! one in between is none ([`Identity::at_hello`]).
+//!
+//! What takes time is done by the thread of the peer's user ([`crate::peers`]): the kernel's answers take as long as the process has
+//! threads, and its program may lie where a file system of its user's answers, or nobody. So which file that is, as far as the kernel
+//! knows by itself, is noted at once ([`Accepted`]). What its user is called is found out apart ([`crate::names`]).
 
 use kopi_ring::socket::{Credentials, peer_credentials, peer_groups, peer_pidfd, peer_security};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -67,20 +71,17 @@ pub enum IdentityError {
     System(&'static str, rustix::io::Errno),
 }
 
-/// The identity of the process that connected `socket`, which was accepted just now, and a handle that becomes readable
-/// when the process ends. There is no handle for a process outside our pid namespace.
+/// The identity of the process that connected `socket`, which was accepted at `accepted`, and a handle that becomes readable
+/// when the process ends. There is no handle for a process outside our pid namespace. Its user has no name yet.
 ///
 /// # Errors
 ///
 /// [`IdentityError`] if the process is gone, or was replaced by another with the same pid.
-pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), IdentityError> {
-    let accepted = ticks_since_boot();
-    let Credentials { pid, uid, gid } =
-        peer_credentials(socket.as_fd()).map_err(|errno| IdentityError::System("SO_PEERCRED", errno))?;
-    let user = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
+pub fn attest(socket: impl AsFd, accepted: Accepted) -> Result<(Identity, Option<OwnedFd>), IdentityError> {
+    let credentials = peer_credentials(socket.as_fd()).map_err(|errno| IdentityError::System("SO_PEERCRED", errno))?;
+    let Credentials { pid, uid, gid } = credentials;
     let (groups, label) = (peer_groups(&socket), peer_security(&socket).as_deref().map(printable));
-    let comm = "?".to_owned();
-    let mut identity = Identity { uid, gid, user, comm, groups, label, ..Identity::default() };
+    let mut identity = Identity { groups, label, ..Identity::unknown(Some(&credentials)) };
     let Some(raw_pid) = Pid::from_raw(pid) else { return Ok((identity, None)) };
     let handle = match peer_pidfd(socket) {
         Some(handle) => handle,
@@ -89,18 +90,18 @@ pub fn attest(socket: impl AsFd) -> Result<(Identity, Option<OwnedFd>), Identity
     };
     let stat = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text));
     let status = fs::read(format!("/proc/{pid}/status")).ok().and_then(|text| parse_status(&text));
-    identity.pid = pid;
     identity.cgroup = cgroup_of(pid);
     identity.comm = stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm));
-    if status.as_ref().is_some_and(|status| (status.uid, status.gid) == (uid, gid)) {
-        (identity.exe, identity.file) = (program_of(pid), file_of(pid));
+    let is_same = status.as_ref().is_some_and(|status| (status.uid, status.gid) == (uid, gid));
+    if is_same && file_of(pid) == accepted.file {
+        (identity.exe, identity.file) = (program_of(pid), accepted.file);
     }
     // Before Linux 4.13.
     identity.groups = identity.groups.or_else(|| status.map(|status| status.groups));
     if ended(&handle) {
         return Err(IdentityError::Gone(pid));
     }
-    if stat.is_some_and(|stat| stat.start_time > accepted) {
+    if stat.is_some_and(|stat| stat.start_time > accepted.ticks) {
         return Err(IdentityError::Reused(pid));
     }
     Ok((identity, Some(handle)))
@@ -113,11 +114,18 @@ impl Identity {
         self.user.clone().unwrap_or_else(|| self.uid.to_string())
     }
 
+    /// A process of which is known only what the kernel says of its socket, if it says anything.
+    #[must_use]
+    pub fn unknown(peer: Option<&Credentials>) -> Self {
+        let (pid, uid, gid) = peer.map_or((0, OVERFLOW_ID, OVERFLOW_ID), |peer| (peer.pid, peer.uid, peer.gid));
+        Self { pid, uid, gid, comm: "?".to_owned(), ..Self::default() }
+    }
+
     /// Who is behind the host's port: the kernel, for all processes of the machine. So it is nobody in particular: no user,
     /// group or program that a policy may ask for, as for a process of which nothing is known.
     #[must_use]
     pub fn of_the_kernel() -> Self {
-        Self { uid: OVERFLOW_ID, gid: OVERFLOW_ID, comm: "kernel".to_owned(), ..Self::default() }
+        Self { comm: "kernel".to_owned(), ..Self::unknown(None) }
     }
 
     /// The process when it says hello: its program is known only if it runs the one that it ran when it was accepted.
@@ -179,11 +187,25 @@ pub fn ended(pidfd: &OwnedFd) -> bool {
     rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Clock ticks since boot, rounded up, as /proc/PID/stat counts them (100 a second on every Linux, `USER_HZ`).
-fn ticks_since_boot() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds * 100 + u64::try_from(now.tv_nsec).unwrap_or(0).div_ceil(10_000_000)
+/// What is known of a connection at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted {
+    /// When it was accepted, in clock ticks since boot, rounded up, as /proc/PID/stat counts them (100 a second on every Linux,
+    /// `USER_HZ`).
+    ticks: u64,
+    /// Which file the process ran then.
+    file: Option<(u64, u64)>,
+}
+
+impl Accepted {
+    /// Notes when a connection of `peer` was accepted, which was just now.
+    #[must_use]
+    pub fn now(peer: Option<&Credentials>) -> Self {
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        let ticks = seconds * 100 + u64::try_from(now.tv_nsec).unwrap_or(0).div_ceil(10_000_000);
+        Self { ticks, file: peer.and_then(|peer| file_of(peer.pid)) }
+    }
 }
 
 /// What is needed of /proc/PID/stat.
@@ -265,7 +287,7 @@ mod tests {
         let ended = peer.args(["--exact", "identity::tests::connects_and_ends"]).env(PLACE, &place).output().unwrap();
         fs::remove_file(&place).unwrap();
         assert!(ended.status.success(), "{ended:?}");
-        let attested = attest(accept(&listener).unwrap());
+        let attested = attest(accept(&listener).unwrap(), Accepted::now(None));
         assert!(matches!(attested, Err(IdentityError::Gone(_) | IdentityError::NoHandle(_))), "{attested:?}");
     }
 
@@ -273,7 +295,7 @@ mod tests {
     #[test]
     fn own_process_is_recognised() {
         let (a, _b) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let (identity, handle) = attest(&a).unwrap();
+        let (identity, handle) = attest(&a, Accepted::now(peer_credentials(&a).ok().as_ref())).unwrap();
         assert_eq!(identity.pid.unsigned_abs(), std::process::id());
         assert_eq!(identity.uid, rustix::process::geteuid().as_raw());
         assert_eq!(identity.exe, std::env::current_exe().ok().map(|p| p.to_string_lossy().into_owned()));

@@ -1,7 +1,8 @@
 //! What the kernel has in kopid's network namespace: for the apps that share its address, addresses of its port and ports of its
 //! sockets; for operators, what it lost on the way to its port.
 //!
-//! Read on the control thread, now and then. A port that a socket got since then is not known yet.
+//! Read twice a second, by a [helper](crate::helper): the lists are as long as users make them. A port that a socket got since then
+//! is not known yet.
 
 use kopi_config::policy::Listen;
 use kopi_policy::Kernel;

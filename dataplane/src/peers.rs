@@ -5,6 +5,8 @@
 //! descriptor that comes with a message may be a connection that lingers when it is closed. Non-blocking sockets are no help:
 //! nothing here blocks, it just takes long.
 //!
+//! The same holds for what is read of a process ([`crate::identity`]).
+//!
 //! So neither the control thread nor a worker makes such a call. The sockets and doorbells of all applications of one user belong
 //! to one thread, and whoever makes it slow keeps nobody waiting but itself. What is to be done on them are jobs in a queue,
 //! and what was heard comes back as [`Event`]s. The queue is bounded: a user whose thread does not keep up loses its connections.
@@ -13,6 +15,8 @@
 //! fifty times as long, unless so much waits that its file descriptors become a burden to others; and a socket on which calls
 //! take very long is left alone for a minute, even by closing it. Its application loses its port.
 
+use crate::helper::Wake;
+use crate::identity::{self, Accepted, Identity, IdentityError};
 use kopi_ring::message::{Envelope, Message};
 use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Bell, Doorbell};
@@ -20,6 +24,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
+use rustix::net::SendFlags;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
@@ -73,6 +78,10 @@ pub enum What {
     Received(Result<Envelope, ReceiveError>),
     /// A message was not taken.
     Unsent(Errno),
+    /// This is the process that connected it, and what becomes readable when it ends.
+    Attested(Result<Box<(Identity, Option<OwnedFd>)>, IdentityError>),
+    /// The process has changed its name or its cgroup.
+    Changed(Box<Identity>),
     /// A system call on it took so much time of a CPU. Nothing more will come.
     Slow(Duration),
 }
@@ -92,7 +101,7 @@ pub struct Peers {
 #[derive(Clone, Debug)]
 struct Teller {
     events: Sender<Event>,
-    wake: Arc<OwnedFd>,
+    wake: Wake,
 }
 
 /// The thread of one user. It ends when nobody has this any more, after what was to be done before.
@@ -121,6 +130,7 @@ struct Shared {
 pub struct Connection {
     user: Arc<User>,
     serial: u64,
+    looking: Arc<AtomicBool>,
 }
 
 /// The daemon's end of a doorbell, whose worker side is quieted on its user's thread. It is closed when this is dropped.
@@ -142,6 +152,12 @@ enum Job {
     Quiet(u64, Arc<AtomicBool>),
     /// Wakes a sleeping application.
     Call(Bell, Arc<AtomicBool>),
+    /// Finds out who has connected a socket that was accepted then.
+    Attest(u64, Accepted),
+    /// Looks whether a process, with a handle on it, is as it was.
+    Look(u64, Box<Identity>, Arc<OwnedFd>, Arc<AtomicBool>),
+    /// Says something to an operator, and closes the connection.
+    Dismiss(OwnedFd, String),
     Close(u64),
     End,
 }
@@ -161,8 +177,7 @@ impl Peers {
     /// The system's, if there is no file descriptor or thread to be had.
     pub fn new() -> std::io::Result<Self> {
         let (sender, events) = channel();
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let teller = Teller { events: sender, wake };
+        let teller = Teller { events: sender, wake: Wake::new()? };
         let anybody = Arc::new(User::start("kopi-user".to_owned(), teller.clone())?);
         Ok(Self { users: BTreeMap::new(), anybody, events, teller, next: JOBS + 1 })
     }
@@ -179,7 +194,7 @@ impl Peers {
             return Some(event);
         }
         // It only says that there may be some. What comes after this is found by the second look.
-        let _read = rustix::io::read(&*self.teller.wake, &mut [0; 8]);
+        self.teller.wake.hush();
         self.events.try_recv().ok()
     }
 
@@ -199,13 +214,21 @@ impl Peers {
 
     /// Takes over `socket`, at whose other end is a process of user `uid`; `None` if that is not known.
     pub fn connect(&mut self, uid: Option<u32>, socket: OwnedFd) -> Connection {
-        let user = match uid {
+        let (user, serial) = (self.user_if_known(uid), self.serial());
+        user.take_on(Job::Open(serial, Object::Socket(socket)));
+        Connection { user, serial, looking: Arc::default() }
+    }
+
+    /// Says `text` to the operator at the other end of `socket`, who is of user `uid`, and closes it.
+    pub fn dismiss(&mut self, uid: Option<u32>, socket: OwnedFd, text: String) {
+        self.user_if_known(uid).take_on(Job::Dismiss(socket, text));
+    }
+
+    fn user_if_known(&mut self, uid: Option<u32>) -> Arc<User> {
+        match uid {
             Some(uid) => self.user(uid),
             None => Arc::clone(&self.anybody),
-        };
-        let serial = self.serial();
-        user.take_on(Job::Open(serial, Object::Socket(socket)));
-        Connection { user, serial }
+        }
     }
 
     /// Takes over the daemon's end of a doorbell that an application of user `uid` rings.
@@ -374,6 +397,18 @@ impl Connection {
         }
     }
 
+    /// Has it found out who has connected it, which comes as an [event](What::Attested). It was accepted at `accepted`.
+    pub fn attest(&self, accepted: Accepted) {
+        self.user.take_on(Job::Attest(self.serial, accepted));
+    }
+
+    /// Has it looked whether the process behind `handle` is as it was, unless it is about to be; what has changed comes as an
+    /// [event](What::Changed).
+    pub fn look(&self, identity: &Identity, handle: &Arc<OwnedFd>) {
+        let job = |asked| Job::Look(self.serial, Box::new(identity.clone()), Arc::clone(handle), asked);
+        self.user.ask_once(&self.looking, job);
+    }
+
     /// Has the next message come as an [event](What::Received). Until then nothing is read, and nobody hears of the connection's
     /// end.
     pub fn listen(&self) {
@@ -404,7 +439,7 @@ impl Teller {
     fn tell(&self, serial: u64, what: What) {
         // At the end of the daemon nobody listens any more.
         if self.events.send(Event { serial, what }).is_ok() {
-            let _written = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+            self.wake.wake();
         }
     }
 }
@@ -445,7 +480,7 @@ impl Talker {
                     let serial = match &job {
                         Job::End => return,
                         Job::Send(serial, ..) | Job::Quiet(serial, _) => *serial,
-                        Job::Open(..) | Job::Listen(_) | Job::Call(..) | Job::Close(_) => JOBS,
+                        _ => JOBS,
                     };
                     self.timed(serial, |talker| talker.obey(job));
                     self.shared.backlog.fetch_sub(1, AcqRel);
@@ -506,6 +541,22 @@ impl Talker {
                 asked.store(false, Relaxed);
                 bell.ring();
             }
+            Job::Attest(serial, accepted) => {
+                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+                let attested = identity::attest(socket, accepted).map(Box::new);
+                self.teller.tell(serial, What::Attested(attested));
+            }
+            Job::Look(serial, identity, handle, asked) => {
+                asked.store(false, Relaxed);
+                if let Some(identity) = identity.refreshed(&handle) {
+                    self.teller.tell(serial, What::Changed(Box::new(identity)));
+                }
+            }
+            Job::Dismiss(socket, text) => {
+                // It may be gone or not listening.
+                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+                let _sent = rustix::net::send(&socket, text.as_bytes(), flags);
+            }
             Job::Close(serial) => {
                 self.suspects.remove(&serial);
                 drop(self.objects.remove(&serial));
@@ -528,164 +579,4 @@ impl Talker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
-    use std::io::IoSlice;
-
-    fn pair() -> (OwnedFd, OwnedFd) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
-    }
-
-    fn message(sequence: u32) -> Envelope {
-        Envelope { sequence, message: Message::Done }
-    }
-
-    /// The next event, waited for.
-    fn next(peers: &Peers) -> Event {
-        let begun = Instant::now();
-        loop {
-            if let Some(event) = peers.event() {
-                return event;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(10), "nothing is told");
-            park_timeout(Duration::from_millis(1));
-        }
-    }
-
-    /// What the peer gets, waited for.
-    fn received(peer: &OwnedFd) -> Result<(Envelope, Vec<OwnedFd>), ReceiveError> {
-        let begun = Instant::now();
-        loop {
-            match socket::receive(peer) {
-                Err(ReceiveError::WouldBlock) if begun.elapsed() < Duration::from_secs(10) => {
-                    park_timeout(Duration::from_millis(1));
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// Messages come one for each time that they are listened for, and the end of the connection comes after them.
-    #[test]
-    fn messages_come_when_they_are_listened_for() {
-        let mut peers = Peers::new().unwrap();
-        let (ours, theirs) = pair();
-        let connection = peers.connect(Some(1), ours);
-        for sequence in 0..3 {
-            socket::send(&theirs, &message(sequence), &[]).unwrap();
-        }
-        drop(theirs);
-        for sequence in 0..3 {
-            connection.listen();
-            let event = next(&peers);
-            assert_eq!(event.serial, connection.serial());
-            assert!(matches!(event.what, What::Received(Ok(got)) if got == message(sequence)));
-            peers.flush(Duration::from_secs(5));
-            assert!(peers.event().is_none(), "nobody listens");
-        }
-        connection.listen();
-        assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Closed))));
-    }
-
-    /// What is sent before a connection is dropped arrives, with its descriptors, and then its end.
-    #[test]
-    fn what_was_sent_arrives_before_the_end() {
-        let mut peers = Peers::new().unwrap();
-        let (ours, theirs) = pair();
-        let connection = peers.connect(None, ours);
-        connection.send(message(7), vec![pair().0]).unwrap();
-        drop(connection);
-        let (envelope, fds) = received(&theirs).unwrap();
-        assert_eq!((envelope, fds.len()), (message(7), 1));
-        assert!(matches!(received(&theirs), Err(ReceiveError::Closed)));
-    }
-
-    /// A peer that is gone or takes nothing is told of.
-    #[test]
-    fn messages_that_are_not_taken_are_told_of() {
-        let mut peers = Peers::new().unwrap();
-        let (ours, theirs) = pair();
-        let full = peers.connect(Some(1), ours);
-        (0..1000).for_each(|_| drop(full.send(message(0), Vec::new())));
-        assert!(matches!(next(&peers).what, What::Unsent(Errno::AGAIN)));
-        drop(theirs);
-    }
-
-    /// Descriptors, where the kernel lets them pass, end the connection, and are closed.
-    #[test]
-    fn descriptors_are_not_kept() {
-        let mut peers = Peers::new().unwrap();
-        let (ours, theirs) = pair();
-        let connection = peers.connect(Some(1), ours);
-        let (sent, other) = pair();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds = [sent.as_fd()];
-        assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        let bytes = message(0).encode();
-        rustix::net::sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
-        drop(sent);
-        connection.listen();
-        assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Descriptors))));
-        assert!(matches!(received(&other), Err(ReceiveError::Closed)), "its other end hears that it is closed");
-    }
-
-    /// One user's job that takes long delays no other user's, and its user counts as slow, who then gets less.
-    #[test]
-    fn users_do_not_wait_for_each_other() {
-        let mut peers = Peers::new().unwrap();
-        let slow = peers.user(1);
-        (0..9).for_each(|_| slow.note_call(LONG_CALL));
-        assert!(!slow.is_slow(), "so much is put up with");
-        slow.note_call(LONG_CALL);
-        assert!(slow.is_slow() && !peers.user(2).is_slow());
-        // As many as there may be: the thread is busy for as long as all of this takes.
-        let (ours, theirs) = pair();
-        let connection = peers.connect(Some(2), ours);
-        socket::send(&theirs, &message(1), &[]).unwrap();
-        let (busy, _far) = pair();
-        let swamp = peers.connect(Some(1), busy);
-        while !slow.is_swamped() && swamp.send(message(0), Vec::new()).is_ok() {
-            slow.shared.backlog.fetch_add(1, Relaxed);
-        }
-        assert!(swamp.send(message(0), Vec::new()).is_err(), "there is a limit");
-        connection.listen();
-        let heard = |event: Event| event.serial == connection.serial() && matches!(event.what, What::Received(Ok(_)));
-        while !heard(next(&peers)) {}
-    }
-
-    /// A user's thread ends when the user has nothing here any more.
-    #[test]
-    fn users_who_are_gone_are_forgotten() {
-        let mut peers = Peers::new().unwrap();
-        let connection = peers.connect(Some(5), pair().0);
-        peers.sweep();
-        assert_eq!(peers.users.len(), 1);
-        drop(connection);
-        peers.flush(Duration::from_secs(5));
-        peers.sweep();
-        assert!(peers.users.is_empty());
-    }
-
-    /// A doorbell is quieted and closed on its user's thread.
-    #[test]
-    fn doorbells_are_quieted() {
-        let mut peers = Peers::new().unwrap();
-        let (ours, theirs) = Doorbell::pair().unwrap();
-        let bell = peers.quieting(3, ours);
-        // Until it is full.
-        (0..10_000).for_each(|_| theirs.ring());
-        let room = || rustix::net::send(&theirs, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        assert_eq!(room(), Err(Errno::AGAIN));
-        for _ in 0..100 {
-            bell.quiet();
-            peers.flush(Duration::from_secs(5));
-        }
-        assert_eq!(room(), Ok(1));
-        drop(bell);
-        peers.flush(Duration::from_secs(5));
-        assert_eq!(room(), Err(Errno::PIPE));
-    }
-}
+mod tests;

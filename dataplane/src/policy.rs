@@ -5,6 +5,7 @@ use crate::forwarding::Generation;
 use crate::identity::OVERFLOW_ID;
 use crate::ledger::{Ledger, Outcome};
 use crate::registry::App;
+use crate::users::Users;
 use kopi_config::Diagnostic;
 use kopi_config::policy::{CgroupPath, Decision, Direction, Mention, Policy};
 use kopi_policy::{Accounts, Cause, Owner, RuleId, Ruleset, Violation};
@@ -136,13 +137,14 @@ impl Enforcement {
         true
     }
 
-    /// Compiles the policy anew if names of users or groups stand for something else by now; returns whether it did.
-    pub fn refresh(&mut self) -> bool {
-        let Some(stale) = self.ruleset.as_ref().filter(|ruleset| ruleset.is_stale(&Machine)) else { return false };
-        // It has been compiled before, so it can be.
-        let Ok(fresh) = Ruleset::new(Arc::clone(stale.policy()), &Machine) else { return false };
-        self.ruleset = Some(Arc::new(fresh));
-        true
+    /// Takes `fresh` for `stale`, the same policy with names of users and groups that stand for something else by now; returns
+    /// whether it did: not if another policy has come into force.
+    pub fn refresh(&mut self, stale: &Arc<Ruleset>, fresh: Arc<Ruleset>) -> bool {
+        let same = self.ruleset.as_ref().is_some_and(|ruleset| Arc::ptr_eq(ruleset, stale));
+        if same {
+            self.ruleset = Some(fresh);
+        }
+        same
     }
 
     /// The same, to be added to.
@@ -154,6 +156,38 @@ impl Enforcement {
     #[must_use]
     pub const fn books(&self) -> &Books {
         &self.books
+    }
+}
+
+/// What depends on the machine's users and groups, as it was known last.
+#[derive(Clone, Debug)]
+pub struct ByAccount {
+    /// The compiled rules.
+    pub ruleset: Option<Arc<Ruleset>>,
+    /// Who is one user.
+    pub users: Arc<Users>,
+}
+
+/// What is to take its place, as far as it has changed.
+#[derive(Debug)]
+pub struct Changed {
+    /// Rules, and what they take the place of.
+    pub ruleset: Option<(Arc<Ruleset>, Arc<Ruleset>)>,
+    /// Who is one user.
+    pub users: Option<Users>,
+}
+
+impl ByAccount {
+    /// Looks what `accounts` say by now. May wait for a name service.
+    #[must_use]
+    pub fn changed(self, accounts: &dyn Accounts) -> Changed {
+        let stale = self.ruleset.filter(|ruleset| ruleset.is_stale(accounts));
+        // It has been compiled before, so it can be.
+        let fresh = stale.and_then(|stale| {
+            let fresh = Ruleset::new(Arc::clone(stale.policy()), accounts).ok()?;
+            Some((stale, Arc::new(fresh)))
+        });
+        Changed { ruleset: fresh, users: self.users.changed() }
     }
 }
 

@@ -27,6 +27,8 @@ pub enum Token {
     Regions,
     /// A thread has run into a hole in an app's region.
     Hole,
+    /// Helpers have answers.
+    Helpers,
 }
 
 /// Events taken at one time.
@@ -46,6 +48,7 @@ impl Token {
             Self::Captures => (6, 0),
             Self::Hole => (7, 0),
             Self::Regions => (8, 0),
+            Self::Helpers => (9, 0),
         };
         EventData::new_u64(kind << KIND_SHIFT | at as u64)
     }
@@ -62,6 +65,7 @@ impl Token {
             6 => Self::Captures,
             7 => Self::Hole,
             8 => Self::Regions,
+            9 => Self::Helpers,
             _ => return None,
         })
     }
@@ -146,6 +150,7 @@ mod tests {
             Token::Captures,
             Token::Hole,
             Token::Regions,
+            Token::Helpers,
         ];
         for token in all {
             assert_eq!(Token::decode(token.encode().u64()), Some(token));

@@ -16,12 +16,14 @@ use crate::dataplane::Dataplane;
 use crate::filter::{self, Filter};
 use crate::forwarding::{Forwarding, PortId};
 use crate::gate::Event;
+use crate::helper::{Helper, Wake};
 use crate::identity::Identity;
+use crate::kernel;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::Listed;
 use crate::memory::{Machine, Memory};
 use crate::peers::Peers;
-use crate::policy::{Books, Enforcement};
+use crate::policy::{Books, ByAccount, Changed, Enforcement, Machine as Accounts};
 use crate::regions::{Grant, Regions};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::shaper::Shaper;
@@ -49,6 +51,9 @@ const CHANGES_SAVED: u32 = 4;
 /// Changes of names and cgroups of a user's processes that are followed at once, and then one in so much time.
 const FOLLOWS: u32 = 4;
 const FOLLOW: Duration = Duration::from_secs(2);
+
+/// How long a name service may take before the log says so.
+const HANGS: Duration = Duration::from_secs(10);
 
 /// What is known about the wire.
 #[derive(Clone, Debug)]
@@ -94,7 +99,12 @@ pub struct Switch {
     /// What there is.
     machine: Machine,
     /// Who is one user.
-    users: Users,
+    users: Arc<Users>,
+    /// Who asks the name service, and whether it was said that nothing is heard from there.
+    accounts: Helper<ByAccount, Changed>,
+    hangs: bool,
+    /// Who reads the kernel's lists.
+    kernel_lists: Helper<String, Kernel>,
     throttle: Throttle,
     policy: Enforcement,
     connections: Arc<Connections>,
@@ -122,6 +132,27 @@ pub struct Helpers {
     pub regions: Regions,
     /// Who talks to apps.
     pub peers: Peers,
+    /// Who asks the name service.
+    pub accounts: Helper<ByAccount, Changed>,
+    /// Who reads what the kernel has.
+    pub kernel_lists: Helper<String, Kernel>,
+}
+
+impl Helpers {
+    /// Starts all of them. `wake` is used when one has an answer that [`Switch::refresh`] and [`Switch::look_at_kernel`] take.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there is no file descriptor or thread to be had.
+    pub fn start(captures: Captures, wake: &Wake) -> std::io::Result<Self> {
+        Ok(Self {
+            captures,
+            regions: Regions::start()?,
+            peers: Peers::new()?,
+            accounts: Helper::start("kopi-accounts", wake.clone(), |known: ByAccount| known.changed(&Accounts))?,
+            kernel_lists: Helper::start("kopi-kernel", wake.clone(), |tap: String| kernel::look(&tap))?,
+        })
+    }
 }
 
 /// Why an app may not stay after a change of the policy.
@@ -136,7 +167,7 @@ impl Switch {
         limits: Limits,
         policy: Enforcement,
         connections: Arc<Connections>,
-        Helpers { captures, regions, peers }: Helpers,
+        Helpers { captures, regions, peers, accounts, kernel_lists }: Helpers,
     ) -> Self {
         let hz = captures.hz();
         let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
@@ -156,7 +187,10 @@ impl Switch {
             regions,
             memory: Memory::new(limits.memory_total, limits.memory_per_user),
             machine: Machine::new(),
-            users: Users::new(),
+            users: Arc::new(Users::new()),
+            accounts,
+            hangs: false,
+            kernel_lists,
             throttle: Throttle::new(LOG_LINES),
             policy,
             connections,
@@ -244,10 +278,27 @@ impl Switch {
         Vec::new()
     }
 
-    /// Called once a second: compiles the policy anew if names of users or groups stand for something else.
+    /// Called twice a second: has it looked whether names of users or groups stand for something else.
+    pub fn look_at_accounts(&mut self) {
+        let known = ByAccount { ruleset: self.policy.ruleset().cloned(), users: Arc::clone(&self.users) };
+        if !self.accounts.ask(known) && !self.hangs && self.accounts.waits().is_some_and(|time| time >= HANGS) {
+            self.hangs = true;
+            log::warn!(
+                "the name service does not answer: names of users and groups stand for what they stood for before"
+            );
+        }
+    }
+
+    /// Takes in what was found, and has the policy follow. To be called when the helpers' wake is used.
     pub fn refresh(&mut self) -> Vec<Notice> {
-        self.users.refresh();
-        if !self.policy.refresh() {
+        let Some(Changed { ruleset, users }) = self.accounts.answer() else { return Vec::new() };
+        if std::mem::take(&mut self.hangs) {
+            log::info!("the name service answers again");
+        }
+        if let Some(users) = users {
+            self.users = Arc::new(users);
+        }
+        if !ruleset.is_some_and(|(stale, fresh)| self.policy.refresh(&stale, fresh)) {
             return Vec::new();
         }
         log::info!("users or groups have changed: the policy follows");
@@ -275,12 +326,22 @@ impl Switch {
         Vec::new()
     }
 
+    /// Notes what the user `uid` is called.
+    pub fn name(&mut self, uid: u32, name: Option<&str>) {
+        let host = self.registry.host();
+        for app in self.registry.apps_mut().filter(|app| Some(app.id) != host && app.identity.uid == uid) {
+            app.identity.user = name.map(str::to_owned);
+        }
+    }
+
     fn apply_policy(&mut self) -> Vec<Notice> {
         let ruleset = self.policy.ruleset().cloned();
         if let Some(ruleset) = &ruleset {
             self.connections.set_tracking(&ruleset.policy().tracking);
         }
         self.stale = true;
+        // Whoever may share its address from now on attaches after this.
+        self.look_at_kernel();
         let mut notices = Vec::new();
         let (host, host_mac) = (self.registry.host(), self.host_mac());
         for app in self.registry.apps_mut() {

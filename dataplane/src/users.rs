@@ -13,7 +13,7 @@ use std::time::SystemTime;
 const BLOCK: u32 = 65_536;
 
 /// Which uids belong together.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Users {
     path: PathBuf,
     changed: Option<SystemTime>,
@@ -35,21 +35,20 @@ impl Users {
     }
 
     fn at(path: &Path) -> Self {
-        let mut users = Self { path: path.to_owned(), changed: None, ranges: Vec::new() };
-        users.refresh();
-        users
+        let none = Self { path: path.to_owned(), changed: None, ranges: Vec::new() };
+        none.changed().unwrap_or(none)
     }
 
-    /// Reads the file anew if it has changed. Called now and then.
-    pub fn refresh(&mut self) {
+    /// What there is now, if the file has changed. May wait for a name service.
+    #[must_use]
+    pub fn changed(&self) -> Option<Self> {
         let changed = fs::metadata(&self.path).and_then(|file| file.modified()).ok();
         if changed == self.changed {
-            return;
+            return None;
         }
-        self.changed = changed;
         let text = fs::read_to_string(&self.path).unwrap_or_default();
         let uid = |name: &str| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
-        self.ranges = parse(&text, uid);
+        Some(Self { path: self.path.clone(), changed, ranges: parse(&text, uid) })
     }
 
     /// By which number `uid` is known where users are counted.

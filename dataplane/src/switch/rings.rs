@@ -232,7 +232,7 @@ impl Switch {
         }
         self.change_by(id);
         if shared {
-            // Its first frame is judged by what is the kernel's now.
+            // What is known may be half a second old.
             self.look_at_kernel();
         }
         Ok(())

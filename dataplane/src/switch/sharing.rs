@@ -3,9 +3,9 @@
 use super::Switch;
 use super::terms::terms_of_host;
 use crate::forwarding::PortId;
-use crate::kernel;
 use crate::registry::{App, Refusal};
 use crate::sharing::{Sharer, Sharing};
+use kopi_config::policy::Address;
 use kopi_ring::message::Mac;
 use std::sync::Arc;
 
@@ -44,15 +44,19 @@ impl Switch {
         host.settings.macs.first().copied()
     }
 
-    /// Called twice a second: looks at what is the kernel's, if apps share its address.
+    /// Called twice a second, and when it matters: has it looked what is the kernel's, if apps may share its address.
     pub fn look_at_kernel(&mut self) {
-        if !self.registry.apps().any(|app| app.terms.shared) {
-            return;
+        let apps = self.policy.ruleset().map(|ruleset| &ruleset.policy().apps);
+        let shares = apps.is_some_and(|apps| apps.iter().any(|app| app.address == Address::Shared));
+        if shares && self.registry.host().is_some() {
+            // If the last look is not over, this one is left out.
+            let _asked = self.kernel_lists.ask(self.tap.clone());
         }
-        let kernel = kernel::look(&self.tap);
-        if kernel == *self.kernel {
-            return;
-        }
+    }
+
+    /// Takes in what was found. To be called when the helpers' wake is used.
+    pub fn take_kernel(&mut self) {
+        let Some(kernel) = self.kernel_lists.answer().filter(|kernel| *kernel != *self.kernel) else { return };
         self.kernel = Arc::new(kernel);
         self.warn_of_ports();
         for app in self.registry.apps_mut().filter(|app| app.terms.shared) {

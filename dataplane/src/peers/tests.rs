@@ -1,0 +1,161 @@
+//! What the threads of users do, and for whom they wait.
+
+use super::*;
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use std::io::IoSlice;
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+}
+
+fn message(sequence: u32) -> Envelope {
+    Envelope { sequence, message: Message::Done }
+}
+
+/// The next event, waited for.
+fn next(peers: &Peers) -> Event {
+    let begun = Instant::now();
+    loop {
+        if let Some(event) = peers.event() {
+            return event;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "nothing is told");
+        park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// What the peer gets, waited for.
+fn received(peer: &OwnedFd) -> Result<(Envelope, Vec<OwnedFd>), ReceiveError> {
+    let begun = Instant::now();
+    loop {
+        match socket::receive(peer) {
+            Err(ReceiveError::WouldBlock) if begun.elapsed() < Duration::from_secs(10) => {
+                park_timeout(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Messages come one for each time that they are listened for, and the end of the connection comes after them.
+#[test]
+fn messages_come_when_they_are_listened_for() {
+    let mut peers = Peers::new().unwrap();
+    let (ours, theirs) = pair();
+    let connection = peers.connect(Some(1), ours);
+    for sequence in 0..3 {
+        socket::send(&theirs, &message(sequence), &[]).unwrap();
+    }
+    drop(theirs);
+    for sequence in 0..3 {
+        connection.listen();
+        let event = next(&peers);
+        assert_eq!(event.serial, connection.serial());
+        assert!(matches!(event.what, What::Received(Ok(got)) if got == message(sequence)));
+        peers.flush(Duration::from_secs(5));
+        assert!(peers.event().is_none(), "nobody listens");
+    }
+    connection.listen();
+    assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Closed))));
+}
+
+/// What is sent before a connection is dropped arrives, with its descriptors, and then its end.
+#[test]
+fn what_was_sent_arrives_before_the_end() {
+    let mut peers = Peers::new().unwrap();
+    let (ours, theirs) = pair();
+    let connection = peers.connect(None, ours);
+    connection.send(message(7), vec![pair().0]).unwrap();
+    drop(connection);
+    let (envelope, fds) = received(&theirs).unwrap();
+    assert_eq!((envelope, fds.len()), (message(7), 1));
+    assert!(matches!(received(&theirs), Err(ReceiveError::Closed)));
+}
+
+/// A peer that is gone or takes nothing is told of.
+#[test]
+fn messages_that_are_not_taken_are_told_of() {
+    let mut peers = Peers::new().unwrap();
+    let (ours, theirs) = pair();
+    let full = peers.connect(Some(1), ours);
+    (0..1000).for_each(|_| drop(full.send(message(0), Vec::new())));
+    assert!(matches!(next(&peers).what, What::Unsent(Errno::AGAIN)));
+    drop(theirs);
+}
+
+/// Descriptors, where the kernel lets them pass, end the connection, and are closed.
+#[test]
+fn descriptors_are_not_kept() {
+    let mut peers = Peers::new().unwrap();
+    let (ours, theirs) = pair();
+    let connection = peers.connect(Some(1), ours);
+    let (sent, other) = pair();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [sent.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let bytes = message(0).encode();
+    rustix::net::sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
+    drop(sent);
+    connection.listen();
+    assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Descriptors))));
+    assert!(matches!(received(&other), Err(ReceiveError::Closed)), "its other end hears that it is closed");
+}
+
+/// One user's job that takes long delays no other user's, and its user counts as slow, who then gets less.
+#[test]
+fn users_do_not_wait_for_each_other() {
+    let mut peers = Peers::new().unwrap();
+    let slow = peers.user(1);
+    (0..9).for_each(|_| slow.note_call(LONG_CALL));
+    assert!(!slow.is_slow(), "so much is put up with");
+    slow.note_call(LONG_CALL);
+    assert!(slow.is_slow() && !peers.user(2).is_slow());
+    // As many as there may be: the thread is busy for as long as all of this takes.
+    let (ours, theirs) = pair();
+    let connection = peers.connect(Some(2), ours);
+    socket::send(&theirs, &message(1), &[]).unwrap();
+    let (busy, _far) = pair();
+    let swamp = peers.connect(Some(1), busy);
+    while !slow.is_swamped() && swamp.send(message(0), Vec::new()).is_ok() {
+        slow.shared.backlog.fetch_add(1, Relaxed);
+    }
+    assert!(swamp.send(message(0), Vec::new()).is_err(), "there is a limit");
+    connection.listen();
+    let heard = |event: Event| event.serial == connection.serial() && matches!(event.what, What::Received(Ok(_)));
+    while !heard(next(&peers)) {}
+}
+
+/// A user's thread ends when the user has nothing here any more.
+#[test]
+fn users_who_are_gone_are_forgotten() {
+    let mut peers = Peers::new().unwrap();
+    let connection = peers.connect(Some(5), pair().0);
+    peers.sweep();
+    assert_eq!(peers.users.len(), 1);
+    drop(connection);
+    peers.flush(Duration::from_secs(5));
+    peers.sweep();
+    assert!(peers.users.is_empty());
+}
+
+/// A doorbell is quieted and closed on its user's thread.
+#[test]
+fn doorbells_are_quieted() {
+    let mut peers = Peers::new().unwrap();
+    let (ours, theirs) = Doorbell::pair().unwrap();
+    let bell = peers.quieting(3, ours);
+    // Until it is full.
+    (0..10_000).for_each(|_| theirs.ring());
+    let room = || rustix::net::send(&theirs, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    assert_eq!(room(), Err(Errno::AGAIN));
+    for _ in 0..100 {
+        bell.quiet();
+        peers.flush(Duration::from_secs(5));
+    }
+    assert_eq!(room(), Ok(1));
+    drop(bell);
+    peers.flush(Duration::from_secs(5));
+    assert_eq!(room(), Err(Errno::PIPE));
+}
