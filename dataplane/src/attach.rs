@@ -214,7 +214,8 @@ impl Attach {
             Ok(found) => *found,
             Err(error) => {
                 client.connection.refuse(0, &format!("kopid could not find out who you are: {error}"));
-                return self.close(at, switch, &format!("was refused: {error}"));
+                self.throttle.warn_of(&client.identity, &format_args!("refused a connection: {error}"));
+                return self.close(at, switch, "");
             }
         };
         client.identity = identity;

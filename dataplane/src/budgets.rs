@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Parts of one unit.
+/// Parts of one unit; nanoseconds, if it is a millisecond.
 const UNIT: i64 = 1_000_000;
 
 /// Budgets of one kind, of all users. A user that has spent nothing of late takes no memory.
@@ -42,6 +42,19 @@ impl Budgets {
     pub fn spend(&mut self, user: u32) {
         let left = self.users.entry(user).or_insert(self.burst);
         *left = (*left - UNIT).max(-self.burst);
+    }
+
+    /// Takes `time` from a user whose units are milliseconds. It may owe some afterwards, as with [`spend`](Self::spend).
+    pub fn spend_time(&mut self, user: u32, time: Duration) {
+        let parts = i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        let left = self.users.entry(user).or_insert(self.burst);
+        *left = left.saturating_sub(parts).max(-self.burst);
+    }
+
+    /// What a user has left, in parts that are good for comparing.
+    #[must_use]
+    pub fn left(&self, user: u32) -> i64 {
+        self.users.get(&user).copied().unwrap_or(self.burst)
     }
 
     /// Grants what is due after `passed`.

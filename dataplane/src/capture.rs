@@ -1,7 +1,7 @@
 //! Capture for operators: what passes which port, with the process behind every frame.
 //!
 //! - [`request`]: what an operator asks for; [`roster`]: who is behind each port;
-//! - [`draft`]: a capture whose filter is compiled; [`session`]: a thread for each capture, from the workers' rings to the client's file; [`talk`]: its client;
+//! - [`draft`]: a capture whose filter is compiled; [`session`]: from the workers' rings to the client's file, on the thread of the operator's connection; [`talk`]: its client;
 //! - [`stream`]: the blocks of pcapng; [`output`]: files, pipes and sockets that never keep anybody waiting.
 //!
 //! The control thread starts a session, gives each worker a [tap](crate::tap), and tells both whenever ports change. The
@@ -17,32 +17,24 @@ pub mod talk;
 
 use crate::dataplane::Dataplane;
 use crate::tap::{Line, PortCounts, SESSIONS, Selection, Tap};
-use draft::{Draft, Filter, Start};
-use output::Output;
+pub use draft::Place;
+use draft::{Filter, Here, Start};
 use request::Request;
 use roster::Roster;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::process::setpriority_process;
-use rustix::thread::{CpuSet, sched_setaffinity};
-use serde_json::{Map, Value};
 use session::Bell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use stream::Picture;
-use talk::Talk;
 
 /// Bytes of all rings of all sessions.
 const MEMORY: usize = 1 << 30;
 /// Pictures that a session may not have heard of yet. What comes beyond is told by a later one.
 const UNHEARD: usize = 64;
-/// Niceness of a session's thread: beside an application that polls on the same CPU it gets a tenth of it. Capture is the
-/// guest there, and says what it has lost.
-const NICE: i32 = 10;
 /// How long sessions are waited for when kopid ends.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -63,7 +55,8 @@ struct Running {
     id: u32,
     request: Arc<Request>,
     bell: Arc<Bell>,
-    thread: JoinHandle<()>,
+    /// Its thread is done with it.
+    gone: Arc<AtomicBool>,
     /// Bytes of its rings.
     memory: usize,
     stage: Stage,
@@ -119,25 +112,16 @@ impl Captures {
         self.sessions.is_empty()
     }
 
-    /// Begins a session that writes to `file` and whose client is at the other end of `socket`.
+    /// Begins a session for what `request` asks. Its thread is the one that gets the place.
     ///
     /// # Errors
     ///
     /// A text for people, and there is no session.
-    pub fn begin(
-        &mut self,
-        arguments: &Map<String, Value>,
-        file: Option<OwnedFd>,
-        socket: impl FnOnce() -> Result<OwnedFd, Errno>,
-        roster: &Roster,
-        dataplane: &Dataplane,
-    ) -> Result<(), String> {
+    pub fn begin(&mut self, request: Arc<Request>, roster: &Roster, dataplane: &Dataplane) -> Result<Place, String> {
         if self.sessions.len() >= SESSIONS {
             return Err(format!("there are {SESSIONS} captures already, and there may be no more at a time"));
         }
-        let file = file.ok_or("`capture` comes with a file to write to")?;
-        let output = Output::new(file)?;
-        let request = Arc::new(Request::read(arguments, roster)?);
+        request.check(roster)?;
         let memory = request.buffer * dataplane.workers();
         let taken: usize = self.sessions.iter().map(|session| session.memory).sum();
         if taken + memory > MEMORY {
@@ -150,36 +134,14 @@ impl Captures {
         let (compiled, filter) = sync_channel(1);
         let (start, started) = sync_channel(1);
         let bell = Arc::new(Bell { wake: Arc::clone(&self.wake), ending: AtomicBool::new(false) });
-        let talk = Talk::new(self.next, socket().map_err(|errno| errno.to_string())?);
-        let draft = Draft {
-            request: Arc::clone(&request),
-            talk,
-            output,
-            compiled,
-            start: started,
-            hz: self.hz,
-            bell: Arc::clone(&bell),
-        };
-        let thread = self.spawn(draft).map_err(|error| format!("no thread for the capture: {error}"))?;
-        let stage = Stage::Draft { compiled: filter, start };
-        self.sessions.push(Running { id: self.next, request, bell, thread, memory, stage });
-        self.next = self.next.wrapping_add(1).max(1);
-        Ok(())
-    }
-
-    fn spawn(&self, draft: Draft) -> std::io::Result<JoinHandle<()>> {
-        let mut cpus = CpuSet::new();
-        self.cpus.iter().for_each(|cpu| cpus.set((*cpu).into()));
-        let pinned = !self.cpus.is_empty();
-        std::thread::Builder::new().name(format!("kopi-capture-{}", self.next)).spawn(move || {
-            if pinned && let Err(errno) = sched_setaffinity(None, &cpus) {
-                log::debug!("a capture session may run on a worker's CPU: {errno}");
-            }
-            if let Err(errno) = setpriority_process(None, NICE) {
-                log::debug!("a capture session runs with the same priority as others: {errno}");
-            }
-            draft.run();
-        })
+        let gone = Arc::new(AtomicBool::new(false));
+        let (id, stage) = (self.next, Stage::Draft { compiled: filter, start });
+        self.next = id.wrapping_add(1).max(1);
+        let here = Here { gone: Arc::clone(&gone), bell: Arc::clone(&bell) };
+        let (hz, cpus) = (self.hz, self.cpus.clone());
+        let session = (Arc::clone(&request), Arc::clone(&bell));
+        self.sessions.push(Running { id, request: session.0, bell: session.1, gone, memory, stage });
+        Ok(Place { id, request, compiled, start: started, hz, bell, cpus, here })
     }
 
     /// Tells every session who is behind each port, and returns what workers are to show them now. They may not know of it
@@ -211,21 +173,16 @@ impl Captures {
                         session.begin(filter, roster(), dataplane);
                     }
                 }
-                Stage::Tapped { .. } if session.bell.ending.load(Relaxed) || session.thread.is_finished() => {
+                Stage::Tapped { .. } if session.bell.ending.load(Relaxed) || session.gone.load(Relaxed) => {
                     session.stage = Stage::Over;
                     dataplane.untap(session.id);
                 }
                 Stage::Tapped { .. } | Stage::Over => {}
             }
         }
-        for session in self.sessions.extract_if(.., |session| session.thread.is_finished()) {
-            if let Stage::Tapped { .. } = session.stage {
-                dataplane.untap(session.id);
-            }
-            if session.thread.join().is_err() {
-                log::error!("capture {} had panicked", session.id);
-            }
-        }
+        // Those that have ended since then are let go of next time.
+        let over = |session: &Running| session.gone.load(Relaxed) && !matches!(session.stage, Stage::Tapped { .. });
+        self.sessions.retain(|session| !over(session));
     }
 }
 
@@ -264,7 +221,7 @@ impl Drop for Captures {
     /// go of their taps already.
     fn drop(&mut self) {
         let begun = Instant::now();
-        while begun.elapsed() < FAREWELL && self.sessions.iter().any(|session| !session.thread.is_finished()) {
+        while begun.elapsed() < FAREWELL && self.sessions.iter().any(|session| !session.gone.load(Relaxed)) {
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }

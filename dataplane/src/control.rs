@@ -2,28 +2,49 @@
 //!
 //! `{"command": "apps"}` is answered by an object with one array of that name, or by `{"error": "…"}`. Other keys of a
 //! request are the arguments of its command, and one file descriptor may come with it (`SCM_RIGHTS`, unix(7)). Whoever
-//! may connect may ask: the socket's owner, group and mode decide. Input, output, descriptors and connections are
-//! bounded.
+//! may connect may ask: the socket's owner, group and mode decide.
+//!
+//! Each connection has a thread of its own (`connection`), which has the socket, what comes with requests, and who asks. The control
+//! thread accepts connections and answers questions, one at a time, of the user that has had least of its time: so much of a second is
+//! the most that the operators of a user may have. Input, descriptors, connections and threads are bounded.
 
+pub(crate) mod connection;
+
+use crate::budgets::Budgets;
+use crate::capture::Place;
+use crate::capture::request::Request as Capture;
+use crate::helper::Wake;
 use crate::listener::Listener;
+use crate::peers::Peers;
 use crate::poller::{Poller, Token};
+use crate::reload::{Source, Wanted};
 use crate::throttle::Throttle;
+use connection::Connection;
+use kopi_ring::socket::peer_credentials;
 use rustix::fd::OwnedFd;
-use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use slab::Slab;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::time::Instant;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::time::{Duration, Instant};
 
-/// Operators at one time. One more takes the place of the one that was silent for longest.
-const OPERATORS: usize = 64;
-/// Longest request in bytes.
-const REQUEST: usize = 64 << 10;
-/// Bytes read before other events get their turn.
-const READ: usize = 16 << 10;
+/// Operators at one time, and those of one user. One more takes the place of the one that was silent for longest: of this user, or of
+/// the one that has most.
+const OPERATORS: usize = 128;
+const OPERATORS_PER_USER: usize = 64;
+/// Threads that a user's operators may have, those included that were let go of and hang. So many may be there for a moment, too:
+/// who has just come is about to ask.
+const THREADS_PER_USER: usize = 2 * OPERATORS_PER_USER;
+const MOMENT: Duration = Duration::from_secs(1);
+/// How long workers may take to judge by a new policy before an operator is told that it is in force. One that is off its core for
+/// long is not waited for.
+const IN_FORCE: Duration = Duration::from_millis(100);
+/// Milliseconds of the control thread that the operators of a user may have in a second, and save.
+const TIME: u32 = 250;
 /// Lines about operators in the log in ten seconds.
 const LOG_LINES: u32 = 20;
 
@@ -46,15 +67,26 @@ pub fn read(line: &[u8]) -> Result<Request, String> {
     serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
 }
 
-/// What an operator asks.
+/// What an operator asks. There is nothing in it that the operator holds, too.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub struct Question {
     /// What is to be done.
-    pub command: &'a str,
-    /// The other keys of the request. Nobody has looked at them yet.
-    pub arguments: &'a Map<String, Value>,
-    /// The first file descriptor that came with the request, of any kind: it may be one whose reading blocks.
-    pub file: Option<OwnedFd>,
+    pub command: String,
+    /// The other keys of the request.
+    pub arguments: Map<String, Value>,
+    /// What its connection's thread has made ready.
+    pub brought: Brought,
+}
+
+/// What comes with a question.
+#[derive(Debug)]
+pub enum Brought {
+    /// Nothing.
+    Nothing,
+    /// For `reload`.
+    Policy(Box<Wanted>),
+    /// For `capture`.
+    Capture(Arc<Capture>),
 }
 
 /// What becomes of a question.
@@ -62,8 +94,38 @@ pub struct Question<'a> {
 pub enum Answer {
     /// This is the reply.
     Reply(Value),
-    /// Somebody else has the connection from now on, and answers.
-    Taken,
+    /// The connection's thread makes the reply of this.
+    Work(Work),
+    /// The connection is that of a capture from now on.
+    Place(Box<Place>),
+    /// This is the reply once all workers use this picture: whoever is told that a policy is in force may count on it for the next
+    /// frame.
+    InForce(u64, Value),
+}
+
+/// What is left to be done for a reply: it takes time, and nothing of the control thread's.
+pub struct Work(Box<dyn FnOnce() -> Value + Send>);
+
+impl Work {
+    /// Does it.
+    #[must_use]
+    pub fn run(self) -> Value {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Work")
+    }
+}
+
+impl Answer {
+    /// An answer that the connection's thread is to make.
+    #[must_use]
+    pub fn later(work: impl FnOnce() -> Value + Send + 'static) -> Self {
+        Self::Work(Work(Box::new(work)))
+    }
 }
 
 impl From<Value> for Answer {
@@ -72,7 +134,7 @@ impl From<Value> for Answer {
     }
 }
 
-impl Question<'_> {
+impl Question {
     /// The reply that refuses an argument which is not one of `known`, if there is one. What is misspelled must not be
     /// passed over: a filter would show everything.
     #[must_use]
@@ -86,38 +148,170 @@ impl Question<'_> {
 #[derive(Debug)]
 pub struct Control {
     listener: Listener,
-    operators: Slab<Operator>,
+    operators: Vec<Arc<Shared>>,
+    desk: Arc<Desk>,
+    news: Receiver<News>,
+    waiting: Vec<Asked>,
+    coming: Vec<Coming>,
+    time: Budgets,
     throttle: Throttle,
 }
 
+/// Where the threads of connections ask.
 #[derive(Debug)]
-struct Operator {
-    socket: OwnedFd,
-    input: Vec<u8>,
-    /// Descriptors that came with `input`: one for a request at most, with the offset of its last byte so far.
-    files: Vec<(usize, OwnedFd)>,
-    /// Not yet sent. Nothing more is read until it is.
-    output: Vec<u8>,
-    /// When it last asked something, or came.
-    heard: Instant,
-    open: bool,
-    /// Somebody else has the connection.
-    taken: bool,
+struct Desk {
+    news: Sender<News>,
+    wake: Wake,
+    source: Arc<Source>,
+    begun: Instant,
+}
+
+/// What the thread of a connection has to say.
+#[derive(Debug)]
+enum News {
+    /// A question of user `account`'s.
+    Asked { account: u32, question: Question, answer: SyncSender<Answer> },
+    /// The connection is closed, for this reason.
+    Closed(String),
+}
+
+/// A question that waits to be answered.
+#[derive(Debug)]
+struct Asked {
+    account: u32,
+    question: Question,
+    answer: SyncSender<Answer>,
+}
+
+/// A reply that waits for workers.
+#[derive(Debug)]
+struct Coming {
+    picture: u64,
+    until: Instant,
+    reply: Value,
+    answer: SyncSender<Answer>,
+}
+
+/// What the control thread and a connection's have in common.
+#[derive(Debug)]
+struct Shared {
+    account: u32,
+    desk: Arc<Desk>,
+    leave: Wake,
+    /// Milliseconds from the beginning until it last asked something, or came.
+    heard: AtomicU64,
+    stage: AtomicU8,
+}
+
+/// What a connection's thread does: it waits for its operator; it works on a request; it is a capture's; it was told to leave; it has
+/// ended. Only the first two know of each other.
+const WAITS: u8 = 0;
+const WORKS: u8 = 1;
+const CAPTURES: u8 = 2;
+const LEAVES: u8 = 3;
+const ENDED: u8 = 4;
+
+impl Desk {
+    /// A desk, and where what is told there comes out.
+    fn new(wake: Wake, source: Arc<Source>) -> (Self, Receiver<News>) {
+        let (sender, news) = channel();
+        (Self { news: sender, wake, source, begun: Instant::now() }, news)
+    }
+
+    fn tell(&self, news: News) {
+        // At the end of the daemon nobody listens any more.
+        if self.news.send(news).is_ok() {
+            self.wake.wake();
+        }
+    }
+
+    fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn since(&self, then: u64) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(then))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Shared {
+    fn new(account: u32, desk: &Arc<Desk>) -> std::io::Result<Self> {
+        let heard = AtomicU64::new(desk.now());
+        Ok(Self { account, desk: Arc::clone(desk), leave: Wake::new()?, heard, stage: AtomicU8::new(WAITS) })
+    }
+
+    const fn account(&self) -> u32 {
+        self.account
+    }
+
+    const fn leave(&self) -> &Wake {
+        &self.leave
+    }
+
+    /// Notes that a request is there.
+    fn heard(&self) {
+        self.heard.store(self.desk.now(), Relaxed);
+        self.change(WAITS, WORKS);
+    }
+
+    /// Notes that it waits for its operator.
+    fn rest(&self) {
+        self.change(WORKS, WAITS);
+    }
+
+    fn capture(&self) {
+        self.stage.store(CAPTURES, Relaxed);
+    }
+
+    fn change(&self, from: u8, to: u8) {
+        // Who was told to leave does.
+        let _changed = self.stage.compare_exchange(from, to, Relaxed, Relaxed);
+    }
+
+    fn is(&self, stages: &[u8]) -> bool {
+        stages.contains(&self.stage.load(Relaxed))
+    }
+}
+
+/// Notes that a connection's thread has ended, however it does.
+struct Here(Arc<Shared>);
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.0.stage.store(ENDED, Relaxed);
+    }
 }
 
 impl Control {
-    /// Serves `listener`.
+    /// Serves `listener`. `source` is what operators reload.
     ///
     /// # Errors
     ///
-    /// The kernel's, when memory is short.
-    pub fn new(listener: Listener, poller: &Poller) -> Result<Self, Errno> {
+    /// The kernel's, when memory or file descriptors are short.
+    pub fn new(listener: Listener, source: Arc<Source>, poller: &Poller) -> std::io::Result<Self> {
+        let (desk, news) = Desk::new(Wake::new()?, source);
+        let desk = Arc::new(desk);
         poller.add(&listener, Token::ControlListener)?;
-        Ok(Self { listener, operators: Slab::new(), throttle: Throttle::new(LOG_LINES) })
+        poller.add(&desk.wake, Token::Operators)?;
+        let (time, throttle) = (Budgets::new(TIME, TIME), Throttle::new(LOG_LINES));
+        Ok(Self {
+            listener,
+            operators: Vec::new(),
+            desk,
+            news,
+            waiting: Vec::new(),
+            coming: Vec::new(),
+            time,
+            throttle,
+        })
     }
 
-    /// Accepts one operator.
-    pub fn accept(&mut self, poller: &Poller) {
+    /// Accepts one operator. `account` says which user a uid is.
+    pub fn accept(&mut self, account: impl Fn(u32) -> u32, peers: &mut Peers, poller: &Poller) {
         let socket = match self.listener.accept() {
             Ok(Some(socket)) => socket,
             Ok(None) => return,
@@ -127,383 +321,152 @@ impl Control {
                 return;
             }
         };
-        self.make_room();
-        let at = self.operators.insert(Operator::new(socket));
-        let watched = self.operators.get(at).map(|operator| poller.add(&operator.socket, Token::Operator(at)));
-        if !matches!(watched, Some(Ok(()))) {
-            self.operators.remove(at);
-        }
+        let uid = peer_credentials(&socket).ok().map(|peer| account(peer.uid));
+        let account = uid.unwrap_or(crate::identity::OVERFLOW_ID);
+        let refused = match self.make_room(account) {
+            Ok(()) => match self.start(account) {
+                Ok(serve) => return serve(socket),
+                Err(error) => format!("no thread for an operator: {error}"),
+            },
+            Err(why) => why,
+        };
+        self.throttle.warn(&format_args!("refused an operator: {refused}"));
+        // Nothing of it is touched here.
+        peers.dismiss(uid, socket, format!("{}\n", json!({ "error": refused })));
     }
 
-    /// Lets go of the operator that was silent for longest, if there are as many as there may be. So nobody who
-    /// connects and says nothing keeps others out.
-    fn make_room(&mut self) {
-        let open = || self.operators.iter().filter(|(_, operator)| operator.open);
-        if open().count() < OPERATORS {
-            return;
-        }
-        let longest = open().min_by_key(|(_, operator)| operator.heard).map(|(at, _)| at);
-        if let Some(operator) = longest.and_then(|at| self.operators.get_mut(at)) {
-            operator.open = false;
-            self.throttle.warn(&format_args!("let go of an operator that was silent: {OPERATORS} are connected"));
-        }
-    }
-
-    /// Lets a resting listener go on. To be called now and then.
-    pub fn tick(&mut self, poller: &Poller) {
-        self.listener.wake(poller, Token::ControlListener);
-    }
-
-    /// Reads from and writes to an operator; `answer` gives the reply to a question that came by a connection, or `None`
-    /// if there is no such command. Of several requests, one is answered, and the next with the operator's next event.
-    pub fn serve(&mut self, at: usize, poller: &Poller, answer: impl FnMut(Question<'_>, &OwnedFd) -> Option<Answer>) {
-        let Some(operator) = self.operators.get_mut(at).filter(|operator| operator.open) else { return };
-        let outcome = operator.write().and_then(|()| operator.read()).and_then(|()| {
-            operator.answer(answer);
-            operator.write()
-        });
-        if operator.taken {
-            // The other holder keeps the connection, and so the kernel would go on telling of it.
-            operator.open = false;
-            if let Err(errno) = poller.remove(&operator.socket) {
-                log::debug!("an operator's connection stays watched: {errno}");
+    /// A thread for an operator, which is to be given the connection.
+    fn start(&mut self, account: u32) -> std::io::Result<impl FnOnce(OwnedFd) + use<>> {
+        let desk = Arc::clone(&self.desk);
+        let shared = Arc::new(Shared::new(account, &desk)?);
+        let here = Here(Arc::clone(&shared));
+        let (give, given) = channel();
+        let own = Arc::clone(&shared);
+        // It inherits the control thread's CPUs: those without a worker, if there are any.
+        std::thread::Builder::new().name(format!("kopi-operator-{account}")).spawn(move || {
+            let _here = here;
+            if let Ok(socket) = given.recv() {
+                Connection::new(socket, own, desk).run();
             }
-            return;
+        })?;
+        self.operators.push(shared);
+        // The thread waits for it.
+        Ok(move |socket| drop(give.send(socket)))
+    }
+
+    /// Lets go of the operator that was silent for longest, if there are as many as there may be: of this user, or else of the one
+    /// that has most. So nobody who connects and says nothing keeps others out.
+    ///
+    /// # Errors
+    ///
+    /// A text for people, if there is no room to be made.
+    fn make_room(&mut self, account: u32) -> Result<(), String> {
+        self.sweep();
+        let hang =
+            self.operators.iter().filter(|operator| operator.account == account && operator.is(&[WORKS, LEAVES]));
+        if hang.count() >= THREADS_PER_USER {
+            return Err(format!(
+                "{THREADS_PER_USER} connections of this user hang, at files or a name service that do not answer"
+            ));
         }
-        // A request that is here already is waited for by way of the room for its reply.
-        let write = !operator.output.is_empty() || operator.has_request();
-        let waiting = outcome.and_then(|()| {
-            poller.change(&operator.socket, Token::Operator(at), !write, write).map_err(|errno| errno.to_string())
-        });
-        if let Err(reason) = waiting {
-            operator.open = false;
-            if !reason.is_empty() {
-                self.throttle.warn(&format_args!("closed an operator's connection: {reason}"));
-            }
+        let mut users: BTreeMap<u32, usize> = BTreeMap::new();
+        for operator in self.operators.iter().filter(|operator| operator.is(&[WAITS, WORKS])) {
+            *users.entry(operator.account).or_default() += 1;
         }
-    }
-
-    /// Forgets the closed connections; see [`crate::attach::Attach::sweep`].
-    pub fn sweep(&mut self) {
-        self.operators.retain(|_, operator| operator.open);
-    }
-}
-
-impl Operator {
-    fn new(socket: OwnedFd) -> Self {
-        let (input, output, files) = (Vec::new(), Vec::new(), Vec::new());
-        Self { socket, input, files, output, heard: Instant::now(), open: true, taken: false }
-    }
-
-    /// Whether a complete request waits to be answered.
-    fn has_request(&self) -> bool {
-        self.input.contains(&b'\n')
-    }
-
-    /// Reads a bounded amount, when all that came before is dealt with. The error is empty at the end of the connection.
-    fn read(&mut self) -> Result<(), String> {
-        if !self.output.is_empty() || self.has_request() {
+        let own = users.get(&account).copied().unwrap_or(0);
+        let is_full = own >= OPERATORS_PER_USER;
+        if !is_full && users.values().sum::<usize>() < OPERATORS {
             return Ok(());
         }
-        let mut bytes = [0_u8; READ];
-        match receive(&self.socket, &mut bytes) {
-            Ok((0, _)) => Err(String::new()),
-            Ok((n, file)) => {
-                self.input.extend_from_slice(bytes.get(..n).unwrap_or_default());
-                self.keep(file);
-                if self.input.len() > REQUEST && !self.has_request() {
-                    return Err(format!("a request of more than {REQUEST} bytes"));
-                }
+        let silent = self.operators.iter().filter(|operator| operator.is(&[WAITS]));
+        let silent = silent.filter(|operator| !is_full || operator.account == account);
+        let most =
+            |operator: &&Arc<Shared>| (users.get(&operator.account).copied(), Reverse(operator.heard.load(Relaxed)));
+        let threads = self.operators.iter().filter(|operator| operator.account == account).count();
+        match silent.max_by_key(most) {
+            Some(operator)
+                if self.desk.since(operator.heard.load(Relaxed)) < MOMENT && threads < THREADS_PER_USER - 1 =>
+            {
                 Ok(())
             }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Err(Errno::CONNRESET | Errno::PIPE) => Err(String::new()),
-            Err(errno) => Err(errno.to_string()),
+            Some(operator) => {
+                operator.change(WAITS, LEAVES);
+                operator.leave.wake();
+                self.throttle.warn(&format_args!("let go of an operator that was silent: there are too many"));
+                Ok(())
+            }
+            // Who has none is let in.
+            None if own == 0 => Ok(()),
+            None => Err("too many connections, and all of them wait for an answer".to_owned()),
         }
     }
 
-    /// Keeps a descriptor that came with the last bytes of the input, if it is the first of its request.
-    ///
-    /// The kernel ends what one call reads with the data that a descriptor was sent with. So the descriptor belongs to
-    /// the request that the last byte is of, unless its sender has put several requests into one message.
-    fn keep(&mut self, file: Option<OwnedFd>) {
-        let Some(file) = file else { return };
-        let last = self.input.len().saturating_sub(1);
-        let is_first =
-            self.files.last().is_none_or(|(at, _)| self.input.get(*at..last).unwrap_or_default().contains(&b'\n'));
-        if is_first {
-            self.files.push((last, file));
-        }
+    /// Lets a resting listener go on, and grants users time, `passed` after the last time. To be called now and then.
+    pub fn tick(&mut self, passed: Duration, poller: &Poller) {
+        self.listener.wake(poller, Token::ControlListener);
+        self.time.grant(passed);
+        self.throttle.tick();
+        self.sweep();
     }
 
-    /// The descriptor of the request that ends at `end`, which is about to be taken out of the input.
-    fn take_file(&mut self, end: usize) -> Option<OwnedFd> {
-        let of_this = self.files.partition_point(|(at, _)| *at <= end);
-        let file = self.files.drain(..of_this).next().map(|(_, file)| file);
-        for (at, _) in &mut self.files {
-            *at -= end + 1;
-        }
-        file
-    }
-
-    /// Answers one complete line, if the reply to the one before is on its way.
-    fn answer(&mut self, mut answer: impl FnMut(Question<'_>, &OwnedFd) -> Option<Answer>) {
-        if !self.output.is_empty() {
-            return;
-        }
-        let Some(end) = self.input.iter().position(|b| *b == b'\n') else { return };
-        self.heard = Instant::now();
-        let file = self.take_file(end);
-        let line: Vec<u8> = self.input.drain(..=end).collect();
-        let reply = match read(&line) {
-            Ok(Request { command, arguments }) => {
-                let unknown = || json!({ "error": format!("unknown command `{command}`") }).into();
-                let question = Question { command: &command, arguments: &arguments, file };
-                match answer(question, &self.socket).unwrap_or_else(unknown) {
-                    Answer::Reply(reply) => reply,
-                    Answer::Taken => {
-                        self.taken = true;
-                        return;
-                    }
+    /// Takes in what the threads of connections have to say.
+    pub fn hear(&mut self) {
+        self.desk.wake.hush();
+        while let Ok(news) = self.news.try_recv() {
+            match news {
+                News::Asked { account, question, answer } => self.waiting.push(Asked { account, question, answer }),
+                News::Closed(reason) => {
+                    self.throttle.warn(&format_args!("closed an operator's connection: {reason}"));
                 }
             }
-            Err(error) => json!({ "error": error }),
-        };
-        self.output = reply.to_string().into_bytes();
-        self.output.push(b'\n');
-    }
-
-    fn write(&mut self) -> Result<(), String> {
-        while !self.output.is_empty() {
-            match rustix::net::send(&self.socket, &self.output, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(n) => drop(self.output.drain(..n)),
-                Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-                Err(Errno::CONNRESET | Errno::PIPE) => return Err(String::new()),
-                Err(errno) => return Err(errno.to_string()),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads what is there, and the first descriptor that came with it. The kernel closes those that find no room, and the
-/// rest is closed here.
-pub(crate) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let got = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
-    let mut file = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(files) = message {
-            for other in files {
-                file.get_or_insert(other);
-            }
         }
     }
-    Ok((got.bytes, file))
+
+    /// Whether a question waits that may be answered now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.waiting.iter().any(|asked| self.time.has(asked.account))
+    }
+
+    /// Answers one question: of the user that has most time left, if it has any. `answer` returns `None` if there is no such command.
+    pub fn serve(&mut self, answer: impl FnOnce(Question) -> Option<Answer>) {
+        let due = self.waiting.iter().enumerate().filter(|(_, asked)| self.time.has(asked.account));
+        let next = due.max_by_key(|(at, asked)| (self.time.left(asked.account), Reverse(*at))).map(|(at, _)| at);
+        let Some(next) = next else { return };
+        let Asked { account, question, answer: reply } = self.waiting.remove(next);
+        let begun = Instant::now();
+        let unknown = json!({ "error": format!("unknown command `{}`", question.command) });
+        let answered = answer(question).unwrap_or_else(|| unknown.into());
+        self.time.spend_time(account, begun.elapsed());
+        match answered {
+            Answer::InForce(picture, value) => {
+                let until = Instant::now() + IN_FORCE;
+                self.coming.push(Coming { picture, until, reply: value, answer: reply });
+            }
+            // There is room for it. Whoever has gone does not need it.
+            answered => drop(reply.try_send(answered)),
+        }
+    }
+
+    /// Gives the replies whose picture all workers use.
+    pub fn settle(&mut self, uses: impl Fn(u64) -> bool) {
+        let come = |coming: &mut Coming| uses(coming.picture) || Instant::now() >= coming.until;
+        for Coming { reply, answer, .. } in self.coming.extract_if(.., come) {
+            drop(answer.try_send(reply.into()));
+        }
+    }
+
+    /// Whether a reply waits for workers.
+    #[must_use]
+    pub const fn is_settling(&self) -> bool {
+        !self.coming.is_empty()
+    }
+
+    /// Forgets connections that have ended.
+    fn sweep(&mut self) {
+        self.operators.retain(|operator| !operator.is(&[ENDED]));
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::fd::{AsFd, AsRawFd};
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SocketType};
-    use std::io::{BufRead, BufReader, IoSlice, Write};
-    use std::os::unix::net::UnixStream;
-    use std::time::Duration;
-
-    /// A control socket with one operator on it, and the operator's end.
-    fn connected(label: &str) -> (Control, Poller, UnixStream, std::path::PathBuf) {
-        let path = std::env::temp_dir().join(format!("kopi-control-{}-{label}", std::process::id()));
-        let text = format!(
-            "[wire]\ndevice = \"net_null0\"\n[dataplane]\ncores = [0]\n[control]\npath = \"{}\"\n",
-            path.display()
-        );
-        let config = kopi_config::Config::parse(text, "test").unwrap();
-        let listener = Listener::bind(&config.control, SocketType::STREAM).unwrap();
-        let poller = Poller::new().unwrap();
-        let control = Control::new(listener, &poller).unwrap();
-        let operator = UnixStream::connect(&path).unwrap();
-        operator.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        (control, poller, operator, path)
-    }
-
-    /// Handles events, as the daemon does, until there are none; returns how many there were. Every reply is of `size`
-    /// bytes or more.
-    fn turn(control: &mut Control, poller: &Poller, size: usize) -> usize {
-        let tokens = poller.wait(Duration::from_millis(1)).unwrap();
-        for token in &tokens {
-            match token {
-                Token::ControlListener => control.accept(poller),
-                Token::Operator(at) => control.serve(*at, poller, |question, _| {
-                    let file = question.file.map(|file| inode(&file));
-                    let reply =
-                        json!({ question.command: "x".repeat(size), "arguments": question.arguments, "file": file });
-                    Some(reply.into())
-                }),
-                other => panic!("{other:?}"),
-            }
-        }
-        control.sweep();
-        tokens.len()
-    }
-
-    /// Requests that come in one packet are all answered, in order.
-    #[test]
-    fn requests_in_one_packet_are_answered_in_order() {
-        let (mut control, poller, mut operator, _) = connected("order");
-        let lines: String = (0..100).map(|n| format!("{{\"command\": \"c{n}\"}}\n")).collect();
-        operator.write_all(lines.as_bytes()).unwrap();
-        let answered = std::thread::spawn(|| BufReader::new(operator).lines().take(100).map(Result::unwrap).collect());
-        while !answered.is_finished() {
-            turn(&mut control, &poller, 1);
-        }
-        let replies: Vec<String> = answered.join().unwrap();
-        assert!(replies.iter().enumerate().all(|(n, reply)| reply.contains(&format!("\"c{n}\""))), "{replies:?}");
-    }
-
-    /// Fault 9: an operator that asks without end, and reads a little now and then, takes no more memory for it.
-    #[test]
-    fn input_is_bounded() {
-        let (mut control, poller, mut operator, _) = connected("input");
-        operator.set_nonblocking(true).unwrap();
-        let lines = "{\"command\": \"c\"}\n".repeat(10_000);
-        let mut bytes = vec![0; 100_000];
-        for _ in 0..200 {
-            drop(operator.write(lines.as_bytes()));
-            turn(&mut control, &poller, 100_000);
-            drop(std::io::Read::read(&mut operator, &mut bytes));
-        }
-        let kept: usize = control.operators.iter().map(|(_, operator)| operator.input.capacity()).sum();
-        assert!(kept > 0 && kept <= 2 * (REQUEST + READ), "{kept} bytes of input");
-    }
-
-    /// Fault 9: however many operators connect and say nothing, one that asks is answered.
-    #[test]
-    fn silent_operators_make_room() {
-        let (mut control, poller, first, path) = connected("room");
-        let crowd: Vec<_> = (0..100)
-            .map(|_| {
-                let operator = UnixStream::connect(&path).unwrap();
-                turn(&mut control, &poller, 1);
-                operator
-            })
-            .collect();
-        let mut last = UnixStream::connect(&path).unwrap();
-        last.write_all(b"{\"command\": \"c\"}\n").unwrap();
-        while turn(&mut control, &poller, 1) > 0 {}
-        let mut reply = String::new();
-        BufReader::new(&last).read_line(&mut reply).unwrap();
-        assert!(reply.contains("\"c\""), "{reply}");
-        assert_eq!(control.operators.len(), OPERATORS);
-        drop((first, crowd));
-    }
-
-    /// Fault 40: with accepting at rest, a waiting operator is no event, and after the rest it is one.
-    #[test]
-    fn resting_listener_is_quiet() {
-        let (mut control, poller, _operator, _) = connected("rest");
-        control.listener.rest(&poller, Token::ControlListener);
-        assert_eq!(turn(&mut control, &poller, 1), 0);
-        let begun = Instant::now();
-        while control.operators.is_empty() && begun.elapsed() < Duration::from_secs(5) {
-            control.tick(&poller);
-            turn(&mut control, &poller, 1);
-        }
-        assert_eq!(control.operators.len(), 1);
-    }
-
-    /// What a descriptor leads to.
-    fn inode(file: impl AsFd) -> u64 {
-        rustix::fs::fstat(file).unwrap().st_ino
-    }
-
-    /// Sends `text` and, with its first byte, `files`.
-    fn send(operator: &UnixStream, text: &str, files: &[&UnixStream]) {
-        let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
-        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(files.is_empty() || control.push(SendAncillaryMessage::ScmRights(&files)));
-        let text = [IoSlice::new(text.as_bytes())];
-        rustix::net::sendmsg(operator, &text, &mut control, SendFlags::NOSIGNAL).unwrap();
-    }
-
-    /// The replies to everything that `operator` has asked.
-    fn replies(control: &mut Control, poller: &Poller, operator: &UnixStream) -> Vec<Value> {
-        while turn(control, poller, 1) > 0 {}
-        operator.set_nonblocking(true).unwrap();
-        let lines = BufReader::new(operator).lines().map_while(Result::ok);
-        lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
-    }
-
-    /// Every key but the command is an argument, and only unknown ones are refused.
-    #[test]
-    fn arguments_reach_the_command() {
-        let (mut control, poller, operator, _) = connected("arguments");
-        send(&operator, "{\"app\": \"b\", \"command\": \"c\", \"n\": [1]}\n{\"app\": \"b\"}\n", &[]);
-        let got = replies(&mut control, &poller, &operator);
-        assert_eq!(got[0], json!({ "c": "x", "arguments": { "app": "b", "n": [1] }, "file": null }));
-        assert!(got[1]["error"].as_str().unwrap().contains("missing field `command`"), "{got:?}");
-
-        let arguments = Map::from_iter([("app".to_owned(), json!("b")), ("n".to_owned(), json!(1))]);
-        let question = Question { command: "c", arguments: &arguments, file: None };
-        assert_eq!(question.stranger(&["n", "app"]), None);
-        assert_eq!(question.stranger(&["app"]), Some(json!({ "error": "`c` has no argument `n`" })));
-    }
-
-    /// A descriptor goes with the request that it was sent with, however the requests are cut into messages.
-    #[test]
-    fn descriptors_go_with_their_requests() {
-        let (mut control, poller, operator, _) = connected("files");
-        let (a, b) = UnixStream::pair().unwrap();
-        send(&operator, "{\"command\": \"plain\"}\n", &[]);
-        send(&operator, "{\"command\": \"one\"}\n{\"comm", &[&a]);
-        send(&operator, "and\": \"two\"}\n", &[&b]);
-        send(&operator, "{\"command\": \"three\"}\n", &[&b]);
-        send(&operator, "{\"command\": \"four\"}\n", &[]);
-        send(&operator, "{\"comm", &[]);
-        send(&operator, "and\": \"five\"}\n", &[&a]);
-        let files: Vec<_> =
-            replies(&mut control, &poller, &operator).iter().map(|reply| reply["file"].as_u64()).collect();
-        let (a, b) = (Some(inode(&a)), Some(inode(&b)));
-        // The second message ends within the second request, so its descriptor is that one's.
-        assert_eq!(files, [None, None, a, b, None, a]);
-    }
-
-    /// Fault 3 and 9: of any number of descriptors one is kept for a request, and none after it.
-    #[test]
-    fn surplus_descriptors_are_closed() {
-        let (mut control, poller, operator, _) = connected("surplus");
-        let (theirs, ours) = UnixStream::pair().unwrap();
-        let many = [&theirs; 250];
-        send(&operator, "{\"command\":", &many);
-        for _ in 0..100 {
-            send(&operator, " ", &many[..2]);
-            turn(&mut control, &poller, 1);
-        }
-        let kept: Vec<_> = control.operators.iter().flat_map(|(_, operator)| &operator.files).collect();
-        assert_eq!(kept.len(), 1);
-        assert_ne!(kept[0].1.as_raw_fd(), theirs.as_raw_fd());
-        send(&operator, "\"c\"}\n{\"command\": \"d\"}\n", &[]);
-        let got = replies(&mut control, &poller, &operator);
-        assert_eq!((got[0]["file"].as_u64(), got[1]["file"].as_u64()), (Some(inode(&theirs)), None));
-        // Once every copy is closed, the other end hears it.
-        drop(theirs);
-        assert_eq!(rustix::net::recv(&ours, &mut [0; 1][..], RecvFlags::DONTWAIT).unwrap().0, 0);
-        assert!(got[1].get("d").is_some());
-    }
-
-    /// An operator that goes takes its descriptors along.
-    #[test]
-    fn descriptors_go_with_their_operator() {
-        let (mut control, poller, operator, _) = connected("gone");
-        let (theirs, ours) = UnixStream::pair().unwrap();
-        send(&operator, "{\"command\":", &[&theirs]);
-        turn(&mut control, &poller, 1);
-        turn(&mut control, &poller, 1);
-        drop((operator, theirs));
-        while turn(&mut control, &poller, 1) > 0 {}
-        assert_eq!(rustix::net::recv(&ours, &mut [0; 1][..], RecvFlags::DONTWAIT).unwrap().0, 0);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use crate::attach::Attach;
 use crate::capture::Captures;
-use crate::control::{Answer, Control};
+use crate::control::Control;
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::helper::Wake;
 use crate::host::{Host, HostError};
@@ -12,6 +12,7 @@ use crate::memory::{Bytes, Machine, free_huge_memory};
 use crate::netdev::Netdev;
 use crate::policy::{self, Enforcement};
 use crate::poller::{Poller, Token};
+use crate::reload::{Hangup, Reload, Source};
 use crate::report::{self, Facts};
 use crate::rest::Ear;
 use crate::switch::{Helpers, Limits, Switch, WireState};
@@ -23,12 +24,11 @@ use kopi_ring::message::Link;
 use kopi_ring::{HoleWatch, Region, RegionError};
 use rustix::net::SocketType;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -184,7 +184,9 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
     poller.add(switch.peers().wake(), Token::Peers)?;
     poller.add(&wake, Token::Helpers)?;
     let attach = Attach::new(apps, switch.limits().requests_per_user, wake.clone(), &poller)?;
-    let control = Control::new(control, &poller)?;
+    let source = Arc::new(Source::new(config.policy.clone()));
+    let control = Control::new(control, Arc::clone(&source), &poller)?;
+    let hangup = Hangup::new(source, wake.clone());
     log::info!(
         "ready: wire {} ({}), {} worker(s), apps at {}",
         switch.wire().device,
@@ -198,6 +200,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
         switch,
         attach,
         control,
+        hangup,
         host,
         netdev,
         port: &port,
@@ -427,6 +430,7 @@ struct Events<'a> {
     switch: Switch,
     attach: Attach,
     control: Control,
+    hangup: Hangup,
     host: Option<Host>,
     netdev: Option<Netdev>,
     port: &'a Port,
@@ -442,9 +446,10 @@ impl Events<'_> {
         let mut next_tick = Instant::now() + TICK;
         loop {
             let until_tick = next_tick.saturating_duration_since(Instant::now());
-            let settling = self.switch.is_settling() || self.attach.owes_replies();
+            let settling = self.switch.is_settling() || self.attach.owes_replies() || self.control.is_settling();
             let timeout = if settling { SETTLE.min(until_tick) } else { until_tick };
             let timeout = self.switch.until_published().map_or(timeout, |until| until.min(timeout));
+            let timeout = if self.control.is_due() { Duration::ZERO } else { timeout };
             for token in self.poller.wait(timeout)? {
                 self.handle(token, signals);
             }
@@ -463,20 +468,24 @@ impl Events<'_> {
             }
             self.attach.answer(&mut self.switch);
             self.attach.sweep();
-            self.control.sweep();
+            self.serve();
+            self.control.settle(|picture| self.switch.uses(picture));
         }
     }
 
     fn handle(&mut self, token: Token, signals: &Signals) {
-        let Self { poller, switch, attach, control, host, wake, .. } = self;
+        let Self { poller, switch, attach, control, hangup, wake, .. } = self;
         match token {
             Token::Signal => {
                 if signals.drain() {
-                    reload_configured(switch, attach);
+                    self.hang_up();
                 }
             }
             Token::AppListener => attach.accept(switch, poller),
-            Token::ControlListener => control.accept(poller),
+            Token::ControlListener => {
+                let users = switch.users();
+                control.accept(|uid| users.of(uid), switch.peers_mut(), poller);
+            }
             Token::Peers => {
                 let notices = attach.receive(switch, poller);
                 attach.dismiss(&notices, switch);
@@ -487,29 +496,42 @@ impl Events<'_> {
                 switch.take_kernel();
                 let notices = switch.refresh();
                 attach.dismiss(&notices, switch);
+                if let Some(read) = hangup.take() {
+                    reload(read, switch, attach);
+                }
             }
             Token::Exit(at) => attach.ended(at, switch),
-            Token::Operator(at) => {
-                let facts = Facts {
-                    uptime_seconds: self.since.elapsed().as_secs(),
-                    tsc_hz: self.hz,
-                    device: self.port.stats().unwrap_or_default(),
-                    mbufs: (self.pool.mbufs(), self.pool.available()),
-                    connections: attach.connections(),
-                    host: host.as_ref().map(Host::facts),
-                };
-                control.serve(at, poller, |question, socket| match question.command {
-                    "capture" => match switch.capture(question, || rustix::io::fcntl_dupfd_cloexec(socket, 0)) {
-                        Ok(()) => Some(Answer::Taken),
-                        Err(error) => Some(json!({ "error": error }).into()),
-                    },
-                    _ => report::answer(question, switch, attach, &facts).map(Answer::from),
-                });
-            }
+            Token::Operators => control.hear(),
             Token::Captures => switch.reap_captures(),
             Token::Regions => attach.take_regions(switch),
             // Whose hole it was is found out before the next event is waited for.
             Token::Hole => Region::hush_holes(),
+        }
+    }
+
+    /// Answers one operator. Others and applications have their turn before the next.
+    fn serve(&mut self) {
+        let Self { switch, attach, control, host, .. } = self;
+        let (since, hz, port, pool) = (self.since, self.hz, self.port, self.pool);
+        control.serve(|question| {
+            let facts = Facts {
+                uptime_seconds: since.elapsed().as_secs(),
+                tsc_hz: hz,
+                device: port.stats().unwrap_or_default(),
+                mbufs: (pool.mbufs(), pool.available()),
+                connections: attach.connections(),
+                host: host.as_ref().map(Host::facts),
+            };
+            report::answer(question, switch, attach, &facts)
+        });
+    }
+
+    /// Has the configured policy read again, after a SIGHUP.
+    fn hang_up(&mut self) {
+        if self.switch.policy().path().is_none() {
+            log::info!("SIGHUP: there is no `policy` in kopid.toml to read again; kopid.toml itself needs a restart");
+        } else if let Err(error) = self.hangup.read() {
+            log::error!("the policy in force stays: {error}");
         }
     }
 
@@ -518,7 +540,7 @@ impl Events<'_> {
         self.ticked = Instant::now();
         self.switch.grant(passed);
         self.attach.tick(passed, &mut self.switch, &self.poller);
-        self.control.tick(&self.poller);
+        self.control.tick(passed, &self.poller);
         self.attach.expel(&self.switch.holes(), &mut self.switch);
         self.switch.peers_mut().sweep();
         self.switch.show_drops();
@@ -545,20 +567,18 @@ impl Events<'_> {
     }
 }
 
-/// Reads the configured policy again, after a SIGHUP. Whatever is wrong with it, the one in force stays.
-fn reload_configured(switch: &mut Switch, attach: &mut Attach) {
-    let Some(path) = switch.policy().path().map(Path::to_owned) else {
-        log::info!("SIGHUP: there is no `policy` in kopid.toml to read again; kopid.toml itself needs a restart");
-        return;
-    };
-    let outcome =
-        read_policy(&path).map_err(|errors| errors.to_string()).and_then(|policy| switch.reload(policy, None));
+/// Puts the policy that was read after a SIGHUP in force. Whatever is wrong with it, the one in force stays.
+fn reload(read: Result<Reload, String>, switch: &mut Switch, attach: &mut Attach) {
+    let outcome = read.and_then(|reload| {
+        reload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok((switch.reload(&reload, None)?, reload.name))
+    });
     match outcome {
-        Ok(notices) => {
+        Ok((notices, name)) => {
             attach.dismiss(&notices, switch);
             report::come_into_force(switch, attach);
             let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-            log::info!("SIGHUP: {} is in force, {rules} rules", path.display());
+            log::info!("SIGHUP: {name} is in force, {rules} rules");
         }
         Err(error) => log::error!("the policy in force stays: {error}"),
     }

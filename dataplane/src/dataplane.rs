@@ -8,7 +8,7 @@ use crate::forwarding::{Forwarding, Generation, PortId};
 use crate::gate::{EVENTS, Event, Gate};
 use crate::handoff::Mesh;
 use crate::ledger::Ledger;
-use crate::listing::{Listed, Listing};
+use crate::listing::Listing;
 use crate::load::Load;
 use crate::port::{Caller, User, WorkerPort};
 use crate::rest::{Bedside, Ear, Rest};
@@ -25,11 +25,7 @@ use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 use thiserror::Error;
-
-/// How long is waited for the workers' lists of flows.
-const LISTING: Duration = Duration::from_millis(500);
 
 /// What the dataplane is to be.
 #[derive(Debug)]
@@ -312,29 +308,13 @@ impl Dataplane {
         self.workers.iter_mut().find_map(|worker| worker.samples.pop().ok())
     }
 
-    /// All flows of all workers. Waits until they have been copied, which takes busy workers some milliseconds; what a
-    /// worker does not give in time is left out.
-    pub fn flows(&mut self) -> Vec<Listed> {
+    /// Has every worker list its flows, which comes as an [answer](Self::reply) under the number `serial`; returns how many there will
+    /// be. Busy workers take some milliseconds.
+    pub fn list(&mut self, serial: u64) -> usize {
         let capacity = self.flows;
-        self.workers.iter_mut().for_each(|worker| worker.tell(Command::List(Box::new(Listing::new(capacity)))));
-        let begun = Instant::now();
-        let mut flows = Vec::new();
-        let mut waiting = self.workers.len();
-        while waiting > 0 && begun.elapsed() < LISTING {
-            for worker in &mut self.workers {
-                while let Ok(reply) = worker.replies.pop() {
-                    match reply {
-                        Reply::Listed(listing) => {
-                            flows.extend(listing.flows);
-                            waiting -= 1;
-                        }
-                        other => worker.heard.push_back(other),
-                    }
-                }
-            }
-            std::thread::yield_now();
-        }
-        flows
+        let listing = || Command::List(Box::new(Listing::new(serial, capacity)));
+        self.workers.iter_mut().for_each(|worker| worker.tell(listing()));
+        self.workers.len()
     }
 
     /// The next answer of any worker. Dropping it frees what it carries.

@@ -22,10 +22,11 @@
 //! - [`attach`]: the apps' socket; [`identity`]: who is at the other end; [`throttle`]: what peers may make it log; [`logging`]: how it logs; [`budgets`]: what users may ask for;
 //! - [`switch`]: apps, ports and workers kept consistent; [`registry`]: apps and their ports; [`dataplane`]: the workers;
 //! - [`regions`]: the rings' memory, with a thread of its own; [`memory`]: how much there may be; [`users`]: of whom;
-//! - [`policy`]: the policy file, read anew while traffic goes on, and what its rules have counted;
+//! - [`reload`]: a policy on its way from its file into force;
+//! - [`policy`]: the policy in force, replaced while traffic goes on, and what its rules have counted;
 //! - [`classes`]: the policy's classes made ready for workers, and what they have counted;
 //! - [`capture`]: capture sessions, a thread each; [`clock`]: the time of day of frames;
-//! - [`control`]: the operators' socket; [`report`]: what they are told.
+//! - [`control`]: the operators' socket, with a thread for each connection; [`report`]: what they are told.
 #![forbid(unsafe_code)]
 
 pub mod app_waker;
@@ -64,6 +65,7 @@ pub mod poller;
 pub mod port;
 pub mod regions;
 pub mod registry;
+pub mod reload;
 pub mod report;
 pub mod rest;
 pub mod shaper;

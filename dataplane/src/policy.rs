@@ -65,6 +65,8 @@ pub struct Enforcement {
     ruleset: Option<Arc<Ruleset>>,
     /// What comes back unless the present policy is confirmed in time.
     trial: Option<Trial>,
+    /// When it was asked for; see [`Reload::turn`](crate::reload::Reload::turn).
+    turn: u64,
     books: Books,
 }
 
@@ -97,13 +99,20 @@ impl Enforcement {
         self.ruleset.as_ref()
     }
 
-    /// Puts `policy` in force. Unless it is confirmed within `trial`, the one that was confirmed last comes back.
+    /// Puts `ruleset` in force, which was asked for at `turn`. Unless it is confirmed within `trial`, the one that was confirmed last
+    /// comes back.
     ///
     /// # Errors
     ///
     /// A text for people, and the policy in force stays.
-    pub fn replace(&mut self, policy: Policy, trial: Option<Duration>) -> Result<(), String> {
-        let ruleset = compile(policy)?;
+    pub fn replace(&mut self, ruleset: Arc<Ruleset>, turn: u64, trial: Option<Duration>) -> Result<(), String> {
+        if turn < self.turn {
+            return Err(
+                "a policy that was asked for later is in force already: reload again if this one is to take its place"
+                    .into(),
+            );
+        }
+        self.turn = turn;
         let before = self.ruleset.replace(ruleset);
         let confirmed = self.trial.take().map_or(before, |trial| trial.before);
         self.trial = trial.map(|time| Trial { before: confirmed, until: Instant::now() + time });
@@ -191,7 +200,7 @@ impl ByAccount {
     }
 }
 
-fn compile(policy: Policy) -> Result<Arc<Ruleset>, String> {
+pub(crate) fn compile(policy: Policy) -> Result<Arc<Ruleset>, String> {
     Ruleset::new(Arc::new(policy), &Machine).map(Arc::new).map_err(|error| error.to_string())
 }
 
@@ -349,11 +358,13 @@ mod tests {
         let sum = Sum { packets: 3, bytes: 180 };
         enforcement.books.rules.insert(rule, sum);
         enforcement.books.refused.insert((1, Decider::Rule(rule)), 3);
-        enforcement.replace(policy(2), Some(Duration::ZERO)).unwrap();
+        let two = || compile(policy(2)).unwrap();
+        enforcement.replace(two(), 7, Some(Duration::ZERO)).unwrap();
         assert_eq!(enforcement.books().rule(rule), sum, "on trial");
         assert!(enforcement.expire());
         assert_eq!((enforcement.books().rule(rule), enforcement.books().refused(1).count()), (sum, 1), "taken back");
-        enforcement.replace(policy(2), None).unwrap();
+        assert!(enforcement.replace(two(), 6, None).unwrap_err().contains("asked for later"));
+        enforcement.replace(two(), 8, None).unwrap();
         assert_eq!((enforcement.books().rule(rule), enforcement.books().refused(1).count()), (Sum::default(), 0));
     }
 }

@@ -19,8 +19,8 @@ pub enum Token {
     Peers,
     /// The process behind an app's socket has ended.
     Exit(usize),
-    /// An operator's socket.
-    Operator(usize),
+    /// Operators ask, or have gone.
+    Operators,
     /// A capture session has something to say.
     Captures,
     /// A region was made or emptied.
@@ -44,7 +44,7 @@ impl Token {
             Self::ControlListener => (2, 0),
             Self::Peers => (3, 0),
             Self::Exit(at) => (4, at),
-            Self::Operator(at) => (5, at),
+            Self::Operators => (5, 0),
             Self::Captures => (6, 0),
             Self::Hole => (7, 0),
             Self::Regions => (8, 0),
@@ -61,7 +61,7 @@ impl Token {
             2 => Self::ControlListener,
             3 => Self::Peers,
             4 => Self::Exit(at),
-            5 => Self::Operator(at),
+            5 => Self::Operators,
             6 => Self::Captures,
             7 => Self::Hole,
             8 => Self::Regions,
@@ -108,15 +108,6 @@ impl Poller {
         epoll::modify(&self.epoll, source, token.encode(), flags)
     }
 
-    /// Waits for `source` no longer, not even for its end, which [`change`](Self::change) cannot turn off.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's; none if `source` was added before.
-    pub fn remove(&self, source: impl AsFd) -> Result<(), Errno> {
-        epoll::delete(&self.epoll, source)
-    }
-
     /// Waits until something is ready, at most for `timeout`.
     ///
     /// # Errors
@@ -146,7 +137,7 @@ mod tests {
             Token::ControlListener,
             Token::Peers,
             Token::Exit(70_000),
-            Token::Operator(3),
+            Token::Operators,
             Token::Captures,
             Token::Hole,
             Token::Regions,

@@ -6,7 +6,7 @@ mod policy;
 pub(crate) use policy::come_into_force;
 
 use crate::attach::Attach;
-use crate::control::Question;
+use crate::control::{Answer, Brought, Question};
 use crate::counters::PortTotals;
 use crate::forwarding::WIRE;
 use crate::host::HostFacts;
@@ -15,6 +15,7 @@ use crate::switch::Switch;
 use dpdk::Stats;
 use kopi_ring::DropReason;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// What only the control thread knows, for the reports.
 #[derive(Clone, Debug)]
@@ -35,25 +36,32 @@ pub struct Facts {
 
 /// The answer to a question, or `None` if there is no such command.
 #[must_use]
-pub fn answer(question: Question<'_>, switch: &mut Switch, attach: &mut Attach, facts: &Facts) -> Option<Value> {
+pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, facts: &Facts) -> Option<Answer> {
     let told = |outcome: Result<Value, String>| outcome.unwrap_or_else(|error| json!({ "error": error }));
-    Some(match question.command {
-        "reload" => told(policy::reload(question, switch, attach)),
-        "explain" => told(policy::explain(&question, switch)),
-        "flows" => flows::flows(&question, switch, dpdk::tsc(), facts.tsc_hz),
-        command => {
+    Some(match (question.command.as_str(), &question.brought) {
+        ("reload", Brought::Policy(wanted)) => {
+            policy::reload(wanted, switch, attach).unwrap_or_else(|error| told(Err(error)).into())
+        }
+        ("capture", Brought::Capture(request)) => match switch.capture(Arc::clone(request)) {
+            Ok(place) => Answer::Place(Box::new(place)),
+            Err(error) => told(Err(error)).into(),
+        },
+        ("explain", _) => told(policy::explain(&question, switch)).into(),
+        ("flows", _) => flows::flows(question, switch, dpdk::tsc(), facts.tsc_hz),
+        ("rules", _) if question.arguments.is_empty() => policy::rules(switch),
+        (command, _) => {
             if let Some(refused) = question.stranger(&[]) {
-                return Some(refused);
+                return Some(refused.into());
             }
-            match command {
+            let reply = match command {
                 "status" => json!({ "status": [status(switch, facts)] }),
                 "apps" => json!({ "apps": switch.apps().map(|app| describe(app, switch)).collect::<Vec<_>>() }),
                 "stats" => json!({ "stats": stats(switch, facts) }),
                 "drops" => json!({ "drops": drops(switch, facts) }),
-                "rules" => json!({ "rules": policy::rules(switch) }),
                 "classes" => json!({ "classes": policy::classes(switch) }),
                 _ => return None,
-            }
+            };
+            reply.into()
         }
     })
 }

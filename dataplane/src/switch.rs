@@ -7,11 +7,11 @@ mod terms;
 pub use rings::{Asked, Limits, Made, SetupError};
 
 use crate::budgets::Budgets;
-use crate::capture::Captures;
+use crate::capture::request::Request;
 use crate::capture::roster::Roster;
+use crate::capture::{Captures, Place};
 use crate::classes::Classes;
 use crate::command::Reply;
-use crate::control::Question;
 use crate::dataplane::Dataplane;
 use crate::filter::{self, Filter};
 use crate::forwarding::{Forwarding, PortId};
@@ -20,25 +20,25 @@ use crate::helper::{Helper, Wake};
 use crate::identity::Identity;
 use crate::kernel;
 use crate::ledger::{Ledger, Outcome};
-use crate::listing::Listed;
+use crate::listing::{Filled, Lists};
 use crate::memory::{Machine, Memory};
 use crate::peers::Peers;
 use crate::policy::{Books, ByAccount, Changed, Enforcement, Machine as Accounts};
 use crate::regions::{Grant, Regions};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
+use crate::reload::Reload;
 use crate::shaper::Shaper;
 use crate::throttle::Throttle;
 use crate::users::Users;
-use kopi_config::Policy;
 use kopi_config::policy::{Decision, Direction};
 use kopi_policy::{Cause, Connections, Kernel, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
 use kopi_ring::{DropReason, PeerFault, Region};
-use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::io::Errno;
+use rustix::fd::BorrowedFd;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use terms::{is_same, subject_of, terms, terms_of_host};
 
@@ -114,6 +114,7 @@ pub struct Switch {
     tap: String,
     /// What the policy wants in the log.
     notes: Throttle,
+    lists: Lists,
     classes: Classes,
     /// The policy whose classes those are.
     shaped: Option<Arc<Ruleset>>,
@@ -197,6 +198,7 @@ impl Switch {
             kernel: Arc::default(),
             tap: String::new(),
             notes: Throttle::new(LOG_LINES),
+            lists: Lists::default(),
             classes,
             shaped: None,
             peers,
@@ -233,13 +235,13 @@ impl Switch {
 
     /// The connections that are tracked.
     #[must_use]
-    pub fn connections(&self) -> &Connections {
+    pub fn connections(&self) -> &Arc<Connections> {
         &self.connections
     }
 
-    /// All flows; see [`Dataplane::flows`].
-    pub fn flows(&mut self) -> Vec<Listed> {
-        self.dataplane.flows()
+    /// All flows, as soon as workers have listed them.
+    pub fn flows(&mut self) -> Receiver<Filled> {
+        self.lists.ask()
     }
 
     /// Puts another policy in force, all or nothing. Returns the apps that may not stay as what they are: they will
@@ -248,8 +250,8 @@ impl Switch {
     /// # Errors
     ///
     /// A text for people, and the policy in force stays.
-    pub fn reload(&mut self, policy: Policy, trial: Option<Duration>) -> Result<Vec<Notice>, String> {
-        self.policy.replace(policy, trial)?;
+    pub fn reload(&mut self, reload: &Reload, trial: Option<Duration>) -> Result<Vec<Notice>, String> {
+        self.policy.replace(Arc::clone(&reload.ruleset), reload.turn, trial)?;
         Ok(self.apply_policy())
     }
 
@@ -491,6 +493,12 @@ impl Switch {
         self.users.of(uid)
     }
 
+    /// The same for any uid.
+    #[must_use]
+    pub fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.users)
+    }
+
     /// Called ten times a second, `passed` after the last time: grants users what they may ask for.
     pub fn grant(&mut self, passed: Duration) {
         self.changes.grant(passed);
@@ -596,21 +604,16 @@ impl Switch {
         &self.captures
     }
 
-    /// Begins a capture that an operator asks for. `socket` gives the operator's connection, which is the session's from then
-    /// on.
+    /// Begins a capture that an operator asks for.
     ///
     /// # Errors
     ///
     /// A text for people.
-    pub fn capture(
-        &mut self,
-        question: Question<'_>,
-        socket: impl FnOnce() -> Result<OwnedFd, Errno>,
-    ) -> Result<(), String> {
+    pub fn capture(&mut self, request: Arc<Request>) -> Result<Place, String> {
         // Those that have just ended or were refused leave their places.
         self.reap_captures();
         let roster = self.roster(self.epoch);
-        self.captures.begin(question.arguments, question.file, socket, &roster, &self.dataplane)
+        self.captures.begin(request, &roster, &self.dataplane)
     }
 
     /// Gives captures what they wait for, and lets go of those that end; see [`Captures::reap`].
@@ -675,9 +678,11 @@ impl Switch {
                     }
                 }
                 Reply::Retired(change) => enter(self.policy.books_mut(), &change.forwarding, &change.ledger),
-                Reply::Replaced(_) | Reply::Listed(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
+                Reply::Listed(part) => self.lists.take(*part),
+                Reply::Replaced(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
         }
+        self.lists.proceed(&mut self.dataplane, self.policy.ruleset());
         let registry = &self.registry;
         self.policy.books_mut().keep_apps(|generation| registry.apps().any(|app| app.generation == generation));
         // A client may hold on to the file of a region; its memory goes all the same.
@@ -697,10 +702,10 @@ impl Switch {
         self.registry.apps().filter(lacking).map(|app| (app.id, PeerFault::Page)).collect()
     }
 
-    /// Whether answers of workers are outstanding that free a port number or memory.
+    /// Whether answers of workers are outstanding that free a port number or memory, or are for operators.
     #[must_use]
     pub fn is_settling(&self) -> bool {
-        self.stale || self.registry.is_settling() || !self.retired.is_empty()
+        self.stale || self.registry.is_settling() || !self.retired.is_empty() || self.lists.is_busy()
     }
 
     /// Shows every app its drop counters.

@@ -30,7 +30,8 @@ pub(crate) fn check(line: &[u8]) {
     assert_eq!(whole.get("command").and_then(Value::as_str), Some(&*request.command));
     assert_eq!(whole.len(), request.arguments.len() + 1);
     assert!(request.arguments.iter().all(|(name, value)| whole.get(name) == Some(value)), "{whole:?}");
-    match ROSTER.with(|roster| Request::read(&request.arguments, roster)) {
+    let capture = Request::read(&request.arguments);
+    match capture.and_then(|capture| ROSTER.with(|roster| capture.check(roster)).map(|()| capture)) {
         Ok(capture) => {
             assert!((1..=262_144).contains(&capture.snap) && (64 << 10..=256 << 20).contains(&capture.buffer));
             assert!([capture.count, capture.bytes, capture.file_bytes].iter().all(|limit| *limit != Some(0)));

@@ -1,7 +1,8 @@
 //! A capture that was asked for and has not begun: its filter is being compiled.
 //!
-//! That is done on the session's own thread, since it takes seconds for a long expression, and while names of hosts are
-//! looked up. Only the control thread can give workers taps, so the two tell each other when it is time to.
+//! That is done on the thread of the operator's connection, which becomes the session's, since it takes seconds for a long expression,
+//! and while names of hosts are looked up. Only the control thread can give workers taps, so the two tell each other when it is
+//! time to.
 
 use super::output::Output;
 use super::request::Request;
@@ -11,9 +12,18 @@ use super::stream::Picture;
 use super::talk::Talk;
 use crate::tap::{Line, PortCounts};
 use dpdk::Bpf;
+use rustix::fd::OwnedFd;
+use rustix::process::setpriority_process;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender};
+
+/// Niceness of a session's thread: beside an application that polls on the same CPU it gets a tenth of it. Capture is the
+/// guest there, and says what it has lost.
+const NICE: i32 = 10;
 
 /// A filter; `None` for one that lets everything pass.
 pub type Filter = Option<Arc<Bpf>>;
@@ -33,15 +43,13 @@ pub struct Start {
     pub pictures: Receiver<Picture>,
 }
 
-/// A capture that has not begun.
+/// A capture that has not begun: what its thread is given.
 #[derive(Debug)]
-pub struct Draft {
+pub struct Place {
+    /// Its number.
+    pub id: u32,
     /// What is asked.
     pub request: Arc<Request>,
-    /// The client's connection.
-    pub talk: Talk,
-    /// Where to write to.
-    pub output: Output,
     /// Takes the filter.
     pub compiled: SyncSender<Filter>,
     /// Gives what it begins with.
@@ -50,12 +58,35 @@ pub struct Draft {
     pub hz: u64,
     /// How to have the control thread look.
     pub bell: Arc<Bell>,
+    /// CPUs on which no worker runs.
+    pub cpus: Vec<u16>,
+    /// Goes with the thread's last work.
+    pub here: Here,
 }
 
-impl Draft {
-    /// Compiles the filter, waits for the taps, and is a session from then on. A filter that cannot be compiled ends it.
-    pub fn run(self) {
-        let Self { request, talk, output, compiled, start, hz, bell } = self;
+/// Notes that a session is over, however it ends.
+#[derive(Debug)]
+pub struct Here {
+    /// What is set then.
+    pub gone: Arc<AtomicBool>,
+    /// How to have the control thread look.
+    pub bell: Arc<Bell>,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.gone.store(true, Relaxed);
+        self.bell.wake();
+    }
+}
+
+impl Place {
+    /// Compiles the filter, waits for the taps, and is a session from then on, which writes to `output` and whose client is at the
+    /// other end of `socket`. A filter that cannot be compiled ends it.
+    pub fn run(self, output: Output, socket: OwnedFd) {
+        self.settle();
+        let Self { id, request, compiled, start, hz, bell, here: _here, .. } = self;
+        let talk = Talk::new(id, socket);
         let filter = match request.compile() {
             Ok(filter) => filter,
             Err(why) => return talk.refuse(&why),
@@ -69,5 +100,23 @@ impl Draft {
         let Ok(start) = start.recv() else { return };
         let Start { rings, begun, counts, roster, pictures } = start;
         Session::new(Parts { request, talk, output, rings, begun, counts, roster, pictures, hz, bell }).run();
+    }
+
+    /// Makes the thread that of a session.
+    fn settle(&self) {
+        let mut cpus = CpuSet::new();
+        self.cpus.iter().for_each(|cpu| cpus.set((*cpu).into()));
+        if !self.cpus.is_empty()
+            && let Err(errno) = sched_setaffinity(None, &cpus)
+        {
+            log::debug!("a capture session may run on a worker's CPU: {errno}");
+        }
+        if let Err(errno) = setpriority_process(None, NICE) {
+            log::debug!("a capture session runs with the same priority as others: {errno}");
+        }
+        let name = CString::new(format!("kopi-capture-{}", self.id)).unwrap_or_default();
+        if let Err(errno) = rustix::thread::set_name(&name) {
+            log::debug!("a capture session has no name: {errno}");
+        }
     }
 }

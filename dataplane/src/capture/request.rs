@@ -99,15 +99,15 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads what an operator asks.
+    /// Reads what an operator asks. May wait for a name service.
     ///
     /// # Errors
     ///
     /// A text for people.
-    pub fn read(arguments: &Map<String, Value>, roster: &Roster) -> Result<Self, String> {
+    pub fn read(arguments: &Map<String, Value>) -> Result<Self, String> {
         let arguments: Arguments =
             serde_json::from_value(Value::Object(arguments.clone())).map_err(|error| format!("`capture`: {error}"))?;
-        arguments.check(roster)?;
+        arguments.check()?;
         let owners = arguments.owners()?;
         let selector =
             Selector::new(&owners, &Machine).map_err(|name| format!("there is no user or group `{name}`"))?;
@@ -136,6 +136,19 @@ impl Request {
             buffer: arguments.buffer.unwrap_or(BUFFER_DEFAULT),
             file_bytes: arguments.file_bytes,
         })
+    }
+
+    /// Fails if it asks for a rule that there is not.
+    ///
+    /// # Errors
+    ///
+    /// A text for people.
+    pub fn check(&self, roster: &Roster) -> Result<(), String> {
+        let known = |name: &String| roster.ruleset.iter().flat_map(|set| set.rules()).any(|rule| rule.name == *name);
+        match self.rules.iter().find(|name| !known(name)) {
+            Some(name) => Err(format!("the policy has no rule `{name}`; `kopictl rules` lists them")),
+            None => Ok(()),
+        }
     }
 
     /// Compiles the expression; `None` for one that lets everything pass. Takes seconds for a long one, or while names of
@@ -218,7 +231,7 @@ impl Request {
 
 impl Arguments {
     /// What is out of bounds, or means nothing.
-    fn check(&self, roster: &Roster) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         if self.snap.is_some_and(|snap| !(1..=SNAP_MAX).contains(&snap)) {
             return Err(format!("`snap` is from 1 to {SNAP_MAX} bytes"));
         }
@@ -236,11 +249,7 @@ impl Arguments {
                 return Err(format!("`{name}` is at least 1"));
             }
         }
-        let known = |name: &String| roster.ruleset.iter().flat_map(|set| set.rules()).any(|rule| rule.name == *name);
-        match self.rule.iter().find(|name| !known(name)) {
-            Some(name) => Err(format!("the policy has no rule `{name}`; `kopictl rules` lists them")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn owners(&self) -> Result<Owners, String> {

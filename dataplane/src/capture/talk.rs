@@ -1,6 +1,6 @@
 //! What a session and its client say to each other, on the connection that the session was asked for on.
 
-use crate::control::receive;
+use crate::control::connection::receive;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SendFlags;

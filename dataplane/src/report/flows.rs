@@ -1,17 +1,18 @@
 //! The flows that pass, for operators: each with its owner.
 
 use super::policy::{cause, state_name};
-use crate::control::Question;
+use crate::control::{Answer, Question};
 use crate::forwarding::{PortId, Verdict, WIRE};
-use crate::listing::Listed;
-use crate::registry::App;
+use crate::identity::Identity;
+use crate::listing::{Filled, Listed};
 use crate::switch::{Switch, way, word};
 use kopi_config::policy::{Decision, Direction};
 use kopi_packet::FlowKey;
-use kopi_policy::Connection;
+use kopi_policy::{Connection, Ruleset};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Arguments by which flows are chosen.
 const FILTERS: [&str; 8] = ["app", "user", "pid", "comm", "port", "address", "state", "proto"];
@@ -19,30 +20,41 @@ const FILTERS: [&str; 8] = ["app", "user", "pid", "comm", "port", "address", "st
 /// What identifies a connection of an app in a snapshot: zone, protocol, local and remote end.
 type End = (u16, u8, IpAddr, IpAddr, Option<(u16, u16)>);
 
-/// All flows that fit the question's arguments.
-pub(super) fn flows(question: &Question<'_>, switch: &mut Switch, now: u64, hz: u64) -> Value {
+/// All flows that fit the question's arguments. There may be millions, so the rows are made elsewhere.
+pub(super) fn flows(question: Question, switch: &mut Switch, now: u64, hz: u64) -> Answer {
     if let Some(refused) = question.stranger(&FILTERS) {
-        return refused;
+        return refused.into();
     }
-    let flows = switch.flows();
-    let connections: BTreeMap<End, Connection> = switch.connections().snapshot(now).map(|c| (end_of(&c), c)).collect();
-    let scene = Scene { switch, connections, now, hz: hz.max(1) };
-    let rows = flows.iter().flat_map(|flow| scene.rows(flow)).filter(|row| fits(row, question.arguments));
-    json!({ "flows": rows.collect::<Vec<_>>() })
+    let list = switch.flows();
+    let apps = switch.apps().map(|app| (app.id, (app.name.clone(), app.identity.clone()))).collect();
+    let (tracked, ruleset) = (Arc::clone(switch.connections()), switch.policy().ruleset().cloned());
+    Answer::later(move || {
+        // Without an answer kopid ends.
+        let Ok(Filled { parts, ruleset: since }) = list.recv() else { return json!({ "flows": [] }) };
+        // A number of a rule means something under one policy.
+        let same = ruleset.as_ref().map(Arc::as_ptr) == since.as_ref().map(Arc::as_ptr);
+        let ruleset = ruleset.filter(|_| same);
+        let connections = tracked.snapshot(now).map(|c| (end_of(&c), c)).collect();
+        let scene = Scene { apps, ruleset, connections, now, hz: hz.max(1) };
+        let flows = parts.iter().flat_map(|part| &part.flows);
+        let rows = flows.flat_map(|flow| scene.rows(flow)).filter(|row| fits(row, &question.arguments));
+        json!({ "flows": rows.collect::<Vec<_>>() })
+    })
 }
 
 fn end_of(c: &Connection) -> End {
     (c.zone, c.proto, c.local, c.remote, c.ports)
 }
 
-struct Scene<'a> {
-    switch: &'a Switch,
+struct Scene {
+    apps: BTreeMap<PortId, (String, Identity)>,
+    ruleset: Option<Arc<Ruleset>>,
     connections: BTreeMap<End, Connection>,
     now: u64,
     hz: u64,
 }
 
-impl Scene<'_> {
+impl Scene {
     /// A flow at its sender's side, and at its receiver's if that is an app as well.
     fn rows(&self, flow: &Listed) -> Vec<Value> {
         let source = flow.key.source();
@@ -54,22 +66,23 @@ impl Scene<'_> {
         let egress = (source != WIRE).then_some((source, Direction::Egress));
         let ingress = receiver.map(|id| (id, Direction::Ingress));
         let sides = [egress, ingress].into_iter().flatten();
-        sides.filter_map(|(id, direction)| Some(self.row(flow, self.switch.app(id)?, direction))).collect()
+        sides.filter_map(|(id, direction)| self.row(flow, id, direction)).collect()
     }
 
-    fn row(&self, listed: &Listed, app: &App, direction: Direction) -> Value {
+    fn row(&self, listed: &Listed, id: PortId, direction: Direction) -> Option<Value> {
+        let (name, owner) = self.apps.get(&id)?;
         let Listed { key, flow, outcomes } = listed;
-        let ruleset = self.switch.policy().ruleset();
+        let ruleset = self.ruleset.as_deref();
         let at = usize::from(direction == Direction::Ingress);
         let outcome = outcomes[at];
         let why = outcome.zip(ruleset).map(|(outcome, ruleset)| cause(outcome.cause, ruleset));
         let class = usize::from(flow.classes[at]).checked_sub(1);
         let class = class.and_then(|class| ruleset?.policy().classes.get(class)).map(|class| &class.name);
-        let connection = self.connection(key, app.id, direction);
+        let connection = self.connection(key, id, direction);
         let seconds = |ticks: u64| ticks / self.hz;
         let verdict = outcome.map_or(Decision::Accept, |outcome| outcome.decision);
-        json!({
-            "app": app.name,
+        Some(json!({
+            "app": name,
             "direction": way(direction),
             "proto": proto_name(key),
             "src": key.src_addr(),
@@ -90,11 +103,11 @@ impl Scene<'_> {
             "rule": why.as_ref().and_then(|(_, rule)| rule.map(|rule| &rule.name)),
             "cause": why.as_ref().map(|(cause, _)| cause),
             "verdict": word(verdict),
-            "pid": app.identity.pid,
-            "uid": app.identity.uid,
-            "user": app.identity.user,
-            "comm": app.identity.comm,
-        })
+            "pid": owner.pid,
+            "uid": owner.uid,
+            "user": owner.user,
+            "comm": owner.comm,
+        }))
     }
 
     fn connection(&self, key: &FlowKey, zone: PortId, direction: Direction) -> Option<&Connection> {

@@ -2,25 +2,21 @@
 
 use crate::attach::Attach;
 use crate::classes::{Row, Totals};
-use crate::control::Question;
-use crate::policy::{Books, Decider, Machine, Sum};
+use crate::control::{Answer, Question};
+use crate::policy::{Books, Decider, Sum};
 use crate::registry::App;
+use crate::reload::Wanted;
 use crate::switch::{Switch, way, word};
-use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, SIZE_MAX, State};
+use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::{frame_between, frame_of};
 use kopi_packet::{LinkProtocol, MacAddr, dhcp, ndp};
 use kopi_policy::{Cause, Packet, RuleId, Ruleset};
 use kopi_ring::DropReason;
-use rustix::fs::{FileType, fstat};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-/// Longest trial of a policy, in seconds.
-const TRIAL_MAX: u64 = 86_400;
 /// Rules that did not match and are told of.
 const MISSES: usize = 5;
 
@@ -56,10 +52,15 @@ pub(super) fn classes(switch: &Switch) -> Vec<Value> {
     switch.classes().rows().into_iter().map(row).collect()
 }
 
-/// What each rule has counted, in the order of the file; the defaults last.
-pub(super) fn rules(switch: &Switch) -> Vec<Value> {
-    let Some(ruleset) = switch.policy().ruleset() else { return Vec::new() };
-    let (policy, books) = (ruleset.policy(), switch.books());
+/// What each rule has counted, in the order of the file; the defaults last. There may be a hundred thousand.
+pub(super) fn rules(switch: &Switch) -> Answer {
+    let Some(ruleset) = switch.policy().ruleset().cloned() else { return json!({ "rules": [] }).into() };
+    let books = switch.books();
+    Answer::later(move || json!({ "rules": rows(&ruleset, &books) }))
+}
+
+fn rows(ruleset: &Ruleset, books: &Books) -> Vec<Value> {
+    let policy = ruleset.policy();
     let row = |rule: &Rule, sum: Sum| {
         json!({
             "name": rule.name,
@@ -119,47 +120,26 @@ pub(super) fn cause(cause: Cause, ruleset: &Ruleset) -> (String, Option<&Rule>) 
     }
 }
 
-/// Puts another policy in force: the one in the file that came along, or the configured one.
+/// Puts another policy in force, or confirms the one that is.
 ///
 /// # Errors
 ///
 /// A text for people; the policy in force stays.
-pub(super) fn reload(question: Question<'_>, switch: &mut Switch, attach: &mut Attach) -> Result<Value, String> {
-    if let Some(refused) = question.stranger(&["file", "confirm", "keep"]) {
-        return Ok(refused);
-    }
-    let argument = |name: &str| question.arguments.get(name).filter(|value| !value.is_null());
-    if argument("keep").and_then(Value::as_bool) == Some(true) {
+pub(super) fn reload(wanted: &Wanted, switch: &mut Switch, attach: &mut Attach) -> Result<Answer, String> {
+    let Wanted::Replace(reload, trial) = wanted else {
         if !switch.confirm() {
             return Err("no policy waits to be confirmed".into());
         }
         log::info!("the policy is confirmed");
-        return Ok(summary(switch, "", Vec::new()));
-    }
-    let trial = match argument("confirm").map(|seconds| seconds.as_u64().filter(|s| (1..=TRIAL_MAX).contains(s))) {
-        Some(Some(seconds)) => Some(Duration::from_secs(seconds)),
-        Some(None) => return Err(format!("`confirm` is a number of seconds from 1 to {TRIAL_MAX}")),
-        None => None,
+        return Ok(summary(switch, "", &[]).into());
     };
-    let name = argument("file").and_then(Value::as_str);
-    let (policy, name) = match (question.file, name) {
-        (Some(file), name) => {
-            let name = name.unwrap_or("the file").to_owned();
-            (Policy::parse(content(file.into(), &name)?, &name).map_err(|errors| errors.to_string())?, name)
-        }
-        (None, Some(_)) => return Err("the file itself has to come along, as a descriptor".into()),
-        (None, None) => {
-            let path = switch.policy().path().ok_or("kopid.toml names no `policy`: name a file")?.to_owned();
-            (Policy::read(&path).map_err(|errors| errors.to_string())?, path.display().to_string())
-        }
-    };
-    let warnings = policy.warnings.iter().chain(&Machine::warnings(&policy)).map(ToString::to_string).collect();
-    let notices = switch.reload(policy, trial)?;
+    let notices = switch.reload(reload, *trial)?;
     attach.dismiss(&notices, switch);
-    come_into_force(switch, attach);
+    let picture = switch.next_picture();
+    switch.publish_now();
     let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-    log::info!("an operator has put {name:?} in force, {rules} rules");
-    Ok(summary(switch, &name, warnings))
+    log::info!("an operator has put {:?} in force, {rules} rules", reload.name);
+    Ok(Answer::InForce(picture, summary(switch, &reload.name, &reload.warnings)))
 }
 
 /// Waits until every worker judges by the policy, which is a matter of microseconds: whoever is told that it is in force
@@ -177,22 +157,10 @@ pub(crate) fn come_into_force(switch: &mut Switch, attach: &mut Attach) {
     }
 }
 
-fn summary(switch: &Switch, file: &str, warnings: Vec<String>) -> Value {
+fn summary(switch: &Switch, file: &str, warnings: &[String]) -> Value {
     let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
     let confirm = switch.policy().trial_seconds();
     json!({ "reload": [{ "file": file, "rules": rules, "warnings": warnings, "confirm_seconds": confirm }] })
-}
-
-/// The whole of a regular file. Reading anything else could block.
-fn content(mut file: File, name: &str) -> Result<Vec<u8>, String> {
-    let stat = fstat(&file).map_err(|errno| format!("{name}: {errno}"))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(format!("{name}: is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    let read = (&mut file).take(SIZE_MAX + 1).read_to_end(&mut bytes);
-    read.map_err(|error| format!("{name}: {error}"))?;
-    Ok(bytes)
 }
 
 /// What the policy would do with a frame, and why.
@@ -200,7 +168,7 @@ fn content(mut file: File, name: &str) -> Result<Vec<u8>, String> {
 /// # Errors
 ///
 /// A text for people, if the question is not understood.
-pub(super) fn explain(question: &Question<'_>, switch: &Switch) -> Result<Value, String> {
+pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Value, String> {
     if let Some(refused) = question.stranger(&["app", "packet", "direction", "state"]) {
         return Ok(refused);
     }

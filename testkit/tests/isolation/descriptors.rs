@@ -19,13 +19,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 const EVIL: Mac = [2, 0, 0, 0, 0xee, 3];
 
 /// A connection with unsent data to a peer that does not read.
-struct Lingering {
+pub(crate) struct Lingering {
     near: Option<TcpStream>,
     _far: (TcpListener, TcpStream),
 }
 
 impl Lingering {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
         let mut near = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
         let (far, _) = listener.accept().expect("somebody has connected");
@@ -36,14 +36,19 @@ impl Lingering {
     }
 
     /// Sends it over `socket`, and closes it here. Whether it was taken.
-    fn send(mut self, socket: impl AsFd) -> bool {
+    fn send(self, socket: impl AsFd) -> bool {
+        self.send_with(socket, b"KOPI")
+    }
+
+    /// The same, with these bytes.
+    pub(crate) fn send_with(mut self, socket: impl AsFd, bytes: &[u8]) -> bool {
         let near = self.near.take().expect("it is sent once");
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fds = [near.as_fd()];
         assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        match rustix::net::sendmsg(socket, &[IoSlice::new(b"KOPI")], &mut control, flags) {
+        match rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
             Ok(_) => {
                 // Until kopid has closed it, the connection is to linger; so its other end stays.
                 std::mem::forget(self);

@@ -7,6 +7,7 @@
 //! | `connections` | ends others' connections, takes their places, or has kopid answer for it |
 //! | `memory` | takes memory and ports, has large rings made |
 //! | `neighbours` | speaks to the switch, or in the name of others |
+//! | `operators` | as an operator: does not read, sends what lingers, names files that nobody serves |
 //! | `pages` | takes pages out of its own region |
 //! | `requests` | connects, asks and changes its port without pause |
 //! | `time` | sends more, costlier frames, by more apps, than its share of a worker's time or of the wire |
@@ -19,6 +20,7 @@ mod descriptors;
 mod log;
 mod memory;
 mod neighbours;
+mod operators;
 mod pages;
 mod requests;
 mod time;
