@@ -108,6 +108,10 @@ pub struct Limits {
     pub memory_total: Option<Size>,
     /// Shared memory of the apps of one user; `None` for a part of `memory_total`.
     pub memory_per_user: Option<Size>,
+    /// Tracked connections of the apps of one user; `None` for a part of the table.
+    pub connections_per_user: Option<u32>,
+    /// Tracked connections of one app; `None` for as many as its user may have.
+    pub connections_per_app: Option<u32>,
 }
 
 /// `[memory]`: how memory is obtained.
@@ -307,6 +311,8 @@ impl Limits {
         let memory = table.get(&APP_MEMORY);
         let memory_total = table.optional(&MEMORY_TOTAL);
         let memory_per_user = table.optional(&MEMORY_PER_USER);
+        let connections_per_user = table.optional(&CONNECTIONS_PER_USER);
+        let connections_per_app = table.optional(&CONNECTIONS_PER_APP);
         let apps = apps?;
         Some(Self {
             apps,
@@ -318,6 +324,8 @@ impl Limits {
             memory: memory?,
             memory_total: memory_total?,
             memory_per_user: memory_per_user?,
+            connections_per_user: connections_per_user?,
+            connections_per_app: connections_per_app?,
         })
     }
 }
@@ -468,6 +476,8 @@ static LIMITS: Section = Section {
         &APP_MEMORY,
         &MEMORY_TOTAL,
         &MEMORY_PER_USER,
+        &CONNECTIONS_PER_USER,
+        &CONNECTIONS_PER_APP,
     ],
 };
 
@@ -523,6 +533,20 @@ static MEMORY_PER_USER: Key<SizeForm> = Key {
     name: "memory_per_user",
     doc: "shared memory of the apps of one user; without it, three quarters of `memory_total`",
     form: SizeForm { min: Size::new(1 << 20), max: Size::new(16 << 40) },
+    need: Need::Optional,
+};
+
+static CONNECTIONS_PER_USER: Key<Int<u32>> = Key {
+    name: "connections_per_user",
+    doc: "tracked connections of the apps of one user; without it, half of the places that there are: `flows` times the workers",
+    form: Int::range(16, 1 << 28),
+    need: Need::Optional,
+};
+
+static CONNECTIONS_PER_APP: Key<Int<u32>> = Key {
+    name: "connections_per_app",
+    doc: "tracked connections of one app; without it, as many as `connections_per_user`",
+    form: Int::range(16, 1 << 28),
     need: Need::Optional,
 };
 

@@ -276,13 +276,13 @@ impl Started {
             mtu: wire.mtu,
             link,
         };
-        let limits = limits(config);
-        let policy = config.policy.as_ref().map(read_policy).transpose()?;
-        let tracking = policy.as_ref().map(|policy| policy.tracking).unwrap_or_default();
-        let policy = Enforcement::new(config.policy.clone(), policy).map_err(DaemonError::Policy)?;
         let flows = usize::try_from(config.dataplane.flows).unwrap_or(1 << 16);
         // As many as there can be flows.
         let capacity = (flows * usize::from(workers)).next_power_of_two();
+        let limits = limits(config, capacity);
+        let policy = config.policy.as_ref().map(read_policy).transpose()?;
+        let tracking = policy.as_ref().map(|policy| policy.tracking).unwrap_or_default();
+        let policy = Enforcement::new(config.policy.clone(), policy).map_err(DaemonError::Policy)?;
         let connections = Arc::new(Connections::new(capacity, random_seed()?, &tracking, eal.tsc_hz()));
         let dataplane = Dataplane::start(
             eal,
@@ -305,8 +305,12 @@ impl Started {
     }
 }
 
-/// What apps may have.
-fn limits(config: &Config) -> Limits {
+/// What apps may have. There is room for `connections`; without another limit, a user may have half of that: as many as have a
+/// flow in each direction in the flow tables, and no more than all others together.
+fn limits(config: &Config, connections: usize) -> Limits {
+    let half = u32::try_from(connections / 2).unwrap_or(u32::MAX);
+    let per_user = config.limits.connections_per_user.unwrap_or(half);
+    let per_app = config.limits.connections_per_app.unwrap_or(per_user);
     let (memory_total, memory_per_user) = memory_limits(config);
     Limits {
         apps: config.limits.apps.into(),
@@ -318,6 +322,7 @@ fn limits(config: &Config) -> Limits {
         queues: config.limits.queues,
         ring: config.limits.ring_size,
         memory: config.limits.memory.bytes(),
+        connections: kopi_policy::Limits { per_app, per_user },
         huge_pages: match config.memory.huge_pages {
             HugePages::Auto => kopi_ring::HugePages::Auto,
             HugePages::Off => kopi_ring::HugePages::Off,

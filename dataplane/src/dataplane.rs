@@ -18,7 +18,7 @@ use crate::wire::Wire;
 use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
 use kopi_packet::Seed;
-use kopi_policy::Connections;
+use kopi_policy::{Connections, Followed};
 use kopi_ring::alarm::barrier;
 use kopi_ring::{Doorbell, Region};
 use rustix::io::Errno;
@@ -98,6 +98,8 @@ struct Helm {
     events: rtrb::Consumer<Event>,
     samples: rtrb::Consumer<Sample>,
     counters: Arc<WorkerCounters>,
+    /// Packets in fragments that it follows.
+    followed: Arc<Followed>,
     /// How it is woken, if it sleeps.
     bedside: Option<Bedside>,
     /// How it spends its time.
@@ -132,6 +134,7 @@ impl Dataplane {
             let (sampled, samples) = rtrb::RingBuffer::new(SAMPLES);
             let ledger = Arc::new(Ledger::new(0));
             let gate = Gate::new(Arc::clone(&connections), Arc::clone(&ledger), random_seed()?, eal.tsc_hz(), noted);
+            let followed = Arc::clone(gate.followed());
             let parts = Parts {
                 index,
                 wire: Wire::new(rx.next(), tx.next()),
@@ -163,6 +166,7 @@ impl Dataplane {
                 events,
                 samples,
                 counters,
+                followed,
                 bedside,
                 load: Load::default(),
             });
@@ -195,6 +199,12 @@ impl Dataplane {
     #[must_use]
     pub fn totals(&self, id: PortId) -> PortTotals {
         PortTotals::of(self.counters().map(|(_, counters)| counters), id)
+    }
+
+    /// Packets in fragments that all workers follow on a port's account.
+    #[must_use]
+    pub fn fragments(&self, id: PortId) -> u64 {
+        self.workers.iter().map(|worker| u64::from(worker.followed.in_zone(id))).sum()
     }
 
     /// Whether workers sleep at times.

@@ -13,14 +13,14 @@ use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, dhcp, fragment_id, ndp};
 use kopi_policy::{
-    Cause, Connections, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, TOUCH_SHIFT, Tuple, Violation,
+    Cause, Connections, Followed, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, TOUCH_SHIFT, Tuple, Violation,
 };
 use kopi_ring::DropReason;
 use sharing::may_move;
 use std::sync::Arc;
 
 /// Packets whose fragments a worker follows at a time.
-const FRAGMENTED: usize = 4096;
+pub const FRAGMENTED: usize = 4096;
 
 /// A line that the policy wants in the log, for the first frame of a flow.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +86,14 @@ impl Gate {
         if other_rules {
             self.fragments.clear();
         }
+        self.fragments.forget_gone(|holder| self.connections.is_current(holder));
         std::mem::replace(&mut self.ledger, ledger)
+    }
+
+    /// How many packets in fragments of each app are followed, for others to read.
+    #[must_use]
+    pub const fn followed(&self) -> &Arc<Followed> {
+        self.fragments.followed()
     }
 
     /// What is counted, for those who want to know what a tally is of.
@@ -223,7 +230,7 @@ impl Gate {
             Some(sharing) if self.is_of_another(sharing, source, looks[0].as_ref(), seen) => {
                 Verdict::Drop(DropReason::PortNotLeased)
             }
-            Some(sharing) if destination == *sharing.mac() => self.owner_of(sharing, source, filter, seen),
+            Some(sharing) if destination == *sharing.mac() => self.owner_of(sharing, source, seen),
             _ => route(),
         };
         if let Verdict::App(id) = flow.verdict {
@@ -306,7 +313,7 @@ impl Gate {
         let fragment = match key.fragment() {
             Fragment::None => None,
             _ => fragment_id(frame, headers)
-                .and_then(|part| FragmentKey::of((id, filter.generation(id)), direction, key, part)),
+                .and_then(|part| FragmentKey::of(self.connections.holder(id), direction, key, part)),
         };
         let first = fragment.as_ref().filter(|_| key.fragment() == Fragment::Later);
         let judgement = match first.and_then(|key| self.fragments.recall(key, now)) {
@@ -314,7 +321,7 @@ impl Gate {
             None => filter.ruleset().judge(subject, &packet),
         };
         if let (Some(fragment), Fragment::First) = (fragment, key.fragment()) {
-            self.fragments.remember(&fragment, judgement, now);
+            self.fragments.remember(&fragment, self.connections.charged(id, key.source()), judgement, now);
         }
         let outcome = Outcome::new(id, direction, &judgement);
         if judgement.log && news {

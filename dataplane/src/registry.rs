@@ -53,6 +53,8 @@ pub struct App {
     pub settings: Settings,
     /// Whether it has had rings before.
     pub started: bool,
+    /// Whether the log has been told that it has as many connections as it may have.
+    pub told_of_limit: bool,
     /// Its rings, while it is started.
     pub region: Option<Region>,
     /// Their memory.
@@ -214,6 +216,7 @@ impl Registry {
             // The kernel chooses for itself among multicast.
             settings: Settings { mtu, macs: vec![mac], all_multicast: true, ..Settings::default() },
             started: false,
+            told_of_limit: false,
             region: None,
             grant: Grant::default(),
             pending: None,
@@ -299,6 +302,7 @@ impl Registry {
             driver: hello.driver.clone(),
             settings,
             started: false,
+            told_of_limit: false,
             region: None,
             grant: Grant::default(),
             pending: None,

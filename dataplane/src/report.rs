@@ -9,6 +9,7 @@ use crate::attach::Attach;
 use crate::control::{Answer, Brought, Question};
 use crate::counters::PortTotals;
 use crate::forwarding::WIRE;
+use crate::gate::FRAGMENTED;
 use crate::host::HostFacts;
 use crate::registry::{App, HOST_NAME, format_mac};
 use crate::switch::Switch;
@@ -131,6 +132,10 @@ fn connections(switch: &Switch) -> Value {
         "refused": stats.refused,
         "swept": stats.swept,
         "bad_checksums": stats.damaged,
+        "used": switch.connections().used(),
+        "capacity": switch.connections().capacity(),
+        "per_user": switch.limits().connections.per_user,
+        "per_app": switch.limits().connections.per_app,
     })
 }
 
@@ -152,6 +157,7 @@ fn totals_of(app: &App, switch: &Switch) -> PortTotals {
 
 fn describe(app: &App, switch: &Switch) -> Value {
     let totals = totals_of(app, switch);
+    let (tracked, limits) = (switch.tracked(app), switch.limits().connections);
     let queues = app.region.as_ref().map_or((0, 0), |r| (r.geometry().tx().len(), r.geometry().rx().len()));
     json!({
         "port": app.id,
@@ -179,6 +185,13 @@ fn describe(app: &App, switch: &Switch) -> Value {
         "rx_packets": totals.rx_packets,
         "rx_bytes": totals.rx_bytes,
         "drops": totals.dropped(),
+        "connections": tracked.own,
+        "connections_limit": limits.per_app,
+        "connections_refused": tracked.refused,
+        "user_connections": tracked.of_user,
+        "user_connections_limit": limits.per_user,
+        "fragments": switch.dataplane().fragments(app.id),
+        "fragments_shared": switch.dataplane().workers() * FRAGMENTED,
     })
 }
 

@@ -3,8 +3,10 @@
 mod rings;
 mod sharing;
 mod terms;
+mod tracked;
 
 pub use rings::{Asked, Limits, Made, SetupError};
+pub use tracked::Tracked;
 
 use crate::budgets::Budgets;
 use crate::capture::request::Request;
@@ -29,7 +31,7 @@ use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::reload::Reload;
 use crate::shaper::Shaper;
 use crate::throttle::Throttle;
-use crate::users::Users;
+use crate::users::{Numbers, Users};
 use kopi_config::policy::{Decision, Direction};
 use kopi_policy::{Cause, Connections, Kernel, Ruleset, Subject};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
@@ -41,6 +43,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use terms::{is_same, subject_of, terms, terms_of_host};
+use tracked::user_of;
 
 /// Lines in the log in ten seconds about the apps of a user: their memory, and what the policy wants there.
 const LOG_LINES: u32 = 20;
@@ -105,6 +108,8 @@ pub struct Switch {
     hangs: bool,
     /// Who reads the kernel's lists.
     kernel_lists: Helper<String, Kernel>,
+    /// Which of those that have apps.
+    numbers: Numbers,
     throttle: Throttle,
     policy: Enforcement,
     connections: Arc<Connections>,
@@ -171,6 +176,7 @@ impl Switch {
         Helpers { captures, regions, peers, accounts, kernel_lists }: Helpers,
     ) -> Self {
         let hz = captures.hz();
+        connections.set_limits(limits.connections);
         let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
         Self {
             registry: Registry::new(limits.apps),
@@ -192,6 +198,7 @@ impl Switch {
             accounts,
             hangs: false,
             kernel_lists,
+            numbers: Numbers::default(),
             throttle: Throttle::new(LOG_LINES),
             policy,
             connections,
@@ -271,6 +278,7 @@ impl Switch {
         while let Some(event) = self.dataplane.event() {
             self.log_event(&event);
         }
+        self.log_limits();
         self.notes.tick();
         self.throttle.tick();
         if self.policy.expire() {
@@ -523,6 +531,8 @@ impl Switch {
         self.halt(id);
         self.connections.forget_zone(id);
         let app = self.registry.remove(id)?;
+        let (registry, host) = (&self.registry, self.registry.host());
+        self.numbers.keep(|user| registry.apps().any(|app| user_of(app, host) == user));
         if let Some(pending) = &app.pending {
             self.memory.leave(pending.grant);
         }

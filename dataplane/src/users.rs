@@ -5,6 +5,7 @@
 //! than one container's worth is that of a container engine that gives each container a block of its own, such as
 //! Kubernetes does; there each block counts as one user.
 
+use crate::port::User;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -80,9 +81,48 @@ fn parse(text: &str, uid: impl Fn(&str) -> Option<u32>) -> Vec<Range> {
     text.lines().filter_map(line).collect()
 }
 
+/// Small numbers by which the users that have apps are told apart, for tables of a fixed size.
+#[derive(Debug, Default)]
+pub struct Numbers(Vec<Option<User>>);
+
+impl Numbers {
+    /// The number of a user, which it keeps until it is [forgotten](Self::keep).
+    pub fn of(&mut self, user: User) -> u16 {
+        let known = self.0.iter().position(|other| *other == Some(user));
+        let free = || self.0.iter().position(Option::is_none);
+        let at = known.or_else(free).unwrap_or(self.0.len());
+        if at == self.0.len() {
+            self.0.push(None);
+        }
+        self.0[at] = Some(user);
+        u16::try_from(at).unwrap_or(u16::MAX)
+    }
+
+    /// The number that a user has.
+    #[must_use]
+    pub fn find(&self, user: User) -> Option<u16> {
+        self.0.iter().position(|other| *other == Some(user)).and_then(|at| u16::try_from(at).ok())
+    }
+
+    /// Forgets the users of which `has_apps` says that they have none any more.
+    pub fn keep(&mut self, has_apps: impl Fn(User) -> bool) {
+        self.0.iter_mut().for_each(|user| *user = user.filter(|user| has_apps(*user)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Users keep their numbers as long as they have apps, and there are no more numbers than users at a time.
+    #[test]
+    fn numbers_are_small_and_used_again() {
+        let mut numbers = Numbers::default();
+        assert_eq!([User::Id(0), User::Host, User::Id(7), User::Id(0)].map(|user| numbers.of(user)), [0, 1, 2, 0]);
+        numbers.keep(|user| user != User::Host);
+        assert_eq!((numbers.find(User::Host), numbers.find(User::Id(7))), (None, Some(2)));
+        assert_eq!([User::Id(9), User::Id(7), User::Id(5)].map(|user| numbers.of(user)), [1, 2, 3]);
+    }
 
     fn users(text: &str) -> Users {
         let uid = |name: &str| (name == "alice").then_some(1000);

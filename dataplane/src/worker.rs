@@ -498,6 +498,7 @@ impl Worker {
     }
 
     /// Takes another picture, and gives the one before back.
+    #[cold]
     fn turn_to(&mut self, change: Change, now: u64) {
         let Change { forwarding, ledger, mut selections, shaper } = change;
         let forwarding = std::mem::replace(&mut self.forwarding, forwarding);

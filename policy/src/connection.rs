@@ -14,35 +14,45 @@
 //! # Memory and time
 //!
 //! The table has a fixed size. A hash under a secret seed chooses one of its buckets, of eight connections each: one
-//! cache line for what changes of the eight, and one line for each connection's tuple. So a lookup reads two lines, and
-//! a full bucket is searched for something to evict in one. All memory is atomics: packets of known connections take no
+//! cache line for what changes of the eight, one line for each connection's tuple, and half a line for whose they are. So a
+//! lookup reads two lines, and a full bucket is searched for something to evict in two. All memory is atomics: packets of known connections take no
 //! lock; only a new connection takes its bucket's spin lock, for as long as it takes to write one entry. Times are kept
 //! in units of one or two milliseconds, so a time-out is at most some days.
 //!
-//! # Eviction
+//! # Limits and eviction
+//!
+//! Each application has its connections, and each user those of its applications; how many there are is counted
+//! ([`zones`]). Who has as many as it may have gives up one of its own for each new one, the first of its bucket or of some
+//! others in the order below; if there is none, the new one is refused.
 //!
 //! When the bucket of a new connection is full, it takes the place of, in this order:
 //!
-//! 1. one whose time is up;
-//! 2. one that both sides have ended (`TIME_WAIT`, `CLOSE`), the one without packets for longest;
-//! 3. one that was never answered, the oldest;
-//! 4. one whose originator has not shown yet that it got the answer, the oldest: a server answers every SYN of a flood,
-//!    but nobody answers the server.
+//! 1. one whose application has gone;
+//! 2. one whose time is up;
+//! 3. one that both sides have ended (`TIME_WAIT`, `CLOSE`), the one without packets for longest;
+//! 4. of a user that has more connections than that of the new one, or of another application of the same user that has more:
+//!    one that was never answered, or whose originator has not shown yet that it got the answer. A server answers every SYN
+//!    of a flood, but nobody answers the server. Who has most gives first, the oldest;
+//! 5. the same of its own application;
+//! 6. the same of one that has at least half as many;
+//! 7. of a user, or application, as in 4, any other, the one without packets for longest.
 //!
-//! A connection whose originator went on after an answer is never evicted. If all eight are such, the new one is not
-//! tracked: its packets pass as `new` as long as rules let them, but their answers are not `established`.
-//! [`Stats::refused`] counts that.
+//! So a connection whose originator went on after an answer is evicted for nobody but those who have less, and then only
+//! where a bucket is full of such. If all eight are to stay, the new one is not tracked: its packets pass as `new` as long as
+//! rules let them, but their answers are not `established`. [`Stats::refused`] counts that. Nobody can do that to
+//! somebody who has less: whatever fills the table, or one bucket of it, gives way.
 //!
-//! So a flood of SYNs from random addresses, answered or not, pushes out itself and half-open connections of others, but
-//! no established connection. A half-open one has to begin again if it became the oldest of its bucket before it was
-//! through: nearly all live through a third as many new connections as the table has places, and few through half as many
-//! again as it has (`cargo bench -p kopi-policy --bench connections`). A flood by which both ends talk to each other in
-//! earnest can fill the table; see [`Connections::in_zone`] for a limit to each app.
+//! A flood of SYNs from random addresses, answered or not, pushes out itself and half-open connections of the same
+//! application, but no established one. A half-open one has to begin again if it became the oldest of its bucket before it
+//! was through: nearly all live through a third as many new connections as the application may have, and few through half
+//! as many again (`cargo bench -p kopi-policy --bench connections`).
 //!
 //! | module | what is in it |
 //! | --- | --- |
 //! | `tuple` | what a frame is to connection tracking: [`Sort`], [`Tuple`] |
-//! | `table` | [`Connections`]: find, judge, begin, move on, evict |
+//! | `table` | [`Connections`]: find, judge, begin, move on |
+//! | `room` | who has to go for a new one |
+//! | `zones` | whose connections there are, and how many each may have |
 //! | `look` | both steps for a whole frame: [`Look`] |
 //! | `upkeep` | what the control thread does: sweep, forget, list |
 //! | `entry` | the layout in memory |
@@ -54,10 +64,12 @@ mod entry;
 mod look;
 mod numbers;
 mod phase;
+mod room;
 mod table;
 mod tuple;
 mod upkeep;
 mod window;
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -67,3 +79,4 @@ pub(crate) use phase::Phase;
 pub use table::{Connections, Ref, Stamp, TOUCH_SHIFT};
 pub use tuple::{Sort, Tuple};
 pub use upkeep::{Connection, Stats};
+pub use zones::{Holder, Limit, Limits, ZONES};

@@ -25,8 +25,10 @@ mod tcp;
 mod trace;
 
 pub use admission::Refusal;
-pub use connection::{Connection, Connections, Look, Ref, Sort, Stamp, Stats, TOUCH_SHIFT, Tuple};
-pub use fragment::{FragmentKey, Fragments, HOLD_SECONDS};
+pub use connection::{
+    Connection, Connections, Holder, Limit, Limits, Look, Ref, Sort, Stamp, Stats, TOUCH_SHIFT, Tuple, ZONES,
+};
+pub use fragment::{Followed, FragmentKey, Fragments, HOLD_SECONDS};
 pub use frame::{Cause, Judgement, Packet, Violation};
 pub use kernel::Kernel;
 pub use owner::{Accounts, Owner, Selector};

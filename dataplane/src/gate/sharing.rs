@@ -1,7 +1,6 @@
 //! Whose a frame is that comes for an address which apps share with the host, and whether one of these may begin what it begins.
 
 use super::{Gate, Seen};
-use crate::filter::Filter;
 use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::sharing::{Sharing, tells_of_neighbour};
 use kopi_config::policy::{Direction, State};
@@ -14,7 +13,7 @@ impl Gate {
     ///
     /// To the app to which the port is leased; to the app that knows the connection, or the packet that an ICMP error is about,
     /// or the first fragment; else to the host. What tells of a neighbour is for all of them.
-    pub(super) fn owner_of(&self, sharing: &Sharing, source: PortId, filter: &Filter, seen: Seen<'_>) -> Verdict {
+    pub(super) fn owner_of(&self, sharing: &Sharing, source: PortId, seen: Seen<'_>) -> Verdict {
         if sharing.has(source) {
             return Verdict::Drop(DropReason::SamePort);
         }
@@ -23,16 +22,16 @@ impl Gate {
         }
         let owner = sharing.leaseholder(seen.key).or_else(|| {
             let mut apps = sharing.apps().iter().copied();
-            apps.find(|id| self.knows(*id, filter, seen))
+            apps.find(|id| self.knows(*id, seen))
         });
         Verdict::App(owner.unwrap_or_else(|| sharing.host()))
     }
 
     /// Whether a frame that arrives is of what app `id` has to do with.
-    fn knows(&self, id: PortId, filter: &Filter, Seen { frame, headers, key, now }: Seen<'_>) -> bool {
+    fn knows(&self, id: PortId, Seen { frame, headers, key, now }: Seen<'_>) -> bool {
         if key.fragment() == Fragment::Later {
             let part = fragment_id(frame, headers)
-                .and_then(|part| FragmentKey::of((id, filter.generation(id)), Direction::Ingress, key, part));
+                .and_then(|part| FragmentKey::of(self.connections.holder(id), Direction::Ingress, key, part));
             return part.is_some_and(|part| self.fragments.recall(&part, now).is_some());
         }
         let look = self.connections.look(id, Direction::Ingress, (frame, headers, key), now);

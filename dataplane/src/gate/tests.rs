@@ -135,7 +135,8 @@ impl Plain {
         let look = ruleset.uses_state().then(|| self.connections.look(id, direction, (frame, headers, key), now));
         let state = look.as_ref().map_or(State::Untracked, Look::state);
         let packet = Packet { direction, key, state, ndp: ndp::message(frame, headers), dhcp: None };
-        let part = fragment_id(frame, headers).and_then(|part| FragmentKey::of((id, 1), direction, key, part));
+        let part = fragment_id(frame, headers)
+            .and_then(|part| FragmentKey::of(self.connections.holder(id), direction, key, part));
         let Some(part) = part else { return (ruleset.judge(subject, &packet), look) };
         if key.fragment() == Fragment::First {
             let judgement = ruleset.judge(subject, &packet);

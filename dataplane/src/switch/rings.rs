@@ -1,6 +1,7 @@
 //! The rings of a port: how many and how large they may be, and how they come into being.
 
 use super::Switch;
+use super::tracked::user_of;
 use crate::app_waker::Reach;
 use crate::forwarding::PortId;
 use crate::memory::{MemoryRefusal, Room, free_huge_memory};
@@ -35,6 +36,8 @@ pub struct Limits {
     pub memory_per_user: u64,
     /// Where that memory comes from.
     pub huge_pages: HugePages,
+    /// Tracked connections.
+    pub connections: kopi_policy::Limits,
 }
 
 /// Why rings were refused. The text goes to the app.
@@ -184,6 +187,7 @@ impl Switch {
     /// Has the workers serve the rings of `region`.
     fn install(&mut self, id: PortId, region: Region, grant: Grant, side: Side) -> Result<(), SetupError> {
         let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
+        let host = self.registry.host();
         let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
         let pair = match self.dataplane.sleeps() {
             true => Doorbell::pair().map(|(ours, theirs)| (Some(ours), Some(theirs))),
@@ -202,7 +206,7 @@ impl Switch {
         if !std::mem::replace(&mut app.started, true) {
             // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
             // app is told that it is admitted when they have, so there are none from now on.
-            self.connections.forget_zone(id);
+            self.connections.open_zone(id, self.numbers.of(user_of(app, host)));
         }
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
             let size = region.size() >> 10;

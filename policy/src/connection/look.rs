@@ -8,13 +8,14 @@ use kopi_packet::{FlowKey, Headers, checksum, icmp};
 
 use super::table::{Connections, Ref};
 use super::tuple::{Sort, Tuple};
+use super::zones::Holder;
 
 /// What was found out about a frame, for the rules and for [`Connections::accept`].
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
     state: State,
     direction: Direction,
-    /// The tuple of the connection that would begin with the frame, or the connection it belongs to.
+    /// The tuple of the connection that would begin with the frame and on whose account, or the connection it belongs to.
     of: Of,
     segment: Option<Segment>,
 }
@@ -22,7 +23,7 @@ pub struct Look {
 #[derive(Clone, Copy, Debug)]
 enum Of {
     Nothing,
-    Begins(Tuple),
+    Begins(Tuple, Holder),
     Known(Ref),
 }
 
@@ -38,7 +39,7 @@ impl Look {
     pub const fn connection(&self) -> Option<Ref> {
         match self.of {
             Of::Known(of) => Some(of),
-            Of::Nothing | Of::Begins(_) => None,
+            Of::Nothing | Of::Begins(..) => None,
         }
     }
 
@@ -78,7 +79,7 @@ impl Connections {
                 (state, turns, Of::Known(of))
             }
             None if self.opening(&tuple, direction, segment.as_ref()).is_some() => {
-                (State::New, true, Of::Begins(tuple))
+                (State::New, true, Of::Begins(tuple, self.charged(zone, key.source())))
             }
             None => (State::Invalid, false, Of::Nothing),
         };
@@ -107,7 +108,7 @@ impl Connections {
         match look.of {
             Of::Nothing => None,
             Of::Known(of) => self.advance(of, look.direction, segment, now),
-            Of::Begins(tuple) => self.create(&tuple, look.direction, segment, now),
+            Of::Begins(tuple, holder) => self.begin(&tuple, holder, look.direction, segment, now),
         }
     }
 }

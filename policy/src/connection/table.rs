@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use kopi_config::policy::{Direction, State, Tracking};
 use kopi_packet::Seed;
@@ -11,8 +11,10 @@ use kopi_packet::tcp::Segment;
 use super::entry::{Bucket, Entry, Key, Slot, WAYS};
 use super::numbers::{Arrival, Claim, Move};
 use super::phase::{Clock, Phase, Settings, Units, since};
+use super::room::Marks;
 use super::tuple::{Tuple, proto};
 use super::window::{Half, Windows};
+use super::zones::{Holder, Zones};
 use crate::tcp::{self, Kind, Side};
 
 /// A connection is told that it lives, and its numbers are noted, at the first packet of a direction after the clock has
@@ -29,8 +31,9 @@ pub struct Connections {
     entries: Box<[Entry]>,
     windows: Box<[Windows]>,
     stripes: Box<[Stripe]>,
-    /// Of each zone: its life in the upper half, and how many connections of this life there are in the lower.
-    pub(super) zones: Box<[AtomicU64]>,
+    /// On whose account the slots are.
+    pub(super) marks: Box<[Marks]>,
+    pub(super) zones: Zones,
     seed: Seed,
     pub(super) clock: Clock,
     pub(super) settings: Settings,
@@ -70,9 +73,9 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Adds one to a counter that only the holder of the lock writes.
-fn count(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed) + 1, Relaxed);
+/// Adds to a counter that only the holder of the lock writes.
+fn count(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
 /// A connection of the table, for as long as it is there. Small enough to be kept with each flow.
@@ -187,14 +190,11 @@ fn same(a: &Key, b: &Key) -> bool {
     a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// The slots of one bucket as they were read; zero for a free one.
-type Words = [u64; WAYS];
-
 impl Connections {
     /// A table of `capacity` connections, a power of two of at least 8 and at most 2^28, hashed under `seed`. `hz` is the
     /// number of ticks in a second of the clock from which every `now` is taken.
     ///
-    /// It takes 104 bytes for each connection and 0.5 MB beside, all allocated here.
+    /// It takes 108 bytes for each connection and 0.3 MB beside, all allocated here.
     ///
     /// # Panics
     ///
@@ -211,7 +211,8 @@ impl Connections {
             entries: std::iter::repeat_with(Entry::default).take(capacity).collect(),
             windows: std::iter::repeat_with(Windows::default).take(capacity).collect(),
             stripes: std::iter::repeat_with(Stripe::default).take(STRIPES).collect(),
-            zones: std::iter::repeat_with(AtomicU64::default).take(1 << 16).collect(),
+            marks: std::iter::repeat_with(Marks::default).take(capacity / WAYS).collect(),
+            zones: Zones::new(),
             seed,
             clock,
             settings,
@@ -241,10 +242,20 @@ impl Connections {
         Some((self.buckets.get(index / WAYS)?.0.get(index % WAYS)?, self.entries.get(index)?))
     }
 
-    /// The tuple with the life of its zone, its bucket, and its tag.
+    /// On whose account the connection at a place is.
+    pub(super) fn mark(&self, index: usize) -> Option<&AtomicU32> {
+        self.marks.get(index / WAYS)?.0.get(index % WAYS)
+    }
+
+    /// The slots of a bucket.
+    pub(super) fn slots_of(&self, bucket: usize) -> Option<&[AtomicU64; WAYS]> {
+        self.buckets.get(bucket).map(|bucket| &bucket.0)
+    }
+
+    /// The tuple with who has its zone, its bucket, and its tag.
     fn key(&self, tuple: &Tuple) -> (Key, usize, u8) {
         let mut key = tuple.words;
-        key[1] |= self.zones[usize::from(tuple.zone())].load(Relaxed) >> 32;
+        key[1] |= self.zones.holder(tuple.zone()).tenure();
         let [w0, w1, w2, w3, w4, w5] = key;
         let hash = self.seed.hash(&[w0, w1, w2, w3, w4, w5, 0, 0]);
         let [tag, ..] = hash.to_be_bytes();
@@ -411,11 +422,24 @@ impl Connections {
         }
     }
 
-    /// Begins the connection of `tuple` with a packet that goes in `direction` and was accepted as new.
+    /// Begins the connection of `tuple` with a packet that goes in `direction` and was accepted as new, on the account of the
+    /// app at whose point it is.
     ///
     /// `None` if no connection may begin with it, or if there is no room. If another worker was faster, the packet is one
     /// more of that connection.
     pub fn create(&self, tuple: &Tuple, direction: Direction, segment: Option<&Segment>, now: u64) -> Option<Ref> {
+        self.begin(tuple, self.zones.holder(tuple.zone()), direction, segment, now)
+    }
+
+    /// The same, on the account of `holder`.
+    pub(super) fn begin(
+        &self,
+        tuple: &Tuple,
+        holder: Holder,
+        direction: Direction,
+        segment: Option<&Segment>,
+        now: u64,
+    ) -> Option<Ref> {
         let phase = self.opening(tuple, direction, segment)?;
         let units = self.clock.units(now);
         let (key, bucket, tag) = self.key(tuple);
@@ -427,17 +451,16 @@ impl Connections {
             drop(held);
             return self.advance(Ref::new(bucket * WAYS + way, slot)?, direction, segment, now);
         }
-        let Some((way, evicted)) = self.make_room(bucket, same.map(|(way, _)| way), units) else {
-            count(&held.0.refused);
+        let Some((way, evicted)) = self.make_room(bucket, same.map(|(way, _)| way), holder, units) else {
+            count(&held.0.refused, 1);
+            self.zones.note_refused(holder.zone());
             return None;
         };
-        count(&held.0.begun);
-        if evicted {
-            count(&held.0.evicted);
-        }
-        self.enter(&key);
+        count(&held.0.begun, 1);
+        count(&held.0.evicted, evicted);
+        self.zones.enter(holder);
         let slot = self.first(phase, direction, tag, units);
-        self.publish(bucket * WAYS + way, &key, slot, segment, now)
+        self.publish(bucket * WAYS + way, (&key, holder), slot, segment, now)
     }
 
     /// The phase in which the connection of `tuple` begins with this packet; `None` if it cannot.
@@ -459,66 +482,23 @@ impl Connections {
     }
 
     /// Writes a new connection to its place, whose slot is free, under the lock of its bucket.
-    fn publish(&self, index: usize, key: &Key, slot: Slot, segment: Option<&Segment>, now: u64) -> Option<Ref> {
+    fn publish(
+        &self,
+        index: usize,
+        (key, holder): (&Key, Holder),
+        slot: Slot,
+        segment: Option<&Segment>,
+        now: u64,
+    ) -> Option<Ref> {
         let (at, entry) = self.place(index)?;
         let slot = Slot { generation: entry.next_generation(), ..slot };
+        self.mark(index)?.store(holder.mark(), Relaxed);
         entry.write(key, slot.seen, slot.generation);
         if let (true, Some(first), Some(windows)) = (slot.phase.is_tcp(), segment, self.windows.get(index)) {
             windows.begin(first, slot.windowed, epoch(now));
         }
         at.store(slot.to_word(), Release);
         Ref::new(index, slot)
-    }
-
-    /// Frees a way of the bucket, under its lock: `same` if there is one, else as the module says. Also returns whether a
-    /// connection had to go whose time was not up. `None` if none may.
-    fn make_room(&self, bucket: usize, same: Option<usize>, now: Units) -> Option<(usize, bool)> {
-        // A connection that moves on while we choose is not the one that we chose. That cannot go on for ever, since
-        // each of the eight moves up in rank only a few times; the bound is for the reader.
-        for _ in 0..4 * WAYS {
-            let slots = &self.buckets.get(bucket)?.0;
-            let words: Words = slots.each_ref().map(|at| at.load(Acquire));
-            let way = match same {
-                Some(way) => way,
-                None => self.victim(&words, now)?,
-            };
-            let Some(slot) = Slot::from_word(words[way]) else { return Some((way, false)) };
-            if self.remove(bucket * WAYS + way, words[way]) {
-                return Some((way, !self.settings.is_expired(slot, now)));
-            }
-        }
-        None
-    }
-
-    /// The way of a full bucket that has to go, or a free one.
-    fn victim(&self, words: &Words, now: Units) -> Option<usize> {
-        let rank = |word: u64| match Slot::from_word(word) {
-            None => Some((0, 0)),
-            Some(slot) => {
-                let age = Units::MAX - since(slot.seen, now);
-                match slot {
-                    _ if self.settings.is_expired(slot, now) => Some((1, age)),
-                    _ if slot.phase.is_over() => Some((2, age)),
-                    _ if !slot.answered => Some((3, age)),
-                    _ if !slot.assured => Some((4, age)),
-                    _ if slot.phase == Phase::Challenged => Some((5, age)),
-                    _ => None,
-                }
-            }
-        };
-        let ranked = words.iter().enumerate().filter_map(|(way, &word)| Some((rank(word)?, way)));
-        ranked.min().map(|(_, way)| way)
-    }
-
-    /// Frees a place if its slot is still `word`.
-    pub(super) fn remove(&self, index: usize, word: u64) -> bool {
-        let Some((at, entry)) = self.place(index) else { return false };
-        let Some((key, _)) = entry.read(at, word) else { return false };
-        let removed = at.compare_exchange(word, 0, AcqRel, Relaxed).is_ok();
-        if removed {
-            self.leave(&key);
-        }
-        removed
     }
 
     /// Makes the connection of `of`, which is over, into a new one with the same tuple.
@@ -529,12 +509,13 @@ impl Connections {
         loop {
             let (at, word, slot) = self.slot(of)?;
             let (key, _) = self.place(of.index())?.1.read(at, word)?;
+            let holder = self.holder_at(of.index()).unwrap_or_else(|| Holder::of_key(&key));
             // A packet of the old connection may come in between; then it is tried again.
             if self.remove(of.index(), word) {
-                count(&held.0.begun);
-                self.enter(&key);
+                count(&held.0.begun, 1);
+                self.zones.enter(holder);
                 let first = self.first(phase, direction, slot.tag, units);
-                return self.publish(of.index(), &key, first, segment, now);
+                return self.publish(of.index(), (&key, holder), first, segment, now);
             }
         }
     }

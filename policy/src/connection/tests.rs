@@ -1,6 +1,7 @@
 //! Connections over whole frames, and against a model.
 
 mod numbers;
+mod shares;
 mod stress;
 
 use std::collections::BTreeMap;

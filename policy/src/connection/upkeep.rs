@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use kopi_config::policy::Direction;
 
-use super::entry::{Key, Slot, WAYS};
+use super::entry::{Slot, WAYS};
 use super::phase::since;
 use super::table::Connections;
 use super::tuple::Tuple;
+use super::zones::{Holder, Limit, Limits};
 
-/// Upper and lower half of a zone's word.
-const LIFE: u64 = 1 << 32;
-const COUNT: u64 = LIFE - 1;
+/// The port number of the wire.
+const WIRE: u16 = 0;
 
 /// One connection, as `kopictl flows` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,35 +63,76 @@ pub struct Stats {
 }
 
 impl Connections {
-    /// Counts a connection with this key in its zone, if the zone still has the life that the key says.
-    pub(super) fn enter(&self, key: &Key) {
-        self.recount(key, |word| Some(word + 1));
+    /// Puts limits on what each application, and all of one user, may have from now on.
+    ///
+    /// Who has more is not cut short: each of its new connections takes the place of one of its own. With none of these that
+    /// may be evicted within reach, a new one is refused.
+    pub fn set_limits(&self, limits: Limits) {
+        self.zones.set_limits(limits);
     }
 
-    pub(super) fn leave(&self, key: &Key) {
-        self.recount(key, |word| (word & COUNT > 0).then(|| word - 1));
-    }
-
-    fn recount(&self, key: &Key, next: impl Fn(u64) -> Option<u64>) {
-        let tuple = Tuple { words: *key };
-        let same_life = |word: u64| word >> 32 == key[1] & COUNT;
-        let zone = &self.zones[usize::from(tuple.zone())];
-        // Nothing is counted for a life that is over.
-        let _before = zone.fetch_update(Relaxed, Relaxed, |word| if same_life(word) { next(word) } else { None });
-    }
-
-    /// How many connections the app `zone` has, for a limit: one that has enough gets no new one.
+    /// How many connections are on the account of app `zone`.
     #[must_use]
     pub fn in_zone(&self, zone: u16) -> u32 {
-        u32::try_from(self.zones[usize::from(zone)].load(Relaxed) & COUNT).unwrap_or(u32::MAX)
+        self.zones.in_zone(zone)
     }
 
-    /// Forgets all connections of app `zone`, whose port number another may get. They cannot be found from now on; their
-    /// places are freed by [`sweep`](Self::sweep), or when somebody needs them. A [`Ref`](super::Ref) to one works until
+    /// How many there are on somebody's account.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.zones.used()
+    }
+
+    /// How many the apps of user `account` have.
+    #[must_use]
+    pub fn in_account(&self, account: u16) -> u32 {
+        self.zones.in_account(account)
+    }
+
+    /// New connections of app `zone` that were refused for want of room, and those that found a limit reached, since it was
+    /// [opened](Self::open_zone).
+    #[must_use]
+    pub fn noted(&self, zone: u16) -> (u64, u64) {
+        self.zones.noted(zone)
+    }
+
+    /// The limit that one more connection of app `zone` would exceed.
+    #[must_use]
+    pub fn limit_reached(&self, zone: u16) -> Option<Limit> {
+        self.zones.reached(self.zones.holder(zone))
+    }
+
+    /// Who has port number `zone` now.
+    #[must_use]
+    pub fn holder(&self, zone: u16) -> Holder {
+        self.zones.holder(zone)
+    }
+
+    /// On whose account it is what a frame that port `source` has sent begins at the policy point of app `zone`: on that of the
+    /// app that sends, at its receiver's point as well, so that nobody can spend another's. What comes from the wire, port 0,
+    /// is on the account of its receiver.
+    #[must_use]
+    pub fn charged(&self, zone: u16, source: u16) -> Holder {
+        self.zones.holder(if source == WIRE { zone } else { source })
+    }
+
+    /// Whether `holder` has its port number still.
+    #[must_use]
+    pub fn is_current(&self, holder: Holder) -> bool {
+        self.zones.is_current(holder)
+    }
+
+    /// Gives port number `zone` to an app of user `account`, without any connections. Both are smaller than
+    /// [`ZONES`](super::ZONES).
+    pub fn open_zone(&self, zone: u16, account: u16) {
+        self.zones.turn_over(zone, Some(account));
+    }
+
+    /// Forgets all connections of app `zone`, whose port number another may get. They cannot be found from now on, and their
+    /// places are free for whoever needs them; [`sweep`](Self::sweep) does the rest. A [`Ref`](super::Ref) to one works until
     /// then, so flows of the app have to go as well.
     pub fn forget_zone(&self, zone: u16) {
-        let next_life = |word: u64| Some((word & !COUNT).wrapping_add(LIFE));
-        let _before = self.zones[usize::from(zone)].fetch_update(Relaxed, Relaxed, next_life);
+        self.zones.turn_over(zone, None);
     }
 
     /// Looks at the next `share` buckets and frees what has ended there or was forgotten; returns how many that were.
@@ -108,7 +149,8 @@ impl Connections {
                 let Some((at, entry)) = self.place(index) else { continue };
                 let word = at.load(Acquire);
                 let Some((slot, (key, _))) = Slot::from_word(word).zip(entry.read(at, word)) else { continue };
-                if (self.settings.is_expired(slot, now) || !self.is_current(&key)) && self.remove(index, word) {
+                let nobodys = || !self.is_current(Holder::of_key(&key)) || self.holder_at(index).is_none();
+                if (self.settings.is_expired(slot, now) || nobodys()) && self.remove(index, word) {
                     removed += 1;
                 }
             }
@@ -123,12 +165,6 @@ impl Connections {
         self.capacity() / WAYS
     }
 
-    /// Whether the zone of the key has not been forgotten since.
-    fn is_current(&self, key: &Key) -> bool {
-        let zone = Tuple { words: *key }.zone();
-        self.zones[usize::from(zone)].load(Relaxed) >> 32 == key[1] & COUNT
-    }
-
     /// Every connection that is alive, in no order. One that begins or ends meanwhile may be listed or not.
     pub fn snapshot(&self, now: u64) -> impl Iterator<Item = Connection> + '_ {
         let now = self.clock.units(now);
@@ -138,7 +174,7 @@ impl Connections {
             let slot = Slot::from_word(word)?;
             let (key, began) = entry.read(at, word)?;
             let rest = self.settings.rest(slot, now);
-            if rest == 0 || !self.is_current(&key) {
+            if rest == 0 || !self.is_current(Holder::of_key(&key)) {
                 return None;
             }
             let tuple = Tuple { words: key };
