@@ -54,6 +54,23 @@ pub(crate) struct InForce {
     pub(crate) tracks: bool,
     /// Seconds until the policy of before comes back, if this one is on trial.
     pub(crate) confirm_seconds: Option<u64>,
+    /// What has become of tracked connections.
+    #[serde(default)]
+    pub(crate) connections: Tracked,
+}
+
+/// The table of connections. Older daemons tell of less.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Tracked {
+    pub(crate) used: u64,
+    pub(crate) capacity: u64,
+    /// As many as one user may have.
+    pub(crate) per_user: u64,
+    /// As many as one app may have.
+    pub(crate) per_app: u64,
+    /// Those for which there was no room.
+    pub(crate) refused: u64,
 }
 
 /// The physical port.
@@ -120,6 +137,25 @@ pub(crate) struct App {
     pub(crate) tx_packets: u64,
     pub(crate) rx_packets: u64,
     pub(crate) drops: u64,
+    /// Tracked connections on its account, and as many as there may be. Older daemons do not tell.
+    #[serde(default)]
+    pub(crate) connections: u64,
+    #[serde(default)]
+    pub(crate) connections_limit: u64,
+    /// Those of all apps of its user.
+    #[serde(default)]
+    pub(crate) user_connections: u64,
+    #[serde(default)]
+    pub(crate) user_connections_limit: u64,
+    /// Connections that were not tracked for want of room.
+    #[serde(default)]
+    pub(crate) connections_refused: u64,
+    /// Packets in fragments that are followed on its account.
+    #[serde(default)]
+    pub(crate) fragments: u64,
+    /// As many as all apps together may have.
+    #[serde(default)]
+    pub(crate) fragments_shared: u64,
 }
 
 /// Rings of an app, named from its side.

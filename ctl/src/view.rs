@@ -7,7 +7,7 @@ pub(crate) use classes::classes;
 pub(crate) use policy::{explained, flows, reloaded, rules};
 
 use crate::rates::Rated;
-use crate::report::{App, Drops, InForce, NOBODY, Port, Status};
+use crate::report::{App, Drops, InForce, NOBODY, Port, Status, Tracked};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::text::{clean, size, span};
@@ -38,6 +38,12 @@ fn one_status(status: &Status) -> String {
         ("flows".into(), status.flows.to_string()),
         ("policy".into(), status.policy.as_ref().map_or_else(|| "none".into(), in_force)),
     ];
+    let tracked = status.policy.as_ref().filter(|policy| policy.tracks).map(|policy| &policy.connections);
+    // An older daemon does not tell.
+    if let Some(Tracked { used, capacity: capacity @ 1.., per_user, per_app, refused }) = tracked {
+        let text = format!("{used} of {capacity}, at most {per_user} a user and {per_app} an app, {refused} refused");
+        lines.push(("tracked".into(), text));
+    }
     if let Some(host) = &status.host {
         lines.push(("host".into(), format!("{}, {}", host.tap, host.state)));
     }
@@ -61,7 +67,7 @@ fn one_status(status: &Status) -> String {
 /// Share of the time in which a worker moved frames. kopid tells its age in whole seconds, so a young one may seem to
 /// have been busy for longer than it lives.
 fn in_force(policy: &InForce) -> String {
-    let InForce { file, rules, apps, tracks, confirm_seconds } = policy;
+    let InForce { file, rules, apps, tracks, confirm_seconds, .. } = policy;
     let file = file.as_deref().unwrap_or("not configured, put in force by an operator");
     let tracked = if *tracks { ", connections are tracked" } else { "" };
     let trial = confirm_seconds.map(|left| format!(", on trial for {left} s")).unwrap_or_default();
@@ -94,7 +100,9 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
         ("DROPS", Right),
     ];
     if wide {
-        columns.extend([("MTU", Right), ("MODES", Left), ("MEMORY", Right), ("EXE", Left), ("CGROUP", Left)]);
+        columns.extend([("MTU", Right), ("MODES", Left), ("MEMORY", Right)]);
+        columns.extend([("CONNS", Right), ("USER-CONNS", Right), ("REFUSED", Right), ("FRAGS", Right)]);
+        columns.extend([("EXE", Left), ("CGROUP", Left)]);
     }
     // Most machines have no security module that gives labels.
     let labels = wide && apps.iter().any(|app| app.label.is_some());
@@ -122,6 +130,10 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
                 app.mtu.to_string(),
                 modes(app),
                 format!("{}{pages}", size(app.memory)),
+                format!("{}/{}", app.connections, app.connections_limit),
+                format!("{}/{}", app.user_connections, app.user_connections_limit),
+                app.connections_refused.to_string(),
+                format!("{}/{}", app.fragments, app.fragments_shared),
                 or_none(app.exe.as_ref()),
                 or_none(app.cgroup.as_ref()),
             ]);
@@ -248,6 +260,7 @@ apps:      2 (connections: 3)
 mbufs:     8128 free of 8192
 flows:     7
 policy:    /etc/kopi/policy.toml: 3 rules, 2 app entries, connections are tracked, on trial for 12 s
+tracked:   7 of 65536, at most 32768 a user and 16384 an app, 1 refused
 worker 0:  cpu 0, busy 3.1 %, asleep 90.2 %, busy 25.0 % since start, 7 flows, 12 flow misses, 0 evictions
 ";
         assert_eq!(status(&recorded("status")), expected);
@@ -275,9 +288,9 @@ PORT  NAME      PID  USER    COMM             MAC                STATE    QUEUES
         };
         let tails: Vec<_> = text.lines().map(added).collect();
         let expected = [
-            "MTU  MODES                     MEMORY  EXE                    CGROUP",
-            "promisc,allmulti  18.0 MiB, huge  /usr/bin/dpdk-testpmd  /user.slice/bob",
-            "-                            0 B  -                      -",
+            "MTU  MODES                     MEMORY    CONNS  USER-CONNS  REFUSED   FRAGS  EXE                    CGROUP",
+            "promisc,allmulti  18.0 MiB, huge  5/16384     7/32768        1  2/4096  /usr/bin/dpdk-testpmd  /user.slice/bob",
+            "-                            0 B      0/0         0/0        0     0/0  -                      -",
         ];
         assert_eq!(tails, expected);
     }
