@@ -8,6 +8,9 @@
 //! - `fresh`: the same, each frame a new flow;
 //! - `broadcast`: the same, to everybody;
 //! - `pace`: so many frames a second as `rate=` says;
+//! - `talk`: frames that each begin a connection; what is answered, it answers again, so both ends talk in earnest;
+//! - `echo`: the other end of that;
+//! - `fragments`: first fragments, each of another packet;
 //! - `silent`: nothing.
 //!
 //! Keys: `size=` bytes of a frame, `queues=`, `slots=`, `mtu=`, `to=` the number of the app that frames are for (none: the wire),
@@ -20,6 +23,7 @@ use kopi_ring::layout::{DEFAULT_SLOT, Notes};
 use kopi_ring::message::{Mac, Message, Settings};
 use kopi_ring::{Consumer, Geometry, Producer, Region};
 use kopi_testkit::evil::Client;
+use kopi_testkit::frames::checksum;
 use nix::unistd::{Uid, seteuid};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -46,6 +50,9 @@ enum Kind {
     Fresh,
     Broadcast,
     Pace,
+    Talk,
+    Echo,
+    Fragments,
     Silent,
 }
 
@@ -74,6 +81,9 @@ impl Wanted {
             "fresh" => Kind::Fresh,
             "broadcast" => Kind::Broadcast,
             "pace" => Kind::Pace,
+            "talk" => Kind::Talk,
+            "echo" => Kind::Echo,
+            "fragments" => Kind::Fragments,
             "silent" => Kind::Silent,
             other => return Err(format!("`{other}` is no kind").into()),
         };
@@ -114,7 +124,34 @@ fn frame(from: usize, to: Mac, size: usize) -> Vec<u8> {
     frame[26..34].copy_from_slice(&[10, 9, 0, number, 10, 9, 1, 1]);
     frame[34..38].copy_from_slice(&[4, 0, 8, 0]);
     frame[38..40].copy_from_slice(&(len - 20).to_be_bytes());
+    sum_up(&mut frame);
     frame
+}
+
+/// Writes the checksum of the IPv4 header.
+fn sum_up(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let sum = checksum(&[&frame[14..34]]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Where a frame of a talk says how often it went to and fro, and how often it does.
+const TURN: usize = 42;
+const TURNS: u8 = 2;
+
+/// Makes a frame of a talk into its answer. Whether there is one.
+fn answer(frame: &mut [u8]) -> bool {
+    if frame.len() <= TURN || frame[12..14] != [8, 0] || frame[TURN] >= TURNS {
+        return false;
+    }
+    frame[TURN] += 1;
+    let (destination, source) = frame.split_at_mut(6);
+    destination.swap_with_slice(&mut source[..6]);
+    let (source, destination) = frame[26..34].split_at_mut(4);
+    source.swap_with_slice(destination);
+    let (source, destination) = frame[34..38].split_at_mut(2);
+    source.swap_with_slice(destination);
+    true
 }
 
 /// An attached app.
@@ -122,6 +159,7 @@ struct App {
     wanted: Wanted,
     on: bool,
     frame: Vec<u8>,
+    answer: Vec<u8>,
     /// Frames made so far, for those that differ, and since it is on.
     made: u32,
     sent: u64,
@@ -161,19 +199,33 @@ impl App {
         let rx = (0..wanted.queues).filter_map(|queue| region.rx_consumer(queue)).collect();
         let frame = frame(number, to, wanted.size);
         let (made, sent, since) = (0, 0, Instant::now());
-        Ok(Self { wanted, on: false, frame, made, sent, since, tx, rx, _client: client, _region: region })
+        let answer = vec![0; usize::from(wanted.mtu) + 14];
+        Ok(Self { wanted, on: false, frame, answer, made, sent, since, tx, rx, _client: client, _region: region })
     }
 
     /// Fills its rings, and empties those where it receives.
     fn serve(&mut self) -> Outcome<()> {
-        if self.on && self.wanted.kind != Kind::Silent {
+        if self.on && !matches!(self.wanted.kind, Kind::Silent | Kind::Echo) {
             self.send()?;
         }
-        for ring in &mut self.rx {
-            if ring.poll()? > 0 {
-                while ring.next()?.is_some() {}
-                ring.release();
+        let talks = matches!(self.wanted.kind, Kind::Talk | Kind::Echo);
+        for (rx, tx) in self.rx.iter_mut().zip(&mut self.tx) {
+            if rx.poll()? == 0 {
+                continue;
             }
+            while let Some(frame) = rx.next()? {
+                let len = usize::try_from(frame.len())?;
+                if let (true, Some(bytes)) = (talks, self.answer.get_mut(..len)) {
+                    rx.copy(&frame, bytes);
+                    // With its ring full, it has nothing to say.
+                    let slots = tx.slots_for(frame.len());
+                    if answer(bytes) && tx.free(slots)? >= slots {
+                        tx.push(bytes, Notes::NONE);
+                    }
+                }
+            }
+            rx.release();
+            tx.publish();
         }
         Ok(())
     }
@@ -193,6 +245,19 @@ impl App {
                     *made = made.wrapping_add(1);
                     let source = (*made & 0x00ff_ffff | 0x0b00_0000).to_be_bytes();
                     frame[26..30].copy_from_slice(&source);
+                    sum_up(frame);
+                }
+                if wanted.kind == Kind::Talk {
+                    *made = made.wrapping_add(1);
+                    frame[34..38].copy_from_slice(&made.to_be_bytes());
+                }
+                if wanted.kind == Kind::Fragments {
+                    *made = made.wrapping_add(1);
+                    let [_, source, id @ ..] = made.to_be_bytes();
+                    frame[18..20].copy_from_slice(&id);
+                    frame[20..22].copy_from_slice(&[0x20, 0]);
+                    frame[28] = source;
+                    sum_up(frame);
                 }
                 ring.push(frame, Notes::NONE);
             }

@@ -1,7 +1,8 @@
 //! An app, or somebody on the wire, would end other people's connections, take the places that connections have, or have
 //! kopid answer for it.
 
-use kopi_testkit::frames::{Ends, ICMP, Mac, flags, framed};
+use kopi_testkit::frames::{Ends, ICMP, Mac, UDP, flags, framed};
+use kopi_testkit::load::Load;
 use kopi_testkit::process::Launch;
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Piped, Settings, TempDir, wait_until};
@@ -137,6 +138,93 @@ fn a_blind_sender_ends_no_connection() {
         std::thread::sleep(Duration::from_millis(2500));
         assert!(!victim.gets(&mut remote, &data(NEXT)), "window {window}: it is over");
         [victim, remote, blind].into_iter().for_each(|host| host.app.finish());
+        assert!(kopid.stop().success());
+    }
+}
+
+/// The victim, 10.5.0.1, gets what it has asked for, and datagrams to one port; everybody else gets everything.
+const SHARED: &str = "default = { egress = \"accept\", ingress = \"accept\" }\n[tracking]\ntcp_loose = false\n\
+     [[rule]]\nname = \"answers\"\nmatch = { state = \"established\" }\naction = \"accept\"\n\
+     [[rule]]\nname = \"asked\"\nmatch = { proto = \"udp\", dst_port = 9 }\naction = \"accept\"\n\
+     [[rule]]\nname = \"unasked\"\nmatch = { direction = \"ingress\", dst = \"10.5.0.1\" }\naction = \"drop\"\n";
+
+/// Begins connections one after the other, each of which has to be known when its answer comes back; returns how many.
+fn open(victim: &mut Host, remote: &mut Host, ports: std::ops::Range<u16>) -> usize {
+    let (out, back) =
+        (Ends { source: ip(1), destination: ip(9), id: 0 }, Ends { source: ip(9), destination: ip(1), id: 0 });
+    let mut opened = 0;
+    for port in ports {
+        remote.must_get(victim, &out.tcp((port, 80), flags::SYN, (1, 0), b""));
+        opened += usize::from(victim.gets(remote, &back.tcp((80, port), flags::SYN | flags::ACK, (1, 2), b"")));
+    }
+    opened
+}
+
+/// Sends packets in two fragments, the second one a while after the first; returns how many arrive whole.
+fn in_parts(victim: &mut Host, remote: &mut Host, ids: std::ops::Range<u16>) -> usize {
+    const LATE: Duration = Duration::from_millis(30);
+    const MORE: u16 = 0x2000;
+    let mut arrived = 0;
+    for id in ids {
+        let ends = Ends { source: ip(9), destination: ip(1), id };
+        let whole = ends.udp((7, 9), &[7; 24]);
+        let (first, last) = (&whole[20..36], &whole[36..]);
+        victim.must_get(remote, &ends.fragment(UDP, MORE, first));
+        std::thread::sleep(LATE);
+        arrived += usize::from(victim.gets(remote, &ends.fragment(UDP, 2, last)));
+    }
+    arrived
+}
+
+/// Row 17: one user's apps fill the table of connections with such as both ends talk in, and that of fragments, as fast as kopid
+/// lets them. Another's new connections are all known, and its fragments 30 ms apart arrive: with the limit of one user, and
+/// without one. When the filler has left, all is free at once, and there is one line in the log for each app.
+#[test]
+fn a_filler_of_tables_costs_others_nothing() {
+    for limit in ["", "connections_per_user = 268435456\n"] {
+        let dir = TempDir::new("filler");
+        let mut settings = Settings::default().policy(SHARED);
+        settings.limits += limit;
+        let mut kopid = Kopid::start(&dir, &settings);
+        let mut victim = Host::new(&dir, &kopid, "victim", 1, OTHER);
+        let mut remote = Host::new(&dir, &kopid, "remote", 9, OTHER);
+        let mut apps: Vec<String> = ["echo", "talk:to=0", "talk:to=0", "fragments:to=0", "fragments"]
+            .iter()
+            .enumerate()
+            .map(|(number, kind)| format!("filler{number}:{USER}:{kind}"))
+            .collect();
+        apps.push(format!("filler5:{USER}:fresh"));
+        let mut load = Load::start(&dir, &kopid, &apps);
+        load.on("filler");
+        let filled = |kopid: &Kopid| kopid.app("filler0").and_then(|app| app["user_connections"].as_u64());
+        let enough = if limit.is_empty() { 32_768 } else { 50_000 };
+        wait_until("the table is full", SOON, || filled(&kopid) >= Some(enough));
+        wait_until("that of fragments as well", SOON, || {
+            let all = kopid.ask("apps").into_iter().filter_map(|app| app["fragments"].as_u64()).sum::<u64>();
+            all >= 4000
+        });
+
+        assert_eq!(open(&mut victim, &mut remote, 1000..1100), 100, "{limit}connections of another user");
+        assert_eq!(in_parts(&mut victim, &mut remote, 1..21), 20, "{limit}packets in fragments");
+        let row = kopid.app("victim").expect("it is there");
+        assert_eq!(row["connections_refused"], 0, "{row}");
+        assert!(row["connections"].as_u64() >= Some(100) && row["fragments"].as_u64() <= Some(4096), "{row}");
+        if limit.is_empty() {
+            assert!(filled(&kopid) <= Some(32_768), "nobody has more than its limit");
+            kopid.await_log("[limits] connections_per_");
+        }
+
+        drop(load);
+        (0..6).for_each(|number| kopid.await_no_app(&format!("filler{number}")));
+        let used = kopid.status()["policy"]["connections"]["used"].as_u64();
+        assert!(used <= Some(1000), "{limit}{used:?} places are taken by who has left");
+        assert_eq!(open(&mut victim, &mut remote, 2000..2020), 20);
+        for name in (0..6).map(|number| format!("filler{number}:")) {
+            let lines =
+                kopid.log().lines().filter(|line| line.contains(&name) && line.contains("connections_per_")).count();
+            assert!(lines <= 1, "{lines} lines about {name}");
+        }
+        [victim, remote].into_iter().for_each(|host| host.app.finish());
         assert!(kopid.stop().success());
     }
 }
