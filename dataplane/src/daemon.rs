@@ -23,7 +23,8 @@ use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
 use kopi_ring::{HoleWatch, Region, RegionError};
 use rustix::net::SocketType;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -134,6 +135,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     raise_descriptor_limit();
 
     let eal = Eal::init(&eal_args(config, &online)).map_err(DaemonError::Eal)?;
+    keep_off_workers(config)?;
     // After EAL, which has its own handler for a while.
     match Region::watch_holes()? {
         HoleWatch::Touch => {
@@ -419,6 +421,22 @@ fn ears(rx: &[RxQueue], driver: &str, netdev: Option<&Netdev>) -> Vec<Option<Ear
 fn other_cpus(config: &Config) -> std::io::Result<Vec<u16>> {
     let cores = config.dataplane.cores.cpus();
     Ok(kopi_config::online_cpus()?.into_iter().filter(|cpu| !cores.contains(cpu)).collect())
+}
+
+/// Keeps the threads that there are before the workers, and those that they start, off the workers' CPUs if there are others.
+fn keep_off_workers(config: &Config) -> std::io::Result<()> {
+    let mut cpus = CpuSet::new();
+    other_cpus(config)?.into_iter().for_each(|cpu| cpus.set(cpu.into()));
+    if cpus.count() == 0 {
+        return Ok(());
+    }
+    for task in std::fs::read_dir("/proc/self/task")? {
+        let thread = task?.file_name().to_str().and_then(|tid| tid.parse().ok()).and_then(Pid::from_raw);
+        if let Err(errno) = sched_setaffinity(thread, &cpus) {
+            log::warn!("a thread of kopid's takes time from the workers: it cannot be kept off their CPUs ({errno})");
+        }
+    }
+    Ok(())
 }
 
 /// The policy in `path`, with its warnings in the log.

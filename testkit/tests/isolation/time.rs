@@ -2,7 +2,7 @@
 //! `kopi-dataplane`.
 
 use kopi_testkit::load::{Load, jain};
-use kopi_testkit::machine::run;
+use kopi_testkit::machine::{cpus, run};
 use kopi_testkit::{Kopid, Netns, Settings, TempDir};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 const HONEST: u32 = 1001;
 const OTHER: u32 = 1002;
 
-fn apps(n: u32, prefix: &str, uid: u32, rest: &str) -> Vec<String> {
+pub(crate) fn apps(n: u32, prefix: &str, uid: u32, rest: &str) -> Vec<String> {
     (0..n).map(|at| format!("{prefix}{at}:{uid}:{rest}")).collect()
 }
 
@@ -98,4 +98,28 @@ fn a_flood_to_another_worker_costs_its_sender() {
     assert!(rates[0] > 0.0 && rates[1] > 5.0 * rates[0], "{rates:?}");
     let full = |app: &str| kopid.app_drops(app, "handoff_full");
     assert_eq!((full("h"), full("x"), full("y")), (0, 0, 0), "the flood is on the account of its sender alone");
+}
+
+/// Nothing of kopid's takes a worker's CPU from it, whatever it does for others: no thread of its own but the worker runs there.
+#[test]
+fn workers_have_their_cpus_for_themselves() {
+    let dir = TempDir::new("time");
+    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let load = Load::start(&dir, &kopid, &apps(2, "a", HONEST, "silent"));
+    let worker = cpus()[0].to_string();
+    let mut seen = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{}/task", kopid.process().pid())).expect("kopid runs").flatten() {
+        let read = |file: &str| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let (name, status) = (read("comm").trim().to_owned(), read("status"));
+        let allowed =
+            status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default().trim();
+        if name.starts_with("kopi") {
+            let first = allowed.split(['-', ',']).next() == Some(&worker);
+            assert_eq!(first, name.starts_with("kopi-worker"), "`{name}` may run on {allowed}");
+            seen.push(name);
+        }
+    }
+    let has = |name: &str| seen.iter().any(|seen| seen == name);
+    assert!(has("kopid") && has("kopi-worker-0") && has("kopi-region") && has("kopi-user-1001"), "{seen:?}");
+    drop(load);
 }
