@@ -63,6 +63,8 @@ pub struct Delivery {
     index: usize,
     /// The queues of the wire that it has, or another one has for it: RX and TX.
     queues: [u8; 2],
+    /// Bytes for the wire that were handed to another worker.
+    handed: u64,
     workers: usize,
     /// The worker's share of the wire.
     pub wire: Wire,
@@ -120,6 +122,7 @@ impl Delivery {
         let queue = |worker: usize| u8::try_from(worker).unwrap_or(u8::MAX);
         Self {
             index,
+            handed: 0,
             queues: [queue(index), queue(if wire.sends() { index } else { sender })],
             workers: mesh.workers(),
             answers,
@@ -233,6 +236,15 @@ impl Delivery {
             self.send_each(&mut burst.batch, source, &view);
         }
         self.publish();
+    }
+
+    /// Bytes that this worker has given to the wire so far, or to another worker for it, whether they were taken or not.
+    #[inline]
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        let taken = self.counters.ports.first().map_or(0, |counters| counters.tx_bytes.get());
+        let waiting: u64 = self.wire.waiting().iter().map(|mbuf| u64::from(mbuf.len())).sum();
+        taken + waiting + self.handed
     }
 
     /// By what frames are told to capture sessions.

@@ -11,6 +11,7 @@
 mod idle;
 mod rounds;
 mod shaped;
+mod wire_cost;
 
 use crate::app_waker::WakeRequests;
 use crate::burst::Burst;
@@ -34,6 +35,7 @@ use kopi_ring::layout::MIN_FRAME;
 use kopi_ring::{Consumer, DropReason, PeerFault};
 use rounds::Rounds;
 use std::sync::Arc;
+use wire_cost::WireCost;
 
 /// How often idle flows are looked for, as a fraction of a second.
 const SWEEPS_PER_SECOND: u64 = 1000;
@@ -113,9 +115,9 @@ pub struct Worker {
     mark: u64,
     /// Ticks that all apps have used in the turn before.
     used: u64,
-    /// Since when the wire takes no more, and the app that had filled it.
-    blocked: Option<u64>,
-    last: PortId,
+    /// What a byte costs on the wire, and bytes that it was given when somebody was charged last.
+    wire_cost: WireCost,
+    given: u64,
     /// Rings of idle apps to be looked at in the next turn.
     looks: usize,
     /// Ticks of a quantum.
@@ -154,8 +156,8 @@ impl Worker {
             rounds: Rounds::new(parts.max_ports, parts.tsc_hz / QUANTA_PER_SECOND),
             mark: 0,
             used: 0,
-            blocked: None,
-            last: WIRE,
+            wire_cost: WireCost::new(parts.tsc_hz),
+            given: 0,
             looks: IDLE_RINGS,
             quantum: parts.tsc_hz / QUANTA_PER_SECOND,
             clock: parts.clock,
@@ -236,6 +238,8 @@ impl Worker {
     fn serve_apps(&mut self, now: u64) -> usize {
         let until = self.mark + self.tsc_hz / SLICES_PER_SECOND;
         let mut moved = 0;
+        // What others have sent meanwhile is not the next app's.
+        self.given = self.delivery.given();
         while let Some(id) = self.rounds.next() {
             if !self.takes_burst() {
                 return moved;
@@ -244,7 +248,7 @@ impl Worker {
                 Ok(Took { frames: 0, .. }) => self.rounds.empty(),
                 Ok(took) => {
                     moved += took.frames;
-                    self.charge(id, took);
+                    self.charge(took);
                     if self.mark >= until {
                         return moved;
                     }
@@ -287,30 +291,26 @@ impl Worker {
         moved
     }
 
-    /// Charges the app whose turn it is, `id`, for the burst that was just done with.
+    /// Charges the app whose turn it is for the burst that was just done with: for the worker's time, and for the wire's where
+    /// that is scarce.
     #[inline]
-    fn charge(&mut self, id: PortId, took: Took) {
+    fn charge(&mut self, took: Took) {
         let end = (self.clock)();
         let ticks = end.wrapping_sub(self.mark).min(self.tsc_hz / CHARGES_PER_SECOND);
-        self.rounds.sent(ticks, took.more);
+        let given = self.delivery.given();
+        let wire = self.wire_cost.of(given.saturating_sub(self.given));
+        self.given = given;
+        self.rounds.sent(ticks + wire, took.more);
         self.delivery.note_sent(took.frames, self.rounds.busy_users());
         self.mark = end;
-        self.last = id;
     }
 
-    /// Whether the wire takes a burst. How long it did not is charged to the app that had filled it: so users share a slow wire
-    /// by the time that it takes to send what they give it.
+    /// Whether the wire takes a burst.
     #[inline]
     fn takes_burst(&mut self) -> bool {
         let takes = self.delivery.takes_burst();
-        if takes != self.blocked.is_none() {
-            match self.blocked.take() {
-                Some(since) => {
-                    let ticks = self.mark.wrapping_sub(since).min(self.tsc_hz / CHARGES_PER_SECOND);
-                    self.rounds.waited(self.last, ticks);
-                }
-                None => self.blocked = Some(self.mark),
-            }
+        if takes != self.wire_cost.takes() {
+            self.wire_cost.note(takes, self.mark, self.delivery.given());
         }
         takes
     }
@@ -376,8 +376,6 @@ impl Worker {
         let moved = self.delivery.serve_senders(&view);
         if moved > 0 {
             self.mark = (self.clock)();
-            // If the wire is full, it is not because of an app of this worker's.
-            self.last = WIRE;
         }
         moved
     }
@@ -550,6 +548,7 @@ impl Worker {
 
     #[cold]
     fn sweep(&mut self, now: u64) {
+        self.wire_cost.forget(now);
         let period = self.tsc_hz / SWEEPS_PER_SECOND;
         // A worker that has slept makes up for some of what it has left out.
         let missed = now.saturating_sub(self.next_sweep) / period.max(1);

@@ -11,6 +11,9 @@ impl Delivery {
     /// Has another worker take a frame of port `source`. If it does not, that is on the account of the sender, who has sent too
     /// much there; and of the receiver for what comes from the wire, where there is nobody else to ask.
     pub(super) fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
+        if handoff.target == Target::Wire {
+            self.handed += u64::from(handoff.mbuf.len());
+        }
         if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
             let (blamed, out) = blamed(source, target);
             count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);

@@ -300,17 +300,6 @@ impl Rounds {
         }
     }
 
-    /// Takes what the wire was busy for, `ticks`, from the app that had filled it.
-    #[cold]
-    pub(super) fn waited(&mut self, port: PortId, ticks: u64) {
-        let Some((at, place)) = self.find(port) else { return };
-        let ticks = i64::try_from(ticks).unwrap_or(i64::MAX);
-        let share = &mut self.users[at];
-        share.deficit = share.deficit.saturating_sub(ticks);
-        let app = &mut self.apps[share.first + place];
-        app.deficit = app.deficit.saturating_sub(ticks);
-    }
-
     /// An idle app whose rings are to be looked at, each user's in turn; `None` if there is none.
     #[inline]
     pub(super) fn next_idle(&mut self) -> Option<PortId> {
@@ -468,26 +457,6 @@ mod tests {
             served.push(id);
         }
         assert_eq!(served, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
-    }
-
-    /// What the wire was busy for counts as the time of who had filled it: on a slow wire, long frames get no more of it.
-    #[test]
-    fn waiting_for_the_wire_is_charged() {
-        let mut rounds = Rounds::new(2, QUANTUM);
-        let wire = [9_000, 3_000];
-        for id in 0..2 {
-            rounds.insert(id, User::Id(id.into()));
-            rounds.activate(id);
-        }
-        let mut busy = [0_u64; 2];
-        while busy[0] + busy[1] < 10_000_000 {
-            let Some(id) = rounds.next() else { continue };
-            rounds.sent(400, true);
-            rounds.waited(id, wire[usize::from(id)]);
-            busy[usize::from(id)] += wire[usize::from(id)];
-        }
-        let ratio = busy[0] as f64 / busy[1] as f64;
-        assert!((0.9..1.1).contains(&ratio), "{busy:?}");
     }
 
     /// However many apps are idle, each look is at one of them, each user has every second, and all have their turn.

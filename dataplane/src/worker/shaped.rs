@@ -35,12 +35,13 @@ impl Worker {
     pub(super) fn serve_shaped(&mut self, now: u64) -> usize {
         let until = self.mark + self.tsc_hz / SLICES_PER_SECOND;
         let (mut moved, mut over) = (0, true);
+        self.given = self.delivery.given();
         while let Some(id) = self.rounds.next() {
             match self.look_at(id, now) {
                 Ok(Look::Empty) => self.rounds.empty(),
                 Ok(Look::Took(took)) => {
                     moved += took.frames;
-                    self.charge(id, took);
+                    self.charge(took);
                     if self.mark >= until {
                         break;
                     }

@@ -7,6 +7,7 @@ mod allocations;
 mod conservation;
 mod lab;
 mod shares;
+mod slow_wire;
 mod trains;
 
 fn main() {
@@ -14,5 +15,6 @@ fn main() {
     trains::check(&lab);
     conservation::check(&lab);
     allocations::check(&lab);
+    slow_wire::check(&lab);
     shares::check(&lab);
 }

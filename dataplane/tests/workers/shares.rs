@@ -4,7 +4,7 @@
 //! the CPU: so it does not matter what else this machine does.
 
 use crate::lab::{App, Lab, MTU};
-use dpdk::{Port, PortConfig};
+use dpdk::{Port, PortConfig, RxQueue, TxQueue};
 use kopi_config::policy::Tracking;
 use kopi_dataplane::app_waker::WakeRequests;
 use kopi_dataplane::command::{Change, Command, QUEUE};
@@ -31,11 +31,11 @@ const WINDOW: Duration = Duration::from_millis(60);
 /// How often a pair of measurements is made. The best one counts: whatever else there is, only takes.
 const PAIRS: usize = 5;
 /// The app that is honest, and its user. The others are of another.
-const HONEST: PortId = 1;
+pub(crate) const HONEST: PortId = 1;
 
 /// What an app does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Silent,
     /// Frames of so many bytes.
     Flood(usize),
@@ -45,20 +45,20 @@ enum Kind {
     Broadcast(usize),
 }
 
-struct Sender {
+pub(crate) struct Sender {
     app: App,
     kind: Kind,
     frame: Vec<u8>,
     made: u32,
-    on: bool,
+    pub(crate) on: bool,
 }
 
 /// A worker that takes its turns when it is told to.
-struct Rig {
-    worker: Worker,
+pub(crate) struct Rig {
+    pub(crate) worker: Worker,
     commands: rtrb::Producer<Command>,
     counters: Arc<WorkerCounters>,
-    senders: Vec<Sender>,
+    pub(crate) senders: Vec<Sender>,
     members: Vec<Member>,
     _replies: rtrb::Consumer<kopi_dataplane::command::Reply>,
     _port: Port,
@@ -66,6 +66,16 @@ struct Rig {
 
 impl Rig {
     fn new(lab: &Lab, device: &str) -> Self {
+        Self::by(lab, device, (dpdk::tsc, lab.hz()), Wire::new)
+    }
+
+    /// By a clock, with its ticks in a second, on the wire that `wire` makes of the device's queues.
+    pub(crate) fn by(
+        lab: &Lab,
+        device: &str,
+        (clock, hz): (fn() -> u64, u64),
+        wire: impl FnOnce(Option<RxQueue>, Option<TxQueue>) -> Wire,
+    ) -> Self {
         let (mut port, pool) = lab.device(device);
         port.configure(&PortConfig { one_pool: true, ..PortConfig::default() }, std::slice::from_ref(pool))
             .expect("a null device can be configured");
@@ -75,12 +85,11 @@ impl Rig {
         let counters = Arc::new(WorkerCounters::new(PORTS));
         let (noted, _) = rtrb::RingBuffer::new(1);
         let (samples, _) = rtrb::RingBuffer::new(1);
-        let hz = lab.hz();
         let connections = Arc::new(Connections::new(1024, Seed::from_bytes([8; 64]), &Tracking::default(), hz));
         let gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), hz, noted);
         let worker = Worker::new(Parts {
             index: 0,
-            wire: Wire::new(rx.into_iter().next(), tx.into_iter().next()),
+            wire: wire(rx.into_iter().next(), tx.into_iter().next()),
             sender: 0,
             pool: pool.clone(),
             flows: FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64])),
@@ -92,7 +101,7 @@ impl Rig {
             samples,
             forwarding: Arc::new(Forwarding::new(1, true, MTU, &[])),
             max_ports: PORTS,
-            clock: dpdk::tsc,
+            clock,
             tsc_hz: hz,
             rest: None,
             requests: WakeRequests::default(),
@@ -101,7 +110,7 @@ impl Rig {
     }
 
     /// Attaches an app with `queues` rings of 64 slots for each of its `kind`.
-    fn attach(&mut self, id: PortId, kind: Kind, queues: usize, reads: bool) {
+    pub(crate) fn attach(&mut self, id: PortId, kind: Kind, queues: usize, reads: bool) {
         let slots = if kind == Kind::Silent { 64 } else { 512 };
         let geometry = Geometry::new(&vec![slots; queues], &[64], 2048).expect("a geometry");
         let region = Region::create(&geometry, HugePages::Off).expect("there is memory for a region");
@@ -126,7 +135,7 @@ impl Rig {
         self.senders.push(Sender { app, kind, frame, made: 0, on: id == HONEST });
     }
 
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let forwarding = Arc::new(Forwarding::new(2, true, 9000, &self.members));
         let ledger = Arc::new(Ledger::new(0));
         let change = Change { forwarding, ledger, selections: Vec::new(), shaper: None };
@@ -176,8 +185,36 @@ impl Rig {
     }
 }
 
+impl Rig {
+    /// How long a frame of the honest app waits until it is taken, while all others send, in ninety-nine cases of a hundred.
+    fn wait(&mut self) -> Duration {
+        self.publish();
+        self.senders.iter_mut().for_each(|sender| sender.on = sender.app.id != HONEST);
+        let mut waits: Vec<_> = (0..400).map(|_| self.wait_once()).collect();
+        waits.sort_unstable();
+        waits[waits.len() - 1 - waits.len() / 100]
+    }
+
+    fn wait_once(&mut self) -> Duration {
+        // It comes at any time.
+        self.senders.iter_mut().for_each(Sender::fill);
+        self.worker.turn(dpdk::tsc());
+        let honest = &mut self.senders[0];
+        assert!(honest.app.id == HONEST && honest.app.push(0, &honest.frame), "its ring is empty");
+        honest.app.publish();
+        let mut wait = Duration::ZERO;
+        while self.senders[0].app.unsent() > 0 {
+            self.senders.iter_mut().for_each(Sender::fill);
+            let begun = cpu_time();
+            self.worker.turn(dpdk::tsc());
+            wait += cpu_time() - begun;
+        }
+        wait
+    }
+}
+
 impl Sender {
-    fn fill(&mut self) {
+    pub(crate) fn fill(&mut self) {
         if self.on && self.kind != Kind::Silent {
             loop {
                 if self.kind == Kind::Fresh {
@@ -230,6 +267,16 @@ pub(crate) fn check(lab: &Lab) {
         }
         rig.keeps(what, HONEST, part);
     }
+
+    // Beside all of that at once, from one user, a frame of somebody else's does not wait for long.
+    let mut rig = Rig::new(lab, &quiet("30"));
+    rig.attach(HONEST, Kind::Flood(60), 1, false);
+    let kinds = [Kind::Fresh, Kind::Flood(1514), Kind::Broadcast(60), Kind::Broadcast(9000), Kind::Flood(60)];
+    (2..20).zip(kinds.into_iter().cycle()).for_each(|(id, kind)| rig.attach(id, kind, 1, false));
+    (20..60).for_each(|id| rig.attach(id, Kind::Silent, 16, true));
+    let best = (0..PAIRS).map(|_| rig.wait()).min().unwrap_or_default();
+    assert!(best < Duration::from_millis(1), "a frame waits for {best:?} beside 58 apps of another user");
+    drop(rig);
 
     // What the wire brings is served as much as all apps together.
     let mut rig = Rig::new(lab, "net_null40,size=60");
