@@ -36,7 +36,7 @@ impl Lingering {
     }
 
     /// Sends it over `socket`, and closes it here. Whether it was taken.
-    fn send(self, socket: impl AsFd) -> bool {
+    pub(crate) fn send(self, socket: impl AsFd) -> bool {
         self.send_with(socket, b"KOPI")
     }
 

@@ -11,6 +11,7 @@
 //! | `pages` | takes pages out of its own region |
 //! | `requests` | connects, asks and changes its port without pause |
 //! | `time` | sends more, costlier frames, by more apps, than its share of a worker's time or of the wire |
+//! | `together` | all of that at once |
 //! | `wakeups` | makes it expensive to wake it, or is woken often |
 #![expect(clippy::tests_outside_test_module, reason = "this whole program is a test")]
 #![forbid(unsafe_code)]
@@ -24,4 +25,5 @@ mod operators;
 mod pages;
 mod requests;
 mod time;
+mod together;
 mod wakeups;

@@ -24,13 +24,13 @@ const USER: u32 = 4242;
 const CROWD: usize = 1_500_000;
 
 /// Threads that wait for something to read, together so often at once that a wake-up takes a long time.
-struct Crowd {
+pub(crate) struct Crowd {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Crowd {
-    fn at(fd: OwnedFd) -> Self {
+    pub(crate) fn at(fd: OwnedFd) -> Self {
         // One thread may poll as many as it may have descriptors.
         let limit = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).expect("as many as are allowed");
@@ -128,7 +128,7 @@ struct Sleepers {
 }
 
 /// Keeps this thread off the CPU of the worker, which is the first.
-fn keep_off_workers() {
+pub(crate) fn keep_off_workers() {
     let mut cpus = CpuSet::new();
     machine::cpus().into_iter().skip(1).for_each(|cpu| cpus.set(cpu.into()));
     sched_setaffinity(None, &cpus).expect("there are two CPUs");
