@@ -86,10 +86,11 @@ fn parse(text: &str, uid: impl Fn(&str) -> Option<u32>) -> Vec<Range> {
 pub struct Numbers(Vec<Option<User>>);
 
 impl Numbers {
-    /// The number of a user, which it keeps until it is [forgotten](Self::keep).
-    pub fn of(&mut self, user: User) -> u16 {
+    /// The number of a user, which it keeps until it is [forgotten](Self::keep). A new user gets one that `is_unused`: what workers
+    /// still do for somebody who has gone is on his account.
+    pub fn of(&mut self, user: User, is_unused: impl Fn(u16) -> bool) -> u16 {
         let known = self.0.iter().position(|other| *other == Some(user));
-        let free = || self.0.iter().position(Option::is_none);
+        let free = || (0..).zip(&self.0).position(|(number, other)| other.is_none() && is_unused(number));
         let at = known.or_else(free).unwrap_or(self.0.len());
         if at == self.0.len() {
             self.0.push(None);
@@ -118,10 +119,17 @@ mod tests {
     #[test]
     fn numbers_are_small_and_used_again() {
         let mut numbers = Numbers::default();
-        assert_eq!([User::Id(0), User::Host, User::Id(7), User::Id(0)].map(|user| numbers.of(user)), [0, 1, 2, 0]);
+        assert_eq!(
+            [User::Id(0), User::Host, User::Id(7), User::Id(0)].map(|user| numbers.of(user, |_| true)),
+            [0, 1, 2, 0]
+        );
         numbers.keep(|user| user != User::Host);
         assert_eq!((numbers.find(User::Host), numbers.find(User::Id(7))), (None, Some(2)));
-        assert_eq!([User::Id(9), User::Id(7), User::Id(5)].map(|user| numbers.of(user)), [1, 2, 3]);
+        assert_eq!([User::Id(9), User::Id(7), User::Id(5)].map(|user| numbers.of(user, |_| true)), [1, 2, 3]);
+        // Nobody gets a number on whose account there is something still.
+        numbers.keep(|user| user != User::Id(9));
+        assert_eq!(numbers.of(User::Id(4), |number| number != 1), 4);
+        assert_eq!(numbers.of(User::Id(3), |_| true), 1);
     }
 
     fn users(text: &str) -> Users {

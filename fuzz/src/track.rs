@@ -15,7 +15,7 @@ const LIMITS: Limits = Limits { per_app: 3, per_user: 5 };
 /// Ticks of the clock in a second.
 const HZ: u64 = 1000;
 /// Longer than any connection lives without a frame, in ticks.
-const EVER: u64 = 100 * 86_400 * HZ;
+const EVER: u64 = 20 * 86_400 * HZ;
 
 /// Looking changes nothing, what is accepted is found again, counters agree with the table, nobody has more than it may have,
 /// nothing outlives its time or its app, and there is never more in it than there is room for.

@@ -206,7 +206,8 @@ impl Switch {
         if !std::mem::replace(&mut app.started, true) {
             // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
             // app is told that it is admitted when they have, so there are none from now on.
-            self.connections.open_zone(id, self.numbers.of(user_of(app, host)));
+            let is_unused = |number| self.connections.in_account(number) == 0;
+            self.connections.open_zone(id, self.numbers.of(user_of(app, host), is_unused));
         }
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
             let size = region.size() >> 10;

@@ -46,30 +46,41 @@ struct Newcomer {
 
 impl Connections {
     /// Frees a way of the bucket, under its lock, for a new connection of `holder`: `same` if there is one, else as the
-    /// module says. Also returns how many connections had to go whose time was not up. `None` if none may.
+    /// module says. `None` if none may go. Also returns how many connections had to go whose time was not up.
     pub(super) fn make_room(
         &self,
         bucket: usize,
         same: Option<usize>,
         holder: Holder,
         now: Units,
-    ) -> Option<(usize, u64)> {
+    ) -> (Option<usize>, u64) {
         let newcomer = Newcomer { holder, limit: None, firm: true, now };
-        if same.is_some() {
-            return self.take(bucket, same, newcomer);
+        // What takes the place of one of the same account is no more than before. One with the same key may be another's.
+        let replaced = same.and_then(|way| self.holder_at(bucket * WAYS + way));
+        if replaced == Some(holder) {
+            let taken = self.take(bucket, same, newcomer);
+            return (taken.map(|(way, _)| way), taken.map_or(0, |(_, gone)| gone));
         }
         let mut gone = 0;
         if let Some(limit) = self.zones.reached(holder) {
             self.zones.note_limited(holder.zone());
             let within = Newcomer { limit: Some(limit), firm: false, ..newcomer };
             // What nobody relies on, wherever it is, goes before what is established.
-            let given = self.give_up(bucket, within).or_else(|| {
-                (limit == Limit::User).then(|| self.give_up(bucket, Newcomer { firm: true, ..within })).flatten()
-            })?;
+            // Only another app of the same user may give up what is established.
+            let firm =
+                limit == Limit::User && self.zones.in_account(holder.account()) > self.zones.in_zone(holder.zone());
+            let given = self.give_up(bucket, within);
+            let Some(given) =
+                given.or_else(|| firm.then(|| self.give_up(bucket, Newcomer { firm, ..within })).flatten())
+            else {
+                return (None, 0);
+            };
             gone = given;
         }
-        let (way, more) = self.take(bucket, None, newcomer)?;
-        Some((way, gone + more))
+        match self.take(bucket, same, newcomer) {
+            Some((way, more)) => (Some(way), gone + more),
+            None => (None, gone),
+        }
     }
 
     /// Frees a way of one bucket, or finds a free one, and returns it and how many had to go before their time.

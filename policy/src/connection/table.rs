@@ -451,13 +451,14 @@ impl Connections {
             drop(held);
             return self.advance(Ref::new(bucket * WAYS + way, slot)?, direction, segment, now);
         }
-        let Some((way, evicted)) = self.make_room(bucket, same.map(|(way, _)| way), holder, units) else {
+        let (way, evicted) = self.make_room(bucket, same.map(|(way, _)| way), holder, units);
+        count(&held.0.evicted, evicted);
+        let Some(way) = way else {
             count(&held.0.refused, 1);
             self.zones.note_refused(holder.zone());
             return None;
         };
         count(&held.0.begun, 1);
-        count(&held.0.evicted, evicted);
         self.zones.enter(holder);
         let slot = self.first(phase, direction, tag, units);
         self.publish(bucket * WAYS + way, (&key, holder), slot, segment, now)
@@ -509,7 +510,12 @@ impl Connections {
         loop {
             let (at, word, slot) = self.slot(of)?;
             let (key, _) = self.place(of.index())?.1.read(at, word)?;
-            let holder = self.holder_at(of.index()).unwrap_or_else(|| Holder::of_key(&key));
+            // What was somebody's who has gone is on the account of whose key it has, who may have enough.
+            let heir = || Some(Holder::of_key(&key)).filter(|heir| self.zones.reached(*heir).is_none());
+            let Some(holder) = self.holder_at(of.index()).or_else(heir) else {
+                count(&held.0.refused, 1);
+                return None;
+            };
             // A packet of the old connection may come in between; then it is tried again.
             if self.remove(of.index(), word) {
                 count(&held.0.begun, 1);

@@ -144,6 +144,21 @@ fn a_sender_pays_at_its_receivers_point() {
     assert_eq!(table.sweep(1, table.buckets()), 64, "and goes with who has sent it");
 }
 
+/// What takes the place of somebody else's expired connection with the same key counts like any other.
+#[test]
+fn an_expired_one_of_anothers_is_no_place_beyond_the_limit() {
+    let limits = Limits { per_app: 3, per_user: 3 };
+    let table = shared(64, limits, &[(1, FILLER), (2, HONEST)]);
+    let frame = udp((Ipv4Addr::from_bits(0x0b00_0001).octets(), 1), (APP, 1));
+    let (headers, key) = parse(&frame, 1);
+    assert!(table.accept(&table.look(2, Ingress, (&frame, &headers, &key), 1), 1).is_some());
+    assert_eq!((table.in_zone(1), table.in_zone(2)), (1, 0));
+    let late = 10_000 * HZ;
+    assert!((2..5).all(|n| begin(&table, 2, n, true, late).is_some()));
+    assert_eq!(begin(&table, 2, 1, false, late), None, "it has all that it may have, and gives up nothing established");
+    assert_eq!((table.in_zone(2), table.in_account(HONEST)), (3, 3));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
