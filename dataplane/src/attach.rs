@@ -33,6 +33,8 @@ const GREETING: Duration = Duration::from_secs(2);
 /// if the name service does not answer.
 const IDENTIFYING: Duration = Duration::from_secs(2);
 const NAMING: Duration = Duration::from_millis(500);
+/// How long an app may stay whose process cannot be looked at: longer than the longest pause of its user's thread.
+const UNSEEN: Duration = Duration::from_secs(70);
 /// Time between two ticks after which this process has been away, and not its peers.
 const AWAY: Duration = Duration::from_millis(200);
 /// Peers that have not said hello yet, of all users and of one.
@@ -72,6 +74,8 @@ struct Client {
     asked: Option<Rings>,
     /// Whether its next request is waited for.
     heard: bool,
+    /// When it was last begun to look at its process.
+    looked: Instant,
 }
 
 /// A request for rings that has no reply yet.
@@ -197,8 +201,8 @@ impl Attach {
         self.make_room(account, switch);
         connection.attest(accepted);
         let state = State::Unknown(Instant::now() + IDENTIFYING);
-        let (process, reply, asked, heard) = (None, None, None, true);
-        self.clients.insert(Client { connection, process, identity, account, state, reply, asked, heard });
+        let (process, reply, asked, heard, looked) = (None, None, None, true, Instant::now());
+        self.clients.insert(Client { connection, process, identity, account, state, reply, asked, heard, looked });
     }
 
     /// Takes in who a peer is. It is heard once its user has a name.
@@ -400,13 +404,23 @@ impl Attach {
         }
     }
 
-    /// Has it looked whether processes have changed their name or cgroup, which the policy follows.
-    pub fn look(&self, switch: &Switch) {
-        for (_, client) in &self.clients {
+    /// Has it looked whether processes have changed their name or cgroup, which the policy follows. Apps that cannot be looked at any
+    /// more go: what the policy says of them may be of somebody that they no longer are.
+    pub fn look(&mut self, switch: &mut Switch) {
+        let mut unseen = Vec::new();
+        for (at, client) in &mut self.clients {
             let (State::Attached(id), Some(process)) = (client.state, &client.process) else { continue };
-            if let Some(app) = switch.app(id) {
-                client.connection.look(&app.identity, process);
+            if switch.app(id).is_some_and(|app| client.connection.look(&app.identity, process)) {
+                client.looked = Instant::now();
+            } else if client.looked.elapsed() >= UNSEEN {
+                unseen.push(at);
             }
+        }
+        for at in unseen {
+            if let Some(client) = self.clients.get(at) {
+                client.connection.refuse(0, "kopid could not look at this process for too long");
+            }
+            self.close(at, switch, "cannot be looked at, because of what its user does");
         }
     }
 
@@ -470,8 +484,15 @@ impl Attach {
 
     /// Forgets the closed connections. Called after each round of events, so that an event of this round is never taken
     /// for one of a new connection with the same number.
-    pub fn sweep(&mut self) {
-        self.clients.retain(|_, client| client.state != State::Closed);
+    pub fn sweep(&mut self, poller: &Poller) {
+        self.clients.retain(|_, client| {
+            let stays = client.state != State::Closed;
+            if !stays && let Some(process) = &client.process {
+                // Its user's thread may hold it, too, so it would not leave by itself, and its number becomes another's.
+                let _added = poller.remove(process);
+            }
+            stays
+        });
     }
 
     /// Takes a client's port away and marks it closed. `reason` is logged unless it is empty, as for a normal end.

@@ -255,21 +255,21 @@ impl Shared {
     /// Notes that a request is there.
     fn heard(&self) {
         self.heard.store(self.desk.now(), Relaxed);
-        self.change(WAITS, WORKS);
+        let _changed = self.change(WAITS, WORKS);
     }
 
     /// Notes that it waits for its operator.
     fn rest(&self) {
-        self.change(WORKS, WAITS);
+        let _changed = self.change(WORKS, WAITS);
     }
 
     fn capture(&self) {
         self.stage.store(CAPTURES, Relaxed);
     }
 
-    fn change(&self, from: u8, to: u8) {
-        // Who was told to leave does.
-        let _changed = self.stage.compare_exchange(from, to, Relaxed, Relaxed);
+    /// Whether it was in stage `from`. Who was told to leave does.
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.stage.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
     }
 
     fn is(&self, stages: &[u8]) -> bool {
@@ -331,6 +331,10 @@ impl Control {
             Err(why) => why,
         };
         self.throttle.warn(&format_args!("refused an operator: {refused}"));
+        if peers.is_behind(uid) {
+            // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
+            self.listener.rest(poller, Token::ControlListener);
+        }
         // Nothing of it is touched here.
         peers.dismiss(uid, socket, format!("{}\n", json!({ "error": refused })));
     }
@@ -362,8 +366,10 @@ impl Control {
     /// A text for people, if there is no room to be made.
     fn make_room(&mut self, account: u32) -> Result<(), String> {
         self.sweep();
-        let hang =
-            self.operators.iter().filter(|operator| operator.account == account && operator.is(&[WORKS, LEAVES]));
+        let hang = self
+            .operators
+            .iter()
+            .filter(|operator| operator.account == account && operator.is(&[WORKS, CAPTURES, LEAVES]));
         if hang.count() >= THREADS_PER_USER {
             return Err(format!(
                 "{THREADS_PER_USER} connections of this user hang, at files or a name service that do not answer"
@@ -390,8 +396,10 @@ impl Control {
                 Ok(())
             }
             Some(operator) => {
-                operator.change(WAITS, LEAVES);
-                operator.leave.wake();
+                // If a request of it has come just now, it stays.
+                if operator.change(WAITS, LEAVES) {
+                    operator.leave.wake();
+                }
                 self.throttle.warn(&format_args!("let go of an operator that was silent: there are too many"));
                 Ok(())
             }

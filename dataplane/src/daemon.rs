@@ -490,7 +490,7 @@ impl Events<'_> {
                 self.tick()?;
             }
             self.attach.answer(&mut self.switch);
-            self.attach.sweep();
+            self.attach.sweep(&self.poller);
             self.serve();
             self.control.settle(|picture| self.switch.uses(picture));
         }
@@ -572,7 +572,7 @@ impl Events<'_> {
         if Instant::now() >= self.next_look {
             self.next_look = Instant::now() + LOOK;
             self.switch.look_at_accounts();
-            self.attach.look(&self.switch);
+            self.attach.look(&mut self.switch);
             self.switch.look_at_kernel();
         }
         self.attach.dismiss(&notices, &mut self.switch);

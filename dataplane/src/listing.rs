@@ -9,7 +9,6 @@ use crate::flow::{Flow, FlowTable};
 use crate::ledger::{Ledger, Outcome};
 use kopi_packet::FlowKey;
 use kopi_policy::Ruleset;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -63,10 +62,10 @@ impl Listing {
     }
 }
 
-/// The lists that operators wait for, one at a time.
+/// The lists that operators wait for, one at a time. All who wait when one is begun get the same.
 #[derive(Debug, Default)]
 pub struct Lists {
-    waiting: VecDeque<SyncSender<Filled>>,
+    waiting: Vec<SyncSender<Arc<Filled>>>,
     current: Option<List>,
     serial: u64,
 }
@@ -77,7 +76,7 @@ struct List {
     parts: Vec<Listing>,
     workers: usize,
     until: Instant,
-    to: SyncSender<Filled>,
+    to: Vec<SyncSender<Arc<Filled>>>,
 }
 
 /// A list that workers have filled in.
@@ -91,9 +90,9 @@ pub struct Filled {
 
 impl Lists {
     /// Asks for a list of all flows. It comes when workers have filled it in.
-    pub fn ask(&mut self) -> Receiver<Filled> {
+    pub fn ask(&mut self) -> Receiver<Arc<Filled>> {
         let (to, list) = sync_channel(1);
-        self.waiting.push_back(to);
+        self.waiting.push(to);
         list
     }
 
@@ -114,12 +113,12 @@ impl Lists {
     pub fn proceed(&mut self, dataplane: &mut Dataplane, ruleset: Option<&Arc<Ruleset>>) {
         let over = |list: &mut List| list.parts.len() >= list.workers || Instant::now() >= list.until;
         if let Some(list) = self.current.take_if(over) {
+            let filled = Arc::new(Filled { parts: list.parts, ruleset: ruleset.cloned() });
             // Whoever does not wait any more does not need it.
-            drop(list.to.try_send(Filled { parts: list.parts, ruleset: ruleset.cloned() }));
+            list.to.iter().for_each(|to| drop(to.try_send(Arc::clone(&filled))));
         }
-        if self.current.is_none()
-            && let Some(to) = self.waiting.pop_front()
-        {
+        if self.current.is_none() && !self.waiting.is_empty() {
+            let to = std::mem::take(&mut self.waiting);
             self.serial += 1;
             let workers = dataplane.list(self.serial);
             self.current = Some(List { parts: Vec::new(), workers, until: Instant::now() + PATIENCE, to });

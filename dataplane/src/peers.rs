@@ -35,6 +35,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
+/// Jobs of a user whose connections are not accepted as fast as they come any more.
+const BEHIND: usize = 64;
 /// Jobs of one user that may wait. Closing something is always taken on.
 const BACKLOG: usize = 4096;
 /// A user with more jobs than this gets no pauses: what waits are file descriptors, too.
@@ -224,6 +226,11 @@ impl Peers {
         self.user_if_known(uid).take_on(Job::Dismiss(socket, text));
     }
 
+    /// Whether much waits to be done for user `uid`.
+    pub fn is_behind(&mut self, uid: Option<u32>) -> bool {
+        self.user_if_known(uid).backlog() >= BEHIND
+    }
+
     fn user_if_known(&mut self, uid: Option<u32>) -> Arc<User> {
         match uid {
             Some(uid) => self.user(uid),
@@ -313,13 +320,16 @@ impl User {
 
     /// Rings `bell` on this user's thread, unless it is about to anyway; `asked` is the note of that.
     pub fn call(&self, bell: &Bell, asked: &Arc<AtomicBool>) {
-        self.ask_once(asked, |asked| Job::Call(bell.clone(), asked));
+        let _waits = self.ask_once(asked, |asked| Job::Call(bell.clone(), asked));
     }
 
-    fn ask_once(&self, asked: &Arc<AtomicBool>, job: impl FnOnce(Arc<AtomicBool>) -> Job) {
-        if !self.is_swamped() && !asked.swap(true, AcqRel) {
+    /// Takes a job on, unless it waits already or too much does; returns whether it was.
+    fn ask_once(&self, asked: &Arc<AtomicBool>, job: impl FnOnce(Arc<AtomicBool>) -> Job) -> bool {
+        let taken = !self.is_swamped() && !asked.swap(true, AcqRel);
+        if taken {
             self.take_on(job(Arc::clone(asked)));
         }
+        taken
     }
 
     fn take_on(&self, job: Job) {
@@ -402,11 +412,11 @@ impl Connection {
         self.user.take_on(Job::Attest(self.serial, accepted));
     }
 
-    /// Has it looked whether the process behind `handle` is as it was, unless it is about to be; what has changed comes as an
-    /// [event](What::Changed).
-    pub fn look(&self, identity: &Identity, handle: &Arc<OwnedFd>) {
+    /// Has it looked whether the process behind `handle` is as it was; what has changed comes as an [event](What::Changed). Not if
+    /// it waits for that already, or too much waits to be done for this user: then it returns false.
+    pub fn look(&self, identity: &Identity, handle: &Arc<OwnedFd>) -> bool {
         let job = |asked| Job::Look(self.serial, Box::new(identity.clone()), Arc::clone(handle), asked);
-        self.user.ask_once(&self.looking, job);
+        self.user.ask_once(&self.looking, job)
     }
 
     /// Has the next message come as an [event](What::Received). Until then nothing is read, and nobody hears of the connection's

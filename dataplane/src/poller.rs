@@ -96,6 +96,15 @@ impl Poller {
         epoll::add(&self.epoll, source, token.encode(), EventFlags::IN)
     }
 
+    /// Waits for `source` no longer, though it may stay open.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; none if `source` was added before.
+    pub fn remove(&self, source: impl AsFd) -> Result<(), Errno> {
+        epoll::delete(&self.epoll, source)
+    }
+
     /// Changes what `source` is waited for: reading, writing, or both. The end of a connection is reported in any case.
     ///
     /// # Errors
@@ -127,6 +136,17 @@ impl Poller {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What was removed is not told of any more, though it is open still and ready.
+    #[test]
+    fn what_was_removed_is_silent() {
+        let poller = Poller::new().unwrap();
+        let ready = rustix::event::eventfd(1, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        poller.add(&ready, Token::Exit(3)).unwrap();
+        assert_eq!(poller.wait(Duration::ZERO), Ok(vec![Token::Exit(3)]));
+        poller.remove(&ready).unwrap();
+        assert_eq!(poller.wait(Duration::ZERO), Ok(Vec::new()));
+    }
 
     /// Every token comes back as it went in.
     #[test]

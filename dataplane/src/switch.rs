@@ -247,7 +247,7 @@ impl Switch {
     }
 
     /// All flows, as soon as workers have listed them.
-    pub fn flows(&mut self) -> Receiver<Filled> {
+    pub fn flows(&mut self) -> Receiver<Arc<Filled>> {
         self.lists.ask()
     }
 

@@ -89,10 +89,11 @@ impl Connection {
             },
             Err(error) => json!({ "error": error }),
         };
-        let mut reply = reply.to_string().into_bytes();
-        reply.push(b'\n');
+        let text = format!("{reply}\n").into_bytes();
+        // It is several times as large, and an operator may take its time to read.
+        drop(reply);
         self.shared.rest();
-        self.write(&reply)?;
+        self.write(&text)?;
         Ok(Next::Request)
     }
 

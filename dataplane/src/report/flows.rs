@@ -4,7 +4,7 @@ use super::policy::{cause, state_name};
 use crate::control::{Answer, Question};
 use crate::forwarding::{PortId, Verdict, WIRE};
 use crate::identity::Identity;
-use crate::listing::{Filled, Listed};
+use crate::listing::Listed;
 use crate::switch::{Switch, way, word};
 use kopi_config::policy::{Decision, Direction};
 use kopi_packet::FlowKey;
@@ -30,13 +30,13 @@ pub(super) fn flows(question: Question, switch: &mut Switch, now: u64, hz: u64) 
     let (tracked, ruleset) = (Arc::clone(switch.connections()), switch.policy().ruleset().cloned());
     Answer::later(move || {
         // Without an answer kopid ends.
-        let Ok(Filled { parts, ruleset: since }) = list.recv() else { return json!({ "flows": [] }) };
+        let Ok(list) = list.recv() else { return json!({ "error": "kopid ends" }) };
         // A number of a rule means something under one policy.
-        let same = ruleset.as_ref().map(Arc::as_ptr) == since.as_ref().map(Arc::as_ptr);
+        let same = ruleset.as_ref().map(Arc::as_ptr) == list.ruleset.as_ref().map(Arc::as_ptr);
         let ruleset = ruleset.filter(|_| same);
         let connections = tracked.snapshot(now).map(|c| (end_of(&c), c)).collect();
         let scene = Scene { apps, ruleset, connections, now, hz: hz.max(1) };
-        let flows = parts.iter().flat_map(|part| &part.flows);
+        let flows = list.parts.iter().flat_map(|part| &part.flows);
         let rows = flows.flat_map(|flow| scene.rows(flow)).filter(|row| fits(row, &question.arguments));
         json!({ "flows": rows.collect::<Vec<_>>() })
     })
