@@ -127,9 +127,12 @@ impl<'n, 'r> Reader<'n, 'r> {
     }
 
     fn states(&self) -> Stated<States> {
-        let is = self.table.optional(&key::STATE)?.map(States::of);
-        let Some(table) = &self.not else { return Some(is) };
-        let Some(not) = table.optional(&key::STATE)?.map(States::of) else { return Some(is) };
+        // Both, for the faults of both to be shown.
+        let is = self.table.optional(&key::STATE);
+        let not = self.not.as_ref().map(|table| (table, table.optional(&key::STATE)));
+        let is = is?.map(States::of);
+        let Some((table, not)) = not else { return Some(is) };
+        let Some(not) = not?.map(States::of) else { return Some(is) };
         let left = is.unwrap_or_else(|| States::default().negated()).and(not.negated());
         if left.is_empty() { nothing_left(&table.item(&key::STATE)?) } else { Some(Some(left)) }
     }

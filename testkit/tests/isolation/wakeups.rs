@@ -136,12 +136,21 @@ pub(crate) fn keep_off_workers() {
 
 impl Sleepers {
     fn new(kopid: &Kopid, count: u8) -> Self {
+        Self::by(kopid, count, true)
+    }
+
+    /// The same of apps that look into their rings every few milliseconds, and never sleep.
+    fn pollers(kopid: &Kopid, count: u8) -> Self {
+        Self::by(kopid, count, false)
+    }
+
+    fn by(kopid: &Kopid, count: u8, sleeps: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (mut clients, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count {
             let mut client = Client::connect(&kopid.socket());
             let welcome = client.hello("", [2, 0, 0, 0, 6, number]);
-            let (region, _doorbell) = client.setup_sleeping(&small());
+            let region = if sleeps { client.setup_sleeping(&small()).0 } else { client.setup(&small()) };
             client.settings(welcome.mac);
             let (mut ring, sleeper) = (region.rx_consumer(0).expect("a ring"), region.rx_sleeper(0).expect("a ring"));
             let (bell, stopped) = (region.bell(), Arc::clone(&stop));
@@ -153,7 +162,9 @@ impl Sleepers {
                         while let Ok(Some(_frame)) = ring.next() {}
                         ring.release();
                     }
-                    if !sleeper.set() {
+                    if !sleeps {
+                        std::thread::sleep(Duration::from_millis(5));
+                    } else if !sleeper.set() {
                         bell.wait(count, Some(Duration::from_millis(100)));
                     }
                 }
@@ -186,6 +197,42 @@ fn system_time(kopid: &mut Kopid) -> Duration {
     let stats = stats.flatten().filter(|stat| stat.contains("(kopi-worker-"));
     let ticks = stats.filter_map(|stat| stat.rsplit_once(')')?.1.split_whitespace().nth(12)?.parse::<u64>().ok());
     Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
+/// How long the worker was busy so far.
+fn busy_time(kopid: &Kopid) -> f64 {
+    kopid.status()["workers"][0]["busy_seconds"].as_f64().expect("status says how long")
+}
+
+/// Row 20: broadcasts to 60 apps that sleep cost the worker no more than half as much again as those to the same apps when they
+/// poll.
+#[test]
+fn sleepers_cost_little_more_than_pollers() {
+    const FRAMES: u32 = 2000;
+    let cost = |sleeps: bool| {
+        let dir = TempDir::new("wakeups-busy");
+        let kopid = Kopid::start(&dir, &Settings::default());
+        let (_sender, region) = Client::attach(&kopid.socket(), "sender", [2, 0, 0, 0, 7, 1], &small());
+        let apps = if sleeps { Sleepers::new(&kopid, 60) } else { Sleepers::pollers(&kopid, 60) };
+        keep_off_workers();
+        let mut frame = [0; 60];
+        frame[..6].fill(0xff);
+        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 7, 1]);
+        let (mut ring, before) = (region.tx_producer(0).expect("a ring"), busy_time(&kopid));
+        for _ in 0..FRAMES {
+            assert!(ring.free(1).is_ok_and(|free| free > 0) && ring.push(&frame, Notes::NONE));
+            ring.publish();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        wait_until("all are taken", SOON, || ring.free(512) == Ok(512));
+        let busy = busy_time(&kopid) - before;
+        assert_eq!(apps.calls() > FRAMES, sleeps, "{} calls", apps.calls());
+        busy
+    };
+    // Each on a thread of its own, which may be kept off the worker's CPU.
+    let cost = |sleeps| std::thread::scope(|scope| scope.spawn(|| cost(sleeps)).join().expect("it is measured"));
+    let (polling, sleeping) = (cost(false), cost(true));
+    assert!(sleeping < 1.5 * polling, "busy for {sleeping} s while they sleep, {polling} s while they poll");
 }
 
 /// Row 20: broadcasts to 40 apps that sleep make the worker do no more than have one thread woken, which calls them. If it called
