@@ -204,7 +204,7 @@ fn busy_time(kopid: &Kopid) -> f64 {
     kopid.status()["workers"][0]["busy_seconds"].as_f64().expect("status says how long")
 }
 
-/// Row 20: broadcasts to 60 apps that sleep cost the worker no more than half as much again as those to the same apps when they
+/// Row 20: broadcasts to 50 apps that sleep cost the worker no more than half as much again as those to the same apps when they
 /// poll.
 #[test]
 fn sleepers_cost_little_more_than_pollers() {
@@ -213,7 +213,7 @@ fn sleepers_cost_little_more_than_pollers() {
         let dir = TempDir::new("wakeups-busy");
         let kopid = Kopid::start(&dir, &Settings::default());
         let (_sender, region) = Client::attach(&kopid.socket(), "sender", [2, 0, 0, 0, 7, 1], &small());
-        let apps = if sleeps { Sleepers::new(&kopid, 60) } else { Sleepers::pollers(&kopid, 60) };
+        let apps = if sleeps { Sleepers::new(&kopid, 50) } else { Sleepers::pollers(&kopid, 50) };
         keep_off_workers();
         let mut frame = [0; 60];
         frame[..6].fill(0xff);
