@@ -211,6 +211,9 @@ fn operators_that_do_not_read_hold_up_nobody() {
         crowd.push(deaf);
     }
     others_go_on(&kopid, "nobody reads");
+    // Those that follow have to be let in, or nothing of theirs is closed.
+    crowd.clear();
+    others_go_on(&kopid, "they have gone");
     for request in ["", "{\"command\": \"status\"}\n", "{\"command\": \"reload\"}\n", "{\"command\": \"capture\"}\n"] {
         for _ in 0..4 {
             let operator = operator_of_eve(&kopid);
