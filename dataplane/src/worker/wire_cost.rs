@@ -21,9 +21,9 @@ pub(super) struct WireCost {
     memory: u64,
     /// Since when the wire takes no more.
     since: Option<u64>,
-    /// When it last took again, and what it had been given by then.
+    /// When it last took again, and what it had been given by then; not known while it is fast, since that says nothing.
     last: u64,
-    given: u64,
+    given: Option<u64>,
     /// Of the last waits: ticks, bytes between them, and how many there were.
     ticks: u64,
     bytes: u64,
@@ -36,7 +36,7 @@ impl WireCost {
     /// Of a clock with `hz` ticks a second. Nothing costs anything at first.
     pub(super) const fn new(hz: u64) -> Self {
         let (longest, memory) = (hz / WAITS_PER_SECOND, hz / FORGETS_PER_SECOND);
-        Self { longest, memory, since: None, last: 0, given: 0, ticks: 0, bytes: 0, waits: 0, price: 0 }
+        Self { longest, memory, since: None, last: 0, given: None, ticks: 0, bytes: 0, waits: 0, price: 0 }
     }
 
     /// Whether the wire took frames when that was last [noted](Self::note).
@@ -55,27 +55,33 @@ impl WireCost {
         if !takes {
             return;
         }
-        let (ticks, bytes) = (now.wrapping_sub(since).min(self.longest), given.wrapping_sub(self.given));
+        let ticks = now.wrapping_sub(since).min(self.longest);
+        // It is less than before when frames were given up.
+        let bytes = self.given.map_or(0, |before| given.saturating_sub(before));
+        (self.since, self.last, self.given) = (None, now, Some(given));
+        if bytes == 0 {
+            return;
+        }
         if self.waits == WAITS {
             (self.ticks, self.bytes, self.waits) = (self.ticks / 2, self.bytes / 2, self.waits / 2);
         }
         (self.ticks, self.bytes, self.waits) = (self.ticks + ticks, self.bytes + bytes, self.waits + 1);
         self.price = (self.ticks << FRACTION) / self.bytes.max(1);
-        (self.since, self.last, self.given) = (None, now, given);
     }
 
     /// Forgets what it cost, if it has taken everything for a while. Called now and then.
     #[inline]
     pub(super) fn forget(&mut self, now: u64) {
-        if self.price > 0 && self.since.is_none() && now.wrapping_sub(self.last) > self.memory {
-            (self.ticks, self.bytes, self.waits, self.price) = (0, 0, 0, 0);
+        if self.given.is_some() && self.since.is_none() && now.wrapping_sub(self.last) > self.memory {
+            (self.given, self.ticks, self.bytes, self.waits, self.price) = (None, 0, 0, 0, 0);
         }
     }
 
-    /// Ticks for `bytes` bytes.
+    /// Ticks for the `bytes` bytes of a burst: no more than is believed of one wait, or the debt of who has met a wire that stood still
+    /// for a moment would outlast it by far.
     #[inline]
-    pub(super) const fn of(&self, bytes: u64) -> u64 {
-        (bytes * self.price) >> FRACTION
+    pub(super) fn of(&self, bytes: u64) -> u64 {
+        (bytes.saturating_mul(self.price) >> FRACTION).min(self.longest)
     }
 }
 
@@ -104,19 +110,36 @@ mod tests {
         assert!((1600..2400).contains(&thousand), "{thousand}");
     }
 
+    /// Frames that are given up, or nothing at all, between two waits make nobody pay.
+    #[test]
+    fn nothing_given_costs_nothing() {
+        let mut cost = WireCost::new(HZ);
+        for given in [5000, 5000, 3000] {
+            cost.note(false, 0, given);
+            cost.note(true, 100, given);
+        }
+        assert_eq!(cost.of(1000), 0);
+    }
+
     /// A wire that stands still is not held against anybody for long, and one that has become fast costs nothing.
     #[test]
     fn prices_are_forgotten() {
         let mut cost = WireCost::new(HZ);
-        cost.note(false, 0, 1000);
-        cost.note(true, 10 * HZ, 1000);
-        assert!(cost.of(1000) <= HZ / WAITS_PER_SECOND);
-        cost.forget(10 * HZ + 1);
+        let slow = |cost: &mut WireCost, begun: u64, given: u64, waits: u64| {
+            // Of the first wait nobody knows for what it was.
+            cost.note(false, begun, given);
+            cost.note(true, begun + 1, given);
+            cost.note(false, begun + 2, given + 1000);
+            cost.note(true, begun + 2 + waits, given + 1000);
+        };
+        slow(&mut cost, 0, 1 << 40, 10 * HZ);
+        assert_eq!(cost.of(1000), HZ / WAITS_PER_SECOND);
+        assert_eq!(cost.of(u64::MAX), HZ / WAITS_PER_SECOND, "nor does a long burst pay more");
+        cost.forget(10 * HZ + 3);
         assert!(cost.of(1000) > 0);
         cost.forget(11 * HZ);
         assert_eq!(cost.of(1000), 0);
-        cost.note(false, 11 * HZ, 2000);
-        cost.note(true, 11 * HZ + 5000, 2000);
+        slow(&mut cost, 11 * HZ, 1 << 41, 5000);
         assert_eq!(cost.of(1000), 5000, "no average with what was forgotten");
     }
 }
