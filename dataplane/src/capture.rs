@@ -42,8 +42,6 @@ const FAREWELL: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Captures {
     hz: u64,
-    /// CPUs on which no worker runs.
-    cpus: Vec<u16>,
     sessions: Vec<Running>,
     next: u32,
     wake: Arc<OwnedFd>,
@@ -78,14 +76,14 @@ enum Stage {
 }
 
 impl Captures {
-    /// No sessions yet, over a TSC of `hz` ticks a second. Their threads keep to `cpus`, if there are any.
+    /// No sessions yet, over a TSC of `hz` ticks a second.
     ///
     /// # Errors
     ///
     /// The kernel's, when file descriptors are short.
-    pub fn new(hz: u64, cpus: Vec<u16>) -> Result<Self, Errno> {
+    pub fn new(hz: u64) -> Result<Self, Errno> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok(Self { hz, cpus, sessions: Vec::new(), next: 1, wake })
+        Ok(Self { hz, sessions: Vec::new(), next: 1, wake })
     }
 
     /// Ticks of the TSC in a second.
@@ -138,10 +136,17 @@ impl Captures {
         let (id, stage) = (self.next, Stage::Draft { compiled: filter, start });
         self.next = id.wrapping_add(1).max(1);
         let here = Here { gone: Arc::clone(&gone), bell: Arc::clone(&bell) };
-        let (hz, cpus) = (self.hz, self.cpus.clone());
-        let session = (Arc::clone(&request), Arc::clone(&bell));
-        self.sessions.push(Running { id, request: session.0, bell: session.1, gone, memory, stage });
-        Ok(Place { id, request, compiled, start: started, hz, bell, cpus, here })
+        let place = Place {
+            id,
+            request: Arc::clone(&request),
+            compiled,
+            start: started,
+            hz: self.hz,
+            bell: Arc::clone(&bell),
+            here,
+        };
+        self.sessions.push(Running { id, request, bell, gone, memory, stage });
+        Ok(place)
     }
 
     /// Tells every session who is behind each port, and returns what workers are to show them now. They may not know of it

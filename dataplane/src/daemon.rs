@@ -135,7 +135,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     raise_descriptor_limit();
 
     let eal = Eal::init(&eal_args(config, &online)).map_err(DaemonError::Eal)?;
-    keep_off_workers(config)?;
+    keep_off_workers(config, &online)?;
     // After EAL, which has its own handler for a while.
     match Region::watch_holes()? {
         HoleWatch::Touch => {
@@ -162,7 +162,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
     let Started { netdev, mut port, pool, wake, mut switch } = started;
     let host = match &config.host {
         None => None,
-        Some(host) => Some(Host::start(host, &other_cpus(config)?, &mut switch)?),
+        Some(host) => Some(Host::start(host, &mut switch)?),
     };
     let poller = Poller::new()?;
     poller.add(&signals.pipe, Token::Signal)?;
@@ -301,7 +301,7 @@ impl Started {
             },
         )?;
         let wake = Wake::new()?;
-        let helpers = Helpers::start(Captures::new(eal.tsc_hz(), other_cpus(config)?)?, &wake)?;
+        let helpers = Helpers::start(Captures::new(eal.tsc_hz())?, &wake)?;
         let switch = Switch::new(dataplane, wire_state, limits, policy, connections, helpers);
         Ok(Self { netdev, port, pool, wake, switch })
     }
@@ -417,16 +417,16 @@ fn ears(rx: &[RxQueue], driver: &str, netdev: Option<&Netdev>) -> Vec<Option<Ear
     }
 }
 
-/// The CPUs on which no worker runs.
-fn other_cpus(config: &Config) -> std::io::Result<Vec<u16>> {
+/// Of the CPUs that are `online` those on which no worker runs.
+fn other_cpus(config: &Config, online: &BTreeSet<u16>) -> Vec<u16> {
     let cores = config.dataplane.cores.cpus();
-    Ok(kopi_config::online_cpus()?.into_iter().filter(|cpu| !cores.contains(cpu)).collect())
+    online.iter().copied().filter(|cpu| !cores.contains(cpu)).collect()
 }
 
 /// Keeps the threads that there are before the workers, and those that they start, off the workers' CPUs if there are others.
-fn keep_off_workers(config: &Config) -> std::io::Result<()> {
+fn keep_off_workers(config: &Config, online: &BTreeSet<u16>) -> std::io::Result<()> {
     let mut cpus = CpuSet::new();
-    other_cpus(config)?.into_iter().for_each(|cpu| cpus.set(cpu.into()));
+    other_cpus(config, online).into_iter().for_each(|cpu| cpus.set(cpu.into()));
     if cpus.count() == 0 {
         return Ok(());
     }
@@ -648,7 +648,7 @@ fn raise_descriptor_limit() {
 /// What EAL is told. Memory comes from huge pages without any file system mounted, or from ordinary pages.
 fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     let cores = config.dataplane.cores.cpus();
-    let others: Vec<String> = online.iter().filter(|cpu| !cores.contains(cpu)).map(u16::to_string).collect();
+    let others: Vec<String> = other_cpus(config, online).iter().map(u16::to_string).collect();
     let all: Vec<String> = online.iter().map(u16::to_string).collect();
     // The control thread keeps off the workers' CPUs, if there are any others.
     let control = if others.is_empty() { all } else { others };

@@ -21,7 +21,6 @@ use kopi_config::host;
 use kopi_ring::layout::DEFAULT_SLOT;
 use kopi_ring::{Doorbell, Geometry, Region, RegionError};
 use pump::{Calls, Order, Pump};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -134,7 +133,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Makes the interface, gives it a port, and starts its thread, on one of `cpus` if there are any.
+    /// Makes the interface, gives it a port, and starts its thread.
     ///
     /// # Errors
     ///
@@ -143,7 +142,7 @@ impl Host {
     /// # Panics
     ///
     /// If the configuration lets queues through that rings cannot have.
-    pub fn start(config: &host::Host, cpus: &[u16], switch: &mut Switch) -> Result<Self, HostError> {
+    pub fn start(config: &host::Host, switch: &mut Switch) -> Result<Self, HostError> {
         let (id, mac) = switch.admit_host(&config.tap)?;
         let mtu = switch.wire().mtu;
         let config = TapConfig { name: config.tap.clone(), queues: config.queues, mac, mtu, offload: config.offload };
@@ -162,8 +161,8 @@ impl Host {
         let region = Region::open(fd, &geometry)?;
         let tally = Arc::new(Tally::default());
         let (orders, heard) = channel();
-        let pump = Pump::new(&region, files, config.offload, calls, heard, Arc::clone(&tally));
-        let thread = spawn(pump, cpus)?;
+        let mut pump = Pump::new(&region, files, config.offload, calls, heard, Arc::clone(&tally));
+        let thread = std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || pump.run())?;
         log::info!("the kernel's port is `{}`, port {id} `{HOST_NAME}`", config.name);
         let (carrier, retry) = (false, Instant::now());
         Ok(Self { id, config, tap: Some(tap), carrier, retry, tally, orders, thread: Some(thread) })
@@ -241,16 +240,4 @@ impl Drop for Host {
             log::error!("the host port's thread had panicked");
         }
     }
-}
-
-fn spawn(mut pump: Pump, cpus: &[u16]) -> std::io::Result<JoinHandle<()>> {
-    let mut set = CpuSet::new();
-    cpus.iter().for_each(|cpu| set.set((*cpu).into()));
-    let pinned = !cpus.is_empty();
-    std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || {
-        if pinned && let Err(errno) = sched_setaffinity(None, &set) {
-            log::debug!("the host port may run on a worker's CPU: {errno}");
-        }
-        pump.run();
-    })
 }

@@ -93,8 +93,8 @@ pub fn attest(socket: impl AsFd, accepted: Accepted) -> Result<(Identity, Option
     identity.cgroup = cgroup_of(pid);
     identity.comm = stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm));
     let is_same = status.as_ref().is_some_and(|status| (status.uid, status.gid) == (uid, gid));
-    if is_same && file_of(pid) == accepted.file {
-        (identity.exe, identity.file) = (program_of(pid), accepted.file);
+    if is_same && let Some((exe, file)) = program_of(pid).filter(|(_, file)| Some(*file) == accepted.file) {
+        (identity.exe, identity.file) = (Some(exe), Some(file));
     }
     // Before Linux 4.13.
     identity.groups = identity.groups.or_else(|| status.map(|status| status.groups));
@@ -145,7 +145,7 @@ impl Identity {
         let stat = fs::read(format!("/proc/{}/stat", self.pid)).ok().and_then(|text| parse_stat(&text))?;
         let mut now = Self { comm: printable(&stat.comm), cgroup: cgroup_of(self.pid), ..self.clone() };
         if self.exe.is_some() && file_of(self.pid) != self.file {
-            (now.exe, now.file) = (program_of(self.pid), file_of(self.pid));
+            (now.exe, now.file) = program_of(self.pid).unzip();
         }
         (now != *self && !ended(handle)).then_some(now)
     }
@@ -157,12 +157,14 @@ fn file_of(pid: i32) -> Option<(u64, u64)> {
     Some((makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino))
 }
 
-fn program_of(pid: i32) -> Option<String> {
+/// The path of what the process runs, if that very file is there, and which one it is. Of one look: it may become another program at
+/// any time.
+fn program_of(pid: i32) -> Option<(String, (u64, u64))> {
     let link = format!("/proc/{pid}/exe");
     let path = fs::read_link(&link).ok()?;
     let (runs, lies) = (fs::metadata(link).ok()?, fs::metadata(&path).ok()?);
-    let same = (runs.dev(), runs.ino()) == (lies.dev(), lies.ino());
-    same.then(|| printable(path.as_os_str().as_encoded_bytes()))
+    let file = (runs.dev(), runs.ino());
+    (file == (lies.dev(), lies.ino())).then(|| (printable(path.as_os_str().as_encoded_bytes()), file))
 }
 
 fn cgroup_of(pid: i32) -> Option<String> {
@@ -367,12 +369,13 @@ mod tests {
         let mut child = child.args(["-c", "read x; exec /bin/cat"]).stdin(Stdio::piped()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-        while program_of(pid).as_deref() != program.to_str() {
+        let path_of = |pid| program_of(pid).map(|(path, _)| path);
+        while path_of(pid).as_deref() != program.to_str() {
             assert!(std::time::Instant::now() < deadline, "it never runs");
             std::thread::yield_now();
         }
         let handle = pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::NONBLOCK).unwrap();
-        let first = Identity { pid, exe: program_of(pid), file: file_of(pid), ..Identity::default() };
+        let first = Identity { pid, exe: path_of(pid), file: file_of(pid), ..Identity::default() };
         fs::copy("/bin/sh", folder.join("new")).unwrap();
         fs::rename(folder.join("new"), &program).unwrap();
         assert_eq!(first.clone().at_hello(), first);
@@ -384,7 +387,7 @@ mod tests {
         }
         assert_eq!(first.clone().at_hello().exe, None);
         let now = first.refreshed(&handle).unwrap();
-        assert_eq!((now.exe.clone(), now.at_hello().exe), (program_of(pid), program_of(pid)));
+        assert_eq!((now.exe.clone(), now.at_hello().exe), (path_of(pid), path_of(pid)));
         child.kill().unwrap();
         child.wait().unwrap();
         fs::remove_dir_all(folder).unwrap();

@@ -61,13 +61,12 @@ impl Source {
         Self { path, asked: AtomicU64::new(1) }
     }
 
-    /// Reads and compiles the configured file. May take as long as who serves the file likes.
+    /// Reads and compiles the configured file, which was asked for at `turn`. May take as long as who serves the file likes.
     ///
     /// # Errors
     ///
     /// A text for people.
-    pub fn configured(&self) -> Result<Reload, String> {
-        let turn = self.turn();
+    fn configured(&self, turn: u64) -> Result<Reload, String> {
         let path = self.path.as_deref().ok_or("kopid.toml names no `policy`: name a file")?;
         let policy = Policy::read(path).map_err(|errors| errors.to_string())?;
         Reload::of(policy, path.display().to_string(), turn)
@@ -115,7 +114,7 @@ impl Wanted {
         let reload = match (file, argument("file").and_then(Value::as_str)) {
             (Some(file), name) => source.sent(file, name.unwrap_or("the file"))?,
             (None, Some(_)) => return Err("the file itself has to come along, as a descriptor".into()),
-            (None, None) => source.configured()?,
+            (None, None) => source.configured(source.turn())?,
         };
         Ok(Self::Replace(reload, trial))
     }
@@ -133,9 +132,13 @@ fn content(mut file: File, name: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
+/// How a file that was asked for at some turn is read.
+type Reading = dyn Fn(u64) -> Result<Reload, String> + Send + Sync;
+
 /// Reads the configured file after a SIGHUP.
 pub struct Hangup {
-    read: Arc<dyn Fn() -> Result<Reload, String> + Send + Sync>,
+    source: Arc<Source>,
+    read: Arc<Reading>,
     wake: Wake,
     reader: Option<Helper<(), Result<Reload, String>>>,
     /// As many copies as there are threads that read, and this one.
@@ -152,11 +155,12 @@ impl Hangup {
     /// No SIGHUP yet. `wake` is used when there is something to [take](Self::take).
     #[must_use]
     pub fn new(source: Arc<Source>, wake: Wake) -> Self {
-        Self::by(wake, Arc::new(move || source.configured()))
+        let own = Arc::clone(&source);
+        Self::by(source, wake, Arc::new(move |turn| own.configured(turn)))
     }
 
-    fn by(wake: Wake, read: Arc<dyn Fn() -> Result<Reload, String> + Send + Sync>) -> Self {
-        Self { read, wake, reader: None, readings: Arc::new(()) }
+    fn by(source: Arc<Source>, wake: Wake, read: Arc<Reading>) -> Self {
+        Self { source, read, wake, reader: None, readings: Arc::new(()) }
     }
 
     /// Begins to read the file. A reading before this one that is not over is given up, though its thread may hang on.
@@ -169,9 +173,11 @@ impl Hangup {
             return Err(format!("{READINGS} readings of the configured file hang: whoever serves it does not answer"));
         }
         let (read, reading) = (Arc::clone(&self.read), Arc::clone(&self.readings));
+        // Whatever an operator asks for after the signal comes after it.
+        let turn = self.source.turn();
         let work = move |()| {
             let _counts = &reading;
-            read()
+            read(turn)
         };
         let reader = Helper::start("kopi-reload", self.wake.clone(), work);
         let mut reader = reader.map_err(|error| format!("no thread to read it: {error}"))?;
@@ -197,21 +203,21 @@ mod tests {
     /// A file that nobody serves holds up nobody; so many readings may hang, and they go on when somebody does.
     #[test]
     fn file_that_nobody_serves_holds_up_nobody() {
-        let (source, served) = (Source::new(None), Arc::new(AtomicBool::new(false)));
+        let (source, served) = (Arc::new(Source::new(None)), Arc::new(AtomicBool::new(false)));
         let open = Arc::clone(&served);
-        let read = move || {
-            let turn = source.turn();
+        let read = move |turn| {
             while !open.load(Relaxed) {
                 std::thread::park_timeout(Duration::from_millis(1));
             }
             Reload::of(Policy::parse("", "test").unwrap(), "test".into(), turn)
         };
-        let mut hangup = Hangup::by(Wake::new().unwrap(), Arc::new(read));
+        let mut hangup = Hangup::by(Arc::clone(&source), Wake::new().unwrap(), Arc::new(read));
         for _ in 0..READINGS {
             hangup.read().unwrap();
             assert!(hangup.take().is_none());
         }
         assert!(hangup.read().unwrap_err().contains("does not answer"));
+        let later = source.turn();
         served.store(true, Relaxed);
         let begun = Instant::now();
         let reload = loop {
@@ -221,7 +227,7 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(10), "it was not read");
             std::thread::yield_now();
         };
-        assert!(reload.ruleset.rules().is_empty());
+        assert!(reload.ruleset.rules().is_empty() && reload.turn < later, "its turn is that of the signal");
         while Arc::strong_count(&hangup.readings) > 1 {
             assert!(begun.elapsed() < Duration::from_secs(10), "threads stay");
             std::thread::yield_now();

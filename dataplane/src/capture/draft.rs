@@ -14,7 +14,6 @@ use crate::tap::{Line, PortCounts};
 use dpdk::Bpf;
 use rustix::fd::OwnedFd;
 use rustix::process::setpriority_process;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use std::ffi::CString;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -58,8 +57,6 @@ pub struct Place {
     pub hz: u64,
     /// How to have the control thread look.
     pub bell: Arc<Bell>,
-    /// CPUs on which no worker runs.
-    pub cpus: Vec<u16>,
     /// Goes with the thread's last work.
     pub here: Here,
 }
@@ -104,13 +101,6 @@ impl Place {
 
     /// Makes the thread that of a session.
     fn settle(&self) {
-        let mut cpus = CpuSet::new();
-        self.cpus.iter().for_each(|cpu| cpus.set((*cpu).into()));
-        if !self.cpus.is_empty()
-            && let Err(errno) = sched_setaffinity(None, &cpus)
-        {
-            log::debug!("a capture session may run on a worker's CPU: {errno}");
-        }
         if let Err(errno) = setpriority_process(None, NICE) {
             log::debug!("a capture session runs with the same priority as others: {errno}");
         }
