@@ -5,7 +5,8 @@
 //! one broadcast may wake all. So a worker only notes, a bit for each port, who is to be called, and this thread calls.
 //!
 //! - A worker makes a system call once a turn at most, to wake this thread, and only if that sleeps. What the two share is
-//!   kopid's own.
+//!   kopid's own. While there is much to call, the thread looks by itself, and no worker has to wake it: one broadcast to fifty
+//!   sleepers costs a worker what one to fifty who poll does.
 //! - A port is called once in `INTERVAL`, whatever comes, but for a few calls that it has saved up. The ports that are due
 //!   take turns.
 //! - Each call is timed, by the CPU time that it took. A user whose calls take long, a millisecond in ten seconds, is called by a
@@ -30,6 +31,11 @@ use std::time::Duration;
 const INTERVAL: Duration = Duration::from_micros(50);
 /// Calls that a port may save up.
 const BURST: u64 = 64;
+/// Whoever was to make as many calls at once as these looks once in `INTERVAL` for more before it sleeps, as often as it has
+/// called: what a look costs is little beside a call, and less than what it costs a worker to wake the thread.
+const MANY: u32 = 16;
+/// As often at most: for two milliseconds.
+const MOST_LOOKS: u32 = 40;
 /// The thread runs before ordinary ones: an application that polls on the same CPU would else delay everybody's calls.
 const NICE: i32 = -10;
 /// How late the end of a pause may be, in nanoseconds.
@@ -141,6 +147,7 @@ impl AppWaker {
             news,
             ports: (0..ports).map(|_| Port::default()).collect(),
             wanted: vec![0; words],
+            looks: 0,
             interval,
             hz,
         };
@@ -195,6 +202,8 @@ struct Thread {
     ports: Vec<Port>,
     /// Ports that are to be called.
     wanted: Vec<u64>,
+    /// How often it looks for more before it sleeps.
+    looks: u32,
     /// Ticks between two calls of a port.
     interval: u64,
     hz: u64,
@@ -214,8 +223,18 @@ impl Thread {
                 return;
             }
             self.collect();
-            let next = self.call_due();
+            let (next, calls) = self.call_due();
             if next == Some(0) {
+                continue;
+            }
+            if calls >= MANY {
+                self.looks = calls.min(MOST_LOOKS);
+            }
+            if let Some(looks) = self.looks.checked_sub(1) {
+                self.looks = looks;
+                // The alarm is not set, so nobody wakes it.
+                let pause = self.timeout(next.map_or(self.interval, |next| next.min(self.interval)));
+                let _outcome = futex::wait(&self.alarm, futex::Flags::PRIVATE, alarm::AWAKE, pause.as_ref());
                 continue;
             }
             // From here on a request makes a call; the one before is seen by this look.
@@ -281,9 +300,10 @@ impl Thread {
         any
     }
 
-    /// Calls every port that is to be called and is due, once. Returns in how many ticks the next one is, if any.
-    fn call_due(&mut self) -> Option<u64> {
-        let mut next: Option<u64> = None;
+    /// Calls every port that is to be called and is due, once. Returns in how many ticks the next one is, if any, and how many were
+    /// called.
+    fn call_due(&mut self) -> (Option<u64>, u32) {
+        let (mut next, mut calls): (Option<u64>, u32) = (None, 0);
         for at in 0..self.wanted.len() {
             let word = self.wanted.get(at).copied().unwrap_or(0);
             for bit in bits(word) {
@@ -298,9 +318,10 @@ impl Thread {
                     *wanted &= !(1 << bit);
                 }
                 port.call();
+                calls += 1;
             }
         }
-        next
+        (next, calls)
     }
 
     fn timeout(&self, ticks: u64) -> Option<Timespec> {
@@ -401,6 +422,36 @@ mod tests {
         }
         assert!((1000..=1000 + BURST + 1).contains(&calls), "{calls}");
         assert!((1..=100).contains(&port.wait(now, 100)), "the next one is due within an interval");
+    }
+
+    /// After many calls at once the thread looks for more by itself for a while, and then sleeps until it is woken.
+    #[test]
+    fn many_calls_keep_it_looking() {
+        let mut peers = Peers::new().unwrap();
+        let (waker, mut workers) = AppWaker::start(1, 20, HZ).unwrap();
+        let bells: Vec<_> = (0..20).map(|_| bell()).collect();
+        for (id, bell) in (0..).zip(&bells) {
+            waker.set(id, reach(&mut peers, 1, bell));
+        }
+        // A busy machine may take the thread away for the whole of that time.
+        let looked = (0..100_u32).any(|_| {
+            let before: Vec<_> = bells.iter().map(Bell::count).collect();
+            (0..20).for_each(|id| workers[0].call(id));
+            workers[0].kick();
+            until("a call is missing", || bells.iter().zip(&before).all(|(bell, before)| bell.count() > *before));
+            let count = bells[3].count();
+            workers[0].call(3);
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(5) && bells[3].count() == count {
+                park_timeout(Duration::from_micros(100));
+            }
+            let looked = bells[3].count() > count;
+            workers[0].kick();
+            until("a call is missing", || bells[3].count() > count);
+            looked
+        });
+        assert!(looked, "it never looked by itself");
+        until("it looks without end", || waker.alarm.load(Relaxed) == alarm::SET);
     }
 
     /// A user whose calls took long is called all the same, by its own thread.

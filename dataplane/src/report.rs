@@ -143,8 +143,8 @@ fn connections(switch: &Switch) -> Value {
 fn seconds(cycles: u64, hz: u64) -> f64 {
     let hz = hz.max(1);
     let whole = u32::try_from(cycles / hz).unwrap_or(u32::MAX);
-    let rest = u128::from(cycles % hz) * 1000 / u128::from(hz);
-    f64::from(whole) + f64::from(u16::try_from(rest).unwrap_or(999)) / 1000.0
+    let micros = u128::from(cycles % hz) * 1_000_000 / u128::from(hz);
+    f64::from(whole) + f64::from(u32::try_from(micros).unwrap_or(999_999)) / 1e6
 }
 
 fn nanoseconds(cycles: u64, hz: u64) -> u64 {

@@ -17,8 +17,8 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
-/// The consumer is awake.
-const AWAKE: u32 = 0;
+/// The consumer is awake. Public like [`SET`].
+pub const AWAKE: u32 = 0;
 /// The consumer wants to be woken by the next frame. Public for who sleeps on the word itself.
 pub const SET: u32 = 1;
 /// The producer has woken it, or is about to.

@@ -120,9 +120,10 @@ fn expensive_answers_are_paid_by_their_own_thread() {
     drop(crowd);
 }
 
-/// Apps that sleep, each with a thread that waits to be called.
+/// Apps that may sleep, each with a thread that waits to be called, or looks into its ring once in a millisecond.
 struct Sleepers {
     stop: Arc<AtomicBool>,
+    poll: Arc<AtomicBool>,
     clients: Vec<(Client, Region)>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -136,24 +137,15 @@ pub(crate) fn keep_off_workers() {
 
 impl Sleepers {
     fn new(kopid: &Kopid, count: u8) -> Self {
-        Self::by(kopid, count, true)
-    }
-
-    /// The same of apps that look into their rings every few milliseconds, and never sleep.
-    fn pollers(kopid: &Kopid, count: u8) -> Self {
-        Self::by(kopid, count, false)
-    }
-
-    fn by(kopid: &Kopid, count: u8, sleeps: bool) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, poll) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (mut clients, mut threads) = (Vec::new(), Vec::new());
         for number in 0..count {
             let mut client = Client::connect(&kopid.socket());
             let welcome = client.hello("", [2, 0, 0, 0, 6, number]);
-            let region = if sleeps { client.setup_sleeping(&small()).0 } else { client.setup(&small()) };
+            let (region, _doorbell) = client.setup_sleeping(&small());
             client.settings(welcome.mac);
             let (mut ring, sleeper) = (region.rx_consumer(0).expect("a ring"), region.rx_sleeper(0).expect("a ring"));
-            let (bell, stopped) = (region.bell(), Arc::clone(&stop));
+            let (bell, stopped, polls) = (region.bell(), Arc::clone(&stop), Arc::clone(&poll));
             threads.push(std::thread::spawn(move || {
                 keep_off_workers();
                 while !stopped.load(Relaxed) {
@@ -162,8 +154,9 @@ impl Sleepers {
                         while let Ok(Some(_frame)) = ring.next() {}
                         ring.release();
                     }
-                    if !sleeps {
-                        std::thread::sleep(Duration::from_millis(5));
+                    if polls.load(Relaxed) {
+                        sleeper.clear();
+                        std::thread::sleep(Duration::from_millis(1));
                     } else if !sleeper.set() {
                         bell.wait(count, Some(Duration::from_millis(100)));
                     }
@@ -171,7 +164,14 @@ impl Sleepers {
             }));
             clients.push((client, region));
         }
-        Self { stop, clients, threads }
+        Self { stop, poll, clients, threads }
+    }
+
+    /// Has them all poll from now on, or sleep.
+    fn switch(&self, polls: bool) {
+        self.poll.store(polls, Relaxed);
+        // Longer than each of them sleeps.
+        std::thread::sleep(Duration::from_millis(150));
     }
 
     /// How often they were called in all.
@@ -204,35 +204,43 @@ fn busy_time(kopid: &Kopid) -> f64 {
     kopid.status()["workers"][0]["busy_seconds"].as_f64().expect("status says how long")
 }
 
-/// Row 20: broadcasts to 50 apps that sleep cost the worker not much more than those to the same apps when they poll. One thread is
-/// woken for all of them, which is half of what such a frame costs.
+/// Row 20: broadcasts to 50 apps that sleep cost the worker not much more than those to the same apps when they poll as often as
+/// something comes. The rounds of both alternate, and the cheapest of each count: on a busy machine it takes some until there is one
+/// with nothing beside it.
 #[test]
 fn sleepers_cost_little_more_than_pollers() {
-    const FRAMES: u32 = 2000;
-    let cost = |sleeps: bool| {
-        let dir = TempDir::new("wakeups-busy");
-        let kopid = Kopid::start(&dir, &Settings::default());
-        let (_sender, region) = Client::attach(&kopid.socket(), "sender", [2, 0, 0, 0, 7, 1], &small());
-        let apps = if sleeps { Sleepers::new(&kopid, 50) } else { Sleepers::pollers(&kopid, 50) };
-        keep_off_workers();
-        let mut frame = [0; 60];
-        frame[..6].fill(0xff);
-        frame[6..12].copy_from_slice(&[2, 0, 0, 0, 7, 1]);
-        let (mut ring, before) = (region.tx_producer(0).expect("a ring"), busy_time(&kopid));
+    const FRAMES: u32 = 200;
+    let dir = TempDir::new("wakeups-busy");
+    let kopid = Kopid::start(&dir, &Settings::default());
+    let (_sender, region) = Client::attach(&kopid.socket(), "sender", [2, 0, 0, 0, 7, 1], &small());
+    let apps = Sleepers::new(&kopid, 50);
+    keep_off_workers();
+    let mut frame = [0; 60];
+    frame[..6].fill(0xff);
+    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 7, 1]);
+    let mut ring = region.tx_producer(0).expect("a ring");
+    let mut round = |polls: bool| {
+        apps.switch(polls);
+        let (before, calls) = (busy_time(&kopid), apps.calls());
         for _ in 0..FRAMES {
             assert!(ring.free(1).is_ok_and(|free| free > 0) && ring.push(&frame, Notes::NONE));
             ring.publish();
             std::thread::sleep(Duration::from_millis(1));
         }
         wait_until("all are taken", SOON, || ring.free(512) == Ok(512));
-        let busy = busy_time(&kopid) - before;
-        assert_eq!(apps.calls() > FRAMES, sleeps, "{} calls", apps.calls());
-        busy
+        let calls = apps.calls() - calls;
+        assert!(if polls { calls < 50 } else { calls > FRAMES }, "{calls} calls, polling: {polls}");
+        busy_time(&kopid) - before
     };
-    // Each on a thread of its own, which may be kept off the worker's CPU.
-    let cost = |sleeps| std::thread::scope(|scope| scope.spawn(|| cost(sleeps)).join().expect("it is measured"));
-    let (polling, sleeping) = (cost(false), cost(true));
-    assert!(sleeping < 3.0 * polling, "busy for {sleeping} s while they sleep, {polling} s while they poll");
+    let (mut polling, mut sleeping) = (f64::INFINITY, f64::INFINITY);
+    for count in 1..=60 {
+        polling = round(true).min(polling);
+        sleeping = round(false).min(sleeping);
+        if count >= 5 && sleeping < 1.5 * polling {
+            return;
+        }
+    }
+    panic!("busy for {sleeping} s while they sleep, {polling} s while they poll");
 }
 
 /// Row 20: broadcasts to 40 apps that sleep make the worker do no more than have one thread woken, which calls them. If it called
@@ -298,6 +306,7 @@ fn calls_of_one_app_are_bounded() {
     assert!(u128::from(calls) <= most, "{calls} calls for {sent} frames in {elapsed:?}");
     assert!(calls > 10, "{calls} calls for {sent} frames");
     // The last one is not forgotten.
+    wait_until("all are taken", SOON, || sends.free(512) == Ok(512));
     let before = bell.count();
     while let Ok(1..) = takes.poll() {
         while let Ok(Some(_frame)) = takes.next() {}
