@@ -129,7 +129,7 @@ impl Burst {
         if range.len() == self.batch.len() {
             return self.bytes;
         }
-        self.lens.get(range).unwrap_or_default().iter().map(|len| u64::from(*len)).sum()
+        sum(self.lens.get(range).unwrap_or_default())
     }
 
     /// The frames of a range, with what the app is told about each.
@@ -146,8 +146,12 @@ impl Burst {
         // Lengths are no part of the key. Mostly all are right; if not, each is looked at.
         let lengths_fit = self.shortest >= MIN_FRAME && self.longest <= max_frame;
         let n = self.batch.len();
-        let mut start = 0;
-        while let (true, Some(key), Some(hash)) = (start < n, self.keys.get(self.head(start)), self.hashes.get(start)) {
+        let (mut start, mut head) = (0, 0);
+        while let (true, Some(hash)) = (start < n, self.hashes.get(start)) {
+            if u64::from(self.follows) >> start & 1 == 0 {
+                head = start;
+            }
+            let Some(key) = self.keys.get(head) else { return };
             let mut end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
             let Some(flow) = flows.flow(key, *hash, limit, now) else {
                 fill(&mut self.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
@@ -162,9 +166,14 @@ impl Burst {
                 // What follows has to be looked at by itself.
                 end = start + 1;
             }
-            let (packets, bytes) = if end - start == n && lengths_fit {
-                fill(&mut self.verdicts, 0..n, flow.verdict);
-                (n as u64, self.bytes)
+            let (packets, bytes) = if lengths_fit {
+                fill(&mut self.verdicts, start..end, flow.verdict);
+                let bytes = match end - start {
+                    1 => u64::from(self.lens.get(start).copied().unwrap_or(0)),
+                    len if len == n => self.bytes,
+                    _ => sum(self.lens.get(start..end).unwrap_or_default()),
+                };
+                ((end - start) as u64, bytes)
             } else {
                 let verdicts = self.verdicts.get_mut(start..end).unwrap_or_default();
                 judge_each(verdicts, self.lens.get(start..end).unwrap_or_default(), flow.verdict, max_frame)
@@ -298,6 +307,10 @@ fn classify(frame: &[u8], source: PortId, watch: Option<Watch>) -> (FlowKey, boo
         }
         _ => (key, is_short, false),
     }
+}
+
+fn sum(lens: &[u32]) -> u64 {
+    lens.iter().map(|len| u64::from(*len)).sum()
 }
 
 /// Writes `value` to a range of `places` that is not empty. A range of one, as that of a train in mixed traffic, is not worth a loop's
