@@ -7,7 +7,7 @@ use crate::gate::Gate;
 use crate::ledger::TallyId;
 use dpdk::{Batch, Mbuf};
 use kopi_config::policy::Direction;
-use kopi_packet::{FlowKey, Fragment, Shape};
+use kopi_packet::FlowKey;
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
 use std::ops::Range;
@@ -74,16 +74,16 @@ impl Burst {
         }
     }
 
-    /// Classifies every frame, from port `source`: flow key and hash. Returns the bytes of all frames.
+    /// Classifies every frame, from port `source`: flow key and its hash. Returns the bytes of all frames.
     pub fn parse(&mut self, source: PortId, flows: &FlowTable, watch: Option<Watch>) -> u64 {
         let mut bytes = 0;
         let (mut shortest, mut longest) = (u32::MAX, 0);
         let (mut follows, mut alone) = (0_u32, 0_u32);
-        let (mut hash, mut notes) = (Hash::default(), Notes::NONE);
+        let mut hash = Hash::default();
         // The first frame of the train, if frames that are alike need no more than to be compared with it.
         let (mut first, mut head): (&[u8], usize) = (&[], 0);
-        let found = self.hashes.iter_mut().zip(&mut self.notes).zip(&mut self.lens);
-        for (at, (mbuf, ((to_hash, to_notes), to_len))) in self.batch.iter().zip(found).enumerate() {
+        let found = self.hashes.iter_mut().zip(&mut self.lens);
+        for (at, (mbuf, (to_hash, to_len))) in self.batch.iter().zip(found).enumerate() {
             let frame = mbuf.data();
             bytes += frame.len() as u64;
             *to_len = mbuf.len();
@@ -99,7 +99,6 @@ impl Burst {
                     follows |= 1 << at;
                 } else {
                     hash = flows.hash(&key);
-                    notes = Notes::new(packet_type(&key), hash.rss());
                 }
                 head = at;
                 if let Some(slot) = self.keys.get_mut(at) {
@@ -107,7 +106,6 @@ impl Burst {
                 }
             }
             *to_hash = hash;
-            *to_notes = notes;
         }
         self.alone = alone;
         self.follows = follows & !(alone | alone << 1);
@@ -157,6 +155,7 @@ impl Burst {
                 fill(&mut self.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
                 fill(&mut self.tallies, start..end, [0; 2]);
                 fill(&mut self.classes, start..end, [0; 2]);
+                fill(&mut self.notes, start..end, Notes::NONE);
                 start = end;
                 continue;
             };
@@ -178,13 +177,14 @@ impl Burst {
                 let verdicts = self.verdicts.get_mut(start..end).unwrap_or_default();
                 judge_each(verdicts, self.lens.get(start..end).unwrap_or_default(), flow.verdict, max_frame)
             };
+            fill(&mut self.notes, start..end, flow.notes());
             flow.count(packets, bytes, now);
             gate.count(&flow.points, packets, bytes);
             if self.tapped {
                 fill(&mut self.tallies, start..end, flow.points.tallies);
             }
             if self.classed {
-                fill(&mut self.classes, start..end, flow.classes);
+                fill(&mut self.classes, start..end, flow.points.classes);
             }
             start = end;
         }
@@ -255,7 +255,7 @@ impl Burst {
     #[inline]
     #[must_use]
     pub fn rss(&self, at: usize) -> u32 {
-        self.hashes.get(at).map_or(0, |hash| hash.rss())
+        self.notes(at).hash()
     }
 
     /// The hash of the flow key of frame `at`.
@@ -348,54 +348,5 @@ fn judge_each(verdicts: &mut [Verdict], lens: &[u32], of_flow: Verdict, max_fram
 impl Default for Burst {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// The L2, L3 and L4 nibbles of `RTE_PTYPE_*` (DPDK, `rte_mbuf_ptype.h`) for a frame.
-#[inline]
-fn packet_type(key: &FlowKey) -> u16 {
-    const UNTAGGED_OR_TAGGED: [u16; 3] = [0x1, 0x6, 0x7];
-    let l2 = UNTAGGED_OR_TAGGED.get(usize::from(key.vlans())).copied().unwrap_or(0x1);
-    let l3 = match (key.shape(), key.has_options()) {
-        (Shape::Arp, _) => return 0x3,
-        (Shape::Ipv4, false) => 0x10,
-        (Shape::Ipv4, true) => 0x30,
-        (Shape::Ipv6, false) => 0x40,
-        (Shape::Ipv6, true) => 0xc0,
-        (Shape::Runt | Shape::Other | Shape::Malformed(_), _) => return l2,
-    };
-    let l4 = match (key.fragment(), key.proto()) {
-        (Fragment::First | Fragment::Later, _) => 0x300,
-        (Fragment::None, 6) => 0x100,
-        (Fragment::None, 17) => 0x200,
-        (Fragment::None, 132) => 0x400,
-        (Fragment::None, 1 | 58) => 0x500,
-        _ => 0,
-    };
-    l2 | l3 | l4
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ptype(frame: &[u8]) -> u16 {
-        packet_type(&kopi_packet::parse(frame, 1).1)
-    }
-
-    /// Packet types are those that DPDK's own software parser would give.
-    #[test]
-    fn packet_types_follow_the_headers() {
-        let mut frame = [0_u8; 64];
-        assert_eq!(ptype(&frame), 0x1);
-        frame[12..14].copy_from_slice(&[8, 0]);
-        frame[14..24].copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17]);
-        frame[38..40].copy_from_slice(&[0, 30]);
-        assert_eq!(ptype(&frame), 0x211);
-        frame[23] = 6;
-        frame[46] = 0x50;
-        assert_eq!(ptype(&frame), 0x111);
-        frame[20] = 0x20;
-        assert_eq!(ptype(&frame), 0x311);
     }
 }

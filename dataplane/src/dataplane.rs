@@ -17,12 +17,13 @@ use crate::tap::{Selection, Tap};
 use crate::wire::Wire;
 use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
-use kopi_packet::Seed;
+use kopi_packet::{RssSeed, Seed};
 use kopi_policy::{Connections, Followed};
 use kopi_ring::alarm::barrier;
 use kopi_ring::{Doorbell, Region};
 use rustix::io::Errno;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use thiserror::Error;
@@ -115,6 +116,7 @@ impl Dataplane {
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
         let Setup { cores, flows, apps, pool, rx, tx, forwarding, connections, sleep } = setup;
         let senders = tx.len().max(1);
+        let rss = rss_seed()?;
         let mut rests = rests(cores.len(), eal.tsc_hz(), sleep)?;
         let wakers: Vec<_> = rests.as_slice().iter().flatten().map(|rest| Arc::clone(&rest.side().waker)).collect();
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
@@ -140,7 +142,7 @@ impl Dataplane {
                 wire: Wire::new(rx.next(), tx.next()),
                 sender: index % senders,
                 pool: pool.clone(),
-                flows: FlowTable::new(flows, apps + 1, random_seed()?),
+                flows: FlowTable::new(flows, apps + 1, random_seed()?, rss.clone()),
                 gate,
                 mesh,
                 counters: Arc::clone(&counters),
@@ -408,9 +410,32 @@ fn rests(
 ///
 /// The kernel's, if it has no random bytes.
 pub fn random_seed() -> Result<Seed, Errno> {
+    random_bytes().map(Seed::from_bytes)
+}
+
+fn random_bytes() -> Result<[u8; 64], Errno> {
+    let mut bytes = [0; 64];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(bytes)
+}
+
+/// By what flows are spread over the queues of apps: the same at all workers, and in all kopids until the host starts anew. So a
+/// connection stays on its queue when kopid comes back, as it does with a card whose link was down.
+///
+/// # Errors
+///
+/// The kernel's, if it neither says which start of the host this is nor has random bytes.
+fn rss_seed() -> Result<RssSeed, Errno> {
+    let Ok(boot) = std::fs::read("/proc/sys/kernel/random/boot_id") else {
+        return random_bytes().map(RssSeed::from_bytes);
+    };
     let mut seed = [0; 64];
-    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
-    Ok(Seed::from_bytes(seed))
+    for (number, word) in (0_u8..).zip(seed.as_chunks_mut::<8>().0) {
+        let mut hasher = DefaultHasher::new();
+        ("kopi rss", number, &boot).hash(&mut hasher);
+        *word = hasher.finish().to_le_bytes();
+    }
+    Ok(RssSeed::from_bytes(seed))
 }
 
 /// Starts a worker's thread, and waits until it has pinned and registered itself.

@@ -9,10 +9,12 @@
 
 use crate::forwarding::{PortId, Verdict};
 use crate::ledger::TallyId;
+use crate::notes::packet_type;
 use kopi_config::policy::{Direction, State};
-use kopi_packet::{FlowKey, Seed};
-use kopi_policy::{Judgement, Look, Stamp};
+use kopi_packet::{FlowKey, RssSeed, Seed};
+use kopi_policy::{Judgement, Look, Stamp, TOUCH_SHIFT};
 use kopi_ring::DropReason;
+use kopi_ring::layout::Notes;
 
 /// Entries in a bucket.
 const WAYS: usize = 8;
@@ -21,6 +23,10 @@ pub const IDLE_SECONDS: u64 = 30;
 
 /// Ticks by which the age of flows is told: about a tenth of a second, which leaves room for ten years in 32 bits.
 pub const AGE_UNIT: u64 = 1 << 28;
+
+/// Ticks by which it is told when a flow was last seen: less than a millisecond, so that 32 bits last for two weeks.
+pub const SEEN_UNIT: u64 = 1 << SEEN_SHIFT;
+const SEEN_SHIFT: u32 = 20;
 
 /// The tags of one bucket: 0 for a free entry.
 type Tags = [u16; WAYS];
@@ -38,14 +44,22 @@ pub struct Flow {
     /// Bytes seen, FCS not counted.
     pub bytes: u64,
     /// TSC of the burst with its first packet, in units of [`AGE_UNIT`].
-    pub first_seen: u32,
-    /// TSC of the burst with its last packet.
-    pub last_seen: u64,
+    first_seen: u32,
+    /// TSC of the burst with its last packet, in units of [`SEEN_UNIT`].
+    last_seen: u32,
     /// What the policy knows of it.
     pub points: Points,
-    /// Its classes at the sender's and at the receiver's side, counted from 1; 0 for none.
-    pub classes: [u16; 2],
+    /// The state that its packets were judged by at the sender's and at the receiver's side; `None` for a side that they were
+    /// not judged at, or without tracking.
+    pub states: [Option<State>; 2],
+    /// The hash that chooses the queue of the app that gets its packets.
+    rss: u32,
+    /// The [packet type](Notes::packet_type), and [`EACH`].
+    marks: u16,
 }
+
+/// Bit of [`Flow::marks`]: each packet is judged by itself.
+const EACH: u16 = 1 << 15;
 
 /// What the policy knows of a flow at the sender's and at the receiver's side, in this order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,32 +67,14 @@ pub struct Points {
     /// The connection that its packets belong to, in the condition that they were judged by. `None` if there is no
     /// connection, or if the next packet may change it.
     pub connections: [Option<Stamp>; 2],
-    /// The state that they were judged by; `None` for a side that they were not judged at, or without tracking.
-    pub states: [Option<State>; 2],
     /// What counts them.
     pub tallies: [TallyId; 2],
-    /// Whether each packet is judged by itself.
-    pub each: bool,
+    /// Their classes, counted from 1; 0 for none.
+    pub classes: [u16; 2],
 }
 
 impl Points {
-    const EMPTY: Self = Self { connections: [None; 2], states: [None; 2], tallies: [0; 2], each: false };
-
-    /// Has each packet judged by itself: it says something that its key does not.
-    pub const fn judge_each(&mut self) {
-        self.each = true;
-        // So that those who ask whether connections have a say look further, and nobody else pays for this.
-        if matches!(self.states[0], None | Some(State::Untracked)) {
-            self.states[0] = Some(State::New);
-        }
-    }
-
-    /// Whether no connection has a say.
-    #[inline]
-    #[must_use]
-    pub const fn is_untracked(&self) -> bool {
-        matches!(self.states, [None | Some(State::Untracked), None | Some(State::Untracked)])
-    }
+    const EMPTY: Self = Self { connections: [None; 2], tallies: [0; 2], classes: [0; 2] };
 }
 
 impl Flow {
@@ -90,15 +86,60 @@ impl Flow {
         first_seen: 0,
         last_seen: 0,
         points: Points::EMPTY,
-        classes: [0; 2],
+        states: [None; 2],
+        rss: 0,
+        marks: 0,
     };
+
+    /// The flow of a packet with this key, the first one, at `now` (TSC). Nobody has judged it yet.
+    fn new(key: &FlowKey, rss: &RssSeed, now: u64) -> Self {
+        let (first_seen, last_seen) = (age_units(now), seen_units(now));
+        Self { first_seen, last_seen, rss: key.rss(rss), marks: packet_type(key), ..Self::EMPTY }
+    }
+
+    /// Forgets what the policy has said of it.
+    pub const fn forget(&mut self) {
+        self.points = Points::EMPTY;
+        self.states = [None; 2];
+        self.marks &= !EACH;
+    }
+
+    /// Has each packet judged by itself: it says something that its key does not.
+    pub const fn judge_each(&mut self) {
+        self.marks |= EACH;
+        // So that those who ask whether connections have a say look further, and nobody else pays for this.
+        if matches!(self.states[0], None | Some(State::Untracked)) {
+            self.states[0] = Some(State::New);
+        }
+    }
+
+    /// Whether each packet is judged by itself.
+    #[inline]
+    #[must_use]
+    pub const fn is_judged_each(&self) -> bool {
+        self.marks & EACH != 0
+    }
+
+    /// Whether no connection has a say.
+    #[inline]
+    #[must_use]
+    pub const fn is_untracked(&self) -> bool {
+        matches!(self.states, [None | Some(State::Untracked), None | Some(State::Untracked)])
+    }
+
+    /// What the app that gets its packets is told about each.
+    #[inline]
+    #[must_use]
+    pub const fn notes(&self) -> Notes {
+        Notes::new(self.marks, self.rss)
+    }
 
     /// Notes what was said at one side, and gives the look back, if there was one.
     pub fn note(&mut self, side: Direction, judgement: &Judgement, look: Option<Look>, tally: TallyId) -> Option<Look> {
         let at = usize::from(side == Direction::Ingress);
-        self.points.states[at] = look.as_ref().map(Look::state);
+        self.states[at] = look.as_ref().map(Look::state);
         self.points.tallies[at] = tally;
-        self.classes[at] = judgement.class.map_or(0, |class| class.saturating_add(1));
+        self.points.classes[at] = judgement.class.map_or(0, |class| class.saturating_add(1));
         look
     }
 
@@ -108,12 +149,30 @@ impl Flow {
         age_units(now).wrapping_sub(self.first_seen) as u64 * AGE_UNIT
     }
 
+    /// Ticks since its last packet, at `now` (TSC), to within [`SEEN_UNIT`].
+    #[must_use]
+    pub const fn idle(&self, now: u64) -> u64 {
+        self.idle_units(seen_units(now)) as u64 * SEEN_UNIT
+    }
+
+    #[inline]
+    const fn idle_units(&self, now: u32) -> u32 {
+        now.wrapping_sub(self.last_seen)
+    }
+
+    /// Whether its last packet came in an earlier period of 2^[`TOUCH_SHIFT`] ticks than that of `now` (TSC).
+    #[inline]
+    #[must_use]
+    pub const fn is_to_be_touched(&self, now: u64) -> bool {
+        (seen_units(now) ^ self.last_seen) >> (TOUCH_SHIFT - SEEN_SHIFT) != 0
+    }
+
     /// Counts packets of `bytes` bytes in all, seen at `now` (TSC).
     #[inline]
     pub fn count(&mut self, packets: u64, bytes: u64, now: u64) {
         self.packets = self.packets.wrapping_add(packets);
         self.bytes = self.bytes.wrapping_add(bytes);
-        self.last_seen = now;
+        self.last_seen = seen_units(now);
     }
 }
 
@@ -136,14 +195,6 @@ const _: () = {
 pub struct Hash(u64);
 
 impl Hash {
-    /// The half of the hash that spreads packets over an app's queues, and that the app gets as its RSS hash.
-    #[inline]
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "32 of the 64 bits are wanted")]
-    pub const fn rss(self) -> u32 {
-        (self.0 >> 16) as u32
-    }
-
     /// All of it.
     #[inline]
     #[must_use]
@@ -162,6 +213,7 @@ pub struct FlowTable {
     tags: Box<[Tags]>,
     entries: Box<[Entry]>,
     seed: Seed,
+    rss: RssSeed,
     /// Entries by the port that their packets come from.
     begun: Box<[u32]>,
     /// Bucket to be swept next.
@@ -172,13 +224,14 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
-    /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`, for ports below `ports`.
+    /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`, for ports below `ports`. Flows are spread
+    /// over the queues of apps under `rss`, the same at all workers.
     ///
     /// # Panics
     ///
     /// If `capacity` is anything else: the configuration checks it.
     #[must_use]
-    pub fn new(capacity: usize, ports: usize, seed: Seed) -> Self {
+    pub fn new(capacity: usize, ports: usize, seed: Seed, rss: RssSeed) -> Self {
         assert!(capacity.is_power_of_two() && capacity >= WAYS, "flow table of {capacity} entries");
         // The key of a runt without any bytes serves as filler; its tag of 0 keeps it from being found.
         let (_, filler) = kopi_packet::parse(&[], 0);
@@ -186,6 +239,7 @@ impl FlowTable {
             tags: vec![[0; WAYS]; capacity / WAYS].into(),
             entries: vec![Entry { key: filler, flow: Flow::EMPTY }; capacity].into(),
             seed,
+            rss,
             begun: vec![0; ports].into(),
             sweep: 0,
             used: 0,
@@ -235,7 +289,8 @@ impl FlowTable {
         self.misses += 1;
         let entries = &mut self.entries[bucket * WAYS..][..WAYS];
         let way = self.tags[bucket].iter().position(|tag| *tag == 0).unwrap_or_else(|| {
-            let oldest = entries.iter().enumerate().min_by_key(|(_, entry)| entry.flow.last_seen);
+            let seen = seen_units(now);
+            let oldest = entries.iter().enumerate().max_by_key(|(_, entry)| entry.flow.idle_units(seen));
             self.evictions += 1;
             self.used -= 1;
             let (way, entry) = oldest.expect("a bucket has entries");
@@ -247,19 +302,19 @@ impl FlowTable {
             *begun += 1;
         }
         self.tags[bucket][way] = hash.tag();
-        entries[way] = Entry { key: *key, flow: Flow { first_seen: age_units(now), last_seen: now, ..Flow::EMPTY } };
+        entries[way] = Entry { key: *key, flow: Flow::new(key, &self.rss, now) };
         way
     }
 
-    /// Looks at the next bucket and frees its entries that were last used before `expired` (TSC), or whose source
-    /// `is_gone`. Call it regularly; [`buckets`](Self::buckets) calls go once round the table.
-    pub fn sweep(&mut self, expired: u64, is_gone: impl Fn(PortId) -> bool) {
+    /// Looks at the next bucket and frees its entries that at `now` (TSC) were unused for more than `idle` ticks, or whose
+    /// source `is_gone`. Call it regularly; [`buckets`](Self::buckets) calls go once round the table.
+    pub fn sweep(&mut self, now: u64, idle: u64, is_gone: impl Fn(PortId) -> bool) {
         let bucket = self.sweep;
         self.sweep = (bucket + 1) & (self.tags.len() - 1);
         let entries = &self.entries[bucket * WAYS..][..WAYS];
         for (tag, entry) in self.tags[bucket].iter_mut().zip(entries).filter(|(tag, _)| **tag != 0) {
             let gone = is_gone(entry.key.source()) || matches!(entry.flow.verdict, Verdict::App(id) if is_gone(id));
-            if gone || entry.flow.last_seen < expired {
+            if gone || entry.flow.idle(now) > idle {
                 *tag = 0;
                 self.used -= 1;
                 release(&mut self.begun, &entry.key);
@@ -307,6 +362,13 @@ const fn age_units(now: u64) -> u32 {
     (now / AGE_UNIT) as u32
 }
 
+/// A moment in units of [`SEEN_UNIT`].
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "it wraps after two weeks, and what is idle goes after seconds")]
+const fn seen_units(now: u64) -> u32 {
+    (now >> SEEN_SHIFT) as u32
+}
+
 /// One flow less for the port that `key` names.
 fn release(begun: &mut [u32], key: &FlowKey) {
     if let Some(begun) = begun.get_mut(usize::from(key.source())) {
@@ -331,11 +393,17 @@ mod tests {
     }
 
     fn table(capacity: usize) -> FlowTable {
-        FlowTable::new(capacity, 2, Seed::from_bytes(std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap())))
+        let seed = Seed::from_bytes(std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap()));
+        FlowTable::new(capacity, 2, seed, RssSeed::from_bytes([3; 64]))
     }
 
-    fn touch(table: &mut FlowTable, n: u32, now: u64) -> u64 {
-        let key = key(n);
+    /// Time, in the smallest steps that the table tells apart, begins where its clock is about to wrap.
+    const fn at(steps: u64) -> u64 {
+        (u32::MAX as u64 - 20 + steps) * SEEN_UNIT
+    }
+
+    fn touch(table: &mut FlowTable, n: u32, steps: u64) -> u64 {
+        let (key, now) = (key(n), at(steps));
         let hash = table.hash(&key);
         let flow = table.flow(&key, hash, u32::MAX, now).unwrap();
         flow.count(1, 64, now);
@@ -354,7 +422,7 @@ mod tests {
             for (now, (n, kind)) in (1_u64..).zip(steps) {
                 if kind == 0 {
                     let before = table.used();
-                    table.sweep(now.saturating_sub(50), |_| false);
+                    table.sweep(at(now), 50 * SEEN_UNIT, |_| false);
                     prop_assert!(table.used() <= before);
                     continue;
                 }
@@ -410,11 +478,11 @@ mod tests {
         }
         let kept = table.used();
         for _ in 0..table.buckets() {
-            table.sweep(500, |_| false);
+            table.sweep(at(1000), 500 * SEEN_UNIT, |_| false);
         }
         assert_eq!(table.used(), kept - 4);
         for _ in 0..table.buckets() {
-            table.sweep(0, |port| port == 1);
+            table.sweep(at(1000), u64::MAX, |port| port == 1);
         }
         assert_eq!(table.used(), 0);
     }

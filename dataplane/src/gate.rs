@@ -13,7 +13,7 @@ use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, dhcp, fragment_id, ndp};
 use kopi_policy::{
-    Cause, Connections, Followed, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, TOUCH_SHIFT, Tuple, Violation,
+    Cause, Connections, Followed, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, Tuple, Violation,
 };
 use kopi_ring::DropReason;
 use sharing::may_move;
@@ -134,16 +134,16 @@ impl Gate {
         now: u64,
     ) -> bool {
         let unchanged =
-            || !may_move(forwarding, flow.verdict, flow.points.states[1]) && self.is_unchanged(flow, frame, key, now);
-        flow.epoch == forwarding.epoch() && (flow.points.is_untracked() || unchanged())
+            || !may_move(forwarding, flow.verdict, flow.states[1]) && self.is_unchanged(flow, frame, key, now);
+        flow.epoch == forwarding.epoch() && (flow.is_untracked() || unchanged())
     }
 
     #[inline]
     fn is_unchanged<'a>(&self, flow: &Flow, frame: impl Fn() -> &'a [u8], key: &FlowKey, now: u64) -> bool {
-        if flow.points.each {
+        if flow.is_judged_each() {
             return false;
         }
-        let touch = now >> TOUCH_SHIFT != flow.last_seen >> TOUCH_SHIFT;
+        let touch = flow.is_to_be_touched(now);
         // What is refused does not keep its connection alive, so from time to time it is asked whether that still is.
         if touch && !passes(flow.verdict) {
             return false;
@@ -155,7 +155,7 @@ impl Gate {
             (Some(State::New), None) if touch => false,
             (Some(state), None) => self.is_without_connection(flow, (key, direction), state, now),
         };
-        let Points { states: [out, into], connections: [stamp_out, stamp_into], .. } = flow.points;
+        let ([out, into], [stamp_out, stamp_into]) = (flow.states, flow.points.connections);
         same(Direction::Egress, out, stamp_out)
             && same(Direction::Ingress, into, stamp_into)
             && (!touch || self.touch(flow, frame(), now))
@@ -198,8 +198,7 @@ impl Gate {
         let source = key.source();
         let news = flow.epoch != forwarding.epoch();
         flow.epoch = forwarding.epoch();
-        flow.points = Points::default();
-        flow.classes = [0; 2];
+        flow.forget();
         let destination = key.dst_mac().bytes();
         let link = LinkProtocol::of(key);
         let route = || match link {
@@ -218,7 +217,7 @@ impl Gate {
             looks[0] = flow.note(Direction::Egress, &passage.judgement, passage.look, passage.tally);
             if dhcp::is_for_server(key) {
                 // What a client says of itself stands behind what a key holds.
-                flow.points.judge_each();
+                flow.judge_each();
             }
             if let Some(refused) = refusal(source, source, &passage.judgement) {
                 flow.verdict = refused;

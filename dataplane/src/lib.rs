@@ -59,6 +59,7 @@ pub mod logging;
 pub mod memory;
 pub mod names;
 pub mod netdev;
+pub mod notes;
 pub mod peers;
 pub mod policy;
 pub mod poller;

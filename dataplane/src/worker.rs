@@ -553,10 +553,10 @@ impl Worker {
         // A worker that has slept makes up for some of what it has left out.
         let missed = now.saturating_sub(self.next_sweep) / period.max(1);
         self.next_sweep = now + period;
-        let expired = now.saturating_sub(IDLE_SECONDS * self.tsc_hz);
+        let idle = IDLE_SECONDS * self.tsc_hz;
         let buckets = self.flows.buckets() as u64 / SWEEPS_PER_SECOND + 1;
         for _ in 0..buckets * (1 + missed.min(SWEEPS_AT_ONCE)) {
-            self.flows.sweep(expired, |id| id != WIRE && self.forwarding.max_frame(id) == 0);
+            self.flows.sweep(now, idle, |id| id != WIRE && self.forwarding.max_frame(id) == 0);
         }
         self.counters.flows.set(self.flows.used() as u64);
         self.counters.flow_misses.set(self.flows.misses());

@@ -275,12 +275,14 @@ impl FlowKey {
     }
 
     /// Whether the transport header was there to be read.
+    #[inline]
     fn has_l4(&self) -> bool {
         let kind = self.kind();
         matches!(kind.layer, layer::IPV4 | layer::IPV6) && kind.malformed == 0 && kind.fragment != Fragment::Later as u8
     }
 
-    fn has_ports(&self) -> bool {
+    #[inline]
+    pub(crate) fn has_ports(&self) -> bool {
         self.has_l4() && matches!(self.proto(), TCP | UDP | UDP_LITE | SCTP)
     }
 

@@ -13,6 +13,7 @@
 //! | `key` | [`FlowKey`]: the layout of its 64 bytes, and accessors |
 //! | `display` | how a [`FlowKey`] is printed |
 //! | `hash` | the seeded hash of a [`FlowKey`] |
+//! | `rss` | another one, which applications see: it spreads flows over their queues |
 //! | `ip` | where a packet ends, and the number that its fragments share |
 //! | [`tcp`] | what connection tracking reads of a TCP segment |
 //! | `link` | [`LinkProtocol`]: frames that no bridge forwards |
@@ -62,6 +63,7 @@ pub mod mark;
 pub mod ndp;
 mod parse;
 pub mod reply;
+mod rss;
 pub mod segment;
 pub mod tcp;
 mod tunnel;
@@ -75,4 +77,5 @@ pub use key::{FlowKey, VlanTag};
 pub use link::{LinkProtocol, LinkProtocols};
 pub use mac::{MacAddr, ParseMacError};
 pub use parse::{is_alike, parse, parse_short};
+pub use rss::RssSeed;
 pub use tunnel::encapsulates;

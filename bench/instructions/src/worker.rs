@@ -22,7 +22,7 @@ use kopi_dataplane::shaper::Source;
 use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::{LinkProtocols, MacAddr, Seed};
+use kopi_packet::{LinkProtocols, MacAddr, RssSeed, Seed};
 use kopi_policy::{Connections, Owner, Ruleset};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::Settings;
@@ -394,7 +394,7 @@ fn worker(
         wire,
         sender: 0,
         pool: lab.pool.clone(),
-        flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64])),
+        flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
         gate: Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), HZ, noted),
         mesh,
         counters,

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use kopi_dataplane::flow::FlowTable;
-use kopi_packet::{FlowKey, Seed};
+use kopi_packet::{FlowKey, RssSeed, Seed};
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::time::Instant;
@@ -58,7 +58,7 @@ fn main() -> io::Result<()> {
     writeln!(out, "{:>10}  {:>24}  {:>24}", "flows", "parse and hash, ns", "with lookup, ns")?;
     for flows in [1, 10, 100, 1_000, 10_000, 30_000] {
         let frames: Vec<_> = (0..flows).map(frame).collect();
-        let mut table = FlowTable::new(ENTRIES, 2, Seed::from_bytes([7; 64]));
+        let mut table = FlowTable::new(ENTRIES, 2, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64]));
         let mut now = 1;
         let mut samples = [Vec::new(), Vec::new()];
         for _ in 0..SAMPLES {

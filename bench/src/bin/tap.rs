@@ -20,7 +20,7 @@ use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::tap::{Line, PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
-use kopi_packet::{LinkProtocols, Seed};
+use kopi_packet::{LinkProtocols, RssSeed, Seed};
 use kopi_policy::Connections;
 use kopi_ring::message::Settings;
 use kopi_ring::{Consumer, Geometry, HugePages, Region};
@@ -95,7 +95,7 @@ impl Bench {
         let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), eal.tsc_hz()));
         let (noted, _) = rtrb::RingBuffer::new(1);
         let gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), eal.tsc_hz(), noted);
-        let flows = FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]));
+        let flows = FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64]));
         Ok(Self { pool, burst: Burst::new(), flows, gate, forwarding, delivery, app, frames, next: 0, _port: port })
     }
 

@@ -5,13 +5,13 @@ mod sharing;
 
 use super::*;
 use crate::filter::Member;
-use crate::flow::{FlowTable, Hash};
+use crate::flow::{FlowTable, Hash, Points};
 use crate::forwarding;
 use crate::shaper::Source;
 use frames::{MACS, Step, broadcast_syn, frames, steps};
 use kopi_config::policy::{Policy, Tracking};
-use kopi_packet::{LinkProtocols, MacAddr};
-use kopi_policy::{Owner, Ruleset, Subject};
+use kopi_packet::{LinkProtocols, MacAddr, RssSeed};
+use kopi_policy::{Owner, Ruleset, Subject, TOUCH_SHIFT};
 use kopi_ring::message::Settings;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -215,7 +215,12 @@ impl Cached {
         let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
         let (events, consumer) = rtrb::RingBuffer::new(EVENTS);
         let gate = Gate::new(connections, Arc::new(Ledger::new(0)), seed(), HZ, events);
-        Self { gate, flows: FlowTable::new(1 << 12, 3, seed()), before: None, _events: consumer }
+        Self {
+            gate,
+            flows: FlowTable::new(1 << 12, 3, seed(), RssSeed::from_bytes([1; 64])),
+            before: None,
+            _events: consumer,
+        }
     }
 
     /// As [`crate::burst::Burst`] does it.
@@ -229,8 +234,8 @@ impl Cached {
         let holds = follows || self.gate.settle(flow, || frame, &key, alone, forwarding, now);
         self.before = Some((key, alone, holds));
         flow.count(1, 64, now);
-        let Flow { verdict, points, classes, .. } = *flow;
-        let outcomes = points.tallies.map(|tally| self.gate.ledger().outcome(tally));
+        let Flow { verdict, points: Points { tallies, classes, .. }, .. } = *flow;
+        let outcomes = tallies.map(|tally| self.gate.ledger().outcome(tally));
         let mut fate = Fate { verdict, outcomes, classes, refused: Vec::new() };
         if verdict == Verdict::Group {
             for id in forwarding.listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {

@@ -76,7 +76,7 @@ impl Scene {
         let at = usize::from(direction == Direction::Ingress);
         let outcome = outcomes[at];
         let why = outcome.zip(ruleset).map(|(outcome, ruleset)| cause(outcome.cause, ruleset));
-        let class = usize::from(flow.classes[at]).checked_sub(1);
+        let class = usize::from(flow.points.classes[at]).checked_sub(1);
         let class = class.and_then(|class| ruleset?.policy().classes.get(class)).map(|class| &class.name);
         let connection = self.connection(key, id, direction);
         let seconds = |ticks: u64| ticks / self.hz;
@@ -92,11 +92,11 @@ impl Scene {
             "vlan": key.outer_vlan().map(|tag| tag.id()),
             "packet": key.to_string(),
             "state": connection.and_then(|c| c.tcp_state).map(str::to_lowercase).or_else(|| {
-                flow.points.states[at].map(|state| state_name(state).to_owned())
+                flow.states[at].map(|state| state_name(state).to_owned())
             }),
             "begun": connection.map(|c| way(c.begun)),
             "age_seconds": seconds(flow.age(self.now)),
-            "idle_seconds": seconds(self.now.saturating_sub(flow.last_seen)),
+            "idle_seconds": seconds(flow.idle(self.now)),
             "packets": flow.packets,
             "bytes": flow.bytes,
             "class": class,

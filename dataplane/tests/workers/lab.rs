@@ -18,7 +18,7 @@ use kopi_dataplane::shaper::Source;
 use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::{LinkProtocols, MacAddr, Seed};
+use kopi_packet::{LinkProtocols, MacAddr, RssSeed, Seed};
 use kopi_policy::{Connections, Owner, Ruleset};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Mac, Settings};
@@ -180,7 +180,7 @@ impl<'a> Crew<'a> {
                 wire: Wire::new(rx.next(), tx.next()),
                 sender: 0,
                 pool: lab.pool.clone(),
-                flows: FlowTable::new(1024, PORTS, Seed::from_bytes([7; 64])),
+                flows: FlowTable::new(1024, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
                 gate,
                 mesh,
                 counters: Arc::clone(&counters),

@@ -3,10 +3,18 @@
 use crate::conservation::Random;
 use crate::lab::Lab;
 use dpdk::Batch;
+use kopi_config::policy::Tracking;
 use kopi_dataplane::burst::Burst;
 use kopi_dataplane::filter::Watch;
 use kopi_dataplane::flow::FlowTable;
-use kopi_packet::Seed;
+use kopi_dataplane::forwarding::Forwarding;
+use kopi_dataplane::gate::Gate;
+use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::notes::packet_type;
+use kopi_packet::{RssSeed, Seed};
+use kopi_policy::Connections;
+use kopi_ring::layout::Notes;
+use std::sync::Arc;
 
 /// Bursts that are compared.
 const BURSTS: usize = 4000;
@@ -42,7 +50,12 @@ fn row(random: &mut Random) -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn check(lab: &Lab) {
-    let flows = FlowTable::new(64, 2, Seed::from_bytes([7; 64]));
+    let rss = RssSeed::from_bytes([6; 64]);
+    let mut flows = FlowTable::new(64, 2, Seed::from_bytes([7; 64]), rss.clone());
+    let connections = Arc::new(Connections::new(64, Seed::from_bytes([8; 64]), &Tracking::default(), 1 << 30));
+    let (noted, _) = rtrb::RingBuffer::new(1);
+    let mut gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), 1 << 30, noted);
+    let forwarding = Forwarding::new(1, true, 1500, &[]);
     let mut random = Random(5);
     let mut burst = Burst::new();
     let (mut followers, mut frames_seen) = (0, 0);
@@ -54,6 +67,7 @@ pub(crate) fn check(lab: &Lab) {
         assert_eq!(bytes, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(burst.bytes(3..9), frames[3..9].iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(Some(burst.longest() as usize), frames.iter().map(Vec::len).max());
+        burst.judge(1, &mut flows, &mut gate, &forwarding, 1);
         let mut before = None;
         for (at, frame) in frames.iter().enumerate() {
             let (headers, mut key) = kopi_packet::parse(frame, 1);
@@ -61,6 +75,8 @@ pub(crate) fn check(lab: &Lab) {
             assert_eq!(burst.key(at), key, "frame {at} of {frames:02x?}");
             assert_eq!(burst.destination(at), key.dst_mac().bytes());
             assert_eq!(burst.hash(at).bits(), flows.hash(&key).bits());
+            assert_eq!(burst.notes(at), Notes::new(packet_type(&key), key.rss(&rss)), "frame {at} of {frames:02x?}");
+            assert_eq!(burst.rss(at), key.rss(&rss));
             let follows = before == Some((key, false)) && !alone;
             assert_eq!(burst.trains() >> at & 1 == 0, follows, "frame {at} of {frames:02x?}");
             followers += u32::from(follows);

@@ -3,8 +3,8 @@
 use super::*;
 use crate::sharing::{Sharer, Sharing};
 use kopi_config::policy::Listen;
-use kopi_packet::LinkProtocols;
 use kopi_packet::describe::frame_between;
+use kopi_packet::{LinkProtocols, RssSeed};
 use kopi_policy::Kernel;
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ impl Scene {
         let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
         let (events, _) = rtrb::RingBuffer::new(EVENTS);
         let gate = Gate::new(connections, Arc::new(Ledger::new(2)), seed(), HZ, events);
-        Self { gate, table: FlowTable::new(1024, 8, seed()), forwarding, now: 1 }
+        Self { gate, table: FlowTable::new(1024, 8, seed(), RssSeed::from_bytes([1; 64])), forwarding, now: 1 }
     }
 
     /// What becomes of a frame from `source`, through the flow table as in a worker.
