@@ -1,4 +1,4 @@
-//! The programs by which the kernel is told: `ip`, `nft` and `tc`.
+//! The programs by which the kernel is told what is to become of what arrives: `nft` and `tc`.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,15 +11,6 @@ pub(crate) trait Shell {
     ///
     /// What it says of its failure, with what was run.
     fn run(&mut self, program: &str, words: &[&str], input: &str) -> Result<String, String>;
-
-    /// Runs `ip`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`run`](Self::run).
-    fn ip(&mut self, words: &[&str]) -> Result<String, String> {
-        self.run("ip", words, "")
-    }
 }
 
 /// The system itself.

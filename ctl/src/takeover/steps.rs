@@ -2,185 +2,183 @@
 //!
 //! At every moment the addresses are on at least one of the two interfaces: connections live on.
 
+use super::arrange::{Fresh, Side, arrange};
+use super::cut::{cut, uncut};
+use super::form::{
+    self, IFA_ADDRESS, IFA_CACHEINFO, IFA_FLAGS, IFA_LOCAL, IFA_PROTO, Link, NODAD, address_key, aged, canonical,
+    identity, moved,
+};
+use super::kernel::{Act, Fault, Kernel};
+use super::message::{INET6, Kind, Message};
 use super::shell::Shell;
-use super::state::{Address, Route, State, ipv6_switch};
-use std::fs;
-use std::path::Path;
+use super::state::State;
+use super::survey;
+use super::text;
+use rustix::io::Errno;
+
+/// By what things are done, and when: seconds since the machine was started.
+pub(crate) struct Tools<'a> {
+    pub(crate) kernel: &'a mut dyn Kernel,
+    pub(crate) shell: &'a mut dyn Shell,
+    pub(crate) now: u32,
+}
 
 /// Moves everything to the kernel's port. Safe to be done again.
 ///
 /// # Errors
 ///
-/// The first step that failed, in the words of the program that was to do it.
-pub(crate) fn take(state: &State, shell: &mut dyn Shell) -> Result<(), String> {
-    let Parts { interface, tap, addresses, routes, ipv6_off } = parts(state);
-    shell.ip(&["link", "set", "dev", tap, "up"])?;
-    for address in addresses {
-        add(address, interface, tap, shell)?;
+/// The first step that failed, in the words of who was to do it.
+pub(crate) fn take(state: &State, tools: &mut Tools<'_>) -> Result<(), String> {
+    let (interface, tap) = (&state.interface.name, &state.tap);
+    let here = survey::link(tap, tools.kernel).map_err(|fault| fault.to_string())?;
+    let there = survey::link(interface, tools.kernel).ok();
+    set_up(&here, tools.kernel).map_err(of(format!("`{tap}`")))?;
+    let with_ipv6 = state.addresses.iter().any(|address| address.byte(0) == INET6);
+    if with_ipv6 && tools.kernel.ipv6_off(tap) == Some(true) {
+        tools.kernel.switch_ipv6(tap, false).map_err(|fault| fault.to_string())?;
     }
-    for route in routes {
-        route_by(route, tap, shell)?;
-    }
-    cut(interface, shell)?;
-    for address in addresses {
-        remove(address, interface, shell)?;
-    }
-    for route in routes {
-        // Most went with their address.
-        drop(change(route, "del", interface, shell));
+    let known = |tools: &mut Tools<'_>| Fresh::before(&here, tools.kernel).map_err(|fault| fault.to_string());
+    let fresh = known(tools)?;
+    let side = Side::new(state, &here, there.as_ref(), tools).map_err(|fault| fault.to_string())?;
+    first(give_addresses(state, &side, tools))?;
+    let fresh = fresh.after(&here, tools.kernel).map_err(|fault| fault.to_string())?;
+    first(arrange(state, &side, &fresh, false, tools.kernel))?;
+    if let Some(there) = &there {
+        cut(interface, tools.shell)?;
+        first(drop_addresses(state, there, tools.kernel))?;
+        // So that the interface makes no addresses for itself.
+        if state.ipv6_off == Some(false) {
+            tools.kernel.switch_ipv6(interface, true).map_err(|fault| fault.to_string())?;
+        }
     }
     // Some routes go with the addresses that they had as their source, on whatever interface.
-    for route in routes {
-        route_by(route, tap, shell)?;
-    }
-    // So that the interface makes no addresses for itself.
-    if ipv6_off.is_some() { switch_ipv6(interface, true, shell) } else { Ok(()) }
+    first(arrange(state, &side, &fresh, true, tools.kernel))
 }
 
 /// Moves everything back, as far as possible; returns what was not.
-pub(crate) fn give_back(state: &State, shell: &mut dyn Shell) -> Vec<String> {
-    let Parts { interface, tap, addresses, routes, ipv6_off } = parts(state);
-    let mut problems = Vec::new();
-    let mut note = |outcome: Result<(), String>| problems.extend(outcome.err());
-    if let Some(off) = ipv6_off {
-        note(switch_ipv6(interface, off, shell));
-    }
-    note(uncut(interface, shell));
-    note(shell.ip(&["link", "set", "dev", interface, "up"]).map(drop));
-    for address in addresses {
-        note(add(address, tap, interface, shell));
-    }
-    for route in routes {
-        note(route_by(route, interface, shell));
-    }
+pub(crate) fn give_back(state: &State, tools: &mut Tools<'_>) -> Vec<String> {
+    let interface = &state.interface.name;
+    let here = match survey::link(interface, tools.kernel) {
+        Ok(here) => here,
+        Err(fault) => return vec![fault.to_string()],
+    };
     // kopid may be gone, and its interface with it.
-    if shell.ip(&["link", "show", "dev", tap]).is_ok() {
-        for address in addresses {
-            note(remove(address, tap, shell));
+    let there = survey::link(&state.tap, tools.kernel).ok();
+    let mut problems = Vec::new();
+    let fresh = Fresh::before(&here, tools.kernel);
+    if state.ipv6_off == Some(false) {
+        problems.extend(tools.kernel.switch_ipv6(interface, false).err().map(|fault| fault.to_string()));
+    }
+    problems.extend(uncut(interface, tools.shell).err());
+    problems.extend(set_up(&here, tools.kernel).map_err(of(format!("`{interface}`"))).err());
+    let outcome = fresh.and_then(|fresh| {
+        let side = Side::new(state, &here, there.as_ref(), tools)?;
+        problems.extend(give_addresses(state, &side, tools));
+        let fresh = fresh.after(&here, tools.kernel)?;
+        problems.extend(fresh.drop_addresses(state, tools.kernel));
+        // What is missing for want of something else is tried again below.
+        let first = arrange(state, &side, &fresh, false, tools.kernel);
+        if first.is_empty()
+            && let Some(there) = &there
+        {
+            problems.extend(drop_addresses(state, there, tools.kernel));
+            problems.extend(drop_neighbours(state, &side, tools.kernel));
         }
-        for route in routes {
-            drop(change(route, "del", tap, shell));
+        problems.extend(arrange(state, &side, &fresh, true, tools.kernel));
+        Ok(())
+    });
+    problems.extend(outcome.err().map(|fault| fault.to_string()));
+    problems
+}
+
+fn first(problems: Vec<String>) -> Result<(), String> {
+    problems.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Says what a fault is about.
+pub(crate) fn of(what: String) -> impl FnOnce(Fault) -> String {
+    move |fault| format!("{what}: {fault}")
+}
+
+fn set_up(link: &Link, kernel: &mut dyn Kernel) -> Result<(), Fault> {
+    // The number, the flag `IFF_UP`, and which flags are meant (`ifinfomsg`).
+    let up = Message::empty(Kind::Link, &[0]).with_header(4, &link.index.to_ne_bytes());
+    kernel.tell(Act::Replace, &up.with_header(8, &1_u32.to_ne_bytes()).with_header(12, &1_u32.to_ne_bytes()))
+}
+
+/// Gives the addresses to the side's interface.
+fn give_addresses(state: &State, side: &Side<'_>, tools: &mut Tools<'_>) -> Vec<String> {
+    let kernel = &mut *tools.kernel;
+    let there = side.there.map_or(Ok(Vec::new()), |there| survey::addresses(there, kernel));
+    let (here, there) = match survey::addresses(side.here, kernel).and_then(|here| Ok((here, there?))) {
+        Ok(both) => both,
+        Err(fault) => return vec![fault.to_string()],
+    };
+    // The kernel has the newest first in IPv6, the oldest in IPv4.
+    let (six, four): (Vec<_>, Vec<_>) = state.addresses.iter().partition(|address| address.byte(0) == INET6);
+    let mut problems = Vec::new();
+    for address in four.into_iter().chain(six.into_iter().rev()) {
+        let key = address_key(address);
+        let has = |all: &[Message]| all.iter().find(|other| address_key(other) == key).map(canonical);
+        // Somebody may have given it more time since.
+        let times = has(&there).and_then(|other| Some(address.with(IFA_CACHEINFO, other.get(IFA_CACHEINFO)?)));
+        let Some(new) =
+            times.or_else(|| aged(address, side.age)).map(|address| moved(&address.sorted(), &side.mapping))
+        else {
+            continue;
+        };
+        let present = has(&here);
+        let own = survey::is_own(address);
+        if present.is_some_and(|present| own || identity(&present) == identity(&new)) {
+            continue;
         }
-        for route in routes {
-            note(route_by(route, interface, shell));
-        }
+        // What an interface makes for itself another has not made for itself.
+        let new = if own && side.here.name == state.tap { new.without(&[IFA_PROTO]) } else { new };
+        problems.extend(give(&new, kernel).map_err(of(format!("{} to `{}`", text::of(&new), side.here.name))).err());
     }
     problems
 }
 
-/// The parts of a state.
-struct Parts<'a> {
-    interface: &'a str,
-    tap: &'a str,
-    addresses: &'a [Address],
-    routes: &'a [Route],
-    ipv6_off: Option<bool>,
-}
-
-fn parts(state: &State) -> Parts<'_> {
-    let State { interface, tap, addresses, routes, ipv6_off, .. } = state;
-    Parts { interface, tap, addresses, routes, ipv6_off: *ipv6_off }
-}
-
-/// Whether a program says that something is there already, or is not.
-fn is_there(error: &str) -> bool {
-    error.contains("File exists") || error.contains("already assigned")
-}
-
-fn is_gone(error: &str) -> bool {
-    ["Cannot assign requested address", "No such process", "No such file", "Address not found"]
-        .iter()
-        .any(|said| error.contains(said))
-}
-
-/// Gives an address, which `from` has or had, to `to`.
-fn add(address: &Address, from: &str, to: &str, shell: &mut dyn Shell) -> Result<(), String> {
-    let mut words = vec!["address".to_owned(), "add".to_owned()];
-    words.extend(address.words());
-    if let Some(broadcast) = &address.broadcast {
-        words.extend(["broadcast".to_owned(), broadcast.clone()]);
+fn give(address: &Message, kernel: &mut dyn Kernel) -> Result<(), Fault> {
+    let flags = form::flags(address);
+    if address.byte(0) == INET6 && flags & NODAD == 0 {
+        // Nobody else has it but the other interface, which would be taken for somebody else. The flag is taken back at once.
+        kernel.tell(Act::Replace, &address.with(IFA_FLAGS, &(flags | NODAD).to_ne_bytes()))?;
     }
-    words.extend(["scope".to_owned(), address.scope.clone(), "dev".to_owned(), to.to_owned()]);
-    // A label begins with the name of its interface.
-    let label = address.label.as_deref().and_then(|label| label.split_once(':')).map(|(_, number)| number);
-    if let Some(number) = label.filter(|number| to.len() + number.len() < 15) {
-        words.extend(["label".to_owned(), format!("{to}:{number}")]);
-    }
-    if address.is_v6() {
-        // Nobody else has it but the other interface, which would be taken for somebody else.
-        words.push("nodad".to_owned());
-    }
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match shell.ip(&words) {
-        Err(error) if !is_there(&error) => Err(format!("`{from}` to `{to}`: {error}")),
-        _ => Ok(()),
+    kernel.tell(Act::Replace, address)
+}
+
+/// Takes the addresses from an interface, but those that it has made for itself.
+fn drop_addresses(state: &State, link: &Link, kernel: &mut dyn Kernel) -> Vec<String> {
+    let keys: Vec<_> = state.addresses.iter().map(address_key).collect();
+    let all = match survey::addresses(link, kernel) {
+        Ok(all) => all,
+        Err(fault) => return vec![fault.to_string()],
+    };
+    // Secondary ones first, which would go with the first one of their network.
+    let gone = all.iter().rev().filter(|address| keys.contains(&address_key(address)) && !survey::is_own(address));
+    gone.filter_map(|address| drop_address(address, kernel)).collect()
+}
+
+/// Takes an address away; returns why it stays.
+pub(crate) fn drop_address(address: &Message, kernel: &mut dyn Kernel) -> Option<String> {
+    let named = address.map(|at, value| [IFA_LOCAL, IFA_ADDRESS].contains(&at).then_some(value.into()));
+    match kernel.tell(Act::Delete, &named) {
+        Err(fault) if !fault.is(&[Errno::ADDRNOTAVAIL]) => Some(of(text::of(address))(fault)),
+        _ => None,
     }
 }
 
-fn remove(address: &Address, interface: &str, shell: &mut dyn Shell) -> Result<(), String> {
-    let mut words = vec!["address".to_owned(), "del".to_owned()];
-    words.extend(address.words());
-    words.extend(["dev".to_owned(), interface.to_owned()]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match shell.ip(&words) {
-        Err(error) if !is_gone(&error) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Has a route go by `interface`, wherever it went before.
-fn route_by(route: &Route, interface: &str, shell: &mut dyn Shell) -> Result<(), String> {
-    change(route, "replace", interface, shell)
-}
-
-fn change(route: &Route, what: &str, interface: &str, shell: &mut dyn Shell) -> Result<(), String> {
-    let family = if route.v6 { "-6" } else { "-4" };
-    let mut words = vec![family, "route", what];
-    words.extend(route.words.iter().map(String::as_str));
-    words.extend(["dev", interface]);
-    shell.ip(&words).map(drop)
-}
-
-/// Keeps what arrives at the interface from the kernel's stack. Packet sockets see it before, and XDP takes it before, so
-/// kopid gets it all; without this, a wire of `net_af_packet` would give the kernel every frame twice, once past the policy.
-fn cut(interface: &str, shell: &mut dyn Shell) -> Result<(), String> {
-    let table = table_of(interface);
-    let script = format!(
-        "add table netdev {table}\ndelete table netdev {table}\nadd table netdev {table}\n\
-         add chain netdev {table} cut {{ type filter hook ingress device \"{interface}\" priority -500; policy drop; }}\n"
-    );
-    let Err(error) = shell.run("nft", &["-f", "-"], &script) else { return Ok(()) };
-    // A kernel or a machine without nftables may have the older way.
-    let filter = ["filter", "replace", "dev", interface, "ingress", "protocol", "all", "prio", "1", "handle", "1"];
-    let filter = [&filter[..], &["matchall", "action", "drop"]].concat();
-    let queued = shell.run("tc", &["qdisc", "add", "dev", interface, "clsact"], "");
-    if queued.is_err_and(|said| !is_there(&said) && !said.contains("Exclusivity")) {
-        return Err(format!("what arrives cannot be kept from the kernel: {error}"));
-    }
-    shell.run("tc", &filter, "").map(drop).map_err(|_| format!("what arrives cannot be kept from the kernel: {error}"))
-}
-
-/// Undoes [`cut`], in whichever way it was done.
-fn uncut(interface: &str, shell: &mut dyn Shell) -> Result<(), String> {
-    let table = table_of(interface);
-    let removed = shell.run("nft", &["-f", "-"], &format!("add table netdev {table}\ndelete table netdev {table}\n"));
-    let filter = ["filter", "del", "dev", interface, "ingress", "protocol", "all", "prio", "1"];
-    if shell.run("tc", &filter, "").is_ok() { Ok(()) } else { removed.map(drop) }
-}
-
-/// A name of nftables for the interface.
-fn table_of(interface: &str) -> String {
-    let word = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("_{:x}_", u32::from(c)) };
-    format!("kopi_takeover_{}", interface.chars().map(word).collect::<String>())
-}
-
-fn switch_ipv6(interface: &str, off: bool, shell: &mut dyn Shell) -> Result<(), String> {
-    let switch = ipv6_switch(interface);
-    if !Path::new(&switch).exists() {
-        return shell.ip(&["link", "show", "dev", interface]).map(drop);
-    }
-    fs::write(&switch, if off { "1" } else { "0" }).map_err(|error| format!("{switch}: {error}"))
+/// Takes permanent neighbours from the other interface.
+fn drop_neighbours(state: &State, side: &Side<'_>, kernel: &mut dyn Kernel) -> Vec<String> {
+    let Some(mapping) = &side.away else { return Vec::new() };
+    let all = state.neighbours.iter().map(|of| moved(of, mapping));
+    let told = all.filter_map(|neighbour| match kernel.tell(Act::Delete, &neighbour) {
+        Err(fault) if !fault.is(&[Errno::NOENT]) => Some(of(text::of(&neighbour))(fault)),
+        _ => None,
+    });
+    told.collect()
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -56,7 +56,7 @@ fn takeover_that_fails_changes_nothing() {
     home.await_carrier();
     let refused = home.takeover(&dir, &kopid, &["--tap", "no-such-tap"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("everything is as it was"), "{said}");
+    assert!(!refused.status.success() && said.contains("no interface `no-such-tap`"), "{said}");
     assert_eq!(home.shows(&near), before);
     assert!(!dir.join("takeover.json").exists());
     let rules = home.inside("nft", &["list", "ruleset"]);
