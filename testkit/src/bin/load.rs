@@ -5,7 +5,7 @@
 //! An app is `NAME:UID:KIND[:KEY=NUMBER…]`. Kinds:
 //!
 //! - `flood`: frames of one flow, as many as kopid takes;
-//! - `fresh`: the same, each frame a new flow;
+//! - `fresh`: the same, each frame a new flow, or of so many in turn as `flows=` says;
 //! - `broadcast`: the same, to everybody;
 //! - `pace`: so many frames a second as `rate=` says;
 //! - `talk`: frames that each begin a connection; what is answered, it answers again, so both ends talk in earnest;
@@ -68,6 +68,7 @@ struct Wanted {
     mtu: u16,
     to: Option<usize>,
     rate: u64,
+    flows: u32,
     all: bool,
 }
 
@@ -87,8 +88,19 @@ impl Wanted {
             "silent" => Kind::Silent,
             other => return Err(format!("`{other}` is no kind").into()),
         };
-        let mut wanted =
-            Self { name, uid, kind, size: 60, queues: 1, slots: 1024, mtu: 1500, to: None, rate: 1000, all: false };
+        let mut wanted = Self {
+            name,
+            uid,
+            kind,
+            size: 60,
+            queues: 1,
+            slots: 1024,
+            mtu: 1500,
+            to: None,
+            rate: 1000,
+            flows: 1 << 24,
+            all: false,
+        };
         for part in parts {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is no key"))?;
             match key {
@@ -98,6 +110,7 @@ impl Wanted {
                 "mtu" => wanted.mtu = value.parse()?,
                 "to" => wanted.to = Some(value.parse()?),
                 "rate" => wanted.rate = value.parse()?,
+                "flows" => wanted.flows = value.parse()?,
                 "all" => wanted.all = value == "1",
                 other => return Err(format!("`{other}` is no key").into()),
             }
@@ -242,8 +255,8 @@ impl App {
             };
             for _ in 0..room {
                 if wanted.kind == Kind::Fresh {
-                    *made = made.wrapping_add(1);
-                    let source = (*made & 0x00ff_ffff | 0x0b00_0000).to_be_bytes();
+                    *made = (*made + 1) % wanted.flows.clamp(1, 1 << 24);
+                    let source = (*made | 0x0b00_0000).to_be_bytes();
                     frame[26..30].copy_from_slice(&source);
                     sum_up(frame);
                 }

@@ -200,7 +200,7 @@ fn system_time(kopid: &mut Kopid) -> Duration {
 }
 
 /// How long the worker was busy so far.
-fn busy_time(kopid: &Kopid) -> f64 {
+pub(crate) fn busy_time(kopid: &Kopid) -> f64 {
     kopid.status()["workers"][0]["busy_seconds"].as_f64().expect("status says how long")
 }
 
