@@ -153,7 +153,8 @@ impl Region {
         self.layout.rx.get(queue).map(|span| Producer::new(self.memory(span)))
     }
 
-    /// The emptying end of RX ring `queue`, for the client. Each end must be made once.
+    /// The emptying end of RX ring `queue`, for the client. One may take frames; others may be made to
+    /// [count](Consumer::filled) them as long as it has taken none.
     #[must_use]
     pub fn rx_consumer(&self, queue: usize) -> Option<Consumer> {
         self.layout.rx.get(queue).map(|span| Consumer::new(self.memory(span), true))

@@ -379,10 +379,10 @@ impl Control {
         }
         for (queue, handoff) in state.tx.iter().enumerate() {
             let outlet = region.tx_producer(queue).map(|ring| Outlet::new(ring, doorbell.clone()));
-            offer(handoff.as_ref(), outlet);
+            offer(handoff.as_ref(), outlet, None);
         }
         for (queue, handoff) in state.rx.iter().enumerate() {
-            offer(handoff.as_ref(), region.rx_consumer(queue));
+            offer(handoff.as_ref(), region.rx_consumer(queue), region.rx_consumer(queue));
         }
         state.drops.watch(region.status());
         // After the offers: whoever is woken by it finds them.
@@ -431,10 +431,10 @@ impl Control {
     }
 }
 
-fn offer<E>(handoff: Option<&Arc<Handoff<E>>>, end: Option<E>) {
+fn offer<E>(handoff: Option<&Arc<Handoff<E>>>, end: Option<E>, view: Option<E>) {
     if let (Some(handoff), Some(end)) = (handoff, end) {
         handoff.collect();
-        handoff.offer(Box::new(end));
+        handoff.offer(Box::new(end), view);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Access to ethdev's own structures.
 
+use crate::ops::Asked;
 use dpdk_sys as sys;
 use kopi_ring::message::Mac;
 use std::ffi::c_void;
@@ -91,6 +92,24 @@ impl Device {
     /// TX offloads of the whole port.
     pub(crate) fn tx_offloads(self) -> u64 {
         read!(self, dev_conf.txmode.offloads)
+    }
+
+    /// What the application wants of the port beyond queues and offloads.
+    pub(crate) fn asked(self) -> Asked {
+        let data = self.data.as_ptr();
+        // SAFETY: valid, as a `Device` promises; ethdev changes the configuration in no other thread now.
+        let conf = unsafe { &(*data).dev_conf };
+        let rss = &conf.rx_adv_conf.rss_conf;
+        Asked {
+            rx_queues: self.rx_queues(),
+            rx_mode: conf.rxmode.mq_mode,
+            tx_mode: conf.txmode.mq_mode,
+            rss_key: !rss.rss_key.is_null(),
+            rss_types: rss.rss_hf,
+            hash: conf.rxmode.offloads & sys::RTE_ETH_RX_OFFLOAD_RSS_HASH != 0,
+            loopback: conf.lpbk_mode != 0,
+            fixed_speed: conf.link_speeds & sys::RTE_ETH_LINK_SPEED_FIXED != 0,
+        }
     }
 
     /// Whether the application wants receive interrupts.

@@ -9,11 +9,14 @@ use kopi_ring::layout::MAX_FRAME;
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
+use std::sync::{Mutex, PoisonError};
 
 /// A ring end waits to be taken.
 const OFFERED: u32 = 1;
 /// The daemon is away: what is put into the ring will not be read.
 const AWAY: u32 = 2;
+/// The application has taken the link down.
+const DOWN: u32 = 4;
 
 /// What a queue and the control thread share. `E` is the queue's end of a ring.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ const AWAY: u32 = 2;
 pub(crate) struct Handoff<E> {
     slots: Slots<E>,
     counters: Counters,
+    /// Another end of the ring that is offered, to be looked at until the queue takes its own.
+    view: Mutex<Option<E>>,
 }
 
 /// Written by the control thread, and by the queue only when it takes an offer.
@@ -83,6 +88,7 @@ impl<E> Handoff<E> {
                 fault: AtomicU32::new(0),
             },
             counters: Counters::default(),
+            view: Mutex::new(None),
         }
     }
 
@@ -94,18 +100,37 @@ impl<E> Handoff<E> {
 
     // The control side. Its calls are serialised by the lock of the port's state.
 
-    /// Offers a ring end, in place of one that was offered and not yet taken.
-    pub(crate) fn offer(&self, end: Box<E>) {
+    /// Offers a ring end, in place of one that was offered and not yet taken. Until it is taken, `view` answers for it.
+    pub(crate) fn offer(&self, end: Box<E>, view: Option<E>) {
+        self.set_view(view);
         let skipped = self.slots.offered.swap(Box::into_raw(end), AcqRel);
         drop(owned(skipped));
         self.slots.fault.store(0, Relaxed);
-        self.slots.flags.store(OFFERED, Release);
+        self.slots.flags.store(OFFERED | self.down(), Release);
     }
 
     /// Tells the queue that the daemon is away. What was offered is taken back.
     pub(crate) fn set_away(&self) {
-        self.slots.flags.store(AWAY, Release);
+        self.slots.flags.store(AWAY | self.down(), Release);
         drop(owned(self.slots.offered.swap(null_mut(), AcqRel)));
+        self.set_view(None);
+    }
+
+    /// Has the queue pass nothing, or what comes again.
+    pub(crate) fn set_down(&self, down: bool) {
+        if down {
+            self.slots.flags.fetch_or(DOWN, AcqRel);
+        } else {
+            self.slots.flags.fetch_and(!DOWN, AcqRel);
+        }
+    }
+
+    fn down(&self) -> u32 {
+        self.slots.flags.load(Relaxed) & DOWN
+    }
+
+    fn set_view(&self, view: Option<E>) {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
     /// Drops the ring end that the queue has put aside, if any.
@@ -137,6 +162,21 @@ impl<E> Handoff<E> {
     /// Whether the daemon is away.
     pub(crate) fn is_away(&self) -> bool {
         self.slots.flags.load(Relaxed) & AWAY != 0
+    }
+
+    /// Whether the application has taken the link down.
+    pub(crate) fn is_down(&self) -> bool {
+        self.down() != 0
+    }
+
+    /// Whether a ring waits to be taken, in which the queue has done nothing yet. Its own is of no interest any more.
+    pub(crate) fn is_offered(&self) -> bool {
+        self.slots.flags.load(Acquire) == OFFERED
+    }
+
+    /// Looks at the ring that waits to be taken. `None` if there is none, or somebody else looks at it at this moment.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut E) -> T) -> Option<T> {
+        self.view.try_lock().ok()?.as_mut().map(look)
     }
 
     /// The longest frame to be sent, in bytes.
@@ -222,12 +262,12 @@ mod tests {
     fn newest_offer_wins_and_nothing_leaks() {
         let alive = Arc::new(());
         let handoff = Handoff::new();
-        let offer = |n| handoff.offer(Box::new(Probe(n, Arc::clone(&alive))));
+        let offer = |n| handoff.offer(Box::new(Probe(n, Arc::clone(&alive))), Some(Probe(n, Arc::clone(&alive))));
         let mut mine = None;
         assert!(!handoff.take(&mut mine, &mut None) && handoff.is_away());
         offer(1);
         offer(2);
-        assert_eq!(Arc::strong_count(&alive), 2);
+        assert_eq!((Arc::strong_count(&alive), handoff.look(|probe| probe.0)), (3, Some(2)));
         assert!(handoff.take(&mut mine, &mut None) && handoff.is_calm());
         offer(3);
         assert!(handoff.take(&mut mine, &mut None));
@@ -240,7 +280,7 @@ mod tests {
         offer(5);
         handoff.set_away();
         assert!(!handoff.take(&mut mine, &mut None) && handoff.is_away());
-        assert_eq!(Arc::strong_count(&alive), 3);
+        assert_eq!((Arc::strong_count(&alive), handoff.look(|probe| probe.0)), (3, None));
         offer(6);
         drop((handoff, mine));
         assert_eq!(Arc::strong_count(&alive), 1);
@@ -256,7 +296,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 1..=rounds {
-                    handoff.offer(Box::new(Probe(n, Arc::clone(&alive))));
+                    handoff.offer(Box::new(Probe(n, Arc::clone(&alive))), None);
                     handoff.collect();
                 }
                 while !done.load(Relaxed) {

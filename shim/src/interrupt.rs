@@ -111,7 +111,7 @@ impl Relay {
         *enabled = true;
         let sleeper = state.rings.as_ref().and_then(|rings| rings.sleepers.get(index));
         // A ring that is offered and not taken yet may have frames, and it takes a burst to take it.
-        if sleeper.is_some_and(|sleeper| sleeper.set() || !handoff.is_calm()) {
+        if sleeper.is_some_and(|sleeper| sleeper.set() || handoff.is_offered()) {
             signal(event);
         }
         true
@@ -295,7 +295,7 @@ mod tests {
     /// A handoff whose queue has taken its ring.
     fn taken(region: &Region) -> (Handoff<Consumer>, Option<Box<Consumer>>) {
         let handoff = Handoff::new();
-        handoff.offer(Box::new(region.rx_consumer(0).unwrap()));
+        handoff.offer(Box::new(region.rx_consumer(0).unwrap()), None);
         let mut mine = None;
         assert!(handoff.take(&mut mine, &mut None));
         (handoff, mine)
@@ -349,7 +349,7 @@ mod tests {
         handoff.set_away();
         assert!(!bench.fires(50), "woken by the end of the daemon");
         let second = region(64, 256);
-        handoff.offer(Box::new(second.rx_consumer(0).unwrap()));
+        handoff.offer(Box::new(second.rx_consumer(0).unwrap()), None);
         bench.relay.watch(&second);
         assert!(bench.fires(0), "not woken for the new rings");
         // It goes to sleep again without a burst.

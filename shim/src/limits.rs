@@ -20,6 +20,10 @@ pub(crate) const RX_OFFLOADS: u64 = sys::RTE_ETH_RX_OFFLOAD_SCATTER | sys::RTE_E
 /// TX offloads: packets of several segments, and buffers that are given back without being looked at.
 pub(crate) const TX_OFFLOADS: u64 = sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS | sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 
+/// What the RSS hash is over: addresses, protocol and ports. The application cannot choose.
+pub(crate) const RSS_TYPES: u64 =
+    sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP | sys::RTE_ETH_RSS_SCTP;
+
 /// The packet types that the daemon finds, ended by `RTE_PTYPE_UNKNOWN`.
 pub(crate) static PTYPES: [u32; 15] = [
     sys::RTE_PTYPE_L2_ETHER,
@@ -54,7 +58,7 @@ impl Limits {
     pub(crate) fn of(state: &State, args: &Args) -> Self {
         let most = u16::try_from(MAX_QUEUES).unwrap_or(1);
         let Some(welcome) = &state.welcome else {
-            return Self { queues: args.queues.min(most), ring: ring_limit(MAX_RING), mtu: MAX_MTU, speed: 0 };
+            return Self::of_queues(args.queues.min(most));
         };
         Self {
             queues: args.queues.min(most).min(welcome.max_queues).max(1),
@@ -62,6 +66,11 @@ impl Limits {
             mtu: welcome.max_mtu.clamp(MIN_MTU, MAX_MTU),
             speed: state.wire.speed,
         }
+    }
+
+    /// The bounds of a port of which only the number of queues is known.
+    pub(crate) fn of_queues(queues: u16) -> Self {
+        Self { queues, ring: ring_limit(MAX_RING), mtu: MAX_MTU, speed: 0 }
     }
 
     /// Writes the bounds where ethdev wants them.
@@ -77,9 +86,7 @@ impl Limits {
         info.rx_queue_offload_capa = RX_OFFLOADS;
         info.tx_offload_capa = TX_OFFLOADS;
         info.tx_queue_offload_capa = TX_OFFLOADS;
-        // Flows are spread by addresses, protocol and ports; the application cannot choose the fields.
-        info.flow_type_rss_offloads =
-            sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP | sys::RTE_ETH_RSS_SCTP;
+        info.flow_type_rss_offloads = RSS_TYPES;
         for limit in [&mut info.rx_desc_lim, &mut info.tx_desc_lim] {
             limit.nb_min = u16::try_from(MIN_RING).unwrap_or(1);
             limit.nb_max = self.ring;

@@ -26,8 +26,11 @@ macro_rules! operation {
     };
 }
 
+mod configure;
 mod counters;
 mod queues;
+
+pub(crate) use configure::Asked;
 
 /// The operations of the driver.
 pub(crate) static OPS: Ops = Ops(table());
@@ -54,6 +57,9 @@ const fn table() -> sys::eth_dev_ops {
     ops.dev_close = Some(close);
     ops.dev_reset = Some(reset);
     ops.link_update = Some(link_update);
+    ops.dev_set_link_up = Some(set_link_up);
+    ops.dev_set_link_down = Some(set_link_down);
+    ops.rss_hash_conf_get = Some(configure::rss_hash_conf_get);
     ops.promiscuous_enable = Some(promiscuous_enable);
     ops.promiscuous_disable = Some(promiscuous_disable);
     ops.allmulticast_enable = Some(allmulticast_enable);
@@ -122,8 +128,12 @@ fn refused(port: &Port, refusal: &Refusal, errno: c_int) -> c_int {
 }
 
 operation! {
-    /// ethdev has checked everything against [`infos_get`]. The port is stopped.
+    /// ethdev has checked queues and offloads against [`infos_get`]. The port is stopped.
     configure(port) {
+        let refused = configure::check(port.device);
+        if refused != 0 {
+            return refused;
+        }
         match port.set_interrupts() {
             Ok(()) => 0,
             Err(problem) => {
@@ -149,6 +159,7 @@ operation! {
         let refusal = port.control.change(|want| {
             let generation = want.last_generation.wrapping_add(1);
             want.last_generation = generation;
+            want.down = false;
             want.mtu = device.mtu();
             want.rings = Some(Rings { generation, ..rings });
         });
@@ -156,7 +167,10 @@ operation! {
             port.reset_queues();
             return refused(port, &refusal, libc::EINVAL);
         }
-        port.control.state().limit_frames();
+        let state = port.control.state();
+        state.limit_frames();
+        state.bar_queues();
+        drop(state);
         device.set_queue_states(true);
         port.control.show_link();
         0
@@ -247,6 +261,30 @@ operation! {
 }
 
 operation! {
+    /// A started port has its link up unless the application has taken it down.
+    set_link_up(port) { set_link(port, true) }
+}
+
+operation! {
+    set_link_down(port) { set_link(port, false) }
+}
+
+/// Has the queues pass frames, or nothing in either direction. The rings stay, and what comes by them in the meantime is lost.
+fn set_link(port: &Port, up: bool) -> c_int {
+    if !port.device.is_started() {
+        if up {
+            error!("port {}: it is stopped; its link comes up when it is started", port.device.port());
+            return code(libc::EINVAL);
+        }
+        return 0;
+    }
+    let ret = change(port, libc::EIO, |want| want.down = !up);
+    port.control.state().bar_queues();
+    port.control.show_link();
+    ret
+}
+
+operation! {
     promiscuous_enable(port) { change(port, libc::EPERM, |want| want.promiscuous = true) }
 }
 
@@ -333,6 +371,11 @@ fn copy_text(to: &mut [c_char], text: &str) {
     *last = 0;
 }
 
+/// What stands for a firmware: the daemon's rings, and who the port is there.
+fn firmware(protocol: u16, port: u16) -> String {
+    format!("kopid, protocol {protocol}, port {port}")
+}
+
 operation! {
     infos_get(port, info: *mut sys::rte_eth_dev_info) {
         // SAFETY: from ethdev.
@@ -352,11 +395,11 @@ operation! {
 }
 
 operation! {
-    /// 0, or the bytes needed if there are too few.
+    /// 0, or the bytes needed if there are too few. Tools give 32 (`ETHTOOL_FWVERS_LEN` of Linux).
     fw_version_get(port, to: *mut c_char, room: usize) {
         let text = port.control.state().welcome.as_ref().map_or_else(
             || "no daemon seen".to_owned(),
-            |welcome| format!("kopid, ring protocol {}, port {} ({})", kopi_ring::PROTOCOL, welcome.port, welcome.name),
+            |welcome| firmware(kopi_ring::PROTOCOL, welcome.port),
         );
         let needed = text.len().saturating_add(1);
         if to.is_null() || room < needed {
@@ -384,5 +427,17 @@ pub(crate) unsafe fn stop_for_removal(dev: *mut sys::rte_eth_dev) {
     let stopped = unsafe { sys::rte_eth_dev_stop(device.port()) };
     if stopped != 0 {
         error!("port {}: cannot be stopped ({stopped})", device.port());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tools that give 32 bytes, with the zero at the end, get all of it, whatever the numbers.
+    #[test]
+    fn firmware_fits_what_tools_give() {
+        assert_eq!(firmware(2, 7), "kopid, protocol 2, port 7");
+        assert!(firmware(99, u16::MAX).len() < 32);
     }
 }

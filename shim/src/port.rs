@@ -49,6 +49,8 @@ pub(crate) struct Want {
     pub(crate) rings: Option<Rings>,
     /// The generation of the rings that were wanted last.
     pub(crate) last_generation: u64,
+    /// Whether the application has taken the link down. The daemon is not told.
+    pub(crate) down: bool,
     /// Largest layer-3 size in bytes.
     pub(crate) mtu: u16,
     /// Receive every frame.
@@ -80,6 +82,7 @@ impl Want {
         let mut want = Self {
             rings: None,
             last_generation: 0,
+            down: false,
             mtu: DEFAULT_MTU,
             promiscuous: false,
             all_multicast: false,
@@ -204,7 +207,7 @@ impl State {
 
     /// The link as applications see it: up when frames can pass.
     pub(crate) fn link(&self) -> Link {
-        let up = self.attached && self.agreed && self.want.rings.is_some() && self.wire.up;
+        let up = self.attached && self.agreed && self.want.rings.is_some() && !self.want.down && self.wire.up;
         Link { up, speed: self.wire.speed }
     }
 
@@ -250,6 +253,13 @@ impl State {
             self.peer_faults = self.peer_faults.wrapping_add(1);
         }
         fault
+    }
+
+    /// Has all queues pass frames or not, as the application wants the link.
+    pub(crate) fn bar_queues(&self) {
+        let down = self.want.down;
+        self.tx.iter().flatten().for_each(|handoff| handoff.set_down(down));
+        self.rx.iter().flatten().for_each(|handoff| handoff.set_down(down));
     }
 
     /// Tells every TX queue how long a frame may be.

@@ -133,12 +133,8 @@ impl RxQueue {
     /// Fills `out` with packets from the front on and returns how many.
     #[inline]
     fn receive(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
-        if !self.shared.is_calm() {
-            self.shared.take(&mut self.ring, &mut self.spent);
-            if self.shared.is_away() {
-                // The region may be taken apart by now.
-                return 0;
-            }
+        if !self.shared.is_calm() && !self.settle() {
+            return 0;
         }
         let Some(ring) = &mut self.ring else { return 0 };
         let (packets, fault) = self.buffers.receive(ring, self.shared.counters(), out);
@@ -149,10 +145,40 @@ impl RxQueue {
         packets
     }
 
-    /// Frames in the ring.
-    fn filled(&mut self) -> u32 {
+    /// Takes a ring that is offered. Whether frames are to be received.
+    #[cold]
+    #[inline(never)]
+    fn settle(&mut self) -> bool {
+        self.shared.take(&mut self.ring, &mut self.spent);
         if self.shared.is_away() {
+            // The region may be taken apart by now.
+            return false;
+        }
+        if self.shared.is_down() {
+            self.discard();
+            return false;
+        }
+        true
+    }
+
+    /// Empties the ring, as if the frames had not come.
+    fn discard(&mut self) {
+        let Some(ring) = &mut self.ring else { return };
+        if ring.poll().is_ok() {
+            // A fault will be met again when the link is up.
+            while let Ok(Some(_)) = ring.next() {}
+            ring.release();
+        }
+    }
+
+    /// Frames in the ring, also if it is one that no burst has seen yet. That is left where it is: whoever asks may be another
+    /// thread than the one that polls.
+    fn filled(&mut self) -> u32 {
+        if self.shared.is_away() || self.shared.is_down() {
             return 0;
+        }
+        if self.shared.is_offered() {
+            return self.shared.look(|ring| ring.filled().unwrap_or(0)).unwrap_or(0);
         }
         self.ring.as_mut().and_then(|ring| ring.filled().ok()).unwrap_or(0)
     }
@@ -397,7 +423,7 @@ mod tests {
         let config = RxConfig { descriptors: 64, room, scatter: true, offloads };
         // SAFETY: the pool outlives the queue in every test, and was made with this room.
         let queue = unsafe { RxQueue::new(pool.0, 7, config) };
-        queue.shared().offer(Box::new(region.rx_consumer(0).unwrap()));
+        queue.shared().offer(Box::new(region.rx_consumer(0).unwrap()), region.rx_consumer(0));
         queue
     }
 
@@ -412,6 +438,16 @@ mod tests {
         let got = queue.receive(&mut out);
         // SAFETY: initialised with null above.
         out[..usize::from(got)].iter().map(|p| unsafe { p.assume_init() }).collect()
+    }
+
+    /// What ethdev is told of frames that wait: how many, and of three places whether one does.
+    fn waiting(queue: &mut RxQueue) -> (sys::QueueCount, [c_int; 3]) {
+        let at = (&raw mut *queue).cast();
+        // SAFETY: a queue, which nobody else uses.
+        let status = [0, 2, 3].map(|offset| unsafe { descriptor_status(at, offset) });
+        // SAFETY: as above.
+        let count = unsafe { count(at) };
+        (count, status)
     }
 
     fn free(packets: &[*mut rte_mbuf]) {
@@ -479,6 +515,57 @@ mod tests {
         free(&packets);
     }
 
+    /// An application that polls only when frames are said to wait is told so before its first burst: after a start, and when
+    /// the daemon has come back, with the old ring still in its hands.
+    #[test]
+    fn frames_are_counted_before_the_first_burst() {
+        let lab = Lab::new();
+        let pool = lab.pool(127, 512);
+        let (first, second) = (region(64, 256), region(64, 256));
+        let mut queue = queue(&pool, 512, &first);
+        let [done, open] = [sys::RTE_ETH_RX_DESC_DONE, sys::RTE_ETH_RX_DESC_AVAIL].map(crate::ops::status);
+        for region in [&first, &second] {
+            let mut ring = region.rx_producer(0).unwrap();
+            assert_eq!(waiting(&mut queue), (0, [open; 3]));
+            (0..3).for_each(|seed| send(&mut ring, &pattern(100, seed)));
+            assert_eq!(waiting(&mut queue), (3, [done, done, open]));
+            assert_eq!(waiting(&mut queue), (3, [done, done, open]), "asking takes nothing");
+            let packets = receive(&mut queue, 2);
+            assert_eq!(packets.len(), 2);
+            free(&packets);
+            assert_eq!(waiting(&mut queue), (1, [done, open, open]));
+            queue.shared().set_away();
+            assert_eq!(waiting(&mut queue), (0, [open; 3]), "the daemon has gone");
+            queue.shared().collect();
+            queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+        }
+    }
+
+    /// While the link is down nothing is received, also from a ring that comes in the meantime, and what has come by then is not
+    /// received later.
+    #[test]
+    fn nothing_is_received_while_the_link_is_down() {
+        let lab = Lab::new();
+        let pool = lab.pool(127, 512);
+        let (first, second) = (region(64, 256), region(64, 256));
+        let mut queue = queue(&pool, 512, &first);
+        let (mut old, mut new) = (first.rx_producer(0).unwrap(), second.rx_producer(0).unwrap());
+        assert!(receive(&mut queue, 32).is_empty());
+        queue.shared().set_down(true);
+        send(&mut old, &[1; 60]);
+        assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
+        queue.shared().set_away();
+        queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+        send(&mut new, &[2; 60]);
+        assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
+        queue.shared().set_down(false);
+        send(&mut new, &[3; 60]);
+        assert_eq!(waiting(&mut queue).0, 1);
+        let packets = receive(&mut queue, 32);
+        assert_eq!(packets.iter().map(|p| bytes(*p)).collect::<Vec<_>>(), [[3; 60]]);
+        free(&packets);
+    }
+
     /// Fault 14: a daemon that writes nonsense ends this ring, and nothing else; the next ring works.
     #[test]
     fn broken_ring_is_given_up() {
@@ -491,7 +578,7 @@ mod tests {
         assert!(reported(queue.shared()));
         assert!(receive(&mut queue, 32).is_empty());
         assert!(!reported(queue.shared()), "a fault is told once");
-        queue.shared().offer(Box::new(good.rx_consumer(0).unwrap()));
+        queue.shared().offer(Box::new(good.rx_consumer(0).unwrap()), good.rx_consumer(0));
         send(&mut good.rx_producer(0).unwrap(), &[3; 60]);
         let packets = receive(&mut queue, 32);
         assert_eq!(packets.len(), 1);

@@ -120,7 +120,7 @@ impl TxQueue {
     fn send(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
         if !self.shared.is_calm() {
             self.shared.take(&mut self.out, &mut self.spent);
-            if self.shared.is_away() {
+            if self.shared.is_away() || self.shared.is_down() {
                 return 0;
             }
         }
@@ -141,10 +141,13 @@ impl TxQueue {
         u16::try_from(burst.done).unwrap_or(u16::MAX)
     }
 
-    /// Slots that can be filled now.
+    /// Slots that can be filled now. In a ring that no burst has seen yet, that is all of them.
     fn room(&mut self) -> u32 {
-        if self.shared.is_away() {
+        if self.shared.is_away() || self.shared.is_down() {
             return 0;
+        }
+        if self.shared.is_offered() {
+            return self.config.descriptors.into();
         }
         self.out.as_mut().and_then(|out| out.ring.free(u32::MAX).ok()).unwrap_or(0)
     }
@@ -333,7 +336,7 @@ mod tests {
 
     fn queue(region: &Region, offloads: u64) -> TxQueue {
         let queue = TxQueue::new(TxConfig { descriptors: 64, offloads });
-        queue.shared().offer(Box::new(Outlet::new(region.tx_producer(0).unwrap(), None)));
+        queue.shared().offer(Box::new(Outlet::new(region.tx_producer(0).unwrap(), None)), None);
         queue
     }
 
@@ -348,6 +351,34 @@ mod tests {
         }
         ring.release();
         frames
+    }
+
+    /// A ring is said to have room before the first burst, as after it, and none while the daemon is away.
+    #[test]
+    fn room_is_told_before_the_first_burst() {
+        let lab = Lab::new();
+        let pool = lab.pool(127, 512);
+        let (first, second) = (region(64, 256), region(64, 256));
+        let mut queue = queue(&first, 0);
+        let status = |queue: &mut TxQueue| {
+            // SAFETY: a queue, which nobody else uses.
+            [0, 63].map(|offset| unsafe { descriptor_status((&raw mut *queue).cast(), offset) })
+        };
+        let [done, full] = [sys::RTE_ETH_TX_DESC_DONE, sys::RTE_ETH_TX_DESC_FULL].map(crate::ops::status);
+        for _ in 0..2 {
+            assert_eq!(status(&mut queue), [done, done]);
+            assert_eq!(queue.send(&mut [pool.packet(&[&[1; 60]])]), 1);
+            assert_eq!(status(&mut queue), [done, full]);
+            queue.shared().set_down(true);
+            let mut packet = [pool.packet(&[&[1; 60]])];
+            assert_eq!((queue.send(&mut packet), status(&mut queue)), (0, [full, full]));
+            queue.shared().set_down(false);
+            assert_eq!((queue.send(&mut packet), status(&mut queue)), (1, [done, full]));
+            queue.shared().set_away();
+            assert_eq!(status(&mut queue), [full, full]);
+            queue.shared().collect();
+            queue.shared().offer(Box::new(Outlet::new(second.tx_producer(0).unwrap(), None)), None);
+        }
     }
 
     /// Packets arrive whole and in order, whatever their segments, and are freed: one by one and in bulk.
@@ -501,7 +532,7 @@ mod tests {
         let mut packets = [pool.packet(&[&[1; 60]])];
         queue.shared().set_away();
         assert_eq!(queue.send(&mut packets), 0);
-        queue.shared().offer(Box::new(Outlet::new(second.tx_producer(0).unwrap(), None)));
+        queue.shared().offer(Box::new(Outlet::new(second.tx_producer(0).unwrap(), None)), None);
         assert_eq!(queue.send(&mut packets), 1);
         assert_eq!(drain(&mut second.tx_consumer(0).unwrap()).len(), 1);
     }
@@ -565,7 +596,7 @@ mod tests {
         let region = region(64, 2048);
         let (bell, doorbell) = Doorbell::pair().unwrap();
         let mut queue = TxQueue::new(TxConfig { descriptors: 64, offloads: 0 });
-        queue.shared().offer(Box::new(Outlet::new(region.tx_producer(0).unwrap(), Some(Arc::new(doorbell)))));
+        queue.shared().offer(Box::new(Outlet::new(region.tx_producer(0).unwrap(), Some(Arc::new(doorbell)))), None);
         let consumer = region.tx_consumer(0).unwrap();
         let mut rings = || {
             let mut packets = [pool.packet(&[&[7; 60]]), pool.packet(&[&[7; 60]])];

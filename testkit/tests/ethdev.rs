@@ -1,0 +1,116 @@
+//! What the driver answers to an application's questions and orders, in an unmodified testpmd.
+#![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
+#![forbid(unsafe_code)]
+
+use kopi_ring::Producer;
+use kopi_ring::layout::Notes;
+use kopi_testkit::evil::{Client, small};
+use kopi_testkit::frames::{Mac, ethernet};
+use kopi_testkit::testpmd::Options;
+use kopi_testkit::wait::SOON;
+use kopi_testkit::{Kopid, Settings, TempDir, Testpmd, wait_until};
+
+const SENDER: Mac = [2, 0, 0, 0, 0, 1];
+const RECEIVER: Mac = [2, 0, 0, 0, 0, 9];
+const MAC: &str = "02:00:00:00:00:09";
+
+/// An app that sends frames to `RECEIVER`, as long as its connection lives.
+fn sender(kopid: &Kopid) -> (Client, Producer) {
+    let (client, region) = Client::attach(&kopid.socket(), "sender", SENDER, &small());
+    drop(kopid.await_app("sender"));
+    (client, region.tx_producer(0).expect("a region has a ring"))
+}
+
+fn send(ring: &mut Producer, frames: u32) {
+    ring.free(frames).expect("kopid keeps to the contract");
+    for _ in 0..frames {
+        assert!(ring.push(&ethernet(RECEIVER, SENDER, 0x88b5, &[0; 46]), Notes::NONE), "the ring has room");
+    }
+    ring.publish();
+}
+
+/// Frames are counted, and descriptors have their status, before anybody has polled: after the first start, after another one,
+/// and after kopid has come back, to an application that has polled before and to one that has not.
+#[test]
+fn frames_are_counted_before_the_first_burst() {
+    let dir = TempDir::new("counted");
+    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let mut testpmd = Testpmd::start(&dir, &kopid, &Options::new("gated", "rxonly").mac(MAC));
+    let count = |kopid: &Kopid, testpmd: &mut Testpmd, when: &str| {
+        drop(kopid.await_app("gated"));
+        let (client, mut ring) = sender(kopid);
+        assert!(testpmd.ask("show port 0 rxq 0 desc used count").contains("Used desc count = 0"), "{when}");
+        assert!(testpmd.ask("show port 0 txq 0 desc 0 status").contains("DONE"), "{when}");
+        send(&mut ring, 3);
+        wait_until(&format!("three frames are counted {when}"), SOON, || {
+            testpmd.ask("show port 0 rxq 0 desc used count").contains("Used desc count = 3")
+        });
+        assert!(testpmd.ask("show port 0 rxq 0 desc 2 status").contains("DONE"), "{when}");
+        assert!(testpmd.ask("show port 0 rxq 0 desc 3 status").contains("AVAILABLE"), "{when}");
+        drop(client);
+        kopid.await_no_app("sender");
+    };
+    count(&kopid, &mut testpmd, "after a start");
+    testpmd.ask("port stop 0");
+    testpmd.ask("port start 0");
+    count(&kopid, &mut testpmd, "after another start");
+    kopid.kill();
+    kopid.restart();
+    count(&kopid, &mut testpmd, "after a restart of kopid");
+    testpmd.tell("start", "packet forwarding");
+    wait_until("they are received", SOON, || testpmd.stat("RX-packets") == 3);
+    testpmd.tell("stop", "Accumulated forward statistics");
+    kopid.kill();
+    kopid.restart();
+    count(&kopid, &mut testpmd, "after another restart");
+    testpmd.quit();
+}
+
+/// The application takes its link down and up again, and nothing passes in between; what the port cannot do is refused, and its
+/// firmware's name fits where tools put it.
+#[test]
+fn orders_are_kept_or_refused() {
+    let dir = TempDir::new("orders");
+    let kopid = Kopid::start(&dir, &Settings::default());
+    let mut testpmd = Testpmd::forwarding(&dir, &kopid, &Options::new("ordered", "rxonly").mac(MAC));
+    let (_client, mut ring) = sender(&kopid);
+    let received = |testpmd: &mut Testpmd, frames: u64| {
+        wait_until("frames arrive", SOON, || testpmd.stat("RX-packets") == frames);
+    };
+    send(&mut ring, 2);
+    received(&mut testpmd, 2);
+    testpmd.ask("set link-down port 0");
+    assert!(testpmd.ask("show port info 0").contains("Link status: down"));
+    send(&mut ring, 5);
+    wait_until("kopid has delivered them", SOON, || kopid.await_app("ordered")["rx_packets"] == 7);
+    // As long as the application polls, they are gone.
+    wait_until("they are gone", SOON, || testpmd.ask("show port 0 rxq 0 desc used count").contains("count = 0"));
+    testpmd.tell("set link-up port 0", "link state change event");
+    let info = testpmd.ask("show port info 0");
+    assert!(info.contains("Link status: up"), "{info}");
+    let firmware = format!("Firmware-version: kopid, protocol {}, port {}", kopi_ring::PROTOCOL, 1);
+    assert!(info.contains(&firmware), "{info}");
+    send(&mut ring, 1);
+    wait_until("a frame arrives", SOON, || testpmd.stat("RX-packets") >= 3);
+    assert!(testpmd.stat("RX-packets") <= 8);
+
+    testpmd.tell("stop", "Accumulated forward statistics");
+    assert!(testpmd.ask("port 0 rxq 0 stop").contains("not supported"));
+    assert!(testpmd.ask("port 0 txq 0 start").contains("not supported"));
+    testpmd.ask("port stop 0");
+    let text = testpmd.ask("set link-up port 0");
+    assert!(text.contains("it is stopped; its link comes up when it is started"), "{text}");
+    // A link that was taken down comes up with the next start.
+    testpmd.ask("port start 0");
+    testpmd.ask("set link-down port 0");
+    testpmd.ask("port stop 0");
+    testpmd.ask("port start 0");
+    drop(kopid.await_app("ordered"));
+    wait_until("the link is up", SOON, || testpmd.ask("show port info 0").contains("Link status: up"));
+
+    testpmd.ask("port stop 0");
+    testpmd.ask("port config 0 speed 10000 duplex full");
+    let text = testpmd.ask("port start 0");
+    assert!(text.contains("the speed of the link is that of the wire"), "{text}");
+    testpmd.quit();
+}
