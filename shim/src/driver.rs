@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::log::{self, error, notice};
 use crate::ops::{self, OPS, code};
 use crate::port::{MAX_UNICAST, Port};
-use crate::{rx, tx};
+use crate::{rx, secondary, tx};
 use dpdk_sys as sys;
 use kopi_ring::message::Mac;
 use std::cell::UnsafeCell;
@@ -126,11 +126,17 @@ unsafe extern "C" fn probe(vdev: *mut sys::rte_vdev_device) -> c_int {
     // SAFETY: the bus calls this with one of its devices.
     let name = unsafe { sys::kopi_vdev_device_name(vdev) };
     // SAFETY: the name of a device is a C string.
-    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-    // SAFETY: takes nothing.
-    if unsafe { sys::rte_eal_process_type() } != sys::RTE_PROC_PRIMARY {
-        error!("{name}: not available in secondary processes; attach each process as a primary one of its own");
-        return code(libc::ENOTSUP);
+    let c_name = unsafe { CStr::from_ptr(name) };
+    let name = c_name.to_string_lossy();
+    if is_secondary() {
+        // SAFETY: the bus calls this with the device of that name.
+        return unsafe { secondary::attach(vdev, c_name) }.map_or_else(
+            |(errno, text)| {
+                error!("{name}: {text}");
+                code(errno)
+            },
+            |()| 0,
+        );
     }
     // SAFETY: a device of the bus.
     let args = unsafe { device_args(vdev) };
@@ -163,6 +169,12 @@ unsafe extern "C" fn probe(vdev: *mut sys::rte_vdev_device) -> c_int {
             code(errno)
         }
     }
+}
+
+/// Whether another process has the ports, and this one shares its memory.
+fn is_secondary() -> bool {
+    // SAFETY: takes nothing.
+    unsafe { sys::rte_eal_process_type() != sys::RTE_PROC_PRIMARY }
 }
 
 /// Fills in a new port and attaches it.
@@ -238,6 +250,10 @@ unsafe extern "C" fn remove(vdev: *mut sys::rte_vdev_device) -> c_int {
     if dev.is_null() {
         // Closed already.
         return 0;
+    }
+    if is_secondary() {
+        // SAFETY: a port that probe has made known here.
+        return unsafe { secondary::detach(dev) };
     }
     // SAFETY: a port of ours.
     unsafe { ops::stop_for_removal(dev) };

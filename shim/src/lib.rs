@@ -31,6 +31,7 @@ mod log;
 mod ops;
 mod port;
 mod rx;
+mod secondary;
 mod session;
 mod stats;
 mod tx;

@@ -42,6 +42,11 @@ pub(crate) struct Ops(sys::eth_dev_ops);
 unsafe impl Sync for Ops {}
 
 impl Ops {
+    /// The operations `table`.
+    pub(crate) const fn new(table: sys::eth_dev_ops) -> Self {
+        Self(table)
+    }
+
     /// What goes into `rte_eth_dev`.
     pub(crate) const fn as_ptr(&self) -> *const sys::eth_dev_ops {
         &raw const self.0

@@ -6,9 +6,9 @@ use kopi_ring::Producer;
 use kopi_ring::layout::Notes;
 use kopi_testkit::evil::{Client, small};
 use kopi_testkit::frames::{Mac, ethernet};
-use kopi_testkit::testpmd::Options;
+use kopi_testkit::testpmd::{EalArguments, Options};
 use kopi_testkit::wait::SOON;
-use kopi_testkit::{Kopid, Settings, TempDir, Testpmd, wait_until};
+use kopi_testkit::{Kopid, Memory, Settings, TempDir, Testpmd, wait_until};
 
 const SENDER: Mac = [2, 0, 0, 0, 0, 1];
 const RECEIVER: Mac = [2, 0, 0, 0, 0, 9];
@@ -113,4 +113,38 @@ fn orders_are_kept_or_refused() {
     let text = testpmd.ask("port start 0");
     assert!(text.contains("the speed of the link is that of the wire"), "{text}");
     testpmd.quit();
+}
+
+/// A secondary process knows the ports and their links, passes nothing, and stands in nobody's way: ports are plugged in and out
+/// beside it, and the primary goes on when it ends.
+#[test]
+fn ports_are_plugged_beside_a_secondary_process() {
+    let dir = TempDir::new("secondary");
+    let kopid = Kopid::start(&dir, &Settings::default());
+    let eal = EalArguments::new(&dir, &kopid, Memory::HugePages, &format!("name=primary,mac={MAC}"), None);
+    let (mut args, launch) = (eal.args.clone(), eal.launch.clone());
+    let of = |number: u8| Options::new("primary", "rxonly").with(&format!("--num-procs=2 --proc-id={number}"));
+    let mut primary = Testpmd::launch_with(&dir, eal, &of(0));
+    primary.process().expect(0, "testpmd> ", SOON);
+    args.retain(|arg| !arg.starts_with("--vdev"));
+    args.push("--proc-type=secondary".into());
+    let mut secondary = Testpmd::launch_with(&dir, EalArguments { args, launch, mount: None }, &of(1));
+    secondary.process().expect(0, "testpmd> ", SOON);
+    assert!(secondary.ask("show port info 0").contains("Link status: up"));
+
+    let socket = kopid.socket().display().to_string();
+    primary.tell(&format!("port attach net_kopi1,socket={socket},name=plugged"), "Port 1 is attached");
+    assert!(kopid.app("plugged").is_some());
+    assert!(secondary.ask("show port summary all").contains("net_kopi1"));
+    assert!(secondary.ask("show port info 1").contains("Driver name: net_kopi"));
+    primary.tell("port detach 1", "is detached");
+    kopid.await_no_app("plugged");
+    assert!(!secondary.ask("show port summary all").contains("net_kopi1"));
+
+    secondary.quit();
+    primary.tell("start", "packet forwarding");
+    let (_client, mut ring) = sender(&kopid);
+    send(&mut ring, 3);
+    wait_until("the primary receives", SOON, || primary.stat("RX-packets") == 3);
+    primary.quit();
 }

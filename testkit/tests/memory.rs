@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use kopi_testkit::app::{Load, Options};
-use kopi_testkit::testpmd::EalArguments;
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Memory, Settings, TempDir, Testpmd, machine, testpmd, wait_until};
 use std::time::Duration;
@@ -106,26 +105,4 @@ fn fault_28_empty_mempool_delays_frames_and_loses_none() {
     sender.finish(LIMIT);
     let report = receiver.finish(LIMIT);
     assert!(report["hoarded_until_nombuf"].as_u64().is_some_and(|times| times > 0), "{report}");
-}
-
-/// Fault 30: a secondary process is refused in a line that says why, and the primary goes on.
-#[test]
-fn fault_30_secondary_process_is_refused() {
-    let dir = TempDir::new("secondary");
-    let kopid = Kopid::start(&dir, &Settings::default());
-    let eal = EalArguments::new(&dir, &kopid, Memory::HugePages, "name=primary", None);
-    let (args, launch) = (eal.args.clone(), eal.launch.clone());
-    let mut primary = Testpmd::launch_with(&dir, eal, &testpmd::Options::new("primary", "io"));
-    primary.process().expect(0, "testpmd> ", SOON);
-    primary.tell("start", "packet forwarding");
-
-    let mut again = EalArguments { args, launch, mount: None };
-    again.args.push("--proc-type=secondary".into());
-    let mut secondary = Testpmd::launch_with(&dir, again, &testpmd::Options::new("secondary", "io"));
-    secondary.process().expect(0, "not available in secondary processes", SOON);
-    // Testpmd goes on to its prompt without a port.
-    secondary.process().expect(0, "testpmd> ", SOON);
-    assert!(!secondary.ask("show port summary all").contains("net_kopi"), "the secondary process has a port");
-    assert_eq!(kopid.ask("apps").len(), 1);
-    primary.quit();
 }

@@ -121,7 +121,7 @@ fn garbage_from_the_daemon_is_survived() {
     app.quit();
 }
 
-/// Fault 30: a secondary process gets no port, and is told why.
+/// Fault 30: a secondary process gets no port of its own, and is told why.
 #[test]
 fn secondary_process_is_refused() {
     let folder = Folder::new();
@@ -134,9 +134,10 @@ fn secondary_process_is_refused() {
     let primary = Testpmd::start(&folder, &folder.device(), &memory, &[]).ready();
     let mut command = Command::new("timeout");
     command.args(["-s", "KILL", "10", "dpdk-testpmd", "-l", "0", "--no-pci", "--proc-type=secondary", "--file-prefix"]);
-    command.arg(primary.prefix()).arg("-d").arg(folder.driver()).args(["--huge-dir", huge.path(), "--", "-i"]);
+    command.arg(primary.prefix()).arg("-d").arg(folder.driver()).args(["--huge-dir", huge.path()]);
+    command.args(["--vdev", "net_kopi9", "--", "-i", "--num-procs=2", "--proc-id=1"]);
     let output = command.stdin(std::process::Stdio::null()).output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(said.contains("not available in secondary processes"), "{said}");
+    assert!(said.contains("the primary process has no such port"), "{said}");
     primary.quit();
 }
