@@ -241,7 +241,7 @@ impl Control {
         let text = format!("{}: {error}", self.args.socket.display());
         let mut state = self.state();
         if state.first.is_none() {
-            let absent = matches!(error, RequestError::Lost(Lost::Absent(_) | Lost::Silent));
+            let absent = matches!(error, RequestError::Lost(Lost::Absent(_) | Lost::Stale | Lost::Silent));
             state.first = Some(if absent { First::Absent(text) } else { First::Failed(text) });
             drop(state);
             self.dealt.notify_all();

@@ -5,6 +5,7 @@ use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Doorbell, Region, RegionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketFlags};
 use std::path::Path;
@@ -51,6 +52,12 @@ pub(crate) enum Lost {
     /// No daemon listens there.
     #[error("no daemon listens ({0})")]
     Absent(Errno),
+    /// The socket was mounted by itself, and the daemon that made it is gone: the next one makes another.
+    #[error(
+        "no daemon listens, and none will: this socket is mounted by itself, and a daemon that starts makes a new one; \
+             mount the folder that it lies in"
+    )]
+    Stale,
     /// The kernel does not let us connect.
     #[error("cannot connect: {0}")]
     Connect(Errno),
@@ -77,6 +84,13 @@ pub(crate) enum Lost {
     Stopping,
 }
 
+/// Whether `path` itself is where something is mounted, as in a container that was given a socket and not its folder.
+fn is_mount(path: &Path) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::statx(CWD, path, flags, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 impl Session {
     /// Connects and asks for a port. Ends early when `stop` becomes readable.
     ///
@@ -89,6 +103,7 @@ impl Session {
         let socket = socket::new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(Lost::Connect)?;
         let address = SocketAddrUnix::new(path).map_err(Lost::Connect)?;
         rustix::net::connect(&socket, &address).map_err(|errno| match errno {
+            Errno::CONNREFUSED if is_mount(path) => Lost::Stale,
             Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN => Lost::Absent(errno),
             other => Lost::Connect(other),
         })?;

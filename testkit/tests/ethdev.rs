@@ -148,3 +148,35 @@ fn ports_are_plugged_beside_a_secondary_process() {
     wait_until("the primary receives", SOON, || primary.stat("RX-packets") == 3);
     primary.quit();
 }
+
+/// An application in a container that was given the socket's folder finds the next kopid by itself. One that was given the socket
+/// alone never does, and is told so.
+#[test]
+fn containers_need_the_folder_of_the_socket() {
+    let dir = TempDir::new("container");
+    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let [folder, file] = ["folder", "file"].map(|name| dir.join(name));
+    std::fs::create_dir(&folder).expect("the folder is ours");
+    std::fs::write(&file, "").expect("the folder is ours");
+    let contained = |from: &std::path::Path, to: &std::path::Path, socket: &std::path::Path, name: &str| {
+        let mut eal = EalArguments::new(&dir, &kopid, Memory::NoHuge, "", None);
+        eal.args.retain(|arg| !arg.starts_with("--vdev"));
+        eal.args.push(format!("--vdev=net_kopi0,socket={},name={name}", socket.display()));
+        // Mounts of its own, as a container has.
+        let script = format!("mount --bind {} {} && exec \"$@\"", from.display(), to.display());
+        eal.launch.wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
+        let mut testpmd = Testpmd::launch_with(&dir, eal, &Options::new(name, "rxonly"));
+        testpmd.process().expect(0, "testpmd> ", SOON);
+        drop(kopid.await_app(name));
+        testpmd
+    };
+    let whole = contained(dir.path(), &folder, &folder.join("kopi.sock"), "whole");
+    let mut alone = contained(&kopid.socket(), &file, &file, "alone");
+    assert!(kopid.stop().success());
+    kopid.restart();
+    drop(kopid.await_app("whole"));
+    alone.process().expect(0, "mount the folder that it lies in", SOON);
+    assert!(kopid.app("alone").is_none());
+    whole.quit();
+    alone.quit();
+}
