@@ -11,20 +11,20 @@
 //! ```
 //!
 //! There are also `service-vlan`, a second tag behind the first, `udplite`, `sctp`, `arp reply` and `arp operation N`.
-//! IP may end with `first fragment` or `later fragment`, and all but the last form with `from MAC` and `to MAC`, the
-//! addresses of the frame. A TCP segment of which nothing is said has the flag SYN, an ICMP message is an echo request.
+//! IP may end with `first fragment` or `later fragment` and `dscp N`, and all but the last form with `from MAC` and `to MAC`, the
+//! addresses of the frame. Behind the tags may stand `malformed REASON`: of such there is a key, but no frame. A TCP segment of which nothing is said has the flag SYN, an ICMP message is an echo request.
 
 extern crate alloc;
 
 mod build;
-mod words;
+pub(crate) mod words;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
-use crate::{MacAddr, Shape, checksum, parse};
+use crate::{FlowKey, Headers, MacAddr, Shape, checksum, parse};
 
 /// Why a description is not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,11 @@ pub fn frame_of(text: &str) -> Result<Vec<u8>, DescribeError> {
 ///
 /// As [`frame_of`].
 pub fn frame_between(text: &str, from: MacAddr, to: MacAddr) -> Result<Vec<u8>, DescribeError> {
-    let mut frame = words::read(text)?.build(from, to);
+    let description = words::read(text)?;
+    if description.malformed.is_some() {
+        return Err(DescribeError::Malformed);
+    }
+    let mut frame = description.build(from, to);
     let (headers, _) = parse(&frame, 0);
     // Such as an ethertype that needs more than is said, or an IPv6 extension header without what it extends.
     if matches!(headers.shape, Shape::Malformed(_)) {
@@ -97,6 +101,34 @@ pub fn frame_between(text: &str, from: MacAddr, to: MacAddr) -> Result<Vec<u8>, 
     }
     checksum::complete(&mut frame, &headers);
     Ok(frame)
+}
+
+/// What [`parse`] finds of the frame that `text` describes, from one station to another if it does not name others; of a malformed one,
+/// too. The frame comes along, as whole as it can be made.
+///
+/// So what [`FlowKey::full`] prints is read as what it was printed of, as far as policies can tell.
+///
+/// # Errors
+///
+/// [`DescribeError`], in words for whoever wrote `text`.
+pub fn key_between(
+    text: &str,
+    from: MacAddr,
+    to: MacAddr,
+    source: u16,
+) -> Result<(Vec<u8>, Headers, FlowKey), DescribeError> {
+    let description = words::read(text)?;
+    let mut frame = description.build(from, to);
+    let (mut headers, key) = parse(&frame, source);
+    let Some(reason) = description.malformed else {
+        if matches!(headers.shape, Shape::Malformed(_)) {
+            return Err(DescribeError::Malformed);
+        }
+        checksum::complete(&mut frame, &headers);
+        return Ok((frame, headers, key));
+    };
+    headers.shape = Shape::Malformed(reason);
+    Ok((frame, headers, key.with_malformed(reason, description.proto())))
 }
 
 #[cfg(test)]

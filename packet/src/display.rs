@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
+use crate::describe::words::FLAGS;
 use crate::key::{self, layer};
 use crate::{FlowKey, Fragment, Shape, VlanTag};
 
@@ -32,12 +33,53 @@ impl fmt::Debug for FlowKey {
     }
 }
 
+/// A [`FlowKey`], printed with everything that a policy can ask for. See [`FlowKey::full`].
+#[derive(Clone, Copy, Debug)]
+pub struct Full<'a> {
+    key: &'a FlowKey,
+    flags: u8,
+}
+
+impl fmt::Display for Full<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, flags: known } = self;
+        write!(f, "{key}")?;
+        let is_ip = matches!(key.kind().layer, layer::IPV4 | layer::IPV6);
+        if *known != 0 && is_ip && key.proto() == key::TCP && key.src_port().is_some() {
+            f.write_str(" flags ")?;
+            flags(f, key.tcp_flags() & known)?;
+        }
+        if is_ip && key.dscp() != 0 {
+            write!(f, " dscp {}", key.dscp())?;
+        }
+        if is_ip || key.kind().layer == layer::ARP {
+            write!(f, " from {} to {}", key.src_mac(), key.dst_mac())?;
+        }
+        Ok(())
+    }
+}
+
+/// Names of flags of TCP, with commas between.
+fn flags(f: &mut fmt::Formatter<'_>, flags: u8) -> fmt::Result {
+    let (none, names) = FLAGS.split_first().map_or(("none", FLAGS.as_slice()), |((none, _), names)| (*none, names));
+    let mut set = names.iter().filter(|(_, flag)| flags & flag != 0).map(|(name, _)| *name);
+    f.write_str(set.next().unwrap_or(none))?;
+    set.try_for_each(|name| write!(f, ",{name}"))
+}
+
 fn vlan(f: &mut fmt::Formatter<'_>, tag: VlanTag) -> fmt::Result {
     let name = if tag.service { "service-vlan" } else { "vlan" };
     write!(f, "{name} {} ", tag.id())
 }
 
 impl FlowKey {
+    /// The flow in one line, as [`Display`](fmt::Display) prints it, with the addresses of the frame, the DSCP, and `flags` of TCP, which
+    /// are those that are in the key: everything that a policy can ask for.
+    #[must_use]
+    pub const fn full(&self, flags: u8) -> Full<'_> {
+        Full { key: self, flags }
+    }
+
     fn arp(&self, f: &mut fmt::Formatter<'_>, from: IpAddr, to: IpAddr) -> fmt::Result {
         match self.arp_operation() {
             Some(1) => f.write_str("arp request ")?,

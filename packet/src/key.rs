@@ -315,6 +315,13 @@ impl FlowKey {
         is_echo(self.kind().layer, kind).then_some(quarter(self.words[2], 0))
     }
 
+    /// The same key, as that of a frame that is not whole for this reason, and of which this protocol of IP is known.
+    #[must_use]
+    pub(crate) const fn with_malformed(mut self, reason: Malformed, proto: u8) -> Self {
+        self.words[3] = Kind { malformed: reason as u8, proto, ..self.kind() }.to_word();
+        self
+    }
+
     /// The same key with `flags` of TCP in it, as `flags & mask` of a packet whose flags the policy looks at.
     #[inline]
     #[must_use]

@@ -70,6 +70,7 @@ mod tunnel;
 pub mod vnet;
 mod walk;
 
+pub use display::Full;
 pub use hash::Seed;
 pub use headers::{Fragment, Headers, Malformed, Shape};
 pub use ip::fragment_id;

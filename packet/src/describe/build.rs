@@ -5,7 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::key::{ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 use crate::walk::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, extension};
-use crate::{Fragment, MacAddr, VlanTag};
+use crate::{Fragment, MacAddr, Malformed, VlanTag};
 
 /// Offset of a later fragment in units of eight bytes: what a fragment of 1,500 bytes leaves behind it.
 const LATER: u16 = 185;
@@ -14,9 +14,13 @@ const LATER: u16 = 185;
 #[derive(Debug)]
 pub(super) struct Description {
     pub(super) tags: Vec<VlanTag>,
+    /// What is wrong with it: nothing of that is in the bytes.
+    pub(super) malformed: Option<Malformed>,
     pub(super) body: Body,
     pub(super) from: Option<MacAddr>,
     pub(super) to: Option<MacAddr>,
+    /// Differentiated services code point, of IP.
+    pub(super) dscp: u8,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,11 @@ pub(super) struct Icmp {
 }
 
 impl Description {
+    /// The protocol of IP; zero for what is not IP.
+    pub(super) const fn proto(&self) -> u8 {
+        if let Body::Ip(ip) = &self.body { ip.proto } else { 0 }
+    }
+
     /// The frame, between these stations unless the description names others.
     pub(super) fn build(&self, from: MacAddr, to: MacAddr) -> Vec<u8> {
         let from = self.from.unwrap_or(from);
@@ -65,8 +74,8 @@ impl Description {
             Body::Other(ethertype) => (*ethertype, Vec::new()),
             Body::Arp(arp) => (ETHERTYPE_ARP, arp.build(from)),
             Body::Ip(ip) => match (ip.src, ip.dst) {
-                (IpAddr::V4(src), IpAddr::V4(dst)) => (ETHERTYPE_IPV4, ip.v4(src, dst)),
-                (src, dst) => (ETHERTYPE_IPV6, ip.v6(to_v6(src), to_v6(dst))),
+                (IpAddr::V4(src), IpAddr::V4(dst)) => (ETHERTYPE_IPV4, ip.v4(src, dst, self.dscp)),
+                (src, dst) => (ETHERTYPE_IPV6, ip.v6(to_v6(src), to_v6(dst), self.dscp)),
             },
         };
         let asks_all = to.is_zero() && matches!(&self.body, Body::Arp(Arp { operation: 1, .. }));
@@ -107,12 +116,12 @@ impl Ip {
     }
 
     /// RFC 791, 3.1.
-    fn v4(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Vec<u8> {
+    fn v4(&self, src: Ipv4Addr, dst: Ipv4Addr, dscp: u8) -> Vec<u8> {
         const HEADER: usize = 20;
         const TIME_TO_LIVE: u8 = 64;
         let payload = self.payload();
         let (units, more) = self.part();
-        let mut packet = [0x45, 0].to_vec();
+        let mut packet = [0x45, dscp << 2].to_vec();
         packet.extend(length(HEADER + payload.len()));
         packet.extend([0, 0]);
         packet.extend((units | if more { 0x2000 } else { 0 }).to_be_bytes());
@@ -123,8 +132,8 @@ impl Ip {
     }
 
     /// RFC 8200, 3, with a fragment header (4.5) if it is a fragment.
-    fn v6(&self, src: Ipv6Addr, dst: Ipv6Addr) -> Vec<u8> {
-        const VERSION: u8 = 0x60;
+    fn v6(&self, src: Ipv6Addr, dst: Ipv6Addr, dscp: u8) -> Vec<u8> {
+        const VERSION: u16 = 0x6000;
         const HOP_LIMIT: u8 = 255;
         let (units, more) = self.part();
         let mut next = self.proto;
@@ -136,7 +145,9 @@ impl Ip {
             next = extension::FRAGMENT;
         }
         payload.extend(self.payload());
-        let mut packet = [VERSION, 0, 0, 0].to_vec();
+        // The traffic class stands across two bytes, and the flow label is zero.
+        let mut packet = (VERSION | u16::from(dscp) << 6).to_be_bytes().to_vec();
+        packet.extend([0; 2]);
         packet.extend(length(payload.len()));
         packet.extend([next, HOP_LIMIT]);
         packet.extend([src.octets(), dst.octets()].as_flattened());

@@ -73,6 +73,16 @@ fn other() -> impl Strategy<Value = String> {
     (types, mac(), mac()).prop_map(|(ethertype, from, to)| format!("{ethertype} {from} > {to}"))
 }
 
+/// Everything of a key that a policy can ask for.
+fn seen(key: &FlowKey) -> String {
+    let vlans = [key.outer_vlan(), key.inner_vlan()].map(|tag| tag.map(|tag| tag.id()));
+    let ends = (key.src_addr(), key.src_port(), key.dst_addr(), key.dst_port());
+    let link = (key.src_mac(), key.dst_mac(), key.ethertype(), vlans);
+    let arp = (key.arp_operation(), key.arp_sender(), key.arp_target());
+    let rest = (key.shape(), key.proto(), key.dscp(), key.icmp(), key.icmp_id(), key.fragment(), key.tcp_flags());
+    format!("{ends:?} {link:?} {arp:?} {rest:?}")
+}
+
 fn shown(text: &str) -> Result<String, DescribeError> {
     Ok(parse(&frame_of(text)?, 0).1.to_string())
 }
@@ -103,6 +113,15 @@ proptest! {
             _ => Ok(key.to_string()),
         };
         prop_assert_eq!(shown(&key.to_string()), expected);
+        // Of the full form there is a key always, which is the same for every policy.
+        let key = key.with_tcp_flags(tcp::flags_of(&frame, &parse(&frame, 0).0));
+        let text = key.full(0xff).to_string();
+        let (made, headers, read) = key_between(&text, MacAddr::ZERO, MacAddr::ZERO, 0).map_err(|error| {
+            TestCaseError::fail(format!("{text}: {error}"))
+        })?;
+        let read = read.with_tcp_flags(tcp::flags_of(&made, &headers));
+        prop_assert_eq!(seen(&read), seen(&key), "{}", text);
+        prop_assert_eq!(read.full(0xff).to_string(), text);
     }
 
     /// Words that belong somewhere, in any order, and any other text, are read or refused.
@@ -137,6 +156,30 @@ fn what_is_left_out_has_a_default() {
     ] {
         assert_eq!(shown(text).as_deref(), Ok(expected), "{text}");
     }
+}
+
+/// What cannot be made into a frame is read as a key, with everything that was known.
+#[test]
+fn malformed_frames_are_described() {
+    for text in [
+        "malformed ipv4_length tcp 10.0.0.1 > 10.0.0.2 dscp 46 from 02:00:00:00:00:01 to 02:00:00:00:00:02",
+        "vlan 7 malformed l4_truncated udp fe80::1 > fe80::2 from 02:00:00:00:00:01 to 02:00:00:00:00:02",
+        "malformed ipv4_header 0x0800 02:00:00:00:00:01 > 02:00:00:00:00:02",
+        "malformed vlan_truncated 0x8100 02:00:00:00:00:01 > 02:00:00:00:00:02",
+        "malformed ipv6_extensions proto 43 fe80::1 > fe80::2 from 02:00:00:00:00:01 to 02:00:00:00:00:02",
+        "tcp 10.0.0.1:1 > 10.0.0.2:2 flags none dscp 63 from 02:00:00:00:00:01 to 02:00:00:00:00:02",
+        "udp [fe80::1]:1 > [fe80::2]:2 dscp 10 from 02:00:00:00:00:01 to 02:00:00:00:00:02",
+    ] {
+        let key = key_between(text, MacAddr::ZERO, MacAddr::ZERO, 3).unwrap().2;
+        assert_eq!((key.full(0xff).to_string().as_str(), key.source()), (text, 3));
+    }
+    let error = |text| key_between(text, MacAddr::ZERO, MacAddr::ZERO, 0).unwrap_err().to_string();
+    assert_eq!(
+        error("malformed badly tcp 10.0.0.1 > 10.0.0.2"),
+        "`badly` stands where what is wrong with the frame, as `kopictl flows` prints it, belongs"
+    );
+    assert_eq!(error("tcp 10.0.0.1:1 > 10.0.0.2:2 dscp 64"), "`64` stands where a number up to 63 belongs");
+    assert_eq!(error("arp request 10.0.0.1 > 10.0.0.2 dscp 1"), "ARP has no fields of IP");
 }
 
 /// Fields that are not printed reach the frame too.

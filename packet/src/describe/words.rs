@@ -11,13 +11,16 @@ use super::DescribeError;
 use super::build::{Arp, Body, Description, Icmp, Ip};
 use crate::key::{ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 use crate::tcp::flags;
-use crate::{Fragment, MacAddr, VlanTag};
+use crate::{Fragment, MacAddr, Malformed, VlanTag};
 
 /// Most characters of a word that an error repeats.
 const WORD_MAX: usize = 48;
 /// Most tags that are parsed.
 const TAGS_MAX: usize = 2;
-const FLAGS: [(&str, u8); 9] = [
+/// Highest differentiated services code point (RFC 2474).
+const DSCP_MAX: u8 = 63;
+/// Names of flags; the first is for none of them.
+pub(crate) const FLAGS: [(&str, u8); 9] = [
     ("none", 0),
     ("fin", flags::FIN),
     ("syn", flags::SYN),
@@ -30,6 +33,8 @@ const FLAGS: [(&str, u8); 9] = [
 ];
 
 type Result<T> = core::result::Result<T, DescribeError>;
+/// What stands behind the tags: with source and destination of the frame, if they are said, and the DSCP.
+type Read = (Body, Option<MacAddr>, Option<MacAddr>, u8);
 
 /// Reads a whole description.
 pub(super) fn read(text: &str) -> Result<Description> {
@@ -48,8 +53,9 @@ pub(super) fn read(text: &str) -> Result<Description> {
         }
         tags.push(VlanTag { tci, service });
     }
-    let (body, from, to) = words.body()?;
-    Ok(Description { tags, body, from, to })
+    let malformed = words.malformed()?;
+    let (body, from, to, dscp) = words.body(malformed.is_some())?;
+    Ok(Description { tags, malformed, body, from, to, dscp })
 }
 
 /// What stands at the end of a description, in any order.
@@ -61,6 +67,7 @@ struct Tail {
     id: Option<u16>,
     target: Option<Ipv6Addr>,
     fragment: Option<Fragment>,
+    dscp: Option<u8>,
     from: Option<MacAddr>,
     to: Option<MacAddr>,
 }
@@ -71,7 +78,7 @@ impl Tail {
     }
 
     const fn is_ip(&self) -> bool {
-        self.is_icmp() || self.flags.is_some() || self.fragment.is_some()
+        self.is_icmp() || self.flags.is_some() || self.fragment.is_some() || self.dscp.is_some()
     }
 }
 
@@ -114,20 +121,32 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Everything behind the tags, with the addresses of the frame.
-    fn body(&mut self) -> Result<(Body, Option<MacAddr>, Option<MacAddr>)> {
+    /// What is wrong with the frame, if that is said.
+    fn malformed(&mut self) -> Result<Option<Malformed>> {
+        const REASON: &str = "what is wrong with the frame, as `kopictl flows` prints it,";
+        if self.peek() != Some("malformed") {
+            return Ok(None);
+        }
+        self.skip();
+        let word = self.next(REASON)?;
+        let reason = Malformed::ALL.into_iter().find(|reason| reason.name() == word);
+        reason.map(Some).ok_or_else(|| wrong(word, REASON))
+    }
+
+    /// Everything behind the tags, with the addresses of the frame and its DSCP. Of a malformed frame less is known.
+    fn body(&mut self, is_malformed: bool) -> Result<Read> {
         const PROTOCOL: &str =
             "a protocol (tcp, udp, udplite, sctp, icmp, icmp6, proto N, arp) or an ethertype (0x88cc)";
         match self.next(PROTOCOL)? {
-            "tcp" => self.ip(TCP, None),
-            "udp" => self.ip(UDP, None),
-            "udplite" => self.ip(UDP_LITE, None),
-            "sctp" => self.ip(SCTP, None),
-            "icmp" => self.ip(ICMP, Some(false)),
-            "icmp6" => self.ip(ICMPV6, Some(true)),
+            "tcp" => self.ip(TCP, None, is_malformed),
+            "udp" => self.ip(UDP, None, is_malformed),
+            "udplite" => self.ip(UDP_LITE, None, is_malformed),
+            "sctp" => self.ip(SCTP, None, is_malformed),
+            "icmp" => self.ip(ICMP, Some(false), is_malformed),
+            "icmp6" => self.ip(ICMPV6, Some(true), is_malformed),
             "proto" => {
                 let proto = self.byte()?;
-                self.ip(proto, None)
+                self.ip(proto, None, is_malformed)
             }
             "arp" => self.arp(),
             "runt" => {
@@ -136,10 +155,9 @@ impl<'a> Words<'a> {
                 if addressed {
                     Err(DescribeError::Conflict("a runt has no fields"))
                 } else {
-                    Ok((Body::Runt, None, None))
+                    Ok((Body::Runt, None, None, 0))
                 }
             }
-            "malformed" => Err(DescribeError::Malformed),
             word => match word.strip_prefix("0x").and_then(|digits| u16::from_str_radix(digits, 16).ok()) {
                 Some(ethertype) => self.other(ethertype),
                 None => Err(wrong(word, PROTOCOL)),
@@ -148,17 +166,17 @@ impl<'a> Words<'a> {
     }
 
     /// A frame of which only type and addresses are known.
-    fn other(&mut self, ethertype: u16) -> Result<(Body, Option<MacAddr>, Option<MacAddr>)> {
+    fn other(&mut self, ethertype: u16) -> Result<Read> {
         let from = self.mac()?;
         self.fixed(">")?;
         let to = self.mac()?;
         match self.0.next() {
-            None => Ok((Body::Other(ethertype), Some(from), Some(to))),
+            None => Ok((Body::Other(ethertype), Some(from), Some(to), 0)),
             Some(word) => Err(wrong(word, "the end")),
         }
     }
 
-    fn arp(&mut self) -> Result<(Body, Option<MacAddr>, Option<MacAddr>)> {
+    fn arp(&mut self) -> Result<Read> {
         const OPERATION: &str = "request, reply or operation N";
         let operation = match self.next(OPERATION)? {
             "request" => 1,
@@ -173,7 +191,7 @@ impl<'a> Words<'a> {
         if tail.is_ip() {
             return Err(DescribeError::Conflict("ARP has no fields of IP"));
         }
-        Ok((Body::Arp(Arp { operation, sender, target }), tail.from, tail.to))
+        Ok((Body::Arp(Arp { operation, sender, target }), tail.from, tail.to, 0))
     }
 
     /// An address, and a hardware address in parentheses if one is there.
@@ -186,7 +204,7 @@ impl<'a> Words<'a> {
     }
 
     /// IP; `v6` is the version that the protocol's name implies.
-    fn ip(&mut self, proto: u8, v6: Option<bool>) -> Result<(Body, Option<MacAddr>, Option<MacAddr>)> {
+    fn ip(&mut self, proto: u8, v6: Option<bool>, is_malformed: bool) -> Result<Read> {
         let (src, src_port) = self.endpoint()?;
         self.fixed(">")?;
         let (dst, dst_port) = self.endpoint()?;
@@ -207,6 +225,7 @@ impl<'a> Words<'a> {
                 return Err(DescribeError::Conflict("a later fragment has no ports"));
             }
             (true, ..) if later => None,
+            (true, None, None) if is_malformed => None,
             (true, Some(src_port), Some(dst_port)) => Some((src_port, dst_port)),
             (true, ..) => {
                 return Err(DescribeError::Conflict("ports are missing: write 10.0.0.1:80, or [fe80::1]:80 for IPv6"));
@@ -230,7 +249,7 @@ impl<'a> Words<'a> {
             target: tail.target,
         };
         let body = Ip { proto, src, dst, ports, fragment, flags: tail.flags.unwrap_or(flags::SYN), icmp };
-        Ok((Body::Ip(body), tail.from, tail.to))
+        Ok((Body::Ip(body), tail.from, tail.to, tail.dscp.unwrap_or(0)))
     }
 
     /// An address with a port or without; IPv6 in brackets or, without a port, not.
@@ -261,6 +280,7 @@ impl<'a> Words<'a> {
                 "code" => put(&mut tail.code, self.byte()?)?,
                 "id" => put(&mut tail.id, self.number("a number up to 65535", u16::MAX)?)?,
                 "target" => put(&mut tail.target, self.parsed("an IPv6 address")?)?,
+                "dscp" => put(&mut tail.dscp, self.number("a number up to 63", DSCP_MAX)?)?,
                 "from" => put(&mut tail.from, self.mac()?)?,
                 "to" => put(&mut tail.to, self.mac()?)?,
                 "first" | "later" => {
@@ -271,7 +291,7 @@ impl<'a> Words<'a> {
                 _ => {
                     return Err(wrong(
                         word,
-                        "flags, type, code, id, target, first fragment, later fragment, from or to",
+                        "flags, type, code, id, target, first fragment, later fragment, dscp, from or to",
                     ));
                 }
             }
