@@ -10,11 +10,15 @@
 //! | [`mod@run`] | a capture from its start to its end |
 //! | [`output`], [`rotation`] | where packets go, and names of files that follow each other |
 //! | [`printer`], [`sighting`], [`lines`], [`stamp`] | from pcapng to a line |
+//! | [`mod@read`] | the same from a file |
+//! | [`finished`] | a command for each file that is complete |
 
+mod finished;
 mod lines;
 mod options;
 mod output;
 mod printer;
+mod read;
 mod rotation;
 mod run;
 mod select;
@@ -48,6 +52,9 @@ use std::path::Path;
 ///
 /// [`Failure`], whose exit code is kopictl's.
 pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Failure> {
+    if let Some(file) = &options.output.read {
+        return read::read(options, file, json);
+    }
     let expression = options.expression()?;
     let output = Output::of(options, json)?;
     let mut client = Client::connect(socket)?;

@@ -14,6 +14,8 @@ pub(crate) struct Form {
     pub(crate) style: Style,
     /// Bytes, and whether the Ethernet header is among them.
     pub(crate) dump: Option<(Dump, bool)>,
+    /// Packets so far, if they are numbered.
+    pub(crate) number: Option<u64>,
     pub(crate) stamp: Stamp,
     pub(crate) json: bool,
 }
@@ -28,7 +30,12 @@ impl Form {
         let packet = print::frame(sighting.data, sighting.length, self.style).text;
         let stamp = self.stamp.of(sighting.time_ns);
         let end = self.end(sighting);
-        let mut line = format!("{stamp}{} {direction} {packet}{end}\n", word(sighting.port));
+        let number = self.number.as_mut().map(|number| {
+            *number += 1;
+            format!("{number:5}  ")
+        });
+        let number = number.unwrap_or_default();
+        let mut line = format!("{number}{stamp}{} {direction} {packet}{end}\n", word(sighting.port));
         if let Some((form, whole)) = self.dump {
             line.push_str(&print::dump(sighting.data, form, whole));
         }
@@ -125,7 +132,7 @@ mod tests {
 
     fn form(verbose: u8, json: bool) -> Form {
         let style = Style { verbose, ..Style::default() };
-        Form { style, dump: None, stamp: Stamp::new(0, TimeZone::UTC), json }
+        Form { style, dump: None, number: None, stamp: Stamp::new(0, TimeZone::UTC), json }
     }
 
     fn sighting(frame: &[u8]) -> Sighting<'_> {

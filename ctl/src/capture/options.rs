@@ -4,6 +4,7 @@ use super::select::Selectors;
 use crate::failure::Failure;
 use clap::{ArgAction, Args};
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Bytes kept of a frame unless stated otherwise, and the most: what tcpdump and kopid have.
@@ -33,7 +34,8 @@ pub(crate) struct Capture {
     /// Read the expression from FILE, and not from the command line
     #[arg(short = 'F', value_name = "FILE")]
     pub(crate) filter_file: Option<PathBuf>,
-    /// Which frames, in libpcap's language (pcap-filter(7)): words, or one quoted text
+    /// Which frames, in libpcap's language (pcap-filter(7)): words, or one quoted text. As with tcpdump, 'udp port 53' is for frames
+    /// without a VLAN tag: write 'vlan and udp port 53' for those with one, 'udp port 53 or (vlan and udp port 53)' for both
     #[arg(value_name = "EXPRESSION")]
     pub(crate) expression: Vec<String>,
 }
@@ -51,6 +53,12 @@ pub(crate) struct Output {
     /// Go on with the next file every SECONDS; FILE may have a time in it, as in strftime(3)
     #[arg(short = 'G', value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..), requires = "file")]
     pub(crate) file_seconds: Option<u32>,
+    /// Print the packets of FILE, pcapng as -w writes it, or of standard input for -; asks no kopid
+    #[arg(short = 'r', value_name = "FILE", conflicts_with_all = ["file", "interfaces", "list_interfaces", "expression", "filter_file"])]
+    pub(crate) read: Option<PathBuf>,
+    /// Run COMMAND with the name of each file of -C or -G once it is complete, the last one too; kopictl ends when all have ended
+    #[arg(short = 'z', value_name = "COMMAND", requires = "file")]
+    pub(crate) command: Option<OsString>,
     /// At most COUNT files: with -C begin again with the first, with -G alone end
     #[arg(short = 'W', value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..), requires = "file")]
     pub(crate) file_count: Option<u32>,
@@ -103,9 +111,27 @@ pub(crate) struct Printing {
     /// Time: -t none, -tt seconds since 1970, -ttt since the line before, -tttt with the date, -ttttt since the first line
     #[arg(short = 't', action = ArgAction::Count)]
     pub(crate) time: u8,
+    /// The number of each packet before its line
+    #[arg(short = '#', long = "number")]
+    pub(crate) number: bool,
     /// Changes nothing: addresses and ports are never looked up
     #[arg(short = 'n', action = ArgAction::Count)]
     numeric: u8,
+    /// Changes nothing: names are never looked up, with a domain or without
+    #[arg(short = 'N')]
+    no_domains: bool,
+    /// Changes nothing: no card is put into another mode
+    #[arg(short = 'p', long = "no-promiscuous-mode")]
+    no_promiscuous: bool,
+    /// Changes nothing: checksums are looked at with -v alone, and of what an application leaves to its card none is said to be wrong
+    #[arg(short = 'K', long = "dont-verify-checksums")]
+    no_checksums: bool,
+    /// Changes nothing: what the expression is compiled to is the same
+    #[arg(short = 'O', long = "no-optimize")]
+    no_optimize: bool,
+    /// Changes nothing: this runs with the rights of whoever has started it, and has opened its files by then
+    #[arg(short = 'Z', long = "relinquish-privileges", value_name = "USER")]
+    relinquish: Option<String>,
     /// Changes nothing: sequence numbers are never made relative
     #[arg(short = 'S')]
     absolute: bool,

@@ -1,5 +1,6 @@
 //! Where packets go: files, standard output, or lines.
 
+use super::finished::Finished;
 use super::lines::Form;
 use super::options::Capture;
 use super::printer;
@@ -35,6 +36,9 @@ pub(crate) enum Output {
 pub(crate) struct Files {
     pub(crate) rotation: Rotation,
     current: PathBuf,
+    /// The one before, which kopid may still write to.
+    before: Option<PathBuf>,
+    finished: Finished,
 }
 
 /// What kopid is to write to, and what is to be watched meanwhile.
@@ -59,6 +63,9 @@ impl Output {
         let usage = |text: &str| Err(Failure::Usage(text.into()));
         let output = &options.output;
         let rotates = output.file_size.is_some() || output.file_seconds.is_some();
+        if output.command.is_some() && !rotates {
+            return usage("-z is for the files of -C or -G");
+        }
         match output.file.as_deref() {
             None => Ok(Self::Lines(Box::new(form(options, json)))),
             Some(file) if file == Path::new("-") => match () {
@@ -77,7 +84,8 @@ impl Output {
                 let rotation =
                     rotation.map_err(|reason| Failure::Usage(format!("the time in {}: {reason}", file.display())))?;
                 let current = rotation.name();
-                Ok(Self::Files(Box::new(Files { rotation, current })))
+                let finished = Finished::new(output.command.clone());
+                Ok(Self::Files(Box::new(Files { rotation, current, before: None, finished })))
             }
         }
     }
@@ -102,7 +110,7 @@ impl Output {
                 rustix::pipe::fcntl_setpipe_size(&writer, PIPE).unwrap_or(0);
                 let (alive, watched) = UnixStream::pair().map_err(system)?;
                 // Closed when the thread ends, unless it is because kopid has ended the stream: then kopid says the rest.
-                let printer = std::thread::spawn(move || printer::print(reader, *form).map(|()| alive));
+                let printer = std::thread::spawn(move || printer::print(Box::new(reader), *form, None).map(|()| alive));
                 let watched = vec![stdout()?, watched.into()];
                 Ok((Opened { file: writer.into(), watched, printer: Some(printer) }, None))
             }
@@ -123,8 +131,22 @@ impl Files {
             std::fs::remove_file(&name).map_err(|error| failed(&name, &error))?;
         }
         let (file, _) = open_file(&name)?;
-        self.current = name;
+        self.before = Some(std::mem::replace(&mut self.current, name));
         Ok(file)
+    }
+
+    /// kopid has gone on with the current file, so the one before is complete.
+    pub(crate) fn replaced(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.finished.run(&before);
+        }
+    }
+
+    /// All files are complete.
+    pub(crate) fn end(mut self) {
+        self.replaced();
+        self.finished.run(&self.current);
+        self.finished.wait();
     }
 }
 
@@ -142,7 +164,8 @@ fn failed(path: &Path, error: &io::Error) -> Failure {
     Failure::File { path: path.into(), reason: error.to_string() }
 }
 
-fn form(options: &Capture, json: bool) -> Form {
+/// How packets are shown.
+pub(super) fn form(options: &Capture, json: bool) -> Form {
     let printing = &options.printing;
     let forms =
         [(Dump::HexAscii, printing.hex_ascii), (Dump::Hex, printing.hex), (Dump::Ascii, u8::from(printing.ascii))];
@@ -150,5 +173,6 @@ fn form(options: &Capture, json: bool) -> Form {
     // A line of JSON has everything in its fields, so its text is the short one.
     let verbose = if json { 0 } else { printing.verbose.min(1) };
     let style = Style { link: printing.link && !json, verbose, quick: printing.quick };
-    Form { style, dump, stamp: Stamp::new(printing.time, TimeZone::system()), json }
+    let number = (printing.number && !json).then_some(0);
+    Form { style, dump, number, stamp: Stamp::new(printing.time, TimeZone::system()), json }
 }

@@ -5,18 +5,19 @@ use super::sighting::Sighting;
 use crate::failure::Failure;
 use kopi_pcapng::{Block, Reader};
 use std::cell::RefCell;
-use std::io::{self, BufWriter, PipeReader, Read, StdoutLock, Write};
+use std::io::{self, BufWriter, Read, StdoutLock, Write};
 use std::rc::Rc;
 
 /// Bytes read at a time: as many as the pipe holds.
 const READ: usize = 1 << 16;
 
-/// Prints every packet that comes out of `pipe`, until its end.
+/// Prints every packet that comes out of `pipe`, or the first so many, until its end.
 ///
 /// # Errors
 ///
 /// [`Failure::Output`] if standard output takes no more, [`Failure::Packets`] if something comes that is no pcapng.
-pub(crate) fn print(pipe: PipeReader, mut form: Form) -> Result<(), Failure> {
+pub(crate) fn print(pipe: Box<dyn Read>, mut form: Form, limit: Option<u64>) -> Result<(), Failure> {
+    let mut left = limit.unwrap_or(u64::MAX);
     let out = Rc::new(RefCell::new(Out { writer: BufWriter::new(io::stdout().lock()), error: None }));
     let source = Source { pipe, chunk: vec![0; READ], read: 0, filled: 0, out: Rc::clone(&out) };
     let mut reader = Reader::new(source);
@@ -25,7 +26,9 @@ pub(crate) fn print(pipe: PipeReader, mut form: Form) -> Result<(), Failure> {
         match reader.next() {
             Ok(Some(Block::Section(_))) => ports.clear(),
             Ok(Some(Block::Interface(interface))) => ports.push(interface.name),
+            Ok(Some(Block::Packet(_))) if left == 0 => return out.borrow_mut().writer.flush().map_err(Failure::Output),
             Ok(Some(Block::Packet(packet))) => {
+                left -= 1;
                 let port = usize::try_from(packet.interface).ok().and_then(|at| ports.get(at));
                 let line = form.line(&Sighting::of(port.map_or("?", String::as_str), &packet));
                 out.borrow_mut().writer.write_all(line.as_bytes()).map_err(Failure::Output)?;
@@ -54,7 +57,7 @@ struct Out {
 
 /// The pipe. Lines go out before it is waited for: at once if packets are rare, many at a time if they are not.
 struct Source {
-    pipe: PipeReader,
+    pipe: Box<dyn Read>,
     chunk: Vec<u8>,
     read: usize,
     filled: usize,

@@ -78,6 +78,9 @@ impl Run {
             match self.session.next(&self.watched, until)? {
                 Event::Said(progress) => match progress.state {
                     State::Ended => {
+                        if let Some(files) = self.files.take() {
+                            files.end();
+                        }
                         return match self.failed {
                             Some(failure) => Err(failure),
                             None => Ok(Ended { progress, abandoned: self.abandoned }),
@@ -124,7 +127,12 @@ impl Run {
                 "kopictl: {} captured, {received} received by filter, {dropped} dropped by kopid\n",
                 counted(*captured, "packet")
             )),
-            Some(Asked::Rotate) | None => {}
+            Some(Asked::Rotate) => {
+                if let Some(files) = &mut self.files {
+                    files.replaced();
+                }
+            }
+            None => {}
         }
     }
 

@@ -4,6 +4,7 @@ use crate::folder::Folder;
 use crate::{captured, packets, said};
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 /// The files of a folder, and how many packets each has.
@@ -131,4 +132,64 @@ fn impossible_files_end_it() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("f1: Is a directory"), "{}", said(&output));
     assert_eq!(files(&folder), [("f".into(), 0)]);
+}
+
+/// `-z` runs for each file, once kopid does not write to it any more, and for the last one; kopictl ends behind it.
+#[test]
+fn a_command_runs_for_each_complete_file() {
+    let (folder, other) = (Folder::new("capture-then"), Folder::new("capture-then-other"));
+    let (script, seen) = (other.0.join("z.sh"), other.0.join("seen"));
+    fs::write(&script, format!("#!/bin/sh\nsleep 0.2\necho \"${{1##*/}}\" >> {}\n", seen.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let name = folder.0.join("f").display().to_string();
+    let line = ["capture", "-w", &name, "-C", "1k", "-z", script.to_str().unwrap()];
+    let before = seen.clone();
+    let output = captured(&folder, &line, move |kopid| {
+        let mut kopid = kopid.start();
+        kopid.packet();
+        kopid.say("full", None);
+        let file = kopid.expect("rotate");
+        // Until it says that it has the next file it may write to this one.
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(file.is_some() && !before.exists());
+        kopid.say("running", None);
+        kopid.end("bytes");
+    });
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let mut names: Vec<_> = fs::read_to_string(&seen).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    assert_eq!(names, ["f", "f1"]);
+    let output = captured(&folder, &["capture", "-w", &name, "-C", "1", "-z", "/nonexistent"], |kopid| {
+        kopid.start().end("seconds");
+    });
+    assert_eq!(output.status.code(), Some(0), "the file is there");
+    assert!(said(&output).contains("cannot run /nonexistent for "), "{}", said(&output));
+    let refused = folder.kopictl(&["capture", "-w", &name, "-z", "gzip"]).output().unwrap();
+    assert!(refused.status.code() == Some(2) && said(&refused).contains("-z is for the files of -C or -G"));
+}
+
+/// `-r` prints a file as the packets were printed when they came, without any kopid; tcpdump's options that mean nothing here are taken.
+#[test]
+fn files_are_read() {
+    let folder = Folder::new("capture-read");
+    let file = folder.0.join("f").display().to_string();
+    let play = |kopid: crate::kopid::Kopid| {
+        let mut kopid = kopid.start();
+        (0..3).for_each(|_| kopid.packet());
+        kopid.end("seconds");
+    };
+    captured(&folder, &["capture", "-w", &file], play);
+    let live = captured(&folder, &["capture", "-t"], play);
+    let read = |arguments: &[&str]| folder.kopictl(&[&["capture", "-r", &file], arguments].concat()).output().unwrap();
+    let shown = read(&["-t", "-p", "-K", "-N", "-n", "-O", "-Z", "nobody"]);
+    assert_eq!((shown.status.code(), &shown.stdout), (Some(0), &live.stdout), "{}", said(&shown));
+    let numbered = String::from_utf8(read(&["-t", "-#", "-c", "2"]).stdout).unwrap();
+    let starts: Vec<_> = numbered.lines().map(|line| line.get(..7)).collect();
+    assert_eq!(starts, [Some("    1  "), Some("    2  ")], "{numbered}");
+    let selecting = read(&["--user", "bob"]);
+    assert!(selecting.status.code() == Some(2) && said(&selecting).contains("-r takes no selectors"));
+    assert_eq!(read(&["arp"]).status.code(), Some(2));
+    fs::write(&file, b"no packets here").unwrap();
+    let garbage = read(&[]);
+    assert!(garbage.status.code() == Some(1) && said(&garbage).contains("not pcapng"), "{}", said(&garbage));
 }
