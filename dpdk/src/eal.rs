@@ -89,8 +89,8 @@ impl Eal {
     ///
     /// # Errors
     ///
-    /// [`DpdkError::InUse`] if a pool, port, queue, guard or handle still exists, or if buffers are missing in a pool. Then
-    /// DPDK stays up until the process ends, because somebody may still touch its memory. A driver can be the reason:
+    /// [`DpdkError::InUse`] if a pool, port, queue, guard or handle still exists, and [`DpdkError::BuffersOut`] if buffers are missing in a
+    /// pool. Then DPDK stays up until the process ends, because somebody may still touch its memory. A driver can be the reason:
     /// `net_af_xdp` of DPDK 22.11 keeps its socket and the buffers of its fill ring when its port is closed.
     pub fn close(mut self) -> Result<(), DpdkError> {
         self.shut_down()
@@ -108,7 +108,7 @@ impl Eal {
         let pools = shared.pools.into_inner().unwrap_or_else(PoisonError::into_inner);
         let missing: u64 = pools.iter().map(|pool| u64::from(pool.in_use())).sum();
         if missing > 0 {
-            return Err(DpdkError::InUse(format!("{missing} packet buffers are not back in their pools")));
+            return Err(DpdkError::BuffersOut(missing));
         }
         for pool in pools {
             // SAFETY: every buffer is back, and no `Pool` exists any more.

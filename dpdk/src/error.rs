@@ -28,6 +28,9 @@ pub enum DpdkError {
     /// [`Eal::close`](crate::Eal::close) was asked for while ports, pools or handles still exist.
     #[error("DPDK is still in use: {0}")]
     InUse(String),
+    /// So many packet buffers are not back in their pools.
+    #[error("{0} packet buffers are not back in their pools")]
+    BuffersOut(u64),
     /// The thread is registered with DPDK already.
     #[error("this thread is already registered with DPDK")]
     AlreadyRegistered,

@@ -2,14 +2,15 @@
 
 use crate::failure::Failure;
 use rustix::fd::{AsFd, BorrowedFd};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level::pipe};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// SIGINT and SIGTERM, which stop a capture, and SIGUSR1, which asks for its counts.
+/// SIGINT and SIGTERM, which stop a capture, and SIGUSR1, which asks for its counts. SIGUSR2, by which tcpdump writes what it has
+/// gathered, does nothing: here that is written at once.
 #[derive(Debug)]
 pub(crate) struct Signals {
     stop: UnixStream,
@@ -39,6 +40,7 @@ impl Signals {
             pipe::register(signal, stop_writer.try_clone()?)?;
         }
         pipe::register(SIGUSR1, count_writer)?;
+        flag::register(SIGUSR2, Arc::default())?;
         Ok(Self { stop, count })
     }
 
