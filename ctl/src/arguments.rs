@@ -2,7 +2,7 @@
 
 use crate::capture::Capture;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use kopi_packet::describe;
+use kopi_packet::{MacAddr, describe};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -110,6 +110,19 @@ pub(crate) struct Flows {
     /// Of this protocol, by name or number
     #[arg(long)]
     pub(crate) proto: Option<String>,
+    /// No more than so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+    /// Those with the highest rate over their whole age, the highest first: a thousand at most, or as many as --limit says
+    #[arg(long, value_enum)]
+    pub(crate) sort: Option<Sort>,
+}
+
+/// By what flows are sorted.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Sort {
+    /// Bits per second
+    Rate,
 }
 
 /// Options of `check`.
@@ -143,10 +156,10 @@ pub(crate) struct Explain {
     /// The packet goes to the app, not from it
     #[arg(long)]
     pub(crate) ingress: bool,
-    /// What connection tracking says of it
+    /// What connection tracking says of it: `ct_state` of `kopictl --json flows`
     #[arg(long, value_enum, default_value_t = State::New)]
     pub(crate) state: State,
-    /// The packet, such as 'tcp 10.0.0.1:5432 > 10.0.0.2:999'
+    /// The packet, such as 'tcp 10.0.0.1:5432 > 10.0.0.2:999 flags syn dscp 46', or `packet` of `kopictl --json flows`
     #[arg(value_name = "PACKET", value_parser = packet)]
     pub(crate) packet: String,
 }
@@ -212,9 +225,10 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// A packet that can be made of its description: kopid makes it.
+/// A packet that is described so that kopid understands it.
 fn packet(text: &str) -> Result<String, String> {
-    describe::frame_of(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+    let read = describe::key_between(text, MacAddr::ZERO, MacAddr::ZERO, 0);
+    read.map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

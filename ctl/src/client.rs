@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long kopid may take to accept and to take a request.
+/// How long kopid may take to accept and to take a request, and between two pieces of a long answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest answer in bytes: some hundred times what kopid says about as many apps as it can have.
 const ANSWER_MAX: usize = 64 << 20;

@@ -5,13 +5,14 @@ use crate::check;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::rates::Rates;
-use crate::report::{App, Class, Drops, Explained, Flow, Port, Reloaded, Rule, Status};
+use crate::report::{App, Class, Drops, Explained, Port, Reloaded, Status};
 use crate::request::Request;
 use crate::streams::{complain, print};
-use crate::text::as_json;
-use crate::{capture, takeover, text, view};
+use crate::text::{as_json, escaped_json};
+use crate::view::Listing;
+use crate::{capture, list, takeover, text, view};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -47,6 +48,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     {
         return watch_classes(&mut client, &request, interval, arguments.json);
     }
+    match &arguments.command {
+        Command::Flows(_) => return list(&mut client, &request, arguments.json, &mut view::Flows::new()),
+        Command::Rules => return list(&mut client, &request, arguments.json, &mut view::Rules::new()),
+        _ => {}
+    }
     let answer = client.ask(&request).map_err(|failure| match (&arguments.command, failure) {
         (Command::Reload(_), Failure::Daemon(text)) => Failure::Policy(text),
         (_, failure) => failure,
@@ -60,13 +66,59 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Apps(options) => view::apps(&rows::<App>(&answer, name)?, options.wide),
         Command::Stats(_) => view::stats(&rows::<Port>(&answer, name)?),
         Command::Drops => view::drops(&rows::<Drops>(&answer, name)?),
-        Command::Rules => view::rules(&rows::<Rule>(&answer, name)?),
         Command::Classes(_) => view::classes(&rows::<Class>(&answer, name)?),
-        Command::Flows(_) => view::flows(&rows::<Flow>(&answer, name)?),
         Command::Explain(_) => view::explained(&rows::<Explained>(&answer, name)?),
         Command::Reload(options) => reloaded(&rows::<Reloaded>(&answer, name)?, options)?,
-        Command::Check(_) | Command::Capture(_) | Command::Takeover(_) => String::new(),
+        Command::Flows(_) | Command::Rules | Command::Check(_) | Command::Capture(_) | Command::Takeover(_) => {
+            String::new()
+        }
     })
+}
+
+/// Rows that are shown together.
+const BLOCK: usize = 256;
+
+/// Shows a list that may be long, while it comes.
+fn list<L: Listing>(client: &mut Client, request: &Request, json: bool, view: &mut L) -> Result<(), Failure> {
+    if json {
+        return list_json(client, request);
+    }
+    let (mut block, mut any) = (Vec::new(), false);
+    let foreign = |error| Failure::Garbage(format!("{error}; is kopid of another version?"));
+    list::rows(client, request, &mut |row| {
+        block.push(serde_json::from_str::<L::Row>(row.get()).map_err(foreign)?);
+        if block.len() == BLOCK {
+            any = true;
+            print(&view.block(&block))?;
+            block.clear();
+        }
+        Ok(())
+    })?;
+    match (block.is_empty(), any) {
+        (true, true) => Ok(()),
+        (true, false) => print(&view.nothing()),
+        (false, _) => print(&view.block(&block)),
+    }
+}
+
+/// The same as JSON: the object that kopid sends.
+fn list_json(client: &mut Client, request: &Request) -> Result<(), Failure> {
+    let mut text = format!("{{\"{}\":[", request.command);
+    let mut count = 0_usize;
+    let others = list::rows(client, request, &mut |row| {
+        if count > 0 {
+            text.push(',');
+        }
+        text.push_str(&escaped_json(row.get()));
+        count += 1;
+        if count.is_multiple_of(BLOCK) {
+            print(&text)?;
+            text.clear();
+        }
+        Ok(())
+    })?;
+    let others = others.iter().map(|(key, value)| format!(",{}:{value}", json!(key))).collect::<String>();
+    print(&format!("{text}]{}}}\n", escaped_json(&others)))
 }
 
 /// Checks kopid's files: problems to standard error, what became of each file to standard output.

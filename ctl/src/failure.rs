@@ -62,8 +62,8 @@ pub(crate) enum Failure {
     /// The connection broke.
     #[error("the connection to kopid failed: {0}")]
     Connection(#[source] io::Error),
-    /// More came than any answer should have.
-    #[error("kopid's answer is longer than {0} bytes")]
+    /// More came than any answer, or any row of a long one, should have.
+    #[error("kopid's answer, or a row of it, is longer than {0} bytes")]
     TooLong(usize),
     /// Something came that is no answer.
     #[error("this is no answer of kopid's: {0}")]

@@ -17,6 +17,7 @@ mod client;
 mod command;
 mod extcap;
 mod failure;
+mod list;
 mod print;
 mod rates;
 mod report;

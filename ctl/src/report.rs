@@ -249,6 +249,9 @@ pub(crate) struct Flow {
     pub(crate) idle_seconds: u64,
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+    /// Since it began. Older daemons do not tell.
+    #[serde(default)]
+    pub(crate) bits_per_second: Option<u64>,
     pub(crate) class: Option<String>,
     pub(crate) rule: Option<String>,
     /// `accept`, `drop` or `reject`.

@@ -1,6 +1,6 @@
 //! What kopid is asked.
 
-use crate::arguments::{Command, Explain, Flows, Reload};
+use crate::arguments::{Command, Explain, Flows, Reload, Sort};
 use crate::failure::Failure;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
@@ -58,13 +58,14 @@ impl Request {
     }
 
     fn flows(flows: &Flows) -> Self {
-        let Flows { app, user, pid, comm, port, address, state, proto } = flows;
+        let Flows { app, user, pid, comm, port, address, state, proto, limit, sort } = flows;
         let words =
             [("app", app), ("user", user), ("comm", comm), ("address", address), ("state", state), ("proto", proto)];
         let words = words.into_iter().filter_map(|(name, word)| Some((name, json!(word.as_ref()?))));
-        let numbers = [("pid", *pid), ("port", port.map(u32::from))];
+        let numbers = [("pid", *pid), ("port", port.map(u32::from)), ("limit", *limit)];
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, json!(number?))));
-        Self::new("flows").with(words.chain(numbers))
+        let sort = sort.map(|Sort::Rate| ("sort", json!("rate")));
+        Self::new("flows").with(words.chain(numbers).chain(sort))
     }
 
     fn explain(explain: &Explain) -> Self {
@@ -154,6 +155,10 @@ mod tests {
         assert_eq!(
             line(&["flows", "--state", "new", "--proto", "tcp"]),
             r#"{"command":"flows","proto":"tcp","state":"new"}"#
+        );
+        assert_eq!(
+            line(&["flows", "--limit", "20", "--sort", "rate"]),
+            r#"{"command":"flows","limit":20,"sort":"rate"}"#
         );
         assert_eq!(line(&["reload"]), r#"{"command":"reload"}"#);
         assert_eq!(line(&["reload", "--confirm", "60"]), r#"{"command":"reload","confirm":60}"#);

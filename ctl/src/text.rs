@@ -1,6 +1,7 @@
 //! Text that is safe on a terminal, and numbers for people.
 
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// Whether a terminal might act on `c`, or show the text around it in another order.
 pub(crate) fn is_unsafe(c: char) -> bool {
@@ -31,13 +32,20 @@ pub(crate) fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
 }
 
-/// `value` as JSON on one line. Control characters can only be left inside strings, where they may be escaped.
+/// `value` as JSON on one line.
 pub(crate) fn as_json(value: &Value) -> String {
-    let line = replace(&value.to_string(), |c| {
+    format!("{}\n", escaped_json(&value.to_string()))
+}
+
+/// JSON that is safe on a terminal. Control characters can only be left inside strings, where they may be escaped.
+pub(crate) fn escaped_json(json: &str) -> Cow<'_, str> {
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Cow::Borrowed(json);
+    }
+    Cow::Owned(replace(json, |c| {
         let mut units = [0; 2];
         c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
-    });
-    format!("{line}\n")
+    }))
 }
 
 /// `count` and the word for it, which takes an `s` unless there is one.

@@ -4,7 +4,7 @@ mod classes;
 mod policy;
 
 pub(crate) use classes::classes;
-pub(crate) use policy::{explained, flows, reloaded, rules};
+pub(crate) use policy::{Flows, Listing, Rules, explained, reloaded};
 
 use crate::rates::Rated;
 use crate::report::{App, Drops, InForce, NOBODY, Port, Status, Tracked};

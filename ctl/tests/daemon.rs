@@ -432,3 +432,40 @@ fn check_reads_the_files_itself() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(words));
     }
 }
+
+/// A long list is shown while it comes, and is not kept: rows that are there are shown though the answer never ends, and what goes wrong
+/// then is said. An older kopid that does not know an argument says so.
+#[test]
+fn long_lists_are_shown_while_they_come() {
+    let folder = Folder::new("long");
+    let recorded: serde_json::Value = serde_json::from_str(RECORDED).unwrap();
+    let row = recorded["flows"][0].to_string();
+    let daemon = folder.daemon(move |mut stream, _| {
+        // A blank is a sign of life.
+        stream.write_all(b" {\"flows\":[").unwrap();
+        stream.write_all(vec![row; 600].join(", ").as_bytes()).unwrap();
+        let mut end = Vec::new();
+        drop(stream.read_to_end(&mut end));
+    });
+    let mut child = folder.kopictl(&["flows"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let shown = lines.by_ref().take(513).map(Result::unwrap).collect::<Vec<_>>();
+    assert!(shown[0].starts_with("PROTO") && shown[1..].iter().all(|line| line.contains("10.0.0.1:40000")));
+    let output = child.wait_with_output().unwrap();
+    daemon.join().unwrap();
+    fs::remove_file(folder.socket()).unwrap();
+    assert!(output.status.code() == Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let row = &recorded["flows"][0];
+    let broken = format!("{{\"flows\":[{row}],\"error\":\"a worker is silent\"}}\n");
+    assert_fails(&folder.told(broken, &["flows"]), 1, "kopid says: a worker is silent");
+    let unknown = "{\"error\":\"`flows` has no argument `sort`\"}\n";
+    assert_fails(&folder.told(unknown, &["flows", "--sort", "rate"]), 1, "`flows` has no argument `sort`");
+    assert_fails(&folder.told("{\"flows\":[]}\n{}\n", &["flows"]), 1, "it goes on after its end");
+    assert_fails(&folder.told("{\"flows\":[7]}\n", &["flows"]), 1, "is kopid of another version?");
+    assert_fails(&folder.told("{\"flows\":7}\n", &["--json", "flows"]), 1, "this is no answer of kopid's");
+    let endless = format!("{{\"flows\":[\"{}\"]}}\n", "x".repeat(3 << 20));
+    assert_fails(&folder.told(endless, &["flows"]), 1, "is longer than 1048576 bytes");
+    let json = folder.told("{\"new\":1,\"rules\":[{\"a\":\"\u{202e}\"},2]}\n", &["--json", "rules"]);
+    assert_eq!(out(&json), "{\"rules\":[{\"a\":\"\\u202e\"},2],\"new\":1}\n");
+}

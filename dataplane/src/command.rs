@@ -34,7 +34,7 @@ pub enum Command {
     Detach(crate::forwarding::PortId),
     /// Switch and judge by another picture from now on.
     Forward(Change),
-    /// Fill in this list of flows.
+    /// Fill in this piece of a list of flows.
     List(Box<Listing>),
     /// Show a capture session what it wants.
     Tap(Box<Tap>),
@@ -57,7 +57,7 @@ pub enum Reply {
     Fault(Box<WorkerPort>, PeerFault),
     /// All this is no longer used.
     Retired(Change),
-    /// The list is complete.
+    /// The piece is complete.
     Listed(Box<Listing>),
     /// These selections are no longer used.
     Selected(Vec<Arc<Selection>>),

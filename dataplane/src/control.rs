@@ -8,7 +8,10 @@
 //! thread accepts connections and answers questions, one at a time, of the user that has had least of its time: so much of a second is
 //! the most that the operators of a user may have. Input, descriptors, connections and threads are bounded.
 
+mod answer;
 pub(crate) mod connection;
+
+pub use answer::{Answer, Next, Part, Rows};
 
 use crate::budgets::Budgets;
 use crate::capture::Place;
@@ -26,7 +29,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
@@ -74,6 +76,8 @@ pub struct Question {
     pub command: String,
     /// The other keys of the request.
     pub arguments: Map<String, Value>,
+    /// Whose it is: the user, as limits know it.
+    pub account: u32,
     /// What its connection's thread has made ready.
     pub brought: Brought,
 }
@@ -83,55 +87,12 @@ pub struct Question {
 pub enum Brought {
     /// Nothing.
     Nothing,
-    /// For `reload`.
-    Policy(Box<Wanted>),
+    /// What comes after a part of an answer.
+    Next(Next),
+    /// For `reload`, and who asks for it, for the log.
+    Policy(Box<Wanted>, String),
     /// For `capture`.
     Capture(Arc<Capture>),
-}
-
-/// What becomes of a question.
-#[derive(Debug)]
-pub enum Answer {
-    /// This is the reply.
-    Reply(Value),
-    /// The connection's thread makes the reply of this.
-    Work(Work),
-    /// The connection is that of a capture from now on.
-    Place(Box<Place>),
-    /// This is the reply once all workers use this picture: whoever is told that a policy is in force may count on it for the next
-    /// frame.
-    InForce(u64, Value),
-}
-
-/// What is left to be done for a reply: it takes time, and nothing of the control thread's.
-pub struct Work(Box<dyn FnOnce() -> Value + Send>);
-
-impl Work {
-    /// Does it.
-    #[must_use]
-    pub fn run(self) -> Value {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Work")
-    }
-}
-
-impl Answer {
-    /// An answer that the connection's thread is to make.
-    #[must_use]
-    pub fn later(work: impl FnOnce() -> Value + Send + 'static) -> Self {
-        Self::Work(Work(Box::new(work)))
-    }
-}
-
-impl From<Value> for Answer {
-    fn from(reply: Value) -> Self {
-        Self::Reply(reply)
-    }
 }
 
 impl Question {
@@ -169,8 +130,8 @@ struct Desk {
 /// What the thread of a connection has to say.
 #[derive(Debug)]
 enum News {
-    /// A question of user `account`'s.
-    Asked { account: u32, question: Question, answer: SyncSender<Answer> },
+    /// A question.
+    Asked(Asked),
     /// The connection is closed, for this reason.
     Closed(String),
 }
@@ -178,7 +139,6 @@ enum News {
 /// A question that waits to be answered.
 #[derive(Debug)]
 struct Asked {
-    account: u32,
     question: Question,
     answer: SyncSender<Answer>,
 }
@@ -422,7 +382,7 @@ impl Control {
         self.desk.wake.hush();
         while let Ok(news) = self.news.try_recv() {
             match news {
-                News::Asked { account, question, answer } => self.waiting.push(Asked { account, question, answer }),
+                News::Asked(asked) => self.waiting.push(asked),
                 News::Closed(reason) => {
                     self.throttle.warn(&format_args!("closed an operator's connection: {reason}"));
                 }
@@ -433,15 +393,17 @@ impl Control {
     /// Whether a question waits that may be answered now.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.waiting.iter().any(|asked| self.time.has(asked.account))
+        self.waiting.iter().any(|asked| self.time.has(asked.question.account))
     }
 
     /// Answers one question: of the user that has most time left, if it has any. `answer` returns `None` if there is no such command.
     pub fn serve(&mut self, answer: impl FnOnce(Question) -> Option<Answer>) {
-        let due = self.waiting.iter().enumerate().filter(|(_, asked)| self.time.has(asked.account));
-        let next = due.max_by_key(|(at, asked)| (self.time.left(asked.account), Reverse(*at))).map(|(at, _)| at);
+        let due = self.waiting.iter().enumerate().filter(|(_, asked)| self.time.has(asked.question.account));
+        let next =
+            due.max_by_key(|(at, asked)| (self.time.left(asked.question.account), Reverse(*at))).map(|(at, _)| at);
         let Some(next) = next else { return };
-        let Asked { account, question, answer: reply } = self.waiting.remove(next);
+        let Asked { question, answer: reply } = self.waiting.remove(next);
+        let account = question.account;
         let begun = Instant::now();
         let unknown = json!({ "error": format!("unknown command `{}`", question.command) });
         let answered = answer(question).unwrap_or_else(|| unknown.into());

@@ -79,8 +79,6 @@ pub struct Dataplane {
     workers: Vec<Helm>,
     /// Behind the workers, which use it.
     waker: AppWaker,
-    /// Flow-table entries of each worker.
-    flows: usize,
 }
 
 /// One worker's handle.
@@ -122,7 +120,7 @@ impl Dataplane {
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         let (waker, requests) = AppWaker::start(cores.len(), apps + 1, eal.tsc_hz())?;
         // Should one not start, the others end with this.
-        let mut dataplane = Self { workers: Vec::new(), waker, flows };
+        let mut dataplane = Self { workers: Vec::new(), waker };
         let parts = cores.iter().copied().zip(Mesh::among(cores.len(), apps + 1)).zip(requests);
         for (index, ((cpu, mut mesh), requests)) in parts.enumerate() {
             let rest = rests.next().flatten();
@@ -306,8 +304,8 @@ impl Dataplane {
     }
 
     /// The ledgers in use, with the pictures that they belong to.
-    pub fn ledgers(&self) -> impl Iterator<Item = (&Forwarding, &Ledger)> {
-        self.workers.iter().flat_map(|worker| worker.open.iter()).map(|(picture, ledger)| (&**picture, &**ledger))
+    pub fn ledgers(&self) -> impl Iterator<Item = &(Arc<Forwarding>, Arc<Ledger>)> {
+        self.workers.iter().flat_map(|worker| worker.open.iter())
     }
 
     /// What the policy wants in the log.
@@ -320,13 +318,11 @@ impl Dataplane {
         self.workers.iter_mut().find_map(|worker| worker.samples.pop().ok())
     }
 
-    /// Has every worker list its flows, which comes as an [answer](Self::reply) under the number `serial`; returns how many there will
-    /// be. Busy workers take some milliseconds.
-    pub fn list(&mut self, serial: u64) -> usize {
-        let capacity = self.flows;
-        let listing = || Command::List(Box::new(Listing::new(serial, capacity)));
-        self.workers.iter_mut().for_each(|worker| worker.tell(listing()));
-        self.workers.len()
+    /// Has worker `worker` list some of its flows, which comes as an [answer](Self::reply).
+    pub fn list(&mut self, worker: usize, listing: Box<Listing>) {
+        if let Some(worker) = self.workers.get_mut(worker) {
+            worker.tell(Command::List(listing));
+        }
     }
 
     /// The next answer of any worker. Dropping it frees what it carries.

@@ -78,7 +78,8 @@ impl Points {
 }
 
 impl Flow {
-    const EMPTY: Self = Self {
+    /// What a new one is.
+    pub const EMPTY: Self = Self {
         epoch: 0,
         verdict: Verdict::Drop(DropReason::PortGone),
         packets: 0,
@@ -224,6 +225,9 @@ pub struct FlowTable {
 }
 
 impl FlowTable {
+    /// Flows of a bucket at most.
+    pub const WAYS: usize = WAYS;
+
     /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`, for ports below `ports`. Flows are spread
     /// over the queues of apps under `rss`, the same at all workers.
     ///

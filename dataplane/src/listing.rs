@@ -1,23 +1,33 @@
-//! A list of a worker's flows, for operators.
+//! Lists of a worker's flows, for operators.
 //!
-//! The control thread brings the memory, the worker copies a few buckets of its flow table into it in each turn, so that
-//! traffic does not wait. Nor does the control thread: what workers have filled in comes with their other answers, and goes to the
-//! thread of the operator who has asked.
+//! A list goes from a worker to an operator in pieces of a bounded size, each asked for when the one before is on its way to its reader.
+//! The control thread brings the memory, which it has used before, and the worker copies a few flows into it in each turn, so that
+//! traffic does not wait. What has come is copied out, and made into text by the thread of the operator who has asked.
+//!
+//! A worker fills in one piece at a time. Users have their turns, however many lists each of them reads.
 
 use crate::dataplane::Dataplane;
+use crate::filter::Filter;
 use crate::flow::{Flow, FlowTable};
+use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome};
+use crate::registry::{App, Registry};
 use kopi_packet::FlowKey;
 use kopi_policy::Ruleset;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Buckets copied in one turn: about as long as a few bursts take.
-const BUCKETS: usize = 16;
+/// Flows of a piece. Each is half a kilobyte of text later, for each connection of an operator that reads a list.
+pub const PIECE: usize = 256;
 
-/// How long workers may take. What one does not give in time is left out.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Flows copied in one turn, and buckets looked at for them: about as long as a few bursts take.
+const FLOWS: usize = 128;
+const BUCKETS: usize = 256;
+
+/// How long a worker may take for a piece.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// One flow, as it was when it was copied.
 #[derive(Clone, Copy, Debug)]
@@ -30,98 +40,234 @@ pub struct Listed {
     pub outcomes: [Option<Outcome>; 2],
 }
 
-/// Flows of one worker. Never grows beyond its first capacity.
+impl Listed {
+    /// The app that gets its packets, or would get them if it were not for the policy.
+    #[must_use]
+    pub fn receiver(&self) -> Option<PortId> {
+        match self.flow.verdict {
+            Verdict::App(id) | Verdict::Refuse(id, _) => Some(id),
+            Verdict::Reject(id) if id != self.key.source() => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// Some flows of one worker, all judged under one picture. Never grows beyond its first capacity.
 #[derive(Debug)]
 pub struct Listing {
-    /// Which list it is a part of.
-    pub serial: u64,
-    /// What was copied so far.
-    pub flows: Vec<Listed>,
+    /// Which piece it is, and of which worker.
+    serial: u64,
+    worker: usize,
+    flows: Vec<Listed>,
+    /// The bucket to go on with.
     next: usize,
+    /// Whether there are more.
+    has_more: bool,
+    picture: Option<Arc<Forwarding>>,
 }
 
 impl Listing {
-    /// A part of list `serial`, with room for `capacity` flows.
-    #[must_use]
-    pub fn new(serial: u64, capacity: usize) -> Self {
-        Self { serial, flows: Vec::with_capacity(capacity), next: 0 }
+    /// Room for [`PIECE`] flows, all of it in memory.
+    fn new() -> Self {
+        let (_, key) = kopi_packet::parse(&[], 0);
+        let mut flows = vec![Listed { key, flow: Flow::EMPTY, outcomes: [None; 2] }; PIECE];
+        flows.clear();
+        Self { serial: 0, worker: 0, flows, next: 0, has_more: false, picture: None }
     }
 
-    /// Copies some more flows, judged under `epoch` into `ledger` or not judged anew yet; returns whether these were the last ones.
-    pub fn proceed(&mut self, table: &FlowTable, ledger: &Ledger, epoch: u32) -> bool {
-        let to = self.next + BUCKETS;
-        let room = self.flows.capacity() - self.flows.len();
-        let flows = table.flows(self.next, to).take(room).map(|(key, flow)| Listed {
-            key: *key,
-            flow: *flow,
-            outcomes: flow.points.tallies.map(|tally| ledger.outcome(tally).filter(|_| flow.epoch == epoch)),
-        });
-        self.flows.extend(flows);
-        self.next = to;
-        to >= table.buckets() || self.flows.len() == self.flows.capacity()
+    /// Begins piece `serial`, at `position`.
+    fn begin(&mut self, serial: u64, position: Position) {
+        self.flows.clear();
+        (self.serial, self.worker, self.next, self.has_more) = (serial, position.worker, position.bucket, false);
+    }
+
+    /// Copies some more flows, judged under `picture` into `ledger` or not judged anew yet; returns whether these were the last ones.
+    pub fn proceed(&mut self, table: &FlowTable, ledger: &Ledger, picture: &Arc<Forwarding>) -> bool {
+        let epoch = picture.epoch();
+        if self.picture.get_or_insert_with(|| Arc::clone(picture)).epoch() != epoch {
+            self.has_more = true;
+            return true;
+        }
+        let full = self.flows.capacity().min(self.flows.len() + FLOWS) - FlowTable::WAYS;
+        let to = table.buckets().min(self.next + BUCKETS);
+        while self.next < to && self.flows.len() <= full {
+            let flows = table.flows(self.next, self.next + 1).map(|(key, flow)| Listed {
+                key: *key,
+                flow: *flow,
+                outcomes: flow.points.tallies.map(|tally| ledger.outcome(tally).filter(|_| flow.epoch == epoch)),
+            });
+            self.flows.extend(flows);
+            self.next += 1;
+        }
+        self.has_more = self.next < table.buckets();
+        !self.has_more || self.flows.len() + FlowTable::WAYS > self.flows.capacity()
     }
 }
 
-/// The lists that operators wait for, one at a time. All who wait when one is begun get the same.
+/// Where a list goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    worker: usize,
+    bucket: usize,
+}
+
+/// Who is behind a port, as far as lists say it.
+#[derive(Clone, Debug)]
+pub struct Who {
+    /// The app's name.
+    pub name: String,
+    /// Its process, as far as it is known.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+    /// The user's name.
+    pub user: Option<String>,
+    /// What the process calls itself.
+    pub comm: String,
+}
+
+impl Who {
+    fn of(app: &App) -> Self {
+        let identity = &app.identity;
+        Self {
+            name: app.name.clone(),
+            pid: identity.pid,
+            uid: identity.uid,
+            user: identity.user.clone(),
+            comm: identity.comm.clone(),
+        }
+    }
+}
+
+/// A piece of a list.
+#[derive(Debug)]
+pub struct Piece {
+    /// Its flows.
+    pub flows: Vec<Listed>,
+    /// The apps that they come from or go to, as far as they are still there.
+    pub who: BTreeMap<PortId, Who>,
+    /// The rules that they were judged by. Whoever reads slowly does not keep old ones.
+    pub ruleset: Weak<Ruleset>,
+    /// Where the next piece begins, unless this is the last one.
+    pub next: Option<Position>,
+}
+
+/// A piece, or why there is none, for people.
+pub type Given = Result<Piece, String>;
+
+/// Who waits for a piece.
+#[derive(Debug)]
+struct Asked {
+    account: u32,
+    position: Position,
+    to: SyncSender<Given>,
+}
+
+/// A piece that a worker fills in.
+#[derive(Debug)]
+struct Current {
+    serial: u64,
+    until: Instant,
+    /// `None` once it has taken too long.
+    to: Option<SyncSender<Given>>,
+}
+
+/// What there is for one worker.
+#[derive(Debug, Default)]
+struct Desk {
+    spare: Option<Box<Listing>>,
+    current: Option<Current>,
+}
+
+/// The lists that operators read.
 #[derive(Debug, Default)]
 pub struct Lists {
-    waiting: Vec<SyncSender<Arc<Filled>>>,
-    current: Option<List>,
+    waiting: Vec<Asked>,
+    desks: Vec<Desk>,
+    /// Number of the last piece that a user has had, of those who wait.
+    served: BTreeMap<u32, u64>,
     serial: u64,
 }
 
-/// The list that workers fill in.
-#[derive(Debug)]
-struct List {
-    parts: Vec<Listing>,
-    workers: usize,
-    until: Instant,
-    to: Vec<SyncSender<Arc<Filled>>>,
-}
-
-/// A list that workers have filled in.
-#[derive(Debug)]
-pub struct Filled {
-    /// From each worker.
-    pub parts: Vec<Listing>,
-    /// The rules in force since then.
-    pub ruleset: Option<Arc<Ruleset>>,
-}
-
 impl Lists {
-    /// Asks for a list of all flows. It comes when workers have filled it in.
-    pub fn ask(&mut self) -> Receiver<Arc<Filled>> {
-        let (to, list) = sync_channel(1);
-        self.waiting.push(to);
-        list
+    /// Asks for the piece at `position` for user `account`.
+    pub fn ask(&mut self, account: u32, position: Position) -> Receiver<Given> {
+        let (to, piece) = sync_channel(1);
+        self.waiting.push(Asked { account, position, to });
+        piece
     }
 
     /// Whether any is asked for.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.current.is_some() || !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.desks.iter().any(|desk| desk.current.is_some())
     }
 
-    /// Takes what a worker has filled in.
-    pub fn take(&mut self, part: Listing) {
-        if let Some(list) = self.current.as_mut().filter(|_| part.serial == self.serial) {
-            list.parts.push(part);
-        }
-    }
-
-    /// Gives away the list that is complete, or late, and has workers begin with the next one. `ruleset` is in force.
-    pub fn proceed(&mut self, dataplane: &mut Dataplane, ruleset: Option<&Arc<Ruleset>>) {
-        let over = |list: &mut List| list.parts.len() >= list.workers || Instant::now() >= list.until;
-        if let Some(list) = self.current.take_if(over) {
-            let filled = Arc::new(Filled { parts: list.parts, ruleset: ruleset.cloned() });
+    /// Takes what a worker has filled in, and gives it to who has asked. `registry` says who the apps are.
+    pub fn take(&mut self, mut part: Box<Listing>, registry: &Registry) {
+        let (worker, workers) = (part.worker, self.desks.len());
+        let Some(desk) = self.desks.get_mut(worker) else { return };
+        if let Some(Current { to: Some(to), .. }) = desk.current.take_if(|current| current.serial == part.serial) {
+            let picture = part.picture.take();
+            let filter = picture.as_deref().and_then(Forwarding::filter);
+            let next = match part.has_more {
+                true => Some(Position { worker, bucket: part.next }),
+                false => Some(Position { worker: worker + 1, bucket: 0 }).filter(|position| position.worker < workers),
+            };
+            let piece = Piece {
+                flows: part.flows.clone(),
+                who: who(&part.flows, filter, registry),
+                ruleset: filter.map_or_else(Weak::new, |filter| Arc::downgrade(filter.ruleset())),
+                next,
+            };
             // Whoever does not wait any more does not need it.
-            list.to.iter().for_each(|to| drop(to.try_send(Arc::clone(&filled))));
+            drop(to.try_send(Ok(piece)));
         }
-        if self.current.is_none() && !self.waiting.is_empty() {
-            let to = std::mem::take(&mut self.waiting);
+        part.picture = None;
+        desk.spare = Some(part);
+    }
+
+    /// Has workers that have nothing of the kind to do begin with the next pieces, and tells who has waited for too long.
+    pub fn proceed(&mut self, dataplane: &mut Dataplane) {
+        self.desks.resize_with(dataplane.workers(), Desk::default);
+        for (worker, desk) in self.desks.iter_mut().enumerate() {
+            if let Some(current) = &mut desk.current {
+                if Instant::now() < current.until {
+                    continue;
+                }
+                // It has the memory still, and is not asked again until it has given it back.
+                let silent = || Err(format!("worker {worker} has not listed its flows within {PATIENCE:?}"));
+                let late = self.waiting.extract_if(.., |asked| asked.position.worker == worker).map(|asked| asked.to);
+                current.to.take().into_iter().chain(late).for_each(|to| drop(to.try_send(silent())));
+                continue;
+            }
+            let of_worker = self.waiting.iter().enumerate().filter(|(_, asked)| asked.position.worker == worker);
+            let last = |asked: &Asked| self.served.get(&asked.account).copied();
+            let Some(at) = of_worker.min_by_key(|(at, asked)| (last(asked), *at)).map(|(at, _)| at) else { continue };
+            let Asked { account, position, to } = self.waiting.remove(at);
             self.serial += 1;
-            let workers = dataplane.list(self.serial);
-            self.current = Some(List { parts: Vec::new(), workers, until: Instant::now() + PATIENCE, to });
+            self.served.insert(account, self.serial);
+            let mut listing = desk.spare.take().unwrap_or_else(|| Listing::new().into());
+            listing.begin(self.serial, position);
+            desk.current = Some(Current { serial: self.serial, until: Instant::now() + PATIENCE, to: Some(to) });
+            dataplane.list(worker, listing);
+        }
+        if !self.is_busy() {
+            self.served.clear();
         }
     }
+}
+
+/// The apps that `flows` come from or go to. An app that has the number of one that is gone is another one.
+fn who(flows: &[Listed], filter: Option<&Filter>, registry: &Registry) -> BTreeMap<PortId, Who> {
+    let mut who = BTreeMap::new();
+    for id in flows.iter().flat_map(|flow| [Some(flow.key.source()), flow.receiver()]).flatten() {
+        if id == WIRE || who.contains_key(&id) {
+            continue;
+        }
+        let app = registry.get(id);
+        let app = app.filter(|app| filter.is_none_or(|filter| filter.generation(id) == app.generation));
+        who.insert(id, app.map(Who::of));
+    }
+    who.into_iter().filter_map(|(id, who)| Some((id, who?))).collect()
 }

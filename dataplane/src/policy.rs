@@ -1,7 +1,7 @@
 //! The policy in force, on the control thread: read, compiled, replaced while traffic goes on, and taken back.
 
 use crate::filter::Filter;
-use crate::forwarding::Generation;
+use crate::forwarding::{Forwarding, Generation};
 use crate::identity::OVERFLOW_ID;
 use crate::ledger::{Ledger, Outcome};
 use crate::registry::App;
@@ -67,7 +67,8 @@ pub struct Enforcement {
     trial: Option<Trial>,
     /// When it was asked for; see [`Reload::turn`](crate::reload::Reload::turn).
     turn: u64,
-    books: Books,
+    /// Shared with those who sum up what was counted, and copied if it changes meanwhile.
+    books: Arc<Books>,
 }
 
 #[derive(Debug)]
@@ -124,7 +125,8 @@ impl Enforcement {
     fn keep_rules(&mut self) {
         let before = self.trial.as_ref().and_then(|trial| trial.before.as_deref());
         let rulesets = [self.ruleset.as_deref(), before];
-        self.books.keep_rules(&rulesets.into_iter().flatten().flat_map(Ruleset::ids).copied().collect());
+        let known = rulesets.into_iter().flatten().flat_map(Ruleset::ids).copied().collect();
+        self.books_mut().keep_rules(&known);
     }
 
     /// Confirms the policy in force; returns whether it was on trial.
@@ -157,13 +159,13 @@ impl Enforcement {
     }
 
     /// The same, to be added to.
-    pub const fn books_mut(&mut self) -> &mut Books {
-        &mut self.books
+    pub fn books_mut(&mut self) -> &mut Books {
+        Arc::make_mut(&mut self.books)
     }
 
     /// What was counted under pictures that are no longer used.
     #[must_use]
-    pub const fn books(&self) -> &Books {
+    pub const fn books(&self) -> &Arc<Books> {
         &self.books
     }
 }
@@ -243,6 +245,19 @@ pub enum Decider {
     Fragment,
 }
 
+impl Decider {
+    /// What decided this, by the rules of then. A rule that there is not decides nothing.
+    fn of(outcome: &Outcome, ruleset: &Ruleset) -> Option<Self> {
+        Some(match outcome.cause {
+            Cause::Rule(rule) => Self::Rule(*ruleset.ids().get(usize::try_from(rule).ok()?)?),
+            Cause::Default => Self::Default(outcome.direction),
+            Cause::Lease(violation) => Self::Lease(violation),
+            Cause::Malformed => Self::Malformed,
+            Cause::Fragment => Self::Fragment,
+        })
+    }
+}
+
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
@@ -270,27 +285,13 @@ impl Books {
 
     fn enter_one(&mut self, outcome: &Outcome, sum: Sum, filter: &Filter) {
         let ruleset = filter.ruleset();
-        let id = |rule: u32| usize::try_from(rule).ok().and_then(|rule| ruleset.ids().get(rule)).copied();
-        let passed = ruleset.passing_rules().iter().enumerate();
-        let passed = passed.filter(|(bit, _)| outcome.passing >> bit & 1 == 1).filter_map(|(_, rule)| id(*rule));
-        passed.for_each(|rule| self.rules.entry(rule).or_default().add(sum));
-        let decider = match outcome.cause {
-            Cause::Rule(rule) => match id(rule) {
-                Some(rule) => {
-                    self.rules.entry(rule).or_default().add(sum);
-                    Decider::Rule(rule)
-                }
-                None => return,
-            },
-            Cause::Default => {
-                self.defaults.entry(outcome.direction).or_default().add(sum);
-                Decider::Default(outcome.direction)
-            }
-            Cause::Lease(violation) => Decider::Lease(violation),
-            Cause::Malformed => Decider::Malformed,
-            Cause::Fragment => Decider::Fragment,
-        };
-        if outcome.decision != Decision::Accept {
+        rules_of(outcome, ruleset).for_each(|rule| self.rules.entry(rule).or_default().add(sum));
+        if let Cause::Default = outcome.cause {
+            self.defaults.entry(outcome.direction).or_default().add(sum);
+        }
+        if outcome.decision != Decision::Accept
+            && let Some(decider) = Decider::of(outcome, ruleset)
+        {
             *self.refused.entry((filter.generation(outcome.port), decider)).or_default() += sum.packets;
         }
     }
@@ -307,10 +308,10 @@ impl Books {
         self.defaults.get(&direction).copied().unwrap_or_default()
     }
 
-    /// Frames dropped or rejected at the side of an app, by what decided it.
-    pub fn refused(&self, app: Generation) -> impl Iterator<Item = (Decider, u64)> + '_ {
-        let of_app = self.refused.iter().filter(move |((generation, _), _)| *generation == app);
-        of_app.map(|((_, decider), packets)| (*decider, *packets))
+    /// Whether something is known of an app that is not there any more.
+    #[must_use]
+    pub fn knows_others(&self, is_there: impl Fn(Generation) -> bool) -> bool {
+        self.refused.keys().any(|(generation, _)| !is_there(*generation))
     }
 
     /// Forgets apps that are not there any more.
@@ -322,6 +323,73 @@ impl Books {
     fn keep_rules(&mut self, known: &BTreeSet<RuleId>) {
         self.rules.retain(|rule, _| known.contains(rule));
         self.refused.retain(|(_, decider), _| !matches!(decider, Decider::Rule(rule) if !known.contains(rule)));
+    }
+}
+
+/// The rules that have seen frames with this outcome.
+fn rules_of(outcome: &Outcome, ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
+    let id = |rule: u32| usize::try_from(rule).ok().and_then(|rule| ruleset.ids().get(rule)).copied();
+    let passed = ruleset.passing_rules().iter().enumerate();
+    let passed = passed.filter(|(bit, _)| outcome.passing >> bit & 1 == 1).map(|(_, rule)| *rule);
+    let decided = if let Cause::Rule(rule) = outcome.cause { Some(rule) } else { None };
+    passed.chain(decided).filter_map(id)
+}
+
+/// What has been counted up to a moment, to be summed up wherever there is time for it.
+#[derive(Debug)]
+pub struct Counted {
+    /// Under pictures that are no longer used.
+    pub past: Arc<Books>,
+    /// Under the others, with what each worker has counted.
+    pub open: Vec<(Arc<Forwarding>, Arc<Ledger>)>,
+}
+
+impl Counted {
+    /// Outcomes under pictures in use, with packets and bytes.
+    fn entries(&self) -> impl Iterator<Item = (&Filter, Outcome, Sum)> {
+        let open = self.open.iter().filter_map(|(picture, ledger)| Some((picture.filter()?, ledger)));
+        open.flat_map(|(filter, ledger)| {
+            ledger.entries().map(move |(outcome, packets, bytes)| (filter, outcome, Sum { packets, bytes }))
+        })
+    }
+
+    /// What these rules have seen.
+    #[must_use]
+    pub fn rules(&self, ids: &[RuleId]) -> BTreeMap<RuleId, Sum> {
+        let mut sums: BTreeMap<_, _> = ids.iter().map(|id| (*id, self.past.rule(*id))).collect();
+        for (filter, outcome, sum) in self.entries() {
+            for rule in rules_of(&outcome, filter.ruleset()) {
+                if let Some(known) = sums.get_mut(&rule) {
+                    known.add(sum);
+                }
+            }
+        }
+        sums
+    }
+
+    /// What no rule decided.
+    #[must_use]
+    pub fn default(&self, direction: Direction) -> Sum {
+        let mut total = self.past.default(direction);
+        let of_default = |outcome: &Outcome| outcome.cause == Cause::Default && outcome.direction == direction;
+        self.entries().filter(|(_, outcome, _)| of_default(outcome)).for_each(|(.., sum)| total.add(sum));
+        total
+    }
+
+    /// Frames dropped or rejected at the side of these apps, by what decided it.
+    #[must_use]
+    pub fn refused(&self, apps: &BTreeSet<Generation>) -> BTreeMap<(Generation, Decider), u64> {
+        let past = self.past.refused.iter().filter(|((app, _), _)| apps.contains(app));
+        let mut refused: BTreeMap<_, _> = past.map(|(of, packets)| (*of, *packets)).collect();
+        for (filter, outcome, sum) in self.entries().filter(|(_, outcome, _)| outcome.decision != Decision::Accept) {
+            let app = filter.generation(outcome.port);
+            if apps.contains(&app)
+                && let Some(decider) = Decider::of(&outcome, filter.ruleset())
+            {
+                *refused.entry((app, decider)).or_default() += sum.packets;
+            }
+        }
+        refused
     }
 }
 
@@ -356,15 +424,15 @@ mod tests {
         let mut enforcement = Enforcement::new(None, Some(policy(1))).unwrap();
         let rule = enforcement.ruleset().unwrap().ids()[0];
         let sum = Sum { packets: 3, bytes: 180 };
-        enforcement.books.rules.insert(rule, sum);
-        enforcement.books.refused.insert((1, Decider::Rule(rule)), 3);
+        enforcement.books_mut().rules.insert(rule, sum);
+        enforcement.books_mut().refused.insert((1, Decider::Rule(rule)), 3);
         let two = || compile(policy(2)).unwrap();
         enforcement.replace(two(), 7, Some(Duration::ZERO)).unwrap();
         assert_eq!(enforcement.books().rule(rule), sum, "on trial");
         assert!(enforcement.expire());
-        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused(1).count()), (sum, 1), "taken back");
+        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused.len()), (sum, 1), "taken back");
         assert!(enforcement.replace(two(), 6, None).unwrap_err().contains("asked for later"));
         enforcement.replace(two(), 8, None).unwrap();
-        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused(1).count()), (Sum::default(), 0));
+        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused.len()), (Sum::default(), 0));
     }
 }

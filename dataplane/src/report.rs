@@ -6,9 +6,9 @@ mod policy;
 pub(crate) use policy::come_into_force;
 
 use crate::attach::Attach;
-use crate::control::{Answer, Brought, Question};
+use crate::control::{Answer, Brought, Next, Question, Rows};
 use crate::counters::PortTotals;
-use crate::forwarding::WIRE;
+use crate::forwarding::{PortId, WIRE};
 use crate::gate::FRAGMENTED;
 use crate::host::HostFacts;
 use crate::registry::{App, HOST_NAME, format_mac};
@@ -35,35 +35,76 @@ pub struct Facts {
     pub host: Option<HostFacts>,
 }
 
+/// What answers are made from, on the control thread.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// Apps, ports and workers.
+    pub switch: &'a mut Switch,
+    /// The rest.
+    pub facts: &'a Facts,
+}
+
+/// Apps of one part of an answer.
+const PART: usize = 64;
+
 /// The answer to a question, or `None` if there is no such command.
 #[must_use]
 pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, facts: &Facts) -> Option<Answer> {
     let told = |outcome: Result<Value, String>| outcome.unwrap_or_else(|error| json!({ "error": error }));
     Some(match (question.command.as_str(), &question.brought) {
-        ("reload", Brought::Policy(wanted)) => {
-            policy::reload(wanted, switch, attach).unwrap_or_else(|error| told(Err(error)).into())
+        (_, Brought::Next(_)) => {
+            let Brought::Next(next) = question.brought else { return None };
+            next.answer(&mut Sources { switch, facts })
+        }
+        ("reload", Brought::Policy(wanted, who)) => {
+            policy::reload(wanted, who, switch, attach).unwrap_or_else(|error| told(Err(error)).into())
         }
         ("capture", Brought::Capture(request)) => match switch.capture(Arc::clone(request)) {
             Ok(place) => Answer::Place(Box::new(place)),
             Err(error) => told(Err(error)).into(),
         },
         ("explain", _) => told(policy::explain(&question, switch)).into(),
-        ("flows", _) => flows::flows(question, switch, dpdk::tsc(), facts.tsc_hz),
-        ("rules", _) if question.arguments.is_empty() => policy::rules(switch),
+        ("flows", _) => flows::flows(&question, &mut Sources { switch, facts }),
         (command, _) => {
             if let Some(refused) = question.stranger(&[]) {
                 return Some(refused.into());
             }
-            let reply = match command {
-                "status" => json!({ "status": [status(switch, facts)] }),
-                "apps" => json!({ "apps": switch.apps().map(|app| describe(app, switch)).collect::<Vec<_>>() }),
-                "stats" => json!({ "stats": stats(switch, facts) }),
-                "drops" => json!({ "drops": drops(switch, facts) }),
-                "classes" => json!({ "classes": policy::classes(switch) }),
+            let sources = &mut Sources { switch, facts };
+            match command {
+                "status" => json!({ "status": [status(switch, facts)] }).into(),
+                "apps" => of_apps(Vec::new(), sources, |app, sources| vec![describe(app, sources.switch)]),
+                "stats" => of_apps(wire_stats(sources), sources, |app, sources| vec![stats(app, sources.switch)]),
+                "drops" => policy::drops(sources),
+                "rules" => policy::rules(sources),
+                "classes" => policy::classes(switch),
                 _ => return None,
-            };
-            reply.into()
+            }
         }
+    })
+}
+
+/// An answer of `first`, and of rows for each app, some apps at a time.
+fn of_apps(first: Vec<Value>, sources: &Sources<'_>, rows: fn(&App, &Sources<'_>) -> Vec<Value>) -> Answer {
+    from_app(0, first, sources, rows)
+}
+
+fn from_app(
+    from: PortId,
+    first: Vec<Value>,
+    sources: &Sources<'_>,
+    rows: fn(&App, &Sources<'_>) -> Vec<Value>,
+) -> Answer {
+    let (mut made, mut next) = (first, None);
+    for (n, app) in sources.switch.apps().filter(|app| app.id >= from).enumerate() {
+        if n == PART {
+            next = Some(app.id);
+            break;
+        }
+        made.extend(rows(app, sources));
+    }
+    Answer::part(move |text: &mut Rows| {
+        made.iter().for_each(|row| text.push(row));
+        Ok(next.map(|from| Next::new(move |sources| from_app(from, Vec::new(), sources, rows))))
     })
 }
 
@@ -195,30 +236,35 @@ fn describe(app: &App, switch: &Switch) -> Value {
     })
 }
 
-/// Packets and bytes of every port. Frames in, plus copies, equal frames out plus drops plus those under way: for an app
+/// Packets and bytes of a port. Frames in, plus copies, equal frames out plus drops plus those under way: for an app
 /// TX is in and RX is out, for the wire the other way round. What an app counted leaves with it, so this holds since the
 /// last one left.
-fn stats(switch: &Switch, facts: &Facts) -> Vec<Value> {
-    let row = |name: &str, totals: &PortTotals| {
-        json!({
-            "port": name,
-            "rx_packets": totals.rx_packets,
-            "rx_bytes": totals.rx_bytes,
-            "tx_packets": totals.tx_packets,
-            "tx_bytes": totals.tx_bytes,
-            "copies": totals.copies,
-            "drops": totals.dropped(),
-        })
-    };
-    let mut wire = row("wire", &switch.dataplane().totals(WIRE));
+fn port_stats(name: &str, totals: &PortTotals) -> Value {
+    json!({
+        "port": name,
+        "rx_packets": totals.rx_packets,
+        "rx_bytes": totals.rx_bytes,
+        "tx_packets": totals.tx_packets,
+        "tx_bytes": totals.tx_bytes,
+        "copies": totals.copies,
+        "drops": totals.dropped(),
+    })
+}
+
+fn stats(app: &App, switch: &Switch) -> Value {
+    port_stats(&app.name, &totals_of(app, switch))
+}
+
+fn wire_stats(sources: &Sources<'_>) -> Vec<Value> {
+    let device = &sources.facts.device;
+    let mut wire = port_stats("wire", &sources.switch.dataplane().totals(WIRE));
     wire["device"] = json!({
-        "rx_missed": facts.device.rx_missed,
-        "rx_errors": facts.device.rx_errors,
-        "rx_no_mbuf": facts.device.rx_no_mbuf,
-        "tx_errors": facts.device.tx_errors,
+        "rx_missed": device.rx_missed,
+        "rx_errors": device.rx_errors,
+        "rx_no_mbuf": device.rx_no_mbuf,
+        "tx_errors": device.tx_errors,
     });
-    let apps = switch.apps().map(|app| row(&app.name, &totals_of(app, switch)));
-    std::iter::once(wire).chain(apps).collect()
+    vec![wire]
 }
 
 /// The stage in which frames are dropped for a reason.
@@ -247,40 +293,46 @@ pub const fn stage_of(reason: DropReason) -> &'static str {
     }
 }
 
-/// Every reason for which frames were dropped, by port.
-fn drops(switch: &Switch, facts: &Facts) -> Vec<Value> {
-    let row = |app: &str, stage: &str, reason: &str, packets: u64| {
-        (packets > 0).then(|| json!({ "app": app, "stage": stage, "reason": reason, "rule": null, "packets": packets }))
-    };
-    let of_port = |name: &str, totals: &PortTotals| {
-        let counted = DropReason::ALL.iter().zip(totals.drops);
-        counted.filter_map(|(why, n)| row(name, stage_of(*why), why.name(), n)).collect::<Vec<_>>()
-    };
-    let mut rows = of_port("wire", &switch.dataplane().totals(WIRE));
+/// Frames of a port that were dropped, by reason.
+fn drops_of_port(name: &str, totals: &PortTotals) -> Vec<Value> {
+    let counted = DropReason::ALL.iter().zip(totals.drops);
+    counted.filter_map(|(why, n)| dropped(name, stage_of(*why), why.name(), n)).collect()
+}
+
+fn dropped(app: &str, stage: &str, reason: &str, packets: u64) -> Option<Value> {
+    let row = || json!({ "app": app, "stage": stage, "reason": reason, "rule": null, "packets": packets });
+    (packets > 0).then(row)
+}
+
+/// What was dropped that is no app's.
+fn other_drops(sources: &Sources<'_>) -> Vec<Value> {
+    let Sources { switch, facts } = sources;
+    let mut rows = drops_of_port("wire", &switch.dataplane().totals(WIRE));
     // What the device lost before a worker saw it, or after a worker gave it away.
-    rows.extend(row("wire", "device", "rx_missed", facts.device.rx_missed));
-    rows.extend(row("wire", "device", "no_mbuf", facts.device.rx_no_mbuf));
-    rows.extend(row("wire", "device", "tx_errors", facts.device.tx_errors));
+    rows.extend(dropped("wire", "device", "rx_missed", facts.device.rx_missed));
+    rows.extend(dropped("wire", "device", "no_mbuf", facts.device.rx_no_mbuf));
+    rows.extend(dropped("wire", "device", "tx_errors", facts.device.tx_errors));
     // What lies between the host port's rings and the kernel.
     for (reason, packets) in facts.host.iter().flat_map(|host| host.lost) {
-        rows.extend(row(HOST_NAME, "device", reason, packets));
+        rows.extend(dropped(HOST_NAME, "device", reason, packets));
     }
-    let refusals = policy::Refusals::of(switch);
-    for app in switch.apps() {
-        let mut totals = totals_of(app, switch);
-        for (rule, reason, packets) in refusals.rows(app) {
-            // What a rule has dropped is told by rule; the rest, if there is any, without.
-            let counted = DropReason::ALL.iter().zip(&mut totals.drops).find(|(why, _)| why.name() == reason);
-            if let (Some((why, left)), true) = (counted, packets > 0) {
-                *left = left.saturating_sub(packets);
-                let stage = stage_of(*why);
-                rows.push(json!({
-                    "app": app.name, "stage": stage, "reason": reason, "rule": rule, "packets": packets
-                }));
-            }
+    rows
+}
+
+/// Every reason for which frames of an app were dropped. `refused` is what rules have: name, reason and frames.
+fn drops_of_app(name: &str, totals: &PortTotals, refused: &[(String, &'static str, u64)]) -> Vec<Value> {
+    let mut totals = *totals;
+    let mut rows = Vec::new();
+    for (rule, reason, packets) in refused.iter().filter(|(.., packets)| *packets > 0) {
+        // What a rule has dropped is told by rule; the rest, if there is any, without.
+        let counted = DropReason::ALL.iter().zip(&mut totals.drops).find(|(why, _)| why.name() == *reason);
+        if let Some((why, left)) = counted {
+            *left = left.saturating_sub(*packets);
+            let stage = stage_of(*why);
+            rows.push(json!({ "app": name, "stage": stage, "reason": reason, "rule": rule, "packets": packets }));
         }
-        rows.extend(of_port(&app.name, &totals));
     }
+    rows.extend(drops_of_port(name, &totals));
     rows
 }
 

@@ -22,10 +22,10 @@ use crate::helper::{Helper, Wake};
 use crate::identity::Identity;
 use crate::kernel;
 use crate::ledger::{Ledger, Outcome};
-use crate::listing::{Filled, Lists};
+use crate::listing::{Given, Lists, Position};
 use crate::memory::{Machine, Memory};
 use crate::peers::Peers;
-use crate::policy::{Books, ByAccount, Changed, Enforcement, Machine as Accounts};
+use crate::policy::{Books, ByAccount, Changed, Counted, Enforcement, Machine as Accounts};
 use crate::regions::{Grant, Regions};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::reload::Reload;
@@ -232,12 +232,9 @@ impl Switch {
 
     /// What the rules have counted.
     #[must_use]
-    pub fn books(&self) -> Books {
-        let mut books = self.policy.books().clone();
-        for (picture, ledger) in self.dataplane.ledgers() {
-            enter(&mut books, picture, ledger);
-        }
-        books
+    pub fn counted(&self) -> Counted {
+        let open = self.dataplane.ledgers().cloned().collect();
+        Counted { past: Arc::clone(self.policy.books()), open }
     }
 
     /// The connections that are tracked.
@@ -246,9 +243,11 @@ impl Switch {
         &self.connections
     }
 
-    /// All flows, as soon as workers have listed them.
-    pub fn flows(&mut self) -> Receiver<Arc<Filled>> {
-        self.lists.ask()
+    /// Some flows, for user `account`, as soon as a worker has listed them.
+    pub fn flows(&mut self, account: u32, position: Position) -> Receiver<Given> {
+        let piece = self.lists.ask(account, position);
+        self.lists.proceed(&mut self.dataplane);
+        piece
     }
 
     /// Puts another policy in force, all or nothing. Returns the apps that may not stay as what they are: they will
@@ -688,13 +687,16 @@ impl Switch {
                     }
                 }
                 Reply::Retired(change) => enter(self.policy.books_mut(), &change.forwarding, &change.ledger),
-                Reply::Listed(part) => self.lists.take(*part),
+                Reply::Listed(part) => self.lists.take(part, &self.registry),
                 Reply::Replaced(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
         }
-        self.lists.proceed(&mut self.dataplane, self.policy.ruleset());
+        self.lists.proceed(&mut self.dataplane);
         let registry = &self.registry;
-        self.policy.books_mut().keep_apps(|generation| registry.apps().any(|app| app.generation == generation));
+        let is_there = |generation| registry.apps().any(|app| app.generation == generation);
+        if self.policy.books().knows_others(is_there) {
+            self.policy.books_mut().keep_apps(is_there);
+        }
         // A client may hold on to the file of a region; its memory goes all the same.
         for (region, grant) in self.retired.extract_if(.., |(region, _)| region.is_idle()) {
             self.regions.empty(grant, region);

@@ -534,11 +534,11 @@ impl Worker {
         debug_assert!(pushed.is_ok(), "the control thread does not read its replies");
     }
 
-    /// Goes on with a list of flows, a few buckets in each turn.
+    /// Goes on with a piece of a list of flows, a few in each turn.
     #[cold]
     fn list(&mut self) {
         if let Some(mut listing) = self.listing.take() {
-            if listing.proceed(&self.flows, self.gate.ledger(), self.forwarding.epoch()) {
+            if listing.proceed(&self.flows, self.gate.ledger(), &self.forwarding) {
                 self.reply(Reply::Listed(listing));
             } else {
                 self.listing = Some(listing);

@@ -7,6 +7,7 @@ use kopi_testkit::frames::{self, Ends, Mac, UDP, advertisement, arp, framed};
 use kopi_testkit::process::Launch;
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Netns, Peer, Piped, Settings, TempDir, wait_until};
+use serde_json::json;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -256,5 +257,129 @@ fn rejected_apps_are_told() {
     assert_eq!(frames::checksum(&[&error[34..]]), 0, "its checksum is right");
     wait_until("they are counted", SOON, || kopid.rule("no") == 2);
     bob.finish();
+    assert!(kopid.stop().success());
+}
+
+/// Every field of the rules has a part in these.
+const FIELDS: &str = r#"
+[[rule]]
+name   = "voice"
+match  = { direction = "egress", proto = "udp", dscp = 46 }
+action = "drop"
+
+[[rule]]
+name   = "syn"
+match  = { proto = "tcp", tcp_flags = "syn/syn,ack" }
+action = "drop"
+
+[[rule]]
+name   = "broken"
+match  = { proto = "tcp", dst = "10.77.0.66" }
+action = "drop"
+
+[[rule]]
+name   = "station"
+match  = { dst_mac = "02:00:00:00:00:77" }
+action = "drop"
+
+[[rule]]
+name   = "vlan"
+match  = { vlan = 7 }
+action = "drop"
+
+[[rule]]
+name   = "asked"
+match  = { state = "new", proto = "icmp" }
+action = "drop"
+
+[[rule]]
+name   = "whole"
+match  = { direction = "ingress", fragment = false, dst_port = 6000 }
+action = "drop"
+"#;
+
+/// Frames with everything that rules can ask for, whole and broken: of each kind one that a rule drops, and one that it does not.
+fn of_every_kind() -> Vec<Vec<u8>> {
+    let to = |destination: [u8; 4]| Ends { source: BOB_IP, destination: destination.into(), id: 1 };
+    let ip = |packet: &[u8]| framed(Netns::MAC, BOB_MAC, packet);
+    let marked = |dscp: u8, packet: Vec<u8>| {
+        let mut packet = packet;
+        packet[1] = dscp << 2;
+        ip(&packet)
+    };
+    let flags = [2, 18, 16, 4, 0];
+    let segments = flags.map(|flags| ip(&to([10, 77, 0, 1]).tcp((4000 + u16::from(flags), 80), flags, (1, 1), &[])));
+    let mut tagged = ip(&to([10, 77, 0, 1]).udp((7, 7), b"hello"));
+    tagged.splice(12..12, [0x81, 0, 0x60, 7]);
+    let mut other_tag = tagged.clone();
+    other_tag[15] = 8;
+    let mut cut = ip(&to([10, 77, 0, 66]).tcp((1, 2), 16, (1, 1), &[]));
+    cut.truncate(40);
+    let mut cut_to_other = ip(&to([10, 77, 0, 67]).tcp((1, 2), 16, (1, 1), &[]));
+    cut_to_other.truncate(40);
+    let mut frames = vec![
+        marked(46, to([10, 77, 0, 1]).udp((1, 1), b"hello")),
+        marked(10, to([10, 77, 0, 1]).udp((1, 1), b"hello")),
+        ip(&to([10, 77, 0, 1]).udp((1, 1), b"hello")),
+        framed([2, 0, 0, 0, 0, 0x77], BOB_MAC, &to([10, 77, 0, 1]).udp((2, 2), b"hello")),
+        tagged,
+        other_tag,
+        cut,
+        cut_to_other,
+        ip(&to([10, 77, 0, 1]).echo(8, 1, 1)),
+        ip(&to([10, 77, 0, 1]).echo(0, 2, 1)),
+        framed(OTHER, BOB_MAC, &to([10, 77, 0, 99]).udp((1, 6000), b"hello")),
+        framed(OTHER, BOB_MAC, &to([10, 77, 0, 99]).udp((1, 6001), b"hello")),
+        arp(BOB_MAC, 1, (BOB_MAC, BOB_IP), ([0; 6], PEER_IP)),
+        ip(&frames::ipv6(BOB_IP6, PEER_IP6, UDP, &[0x13, 0x88, 0x13, 0x88, 0, 8, 0, 0])),
+        ip(&frames::ipv6(BOB_IP6, PEER_IP6, UDP, &[0x13])),
+        frames::ethernet(Netns::MAC, BOB_MAC, 0x88cc, &[0; 46]),
+        frames::ethernet(Netns::MAC, BOB_MAC, 0x0800, &[0x65; 46]),
+    ];
+    frames.extend(segments);
+    frames
+}
+
+/// `explain` takes what `flows` prints, and comes to what became of the flow: decision, rule and cause, at either side, whatever is
+/// known of its frames.
+#[test]
+fn flows_are_explained_as_they_were_judged() {
+    let dir = TempDir::new("explained");
+    let policy = format!("default = {{ malformed = \"accept\" }}\n{FIELDS}");
+    let settings = Settings { huge_pages: "off", ..Settings::default() }.policy(&policy);
+    let mut kopid = Kopid::start(&dir, &settings);
+    let mut bob = Piped::client(&dir, &kopid, "bob", BOB_NAME, &as_user(BOB), &[]);
+    let other = Piped::client(&dir, &kopid, "other", "02:00:00:00:00:ee", &as_user(BOB), &[]);
+    let runs = |name| kopid.app(name).is_some_and(|app| app["state"] == "running");
+    wait_until("both have their rings", SOON, || runs("bob") && runs("other"));
+    let frames = of_every_kind();
+    frames.iter().for_each(|frame| bob.send(frame));
+    wait_until("all are judged", SOON, || kopid.ask("flows").len() == frames.len() + 2);
+    let flows = kopid.ask("flows");
+    for flow in &flows {
+        let question = json!({
+            "command": "explain",
+            "app": flow["app"],
+            "direction": flow["direction"],
+            "packet": flow["packet"],
+            "state": flow["ct_state"],
+        });
+        let answer = kopid.exchange(&question).expect("kopid answers");
+        let explained = &answer["explain"][0];
+        let judged = (&flow["verdict"], &flow["rule"], &flow["cause"]);
+        let said = (&explained["decision"], &explained["rule"], &explained["cause"]);
+        assert_eq!(said, judged, "{flow} {answer}");
+    }
+    for rule in ["voice", "syn", "broken", "station", "vlan", "asked", "whole"] {
+        assert!(flows.iter().any(|flow| flow["rule"] == rule), "no flow for the rule {rule}");
+    }
+    // The same by kopictl, which looks at the words itself.
+    let broken = flows.iter().find(|flow| flow["rule"] == "broken").expect("see above");
+    let packet = broken["packet"].as_str().expect("a text");
+    let done = kopid.kopictl(&["explain", "--app", "bob", "--state", "invalid", packet]);
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(said.contains("because:  rule broken"), "{said} {}", String::from_utf8_lossy(&done.stderr));
+    bob.finish();
+    other.finish();
     assert!(kopid.stop().success());
 }

@@ -65,7 +65,7 @@ fn cells(class: &Class, depth: usize) -> [String; 14] {
 }
 
 /// A rate as tc writes it, with three digits or more.
-fn bits(rate: u64) -> String {
+pub(super) fn bits(rate: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("Kbit", 1000)];
     match UNITS.iter().find(|(_, unit)| rate >= *unit) {
         Some((name, unit)) => {

@@ -1,31 +1,61 @@
 //! The policy and what comes of it.
 
+use super::classes::bits;
 use super::{NONE, or_none, user_of};
 use crate::report::{Explained, Flow, Reloaded, Rule};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::text::{clean, counted, span};
+use serde::de::DeserializeOwned;
 
 /// What stands where a rule asks for nothing.
 const ANY: &str = "any";
 
+/// A table that is shown while its rows come.
+pub(crate) trait Listing {
+    /// What a row is.
+    type Row: DeserializeOwned;
+
+    /// Some more rows.
+    fn block(&mut self, rows: &[Self::Row]) -> String;
+
+    /// What is said when there were no rows at all.
+    fn nothing(&mut self) -> String;
+}
+
 /// A row for each rule, in the order in which they are asked.
-pub(crate) fn rules(rules: &[Rule]) -> String {
-    let columns =
-        [("PKTS", Right), ("BYTES", Right), ("NAME", Left), ("ACTION", Left), ("MATCH", Left), ("OWNER", Left)];
-    let mut table = Table::new(&columns);
-    for rule in rules {
-        let stated = |text: &Option<String>| text.clone().filter(|text| text != "{}").unwrap_or_else(|| ANY.into());
-        table.row([
-            rule.packets.to_string(),
-            rule.bytes.to_string(),
-            rule.name.clone(),
-            action(rule),
-            stated(&rule.matches),
-            stated(&rule.owner),
-        ]);
+#[derive(Debug)]
+pub(crate) struct Rules(Table);
+
+impl Rules {
+    /// No rules yet.
+    pub(crate) fn new() -> Self {
+        let left = ["NAME", "ACTION", "MATCH", "OWNER"].map(|title| (title, Left));
+        Self(Table::new(&[&[("PKTS", Right), ("BYTES", Right)], &left[..]].concat()))
     }
-    table.render()
+}
+
+impl Listing for Rules {
+    type Row = Rule;
+
+    fn block(&mut self, rules: &[Rule]) -> String {
+        for rule in rules {
+            let stated = |text: &Option<String>| text.clone().filter(|text| text != "{}").unwrap_or_else(|| ANY.into());
+            self.0.row([
+                rule.packets.to_string(),
+                rule.bytes.to_string(),
+                rule.name.clone(),
+                action(rule),
+                stated(&rule.matches),
+                stated(&rule.owner),
+            ]);
+        }
+        self.0.block()
+    }
+
+    fn nothing(&mut self) -> String {
+        self.0.block()
+    }
 }
 
 /// The action with what else the rule does.
@@ -39,36 +69,48 @@ fn action(rule: &Rule) -> String {
 }
 
 /// A row for each flow.
-pub(crate) fn flows(flows: &[Flow]) -> String {
-    if flows.is_empty() {
-        return "no flows\n".into();
+#[derive(Debug)]
+pub(crate) struct Flows {
+    table: Table,
+    /// Whether there is a column for VLANs: only where there are any.
+    tagged: bool,
+}
+
+impl Flows {
+    /// No flows yet.
+    pub(crate) fn new() -> Self {
+        Self { table: Self::table(false), tagged: false }
     }
-    let tagged = flows.iter().any(|flow| flow.vlan.is_some());
-    let mut columns = vec![("PROTO", Left), ("STATE", Left), ("SRC", Left), ("DST", Left)];
-    columns.extend(tagged.then_some(("VLAN", Right)));
-    columns.extend([
-        ("DIR", Left),
-        ("APP", Left),
-        ("PID", Right),
-        ("USER", Left),
-        ("COMM", Left),
-        ("AGE", Right),
-        ("IDLE", Right),
-        ("PKTS", Right),
-        ("BYTES", Right),
-        ("CLASS", Left),
-        ("VERDICT", Left),
-        ("RULE", Left),
-    ]);
-    let mut table = Table::new(&columns);
-    for flow in flows {
+
+    fn table(tagged: bool) -> Table {
+        let mut columns = vec![("PROTO", Left), ("STATE", Left), ("SRC", Left), ("DST", Left)];
+        columns.extend(tagged.then_some(("VLAN", Right)));
+        columns.extend([
+            ("DIR", Left),
+            ("APP", Left),
+            ("PID", Right),
+            ("USER", Left),
+            ("COMM", Left),
+            ("AGE", Right),
+            ("IDLE", Right),
+            ("PKTS", Right),
+            ("BYTES", Right),
+            ("RATE", Right),
+            ("CLASS", Left),
+            ("VERDICT", Left),
+            ("RULE", Left),
+        ]);
+        Table::new(&columns)
+    }
+
+    fn row(&mut self, flow: &Flow) {
         let mut cells = vec![
             flow.proto.clone(),
             or_none(flow.state.as_ref()),
             endpoint(flow.src.as_deref(), flow.src_port),
             endpoint(flow.dst.as_deref(), flow.dst_port),
         ];
-        cells.extend(tagged.then(|| flow.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string())));
+        cells.extend(self.tagged.then(|| flow.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string())));
         cells.extend([
             or_none(flow.direction.as_ref()),
             flow.app.clone(),
@@ -79,13 +121,30 @@ pub(crate) fn flows(flows: &[Flow]) -> String {
             span(flow.idle_seconds),
             flow.packets.to_string(),
             flow.bytes.to_string(),
+            flow.bits_per_second.map_or_else(|| NONE.into(), bits),
             or_none(flow.class.as_ref()),
             or_none(flow.verdict.as_ref()),
             or_none(flow.rule.as_ref()),
         ]);
-        table.row(cells);
+        self.table.row(cells);
     }
-    table.render()
+}
+
+impl Listing for Flows {
+    type Row = Flow;
+
+    fn block(&mut self, flows: &[Flow]) -> String {
+        if !self.tagged && flows.iter().any(|flow| flow.vlan.is_some()) {
+            // From here on it is another table.
+            *self = Self { table: Self::table(true), tagged: true };
+        }
+        flows.iter().for_each(|flow| self.row(flow));
+        self.table.block()
+    }
+
+    fn nothing(&mut self) -> String {
+        "no flows\n".into()
+    }
 }
 
 /// An address with its port, in brackets if it has colons itself.
@@ -155,27 +214,29 @@ mod tests {
  100   6400  default egress    accept      any                                 any
    0      0  default ingress   accept      any                                 any
 "#;
-        assert_eq!(rules(&recorded("rules")), expected);
+        assert_eq!(Rules::new().block(&recorded("rules")), expected);
     }
 
     /// A flow is shown with the process behind it; a VLAN only where there are any.
     #[test]
     fn flows_are_a_table() {
         let expected = "\
-PROTO  STATE        SRC              DST            DIR      APP       PID  USER  COMM          AGE        IDLE  PKTS  BYTES  CLASS  VERDICT  RULE
-tcp    established  10.0.0.1:40000   10.0.0.2:5432  ingress  bob      4711  bob   postgres      1 min 1 s  0 s   1000  64000  gold   accept   postgres
-udp    new          [fe80::1]:999    [fe80::2]:53   egress   batch-2     ?  4242  evil\\u{1b}[2J        1 s  1 s      1     60  -      drop     -
+PROTO  STATE        SRC              DST            DIR      APP       PID  USER  COMM          AGE        IDLE  PKTS  BYTES  RATE  CLASS  VERDICT  RULE
+tcp    established  10.0.0.1:40000   10.0.0.2:5432  ingress  bob      4711  bob   postgres      1 min 1 s  0 s   1000  64000  -  gold   accept   postgres
+udp    new          [fe80::1]:999    [fe80::2]:53   egress   batch-2     ?  4242  evil\\u{1b}[2J        1 s  1 s      1     60  -  -      drop     -
 ";
         let normal = |text: &str| {
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
         };
         let mut list: Vec<Flow> = recorded("flows");
-        assert_eq!(normal(&flows(&list)), normal(expected));
+        assert_eq!(normal(&Flows::new().block(&list)), normal(expected));
+        let mut flows = Flows::new();
+        assert!(!flows.block(&list[..1]).contains("VLAN"));
         list[1].vlan = Some(7);
-        let tagged = normal(&flows(&list));
+        let tagged = normal(&flows.block(&list));
         assert!(tagged[0].contains("DST VLAN DIR"), "{}", tagged[0]);
         assert!(tagged[1].contains(":5432 - ingress") && tagged[2].contains(":53 7 egress"), "{tagged:?}");
-        assert_eq!(flows(&[]), "no flows\n");
+        assert_eq!(Flows::new().nothing(), "no flows\n");
     }
 
     /// Addresses without ports stay as they are, and ports without addresses are shown.

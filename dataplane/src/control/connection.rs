@@ -4,28 +4,32 @@
 //! service that a policy or a capture asks. Whatever of it takes long, or never ends, holds up this operator. The control thread gets
 //! a [`Question`] in memory, and gives an [`Answer`] in memory.
 
-use super::{Answer, Brought, Desk, News, Question, Request, Shared, read};
+use super::{Answer, Asked, Brought, Desk, News, Part, Question, Request, Rows, Shared, read};
 use crate::capture::Place;
 use crate::capture::output::Output;
 use crate::capture::request::Request as Capture;
 use crate::reload::Wanted;
+use kopi_ring::socket::{Credentials, peer_credentials};
+use nix::unistd::User;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 /// Longest request in bytes.
 pub(super) const REQUEST: usize = 64 << 10;
 /// Bytes read at a time.
 pub(super) const READ: usize = 16 << 10;
-/// How long an operator may take to read the next piece of a reply.
+/// How long an operator may take to read the next piece of a reply; and of a long one, whose reader may be somebody at a pager. Then it
+/// has no more of kopid's than a part of the answer, and leaves when others need its place.
 const PATIENCE: Duration = Duration::from_secs(10);
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What is wrong with a capture without one.
 const NO_FILE: &str = "`capture` comes with a file to write to";
@@ -39,6 +43,17 @@ pub(super) struct Connection {
     pub(super) input: Vec<u8>,
     /// Descriptors that came with `input`: one for a request at most, with the offset of its last byte so far.
     pub(super) files: Vec<(usize, OwnedFd)>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+enum Made {
+    /// This is the reply.
+    Reply(Value),
+    /// The list of this name begins with this.
+    List(String, Part),
+    /// The connection is that of a capture from now on.
+    Capture(Box<Place>, Output),
 }
 
 /// What becomes of a connection after a request.
@@ -84,8 +99,13 @@ impl Connection {
         let (line, file) = self.take();
         let reply = match read(&line) {
             Ok(request) => match self.answer(request, file)? {
-                Ok(reply) => reply,
-                Err(next) => return Ok(next),
+                Made::Reply(reply) => reply,
+                Made::List(name, part) => {
+                    self.list(name, part)?;
+                    self.shared.rest();
+                    return Ok(Next::Request);
+                }
+                Made::Capture(place, output) => return Ok(Next::Capture(place, output)),
             },
             Err(error) => json!({ "error": error }),
         };
@@ -93,17 +113,47 @@ impl Connection {
         // It is several times as large, and an operator may take its time to read.
         drop(reply);
         self.shared.rest();
-        self.write(&text)?;
+        self.write(&text, PATIENCE)?;
         Ok(Next::Request)
     }
 
-    /// The reply to a request, or what comes instead. Fails if kopid ends.
-    fn answer(&self, request: Request, file: Option<OwnedFd>) -> Result<Result<Value, Next>, String> {
-        let refused = |error: String| Ok(Ok(json!({ "error": error })));
+    /// Sends a list, part by part: of its text there is no more at a time.
+    fn list(&self, name: String, first: Part) -> Result<(), String> {
+        let mut rows = Rows::new(name);
+        let mut part = first;
+        let error = loop {
+            let next = match part.make(&mut rows) {
+                Ok(Some(next)) => next,
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            };
+            // It is made ready while the operator reads this one.
+            let answer = self.ask(String::new(), Map::new(), Brought::Next(next));
+            self.write_long(&rows.take_some())?;
+            part = match answer.recv().map_err(|_| String::new())? {
+                Answer::Part(part) => part,
+                Answer::Reply(reply) => break reply["error"].as_str().map(str::to_owned),
+                other => break Some(format!("{other:?} is no part of a list")),
+            };
+        };
+        self.write_long(&rows.end(error))
+    }
+
+    /// Sends a part of a long answer. Meanwhile the connection waits for its operator.
+    fn write_long(&self, text: &[u8]) -> Result<(), String> {
+        self.shared.rest();
+        self.write(text, LONG_PATIENCE)?;
+        self.shared.heard();
+        Ok(())
+    }
+
+    /// What becomes of a request. Fails if kopid ends.
+    fn answer(&self, request: Request, file: Option<OwnedFd>) -> Result<Made, String> {
+        let refused = |error: String| Ok(Made::Reply(json!({ "error": error })));
         let Request { command, arguments } = request;
         let (brought, output) = match command.as_str() {
             "reload" => match Wanted::read(&arguments, file, self.desk.source()) {
-                Ok(wanted) => (Brought::Policy(Box::new(wanted)), None),
+                Ok(wanted) => (Brought::Policy(Box::new(wanted), who(&self.socket)), None),
                 Err(error) => return refused(error),
             },
             "capture" => {
@@ -123,15 +173,21 @@ impl Connection {
             // Whoever has given up does not want a policy to come into force after all.
             return Err(String::new());
         }
-        let (answer, answers) = sync_channel(1);
-        let question = Question { command, arguments, brought };
-        self.desk.tell(News::Asked { account: self.shared.account(), question, answer });
-        match (answers.recv().map_err(|_| String::new())?, output) {
-            (Answer::Reply(reply) | Answer::InForce(_, reply), _) => Ok(Ok(reply)),
-            (Answer::Work(work), _) => Ok(Ok(work.run())),
-            (Answer::Place(place), Some(output)) => Ok(Err(Next::Capture(place, output))),
+        let answer = self.ask(command.clone(), arguments, brought);
+        match (answer.recv().map_err(|_| String::new())?, output) {
+            (Answer::Reply(reply) | Answer::InForce(_, reply), _) => Ok(Made::Reply(reply)),
+            (Answer::Part(part), _) => Ok(Made::List(command, part)),
+            (Answer::Place(place), Some(output)) => Ok(Made::Capture(place, output)),
             (Answer::Place(_), None) => refused(NO_FILE.to_owned()),
         }
+    }
+
+    /// Asks the control thread.
+    fn ask(&self, command: String, arguments: Map<String, Value>, brought: Brought) -> Receiver<Answer> {
+        let (to, answer) = sync_channel(1);
+        let question = Question { command, arguments, account: self.shared.account(), brought };
+        self.desk.tell(News::Asked(Asked { question, answer: to }));
+        answer
     }
 
     /// Waits until the socket is ready. An error ends the connection: it was told to leave, or takes too long.
@@ -205,12 +261,12 @@ impl Connection {
         (self.input.drain(..=end).collect(), file)
     }
 
-    fn write(&self, reply: &[u8]) -> Result<(), String> {
+    fn write(&self, reply: &[u8], patience: Duration) -> Result<(), String> {
         let mut rest = reply;
         while !rest.is_empty() {
             match rustix::net::send(&self.socket, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(n) => rest = rest.get(n..).unwrap_or_default(),
-                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(PATIENCE))?,
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(patience))?,
                 Err(Errno::INTR) => {}
                 Err(Errno::CONNRESET | Errno::PIPE) => return Err(String::new()),
                 Err(errno) => return Err(errno.to_string()),
@@ -218,6 +274,17 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Who is at the other end, as the log says it. Asks the name service, which may take its time.
+fn who(socket: &OwnedFd) -> String {
+    let Ok(Credentials { pid, uid, .. }) = peer_credentials(socket) else { return "somebody".to_owned() };
+    let user = match User::from_uid(uid.into()) {
+        Ok(Some(user)) => format!("user {} ({uid})", user.name),
+        _ => format!("uid {uid}"),
+    };
+    // A process outside our pid namespace has none here.
+    if pid > 0 { format!("{user}, pid {pid}") } else { user }
 }
 
 /// Reads what is there, and the first descriptor that came with it. The kernel closes those that find no room, and the
@@ -352,6 +419,6 @@ mod tests {
     fn who_is_told_to_leave_does() {
         let (connection, _operator) = connected();
         connection.shared.leave().wake();
-        assert_eq!(connection.write(&vec![b'x'; 10 << 20]), Err(String::new()));
+        assert_eq!(connection.write(&vec![b'x'; 10 << 20], PATIENCE), Err(String::new()));
     }
 }

@@ -52,7 +52,7 @@ impl Scene {
             }
             self.control.serve(|question| {
                 let reply = json!({ question.command: "x".repeat(size), "arguments": question.arguments });
-                Some(Answer::later(move || reply))
+                Some(reply.into())
             });
             self.control.time.grant(Duration::from_millis(1));
             self.control.sweep();
@@ -89,7 +89,7 @@ fn requests_in_one_packet_are_answered_in_order() {
 #[test]
 fn strange_arguments_are_refused() {
     let arguments = Map::from_iter([("app".to_owned(), json!("b")), ("n".to_owned(), json!(1))]);
-    let question = Question { command: "c".to_owned(), arguments, brought: Brought::Nothing };
+    let question = Question { command: "c".to_owned(), arguments, account: 1, brought: Brought::Nothing };
     assert_eq!(question.stranger(&["n", "app"]), None);
     assert_eq!(question.stranger(&["app"]), Some(json!({ "error": "`c` has no argument `n`" })));
 }

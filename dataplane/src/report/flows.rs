@@ -1,144 +1,221 @@
 //! The flows that pass, for operators: each with its owner.
 
+mod query;
+
+use super::Sources;
 use super::policy::{cause, state_name};
-use crate::control::{Answer, Question};
-use crate::forwarding::{PortId, Verdict, WIRE};
-use crate::identity::Identity;
-use crate::listing::Listed;
-use crate::switch::{Switch, way, word};
+use crate::control::{Answer, Next, Question};
+use crate::flow::AGE_UNIT;
+use crate::forwarding::{PortId, WIRE};
+use crate::listing::{Listed, Piece, Position, Who};
+use crate::switch::{way, word};
 use kopi_config::policy::{Decision, Direction};
-use kopi_packet::FlowKey;
-use kopi_policy::{Connection, Ruleset};
-use serde_json::{Map, Value, json};
+use kopi_packet::{FlowKey, Full};
+use kopi_policy::{Connection, Connections, Ruleset, Sort, Tuple};
+use query::Query;
+use serde::{Serialize, Serializer};
+use serde_json::json;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Arguments by which flows are chosen.
-const FILTERS: [&str; 8] = ["app", "user", "pid", "comm", "port", "address", "state", "proto"];
-
-/// What identifies a connection of an app in a snapshot: zone, protocol, local and remote end.
-type End = (u16, u8, IpAddr, IpAddr, Option<(u16, u16)>);
-
-/// All flows that fit the question's arguments. There may be millions, so the rows are made elsewhere.
-pub(super) fn flows(question: Question, switch: &mut Switch, now: u64, hz: u64) -> Answer {
-    if let Some(refused) = question.stranger(&FILTERS) {
-        return refused.into();
+/// All flows that fit the question's arguments. There may be millions, so they come in parts.
+pub(super) fn flows(question: &Question, sources: &mut Sources<'_>) -> Answer {
+    match Query::read(&question.arguments) {
+        Ok(query) => part(query, question.account, Position::default(), sources),
+        Err(error) => json!({ "error": error }).into(),
     }
-    let list = switch.flows();
-    let apps = switch.apps().map(|app| (app.id, (app.name.clone(), app.identity.clone()))).collect();
-    let (tracked, ruleset) = (Arc::clone(switch.connections()), switch.policy().ruleset().cloned());
-    Answer::later(move || {
-        // Without an answer kopid ends.
-        let Ok(list) = list.recv() else { return json!({ "error": "kopid ends" }) };
-        // A number of a rule means something under one policy.
-        let same = ruleset.as_ref().map(Arc::as_ptr) == list.ruleset.as_ref().map(Arc::as_ptr);
-        let ruleset = ruleset.filter(|_| same);
-        let connections = tracked.snapshot(now).map(|c| (end_of(&c), c)).collect();
-        let scene = Scene { apps, ruleset, connections, now, hz: hz.max(1) };
-        let flows = list.parts.iter().flat_map(|part| &part.flows);
-        let rows = flows.flat_map(|flow| scene.rows(flow)).filter(|row| fits(row, &question.arguments));
-        json!({ "flows": rows.collect::<Vec<_>>() })
+}
+
+/// The flows from `position` on, for user `account`.
+fn part(mut query: Query, account: u32, position: Position, sources: &mut Sources<'_>) -> Answer {
+    let piece = sources.switch.flows(account, position);
+    let connections = Arc::clone(sources.switch.connections());
+    let (now, hz) = (dpdk::tsc(), sources.facts.tsc_hz.max(1));
+    Answer::part(move |rows| {
+        let piece: Piece = piece.recv().map_err(|_| "kopid ends".to_owned())??;
+        let ruleset = piece.ruleset.upgrade();
+        let view = View { who: &piece.who, ruleset: ruleset.as_deref(), connections: &connections, now, hz };
+        for listed in &piece.flows {
+            view.rows(listed).for_each(|row| query.take(&row, rows));
+            if query.is_done(rows) {
+                return Ok(None);
+            }
+        }
+        let Some(position) = piece.next else {
+            query.finish(rows);
+            return Ok(None);
+        };
+        Ok(Some(Next::new(move |sources| part(query, account, position, sources))))
     })
 }
 
-fn end_of(c: &Connection) -> End {
-    (c.zone, c.proto, c.local, c.remote, c.ports)
+/// A flow at the side of one app. The names are those of the keys that operators get.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    app: &'a str,
+    direction: &'static str,
+    #[serde(serialize_with = "proto_name")]
+    proto: &'a FlowKey,
+    src: Option<IpAddr>,
+    src_port: Option<u16>,
+    dst: Option<IpAddr>,
+    dst_port: Option<u16>,
+    vlan: Option<u16>,
+    /// What `explain` takes.
+    #[serde(serialize_with = "as_text")]
+    packet: Full<'a>,
+    state: Option<Cow<'static, str>>,
+    /// By what state it was judged, if the policy asks for it.
+    ct_state: Option<&'static str>,
+    begun: Option<&'static str>,
+    age_seconds: u64,
+    idle_seconds: u64,
+    packets: u64,
+    bytes: u64,
+    /// Since it began.
+    bits_per_second: u64,
+    class: Option<&'a str>,
+    rule: Option<&'a str>,
+    cause: Option<String>,
+    verdict: &'static str,
+    pid: i32,
+    uid: u32,
+    user: Option<&'a str>,
+    comm: &'a str,
 }
 
-struct Scene {
-    apps: BTreeMap<PortId, (String, Identity)>,
-    ruleset: Option<Arc<Ruleset>>,
-    connections: BTreeMap<End, Connection>,
+fn as_text<S: Serializer>(packet: &Full<'_>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(packet)
+}
+
+fn proto_name<S: Serializer>(key: &FlowKey, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&proto_of(key))
+}
+
+/// The protocol, as people call it: by its number if it has no name.
+fn proto_of(key: &FlowKey) -> String {
+    let text = key.to_string();
+    let mut words = text.split(' ');
+    loop {
+        match words.next() {
+            // What follows is the number of the VLAN, what is wrong with the frame, or the protocol's number.
+            Some("vlan" | "service-vlan" | "malformed") => drop(words.next()),
+            Some("proto") => {}
+            word => return word.unwrap_or("?").to_owned(),
+        }
+    }
+}
+
+/// By what rows are made.
+struct View<'a> {
+    who: &'a BTreeMap<PortId, Who>,
+    ruleset: Option<&'a Ruleset>,
+    connections: &'a Connections,
     now: u64,
     hz: u64,
 }
 
-impl Scene {
+impl<'a> View<'a> {
     /// A flow at its sender's side, and at its receiver's if that is an app as well.
-    fn rows(&self, flow: &Listed) -> Vec<Value> {
-        let source = flow.key.source();
-        let receiver = match flow.flow.verdict {
-            Verdict::App(id) | Verdict::Refuse(id, _) => Some(id),
-            Verdict::Reject(id) if id != source => Some(id),
-            _ => None,
-        };
+    fn rows(&self, listed: &'a Listed) -> impl Iterator<Item = Row<'a>> {
+        let source = listed.key.source();
         let egress = (source != WIRE).then_some((source, Direction::Egress));
-        let ingress = receiver.map(|id| (id, Direction::Ingress));
-        let sides = [egress, ingress].into_iter().flatten();
-        sides.filter_map(|(id, direction)| self.row(flow, id, direction)).collect()
+        let ingress = listed.receiver().map(|id| (id, Direction::Ingress));
+        [egress, ingress].into_iter().flatten().filter_map(|(id, direction)| self.row(listed, id, direction))
     }
 
-    fn row(&self, listed: &Listed, id: PortId, direction: Direction) -> Option<Value> {
-        let (name, owner) = self.apps.get(&id)?;
+    fn row(&self, listed: &'a Listed, id: PortId, direction: Direction) -> Option<Row<'a>> {
+        let who = self.who.get(&id)?;
         let Listed { key, flow, outcomes } = listed;
-        let ruleset = self.ruleset.as_deref();
         let at = usize::from(direction == Direction::Ingress);
         let outcome = outcomes[at];
-        let why = outcome.zip(ruleset).map(|(outcome, ruleset)| cause(outcome.cause, ruleset));
+        let why = outcome.zip(self.ruleset).map(|(outcome, ruleset)| cause(outcome.cause, ruleset));
         let class = usize::from(flow.points.classes[at]).checked_sub(1);
-        let class = class.and_then(|class| ruleset?.policy().classes.get(class)).map(|class| &class.name);
+        let class = class.and_then(|class| self.ruleset?.policy().classes.get(class)).map(|class| class.name.as_str());
         let connection = self.connection(key, id, direction);
         let seconds = |ticks: u64| ticks / self.hz;
-        let verdict = outcome.map_or(Decision::Accept, |outcome| outcome.decision);
-        Some(json!({
-            "app": name,
-            "direction": way(direction),
-            "proto": proto_name(key),
-            "src": key.src_addr(),
-            "src_port": key.src_port(),
-            "dst": key.dst_addr(),
-            "dst_port": key.dst_port(),
-            "vlan": key.outer_vlan().map(|tag| tag.id()),
-            "packet": key.to_string(),
-            "state": connection.and_then(|c| c.tcp_state).map(str::to_lowercase).or_else(|| {
-                flow.states[at].map(|state| state_name(state).to_owned())
-            }),
-            "begun": connection.map(|c| way(c.begun)),
-            "age_seconds": seconds(flow.age(self.now)),
-            "idle_seconds": seconds(flow.idle(self.now)),
-            "packets": flow.packets,
-            "bytes": flow.bytes,
-            "class": class,
-            "rule": why.as_ref().and_then(|(_, rule)| rule.map(|rule| &rule.name)),
-            "cause": why.as_ref().map(|(cause, _)| cause),
-            "verdict": word(verdict),
-            "pid": owner.pid,
-            "uid": owner.uid,
-            "user": owner.user,
-            "comm": owner.comm,
-        }))
+        let age = flow.age(self.now);
+        let judged =
+            self.ruleset.filter(|ruleset| ruleset.uses_state()).and_then(|_| match Sort::of(id, key, direction) {
+                // The worker may have noted another one, so as to look at each of its frames.
+                Sort::Clear(state) => Some(state_name(state)),
+                Sort::Tracked(_) | Sort::Error => flow.states[at].map(state_name),
+            });
+        let state = connection.and_then(|c| c.tcp_state).map(|state| Cow::Owned(state.to_lowercase()));
+        Some(Row {
+            app: &who.name,
+            direction: way(direction),
+            proto: key,
+            src: key.src_addr(),
+            src_port: key.src_port(),
+            dst: key.dst_addr(),
+            dst_port: key.dst_port(),
+            vlan: key.outer_vlan().map(|tag| tag.id()),
+            packet: key.full(self.ruleset.map_or(0, Ruleset::tcp_flags_mask)),
+            state: state.or_else(|| judged.map(Cow::Borrowed)),
+            ct_state: judged,
+            begun: connection.map(|c| way(c.begun)),
+            age_seconds: seconds(age),
+            idle_seconds: seconds(flow.idle(self.now)),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            bits_per_second: bits_per_second(flow.bytes, age, self.hz),
+            class,
+            rule: why.as_ref().and_then(|(_, rule)| rule.map(|rule| rule.name.as_str())),
+            cause: why.map(|(cause, _)| cause),
+            verdict: word(outcome.map_or(Decision::Accept, |outcome| outcome.decision)),
+            pid: who.pid,
+            uid: who.uid,
+            user: who.user.as_deref(),
+            comm: &who.comm,
+        })
     }
 
-    fn connection(&self, key: &FlowKey, zone: PortId, direction: Direction) -> Option<&Connection> {
-        let (src, dst) = (key.src_addr()?, key.dst_addr()?);
-        let ports = key.src_port().zip(key.dst_port());
-        let end = match direction {
-            Direction::Egress => (zone, key.proto(), src, dst, ports),
-            Direction::Ingress => (zone, key.proto(), dst, src, ports.map(|(a, b)| (b, a))),
-        };
-        self.connections.get(&end)
+    fn connection(&self, key: &FlowKey, zone: PortId, direction: Direction) -> Option<Connection> {
+        self.connections.connection(&Tuple::of(zone, key, direction)?, self.now)
     }
 }
 
-/// The protocol, as people call it.
-fn proto_name(key: &FlowKey) -> String {
-    let text = key.to_string();
-    let skip = |word: &&str| !matches!(*word, "vlan" | "service-vlan" | "malformed") && word.parse::<u16>().is_err();
-    text.split(' ').find(skip).unwrap_or("?").to_owned()
+/// What `bytes` in `age` ticks make in a second. Ages are not known better than to a unit.
+fn bits_per_second(bytes: u64, age: u64, hz: u64) -> u64 {
+    let bits = (u128::from(bytes) * 8).saturating_mul(hz.into()) / u128::from(age.max(AGE_UNIT));
+    u64::try_from(bits).unwrap_or(u64::MAX)
 }
 
-/// Whether a row has everything that the arguments ask for. Texts and numbers are compared as they are written.
-fn fits(row: &Value, arguments: &Map<String, Value>) -> bool {
-    let written = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    arguments.iter().filter(|(_, wanted)| !wanted.is_null()).all(|(name, wanted)| {
-        let wanted = written(wanted);
-        let any = |keys: &[&str]| keys.iter().any(|key| written(&row[*key]) == wanted);
-        match name.as_str() {
-            "port" => any(&["src_port", "dst_port"]),
-            "address" => any(&["src", "dst"]),
-            "user" => any(&["user", "uid"]),
-            other => any(&[other]),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kopi_packet::describe::frame_of;
+
+    /// Every protocol has its name, or its number, whatever stands before it.
+    #[test]
+    fn protocols_are_named() {
+        let texts = [
+            ("tcp 10.0.0.1:1 > 10.0.0.2:2", "tcp"),
+            ("vlan 7 udp [::1]:1 > [::2]:2", "udp"),
+            ("service-vlan 3 vlan 4 proto 47 10.0.0.1 > 10.0.0.2", "47"),
+            ("arp request 10.0.0.1 > 10.0.0.2", "arp"),
+            ("0x88cc 02:00:00:00:00:01 > 01:80:c2:00:00:0e", "0x88cc"),
+        ];
+        for (text, proto) in texts {
+            assert_eq!(proto_of(&kopi_packet::parse(&frame_of(text).unwrap(), 1).1), proto, "{text}");
         }
-    })
+        let mut broken = frame_of("vlan 7 tcp 10.0.0.1:1 > 10.0.0.2:2").unwrap();
+        broken.truncate(40);
+        let key = kopi_packet::parse(&broken, 1).1;
+        assert!(key.to_string().contains("malformed"), "{key}");
+        assert_eq!(proto_of(&key), "tcp", "{key}");
+        assert_eq!(proto_of(&kopi_packet::parse(&[0; 5], 1).1), "runt");
+    }
+
+    /// A rate is that of the whole age, and a flow of this moment has one, too.
+    #[test]
+    fn rates_are_finite() {
+        let hz = AGE_UNIT * 10;
+        assert_eq!(bits_per_second(1000, hz, hz), 8000);
+        assert_eq!(bits_per_second(1000, 0, hz), 80_000);
+        assert_eq!(bits_per_second(u64::MAX, 0, u64::MAX), u64::MAX);
+    }
 }

@@ -1,96 +1,151 @@
 //! What operators are told about the policy, and how they change it.
 
+use super::{Sources, drops_of_app, other_drops, totals_of};
 use crate::attach::Attach;
 use crate::classes::{Row, Totals};
-use crate::control::{Answer, Question};
-use crate::policy::{Books, Decider, Sum};
+use crate::control::{Answer, Next, Question};
+use crate::forwarding::{Generation, PortId};
+use crate::policy::{Counted, Decider, Sum};
 use crate::registry::App;
 use crate::reload::Wanted;
 use crate::switch::{Switch, way, word};
 use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, State};
-use kopi_packet::describe::{frame_between, frame_of};
-use kopi_packet::{LinkProtocol, MacAddr, dhcp, ndp};
+use kopi_packet::describe::key_between;
+use kopi_packet::{FlowKey, Headers, LinkProtocol, MacAddr, dhcp, ndp};
 use kopi_policy::{Cause, Packet, RuleId, Ruleset};
 use kopi_ring::DropReason;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Rules that did not match and are told of.
 const MISSES: usize = 5;
 
 /// What each class is to get and has got, in the order of the file; what has no class last in its direction.
-pub(super) fn classes(switch: &Switch) -> Vec<Value> {
-    let Some(ruleset) = switch.policy().ruleset() else { return Vec::new() };
-    let policy = ruleset.policy();
-    let row = |row: Row| {
-        let class = row.index.and_then(|index| policy.classes.get(index));
-        let Totals { packets, bytes, full, late, backlog, overlimits } = row.totals;
-        json!({
-            "name": row.name,
-            "parent": row.parent,
-            "direction": way(row.direction),
-            "leaf": row.is_leaf,
-            "rate": class.and_then(|class| class.rate).map(|rate| rate.to_string()),
-            "ceil": class.and_then(|class| class.ceiling()).map(|ceil| ceil.to_string()),
-            "weight": class.map_or(1, |class| class.weight),
-            "priority": class.map_or(4, |class| class.priority),
-            "bits_per_second": row.bits_per_second,
-            "packets": packets,
-            "bytes": bytes,
-            "dropped": full + late,
-            "dropped_full": full,
-            "dropped_codel": late,
-            "overlimits": overlimits,
-            "backlog_packets": backlog.0,
-            "backlog_bytes": backlog.1,
-            "delay_p50_ns": row.delay_ns.map(|(median, _)| median),
-            "delay_p99_ns": row.delay_ns.map(|(_, late)| late),
-        })
-    };
-    switch.classes().rows().into_iter().map(row).collect()
+pub(super) fn classes(switch: &Switch) -> Answer {
+    let Some(ruleset) = switch.policy().ruleset().cloned() else { return json!({ "classes": [] }).into() };
+    let rows = switch.classes().rows();
+    Answer::part(move |text| {
+        rows.iter().for_each(|row| text.push(&class(row, ruleset.policy())));
+        Ok(None)
+    })
 }
+
+fn class(row: &Row, policy: &Policy) -> Value {
+    let class = row.index.and_then(|index| policy.classes.get(index));
+    let Totals { packets, bytes, full, late, backlog, overlimits } = row.totals;
+    json!({
+        "name": row.name,
+        "parent": row.parent,
+        "direction": way(row.direction),
+        "leaf": row.is_leaf,
+        "rate": class.and_then(|class| class.rate).map(|rate| rate.to_string()),
+        "ceil": class.and_then(|class| class.ceiling()).map(|ceil| ceil.to_string()),
+        "weight": class.map_or(1, |class| class.weight),
+        "priority": class.map_or(4, |class| class.priority),
+        "bits_per_second": row.bits_per_second,
+        "packets": packets,
+        "bytes": bytes,
+        "dropped": full + late,
+        "dropped_full": full,
+        "dropped_codel": late,
+        "overlimits": overlimits,
+        "backlog_packets": backlog.0,
+        "backlog_bytes": backlog.1,
+        "delay_p50_ns": row.delay_ns.map(|(median, _)| median),
+        "delay_p99_ns": row.delay_ns.map(|(_, late)| late),
+    })
+}
+
+/// Rules of one part of an answer. Each part looks through everything that was counted.
+const RULES: usize = 512;
 
 /// What each rule has counted, in the order of the file; the defaults last. There may be a hundred thousand.
-pub(super) fn rules(switch: &Switch) -> Answer {
-    let Some(ruleset) = switch.policy().ruleset().cloned() else { return json!({ "rules": [] }).into() };
-    let books = switch.books();
-    Answer::later(move || json!({ "rules": rows(&ruleset, &books) }))
+pub(super) fn rules(sources: &Sources<'_>) -> Answer {
+    match sources.switch.policy().ruleset() {
+        Some(ruleset) => rules_from(0, &Arc::downgrade(ruleset), sources),
+        None => json!({ "rules": [] }).into(),
+    }
 }
 
-fn rows(ruleset: &Ruleset, books: &Books) -> Vec<Value> {
-    let policy = ruleset.policy();
-    let row = |rule: &Rule, sum: Sum| {
-        json!({
-            "name": rule.name,
-            "line": rule.line,
-            "action": action(rule.action),
-            "match": rule.matches.brief(&policy.sets).to_string(),
-            "owner": if rule.owner.is_any() { String::new() } else { rule.owner.to_string() },
-            "class": names_of(rule.class, policy),
-            "log": rule.log,
-            "packets": sum.packets,
-            "bytes": sum.bytes,
-        })
+/// The rules from number `from` on, of `ruleset` if that is still in force: who reads slowly does not keep an old policy.
+fn rules_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Answer {
+    let in_force = sources.switch.policy().ruleset().filter(|in_force| ruleset.as_ptr() == Arc::as_ptr(in_force));
+    let Some(in_force) = in_force.cloned() else {
+        return json!({ "error": "another policy has come into force meanwhile: ask again" }).into();
     };
-    let rules = ruleset.rules().iter().zip(ruleset.ids()).map(|(rule, id)| row(rule, books.rule(*id)));
-    let defaults = [(Direction::Egress, policy.default.egress), (Direction::Ingress, policy.default.ingress)];
-    let defaults = defaults.map(|(direction, decision)| {
-        let sum = books.default(direction);
-        json!({
-            "name": format!("default {}", way(direction)),
-            "line": null,
-            "action": word(decision),
-            "match": format!("{{ direction = \"{}\" }}", way(direction)),
-            "owner": "",
-            "class": null,
-            "log": false,
-            "packets": sum.packets,
-            "bytes": sum.bytes,
-        })
-    });
-    rules.chain(defaults).collect()
+    let (counted, known) = (sources.switch.counted(), ruleset.clone());
+    Answer::part(move |text| {
+        let rules = in_force.rules().iter().zip(in_force.ids()).skip(from).take(RULES);
+        let ids: Vec<_> = rules.clone().map(|(_, id)| *id).collect();
+        let sums = counted.rules(&ids);
+        for (rule, id) in rules {
+            text.push(&rule_row(rule, sums.get(id).copied().unwrap_or_default(), in_force.policy()));
+        }
+        let next = from + RULES;
+        if next < in_force.rules().len() {
+            return Ok(Some(Next::new(move |sources| rules_from(next, &known, sources))));
+        }
+        let default = &in_force.policy().default;
+        for (direction, decision) in [(Direction::Egress, default.egress), (Direction::Ingress, default.ingress)] {
+            text.push(&default_row(direction, decision, counted.default(direction)));
+        }
+        Ok(None)
+    })
+}
+
+fn rule_row(rule: &Rule, sum: Sum, policy: &Policy) -> Value {
+    json!({
+        "name": rule.name,
+        "line": rule.line,
+        "action": action(rule.action),
+        "match": rule.matches.brief(&policy.sets).to_string(),
+        "owner": if rule.owner.is_any() { String::new() } else { rule.owner.to_string() },
+        "class": names_of(rule.class, policy),
+        "log": rule.log,
+        "packets": sum.packets,
+        "bytes": sum.bytes,
+    })
+}
+
+fn default_row(direction: Direction, decision: Decision, sum: Sum) -> Value {
+    json!({
+        "name": format!("default {}", way(direction)),
+        "line": null,
+        "action": word(decision),
+        "match": format!("{{ direction = \"{}\" }}", way(direction)),
+        "owner": "",
+        "class": null,
+        "log": false,
+        "packets": sum.packets,
+        "bytes": sum.bytes,
+    })
+}
+
+/// Apps of one part of the drops.
+const APPS: usize = 64;
+
+/// Every reason for which frames were dropped, by port.
+pub(super) fn drops(sources: &Sources<'_>) -> Answer {
+    drops_from(0, other_drops(sources), sources)
+}
+
+fn drops_from(from: PortId, first: Vec<Value>, sources: &Sources<'_>) -> Answer {
+    let switch = &sources.switch;
+    let apps = switch.apps().filter(|app| app.id >= from).take(APPS);
+    let apps: Vec<_> = apps.map(|app| (app.generation, app.name.clone(), totals_of(app, switch))).collect();
+    let last = switch.apps().filter(|app| app.id >= from).nth(APPS).map(|app| app.id);
+    let (counted, ruleset) = (switch.counted(), switch.policy().ruleset().cloned());
+    Answer::part(move |text| {
+        first.iter().for_each(|row| text.push(row));
+        let refusals = Refusals::of(&counted, ruleset.as_deref(), apps.iter().map(|(app, ..)| *app).collect());
+        for (generation, name, totals) in &apps {
+            drops_of_app(name, totals, &refusals.of_app(*generation)).iter().for_each(|row| text.push(row));
+        }
+        Ok(last.map(|from| Next::new(move |sources| drops_from(from, Vec::new(), sources))))
+    })
 }
 
 /// The names of the classes that frames are put into, with a comma between them if there is one for each direction.
@@ -120,17 +175,17 @@ pub(super) fn cause(cause: Cause, ruleset: &Ruleset) -> (String, Option<&Rule>) 
     }
 }
 
-/// Puts another policy in force, or confirms the one that is.
+/// Puts another policy in force for `who`, or confirms the one that is.
 ///
 /// # Errors
 ///
 /// A text for people; the policy in force stays.
-pub(super) fn reload(wanted: &Wanted, switch: &mut Switch, attach: &mut Attach) -> Result<Answer, String> {
+pub(super) fn reload(wanted: &Wanted, who: &str, switch: &mut Switch, attach: &mut Attach) -> Result<Answer, String> {
     let Wanted::Replace(reload, trial) = wanted else {
         if !switch.confirm() {
             return Err("no policy waits to be confirmed".into());
         }
-        log::info!("the policy is confirmed");
+        log::info!("{who} has confirmed the policy");
         return Ok(summary(switch, "", &[]).into());
     };
     let notices = switch.reload(reload, *trial)?;
@@ -138,7 +193,8 @@ pub(super) fn reload(wanted: &Wanted, switch: &mut Switch, attach: &mut Attach) 
     let picture = switch.next_picture();
     switch.publish_now();
     let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-    log::info!("an operator has put {:?} in force, {rules} rules", reload.name);
+    let trial = trial.map(|time| format!(", on trial for {} s", time.as_secs())).unwrap_or_default();
+    log::info!("{who} has put {:?} in force, {rules} rules{trial}", reload.name);
     Ok(Answer::InForce(picture, summary(switch, &reload.name, &reload.warnings)))
 }
 
@@ -183,8 +239,7 @@ pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Value, Str
     let state = text("state").unwrap_or("new");
     let state = state_named(state).ok_or_else(|| format!("{state:?} is no state of a connection"))?;
     let packet = text("packet").ok_or("`packet` is missing")?;
-    let frame = describe(packet, app, direction)?;
-    let (headers, key) = kopi_packet::parse(&frame, app.id);
+    let (frame, headers, key) = describe(packet, app, direction)?;
     let flags = kopi_packet::tcp::flags_of(&frame, &headers);
     let key = key.with_tcp_flags(flags & ruleset.tcp_flags_mask());
     let ndp = if ndp::is_ndp(&key) { ndp::message(&frame, &headers) } else { None };
@@ -230,11 +285,11 @@ fn find<'a>(switch: &'a Switch, name: &str) -> Result<&'a App, String> {
 }
 
 /// The described frame. What is not said of its addresses is what the app itself would send, or receive.
-fn describe(packet: &str, app: &App, direction: Direction) -> Result<Vec<u8>, String> {
+fn describe(packet: &str, app: &App, direction: Direction) -> Result<(Vec<u8>, Headers, FlowKey), String> {
     let own = app.settings.macs.first().map_or_else(MacAddr::default, |mac| MacAddr::new(*mac));
     let other = MacAddr::new([2, 0, 0, 0, 0, 0xfe]);
     let (from, to) = if direction == Direction::Egress { (own, other) } else { (other, own) };
-    frame_between(packet, from, to).or_else(|_| frame_of(packet)).map_err(|error| format!("{packet:?}: {error}"))
+    key_between(packet, from, to, app.id).map_err(|error| format!("{packet:?}: {error}"))
 }
 
 const STATES: [(State, &str); 5] = [
@@ -254,40 +309,43 @@ pub(super) fn state_name(state: State) -> &'static str {
     STATES.iter().find(|(known, _)| *known == state).map_or("?", |(_, name)| name)
 }
 
-/// What the rules have refused, by what decided it.
-pub(super) struct Refusals<'a> {
+/// What the rules have refused to some apps, by what decided it.
+struct Refusals<'a> {
     ruleset: Option<&'a Ruleset>,
-    books: Books,
+    refused: BTreeMap<(Generation, Decider), u64>,
     names: BTreeMap<RuleId, &'a Rule>,
 }
 
 impl<'a> Refusals<'a> {
     /// Everything up to now.
-    pub(super) fn of(switch: &'a Switch) -> Self {
-        let ruleset = switch.policy().ruleset().map(|ruleset| &**ruleset);
+    fn of(counted: &Counted, ruleset: Option<&'a Ruleset>, apps: BTreeSet<Generation>) -> Self {
+        let refused = counted.refused(&apps);
+        let of_rule = |(_, decider): &(_, Decider)| if let Decider::Rule(id) = decider { Some(*id) } else { None };
+        let rules: BTreeSet<_> = refused.keys().filter_map(of_rule).collect();
         let named = ruleset.into_iter().flat_map(|ruleset| ruleset.ids().iter().copied().zip(ruleset.rules()));
-        Self { ruleset, books: switch.books(), names: named.collect() }
+        Self { ruleset, refused, names: named.filter(|(id, _)| rules.contains(id)).collect() }
     }
 
     /// Frames of `app` dropped or rejected by rules and defaults: name, reason and frames. Leases and the like have
     /// reasons of their own.
-    pub(super) fn rows(&self, app: &App) -> Vec<(String, &'static str, u64)> {
+    fn of_app(&self, app: Generation) -> Vec<(String, &'static str, u64)> {
         let Some(ruleset) = self.ruleset else { return Vec::new() };
-        let rows = self.books.refused(app.generation).filter_map(|(decider, packets)| {
+        let of_app = self.refused.iter().filter(|((generation, _), _)| *generation == app);
+        let rows = of_app.filter_map(|((_, decider), packets)| {
             let (name, decision) = match decider {
                 Decider::Rule(id) => {
-                    let rule = self.names.get(&id)?;
+                    let rule = self.names.get(id)?;
                     (rule.name.clone(), rule.action.decision()?)
                 }
                 Decider::Default(direction) => {
                     let default = &ruleset.policy().default;
-                    let egress = direction == Direction::Egress;
-                    (format!("default {}", way(direction)), if egress { default.egress } else { default.ingress })
+                    let egress = *direction == Direction::Egress;
+                    (format!("default {}", way(*direction)), if egress { default.egress } else { default.ingress })
                 }
                 _ => return None,
             };
             let reason = if decision == Decision::Reject { DropReason::Rejected } else { DropReason::Policy };
-            Some((name, reason.name(), packets))
+            Some((name, reason.name(), *packets))
         });
         rows.collect()
     }

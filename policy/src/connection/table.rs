@@ -112,7 +112,7 @@ impl Ref {
         }
     }
 
-    fn index(self) -> usize {
+    pub(super) fn index(self) -> usize {
         let [a, b, c, d, ..] = self.0.get().to_le_bytes();
         usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX)
     }

@@ -167,32 +167,46 @@ impl Connections {
 
     /// Every connection that is alive, in no order. One that begins or ends meanwhile may be listed or not.
     pub fn snapshot(&self, now: u64) -> impl Iterator<Item = Connection> + '_ {
+        (0..self.capacity()).filter_map(move |index| self.connection_at(index, now))
+    }
+
+    /// The connection of `tuple`, unless there is none or its time is up.
+    #[must_use]
+    pub fn connection(&self, tuple: &Tuple, now: u64) -> Option<Connection> {
+        let found = self.connection_at(self.find(tuple, now)?.index(), now)?;
+        // The place may have become that of another meanwhile.
+        let same = (found.zone, found.proto, found.local, found.remote, found.ports, found.vlans, found.icmp);
+        let ends =
+            (tuple.zone(), tuple.proto(), tuple.local(), tuple.remote(), tuple.ports(), tuple.vlans(), tuple.icmp());
+        (same == ends).then_some(found)
+    }
+
+    /// The connection at this place, if there is one whose time is not up.
+    fn connection_at(&self, index: usize, now: u64) -> Option<Connection> {
         let now = self.clock.units(now);
-        (0..self.capacity()).filter_map(move |index| {
-            let (at, entry) = self.place(index)?;
-            let word = at.load(Acquire);
-            let slot = Slot::from_word(word)?;
-            let (key, began) = entry.read(at, word)?;
-            let rest = self.settings.rest(slot, now);
-            if rest == 0 || !self.is_current(Holder::of_key(&key)) {
-                return None;
-            }
-            let tuple = Tuple { words: key };
-            Some(Connection {
-                zone: tuple.zone(),
-                proto: tuple.proto(),
-                local: tuple.local(),
-                remote: tuple.remote(),
-                ports: tuple.ports(),
-                icmp: tuple.icmp(),
-                vlans: tuple.vlans(),
-                begun: slot.begun,
-                tcp_state: slot.phase.name(),
-                answered: slot.answered,
-                assured: slot.assured,
-                age: self.clock.seconds(since(began, now)),
-                expires: self.clock.seconds(rest),
-            })
+        let (at, entry) = self.place(index)?;
+        let word = at.load(Acquire);
+        let slot = Slot::from_word(word)?;
+        let (key, began) = entry.read(at, word)?;
+        let rest = self.settings.rest(slot, now);
+        if rest == 0 || !self.is_current(Holder::of_key(&key)) {
+            return None;
+        }
+        let tuple = Tuple { words: key };
+        Some(Connection {
+            zone: tuple.zone(),
+            proto: tuple.proto(),
+            local: tuple.local(),
+            remote: tuple.remote(),
+            ports: tuple.ports(),
+            icmp: tuple.icmp(),
+            vlans: tuple.vlans(),
+            begun: slot.begun,
+            tcp_state: slot.phase.name(),
+            answered: slot.answered,
+            assured: slot.assured,
+            age: self.clock.seconds(since(began, now)),
+            expires: self.clock.seconds(rest),
         })
     }
 
