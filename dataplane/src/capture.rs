@@ -51,6 +51,8 @@ pub struct Captures {
 #[derive(Debug)]
 struct Running {
     id: u32,
+    /// Whose it is: the user, as limits know it.
+    account: u32,
     request: Arc<Request>,
     bell: Arc<Bell>,
     /// Its thread is done with it.
@@ -110,22 +112,37 @@ impl Captures {
         self.sessions.is_empty()
     }
 
-    /// Begins a session for what `request` asks. Its thread is the one that gets the place.
+    /// Begins a session of user `account` for what `request` asks. Its thread is the one that gets the place.
     ///
     /// # Errors
     ///
     /// A text for people, and there is no session.
-    pub fn begin(&mut self, request: Arc<Request>, roster: &Roster, dataplane: &Dataplane) -> Result<Place, String> {
-        if self.sessions.len() >= SESSIONS {
-            return Err(format!("there are {SESSIONS} captures already, and there may be no more at a time"));
+    pub fn begin(
+        &mut self,
+        account: u32,
+        request: Arc<Request>,
+        roster: &Roster,
+        dataplane: &Dataplane,
+    ) -> Result<Place, String> {
+        let own = self.sessions.iter().filter(|session| session.account == account);
+        let places = share(SESSIONS, self.sessions.len(), own.clone().count());
+        if places == 0 {
+            return Err(format!(
+                "there are {} captures already, {} of them this user's, and the {} places that are left are for others: end one",
+                self.sessions.len(),
+                own.count(),
+                SESSIONS - self.sessions.len()
+            ));
         }
         request.check(roster)?;
         let memory = request.buffer * dataplane.workers();
-        let taken: usize = self.sessions.iter().map(|session| session.memory).sum();
-        if taken + memory > MEMORY {
-            let left = ((MEMORY - taken) / dataplane.workers()) >> 10;
+        let taken = self.sessions.iter().map(|session| session.memory).sum();
+        let room = share(MEMORY, taken, own.map(|session| session.memory).sum());
+        if memory > room {
+            let left = (room / dataplane.workers()) >> 10;
             return Err(format!(
-                "all captures together may have {} MiB of buffers; `buffer` can be {left} KiB",
+                "all captures together may have {} MiB of buffers, and no user as much as is left for others; `buffer` can be {left} \
+                 KiB",
                 MEMORY >> 20
             ));
         }
@@ -145,7 +162,7 @@ impl Captures {
             bell: Arc::clone(&bell),
             here,
         };
-        self.sessions.push(Running { id, request, bell, gone, memory, stage });
+        self.sessions.push(Running { id, account, request, bell, gone, memory, stage });
         Ok(place)
     }
 
@@ -189,6 +206,13 @@ impl Captures {
         let over = |session: &Running| session.gone.load(Relaxed) && !matches!(session.stage, Stage::Tapped { .. });
         self.sessions.retain(|session| !over(session));
     }
+}
+
+/// What a user who has `own` may take of what `total` is there and `taken` is given away: never more in all than is left for others. So
+/// one alone gets half of it, and there is something for whoever comes next (A. Choudhury, E. Hahne, "Dynamic Queue Length Thresholds for
+/// Shared-Memory Packet Switches", 1998).
+const fn share(total: usize, taken: usize, own: usize) -> usize {
+    total.saturating_sub(taken).saturating_sub(own).div_ceil(2)
 }
 
 impl Running {
@@ -243,4 +267,23 @@ fn ring(bytes: usize) -> (rtrb::Producer<Line>, rtrb::Consumer<Line>) {
         chunk.commit_all();
     }
     (producer, consumer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever takes one after the other, however many users there are, has no more than is left for others; and whoever comes next gets
+    /// something, as long as anything is left.
+    #[test]
+    fn users_leave_something_to_others() {
+        let mut taken = 0;
+        let counts = (0..6).map(|_| {
+            let own = (0..).find(|own| share(SESSIONS, taken + own, *own) == 0).unwrap();
+            taken += own;
+            own
+        });
+        assert_eq!(counts.collect::<Vec<_>>(), [16, 8, 4, 2, 1, 1]);
+        assert_eq!((share(100, 0, 0), share(100, 50, 50), share(100, 40, 30), share(100, 200, 0)), (50, 0, 15, 0));
+    }
 }

@@ -59,7 +59,7 @@ pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, fact
         ("reload", Brought::Policy(wanted, who)) => {
             policy::reload(wanted, who, switch, attach).unwrap_or_else(|error| told(Err(error)).into())
         }
-        ("capture", Brought::Capture(request)) => match switch.capture(Arc::clone(request)) {
+        ("capture", Brought::Capture(request)) => match switch.capture(question.account, Arc::clone(request)) {
             Ok(place) => Answer::Place(Box::new(place)),
             Err(error) => told(Err(error)).into(),
         },

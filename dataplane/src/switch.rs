@@ -613,16 +613,16 @@ impl Switch {
         &self.captures
     }
 
-    /// Begins a capture that an operator asks for.
+    /// Begins a capture that an operator of user `account` asks for.
     ///
     /// # Errors
     ///
     /// A text for people.
-    pub fn capture(&mut self, request: Arc<Request>) -> Result<Place, String> {
+    pub fn capture(&mut self, account: u32, request: Arc<Request>) -> Result<Place, String> {
         // Those that have just ended or were refused leave their places.
         self.reap_captures();
         let roster = self.roster(self.epoch);
-        self.captures.begin(request, &roster, &self.dataplane)
+        self.captures.begin(account, request, &roster, &self.dataplane)
     }
 
     /// Gives captures what they wait for, and lets go of those that end; see [`Captures::reap`].

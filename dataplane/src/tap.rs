@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Capture sessions at one time.
-pub const SESSIONS: usize = 16;
+pub const SESSIONS: usize = 32;
 
 /// Which frames are wanted, by what has become of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

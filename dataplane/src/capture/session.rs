@@ -30,6 +30,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_micros(100);
 /// How long a reader that does not read is waited for at the end.
 const LINGER: Duration = Duration::from_secs(2);
+/// The same when kopid ends, and whoever has stopped it waits for that.
+const LINGER_AT_END: Duration = Duration::from_millis(250);
 
 /// How a session tells the control thread that its taps are to be taken away.
 #[derive(Debug)]
@@ -107,6 +109,8 @@ pub struct Session {
     /// Whether the client knows that the file has its size.
     told_full: bool,
     pause_ms: i64,
+    /// How long a reader that does not read is waited for at the end.
+    linger: Duration,
     /// The last TSC, and its time: all frames of a burst have the same.
     moment: (u64, u64),
 }
@@ -138,6 +142,7 @@ impl Session {
             disk_full: false,
             told_full: false,
             pause_ms: *PAUSE_MS.start(),
+            linger: LINGER,
             moment: (0, 0),
             request,
         }
@@ -192,6 +197,7 @@ impl Session {
             return Err(Why::Reader);
         }
         if moved == 0 && self.is_let_go() {
+            self.linger = LINGER_AT_END;
             return Err(Why::Error("kopid has ended".into()));
         }
         self.clock.follow();
@@ -339,7 +345,7 @@ impl Session {
                 }
                 Progress::Partly(n) => {
                     self.sent += n;
-                    if begun.elapsed() >= LINGER {
+                    if begun.elapsed() >= self.linger {
                         // A reader that is asleep does not keep us.
                         self.stream.give_up();
                         self.blocks.clear();

@@ -2,6 +2,7 @@
 //! service does not answer. Others attach and are answered meanwhile, and kopid ends when it is told to.
 
 use crate::descriptors::Lingering;
+use kopi_testkit::capture::Session;
 use kopi_testkit::evil::{Client, as_user, small};
 use kopi_testkit::frames::{Ends, framed};
 use kopi_testkit::process::Launch;
@@ -355,6 +356,29 @@ fn lists_that_are_not_read_take_little() {
     drop(crowd);
     app.finish();
     ends(kopid, "lists were not read");
+}
+
+/// A user who captures as much as it may leaves places for another, and that one for a third.
+#[test]
+fn captures_of_a_user_leave_places_for_others() {
+    let dir = TempDir::new("operators-captures");
+    let kopid = Kopid::start(&dir, &Settings { huge_pages: "off", log: "warn", ..Settings::default() });
+    fs::set_permissions(kopid.control(), fs::Permissions::from_mode(0o666)).expect("root may");
+    let null = fs::File::options().write(true).open("/dev/null").expect("there is one");
+    let most = |user: u32| {
+        let mut sessions = Vec::new();
+        loop {
+            match as_user(user, || Session::try_start(&kopid, &json!({ "buffer": 65536 }), &null)) {
+                Ok(session) => sessions.push(session),
+                Err(why) => break (sessions, why),
+            }
+        }
+    };
+    let (eves, why) = most(EVE);
+    assert!(eves.len() == 16 && why.contains("places that are left are for others"), "{}: {why}", eves.len());
+    let (others, _) = most(ALICE);
+    assert_eq!((others.len(), most(0).0.len()), (8, 4));
+    ends(kopid, "there are captures");
 }
 
 /// The log says who has put a policy in force; signals that are wishes for other programs end nothing.
