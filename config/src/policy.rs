@@ -31,6 +31,7 @@ mod seconds;
 mod set;
 mod shadow;
 mod show;
+mod strangers;
 mod tracking;
 mod values;
 mod wire;
@@ -144,7 +145,9 @@ impl Policy {
         let mut names = Names::read(document);
         let classes = Class::read_all(document, &mut names, wire.unwrap_or_default());
         let apps = App::read_all(document, &names);
-        let rules = Rule::read_all(document, &names);
+        // Whoever is not in the list does not attach.
+        let all = default.as_ref().is_some_and(|default| !default.attach);
+        let rules = Rule::read_all(document, &names, apps.as_deref().filter(|_| all));
         let mentions = names.mentions.take();
         Some(Self {
             default: default?,

@@ -6,10 +6,10 @@ use crate::control::Control;
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::helper::Wake;
 use crate::host::{Host, HostError};
-use crate::listener::{ListenError, Listener};
+use crate::listener::{self, ListenError, Listener};
 use crate::logging::Queued;
 use crate::memory::{Bytes, Machine, free_huge_memory};
-use crate::netdev::Netdev;
+use crate::netdev::{self, Netdev};
 use crate::policy::{self, Enforcement};
 use crate::poller::{Poller, Token};
 use crate::reload::{Hangup, Reload, Source};
@@ -23,7 +23,7 @@ use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
 use kopi_ring::{HoleWatch, Region, RegionError};
 use rustix::net::SocketType;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::collections::BTreeSet;
@@ -74,6 +74,14 @@ pub enum DaemonError {
         #[source]
         error: DpdkError,
     },
+    /// The wire's interface is not there.
+    #[error("the wire `{device}` cannot be used: {reason}")]
+    NoInterface {
+        /// The device as configured.
+        device: String,
+        /// What is missing.
+        reason: String,
+    },
     /// Packet buffers could not be had.
     #[error(
         "no memory for {mbufs} packet buffers of {room} bytes: {error}; lower [dataplane] mbufs, or add huge pages"
@@ -119,6 +127,51 @@ impl From<rustix::io::Errno> for DaemonError {
     }
 }
 
+/// Tries what a start needs of this machine and does not leave behind: CPUs, the wire's interface, owners and groups of the sockets, and,
+/// for root, whether EAL takes its arguments. What a daemon that runs already has is not touched.
+///
+/// # Errors
+///
+/// [`DaemonError`] as of a start that fails.
+pub fn check(config: &Config) -> Result<(), DaemonError> {
+    let online = kopi_config::online_cpus()?;
+    config.dataplane.cores.check_online(&online)?;
+    check_interface(config)?;
+    for socket in [&config.socket, &config.control] {
+        let _known = listener::owners(socket)?;
+    }
+    if !geteuid().is_root() {
+        // What others may not have may be there for who starts kopid.
+        return Ok(());
+    }
+    let eal = Eal::init(&trial_args(config, &online)).map_err(DaemonError::Eal)?;
+    eal.close().map_err(DaemonError::Eal)
+}
+
+/// EAL's arguments without the wire, in files of nobody else's, in little memory, and with messages about errors alone.
+fn trial_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
+    let is_memory = |arg: &str| arg.starts_with("-m") && arg[2..].bytes().all(|byte| byte.is_ascii_digit());
+    let mut args = eal_args(config, online);
+    let own = args.len() - config.eal.args.len();
+    for arg in args.iter_mut().take(own) {
+        if arg.starts_with("-a") {
+            *arg = "--no-pci".to_owned();
+        } else if arg.starts_with("--file-prefix") {
+            *arg = format!("--file-prefix=kopid-check-{}", std::process::id());
+        } else if is_memory(arg) {
+            *arg = "-m16".to_owned();
+        }
+    }
+    args.extend(["--no-shconf".to_owned(), "--log-level=*:error".to_owned()]);
+    args
+}
+
+/// Fails if the wire's interface is not there.
+fn check_interface(config: &Config) -> Result<(), DaemonError> {
+    let device = config.wire.device.devargs();
+    netdev::check_interface(device).map_err(|reason| DaemonError::NoInterface { device: device.to_owned(), reason })
+}
+
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
@@ -131,6 +184,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     Listener::check_free(control, SocketType::STREAM)?;
     let online = kopi_config::online_cpus()?;
     config.dataplane.cores.check_online(&online)?;
+    check_interface(config)?;
     let signals = Signals::catch()?;
     raise_descriptor_limit();
 

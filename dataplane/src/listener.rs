@@ -187,7 +187,11 @@ fn system(path: &Path, action: &'static str, error: std::io::Error) -> ListenErr
 }
 
 /// The configured owner and group as numbers.
-fn owners(config: &Socket) -> Result<(Option<u32>, Option<u32>), ListenError> {
+///
+/// # Errors
+///
+/// [`ListenError::NoAccount`].
+pub(crate) fn owners(config: &Socket) -> Result<(Option<u32>, Option<u32>), ListenError> {
     let missing =
         |kind, name: &str| ListenError::NoAccount { path: config.path.as_path().into(), kind, name: name.to_owned() };
     let owner = match &config.owner {

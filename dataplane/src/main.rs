@@ -46,7 +46,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     let config = Config::load(&arguments.config)?;
     if arguments.check {
-        config.dataplane.cores.check_online(&kopi_config::online_cpus()?)?;
+        daemon::check(&config)?;
         let policy = config.policy.as_ref().map(Policy::read).transpose()?;
         let warnings = policy.iter().flat_map(|policy| [policy.warnings.clone(), Machine::warnings(policy)]).flatten();
         for warning in config.warnings.iter().cloned().chain(warnings) {

@@ -4,7 +4,8 @@
 //! `net_af_packet` says "up" even when the interface is gone. The kernel knows better.
 
 use rustix::fd::{OwnedFd, RawFd};
-use rustix::net::{AddressFamily, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::fs;
 use std::path::PathBuf;
@@ -21,11 +22,34 @@ pub struct Netdev {
     index: Option<String>,
 }
 
+/// Fails if `devargs` name an interface with `iface=` that is not there, as drivers do that take one for a wire. `net_tap` makes its own.
+///
+/// # Errors
+///
+/// A text for people.
+pub fn check_interface(devargs: &str) -> Result<(), String> {
+    let Some(name) = interface_of(devargs).filter(|_| !devargs.starts_with("net_tap")) else { return Ok(()) };
+    let socket =
+        rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(|errno| errno.to_string())?;
+    match rustix::net::netdevice::name_to_index(&socket, name) {
+        Err(Errno::NODEV) => {
+            Err(format!("there is no interface `{name}` here; `ip link` lists those of this network namespace"))
+        }
+        // Whatever else is wrong with it, the driver will say.
+        _ => Ok(()),
+    }
+}
+
+/// The interface that `devargs` name.
+fn interface_of(devargs: &str) -> Option<&str> {
+    devargs.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))
+}
+
 impl Netdev {
     /// The interface that `devargs` name with `iface=`, if they do.
     #[must_use]
     pub fn under(devargs: &str) -> Option<Self> {
-        let name = devargs.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))?;
+        let name = interface_of(devargs)?;
         Some(Self::at(PathBuf::from("/sys/class/net").join(name)))
     }
 

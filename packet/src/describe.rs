@@ -1,4 +1,4 @@
-//! Frames from what people write about them: the words in which a [`FlowKey`](crate::FlowKey) is printed, and a few more.
+//! Frames from what people write about them: the words in which a [`FlowKey`] is printed, and a few more.
 //!
 //! ```text
 //! [vlan N] tcp 10.0.0.1:5432 > 10.0.0.2:999 [flags syn,ack]

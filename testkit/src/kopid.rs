@@ -129,7 +129,19 @@ impl Kopid {
         run_to_end(dir.path(), &[])
     }
 
-    /// The same, by way of the words of a program before it.
+    /// What `kopid --check` says of these settings, in which `edit` has changed the text of `kopid.toml`.
+    #[must_use]
+    pub fn check(dir: &TempDir, settings: &Settings, edit: impl FnOnce(String) -> String) -> Output {
+        write(dir.path(), settings);
+        let config = dir.join("kopid.toml");
+        let text = fs::read_to_string(&config).expect("it was written");
+        fs::write(&config, edit(text)).expect("the folder can be written");
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", "20"]).arg(built("kopid")).args(["--check", "--config"]).arg(config);
+        command.env("RUNTIME_DIRECTORY", dir.path()).output().expect("kopid can be run")
+    }
+
+    /// Starts a kopid that must not come up, by way of the words of a program before it, and returns how it ends.
     #[must_use]
     pub fn start_refused_by(dir: &TempDir, settings: &Settings, wrapper: &[&str]) -> Output {
         write(dir.path(), settings);

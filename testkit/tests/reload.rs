@@ -350,3 +350,33 @@ fn unconfirmed_policy_is_taken_back() {
     assert!(!kopid.kopictl(&["reload", "--keep"]).status.success(), "there is nothing to confirm");
     assert!(kopid.stop().success());
 }
+
+/// `--check` tries what a start would, and says what is missing in the words of a start; beside a kopid that runs it disturbs nothing.
+#[test]
+fn check_tries_what_a_start_needs() {
+    let dir = TempDir::new("check-start");
+    let settings = Settings { huge_pages: "off", ..Settings::default() };
+    let mut kopid = Kopid::start(&dir, &settings);
+    let other = TempDir::new("check-other");
+    let said = |settings: &Settings, edit: &dyn Fn(String) -> String| {
+        let output = Kopid::check(&other, settings, edit);
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code(), said)
+    };
+    let (code, text) = said(&settings, &|text| text);
+    assert!(code == Some(0) && text.ends_with("kopid.toml: ok\n"), "{text}");
+    let missing = Settings { wire: "net_af_packet0,iface=nowhere0".into(), ..settings.clone() };
+    let (code, text) = said(&missing, &|text| text);
+    let words = "the wire `net_af_packet0,iface=nowhere0` cannot be used: there is no interface `nowhere0` here";
+    assert!(code == Some(1) && text.contains(words), "{text}");
+    let refused = Kopid::start_refused(&other, &missing);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(words), "a start says the same");
+    let (code, text) = said(&settings, &|text| text.replace("[control]", "[control]\ngroup = \"nobody-has-it\""));
+    assert!(code == Some(1) && text.contains("there is no group `nobody-has-it` on this system"), "{text}");
+    let (code, text) = said(&settings, &|text| text.replace("\"--no-telemetry\"", "\"--in-memory\""));
+    assert!(code == Some(1) && text.contains("DPDK does not start") && text.contains("in-memory"), "{text}");
+    assert_eq!(kopid.ask("status").len(), 1, "the one that runs goes on");
+    let left: Vec<_> = fs::read_dir(other.path()).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    assert!(left.iter().all(|path| path.ends_with("kopid.toml") || path.ends_with("dpdk")), "{left:?}");
+    assert!(kopid.stop().success());
+}

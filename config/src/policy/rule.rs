@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use super::app::App;
 use super::assigned::{Assigned, CLASS_FORM, ClassKey};
 use super::match_keys::MATCH;
 use super::matches::{Direction, Match};
 use super::name::NameForm;
 use super::owner::{OwnerMatch, RULE_KEYS, RULE_OWNER};
 use super::set::Names;
-use super::{MAX_PASSING_RULES, MAX_RULES, shadow};
+use super::{MAX_PASSING_RULES, MAX_RULES, shadow, strangers};
 use crate::form::{Choice, Truth};
 use crate::report::quoted;
 use crate::walk::{AnyKey, Document, Key, Need, Section, Table};
@@ -77,8 +78,8 @@ impl Action {
 }
 
 impl Rule {
-    /// Reads every `[[rule]]` of `document`.
-    pub(super) fn read_all(document: &Document<'_>, names: &Names) -> Option<Vec<Self>> {
+    /// Reads every `[[rule]]` of `document`. `apps` are all that can attach, if it is known.
+    pub(super) fn read_all(document: &Document<'_>, names: &Names, apps: Option<&[App]>) -> Option<Vec<Self>> {
         let (mut rules, mut starts, mut taken) = (Vec::new(), Vec::new(), BTreeMap::new());
         let (mut failed, mut passing) = (false, 0);
         for (index, table) in document.tables(&RULE).enumerate() {
@@ -115,6 +116,9 @@ impl Rule {
             return None;
         }
         shadow::warn(&rules, &starts, document);
+        if let Some(apps) = apps {
+            strangers::warn(&rules, &starts, apps, document);
+        }
         Some(rules)
     }
 

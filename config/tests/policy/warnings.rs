@@ -45,6 +45,35 @@ fn trust_in_hints_is_a_warning() {
     }
 }
 
+/// With `attach = "refuse"`, a rule for a name that no port can have is a warning; what may be somebody's is none.
+#[test]
+fn rules_for_nobody_are_warnings() {
+    let text = |attach: &str, names: &str| {
+        format!(
+            "[default]\nattach = \"{attach}\"\n[[app]]\nname = \"web\"\nowner = {{ user = \"w\" }}\n[[app]]\nname = \"old\"\nadmit = false\n\
+             [[rule]]\nname = \"r\"\nowner = {{ app = {names} }}\naction = \"drop\"\n"
+        )
+    };
+    for names in ["\"wbe\"", "[\"wbe\", \"x*\"]", "\"old\"", "\"web2\"", "\"web-\"", "\"[ab]web\""] {
+        let warning = warning(&text("refuse", names));
+        assert!(warning.message.starts_with("the rule `r` is for an app that never attaches: "), "{warning}");
+        assert_eq!(warning.position.map(|at| at.line), Some(9), "{warning}");
+        assert_eq!(policy(&text("accept", names)).warnings, []);
+    }
+    for names in [
+        "\"web\"",
+        "\"web-2\"",
+        "\"web-17\"",
+        "\"w*\"",
+        "\"web-?\"",
+        "\"web-[0-9][0-9]\"",
+        "\"host\"",
+        "[\"wbe\", \"web\"]",
+    ] {
+        assert_eq!(policy(&text("refuse", names)).warnings, [], "{names}");
+    }
+}
+
 /// A rule that never has its turn is a warning, once for each rule that takes it away.
 #[test]
 fn shadowed_rules_are_warnings() {
