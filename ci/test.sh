@@ -49,8 +49,8 @@ step "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi
 step "unit, property, model and corpus tests" cargo test --workspace --exclude kopi-testkit
 step "interleavings of the rings under loom" \
     env RUSTFLAGS="--cfg loom" cargo test --target-dir target/loom -p kopi-ring --test loom --release
-# KOPI_FUZZ_SECONDS for each target, two at a time: two minutes, and three more to compile everything with coverage.
-step "fuzzing" env KOPI_FUZZ_SECONDS="${KOPI_FUZZ_SECONDS:-20}" fuzz/run.sh
+# KOPI_FUZZ_SECONDS for each target, two at a time: six minutes, and three more to compile everything with coverage.
+step "fuzzing" env KOPI_FUZZ_SECONDS="${KOPI_FUZZ_SECONDS:-60}" fuzz/run.sh
 step "instruction budgets" target/release/kopi-bench-instructions
 # One at a time: they share two cores with a daemon that polls.
 step "integration tests" cargo test -p kopi-testkit -- --test-threads=1

@@ -97,11 +97,11 @@ fn hoard(kopid: &Kopid, name: &str, geometry: &Geometry) -> (Vec<Client>, String
     }
 }
 
-/// In a control group with 700 MB, two users take all the memory that they get. kopid lives, says which limit they have
+/// In a control group with 1.5 GB, two users take all the memory that they get. kopid lives, says which limit they have
 /// reached, and has some left for a third. What they had comes back.
 #[test]
 fn hoarders_leave_memory_to_others_and_kopid_alive() {
-    let Some(group) = MemoryGroup::new(700 << 20) else {
+    let Some(group) = MemoryGroup::new(1536 << 20) else {
         drop(writeln!(std::io::stderr(), "skipped: this machine has no memory controller for us"));
         return;
     };
