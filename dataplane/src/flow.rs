@@ -144,16 +144,16 @@ impl Flow {
         look
     }
 
-    /// Ticks since its first packet, at `now` (TSC), to within [`AGE_UNIT`].
+    /// Ticks since its first packet, at `now` (TSC), to within [`AGE_UNIT`]; 0 if that came later.
     #[must_use]
     pub const fn age(&self, now: u64) -> u64 {
-        age_units(now).wrapping_sub(self.first_seen) as u64 * AGE_UNIT
+        passed(age_units(now).wrapping_sub(self.first_seen)) * AGE_UNIT
     }
 
-    /// Ticks since its last packet, at `now` (TSC), to within [`SEEN_UNIT`].
+    /// Ticks since its last packet, at `now` (TSC), to within [`SEEN_UNIT`]; 0 if that came later.
     #[must_use]
     pub const fn idle(&self, now: u64) -> u64 {
-        self.idle_units(seen_units(now)) as u64 * SEEN_UNIT
+        passed(self.idle_units(seen_units(now))) * SEEN_UNIT
     }
 
     #[inline]
@@ -201,6 +201,13 @@ impl Hash {
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
+    }
+
+    /// What tells flows apart in the queue of a class.
+    #[inline]
+    #[must_use]
+    pub const fn flow(self) -> u32 {
+        (self.0 >> 16 & 0xffff_ffff) as u32
     }
 
     const fn tag(self) -> u16 {
@@ -360,6 +367,11 @@ impl FlowTable {
     }
 }
 
+/// Units from one moment to another, by their difference, which wraps: what is more than half of all is the other way round.
+const fn passed(difference: u32) -> u64 {
+    if difference > u32::MAX / 2 { 0 } else { difference as u64 }
+}
+
 /// A moment in units of [`AGE_UNIT`].
 #[expect(clippy::cast_possible_truncation, reason = "it wraps after ten years")]
 const fn age_units(now: u64) -> u32 {
@@ -457,6 +469,37 @@ mod tests {
             touch(&mut table, n, 2);
         }
         assert!(table.misses() - misses <= 40, "{} misses", table.misses() - misses);
+    }
+
+    /// In the queue of a class, nobody stands in another's place: what two ports send are two flows, also if the frames are the
+    /// same, or are none of IP.
+    #[test]
+    fn senders_are_told_apart_in_the_queue_of_a_class() {
+        let table = table(8);
+        let mut arp = [0_u8; 60];
+        arp[12..14].copy_from_slice(&[8, 6]);
+        let mut udp = [0_u8; 60];
+        udp[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17]);
+        for frame in [&arp, &udp] {
+            let flow = |port| table.hash(&kopi_packet::parse(frame, port).1).flow();
+            assert_ne!(flow(1), flow(2));
+        }
+        assert_ne!(
+            table.hash(&kopi_packet::parse(&arp, 1).1).flow(),
+            table.hash(&kopi_packet::parse(&udp, 1).1).flow()
+        );
+    }
+
+    /// A flow that goes on while it is asked about is neither weeks idle nor years old.
+    #[test]
+    fn what_came_later_is_no_time_ago() {
+        let mut table = table(8);
+        let (key, now) = (key(1), 3 << 28);
+        let hash = table.hash(&key);
+        let flow = table.flow(&key, hash, u32::MAX, now).unwrap();
+        flow.count(1, 64, now + 5 * SEEN_UNIT);
+        assert_eq!((flow.age(now), flow.age(now - 1), flow.age(now + AGE_UNIT)), (0, 0, AGE_UNIT));
+        assert_eq!((flow.idle(now), flow.idle(now + 7 * SEEN_UNIT)), (0, 2 * SEEN_UNIT));
     }
 
     /// A full bucket gives up the entry that was unused for longest.

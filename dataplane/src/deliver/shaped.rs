@@ -2,6 +2,7 @@
 
 use super::{Delivery, Route, count_drop};
 use crate::burst::Burst;
+use crate::flow::Hash;
 use crate::forwarding::PortId;
 use crate::handoff::{Handoff, Target};
 use crate::shaper::{Lane, Sample, Shaper, Source, Waiting};
@@ -120,7 +121,9 @@ impl Delivery {
             match self.routes.get(at).copied().unwrap_or(Route::Free) {
                 Route::Free => drop(self.spent.push(mbuf)),
                 Route::Wire | Route::Worker(_, Target::Wire) => match self.leaf_at(burst, at) {
-                    Some(leaf) => self.wait(Direction::Egress, leaf, (mbuf, Target::Wire), source, burst.rss(at), view),
+                    Some(leaf) => {
+                        self.wait(Direction::Egress, leaf, (mbuf, Target::Wire), source, burst.hash(at), view)
+                    }
                     None => {
                         self.sent = (self.sent.0 + 1, self.sent.1 + u64::from(mbuf.len()));
                         self.go(Handoff { mbuf: self.marked(mbuf), target: Target::Wire }, source, view);
@@ -129,7 +132,7 @@ impl Delivery {
                 Route::Worker(worker, target) => self.hand_over(worker, Handoff { mbuf, target }, source, view),
                 Route::Queue(leaf, target) => {
                     let account = target.port();
-                    self.wait(Direction::Ingress, leaf, (mbuf, target), account, burst.rss(at), view);
+                    self.wait(Direction::Ingress, leaf, (mbuf, target), account, burst.hash(at), view);
                 }
             }
         }
@@ -151,20 +154,21 @@ impl Delivery {
         mbuf
     }
 
-    /// Has a frame wait in the queue of a leaf.
+    /// Has a frame wait in the queue of a leaf, behind those of its flow. The flow is told by the `hash` of the whole key, which names
+    /// who sends and which nobody can work out: users may share a leaf, and none of them may choose to stand in another's place.
     fn wait(
         &mut self,
         direction: Direction,
         leaf: u32,
         (mbuf, target): (Mbuf, Target),
         account: PortId,
-        hash: u32,
+        hash: Hash,
         view: &View<'_>,
     ) {
         let Self { shaper, waits, counters, taps, .. } = self;
         let Some(lane) = shaper.as_deref_mut().and_then(|shaper| shaper.lane(direction)) else { return };
         let waiting = Waiting { handoff: Handoff { mbuf, target }, account };
-        lane.push(leaf, waits, (waiting, hash), view.now, |waiting, reason| {
+        lane.push(leaf, waits, (waiting, hash.flow()), view.now, |waiting, reason| {
             count_drop(counters, waiting.account, reason, 1);
             taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
         });
