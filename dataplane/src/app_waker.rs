@@ -31,8 +31,8 @@ use std::time::Duration;
 const INTERVAL: Duration = Duration::from_micros(50);
 /// Calls that a port may save up.
 const BURST: u64 = 64;
-/// Whoever was to make as many calls at once as these looks once in `INTERVAL` for more before it sleeps, as often as it has
-/// called: what a look costs is little beside a call, and less than what it costs a worker to wake the thread.
+/// After so many calls in one go the thread looks once in `INTERVAL` for more before it sleeps, once for each call that it made: a
+/// look costs less than a call, and less than it costs a worker to wake the thread. Who else is to be called then waits for the next look.
 const MANY: u32 = 16;
 /// As often at most: for two milliseconds.
 const MOST_LOOKS: u32 = 40;
@@ -317,8 +317,7 @@ impl Thread {
                     // Before the call, so that what comes behind it makes another one.
                     *wanted &= !(1 << bit);
                 }
-                port.call();
-                calls += 1;
+                calls += u32::from(port.call());
             }
         }
         (next, calls)
@@ -342,15 +341,17 @@ impl Port {
         0
     }
 
-    fn call(&self) {
-        let Some(Reach { user, bell: Some(bell), .. }) = &self.reach else { return };
+    /// Calls it. Whether this thread did.
+    fn call(&self) -> bool {
+        let Some(Reach { user, bell: Some(bell), .. }) = &self.reach else { return false };
         if user.is_slow() {
             user.call(bell, &self.asked);
-            return;
+            return false;
         }
         let begun = thread_time();
         bell.ring();
         user.note_call(thread_time().saturating_sub(begun));
+        true
     }
 }
 
