@@ -192,18 +192,20 @@ fn changes_of_a_user_cost_flows_of_others_little() {
                 });
             });
         }
-        // The cheapest of each count: on a busy machine it takes some rounds until there is one with nothing beside it.
-        let (mut alone, mut attacked) = (f64::INFINITY, f64::INFINITY);
-        for round in 1..=20 {
-            alone = cost(false).0.min(alone);
-            let (cost, pictures) = cost(true);
+        // On a busy machine it takes more pairs until the median says something.
+        let mut ratios = Vec::new();
+        let median = loop {
+            let alone = cost(false).0;
+            let (attacked, pictures) = cost(true);
             assert!(pictures > 0, "no port has changed");
-            attacked = cost.min(attacked);
-            if round >= 3 && attacked < alone / 0.9 {
-                break;
+            ratios.push(alone / attacked);
+            ratios.sort_by(f64::total_cmp);
+            let median = ratios[ratios.len() / 2];
+            if ratios.len() >= 5 && median >= 0.9 || ratios.len() == 25 {
+                break median;
             }
-        }
-        assert!(attacked < alone / 0.9, "{attacked} ns a frame, {alone} ns without");
+        };
+        assert!(median >= 0.9, "{median} of what it gets alone: {ratios:?}");
         assert!(changes.load(Relaxed) > 4, "{} changes were made", changes.load(Relaxed));
     });
 }
