@@ -399,6 +399,10 @@ impl Worker {
     /// than one with a single queue.
     fn serve_app(&mut self, id: PortId, share: Share, now: u64) -> Result<Took, PeerFault> {
         let max_frame = self.forwarding.max_frame(id);
+        // The rings of a new port come before the picture that has it. What was sent by then waits there.
+        if max_frame == 0 {
+            return Ok(Took::NOTHING);
+        }
         let counters = self.counters.ports.get(usize::from(id));
         let (tapped, index, workers) = (!self.delivery.taps.is_empty(), self.index, self.workers);
         let (Some(port), Some(counters)) = (self.delivery.port_mut(id), counters) else { return Ok(Took::NOTHING) };

@@ -63,6 +63,10 @@ impl Worker {
 
     /// Lets the scheduler know of an app that has something to send, or has its frames wait in the queues of their classes.
     fn look_at(&mut self, id: PortId, now: u64) -> Result<Look, PeerFault> {
+        // Only the picture knows where the frames of a new port wait.
+        if self.forwarding.max_frame(id) == 0 {
+            return Ok(Look::Empty);
+        }
         let source = self.forwarding.filter().map_or(Source::Ring(0), |filter| filter.source(id));
         self.delivery.source = source;
         let Source::Ring(leaf) = source else {

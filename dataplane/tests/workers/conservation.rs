@@ -300,10 +300,35 @@ class = "down"
     assert_eq!(debit, credit, "{workers} workers: {totals:?}");
 }
 
+/// What an app sends before the workers have the picture with it waits in its rings, and then goes where it was sent: nothing of it is
+/// taken for too long.
+fn frames_of_the_first_moment(lab: &Lab, workers: usize, policy: &str) {
+    const FRAMES: u64 = 100;
+    let mut crew = Crew::start(lab, workers, || 0);
+    crew.enforce(policy);
+    let settings = Settings { mtu: MTU, promiscuous: false, all_multicast: false, macs: vec![App::mac(1)] };
+    let mut app = crew.give_rings(1, settings, workers, 256);
+    let mut frame = [0; 60];
+    frame[..6].copy_from_slice(&NOBODY);
+    frame[6..12].copy_from_slice(&App::mac(1));
+    for at in 0..FRAMES {
+        assert!(app.push(usize::try_from(at).expect("few") % workers, &frame), "there is room");
+    }
+    app.publish();
+    crew.await_turns(100);
+    let early = crew.totals(1);
+    assert_eq!((early.tx_packets, early.dropped(), app.unsent()), (0, 0, FRAMES), "{workers} workers, {early:?}");
+    crew.publish();
+    wait_until("what has waited is sent", || crew.totals(1).tx_packets == FRAMES);
+    let (totals, _) = crew.stop();
+    assert_eq!(totals[1].dropped(), 0, "{workers} workers, {:?}", totals[1]);
+}
+
 /// With one worker, and with two that hand frames to each other, of which one has no part of the wire.
 pub(crate) fn check(lab: &Lab) {
     for workers in 1..=2 {
         fault_in_the_middle(lab, workers);
+        ["", CLASSES[0]].into_iter().for_each(|policy| frames_of_the_first_moment(lab, workers, policy));
         classes_that_end(lab, workers);
         for seed in 0..6 {
             mix(lab, workers, seed, seed % 2 == 0, &[]);

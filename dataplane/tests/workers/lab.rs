@@ -284,6 +284,13 @@ impl<'a> Crew<'a> {
 
     /// Attaches an app with `queues` rings of `slots` slots in each direction.
     pub(crate) fn attach(&mut self, id: PortId, settings: Settings, queues: usize, slots: u32) -> App {
+        let app = self.give_rings(id, settings, queues, slots);
+        self.publish();
+        app
+    }
+
+    /// The same, but for the picture that has the app: workers have its rings and do not know it yet.
+    pub(crate) fn give_rings(&mut self, id: PortId, settings: Settings, queues: usize, slots: u32) -> App {
         let geometry = Geometry::new(&vec![slots; queues], &vec![slots; queues], 2048).expect("a geometry");
         let region = Region::create(&geometry, HugePages::Off).expect("there is memory for a region");
         let app = App::open(&region, id, queues);
@@ -294,8 +301,14 @@ impl<'a> Crew<'a> {
             self.tell(worker, Command::Attach(Box::new(port)));
         }
         self.members.push(Member { id, settings, link: LinkProtocols::NONE });
-        self.publish();
         app
+    }
+
+    /// Waits until every worker has had `turns` more turns.
+    pub(crate) fn await_turns(&self, turns: u64) {
+        let turns_of = |hand: &Hand| hand.counters.turns.get();
+        let due: Vec<u64> = self.hands.iter().map(|hand| turns_of(hand) + turns).collect();
+        wait_until("the workers go on", || self.hands.iter().zip(&due).all(|(hand, due)| turns_of(hand) >= *due));
     }
 
     /// Changes an app's settings.
