@@ -108,6 +108,12 @@ impl Place {
         let pseudo = sum(addresses) + u64::from(proto) + u64::try_from(length).ok()?;
         Some(Some(Self { field, covered, pseudo }))
     }
+
+    /// In the payload that begins at the frame's `l4_offset`. `None` for fragments, too, of which none has all of the payload.
+    fn in_frame(frame: &[u8], headers: &Headers) -> Option<Self> {
+        let payload = ip::transport(frame, headers).filter(|_| headers.fragment == Fragment::None)?;
+        Self::of(ip::packet(frame, headers)?, payload, headers.proto, headers.shape == Shape::Ipv6)?
+    }
 }
 
 /// Writes the checksums of the packet in `frame` that [`is_intact`] looks at. For frames that are made up: it sums up all of
@@ -123,17 +129,32 @@ pub fn complete(frame: &mut [u8], headers: &Headers) {
         let right = frame.get(l3..l3 + header).map_or(0, |header| checksum(sum(header)));
         put(frame, l3 + 10, right);
     }
-    let place = |frame: &[u8]| {
-        let payload = ip::transport(frame, headers).filter(|_| headers.fragment == Fragment::None)?;
-        Place::of(ip::packet(frame, headers)?, payload, headers.proto, v6)?
-    };
-    if let Some(Place { field, covered, pseudo }) = place(frame)
+    if let Some(Place { field, covered, pseudo }) = Place::in_frame(frame, headers)
         && put(frame, l4 + field, 0).is_some()
     {
         let right = frame.get(l4..l4 + covered).map_or(0, |covered| checksum(pseudo + sum(covered)));
         // In UDP zero stands for none (RFC 768).
         put(frame, l4 + field, if right == 0 && headers.proto == UDP { 0xffff } else { right });
     }
+}
+
+/// Completes the checksum of TCP or UDP in `frame` if only the sum of the pseudo header stands there, as a card does for a kernel that
+/// has left it to the card (`CHECKSUM_PARTIAL` of Linux). Returns whether that was so.
+///
+/// By chance that sum is the right checksum, once in 65,536 frames; then the frame stays as it is.
+pub fn finish(frame: &mut [u8], headers: &Headers) -> bool {
+    if !matches!(headers.proto, TCP | UDP) {
+        return false;
+    }
+    let Some(Place { field, covered, pseudo }) = Place::in_frame(frame, headers) else { return false };
+    let l4 = usize::from(headers.l4_offset);
+    // A sum of something is never zero, which in UDP stands for no checksum.
+    let Some(found) = be16(frame, l4 + field).filter(|found| *found == fold(pseudo)) else { return false };
+    // What stands in the field is the pseudo header's part of the sum.
+    let right = frame.get(l4..l4 + covered).map_or(found, |covered| checksum(sum(covered)));
+    let right = if right == 0 && headers.proto == UDP { 0xffff } else { right };
+    put(frame, l4 + field, right);
+    right != found
 }
 
 fn put(frame: &mut [u8], at: usize, value: u16) -> Option<()> {
@@ -245,6 +266,46 @@ mod tests {
         }
     }
 
+    /// What Linux has left to the card is finished as a card does it, and nothing else is touched: no right checksum, no wrong one,
+    /// none that is missing.
+    #[test]
+    fn what_is_left_to_the_card_is_finished() {
+        for (proto, start, frame) in all() {
+            let headers = parse(&frame, 1).0;
+            let mut same = frame.clone();
+            assert!(!finish(&mut same, &headers) && same == frame, "{proto} is right already");
+            let mut wrong = frame.clone();
+            wrong[start + 9] ^= 0x04;
+            let before = wrong.clone();
+            assert!(!finish(&mut wrong, &headers) && wrong == before, "{proto} is wrong and stays so");
+            let mut partial = frame.clone();
+            let field = start + if proto == TCP { 16 } else { 6 };
+            let length = u64::try_from(frame.len() - 5 - start).unwrap();
+            let addresses = if start == 34 { &frame[26..34] } else { &frame[22..54] };
+            let pseudo = fold(sum(addresses) + u64::from(proto) + length).to_be_bytes();
+            partial[field..field + 2].copy_from_slice(&pseudo);
+            if matches!(proto, TCP | UDP) {
+                assert!(finish(&mut partial, &headers) && partial == frame, "{proto}");
+            }
+        }
+        let mut without = packet(false, UDP, &[0, 1, 0, 2, 0, 8, 0, 0], 6);
+        without[40..42].fill(0);
+        let headers = parse(&without, 1).0;
+        assert!(!finish(&mut without, &headers) && without[40..42] == [0, 0], "UDP without a checksum");
+    }
+
+    /// A fragment has only a part of what the checksum covers, so nothing is finished there.
+    #[test]
+    fn fragments_are_not_finished() {
+        let (_, _, mut frame) = all().swap_remove(2);
+        frame[20] = 0x20;
+        let headers = parse(&frame, 1).0;
+        let pseudo = fold(sum(&frame[26..34]) + u64::from(UDP) + 13).to_be_bytes();
+        frame[40..42].copy_from_slice(&pseudo);
+        let before = frame.clone();
+        assert!(!finish(&mut frame, &headers) && frame == before);
+    }
+
     #[test]
     fn checksums_that_are_written_are_right() {
         for (proto, start, frame) in all() {
@@ -276,6 +337,40 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the payload, what is finished is what `complete` would write, also where the sum of the pseudo header happens to be
+        /// right.
+        #[test]
+        fn finished_is_complete(payload in prop::collection::vec(any::<u8>(), 0..64), v6: bool, udp: bool, chance: bool) {
+            let (proto, field, mut head) = match udp {
+                true => (UDP, 6, vec![0, 1, 0, 2, 0, 0, 0, 0]),
+                false => (TCP, 16, vec![0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0x50, 0x10, 1, 0, 0, 0, 0, 0]),
+            };
+            head.extend(&payload);
+            let length = u16::try_from(head.len()).unwrap();
+            if udp {
+                head[4..6].copy_from_slice(&length.to_be_bytes());
+            }
+            let mut frame = packet(v6, proto, &head, field);
+            let start = if v6 { 54 } else { 34 };
+            let addresses = if v6 { sum(&frame[22..54]) } else { sum(&frame[26..34]) };
+            let pseudo = fold(addresses + u64::from(proto) + u64::from(length));
+            if chance {
+                // The source port makes up for everything else.
+                put(&mut frame, start, 0);
+                put(&mut frame, start + field, pseudo);
+                let all = u64::from(pseudo) + sum(&frame[start..start + usize::from(length)]);
+                put(&mut frame, start, checksum(all));
+                prop_assert!(intact(&frame));
+            }
+            let headers = parse(&frame, 1).0;
+            complete(&mut frame, &headers);
+            let whole = frame.clone();
+            put(&mut frame, start + field, pseudo);
+            let finished = finish(&mut frame, &headers);
+            prop_assert_eq!(finished, !chance && whole[start + field..][..2] != pseudo.to_be_bytes());
+            prop_assert_eq!(frame, whole);
+        }
+
         /// The sum is that of the words one by one, whatever the length and wherever the bytes lie.
         #[test]
         fn sum_is_that_of_the_words(bytes in prop::collection::vec(any::<u8>(), 0..200), skip in 0_usize..4) {
