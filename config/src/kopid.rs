@@ -12,6 +12,7 @@ use crate::cpu::{Cores, CoresForm};
 use crate::device::{Device, DeviceForm};
 use crate::form::{Choice, Int, Line, List};
 use crate::host::{HOST, Host};
+use crate::packet_ring::{PacketRing, Problem};
 use crate::path::FilePathForm;
 use crate::report::{Diagnostic, Errors, Report, quoted};
 use crate::size::{Size, SizeForm};
@@ -60,6 +61,16 @@ pub struct Wire {
     pub rx_ring: u16,
     /// Transmit descriptors for each worker. A power of two.
     pub tx_ring: u16,
+    /// The ring that the device shares with the kernel, if it is one of `net_af_packet`.
+    pub packet_ring: Option<PacketRing>,
+}
+
+impl Wire {
+    /// The device with its arguments, as DPDK is to have it.
+    #[must_use]
+    pub fn devargs(&self) -> &str {
+        self.packet_ring.as_ref().map_or_else(|| self.device.devargs(), PacketRing::devargs)
+    }
 }
 
 /// `[dataplane]`: the workers.
@@ -286,7 +297,26 @@ impl Wire {
         let mtu = table.get(&MTU);
         let rx_ring = table.get(&RX_RING);
         let tx_ring = table.get(&TX_RING);
-        Some(Self { device: device?, mtu: mtu?, rx_ring: rx_ring?, tx_ring: tx_ring? })
+        let (device, mtu, rx_ring, tx_ring) = (device?, mtu?, rx_ring?, tx_ring?);
+        let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
+        // The driver has one number for both rings.
+        let frames = u32::from(rx_ring.max(tx_ring));
+        let packet_ring = match PacketRing::complete(device.devargs(), mtu, frames, page) {
+            Ok(ring) => ring,
+            Err(Problem { message, help }) => {
+                table.error(&DEVICE, format!("`device` in [wire]: {message}"), Some(help));
+                return None;
+            }
+        };
+        let longest = u32::from(mtu) + 14;
+        if let Some(ring) = packet_ring.as_ref().filter(|ring| ring.longest() < longest) {
+            let message = format!(
+                "`device` in [wire]: frames of more than {} bytes are cut short, and with `mtu` {mtu} they have up to {longest}",
+                ring.longest()
+            );
+            table.warning(&DEVICE, message, Some("leave framesz out".to_owned()));
+        }
+        Some(Self { device, mtu, rx_ring, tx_ring, packet_ring })
     }
 }
 

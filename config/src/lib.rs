@@ -16,6 +16,7 @@
 //! | [`form`] | what a value may look like: whole numbers, choices, lists |
 //! | [`source`] | a file's text, read without blocking, and the places in it |
 //! | [`account`], [`cpu`], [`device`], [`host`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
+//! | `packet_ring` | the sizes that `net_af_packet` leaves to whoever configures it |
 //! | [`schema`] | the JSON schemas, from the same tables of keys |
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod form;
 pub mod host;
 pub mod kopid;
 mod layout;
+mod packet_ring;
 pub mod path;
 pub mod policy;
 pub mod report;
@@ -42,6 +44,7 @@ pub use cpu::{Cores, online_cpus};
 pub use device::Device;
 pub use host::Host;
 pub use kopid::{Config, Dataplane, Eal, HugePages, Idle, Level, Limits, Log, Memory, Wire};
+pub use packet_ring::PacketRing;
 pub use policy::Policy;
 pub use report::{Diagnostic, Errors, Position, Severity};
 pub use size::Size;
