@@ -9,6 +9,8 @@
 //! | [`port`] | [`Port`], one Ethernet device: found, configured, started, watched |
 //! | [`queue`] | [`RxQueue`] and [`TxQueue`], what a worker polls |
 //! | [`bpf`] | [`Bpf`], a packet filter in libpcap's language |
+//! | [`interface`] | [`Interface`], an interface of the kernel's that a device sits on |
+//! | [`packet_socket`] | [`PacketSocket`] and [`XdpSocket`], what the kernel lets pass and has lost of such a device's frames |
 //! | [`tap_device`] | [`TapDevice`], an interface of the kernel's, which is not DPDK's |
 //! | [`error`] | [`DpdkError`] |
 //!
@@ -25,7 +27,9 @@ pub mod batch;
 pub mod bpf;
 pub mod eal;
 pub mod error;
+pub mod interface;
 pub mod mbuf;
+pub mod packet_socket;
 pub mod pool;
 pub mod port;
 pub mod queue;
@@ -35,7 +39,9 @@ pub use batch::Batch;
 pub use bpf::{Bpf, BpfError};
 pub use eal::{Eal, Handle, ThreadGuard, tsc};
 pub use error::DpdkError;
+pub use interface::{Carrier, Interface};
 pub use mbuf::Mbuf;
+pub use packet_socket::{PacketSocket, XdpSocket};
 pub use pool::{Pool, PoolConfig};
 pub use port::{Link, Port, PortConfig, PortInfo, Stats};
 pub use queue::{Refused, RxQueue, TxQueue};

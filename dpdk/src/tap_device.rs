@@ -9,6 +9,7 @@
 //!
 //! Linux, `Documentation/networking/tuntap.rst` and `include/uapi/linux/if_tun.h`; netdevice(7).
 
+use crate::interface::{check, request};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -171,33 +172,9 @@ fn set_offload(file: &File, on: bool) -> io::Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
 }
 
-/// A request about the interface `name`, with nothing else filled in.
-fn request(name: &str) -> io::Result<libc::ifreq> {
-    // SAFETY: all zeros is a valid `ifreq`: an empty name and a union of plain numbers.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = libc::c_char::from_ne_bytes([from]);
-    }
-    Ok(request)
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A name that the kernel would cut short is refused before it is asked.
-    #[test]
-    fn names_fit_the_kernels_field() {
-        assert!(request("fifteen-letters").is_ok());
-        assert!(["", "sixteen-letters-", "a\0b"].iter().all(|name| request(name).is_err()));
-    }
 
     /// An error says which key's value it is about and what would help.
     #[test]
