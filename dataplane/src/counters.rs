@@ -120,6 +120,8 @@ pub struct WorkerCounters {
     pub flow_evictions: Counter,
     /// Rejected frames that were not answered, because there were too many answers or their checksum was wrong.
     pub answers_withheld: Counter,
+    /// Frames of the wire whose checksum was left to a card, and was finished here.
+    pub checksums_finished: Counter,
     /// The longest of the turns.
     pub longest_turn: LongestTurn,
 }
@@ -139,6 +141,7 @@ impl WorkerCounters {
             flow_misses: Counter::default(),
             flow_evictions: Counter::default(),
             answers_withheld: Counter::default(),
+            checksums_finished: Counter::default(),
             longest_turn: LongestTurn::default(),
         }
     }

@@ -4,22 +4,22 @@ use crate::attach::Attach;
 use crate::capture::Captures;
 use crate::control::Control;
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
+use crate::forwarding::WIRE;
 use crate::helper::Wake;
 use crate::host::{Host, HostError};
 use crate::listener::{self, ListenError, Listener};
 use crate::logging::Queued;
 use crate::memory::{Bytes, Machine, free_huge_memory};
-use crate::netdev::{self, Netdev};
+use crate::netdev;
 use crate::policy::{self, Enforcement};
 use crate::poller::{Poller, Token};
 use crate::reload::{Hangup, Reload, Source};
 use crate::report::{self, Facts};
-use crate::rest::Ear;
 use crate::switch::{Helpers, Limits, Switch, WireState};
-use dpdk::{DpdkError, Eal, Pool, PoolConfig, Port, PortConfig, PortInfo, RxQueue, TxQueue};
-use kopi_config::{Config, Device, HugePages, Idle, Policy};
+use crate::wire_device::{AF_XDP, WireDevice, frame_room, sleeps};
+use dpdk::{DpdkError, Eal, Pool, PoolConfig};
+use kopi_config::{Config, Device, HugePages, Policy};
 use kopi_policy::Connections;
-use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::Link;
 use kopi_ring::{HoleWatch, Region, RegionError};
 use rustix::net::SocketType;
@@ -35,10 +35,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// The driver that sits on single queues of an interface.
-const AF_XDP: &str = "net_af_xdp";
-/// The driver that reads only after a signal, which another thread of this process may take its time to handle.
-const TAP: &str = "net_tap";
 /// How often counters are shown, the link is looked at, and late peers are dealt with.
 const TICK: Duration = Duration::from_millis(100);
 /// How often is looked for changes of processes and accounts that the policy follows within a second.
@@ -53,9 +49,6 @@ const DPDK_MEMORY: u64 = 96 << 20;
 const MBUF_OVERHEAD: u64 = 128 + 128 + 192;
 /// Packet buffers that a thread may keep to itself: DPDK's maximum.
 const POOL_CACHE: u32 = 512;
-/// Smallest room for a frame: what network cards expect of a buffer.
-const FRAME_ROOM: u16 = 2048;
-
 /// Why the daemon could not start or go on.
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -227,7 +220,7 @@ fn kept_by_driver(config: &Config) -> u64 {
 /// From then on the log is `queued`.
 fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queued>) -> Result<(), DaemonError> {
     let started = Started::new(config, eal)?;
-    let Started { netdev, mut port, pool, wake, mut switch } = started;
+    let Started { mut device, pool, wake, mut switch } = started;
     let host = match &config.host {
         None => None,
         Some(host) => Some(Host::start(host, &mut switch)?),
@@ -264,6 +257,9 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
         switch.dataplane().workers(),
         config.socket.path.as_path().display()
     );
+    if !switch.wire().link.up {
+        device.tell_link(switch.wire().link);
+    }
     let mut events = Events {
         poller,
         wake,
@@ -272,8 +268,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
         control,
         hangup,
         host,
-        netdev,
-        port: &port,
+        device: &mut device,
         pool: &pool,
         since: Instant::now(),
         ticked: Instant::now(),
@@ -292,7 +287,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
     switch.peers().flush(FAREWELL);
     drop(switch);
     drop(attach);
-    if let Err(error) = port.stop() {
+    if let Err(error) = device.stop() {
         log::warn!("the wire was not stopped: {error}");
     }
     log::info!("stopped");
@@ -301,8 +296,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
 
 /// Everything that runs before the first socket opens.
 struct Started {
-    netdev: Option<Netdev>,
-    port: Port,
+    device: WireDevice,
     pool: Pool,
     wake: Wake,
     switch: Switch,
@@ -311,38 +305,22 @@ struct Started {
 impl Started {
     fn new(config: &Config, eal: &Eal) -> Result<Self, DaemonError> {
         let wire = &config.wire;
-        let device = wire.device.devargs();
-        let wire_error = |error| DaemonError::Wire { device: device.to_owned(), error };
+        let wire_error = |error| DaemonError::Wire { device: wire.device.devargs().to_owned(), error };
         let cores = config.dataplane.cores.cpus();
         let workers = u16::try_from(cores.len()).unwrap_or(u16::MAX);
 
-        let mut port = Port::by_devargs(eal, device).map_err(wire_error)?;
-        let info = port.info().map_err(wire_error)?;
-        let room = frame_room(wire.mtu);
+        let mut device = WireDevice::open(eal, wire).map_err(wire_error)?;
+        let room = frame_room(wire);
         let mbufs = config.dataplane.mbufs.saturating_mul(workers.into());
         let pool_config =
-            PoolConfig { name: "kopi-frames", mbufs, cache: POOL_CACHE, frame_max: room, socket: info.socket };
+            PoolConfig { name: "kopi-frames", mbufs, cache: POOL_CACHE, frame_max: room, socket: device.socket() };
         let pool = Pool::new(eal, pool_config).map_err(|error| DaemonError::Pool { mbufs, room, error })?;
-        let setup = PortConfig {
-            rx_queues: workers.min(info.max_rx_queues),
-            tx_queues: workers.min(info.max_tx_queues),
-            rx_ring: wire.rx_ring,
-            tx_ring: wire.tx_ring,
-            mtu: mtu_to_set(wire.mtu, &info),
-            rss: workers > 1,
-            lsc: false,
-            rx_interrupts: false,
-            // The apps' addresses are not the device's own.
-            promiscuous: true,
-            one_pool: true,
-        };
-        let (rx, tx) = start_wire(&mut port, setup, &pool, config).map_err(wire_error)?;
-        let netdev = netdev_under(device, &info.driver, rx.len());
-        let link = link_of(&port, netdev.as_ref());
+        let (rx, tx) = device.start(config, workers, &pool).map_err(wire_error)?;
+        let link = device.link();
         let wire_state = WireState {
-            device: device.to_owned(),
-            driver: info.driver.clone(),
-            mac: port.mac().map_err(wire_error)?,
+            device: wire.device.devargs().to_owned(),
+            driver: device.driver().to_owned(),
+            mac: device.mac().map_err(wire_error)?,
             mtu: wire.mtu,
             link,
         };
@@ -361,7 +339,8 @@ impl Started {
                 flows,
                 apps: limits.apps + usize::from(config.host.is_some()),
                 pool: pool.clone(),
-                sleep: sleeps(config).then(|| ears(&rx, &info.driver, netdev.as_ref())),
+                sleep: sleeps(config).then(|| device.ears(&rx)),
+                finish: device.is_virtual(),
                 rx,
                 tx,
                 forwarding: Switch::empty_picture(link, wire.mtu),
@@ -371,7 +350,7 @@ impl Started {
         let wake = Wake::new()?;
         let helpers = Helpers::start(Captures::new(eal.tsc_hz())?, &wake)?;
         let switch = Switch::new(dataplane, wire_state, limits, policy, connections, helpers);
-        Ok(Self { netdev, port, pool, wake, switch })
+        Ok(Self { device, pool, wake, switch })
     }
 }
 
@@ -425,66 +404,6 @@ fn memory_limits(config: &Config) -> (u64, u64) {
     (total, per_user)
 }
 
-/// Whether workers sleep at times.
-fn sleeps(config: &Config) -> bool {
-    config.dataplane.idle == Idle::Adaptive
-}
-
-/// Starts the wire, with receive interrupts where workers sleep and the device has them.
-fn start_wire(
-    port: &mut Port,
-    setup: PortConfig,
-    pool: &Pool,
-    config: &Config,
-) -> Result<(Vec<RxQueue>, Vec<TxQueue>), DpdkError> {
-    let pools = std::slice::from_ref(pool);
-    if sleeps(config) {
-        let setup = PortConfig { rx_interrupts: true, ..setup };
-        match port.configure(&setup, pools).and_then(|()| port.start()) {
-            Ok(queues) => return Ok(queues),
-            Err(error) => {
-                log::info!("the wire has no receive interrupts ({error}): workers look at it every two milliseconds")
-            }
-        }
-    }
-    port.configure(&setup, pools)?;
-    port.start()
-}
-
-/// The interface of the kernel's under the wire, if there is one. Says so if it has receive queues that are no part of the wire.
-fn netdev_under(device: &str, driver: &str, used: usize) -> Option<Netdev> {
-    let netdev = Netdev::under(device)?;
-    let has = netdev.rx_queues();
-    if driver == AF_XDP && has > used {
-        log::warn!(
-            "the wire {device} takes {used} of the interface's {has} receive queues, and frames in the others go to the kernel: \
-             leave it as many with `ethtool -L`, or take more with queue_count="
-        );
-    }
-    Some(netdev)
-}
-
-/// By what workers that sleep hear of frames in each of the wire's RX queues.
-fn ears(rx: &[RxQueue], driver: &str, netdev: Option<&Netdev>) -> Vec<Option<Ear>> {
-    let ear = if driver == TAP { Ear::Readable } else { Ear::Calls };
-    let interrupts: Vec<_> = rx.iter().map(|rx| rx.interrupt().map(ear)).collect();
-    if netdev.is_none() || interrupts.iter().all(Option::is_some) {
-        return interrupts;
-    }
-    match Netdev::sockets() {
-        Ok(sockets) if sockets.len() == rx.len() => {
-            sockets.into_iter().map(|socket| Some(Ear::Calls(socket))).collect()
-        }
-        found => {
-            let found = found.map(|sockets| sockets.len());
-            log::info!(
-                "the wire's sockets were not found ({found:?}): sleeping workers look at it every two milliseconds"
-            );
-            interrupts
-        }
-    }
-}
-
 /// Of the CPUs that are `online` those on which no worker runs.
 fn other_cpus(config: &Config, online: &BTreeSet<u16>) -> Vec<u16> {
     let cores = config.dataplane.cores.cpus();
@@ -523,8 +442,7 @@ struct Events<'a> {
     control: Control,
     hangup: Hangup,
     host: Option<Host>,
-    netdev: Option<Netdev>,
-    port: &'a Port,
+    device: &'a mut WireDevice,
     pool: &'a Pool,
     since: Instant,
     ticked: Instant,
@@ -602,13 +520,13 @@ impl Events<'_> {
 
     /// Answers one operator. Others and applications have their turn before the next.
     fn serve(&mut self) {
-        let Self { switch, attach, control, host, .. } = self;
-        let (since, hz, port, pool) = (self.since, self.hz, self.port, self.pool);
+        let Self { switch, attach, control, host, device, .. } = self;
+        let (since, hz, pool) = (self.since, self.hz, self.pool);
         control.serve(|question| {
             let facts = Facts {
                 uptime_seconds: since.elapsed().as_secs(),
                 tsc_hz: hz,
-                device: port.stats().unwrap_or_default(),
+                device: device.stats(),
                 mbufs: (pool.mbufs(), pool.available()),
                 connections: attach.connections(),
                 host: host.as_ref().map(Host::facts),
@@ -644,9 +562,10 @@ impl Events<'_> {
             self.switch.look_at_kernel();
         }
         self.attach.dismiss(&notices, &mut self.switch);
-        let link = link_of(self.port, self.netdev.as_ref());
+        self.device.tick(&self.switch.dataplane().totals(WIRE), self.switch.dataplane().finished());
+        let link = self.device.link();
         if self.switch.set_link(link) {
-            log::warn!("the wire's link is {}", if link.up { "up" } else { "down" });
+            self.device.tell_link(link);
             // The workers first, so that nobody counts on a link that they do not know of.
             self.switch.publish_now();
             self.attach.tell_link(link, &mut self.switch);
@@ -675,35 +594,6 @@ fn reload(read: Result<Reload, String>, switch: &mut Switch, attach: &mut Attach
     }
 }
 
-/// The wire's link; a device that cannot tell any more counts as down, and so does one whose interface is.
-fn link_of(port: &Port, netdev: Option<&Netdev>) -> Link {
-    match port.link() {
-        Ok(link) => {
-            let up = link.up && netdev.is_none_or(Netdev::is_up);
-            Link { up, speed: link.speed_mbps.unwrap_or(0) }
-        }
-        Err(error) => {
-            log::debug!("no link state: {error}");
-            Link { up: false, speed: 0 }
-        }
-    }
-}
-
-/// The MTU that the device is told. DPDK's `net_af_packet` claims 1,500 at most and yet carries whatever fits its
-/// `framesz` (22.11, `drivers/net/af_packet`): there the administrator sets the interface's MTU.
-fn mtu_to_set(mtu: u16, info: &PortInfo) -> Option<u16> {
-    if mtu > info.max_mtu && info.driver == "net_af_packet" {
-        log::warn!("net_af_packet cannot set an MTU of {mtu}: set it with `ip link`, and framesz= to match");
-        return None;
-    }
-    Some(mtu)
-}
-
-/// Bytes that a packet buffer has for a frame.
-fn frame_room(mtu: u16) -> u16 {
-    mtu.saturating_add(L2_OVERHEAD).max(FRAME_ROOM).next_multiple_of(64)
-}
-
 /// Allows as many file descriptors as the administrator lets us have: an app takes three, a silent peer two, and the usual
 /// soft limit of 1,024 is for programs that use `select`, see `select(2)`.
 fn raise_descriptor_limit() {
@@ -722,7 +612,7 @@ fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     let control = if others.is_empty() { all } else { others };
     let mut args = vec![format!("--lcores=0@({})", control.join(",")), "--file-prefix=kopid".to_owned()];
     let mbufs = u64::from(config.dataplane.mbufs) * cores.len() as u64;
-    let need = mbufs * (u64::from(frame_room(config.wire.mtu)) + MBUF_OVERHEAD) + DPDK_MEMORY;
+    let need = mbufs * (u64::from(frame_room(&config.wire)) + MBUF_OVERHEAD) + DPDK_MEMORY;
     let huge = match config.memory.huge_pages {
         HugePages::Off => false,
         HugePages::Require => true,

@@ -49,6 +49,8 @@ pub struct Setup {
     pub connections: Arc<Connections>,
     /// Whether workers sleep when there is nothing to do; if so, by what each hears of frames in its RX queue of the wire.
     pub sleep: Option<Vec<Option<Ear>>>,
+    /// Whether checksums of the wire's frames are finished that were left to a card.
+    pub finish: bool,
 }
 
 /// Why the dataplane did not start.
@@ -112,7 +114,7 @@ impl Dataplane {
     ///
     /// [`StartError`] names the CPU and what was wrong.
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
-        let Setup { cores, flows, apps, pool, rx, tx, forwarding, connections, sleep } = setup;
+        let Setup { cores, flows, apps, pool, rx, tx, forwarding, connections, sleep, finish } = setup;
         let senders = tx.len().max(1);
         let rss = rss_seed()?;
         let mut rests = rests(cores.len(), eal.tsc_hz(), sleep)?;
@@ -137,7 +139,7 @@ impl Dataplane {
             let followed = Arc::clone(gate.followed());
             let parts = Parts {
                 index,
-                wire: Wire::new(rx.next(), tx.next()),
+                wire: Wire::new(rx.next(), tx.next()).finishing(finish.then(|| Arc::clone(&counters))),
                 sender: index % senders,
                 pool: pool.clone(),
                 flows: FlowTable::new(flows, apps + 1, random_seed()?, rss.clone()),
@@ -183,6 +185,12 @@ impl Dataplane {
     /// Each worker's CPU and counters.
     pub fn counters(&self) -> impl Iterator<Item = (u16, &WorkerCounters)> {
         self.workers.iter().map(|worker| (worker.cpu, &*worker.counters))
+    }
+
+    /// Frames of the wire whose checksum was left to a card, and was finished here.
+    #[must_use]
+    pub fn finished(&self) -> u64 {
+        self.counters().map(|(_, counters)| counters.checksums_finished.get()).sum()
     }
 
     /// Looks how the workers spend their time, if it is time to; `now` is the TSC, of `hz` ticks a second.

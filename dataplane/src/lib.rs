@@ -15,7 +15,7 @@
 //! The control side, one thread:
 //!
 //! - [`daemon`]: start, event loop, end; [`poller`]: what it waits for; [`listener`]: its sockets;
-//! - [`netdev`]: the kernel's interface under a virtual wire;
+//! - [`wire_device`]: the wire's device; [`netdev`]: the kernel's interface under a virtual one;
 //! - [`host`]: the kernel's own port, with a thread of its own; [`kernel`]: its addresses and ports;
 //! - [`peers`]: a thread for each user, which has the sockets; [`app_waker`]: a thread that wakes sleeping apps;
 //! - [`helper`]: threads for what may take long; [`names`]: what users are called;
@@ -76,4 +76,5 @@ pub mod tap;
 pub mod throttle;
 pub mod users;
 pub mod wire;
+pub mod wire_device;
 pub mod worker;

@@ -1,14 +1,14 @@
 //! The kernel's interface under a virtual wire.
 //!
 //! `net_af_packet` and `net_af_xdp` sit on an interface of the kernel, and do not follow its link: DPDK 22.11's
-//! `net_af_packet` says "up" even when the interface is gone. The kernel knows better.
+//! `net_af_packet` says "up" even when the interface is gone. The kernel knows better. It is asked through sockets and not through
+//! `/sys`, which a process in a network namespace of its own may not have, or have from another namespace.
 
+use dpdk::{Carrier, Interface, PacketSocket, XdpSocket};
 use rustix::fd::{OwnedFd, RawFd};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::fs;
-use std::path::PathBuf;
 
 /// The family of `net_af_xdp`'s sockets (`linux/socket.h`).
 const AF_XDP: AddressFamily = AddressFamily::from_raw(44);
@@ -16,10 +16,15 @@ const AF_XDP: AddressFamily = AddressFamily::from_raw(44);
 /// An interface that a wire sits on.
 #[derive(Debug)]
 pub struct Netdev {
-    folder: PathBuf,
-    /// The kernel's number for it when the wire was opened. One that was deleted and made again has another, and the
-    /// driver's sockets do not follow.
-    index: Option<String>,
+    name: String,
+    /// As it was when the wire was opened. One that was deleted and made again is another one, and the driver's sockets do not
+    /// follow.
+    interface: Option<Interface>,
+    /// The sockets through which the wire's frames come. Drivers do not count all that these lose.
+    packet: Vec<PacketSocket>,
+    xdp: Vec<XdpSocket>,
+    /// What packet sockets have lost, whose own numbers begin anew with each look.
+    lost: u64,
 }
 
 /// Fails if `devargs` name an interface with `iface=` that is not there, as drivers do that take one for a wire. `net_tap` makes its own.
@@ -29,10 +34,8 @@ pub struct Netdev {
 /// A text for people.
 pub fn check_interface(devargs: &str) -> Result<(), String> {
     let Some(name) = interface_of(devargs).filter(|_| !devargs.starts_with("net_tap")) else { return Ok(()) };
-    let socket =
-        rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).map_err(|errno| errno.to_string())?;
-    match rustix::net::netdevice::name_to_index(&socket, name) {
-        Err(Errno::NODEV) => {
+    match Interface::named(name) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
             Err(format!("there is no interface `{name}` here; `ip link` lists those of this network namespace"))
         }
         // Whatever else is wrong with it, the driver will say.
@@ -50,12 +53,21 @@ impl Netdev {
     #[must_use]
     pub fn under(devargs: &str) -> Option<Self> {
         let name = interface_of(devargs)?;
-        Some(Self::at(PathBuf::from("/sys/class/net").join(name)))
+        let interface = Interface::named(name).ok();
+        Some(Self { name: name.to_owned(), interface, packet: Vec::new(), xdp: Vec::new(), lost: 0 })
     }
 
-    fn at(folder: PathBuf) -> Self {
-        let index = fs::read_to_string(folder.join("ifindex")).ok();
-        Self { folder, index }
+    /// Its name, as it is now.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let name = self.interface.as_ref().and_then(|interface| interface.name().ok());
+        name.unwrap_or_else(|| self.name.clone())
+    }
+
+    /// The interface, if it was there when the wire was opened.
+    #[must_use]
+    pub const fn interface(&self) -> Option<&Interface> {
+        self.interface.as_ref()
     }
 
     /// The sockets through which this process sees the frames of such an interface, in the order in which they were opened: one
@@ -72,9 +84,8 @@ impl Netdev {
         let mut numbers: Vec<RawFd> = names.collect();
         numbers.sort_unstable();
         let copies = numbers.into_iter().filter_map(|fd| pidfd_getfd(&own, fd, PidfdGetfdFlags::empty()).ok());
-        let of_wires = |fd: &OwnedFd| {
-            sockopt::socket_domain(fd).is_ok_and(|family| [AddressFamily::PACKET, AF_XDP].contains(&family))
-        };
+        let of_wires =
+            |fd: &OwnedFd| family_of(fd).is_some_and(|family| [AddressFamily::PACKET, AF_XDP].contains(&family));
         // A copy may have got the number that the folder had, and would be found twice.
         let mut seen = Vec::new();
         let is_new = |fd: &OwnedFd| {
@@ -86,21 +97,38 @@ impl Netdev {
         Ok(copies.filter(of_wires).filter(is_new).collect())
     }
 
-    /// Receive queues that it uses, as far as the kernel tells.
-    #[must_use]
-    pub fn rx_queues(&self) -> usize {
-        let names =
-            fs::read_dir(self.folder.join("queues")).into_iter().flatten().flatten().map(|entry| entry.file_name());
-        names.filter(|name| name.to_str().is_some_and(|name| name.starts_with("rx-"))).count()
+    /// Finds the wire's sockets, and has packet sockets leave out what this kernel sends on the interface, which is nothing that comes by
+    /// the wire. Returns how many sockets there are.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn listen(&mut self) -> std::io::Result<usize> {
+        let (packet, xdp): (Vec<_>, Vec<_>) =
+            Self::sockets()?.into_iter().partition(|fd| family_of(fd) == Some(AddressFamily::PACKET));
+        self.packet = packet.into_iter().map(PacketSocket::new).collect();
+        self.xdp = xdp.into_iter().map(XdpSocket::new).collect();
+        self.packet.iter().try_for_each(PacketSocket::leave_out_own)?;
+        Ok(self.packet.len() + self.xdp.len())
+    }
+
+    /// Frames that the sockets have lost since the wire was opened, and that their driver does not count. To be asked every minute at
+    /// least: of packet sockets, the kernel's number is one of 32 bits.
+    pub fn lost(&mut self) -> u64 {
+        let more: u64 = self.packet.iter().map(|socket| u64::from(socket.take_lost().unwrap_or(0))).sum();
+        self.lost += more;
+        self.lost + self.xdp.iter().map(|socket| socket.lost().unwrap_or(0)).sum::<u64>()
     }
 
     /// Whether it is there, is the one that it was, is set up and has a carrier.
     #[must_use]
-    pub fn is_up(&self) -> bool {
-        let read = |file| fs::read_to_string(self.folder.join(file)).ok();
-        // Reading `carrier` fails while the interface is set down.
-        self.index.is_some() && read("ifindex") == self.index && read("carrier").is_some_and(|text| text.trim() == "1")
+    pub fn carrier(&self) -> Carrier {
+        self.interface.as_ref().map_or(Carrier::Gone, Interface::carrier)
     }
+}
+
+fn family_of(fd: &OwnedFd) -> Option<AddressFamily> {
+    sockopt::socket_domain(fd).ok()
 }
 
 #[cfg(test)]
@@ -110,33 +138,17 @@ mod tests {
     /// Only devices that name an interface have one.
     #[test]
     fn interface_is_taken_from_the_arguments() {
-        let of = |devargs| Netdev::under(devargs).map(|netdev| netdev.folder);
-        assert_eq!(of("net_af_packet0,iface=eth1,qpairs=1"), Some("/sys/class/net/eth1".into()));
-        assert_eq!(of("net_af_xdp0,start_queue=1,iface=a.b"), Some("/sys/class/net/a.b".into()));
-        assert!(of("net_null0,size=64").is_none());
-        assert!(of("0000:3b:00.0").is_none());
+        assert_eq!(interface_of("net_af_packet0,iface=eth1,qpairs=1"), Some("eth1"));
+        assert_eq!(interface_of("net_af_xdp0,start_queue=1,iface=a.b"), Some("a.b"));
+        assert_eq!(interface_of("net_null0,size=64"), None);
+        assert_eq!(interface_of("0000:3b:00.0"), None);
     }
 
-    /// No carrier, set down, gone, and another of the same name all count as down.
+    /// One that was not there when the wire was opened is down, whatever comes later.
     #[test]
-    fn anything_but_the_same_interface_with_a_carrier_is_down() {
-        let folder = std::env::temp_dir().join(format!("kopi-netdev-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let set = |file: &str, text: &str| fs::write(folder.join(file), text).unwrap();
-        set("ifindex", "7\n");
-        set("carrier", "1\n");
-        let netdev = Netdev::at(folder.clone());
-        assert!(netdev.is_up());
-        set("carrier", "0\n");
-        assert!(!netdev.is_up());
-        set("carrier", "1\n");
-        assert!(netdev.is_up());
-        set("ifindex", "8\n");
-        assert!(!netdev.is_up());
-        set("ifindex", "7\n");
-        fs::remove_file(folder.join("carrier")).unwrap();
-        assert!(!netdev.is_up());
-        fs::remove_dir_all(&folder).unwrap();
-        assert!(!netdev.is_up());
+    fn an_interface_that_was_not_there_is_gone() {
+        let netdev = Netdev::under("net_af_packet0,iface=kopi-nobody").unwrap();
+        assert_eq!((netdev.carrier(), netdev.name()), (Carrier::Gone, "kopi-nobody".to_owned()));
+        assert_ne!(Netdev::under("net_af_packet0,iface=lo").unwrap().carrier(), Carrier::Gone);
     }
 }

@@ -142,6 +142,7 @@ fn status(switch: &Switch, facts: &Facts) -> Value {
             "mtu": wire.mtu,
             "link": if wire.link.up { "up" } else { "down" },
             "speed_mbps": wire.link.speed,
+            "checksums_finished": switch.dataplane().finished(),
         },
         "idle": if switch.dataplane().sleeps() { "adaptive" } else { "poll" },
         "workers": workers,

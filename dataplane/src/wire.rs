@@ -1,8 +1,9 @@
 //! The physical port as one worker sees it.
 
-use crate::counters::PortCounters;
+use crate::counters::{PortCounters, WorkerCounters};
 use dpdk::{Batch, Mbuf, Refused, RxQueue, TxQueue};
 use kopi_ring::DropReason;
+use std::sync::Arc;
 
 /// One worker's share of the wire. A wire with fewer queues than there are workers leaves some without.
 #[derive(Debug)]
@@ -11,13 +12,22 @@ pub struct Wire {
     tx: Option<TxQueue>,
     /// Frames that the wire has not taken yet, oldest first.
     backlog: Batch,
+    /// Where it is counted, if checksums are finished that were left to a card.
+    finishing: Option<Arc<WorkerCounters>>,
 }
 
 impl Wire {
     /// A share with these queues.
     #[must_use]
     pub const fn new(rx: Option<RxQueue>, tx: Option<TxQueue>) -> Self {
-        Self { rx, tx, backlog: Batch::new() }
+        Self { rx, tx, backlog: Batch::new(), finishing: None }
+    }
+
+    /// The same, which finishes the checksums of received frames that were left to a card, if there is somebody to count them: on a
+    /// virtual wire there is no card that would.
+    #[must_use]
+    pub fn finishing(self, counters: Option<Arc<WorkerCounters>>) -> Self {
+        Self { finishing: counters, ..self }
     }
 
     /// Whether this worker can send by itself.
@@ -34,6 +44,9 @@ impl Wire {
         let n = rx.receive(batch);
         if let (Some(refused), Some(counters)) = (rx.take_refused(), counters) {
             note_refused(refused, counters);
+        }
+        if let Some(counters) = self.finishing.as_deref().filter(|_| n > 0) {
+            finish(batch, n.into(), counters);
         }
         n
     }
@@ -96,6 +109,21 @@ impl Wire {
     pub fn give_up(&mut self, counters: &PortCounters, reason: DropReason) {
         counters.drop(reason, self.backlog.len() as u64);
         self.backlog.free_all();
+    }
+}
+
+/// Finishes the checksums of the last `n` frames that were left to a card.
+#[inline(never)]
+fn finish(batch: &mut Batch, n: usize, counters: &WorkerCounters) {
+    let first = batch.len() - n;
+    let finished = batch.iter_mut().skip(first).filter_map(|mbuf| {
+        let frame = mbuf.data_mut();
+        let (headers, _) = kopi_packet::parse(frame, 0);
+        kopi_packet::checksum::finish(frame, &headers).then_some(())
+    });
+    let finished = finished.count() as u64;
+    if finished > 0 {
+        counters.checksums_finished.add(finished);
     }
 }
 

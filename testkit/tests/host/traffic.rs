@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Bytes that do not repeat soon, so that any that are lost, doubled or swapped are found.
-fn pattern(length: usize) -> Vec<u8> {
+pub(super) fn pattern(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_u32;
     let mut next = || {
         state ^= state << 13;
@@ -22,7 +22,7 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 /// Sends `bytes` by TCP from one namespace to the other and returns what arrives there.
-fn transfer(
+pub(super) fn transfer(
     server: (impl FnOnce() -> TcpListener, &str),
     connect: impl FnOnce(SocketAddr) -> TcpStream,
     bytes: &[u8],
@@ -46,11 +46,11 @@ fn transfer(
     })
 }
 
-fn listen() -> TcpListener {
+pub(super) fn listen() -> TcpListener {
     TcpListener::bind("0.0.0.0:0").expect("a port is free")
 }
 
-fn connect(address: SocketAddr) -> TcpStream {
+pub(super) fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect_timeout(&address, SOON).expect("it answers")
 }
 
