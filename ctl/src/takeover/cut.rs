@@ -33,7 +33,9 @@ pub(crate) fn cut(interface: &str, shell: &mut dyn Shell) -> Result<(), String> 
 pub(crate) fn uncut(interface: &str, shell: &mut dyn Shell) -> Result<(), String> {
     let table = table_of(interface);
     let removed = shell.run("nft", &["-f", "-"], &format!("add table netdev {table}\ndelete table netdev {table}\n"));
-    let filter = ["filter", "del", "dev", interface, "ingress", "protocol", "all", "prio", "1"];
+    // That one alone: others may have filters of the same priority.
+    let filter =
+        ["filter", "del", "dev", interface, "ingress", "protocol", "all", "prio", "1", "handle", "1", "matchall"];
     if shell.run("tc", &filter, "").is_ok() { Ok(()) } else { removed.map(drop) }
 }
 

@@ -158,8 +158,8 @@ impl Rtnetlink {
                 }
                 whole &= buffer.flags() & DUMP_INTR == 0;
                 match buffer.message_type() {
-                    DONE => return Ok(whole),
-                    ERROR => return fault(buffer.payload()).map_or(Ok(whole), Err),
+                    // A list that the kernel could not go on with ends like this, too.
+                    DONE | ERROR => return fault(buffer.payload()).map_or(Ok(whole), Err),
                     kind => take(kind, buffer.payload()),
                 }
             }
@@ -167,7 +167,7 @@ impl Rtnetlink {
     }
 }
 
-/// The error in an answer, unless it says that all is well.
+/// The error in an answer, or at the end of a list, unless it says that all is well.
 fn fault(payload: &[u8]) -> Option<Fault> {
     let code = payload.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
     if code == 0 {

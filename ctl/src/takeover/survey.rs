@@ -216,8 +216,8 @@ fn stands_alone(link: &Link, links: &[Message], kernel: &mut dyn Kernel) -> Resu
             "`{name}` is a port of `{master}`, whose frames would not pass kopid: take it out of `{master}` first"
         )));
     }
-    // Two ends of a pair name each other.
-    let pair = own.and_then(|of| of.number(IFLA_LINK));
+    // Two ends of a pair name each other. In another namespace, the number is one of another device.
+    let pair = own.filter(|of| of.get(IFLA_LINK_NETNSID).is_none()).and_then(|of| of.number(IFLA_LINK));
     if let Some(upper) = links.iter().find(|of| stands_on(of, link) && pair != Some(of.word(4))) {
         let upper = name_of(upper);
         return Err(Fault::text(format!(
