@@ -30,10 +30,6 @@ pub(crate) struct Status {
     pub(crate) policy: Option<InForce>,
 }
 
-/// The uid of nobody in particular: of the kernel, and of a user whom kopid's user namespace does not know
-/// (user_namespaces(7)).
-pub(crate) const NOBODY: u32 = 65534;
-
 /// The kernel's port.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Host {
@@ -116,7 +112,8 @@ pub(crate) struct App {
     pub(crate) name: String,
     /// 0 if it is in another pid namespace.
     pub(crate) pid: i64,
-    pub(crate) uid: u32,
+    /// `None` of the kernel, and of a user whom kopid's user namespace does not know.
+    pub(crate) uid: Option<u32>,
     pub(crate) user: Option<String>,
     pub(crate) comm: String,
     pub(crate) exe: Option<String>,

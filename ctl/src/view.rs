@@ -7,7 +7,7 @@ pub(crate) use classes::classes;
 pub(crate) use policy::{Flows, Listing, Rules, explained, reloaded};
 
 use crate::rates::Rated;
-use crate::report::{App, Drops, InForce, NOBODY, Port, Status, Tracked};
+use crate::report::{App, Drops, InForce, Port, Status, Tracked};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::text::{clean, size, span};
@@ -147,8 +147,8 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
 }
 
 /// Who a user is, by name if there is one.
-fn user_of(user: Option<&String>, uid: u32) -> String {
-    user.cloned().unwrap_or_else(|| if uid == NOBODY { NONE.into() } else { uid.to_string() })
+fn user_of(user: Option<&String>, uid: Option<u32>) -> String {
+    user.cloned().or_else(|| Some(uid?.to_string())).unwrap_or_else(|| NONE.into())
 }
 
 fn modes(app: &App) -> String {

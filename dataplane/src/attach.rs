@@ -229,7 +229,9 @@ impl Attach {
             client.connection.refuse(0, &errno.to_string());
             return self.close(at, switch, &format!("was refused: {errno}"));
         }
-        match self.names.of(client.identity.uid, client.account) {
+        // Whoever has a number that means nobody has no name.
+        let name = client.identity.known_uid().map_or(Name::Is(None), |uid| self.names.of(uid, client.account));
+        match name {
             Name::Is(name) => {
                 client.identity.user = name;
                 client.greet();
@@ -242,7 +244,7 @@ impl Attach {
     pub fn take_names(&mut self, switch: &mut Switch) {
         for (uid, name) in self.names.take() {
             switch.name(uid, name.as_deref());
-            for (_, client) in self.clients.iter_mut().filter(|(_, client)| client.identity.uid == uid) {
+            for (_, client) in self.clients.iter_mut().filter(|(_, client)| client.identity.known_uid() == Some(uid)) {
                 client.identity.user.clone_from(&name);
                 if let State::Nameless(_) = client.state {
                     client.greet();

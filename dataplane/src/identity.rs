@@ -25,7 +25,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use thiserror::Error;
 
-/// The uid of a user who has none in our user namespace, and of nobody (`user_namespaces(7)`).
+/// The uid of a user who has none in our user namespace, and of the user `nobody` (`user_namespaces(7)`).
 pub const OVERFLOW_ID: u32 = 65534;
 
 /// The owner of a port.
@@ -52,6 +52,8 @@ pub struct Identity {
     pub label: Option<String>,
     /// Which file its program is, by device and inode.
     pub(crate) file: Option<(u64, u64)>,
+    /// It is no process, or none of which anything is known: uid and gid are nobody's.
+    pub(crate) of_nobody: bool,
 }
 
 /// Why a peer has no identity.
@@ -118,7 +120,27 @@ impl Identity {
     #[must_use]
     pub fn unknown(peer: Option<&Credentials>) -> Self {
         let (pid, uid, gid) = peer.map_or((0, OVERFLOW_ID, OVERFLOW_ID), |peer| (peer.pid, peer.uid, peer.gid));
-        Self { pid, uid, gid, comm: "?".to_owned(), ..Self::default() }
+        Self { pid, uid, gid, comm: "?".to_owned(), of_nobody: peer.is_none(), ..Self::default() }
+    }
+
+    /// Its user, if it has one that is known. The kernel gives the same number for users of other user namespaces as for `nobody`;
+    /// if there are none that we do not know, it is `nobody`.
+    #[must_use]
+    pub fn known_uid(&self) -> Option<u32> {
+        static ALL: OnceLock<bool> = OnceLock::new();
+        self.known(self.uid, &ALL, "/proc/self/uid_map")
+    }
+
+    /// Its group, likewise.
+    #[must_use]
+    pub fn known_gid(&self) -> Option<u32> {
+        static ALL: OnceLock<bool> = OnceLock::new();
+        self.known(self.gid, &ALL, "/proc/self/gid_map")
+    }
+
+    fn known(&self, id: u32, all: &'static OnceLock<bool>, map: &str) -> Option<u32> {
+        let all = || *all.get_or_init(|| fs::read_to_string(map).is_ok_and(|map| maps_all(&map)));
+        (!self.of_nobody && (id != OVERFLOW_ID || all())).then_some(id)
     }
 
     /// Who is behind the host's port: the kernel, for all processes of the machine. So it is nobody in particular: no user,
@@ -149,6 +171,11 @@ impl Identity {
         }
         (now != *self && !ended(handle)).then_some(now)
     }
+}
+
+/// Whether a map of users or groups says that every number means itself (`user_namespaces(7)`).
+fn maps_all(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Which file the process runs. A file system that does not answer keeps nobody: what is cached is good enough.
@@ -276,6 +303,18 @@ mod tests {
         if let Some(place) = std::env::var_os(PLACE) {
             connect(place.as_ref()).unwrap();
         }
+    }
+
+    /// The kernel has no user, `nobody` has one where all users are known, and elsewhere the number says nothing.
+    #[test]
+    fn only_known_users_are_somebody() {
+        assert_eq!((Identity::of_the_kernel().known_uid(), Identity::of_the_kernel().known_gid()), (None, None));
+        let of = |uid: u32| Identity { uid, gid: uid, ..Identity::default() };
+        assert_eq!((of(0).known_uid(), of(1001).known_gid()), (Some(0), Some(1001)));
+        let all = maps_all(&fs::read_to_string("/proc/self/uid_map").unwrap());
+        assert_eq!(of(OVERFLOW_ID).known_uid(), all.then_some(OVERFLOW_ID));
+        assert!(maps_all("         0          0 4294967295\n"));
+        assert!(!maps_all("0 100000 65536\n") && !maps_all("0 0 65536\n1000 1000 1\n") && !maps_all(""));
     }
 
     /// Fault 19: a process that ended while its connection waited is nobody, whoever may have its pid by then.

@@ -118,8 +118,8 @@ pub struct Who {
     pub name: String,
     /// Its process, as far as it is known.
     pub pid: i32,
-    /// Its user.
-    pub uid: u32,
+    /// Its user, if one is known.
+    pub uid: Option<u32>,
     /// The user's name.
     pub user: Option<String>,
     /// What the process calls itself.
@@ -132,7 +132,7 @@ impl Who {
         Self {
             name: app.name.clone(),
             pid: identity.pid,
-            uid: identity.uid,
+            uid: identity.known_uid(),
             user: identity.user.clone(),
             comm: identity.comm.clone(),
         }

@@ -2,7 +2,6 @@
 
 use crate::filter::Filter;
 use crate::forwarding::{Forwarding, Generation};
-use crate::identity::OVERFLOW_ID;
 use crate::ledger::{Ledger, Outcome};
 use crate::registry::App;
 use crate::users::Users;
@@ -216,11 +215,10 @@ impl crate::identity::Identity {
     /// The process as rules see it, without a port.
     #[must_use]
     pub fn owner(&self) -> Owner<'_> {
-        let known = |id: u32| (id != OVERFLOW_ID).then_some(id);
         Owner {
             name: "",
-            uid: known(self.uid),
-            gid: known(self.gid),
+            uid: self.known_uid(),
+            gid: self.known_gid(),
             groups: self.groups.as_deref(),
             comm: (self.pid != 0).then_some(&self.comm),
             exe: self.exe.as_deref(),

@@ -3,7 +3,6 @@
 use super::sighting::Sighting;
 use super::stamp::{Stamp, rfc3339};
 use crate::print::{self, Dump, Style};
-use crate::report::NOBODY;
 use crate::text::{as_json, is_unsafe};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -50,8 +49,7 @@ impl Form {
         words.extend(app.as_ref().filter(|app| app != port).map(|app| format!("app {}", word(app))));
         // The kernel is no process, and nobody in particular.
         words.extend(pid.filter(|pid| *pid != 0).map(|pid| format!("pid {pid}")));
-        let tells = |uid: &u32| verbose || user.is_none() && *uid != NOBODY;
-        words.extend(uid.filter(tells).map(|uid| format!("uid {uid}")));
+        words.extend(uid.filter(|_| verbose || user.is_none()).map(|uid| format!("uid {uid}")));
         words.extend(user.iter().chain(comm).map(|name| word(name)));
         words.extend(queue.filter(|_| verbose).map(|queue| format!("queue {queue}")));
         let mut end = String::new();
@@ -171,7 +169,7 @@ mod tests {
         let wire = Sighting { port: "wire", user: None, rule: Some("no-smtp".into()), lost: 2, ..dropped };
         let expected = "[app batch pid 4711 uid 1001 dpdk-testpmd] drop spoofed by no-smtp (2 lost before)";
         assert_eq!(line(&wire), format!("12:00:00.123456 wire out {words} {expected}\n"));
-        let kernel = Sighting { port: "host", app: Some("host".into()), pid: Some(0), uid: Some(NOBODY), ..passed };
+        let kernel = Sighting { port: "host", app: Some("host".into()), pid: Some(0), uid: None, ..passed };
         let kernel = Sighting { user: None, comm: Some("kernel".into()), rule: None, ..kernel };
         assert_eq!(line(&kernel), format!("12:00:00.123456 host out {words} [kernel]\n"));
         let nobody = Sighting { port: "wire", data: &frame, length: frame.len(), ..Sighting::default() };

@@ -115,7 +115,7 @@ impl Flows {
             or_none(flow.direction.as_ref()),
             flow.app.clone(),
             flow.pid.filter(|pid| *pid > 0).map_or_else(|| "?".into(), |pid| pid.to_string()),
-            flow.uid.map_or_else(|| or_none(flow.user.as_ref()), |uid| user_of(flow.user.as_ref(), uid)),
+            user_of(flow.user.as_ref(), flow.uid),
             or_none(flow.comm.as_ref()),
             span(flow.age_seconds),
             span(flow.idle_seconds),

@@ -62,9 +62,15 @@ impl Member {
 
 /// `user bob (1001), pid 4711, /usr/bin/dpdk-testpmd`
 fn describe(identity: &Identity) -> String {
-    let Identity { pid, uid, user, comm, exe, .. } = identity;
-    let user = user.as_ref().map_or_else(|| format!("uid {uid}"), |user| format!("user {user} ({uid})"));
-    format!("{user}, pid {pid}, {}", exe.as_ref().unwrap_or(comm))
+    let Identity { pid, user, comm, exe, .. } = identity;
+    let program = exe.as_ref().unwrap_or(comm);
+    match (user, identity.known_uid()) {
+        // The kernel is no process.
+        (_, None) if *pid == 0 => program.clone(),
+        (_, None) => format!("user unknown, pid {pid}, {program}"),
+        (None, Some(uid)) => format!("uid {uid}, pid {pid}, {program}"),
+        (Some(user), Some(uid)) => format!("user {user} ({uid}), pid {pid}, {program}"),
+    }
 }
 
 /// All ports and rules under one picture. Immutable.

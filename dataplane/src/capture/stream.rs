@@ -3,6 +3,7 @@
 use super::request::Request;
 use super::roster::{Member, Roster};
 use crate::forwarding::{Generation, PortId};
+use crate::identity::Identity;
 use crate::switch::word;
 use crate::tap::{Head, PortCounts};
 use kopi_config::policy::Decision;
@@ -312,7 +313,7 @@ impl Stream {
         let note = Note {
             app: owner.map(|owner| owner.name.as_str()),
             pid: identity.map(|of| of.pid),
-            uid: identity.map(|of| of.uid),
+            uid: identity.and_then(Identity::known_uid),
             user: identity.and_then(|of| of.user.as_deref()),
             comm: identity.map(|of| of.comm.as_str()),
             verdict: word(sighting.decision),

@@ -81,7 +81,7 @@ struct Row<'a> {
     cause: Option<String>,
     verdict: &'static str,
     pid: i32,
-    uid: u32,
+    uid: Option<u32>,
     user: Option<&'a str>,
     comm: &'a str,
 }

@@ -99,9 +99,14 @@ fn kernel_is_one_more_owner() {
     assert!(lines.lines().all(|line| line.contains(" host ") && line.contains("[kernel]")), "{lines}");
     let flows = kopid.ask("flows");
     let of_host = |flow: &&Value| flow["app"] == "host" && (flow["src_port"] == 8000 || flow["dst_port"] == 8000);
-    assert!(
-        flows.iter().filter(of_host).all(|flow| flow["comm"] == "kernel") && flows.iter().any(|flow| of_host(&flow))
-    );
+    let no_user = |row: &Value| row["comm"] == "kernel" && row["uid"].is_null() && row["user"].is_null();
+    assert!(flows.iter().filter(of_host).all(no_user) && flows.iter().any(|flow| of_host(&flow)), "{flows:?}");
+    assert!(no_user(&host_row(&kopid)), "it is no process, so nobody's");
+    for user in ["nobody", "65534", "root"] {
+        let none = kopid.kopictl(&["--json", "flows", "--app", "host", "--user", user]);
+        let none: Value = serde_json::from_slice(&none.stdout).expect("it is JSON");
+        assert_eq!(none["flows"].as_array().map(Vec::len), Some(0), "{user}");
+    }
     wait_until("both rules have counted", SOON, || kopid.rule("web") > 0 && kopid.rule("answers") > 0);
     let refused = SocketAddr::new(HOME_IP.parse().expect("an address"), 8001);
     let _listener = listen(8001);

@@ -88,7 +88,7 @@ impl Query {
     fn fits(&self, row: &Row<'_>) -> bool {
         self.wants.iter().all(|want| match want {
             Want::App(name) => row.app == name,
-            Want::User(user) => row.user == Some(user) || row.uid.to_string() == *user,
+            Want::User(user) => row.user == Some(user) || row.uid.is_some_and(|uid| uid.to_string() == *user),
             Want::Pid(pid) => row.pid.to_string() == *pid,
             Want::Comm(comm) => row.comm == comm,
             Want::Port(port) => [row.src_port, row.dst_port].contains(&Some(*port)),
@@ -173,7 +173,7 @@ mod tests {
             cause: None,
             verdict: "accept",
             pid: 7,
-            uid: 1000,
+            uid: Some(1000),
             user: Some("bob"),
             comm: "c",
         });
