@@ -1,9 +1,11 @@
 //! `[host]`: the kernel's own port.
 
+use kopi_packet::MacAddr;
 use serde_json::{Value as Json, json};
 use toml::de::DeValue;
 
-use crate::form::{Int, Truth};
+use crate::form::{Int, List, Truth};
+use crate::policy::mac::StationForm;
 use crate::walk::{AnyKey, Form, Item, Key, Need, Section, Table};
 
 /// `[host]`: the kernel's own port.
@@ -16,7 +18,12 @@ pub struct Host {
     pub queues: u16,
     /// Whether the kernel leaves checksums and segmentation to kopid, and gets segments put together.
     pub offload: bool,
+    /// Addresses beside that of the wire which the kernel sends from and gets frames for.
+    pub macs: Vec<MacAddr>,
 }
+
+/// Most of those.
+const MACS_MAX: usize = 127;
 
 impl Host {
     /// What the table says; `Some(None)` if it names no interface.
@@ -24,8 +31,9 @@ impl Host {
         let tap = table.optional(&TAP);
         let queues = table.get(&QUEUES);
         let offload = table.get(&OFFLOAD);
-        let (tap, queues, offload) = (tap?, queues?, offload?);
-        Some(tap.map(|tap| Self { tap, queues, offload }))
+        let macs = table.get(&MACS);
+        let (tap, queues, offload, macs) = (tap?, queues?, offload?, macs?);
+        Some(tap.map(|tap| Self { tap, queues, offload, macs }))
     }
 }
 
@@ -68,7 +76,7 @@ impl Form for InterfaceForm {
 }
 
 pub(crate) static HOST: Section =
-    Section { name: "host", doc: "the kernel's own port", keys: &[&TAP as &dyn AnyKey, &QUEUES, &OFFLOAD] };
+    Section { name: "host", doc: "the kernel's own port", keys: &[&TAP as &dyn AnyKey, &QUEUES, &OFFLOAD, &MACS] };
 
 static TAP: Key<InterfaceForm> = Key {
     name: "tap",
@@ -85,4 +93,11 @@ static OFFLOAD: Key<Truth> = Key {
     doc: "whether the kernel leaves checksums and segmentation to kopid, and gets segments put together",
     form: Truth,
     need: Need::Default("true"),
+};
+
+static MACS: Key<List<StationForm>> = Key {
+    name: "macs",
+    doc: "MAC addresses of others behind that interface, such as macvlan devices, stations on a bridge, or a virtual router",
+    form: List { each: StationForm, min: 0, max: MACS_MAX },
+    need: Need::Default("[]"),
 };

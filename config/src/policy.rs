@@ -16,7 +16,7 @@ mod flags;
 mod glob;
 mod icmp;
 mod kinds;
-mod mac;
+pub(crate) mod mac;
 mod mark;
 mod match_keys;
 mod match_read;

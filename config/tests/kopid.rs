@@ -137,6 +137,13 @@ fn host_port_has_a_name_or_is_not_there() {
     assert_eq!((host(""), host("[host]\n"), host("[host]\nqueues = 2\n")), (None, None, None));
     let found = host("[host]\ntap = \"kopi0\"\n").unwrap();
     assert_eq!((found.tap.as_str(), found.queues, found.offload), ("kopi0", 1, true));
+    assert!(found.macs.is_empty());
+    let found = host("[host]\ntap = \"k\"\nmacs = [\"00:00:5e:00:01:07\", \"02:00:00:00:00:0a\"]\n").unwrap();
+    assert_eq!(
+        found.macs.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["00:00:5e:00:01:07", "02:00:00:00:00:0a"]
+    );
+    assert_error(&format!("{MINIMAL}[host]\nmacs = [\"01:00:5e:00:00:01\"]\n"), (6, 9), &["group of stations"]);
     let found = host("[host]\ntap = \"a.b_c-0\"\nqueues = 16\noffload = false\n").unwrap();
     assert_eq!((found.tap.as_str(), found.queues, found.offload), ("a.b_c-0", 16, false));
     for bad in ["", ".", "..", "a/b", "a b", "sixteen-letters-", "%d"] {

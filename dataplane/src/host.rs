@@ -18,12 +18,14 @@ use crate::registry::{HOST_NAME, Refusal};
 use crate::switch::{SetupError, Switch};
 use dpdk::{TapConfig, TapDevice, TapError};
 use kopi_config::host;
+use kopi_packet::MacAddr;
 use kopi_ring::layout::DEFAULT_SLOT;
+use kopi_ring::message::Mac;
 use kopi_ring::{Doorbell, Geometry, Region, RegionError};
 use pump::{Calls, Order, Pump};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,6 +35,8 @@ use thiserror::Error;
 /// millisecond, or wait for a CPU, while frames arrive.
 const TX_RING: u32 = 1024;
 const RX_RING: u32 = 4096;
+/// Addresses of others that the log tells of.
+const FOREIGNERS: usize = 16;
 /// How long is waited before an interface that was deleted is made again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -74,6 +78,10 @@ pub struct Tally {
     pub tap_refused: Counter,
     /// Frames of the kernel's whose header does not fit them.
     pub bad_offload: Counter,
+    /// Frames that came by the interface from an address which is not the port's.
+    pub foreign_mac: Counter,
+    /// The last of these addresses that nobody has been told of, as a number; 0 if there is none.
+    pub foreigner: AtomicU64,
     /// The interface is gone.
     pub gone: AtomicBool,
 }
@@ -81,14 +89,15 @@ pub struct Tally {
 impl Tally {
     /// Frames that were lost between rings and kernel, with their reasons. The first is what the kernel counts itself, since
     /// nobody took frames from its interface `tap` while the rings were full.
-    fn lost(&self, tap: &str) -> [(&'static str, u64); 5] {
-        let Self { tap_full, tap_down, tap_refused, bad_offload, .. } = self;
+    fn lost(&self, tap: &str) -> [(&'static str, u64); 6] {
+        let Self { tap_full, tap_down, tap_refused, bad_offload, foreign_mac, .. } = self;
         [
             ("tap_queue_full", kernel::tx_dropped(tap)),
             ("tap_full", tap_full.get()),
             ("tap_down", tap_down.get()),
             ("tap_refused", tap_refused.get()),
             ("bad_offload", bad_offload.get()),
+            ("foreign_mac", foreign_mac.get()),
         ]
     }
 }
@@ -101,7 +110,7 @@ pub struct HostFacts {
     /// Whether it is there.
     pub there: bool,
     /// Frames that were lost between its rings and the kernel, with their reasons.
-    pub lost: [(&'static str, u64); 5],
+    pub lost: [(&'static str, u64); 6],
     /// Frames, large segments counted as one: from the kernel, to it.
     pub moved: (u64, u64),
 }
@@ -127,6 +136,8 @@ pub struct Host {
     tap: Option<TapDevice>,
     carrier: bool,
     retry: Instant,
+    /// Addresses of others that the log has told of.
+    foreigners: Vec<MacAddr>,
     tally: Arc<Tally>,
     orders: Sender<Order>,
     thread: Option<JoinHandle<()>>,
@@ -143,7 +154,9 @@ impl Host {
     ///
     /// If the configuration lets queues through that rings cannot have.
     pub fn start(config: &host::Host, switch: &mut Switch) -> Result<Self, HostError> {
-        let (id, mac) = switch.admit_host(&config.tap)?;
+        let others: Vec<Mac> = config.macs.iter().map(|mac| mac.bytes()).collect();
+        let (id, mac) = switch.admit_host(&config.tap, &others)?;
+        let macs: Arc<[Mac]> = [&[mac], &*others].concat().into();
         let mtu = switch.wire().mtu;
         let config = TapConfig { name: config.tap.clone(), queues: config.queues, mac, mtu, offload: config.offload };
         let (tap, files) = TapDevice::open(&config)?;
@@ -161,11 +174,11 @@ impl Host {
         let region = Region::open(fd, &geometry)?;
         let tally = Arc::new(Tally::default());
         let (orders, heard) = channel();
-        let mut pump = Pump::new(&region, files, config.offload, calls, heard, Arc::clone(&tally));
+        let mut pump = Pump::new(&region, files, config.offload, calls, heard, (Arc::clone(&tally), macs));
         let thread = std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || pump.run())?;
         log::info!("the kernel's port is `{}`, port {id} `{HOST_NAME}`", config.name);
-        let (carrier, retry) = (false, Instant::now());
-        Ok(Self { id, config, tap: Some(tap), carrier, retry, tally, orders, thread: Some(thread) })
+        let (carrier, retry, foreigners) = (false, Instant::now(), Vec::new());
+        Ok(Self { id, config, tap: Some(tap), carrier, retry, foreigners, tally, orders, thread: Some(thread) })
     }
 
     /// Its port.
@@ -205,6 +218,7 @@ impl Host {
             self.retry = Instant::now();
             log::error!("the interface `{}` was deleted: the kernel has no port until it is made again", self.name());
         }
+        self.tell_of_foreigner();
         if self.tap.is_none() && Instant::now() >= self.retry {
             self.make_again();
         }
@@ -215,6 +229,23 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// Says once of each address, up to some, that nothing from there passes.
+    fn tell_of_foreigner(&mut self) {
+        if self.tally.foreigner.load(Relaxed) == 0 || self.foreigners.len() >= FOREIGNERS {
+            return;
+        }
+        let mac = MacAddr::from_u64(self.tally.foreigner.swap(0, Relaxed));
+        if self.foreigners.contains(&mac) {
+            return;
+        }
+        self.foreigners.push(mac);
+        let (tap, own) = (self.name(), MacAddr::new(self.config.mac));
+        log::warn!(
+            "frames from {mac} come by `{tap}`, whose address is {own}: they are dropped as `foreign_mac`. If somebody stands \
+             behind it, name that address in `macs` of [host]; if it is that of `{tap}`, give it back its own"
+        );
     }
 
     fn make_again(&mut self) {

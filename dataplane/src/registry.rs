@@ -197,12 +197,14 @@ impl Registry {
     /// # Errors
     ///
     /// [`Refusal`] if no number is free, or the host has its port.
-    pub fn admit_host(&mut self, mac: Mac, mtu: u16, terms: Terms) -> Result<&App, Refusal> {
+    pub fn admit_host(&mut self, mac: Mac, others: &[Mac], mtu: u16, terms: Terms) -> Result<&App, Refusal> {
         let id = PortId::try_from(self.slots.len()).map_err(|_| Refusal::Full(self.capacity()))?;
         if self.host.is_some() {
             return Err(Refusal::Reserved(HOST_NAME.to_owned()));
         }
         let mac = if is_group(&mac) || mac == [0; 6] { self.invent_mac(HOST_NAME, 0, &()) } else { mac };
+        let mut macs = vec![mac];
+        macs.extend(others.iter().filter(|other| **other != mac));
         self.generation = self.generation.wrapping_add(1);
         let app = App {
             id,
@@ -214,7 +216,7 @@ impl Registry {
             terms,
             driver: "tun".to_owned(),
             // The kernel chooses for itself among multicast.
-            settings: Settings { mtu, macs: vec![mac], all_multicast: true, ..Settings::default() },
+            settings: Settings { mtu, macs, all_multicast: true, ..Settings::default() },
             started: false,
             told_of_limit: false,
             region: None,
@@ -587,19 +589,21 @@ mod tests {
         assert_eq!(attach(&mut registry, 5, 10), Err(Refusal::Full(16)));
     }
 
-    /// The host has the wire's address to itself and takes no app's number, and its name is not to be had.
+    /// The host has the wire's address and those named with it to itself, and takes no app's number, and its name is not to be had.
     #[test]
     fn host_has_its_own_place() {
+        const OTHER: Mac = [2, 0, 0, 0, 0, 0x77];
         let mut registry = Registry::new(1);
-        let host = registry.admit_host(A, 9000, Terms::default()).unwrap();
-        assert_eq!((host.id, host.name.as_str(), &host.settings.macs[..]), (2, "host", &[A][..]));
+        let host = registry.admit_host(A, &[OTHER, A], 9000, Terms::default()).unwrap();
+        assert_eq!((host.id, host.name.as_str(), &host.settings.macs[..]), (2, "host", &[A, OTHER][..]));
         assert_eq!(registry.host(), Some(2));
-        assert!(registry.admit_host(B, 9000, Terms::default()).is_err(), "there is one kernel");
+        assert!(registry.admit_host(B, &[], 9000, Terms::default()).is_err(), "there is one kernel");
         assert_eq!(admit(&mut registry, "x", A), Err(Refusal::MacTaken(A, "host".into())));
+        assert_eq!(admit(&mut registry, "x", OTHER), Err(Refusal::MacTaken(OTHER, "host".into())));
         assert_eq!(admit(&mut registry, "host", B), Err(Refusal::Reserved("host".into())));
         assert_eq!(admit(&mut registry, "x", B).unwrap().0, 1);
         assert_eq!(admit(&mut registry, "y", [0; 6]), Err(Refusal::Full(1)));
-        let made_up = Registry::new(1).admit_host([0; 6], 1500, Terms::default()).unwrap().settings.macs[0];
+        let made_up = Registry::new(1).admit_host([0; 6], &[], 1500, Terms::default()).unwrap().settings.macs[0];
         assert_eq!(made_up[0] & 3, 2, "a wire without an address");
     }
 

@@ -69,7 +69,7 @@ impl Values for MacForm {
 
 /// The address of one station.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct StationForm;
+pub(crate) struct StationForm;
 
 impl Form for StationForm {
     type Value = MacAddr;

@@ -3,6 +3,7 @@
 use super::Tally;
 use super::downlink::Downlink;
 use super::uplink::Uplink;
+use kopi_ring::message::Mac;
 use kopi_ring::{Doorbell, Region, Sleeper};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -70,7 +71,7 @@ struct Queue {
 }
 
 impl Pump {
-    /// A pump between `region`, of which it is the app's side, and `files`, one for each queue.
+    /// A pump between `region`, of which it is the app's side, and `files`, one for each queue. `macs` are the port's addresses.
     #[must_use]
     pub fn new(
         region: &Region,
@@ -78,13 +79,13 @@ impl Pump {
         offload: bool,
         calls: Calls,
         orders: Receiver<Order>,
-        tally: Arc<Tally>,
+        (tally, macs): (Arc<Tally>, Arc<[Mac]>),
     ) -> Self {
         let queues = files.into_iter().enumerate().filter_map(|(at, file)| {
             let (up, down, sleeper) = (region.tx_producer(at)?, region.rx_consumer(at)?, region.rx_sleeper(at)?);
             Some(Queue {
                 file: Some(file),
-                up: Uplink::new(up, calls.worker.clone()),
+                up: Uplink::new(up, calls.worker.clone(), Arc::clone(&macs)),
                 down: Downlink::new(down, offload),
                 sleeper,
             })

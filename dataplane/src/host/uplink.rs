@@ -2,14 +2,17 @@
 
 use super::Tally;
 use super::pump::Gone;
+use kopi_packet::MacAddr;
 use kopi_packet::segment::{Fault, Outgoing, Piece};
 use kopi_packet::vnet::{self, VnetHeader};
 use kopi_ring::alarm::barrier;
 use kopi_ring::layout::{MAX_FRAME, Notes};
+use kopi_ring::message::Mac;
 use kopi_ring::{Doorbell, Producer};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Reads in one turn.
 const READS: usize = 32;
@@ -24,6 +27,8 @@ pub struct Uplink {
     ring: Producer,
     /// What wakes a worker that sleeps at times.
     doorbell: Option<Arc<Doorbell>>,
+    /// The addresses that frames may come from.
+    macs: Arc<[Mac]>,
     /// A header and the frame behind it.
     bytes: Box<[u8]>,
     /// What of `bytes` has yet to go into the ring.
@@ -40,10 +45,10 @@ struct Rest {
 }
 
 impl Uplink {
-    /// Into `ring`, whose worker is woken by `doorbell` if it sleeps.
+    /// Into `ring`, whose worker is woken by `doorbell` if it sleeps, what comes from one of `macs`.
     #[must_use]
-    pub fn new(ring: Producer, doorbell: Option<Arc<Doorbell>>) -> Self {
-        Self { ring, doorbell, bytes: vec![0; vnet::LEN + LONGEST].into(), rest: None }
+    pub fn new(ring: Producer, doorbell: Option<Arc<Doorbell>>, macs: Arc<[Mac]>) -> Self {
+        Self { ring, doorbell, macs, bytes: vec![0; vnet::LEN + LONGEST].into(), rest: None }
     }
 
     /// Whether a frame waits for room in the ring.
@@ -96,6 +101,13 @@ impl Uplink {
             Err(_) => return Err(Gone),
         };
         tally.from_kernel.add(1);
+        // Behind the destination. What is shorter than that is nobody's.
+        let source = self.bytes.get(vnet::LEN + 6..length).and_then(|rest| rest.first_chunk());
+        if let Some(source) = source.filter(|source| !self.macs.contains(source)) {
+            tally.foreign_mac.add(1);
+            tally.foreigner.store(MacAddr::new(*source).to_u64(), Relaxed);
+            return Ok(true);
+        }
         let header = self.bytes.first_chunk().filter(|_| length > vnet::LEN).and_then(VnetHeader::read);
         let asked = |header: &VnetHeader| header.segments.is_some() || header.checksum.is_some();
         match header {

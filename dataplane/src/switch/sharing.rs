@@ -15,10 +15,10 @@ impl Switch {
     /// # Errors
     ///
     /// [`Refusal`] if it cannot have one.
-    pub fn admit_host(&mut self, tap: &str) -> Result<(PortId, Mac), Refusal> {
+    pub fn admit_host(&mut self, tap: &str, macs: &[Mac]) -> Result<(PortId, Mac), Refusal> {
         tap.clone_into(&mut self.tap);
         let terms = terms_of_host(self.policy.ruleset().map(|ruleset| &**ruleset));
-        let host = self.registry.admit_host(self.wire.mac, self.wire.mtu, terms)?;
+        let host = self.registry.admit_host(self.wire.mac, macs, self.wire.mtu, terms)?;
         Ok((host.id, host.settings.macs.first().copied().unwrap_or_default()))
     }
 

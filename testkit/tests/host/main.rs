@@ -3,6 +3,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod checksums;
 mod faults;
 mod takeover;
