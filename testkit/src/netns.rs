@@ -92,13 +92,13 @@ impl Netns {
     /// A packet socket inside, bound to `wire0`, that sees every frame and has room for many.
     #[must_use]
     pub fn packet_socket(&self) -> OwnedFd {
-        self.enter(|| packet_socket_on(INSIDE))
+        self.enter(|| packet_socket_in(INSIDE))
     }
 
     /// A packet socket at our end, for tests in which no kopid has it.
     #[must_use]
     pub fn packet_socket_outside(&self) -> OwnedFd {
-        packet_socket_on(&self.outside)
+        packet_socket_in(&self.outside)
     }
 
     /// Does `work` on a thread inside. Sockets that it makes stay inside, wherever they are used.
@@ -130,7 +130,8 @@ impl Drop for Netns {
 }
 
 /// A packet socket bound to `interface` of the namespace that the calling thread is in.
-fn packet_socket_on(interface: &str) -> OwnedFd {
+#[must_use]
+pub fn packet_socket_in(interface: &str) -> OwnedFd {
     let every = SockProtocol::EthAll;
     let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, every).expect("a socket");
     setsockopt(&fd, sockopt::RcvBufForce, &SOCKET_ROOM).expect("root may have large buffers");

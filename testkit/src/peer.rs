@@ -45,7 +45,9 @@ impl Peer {
         Self::on(netns.packet_socket_outside())
     }
 
-    fn on(socket: OwnedFd) -> Self {
+    /// A peer at this socket.
+    #[must_use]
+    pub fn on(socket: OwnedFd) -> Self {
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(PAUSE_MS)).expect("a time limit");
         Self { socket }
     }

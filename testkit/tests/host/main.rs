@@ -5,6 +5,7 @@
 
 mod addresses;
 mod checksums;
+mod examples;
 mod faults;
 mod takeover;
 mod traffic;
