@@ -6,7 +6,7 @@ use crate::copy::{copy_out, prefetch_read};
 use crate::index::ConsumerIndex;
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::region::RingMemory;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// How many slots ahead of the one being read are prefetched, with as many lines as the present frame has.
 ///
@@ -88,6 +88,18 @@ impl Consumer {
     /// As for [`poll`](Self::poll).
     pub fn filled(&mut self) -> Result<u32, PeerFault> {
         self.index.ready(u32::MAX, &self.memory.counters().head)
+    }
+
+    /// The producer's counter as it stands: slots before it were filled by now.
+    #[must_use]
+    pub fn head(&self) -> u32 {
+        self.memory.counters().head.load(Acquire)
+    }
+
+    /// The counter of the next slot to be taken.
+    #[must_use]
+    pub const fn position(&self) -> u32 {
+        self.index.tail()
     }
 
     /// Takes the oldest frame among the slots that the last [`poll`](Self::poll) found.

@@ -4,8 +4,8 @@
 //! new ring end in a slot, the burst function takes it at its next turn and puts the old end into another slot, and the
 //! control thread drops it from there. In steady state a burst reads one word of a cache line that nobody writes.
 
-use kopi_ring::PeerFault;
 use kopi_ring::layout::MAX_FRAME;
+use kopi_ring::{Consumer, PeerFault};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
@@ -17,6 +17,8 @@ const OFFERED: u32 = 1;
 const AWAY: u32 = 2;
 /// The application has taken the link down.
 const DOWN: u32 = 4;
+/// The ring may hold frames that came while the link was down.
+const STALE: u32 = 8;
 
 /// What a queue and the control thread share. `E` is the queue's end of a ring.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ struct Slots<E> {
     flags: AtomicU32,
     /// Longest frame to be sent, in bytes.
     max_frame: AtomicU32,
+    /// The ring's counter of filled slots when the link came up again: what lies before is stale.
+    stale_to: AtomicU32,
     offered: AtomicPtr<E>,
     retired: AtomicPtr<E>,
     /// Number of a [`PeerFault`] that the queue ran into, or 0.
@@ -55,6 +59,8 @@ pub(crate) struct Counters {
     pub(crate) oversize: Counter,
     /// Frames dropped here because their segments do not add up.
     pub(crate) malformed: Counter,
+    /// Frames thrown away because they came while the application had the link down.
+    pub(crate) link_down: Counter,
     /// Times that no packet buffer could be had.
     pub(crate) no_mbuf: Counter,
 }
@@ -83,6 +89,7 @@ impl<E> Handoff<E> {
             slots: Slots {
                 flags: AtomicU32::new(AWAY),
                 max_frame: AtomicU32::new(MAX_FRAME),
+                stale_to: AtomicU32::new(0),
                 offered: AtomicPtr::new(null_mut()),
                 retired: AtomicPtr::new(null_mut()),
                 fault: AtomicU32::new(0),
@@ -171,12 +178,24 @@ impl<E> Handoff<E> {
 
     /// Whether a ring waits to be taken, in which the queue has done nothing yet. Its own is of no interest any more.
     pub(crate) fn is_offered(&self) -> bool {
-        self.slots.flags.load(Acquire) == OFFERED
+        self.slots.flags.load(Acquire) & (OFFERED | AWAY | DOWN) == OFFERED
     }
 
     /// Looks at the ring that waits to be taken. `None` if there is none, or somebody else looks at it at this moment.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&mut E) -> T) -> Option<T> {
         self.view.try_lock().ok()?.as_mut().map(look)
+    }
+
+    /// Where in the ring the frames begin that came with the link up, if there may be others. It is a place in the ring that is
+    /// offered, if one is.
+    pub(crate) fn stale_to(&self) -> Option<u32> {
+        (self.slots.flags.load(Acquire) & STALE != 0).then(|| self.slots.stale_to.load(Relaxed))
+    }
+
+    /// The queue deals with what is stale. Only then it reads where that ends: a later end is announced again.
+    pub(crate) fn forget_stale(&self) -> u32 {
+        self.slots.flags.fetch_and(!STALE, AcqRel);
+        self.slots.stale_to.load(Relaxed)
     }
 
     /// The longest frame to be sent, in bytes.
@@ -207,6 +226,22 @@ impl<E> Handoff<E> {
         if self.is_calm() {
             self.slots.fault.store(fault_number(fault), Relaxed);
         }
+    }
+}
+
+impl Handoff<Consumer> {
+    /// Has the queue receive nothing, or what comes from now on: whether or not it was polled meanwhile, it is to throw away what
+    /// has come by now. A ring that is offered later has nothing of the kind.
+    pub(crate) fn bar(&self, down: bool) {
+        if !down && self.is_down() && !self.is_away() {
+            let head = self.view.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Consumer::head);
+            if let Some(head) = head {
+                self.slots.stale_to.store(head, Relaxed);
+                // Before the other flag goes, so that no burst finds neither.
+                self.slots.flags.fetch_or(STALE, AcqRel);
+            }
+        }
+        self.set_down(down);
     }
 }
 

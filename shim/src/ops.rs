@@ -160,11 +160,15 @@ operation! {
             .filter_map(|q| port.rx_queue(q))
             .any(|q| u32::from(q.config().room) < queues::frame_for(device.mtu()));
         device.set_scattered_rx(scattered);
+        let mut state = port.control.state();
+        // While there are no rings, so that nothing in the new ones counts as come with the link down.
+        state.want.down = false;
+        state.bar_queues();
+        drop(state);
         let rings = rings(port);
         let refusal = port.control.change(|want| {
             let generation = want.last_generation.wrapping_add(1);
             want.last_generation = generation;
-            want.down = false;
             want.mtu = device.mtu();
             want.rings = Some(Rings { generation, ..rings });
         });
@@ -174,7 +178,6 @@ operation! {
         }
         let state = port.control.state();
         state.limit_frames();
-        state.bar_queues();
         drop(state);
         device.set_queue_states(true);
         port.control.show_link();
@@ -274,7 +277,8 @@ operation! {
     set_link_down(port) { set_link(port, false) }
 }
 
-/// Has the queues pass frames, or nothing in either direction. The rings stay, and what comes by them in the meantime is lost.
+/// Has the queues pass frames, or nothing in either direction. The rings stay; what comes by them in the
+/// meantime is thrown away and counted by the queue's next burst, be it while the link is down or later.
 fn set_link(port: &Port, up: bool) -> c_int {
     if !port.device.is_started() {
         if up {

@@ -259,7 +259,7 @@ impl State {
     pub(crate) fn bar_queues(&self) {
         let down = self.want.down;
         self.tx.iter().flatten().for_each(|handoff| handoff.set_down(down));
-        self.rx.iter().flatten().for_each(|handoff| handoff.set_down(down));
+        self.rx.iter().flatten().for_each(|handoff| handoff.bar(down));
     }
 
     /// Tells every TX queue how long a frame may be.

@@ -17,6 +17,7 @@ pub(crate) struct Snapshot {
     pub(crate) runt: u64,
     pub(crate) oversize: u64,
     pub(crate) malformed: u64,
+    pub(crate) link_down: u64,
     pub(crate) no_mbuf: u64,
 }
 
@@ -28,6 +29,7 @@ impl Snapshot {
             runt: counters.runt.get(),
             oversize: counters.oversize.get(),
             malformed: counters.malformed.get(),
+            link_down: counters.link_down.get(),
             no_mbuf: counters.no_mbuf.get(),
         }
     }
@@ -39,6 +41,7 @@ impl Snapshot {
             runt: each(self.runt, other.runt),
             oversize: each(self.oversize, other.oversize),
             malformed: each(self.malformed, other.malformed),
+            link_down: each(self.link_down, other.link_down),
             no_mbuf: each(self.no_mbuf, other.no_mbuf),
         }
     }
@@ -51,7 +54,7 @@ impl Snapshot {
         self.with(other, u64::wrapping_add)
     }
 
-    /// Packets dropped by the queue.
+    /// Packets dropped by the queue because something is wrong with them.
     pub(crate) const fn errors(&self) -> u64 {
         self.runt.wrapping_add(self.oversize).wrapping_add(self.malformed)
     }
@@ -212,7 +215,7 @@ impl Totals {
     /// The extended statistics, in the order of [`names`].
     pub(crate) fn extended(&self) -> Vec<u64> {
         let (rx, tx) = (self.all_rx(), self.all_tx());
-        let own = [rx.runt, tx.runt, tx.oversize, tx.malformed, self.reconnects, self.peer_faults];
+        let own = [rx.runt, rx.link_down, tx.runt, tx.oversize, tx.malformed, self.reconnects, self.peer_faults];
         DropReason::ALL.iter().map(|reason| self.drops(*reason)).chain(own).collect()
     }
 }
@@ -221,6 +224,7 @@ impl Totals {
 pub(crate) fn names() -> impl Iterator<Item = String> {
     let own = [
         "rx_kopi_runt",
+        "rx_kopi_link_down",
         "tx_kopi_runt",
         "tx_kopi_oversize",
         "tx_kopi_malformed",

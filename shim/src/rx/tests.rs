@@ -1,0 +1,257 @@
+use super::*;
+use crate::lab::{Lab, Pool, allocations, bytes, pattern, region, reported};
+use kopi_ring::{Producer, Region};
+
+fn queue(pool: &Pool, room: u16, region: &Region) -> RxQueue {
+    let offloads = sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
+    let config = RxConfig { descriptors: 64, room, scatter: true, offloads };
+    // SAFETY: the pool outlives the queue in every test, and was made with this room.
+    let queue = unsafe { RxQueue::new(pool.0, 7, config) };
+    queue.shared().offer(Box::new(region.rx_consumer(0).unwrap()), region.rx_consumer(0));
+    queue
+}
+
+fn send(ring: &mut Producer, frame: &[u8]) {
+    ring.free(u32::MAX).unwrap();
+    assert!(ring.push(frame, Notes::new(0x211, 0xfeed)));
+    ring.publish();
+}
+
+fn receive(queue: &mut RxQueue, n: usize) -> Vec<*mut rte_mbuf> {
+    let mut out = vec![MaybeUninit::new(null_mut()); n];
+    let got = queue.receive(&mut out);
+    // SAFETY: initialised with null above.
+    out[..usize::from(got)].iter().map(|p| unsafe { p.assume_init() }).collect()
+}
+
+/// What ethdev is told of frames that wait: how many, and of three places whether one does.
+fn waiting(queue: &mut RxQueue) -> (sys::QueueCount, [c_int; 3]) {
+    let at = (&raw mut *queue).cast();
+    // SAFETY: a queue, which nobody else uses.
+    let status = [0, 2, 3].map(|offset| unsafe { descriptor_status(at, offset) });
+    // SAFETY: as above.
+    let count = unsafe { count(at) };
+    (count, status)
+}
+
+fn free(packets: &[*mut rte_mbuf]) {
+    // SAFETY: packets that the queue has given to us.
+    packets.iter().for_each(|p| unsafe { sys::kopi_pktmbuf_free(*p) });
+}
+
+/// Frames arrive whole and in order, in one buffer or in as many as they need, with port, type and hash.
+#[test]
+fn frames_become_packets() {
+    let lab = Lab::new();
+    let pool = lab.pool(511, 512);
+    let region = region(64, 256);
+    let mut ring = region.rx_producer(0).unwrap();
+    let mut queue = queue(&pool, 512, &region);
+    for (seed, len) in [14, 60, 64, 255, 256, 257, 511, 512, 513, 1024, 1025, 1518, 9022].into_iter().enumerate() {
+        send(&mut ring, &pattern(len, seed));
+        let packets = receive(&mut queue, 32);
+        assert_eq!(packets.len(), 1, "{len} bytes");
+        assert_eq!(bytes(packets[0]), pattern(len, seed), "{len} bytes");
+        // SAFETY: a packet of ours.
+        let head = unsafe { &*packets[0] };
+        assert_eq!((head.port, head.packet_type, head.hash[0]), (7, 0x211, 0xfeed));
+        assert_eq!((head.ol_flags, head.refcnt), (sys::RTE_MBUF_F_RX_RSS_HASH, 1));
+        free(&packets);
+    }
+    assert_eq!(queue.shared().counters().packets.get(), 13);
+}
+
+/// Fault 28: with the pool empty, frames stay in the ring, the failure is counted, and they come later.
+#[test]
+fn empty_pool_delays_frames() {
+    let lab = Lab::new();
+    let pool = lab.pool(7, 512);
+    let region = region(64, 256);
+    let mut ring = region.rx_producer(0).unwrap();
+    let mut queue = queue(&pool, 512, &region);
+    (0..20).for_each(|seed| send(&mut ring, &pattern(if seed == 6 { 1500 } else { 100 }, seed)));
+    let mut seed = 0;
+    while seed < 20 {
+        let packets = receive(&mut queue, 32);
+        assert!(!packets.is_empty() && packets.len() <= 7);
+        assert!(queue.shared().counters().no_mbuf.get() > 0);
+        for packet in &packets {
+            assert_eq!(bytes(*packet), pattern(if seed == 6 { 1500 } else { 100 }, seed));
+            seed += 1;
+        }
+        free(&packets);
+    }
+}
+
+/// What is shorter than an Ethernet header is dropped and counted, and the next frame comes all the same.
+#[test]
+fn runts_are_dropped() {
+    let lab = Lab::new();
+    let pool = lab.pool(127, 512);
+    let region = region(64, 256);
+    let mut ring = region.rx_producer(0).unwrap();
+    let mut queue = queue(&pool, 512, &region);
+    send(&mut ring, &[1; 13]);
+    send(&mut ring, &[2; 14]);
+    let packets = receive(&mut queue, 32);
+    assert_eq!(packets.iter().map(|p| bytes(*p)).collect::<Vec<_>>(), [[2; 14]]);
+    assert_eq!(queue.shared().counters().runt.get(), 1);
+    free(&packets);
+}
+
+/// An application that polls only when frames are said to wait is told so before its first burst: after a start, and when
+/// the daemon has come back, with the old ring still in its hands.
+#[test]
+fn frames_are_counted_before_the_first_burst() {
+    let lab = Lab::new();
+    let pool = lab.pool(127, 512);
+    let (first, second) = (region(64, 256), region(64, 256));
+    let mut queue = queue(&pool, 512, &first);
+    let [done, open] = [sys::RTE_ETH_RX_DESC_DONE, sys::RTE_ETH_RX_DESC_AVAIL].map(crate::ops::status);
+    for region in [&first, &second] {
+        let mut ring = region.rx_producer(0).unwrap();
+        assert_eq!(waiting(&mut queue), (0, [open; 3]));
+        (0..3).for_each(|seed| send(&mut ring, &pattern(100, seed)));
+        assert_eq!(waiting(&mut queue), (3, [done, done, open]));
+        assert_eq!(waiting(&mut queue), (3, [done, done, open]), "asking takes nothing");
+        let packets = receive(&mut queue, 2);
+        assert_eq!(packets.len(), 2);
+        free(&packets);
+        assert_eq!(waiting(&mut queue), (1, [done, open, open]));
+        queue.shared().set_away();
+        assert_eq!(waiting(&mut queue), (0, [open; 3]), "the daemon has gone");
+        queue.shared().collect();
+        queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+    }
+}
+
+/// While the link is down nothing is received, also from a ring that comes in the meantime, and what has come by then is not
+/// received later.
+#[test]
+fn nothing_is_received_while_the_link_is_down() {
+    let lab = Lab::new();
+    let pool = lab.pool(127, 512);
+    let (first, second) = (region(64, 256), region(64, 256));
+    let mut queue = queue(&pool, 512, &first);
+    let (mut old, mut new) = (first.rx_producer(0).unwrap(), second.rx_producer(0).unwrap());
+    assert!(receive(&mut queue, 32).is_empty());
+    queue.shared().bar(true);
+    send(&mut old, &[1; 60]);
+    assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
+    queue.shared().set_away();
+    queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+    send(&mut new, &[2; 60]);
+    assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
+    queue.shared().bar(false);
+    send(&mut new, &[3; 60]);
+    assert_eq!(waiting(&mut queue).0, 1);
+    let packets = receive(&mut queue, 32);
+    assert_eq!(packets.iter().map(|p| bytes(*p)).collect::<Vec<_>>(), [[3; 60]]);
+    assert_eq!(queue.shared().counters().link_down.get(), 2);
+    free(&packets);
+}
+
+/// An application that does not poll while its link is down receives nothing of that time either, nor is it told that something
+/// waits, and gets what came after, however much later it polls: with a ring in hand, and with one that it has not taken yet.
+#[test]
+fn nothing_of_the_time_with_the_link_down_comes_later() {
+    let lab = Lab::new();
+    let pool = lab.pool(127, 512);
+    let (first, second) = (region(64, 256), region(64, 256));
+    let mut queue = queue(&pool, 512, &first);
+    assert!(receive(&mut queue, 32).is_empty());
+    for (region, already) in [(&first, 0), (&second, 9)] {
+        let mut ring = region.rx_producer(0).unwrap();
+        send(&mut ring, &[1; 60]);
+        queue.shared().bar(true);
+        // One of them in several slots.
+        (0..5).for_each(|_| send(&mut ring, &[2; 60]));
+        send(&mut ring, &[2; 1000]);
+        queue.shared().bar(false);
+        assert_eq!(waiting(&mut queue).0, 0);
+        // Once more, with frames between.
+        send(&mut ring, &[2; 60]);
+        queue.shared().bar(true);
+        send(&mut ring, &[2; 60]);
+        queue.shared().bar(false);
+        assert_eq!(waiting(&mut queue).0, 0);
+        send(&mut ring, &[3; 60]);
+        assert_eq!((waiting(&mut queue).0, queue.shared().counters().link_down.get()), (1, already));
+        let packets = receive(&mut queue, 32);
+        assert_eq!(packets.iter().map(|p| bytes(*p)).collect::<Vec<_>>(), [[3; 60]]);
+        assert_eq!((waiting(&mut queue).0, queue.shared().counters().link_down.get()), (0, already + 9));
+        free(&packets);
+        queue.shared().collect();
+        queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+    }
+}
+
+/// A ring that comes after the link is up again, or a link that is set up twice, costs no frame.
+#[test]
+fn nothing_is_stale_in_a_new_ring() {
+    let lab = Lab::new();
+    let pool = lab.pool(127, 512);
+    let (first, second) = (region(64, 256), region(64, 256));
+    let mut queue = queue(&pool, 512, &first);
+    let mut old = first.rx_producer(0).unwrap();
+    queue.shared().bar(true);
+    (0..5).for_each(|_| send(&mut old, &[1; 60]));
+    queue.shared().bar(false);
+    queue.shared().set_away();
+    queue.shared().bar(true);
+    queue.shared().bar(false);
+    queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+    let mut new = second.rx_producer(0).unwrap();
+    (0..3).for_each(|_| send(&mut new, &[2; 60]));
+    queue.shared().bar(false);
+    let packets = receive(&mut queue, 32);
+    assert_eq!((packets.len(), queue.shared().counters().link_down.get()), (3, 0));
+    free(&packets);
+}
+
+/// Fault 14: a daemon that writes nonsense ends this ring, and nothing else; the next ring works.
+#[test]
+fn broken_ring_is_given_up() {
+    let lab = Lab::new();
+    let pool = lab.pool(127, 512);
+    let (broken, good) = (region(64, 256), region(64, 256));
+    let mut queue = queue(&pool, 512, &broken);
+    rustix::io::pwrite(broken.fd(), &[0xff; 64 * 1024], 4096).unwrap();
+    assert!(receive(&mut queue, 32).is_empty());
+    assert!(reported(queue.shared()));
+    assert!(receive(&mut queue, 32).is_empty());
+    assert!(!reported(queue.shared()), "a fault is told once");
+    queue.shared().offer(Box::new(good.rx_consumer(0).unwrap()), good.rx_consumer(0));
+    send(&mut good.rx_producer(0).unwrap(), &[3; 60]);
+    let packets = receive(&mut queue, 32);
+    assert_eq!(packets.len(), 1);
+    free(&packets);
+}
+
+/// No allocation per packet: not one, over many bursts, with scattered frames and an empty pool among them.
+#[test]
+fn receiving_allocates_nothing() {
+    let lab = Lab::new();
+    let pool = lab.pool(63, 512);
+    let region = region(64, 256);
+    let mut ring = region.rx_producer(0).unwrap();
+    let mut queue = queue(&pool, 512, &region);
+    let (short, long) = (pattern(64, 1), pattern(1500, 2));
+    let mut out = [MaybeUninit::new(null_mut()); 32];
+    queue.receive(&mut out);
+    let before = allocations();
+    let mut received = 0;
+    for round in 0..10_000 {
+        ring.free(u32::MAX).unwrap();
+        while ring.push(if round % 8 == 0 { &long } else { &short }, Notes::NONE) {}
+        ring.publish();
+        let got = queue.receive(&mut out);
+        for packet in out.iter().take(got.into()) {
+            // SAFETY: the queue has written that many.
+            free(&[unsafe { packet.assume_init() }]);
+        }
+        received += u32::from(got);
+    }
+    assert_eq!(allocations(), before);
+    assert!(received > 100_000, "{received}");
+}
