@@ -23,7 +23,6 @@ use kopi_ring::alarm::barrier;
 use kopi_ring::{Doorbell, Region};
 use rustix::io::Errno;
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use thiserror::Error;
@@ -426,6 +425,8 @@ fn random_bytes() -> Result<[u8; 64], Errno> {
 /// By what flows are spread over the queues of apps: the same at all workers, and in all kopids until the host starts anew. So a
 /// connection stays on its queue when kopid comes back, as it does with a card whose link was down.
 ///
+/// It is not a secret: whoever is on the host can work it out, as with a card's well-known key. It is not the flow table's seed.
+///
 /// # Errors
 ///
 /// The kernel's, if it neither says which start of the host this is nor has random bytes.
@@ -433,13 +434,7 @@ fn rss_seed() -> Result<RssSeed, Errno> {
     let Ok(boot) = std::fs::read("/proc/sys/kernel/random/boot_id") else {
         return random_bytes().map(RssSeed::from_bytes);
     };
-    let mut seed = [0; 64];
-    for (number, word) in (0_u8..).zip(seed.as_chunks_mut::<8>().0) {
-        let mut hasher = DefaultHasher::new();
-        ("kopi rss", number, &boot).hash(&mut hasher);
-        *word = hasher.finish().to_le_bytes();
-    }
-    Ok(RssSeed::from_bytes(seed))
+    Ok(RssSeed::of_boot(&boot))
 }
 
 /// Starts a worker's thread, and waits until it has pinned and registered itself.

@@ -3,9 +3,10 @@
 use crate::key::layer;
 use crate::{FlowKey, Fragment, Seed};
 
-/// The secret of the hash that applications get with what they receive, and that chooses the queue: one per host.
+/// The seed of the hash that applications get with what they receive, and that chooses the queue: one per host.
 ///
-/// Applications see results, and could work out what it is. So it has nothing to do with the [`Seed`] of a table.
+/// It is not a secret: whoever is on the host can work it out, as with a card's well-known key, and so choose the queue of what
+/// they send. It is not the [`Seed`] of the flow table, nor made from it.
 #[derive(Clone, Debug)]
 pub struct RssSeed(Seed);
 
@@ -15,11 +16,32 @@ impl RssSeed {
     pub fn from_bytes(bytes: [u8; 64]) -> Self {
         Self(Seed::from_bytes(bytes))
     }
+
+    /// Makes the seed of a host from what tells this start of it from others: up to 56 bytes of it. It is the same in every build
+    /// of kopid.
+    #[must_use]
+    pub fn of_boot(id: &[u8]) -> Self {
+        /// Any bytes would do, but not others than those of earlier builds.
+        const FIXED: &[u8; 64] = b"kopi: the queue of an application that gets a connection's frame";
+        let fixed = Seed::from_bytes(*FIXED);
+        let mut words = [0; 8];
+        for (to, from) in words.iter_mut().zip(id.chunks(8)) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            *to = u64::from_le_bytes(word);
+        }
+        let mut bytes = [0; 64];
+        for (number, to) in (0..).zip(bytes.as_chunks_mut::<8>().0) {
+            words[7] = number;
+            *to = fixed.hash(&words).to_le_bytes();
+        }
+        Self::from_bytes(bytes)
+    }
 }
 
 impl FlowKey {
     /// The hash that chooses the queue of a receiver. It is over what `RTE_ETH_RSS_IP`, `_TCP`, `_UDP` and `_SCTP` of DPDK mean,
-    /// so a connection has one value, whatever else differs between its packets:
+    /// and over the ports of UDP-Lite, so a connection has one value, whatever else differs between its packets:
     ///
     /// - the addresses, the protocol and, if there are any, the ports;
     /// - for a fragment, the first one too, the addresses and the protocol, since the others have no ports. For IPv6 the addresses
@@ -184,17 +206,36 @@ mod tests {
         }
     }
 
+    /// A connection keeps its queue when another build of kopid starts on the host, and not when the host does.
+    #[test]
+    fn seed_of_a_host_stays() {
+        let [one, other] = ["1d1f7b7c-8a3e-4a52-9a3c-0d7e3b0f6a11\n", "1d1f7b7c-8a3e-4a52-9a3c-0d7e3b0f6a12\n"]
+            .map(|id| RssSeed::of_boot(id.as_bytes()));
+        let texts =
+            ["tcp 10.0.0.1:1000 > 10.0.0.2:80", "udp [fe80::1]:53 > [fe80::2]:53", "proto 89 10.0.0.1 > 10.0.0.2"];
+        assert_eq!(texts.map(|text| key(text).rss(&one)), [0xa88c_d973, 0xcabc_dafb, 0xbdf3_ef3a]);
+        assert!(texts.iter().all(|text| key(text).rss(&one) != key(text).rss(&other)));
+        // An identifier that is cut short, or none, is one too.
+        let short: BTreeSet<u32> = (0..=56).map(|n| key(texts[0]).rss(&RssSeed::of_boot(&[b'x'; 56][..n]))).collect();
+        assert_eq!(short.len(), 57);
+    }
+
     /// Connections that are numbered through spread evenly: over queues by the high bits, over tables of applications by the
     /// low ones. The bounds are those of [`Seed::hash`]'s tests.
     #[test]
     fn connections_spread() {
+        spread(&seed());
+        spread(&RssSeed::of_boot(b"1d1f7b7c-8a3e-4a52-9a3c-0d7e3b0f6a11\n"));
+    }
+
+    fn spread(seed: &RssSeed) {
         let texts: [fn(u32) -> String; 3] = [
             |n| format!("tcp 10.0.0.1:{} > 10.0.0.2:80", 1 + n % 65_535),
             |n| format!("udp 10.1.{}.{}:53 > 10.0.0.2:53", n >> 8 & 0xff, n & 0xff),
             |n| format!("tcp [2001:db8::{:x}]:{} > [2001:db8::1]:443", n & 0xff, 1024 + (n >> 8)),
         ];
         for (number, text) in texts.into_iter().enumerate() {
-            let hashes: Vec<u32> = (0..16_384).map(|n| rss(&text(n))).collect();
+            let hashes: Vec<u32> = (0..16_384).map(|n| key(&text(n)).rss(seed)).collect();
             let distinct = hashes.iter().collect::<BTreeSet<_>>().len();
             assert!(distinct > 16_384 - 4, "{number}: {distinct} values");
             for shift in [0, 10, 22] {
