@@ -21,8 +21,8 @@ const STEP: u32 = 1024;
 /// What the driver takes if it is not told: bytes of a place, and places.
 const FRAME: u32 = 2048;
 const FRAMES: u32 = 512;
-/// Largest place: as much as a packet buffer can have.
-const FRAME_MAX: u32 = 1 << 16;
+/// Largest place: what is left of the longest packet buffer, 65,535 bytes, once DPDK has its headroom.
+const FRAME_MAX: u32 = 65_376;
 
 /// The ring of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,8 @@ impl PacketRing {
         }
         if !frames.is_multiple_of(each) {
             let message = format!("framecnt={frames} is not a multiple of the {each} frames that fit blocksz={block}");
-            return problem(message, format!("write framecnt={}, or leave it out", frames.next_multiple_of(each)));
+            let right = frames.checked_next_multiple_of(each).unwrap_or(frames - frames % each);
+            return problem(message, format!("write framecnt={right}, or leave it out"));
         }
         let mut devargs = devargs.to_owned();
         for (name, was, is, without) in [

@@ -137,6 +137,10 @@ pub fn check(config: &Config) -> Result<(), DaemonError> {
         // What others may not have may be there for who starts kopid.
         return Ok(());
     }
+    if config.memory.huge_pages == HugePages::Require && free_huge_memory() == 0 {
+        // A daemon that runs may have them all, and gives them back before the next one starts.
+        return Ok(());
+    }
     let eal = Eal::init(&trial_args(config, &online)).map_err(DaemonError::Eal)?;
     eal.close().map_err(DaemonError::Eal)
 }
@@ -150,7 +154,8 @@ fn trial_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
         if arg.starts_with("-a") {
             *arg = "--no-pci".to_owned();
         } else if arg.starts_with("--file-prefix") {
-            *arg = format!("--file-prefix=kopid-check-{}", std::process::id());
+            // EAL leaves a folder of this name behind.
+            *arg = "--file-prefix=kopid-check".to_owned();
         } else if is_memory(arg) {
             *arg = "-m16".to_owned();
         }
@@ -564,7 +569,9 @@ impl Events<'_> {
         self.attach.dismiss(&notices, &mut self.switch);
         self.device.tick(&self.switch.dataplane().totals(WIRE), self.switch.dataplane().finished());
         let link = self.device.link();
-        if self.switch.set_link(link) {
+        if !self.switch.set_link(link) {
+            self.device.tell_reason(link);
+        } else {
             self.device.tell_link(link);
             // The workers first, so that nobody counts on a link that they do not know of.
             self.switch.publish_now();

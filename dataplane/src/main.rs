@@ -46,12 +46,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     let config = Config::load(&arguments.config)?;
     if arguments.check {
-        daemon::check(&config)?;
         let policy = config.policy.as_ref().map(Policy::read).transpose()?;
         let warnings = policy.iter().flat_map(|policy| [policy.warnings.clone(), Machine::warnings(policy)]).flatten();
         for warning in config.warnings.iter().cloned().chain(warnings) {
             writeln!(io::stderr(), "{warning}")?;
         }
+        daemon::check(&config)?;
         return Ok(writeln!(io::stdout(), "{}: ok", arguments.config.display())?);
     }
     logging::start(config.log.level.as_str().parse().unwrap_or(log::LevelFilter::Info))?;

@@ -27,13 +27,17 @@ pub struct Netdev {
     lost: u64,
 }
 
-/// Fails if `devargs` name an interface with `iface=` that is not there, as drivers do that take one for a wire. `net_tap` makes its own.
+/// Drivers that take an interface for a wire. Others make the one that they are told of, or mean something else.
+const TAKERS: [&str; 3] = ["net_af_packet", "eth_af_packet", "net_af_xdp"];
+
+/// Fails if `devargs` name an interface with `iface=` that is not there, and their driver is one that takes it for a wire.
 ///
 /// # Errors
 ///
 /// A text for people.
 pub fn check_interface(devargs: &str) -> Result<(), String> {
-    let Some(name) = interface_of(devargs).filter(|_| !devargs.starts_with("net_tap")) else { return Ok(()) };
+    let takes = TAKERS.iter().any(|driver| devargs.starts_with(driver));
+    let Some(name) = interface_of(devargs).filter(|_| takes) else { return Ok(()) };
     match Interface::named(name) {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
             Err(format!("there is no interface `{name}` here; `ip link` lists those of this network namespace"))
@@ -45,7 +49,9 @@ pub fn check_interface(devargs: &str) -> Result<(), String> {
 
 /// The interface that `devargs` name.
 fn interface_of(devargs: &str) -> Option<&str> {
-    devargs.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))
+    let said = devargs.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="));
+    // `net_vhost` means a socket.
+    said.filter(|name| !name.contains('/'))
 }
 
 impl Netdev {

@@ -37,6 +37,8 @@ pub struct WireDevice {
 struct Told {
     finished: bool,
     oversize: bool,
+    /// How the interface was when the link was told of.
+    carrier: Option<Carrier>,
 }
 
 impl WireDevice {
@@ -210,10 +212,18 @@ impl WireDevice {
         self.netdev.as_ref().map(Netdev::carrier)
     }
 
+    /// Says in the log why its link is down, if that is not what was said last: an interface that was set down may be deleted.
+    pub fn tell_reason(&mut self, link: Link) {
+        if !link.up && self.told.carrier != self.carrier() {
+            self.tell_link(link);
+        }
+    }
+
     /// Says in the log how its link is.
-    pub fn tell_link(&self, link: Link) {
+    pub fn tell_link(&mut self, link: Link) {
+        self.told.carrier = self.carrier();
         let name = || self.netdev.as_ref().map(Netdev::name).unwrap_or_default();
-        match (link.up, self.carrier()) {
+        match (link.up, self.told.carrier) {
             (true, _) => log::warn!("the wire's link is up"),
             (false, None | Some(Carrier::Up)) => log::warn!("the wire's link is down"),
             (false, Some(Carrier::SetDown)) => {

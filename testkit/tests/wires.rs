@@ -110,6 +110,9 @@ fn the_link_is_known_without_a_sys_of_its_own() {
     kopid.await_log("the wire's link is down: the interface `wire1` has no carrier");
     netns.inside("ip", &["link", "set", INSIDE, "up"]);
     wait_until("the link is up again", SOON, || is("up"));
+    // It was down before it went, and whoever reads the log is told of both.
+    home.inside("ip", &["link", "set", "wire1", "down"]);
+    kopid.await_log("the wire's link is down: the interface `wire1` is set down");
     home.inside("ip", &["link", "del", "wire1"]);
     kopid.await_log("is not there any more");
     assert!(is("down"));

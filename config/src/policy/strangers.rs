@@ -9,7 +9,7 @@ use crate::report::quoted;
 use crate::walk::Document;
 
 /// Most names that patterns are compared with, in all. What is behind that is not warned of.
-const COMPARISONS_MAX: usize = 20_000_000;
+const COMPARISONS_MAX: usize = 500_000;
 
 /// Warns of each rule that is for names alone that no port has. `starts` has the place of each rule, and `apps` are all that attach.
 pub(super) fn warn(rules: &[Rule], starts: &[usize], apps: &[App], document: &Document<'_>) {

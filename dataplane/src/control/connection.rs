@@ -119,6 +119,8 @@ impl Connection {
 
     /// Sends a list, part by part: of its text there is no more at a time.
     fn list(&self, name: String, first: Part) -> Result<(), String> {
+        // Parts of other lists hold the rules that they are of, and who reads slowly must not keep old ones.
+        let ahead = name == "flows";
         let mut rows = Rows::new(name);
         let mut part = first;
         let error = loop {
@@ -127,9 +129,16 @@ impl Connection {
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             };
-            // It is made ready while the operator reads this one.
-            let answer = self.ask(String::new(), Map::new(), Brought::Next(next));
-            self.write_long(&rows.take_some())?;
+            let ask = || self.ask(String::new(), Map::new(), Brought::Next(next));
+            let answer = if ahead {
+                // It is made ready while the operator reads this one.
+                let answer = ask();
+                self.write_long(&rows.take_some())?;
+                answer
+            } else {
+                self.write_long(&rows.take_some())?;
+                ask()
+            };
             part = match answer.recv().map_err(|_| String::new())? {
                 Answer::Part(part) => part,
                 Answer::Reply(reply) => break reply["error"].as_str().map(str::to_owned),
