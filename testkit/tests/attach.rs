@@ -30,8 +30,7 @@ fn leaves_nothing(kopid: &mut Kopid, act: impl FnOnce(&mut Kopid)) {
     act(kopid);
     kopid.await_no_connections();
     visit(kopid);
-    let after = kopid.process().usage();
-    assert!(after.is_back_at(&before), "{before:?} became {after:?}");
+    kopid.process().await_usage(&before);
 }
 
 /// The packets of a good session, as bytes: hello, setup, settings, stop.

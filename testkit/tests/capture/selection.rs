@@ -225,6 +225,6 @@ fn fault_35_wrong_expressions_are_refused() {
 
     let mut long = Capture::start(&dir, &kopid, &format!("-w {path} {arps}"));
     assert_eq!(long.stop().captured, 0);
-    wait_until("nothing is left of them", SOON, || kopid.process().usage().is_back_at(&before));
+    kopid.process().await_usage(&before);
     assert!(kopid.stop().success());
 }
