@@ -1,6 +1,6 @@
 //! Any bytes as a frame.
 
-#[path = "../../packet/tests/support/mod.rs"]
+#[path = "../../lib/packet/tests/support/mod.rs"]
 mod support;
 
 /// What the property tests of the parser demand: it agrees with itself and with `etherparse`.

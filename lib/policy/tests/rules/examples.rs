@@ -28,7 +28,7 @@ impl Accounts for Machine {
 }
 
 fn ruleset(name: &str) -> Ruleset {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/examples").join(name);
     Ruleset::new(Arc::new(Policy::read(path).unwrap()), &Machine).unwrap()
 }
 

@@ -86,7 +86,7 @@ fn c_flags() -> Vec<String> {
 fn driver_headers(version: &str) -> PathBuf {
     let public = pkg_config::get_variable("libdpdk", "includedir").unwrap_or_default();
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    let unpacked = Path::new(&root).join("..").join(".deps").join(format!("dpdk-{version}")).join("include");
+    let unpacked = Path::new(&root).join("../..").join(".deps").join(format!("dpdk-{version}")).join("include");
     let named = env::var_os("KOPI_DPDK_DRIVER_HEADERS").map(PathBuf::from);
     named
         .into_iter()
