@@ -11,10 +11,12 @@ use crate::listener::{self, ListenError, Listener};
 use crate::logging::Queued;
 use crate::memory::{Bytes, Machine, free_huge_memory};
 use crate::netdev;
+use crate::operator::Operator;
 use crate::policy::{self, Enforcement};
 use crate::poller::{Poller, Token};
 use crate::reload::{Hangup, Reload, Source};
 use crate::report::{self, Facts};
+use crate::signals::{Signals, Wish};
 use crate::switch::{Helpers, Limits, Switch, WireState};
 use crate::wire_device::{AF_XDP, WireDevice, frame_room, sleeps};
 use dpdk::{DpdkError, Eal, Pool, PoolConfig};
@@ -25,13 +27,9 @@ use kopi_ring::{HoleWatch, Region, RegionError};
 use rustix::net::SocketType;
 use rustix::process::{Pid, Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use std::collections::BTreeSet;
-use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
@@ -183,7 +181,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let online = kopi_config::online_cpus()?;
     config.dataplane.cores.check_online(&online)?;
     check_interface(config)?;
-    let signals = Signals::catch()?;
+    let mut signals = Signals::catch()?;
     raise_descriptor_limit();
 
     let eal = Eal::init(&eal_args(config, &online)).map_err(DaemonError::Eal)?;
@@ -199,7 +197,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         ),
     }
     let mut queued = None;
-    let outcome = serve(config, &eal, &signals, &mut queued);
+    let outcome = serve(config, &eal, &mut signals, &mut queued);
     match eal.close() {
         // The memory goes with this process.
         Err(DpdkError::BuffersOut(missing)) if missing <= kept_by_driver(config) => {
@@ -223,7 +221,7 @@ fn kept_by_driver(config: &Config) -> u64 {
 /// Opens the wire, starts the workers, and handles events until told to stop.
 ///
 /// From then on the log is `queued`.
-fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queued>) -> Result<(), DaemonError> {
+fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<Queued>) -> Result<(), DaemonError> {
     let started = Started::new(config, eal)?;
     let Started { mut device, pool, wake, mut switch } = started;
     let host = match &config.host {
@@ -231,7 +229,7 @@ fn serve(config: &Config, eal: &Eal, signals: &Signals, queued: &mut Option<Queu
         Some(host) => Some(Host::start(host, &mut switch)?),
     };
     let poller = Poller::new()?;
-    poller.add(&signals.pipe, Token::Signal)?;
+    poller.add(&*signals, Token::Signal)?;
     let outcome = Listener::bind(&config.socket, SocketType::SEQPACKET).and_then(|apps| {
         let control = Listener::bind(&config.control, SocketType::STREAM)?;
         Ok((apps, control))
@@ -456,8 +454,8 @@ struct Events<'a> {
 }
 
 impl Events<'_> {
-    fn run(&mut self, signals: &Signals) -> Result<(), DaemonError> {
-        let mut next_tick = Instant::now() + TICK;
+    fn run(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
+        let (mut next_tick, mut stops) = (Instant::now() + TICK, false);
         loop {
             let until_tick = next_tick.saturating_duration_since(Instant::now());
             let settling = self.switch.is_settling() || self.attach.owes_replies() || self.control.is_settling();
@@ -465,9 +463,12 @@ impl Events<'_> {
             let timeout = self.switch.until_published().map_or(timeout, |until| until.min(timeout));
             let timeout = if self.control.is_due() { Duration::ZERO } else { timeout };
             for token in self.poller.wait(timeout)? {
-                self.handle(token, signals);
+                match token {
+                    Token::Signal => stops |= self.obey(signals),
+                    token => self.handle(token),
+                }
             }
-            if signals.stop() {
+            if stops {
                 return Ok(());
             }
             let faults = self.switch.settle();
@@ -487,14 +488,10 @@ impl Events<'_> {
         }
     }
 
-    fn handle(&mut self, token: Token, signals: &Signals) {
+    fn handle(&mut self, token: Token) {
         let Self { poller, switch, attach, control, hangup, wake, .. } = self;
         match token {
-            Token::Signal => {
-                if signals.drain() {
-                    self.hang_up();
-                }
-            }
+            Token::Signal => {}
             Token::AppListener => attach.accept(switch, poller),
             Token::ControlListener => {
                 let users = switch.users();
@@ -510,8 +507,8 @@ impl Events<'_> {
                 switch.take_kernel();
                 let notices = switch.refresh();
                 attach.dismiss(&notices, switch);
-                if let Some(read) = hangup.take() {
-                    reload(read, switch, attach);
+                if let Some((read, who)) = hangup.take() {
+                    reload(read, &who, switch, attach);
                 }
             }
             Token::Exit(at) => attach.ended(at, switch),
@@ -540,12 +537,31 @@ impl Events<'_> {
         });
     }
 
-    /// Has the configured policy read again, after a SIGHUP.
-    fn hang_up(&mut self) {
+    /// Handles the signals that have come. Returns whether kopid is to end.
+    fn obey(&mut self, signals: &mut Signals) -> bool {
+        let mut stops = false;
+        for wish in signals.take() {
+            match wish {
+                Wish::Reload(sender) => self.hang_up(sender),
+                Wish::Stop(sender) => {
+                    // Without the name of the user: a name service would have to be waited for.
+                    let uid = sender.map_or_else(|| "the kernel".to_owned(), |sender| format!("uid {}", sender.uid));
+                    let pid =
+                        sender.and_then(|sender| sender.pid).map(|pid| format!(", pid {pid}")).unwrap_or_default();
+                    log::info!("stopping: {uid}{pid} has sent SIGTERM or SIGINT");
+                    stops = true;
+                }
+            }
+        }
+        stops
+    }
+
+    /// Has the configured policy read again, after a SIGHUP of `sender`.
+    fn hang_up(&mut self, sender: Option<Operator>) {
         if self.switch.policy().path().is_none() {
             log::info!("SIGHUP: there is no `policy` in kopid.toml to read again; kopid.toml itself needs a restart");
-        } else if let Err(error) = self.hangup.read() {
-            log::error!("the policy in force stays: {error}");
+        } else if let Err(error) = self.hangup.read(sender) {
+            log::error!("SIGHUP: the policy in force stays: {error}");
         }
     }
 
@@ -584,20 +600,15 @@ impl Events<'_> {
     }
 }
 
-/// Puts the policy that was read after a SIGHUP in force. Whatever is wrong with it, the one in force stays.
-fn reload(read: Result<Reload, String>, switch: &mut Switch, attach: &mut Attach) {
+/// Puts the policy that was read after a SIGHUP of `who` in force. Whatever is wrong with it, the one in force stays.
+fn reload(read: Result<Reload, String>, who: &str, switch: &mut Switch, attach: &mut Attach) {
     let outcome = read.and_then(|reload| {
+        // Who has sent a signal can only be told by the log.
         reload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        Ok((switch.reload(&reload, None)?, reload.name))
+        report::put_in_force(&reload, None, who, switch, attach)
     });
-    match outcome {
-        Ok((notices, name)) => {
-            attach.dismiss(&notices, switch);
-            report::come_into_force(switch, attach);
-            let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-            log::info!("SIGHUP: {name} is in force, {rules} rules");
-        }
-        Err(error) => log::error!("the policy in force stays: {error}"),
+    if let Err(error) = outcome {
+        log::error!("{who}: the policy in force stays: {error}");
     }
 }
 
@@ -645,39 +656,4 @@ fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     }
     args.extend(config.eal.args.iter().cloned());
     args
-}
-
-/// Signals, turned into events.
-struct Signals {
-    pipe: UnixStream,
-    stop: Arc<AtomicBool>,
-    reload: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn catch() -> Result<Self, std::io::Error> {
-        let (pipe, writer) = UnixStream::pair()?;
-        pipe.set_nonblocking(true)?;
-        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        // What other programs take for a wish to hear something must not end this one.
-        for signal in [SIGUSR1, SIGUSR2] {
-            signal_hook::flag::register(signal, Arc::default())?;
-        }
-        for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {
-            signal_hook::flag::register(signal, Arc::clone(flag))?;
-            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
-        }
-        Ok(Self { pipe, stop, reload })
-    }
-
-    fn stop(&self) -> bool {
-        self.stop.load(Relaxed)
-    }
-
-    /// Takes the signals in; returns whether the policy is to be read again.
-    fn drain(&self) -> bool {
-        let mut bytes = [0; 64];
-        while (&self.pipe).read(&mut bytes).is_ok_and(|n| n > 0) {}
-        self.reload.swap(false, Relaxed)
-    }
 }

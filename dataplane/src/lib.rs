@@ -26,7 +26,8 @@
 //! - [`policy`]: the policy in force, replaced while traffic goes on, and what its rules have counted;
 //! - [`classes`]: the policy's classes made ready for workers, and what they have counted;
 //! - [`capture`]: capture sessions, a thread each; [`clock`]: the time of day of frames;
-//! - [`control`]: the operators' socket, with a thread for each connection; [`report`]: what they are told.
+//! - [`control`]: the operators' socket, with a thread for each connection; [`report`]: what they are told; [`operator`]: who they are;
+//! - [`signals`]: signals as events, with their senders.
 #![forbid(unsafe_code)]
 
 pub mod app_waker;
@@ -60,6 +61,7 @@ pub mod memory;
 pub mod names;
 pub mod netdev;
 pub mod notes;
+pub mod operator;
 pub mod peers;
 pub mod policy;
 pub mod poller;
@@ -71,6 +73,7 @@ pub mod report;
 pub mod rest;
 pub mod shaper;
 pub mod sharing;
+pub mod signals;
 pub mod switch;
 pub mod tap;
 pub mod throttle;

@@ -5,6 +5,7 @@
 //! two that are asked for, the one that was asked for later stays, whichever is there first.
 
 use crate::helper::{Helper, Wake};
+use crate::operator::Operator;
 use crate::policy::{Machine, compile};
 use kopi_config::Policy;
 use kopi_config::policy::SIZE_MAX;
@@ -135,12 +136,15 @@ fn content(mut file: File, name: &str) -> Result<Vec<u8>, String> {
 /// How a file that was asked for at some turn is read.
 type Reading = dyn Fn(u64) -> Result<Reload, String> + Send + Sync;
 
+/// What was read after a SIGHUP, and who asked for it, as the log shows it.
+type Outcome = (Result<Reload, String>, String);
+
 /// Reads the configured file after a SIGHUP.
 pub struct Hangup {
     source: Arc<Source>,
     read: Arc<Reading>,
     wake: Wake,
-    reader: Option<Helper<(), Result<Reload, String>>>,
+    reader: Option<Helper<Option<Operator>, Outcome>>,
     /// As many copies as there are threads that read, and this one.
     readings: Arc<()>,
 }
@@ -163,31 +167,32 @@ impl Hangup {
         Self { source, read, wake, reader: None, readings: Arc::new(()) }
     }
 
-    /// Begins to read the file. A reading before this one that is not over is given up, though its thread may hang on.
+    /// Begins to read the file for `sender`. A reading before this one that is not over is given up, though its thread may hang on.
     ///
     /// # Errors
     ///
     /// A text for people, and nothing is read.
-    pub fn read(&mut self) -> Result<(), String> {
+    pub fn read(&mut self, sender: Option<Operator>) -> Result<(), String> {
         if Arc::strong_count(&self.readings) > READINGS {
             return Err(format!("{READINGS} readings of the configured file hang: whoever serves it does not answer"));
         }
         let (read, reading) = (Arc::clone(&self.read), Arc::clone(&self.readings));
         // Whatever an operator asks for after the signal comes after it.
         let turn = self.source.turn();
-        let work = move |()| {
+        let work = move |sender: Option<Operator>| {
             let _counts = &reading;
-            read(turn)
+            let who = sender.map_or_else(|| "the kernel".to_owned(), |sender| sender.name());
+            (read(turn), format!("{who} (SIGHUP)"))
         };
         let reader = Helper::start("kopi-reload", self.wake.clone(), work);
         let mut reader = reader.map_err(|error| format!("no thread to read it: {error}"))?;
-        reader.ask(());
+        reader.ask(sender);
         self.reader = Some(reader);
         Ok(())
     }
 
-    /// What was read, once.
-    pub fn take(&mut self) -> Option<Result<Reload, String>> {
+    /// What was read, once, and who asked for it, as the log shows it.
+    pub fn take(&mut self) -> Option<Outcome> {
         let read = self.reader.as_mut()?.answer()?;
         self.reader = None;
         Some(read)
@@ -213,15 +218,15 @@ mod tests {
         };
         let mut hangup = Hangup::by(Arc::clone(&source), Wake::new().unwrap(), Arc::new(read));
         for _ in 0..READINGS {
-            hangup.read().unwrap();
+            hangup.read(None).unwrap();
             assert!(hangup.take().is_none());
         }
-        assert!(hangup.read().unwrap_err().contains("does not answer"));
+        assert!(hangup.read(None).unwrap_err().contains("does not answer"));
         let later = source.turn();
         served.store(true, Relaxed);
         let begun = Instant::now();
         let reload = loop {
-            if let Some(reload) = hangup.take() {
+            if let Some((reload, _)) = hangup.take() {
                 break reload.unwrap();
             }
             assert!(begun.elapsed() < Duration::from_secs(10), "it was not read");
@@ -232,7 +237,7 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(10), "threads stay");
             std::thread::yield_now();
         }
-        assert!(hangup.take().is_none() && hangup.read().is_ok());
+        assert!(hangup.take().is_none() && hangup.read(None).is_ok());
     }
 
     /// What an operator says is checked before any file is read.

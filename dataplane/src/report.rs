@@ -3,7 +3,7 @@
 mod flows;
 mod policy;
 
-pub(crate) use policy::come_into_force;
+pub(crate) use policy::put_in_force;
 
 use crate::attach::Attach;
 use crate::control::{Answer, Brought, Next, Question, Rows};

@@ -235,7 +235,9 @@ impl Kopid {
     ///
     /// What kopid has against it.
     pub fn reload_again(&self) -> Result<(), String> {
-        let reply = wait_for("kopid answers `reload`", SOON, || self.exchange(&json!({ "command": "reload" })));
+        // A large file takes seconds on a busy machine, and asking again would have it read once more.
+        let asked = json!({ "command": "reload" });
+        let reply = wait_for("kopid answers `reload`", SOON, || self.exchange_within(&asked, SOON));
         reply["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned()))
     }
 
@@ -261,8 +263,12 @@ impl Kopid {
     /// One request and its reply, or `None` if kopid does not answer.
     #[must_use]
     pub fn exchange(&self, request: &Value) -> Option<Value> {
+        self.exchange_within(request, Duration::from_secs(2))
+    }
+
+    fn exchange_within(&self, request: &Value, limit: Duration) -> Option<Value> {
         let socket = UnixStream::connect(self.control()).ok()?;
-        socket.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        socket.set_read_timeout(Some(limit)).ok()?;
         (&socket).write_all(format!("{request}\n").as_bytes()).ok()?;
         let mut line = String::new();
         BufReader::new(&socket).read_line(&mut line).ok()?;

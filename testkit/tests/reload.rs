@@ -332,6 +332,32 @@ action = "drop"
     assert!(kopid.stop().success());
 }
 
+/// The log names who has put a policy in force, or could not, by a signal as by `kopictl`, and who has ended kopid.
+#[test]
+fn who_reloads_is_named_in_the_log() {
+    let dir = TempDir::new("who");
+    let mut kopid = Kopid::start(&dir, &Settings::default().policy(FIRST));
+    let own = std::process::id();
+    let policy = kopid.policy().display().to_string();
+    let expect = |kopid: &mut Kopid, text: &str| {
+        let said = kopid.log().len();
+        kopid.process().signal(Signal::HUP);
+        kopid.process().expect(said, text, SOON);
+    };
+    expect(&mut kopid, &format!("user root (0), pid {own} (SIGHUP) has put \"{policy}\" in force, 1 rules"));
+    fs::write(kopid.policy(), "rule = 1\n").expect("the folder can be written");
+    expect(&mut kopid, &format!("user root (0), pid {own} (SIGHUP): the policy in force stays: "));
+    fs::write(kopid.policy(), SECOND).expect("the folder can be written");
+    assert!(kopid.kopictl(&["reload"]).status.success());
+    // Whose pid that was nobody knows any more.
+    kopid.await_log(&format!(" has put \"{policy}\" in force, 3 rules"));
+    let log = kopid.log();
+    let line = log.lines().rfind(|line| line.contains("3 rules")).expect("it was there");
+    assert!(line.contains("user root (0), pid ") && !line.contains("SIGHUP"), "{line}");
+    assert!(kopid.stop().success());
+    assert!(kopid.log().contains(&format!("stopping: uid 0, pid {own} has sent SIGTERM or SIGINT")), "{}", kopid.log());
+}
+
 /// A policy on trial is taken back unless it is confirmed; the counters of rules that stay are kept.
 #[test]
 fn unconfirmed_policy_is_taken_back() {

@@ -8,9 +8,8 @@ use super::{Answer, Asked, Brought, Desk, News, Part, Question, Request, Rows, S
 use crate::capture::Place;
 use crate::capture::output::Output;
 use crate::capture::request::Request as Capture;
+use crate::operator::Operator;
 use crate::reload::Wanted;
-use kopi_ring::socket::{Credentials, peer_credentials};
-use nix::unistd::User;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -162,7 +161,13 @@ impl Connection {
         let Request { command, arguments } = request;
         let (brought, output) = match command.as_str() {
             "reload" => match Wanted::read(&arguments, file, self.desk.source()) {
-                Ok(wanted) => (Brought::Policy(Box::new(wanted), who(&self.socket)), None),
+                Ok(wanted) => (
+                    Brought::Policy(
+                        Box::new(wanted),
+                        Operator::of_peer(&self.socket).map_or_else(|| "somebody".to_owned(), |of| of.name()),
+                    ),
+                    None,
+                ),
                 Err(error) => return refused(error),
             },
             "capture" => {
@@ -283,17 +288,6 @@ impl Connection {
         }
         Ok(())
     }
-}
-
-/// Who is at the other end, as the log says it. Asks the name service, which may take its time.
-fn who(socket: &OwnedFd) -> String {
-    let Ok(Credentials { pid, uid, .. }) = peer_credentials(socket) else { return "somebody".to_owned() };
-    let user = match User::from_uid(uid.into()) {
-        Ok(Some(user)) => format!("user {} ({uid})", user.name),
-        _ => format!("uid {uid}"),
-    };
-    // A process outside our pid namespace has none here.
-    if pid > 0 { format!("{user}, pid {pid}") } else { user }
 }
 
 /// Reads what is there, and the first descriptor that came with it. The kernel closes those that find no room, and the

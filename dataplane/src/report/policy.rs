@@ -7,7 +7,7 @@ use crate::control::{Answer, Next, Question};
 use crate::forwarding::{Generation, PortId};
 use crate::policy::{Counted, Decider, Sum};
 use crate::registry::App;
-use crate::reload::Wanted;
+use crate::reload::{Reload, Wanted};
 use crate::switch::{Switch, way, word};
 use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::key_between;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Rules that did not match and are told of.
 const MISSES: usize = 5;
@@ -188,29 +188,31 @@ pub(super) fn reload(wanted: &Wanted, who: &str, switch: &mut Switch, attach: &m
         log::info!("{who} has confirmed the policy");
         return Ok(summary(switch, "", &[]).into());
     };
-    let notices = switch.reload(reload, *trial)?;
+    let picture = put_in_force(reload, *trial, who, switch, attach)?;
+    Ok(Answer::InForce(picture, summary(switch, &reload.name, &reload.warnings)))
+}
+
+/// Puts a policy in force for `who`, on trial for a time if one is given, and logs it. Returns the picture by which workers judge when
+/// they have taken it.
+///
+/// # Errors
+///
+/// A text for people; the policy in force stays.
+pub(crate) fn put_in_force(
+    reload: &Reload,
+    trial: Option<Duration>,
+    who: &str,
+    switch: &mut Switch,
+    attach: &mut Attach,
+) -> Result<u64, String> {
+    let notices = switch.reload(reload, trial)?;
     attach.dismiss(&notices, switch);
     let picture = switch.next_picture();
     switch.publish_now();
     let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
     let trial = trial.map(|time| format!(", on trial for {} s", time.as_secs())).unwrap_or_default();
     log::info!("{who} has put {:?} in force, {rules} rules{trial}", reload.name);
-    Ok(Answer::InForce(picture, summary(switch, &reload.name, &reload.warnings)))
-}
-
-/// Waits until every worker judges by the policy, which is a matter of microseconds: whoever is told that it is in force
-/// may count on it for the next frame. A worker that is off its core for long is not waited for.
-pub(crate) fn come_into_force(switch: &mut Switch, attach: &mut Attach) {
-    /// Longest wait.
-    const PATIENCE: Duration = Duration::from_millis(100);
-    let picture = switch.next_picture();
-    switch.publish_now();
-    let begun = Instant::now();
-    while !switch.uses(picture) && begun.elapsed() < PATIENCE {
-        let faults = switch.settle();
-        attach.expel(&faults, switch);
-        std::thread::yield_now();
-    }
+    Ok(picture)
 }
 
 fn summary(switch: &Switch, file: &str, warnings: &[String]) -> Value {

@@ -107,7 +107,7 @@ fn stopped_daemon_goes_on() {
     std::fs::write(kopid.policy(), rule).expect("the policy can be written");
     kopid.process().signal(Signal::HUP);
     kopid.process().signal(Signal::CONT);
-    wait_until("the policy is read again", SOON, || kopid.log().contains("SIGHUP: "));
+    wait_until("the policy is read again", SOON, || kopid.log().contains("(SIGHUP) has put"));
     for ip in [HOME_IP, "10.77.0.10"] {
         wait_until("it is reached again", SOON, || far.ping(ip, 1) == 1);
         assert_eq!(far.ping(ip, 50), 50, "{ip}");
