@@ -18,7 +18,7 @@ use crate::reload::{Hangup, Reload, Source};
 use crate::report::{self, Facts};
 use crate::signals::{Signals, Wish};
 use crate::switch::{Helpers, Limits, Switch, WireState};
-use crate::wire_device::{AF_XDP, WireDevice, frame_room, sleeps};
+use crate::wire_device::{WireDevice, frame_room, kept_buffers, sleeps};
 use dpdk::{DpdkError, Eal, Pool, PoolConfig};
 use kopi_config::{Config, Device, HugePages, Policy};
 use kopi_policy::Connections;
@@ -200,22 +200,15 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let outcome = serve(config, &eal, &mut signals, &mut queued);
     match eal.close() {
         // The memory goes with this process.
-        Err(DpdkError::BuffersOut(missing)) if missing <= kept_by_driver(config) => {
-            log::debug!("the driver of the wire has kept the {missing} packet buffers of its fill rings");
+        Err(DpdkError::BuffersOut(missing))
+            if missing <= kept_buffers(&config.wire, config.dataplane.cores.cpus().len()) =>
+        {
+            log::debug!("the driver of the wire has kept {missing} packet buffers that are in its rings");
         }
         Err(error) => log::warn!("DPDK was not taken down: {error}"),
         Ok(()) => {}
     }
     outcome
-}
-
-/// Packet buffers that the wire's driver does not give back when its port is closed: `net_af_xdp` of DPDK 22.11 forgets those that it
-/// has put into the fill ring of each queue (`drivers/net/af_xdp/rte_eth_af_xdp.c`, `eth_dev_close`).
-fn kept_by_driver(config: &Config) -> u64 {
-    /// Its `ETH_AF_XDP_DFLT_NUM_DESCS`.
-    const FILL_RING: u64 = 2048;
-    let is_af_xdp = config.wire.device.devargs().starts_with(AF_XDP);
-    if is_af_xdp { FILL_RING * config.dataplane.cores.cpus().len() as u64 } else { 0 }
 }
 
 /// Opens the wire, starts the workers, and handles events until told to stop.

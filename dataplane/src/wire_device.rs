@@ -10,7 +10,7 @@ use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::{Link, Mac};
 
 /// The driver that sits on single queues of an interface.
-pub(crate) const AF_XDP: &str = "net_af_xdp";
+const AF_XDP: &str = "net_af_xdp";
 /// The driver that reads packet sockets.
 const AF_PACKET: &str = "net_af_packet";
 /// Drivers whose sockets' losses are counted here. Others read those numbers themselves.
@@ -315,4 +315,20 @@ pub(crate) fn frame_room(wire: &Wire) -> u16 {
     // That driver counts all of a place in its ring as a frame's.
     let place = wire.packet_ring.as_ref().map_or(0, |ring| ring.buffer().next_multiple_of(64));
     room.max(u16::try_from(place).unwrap_or(u16::MAX))
+}
+
+/// Packet buffers that the driver of `wire` with at most `queues` queues may not give back when its port is closed.
+///
+/// # Source
+///
+/// `net_af_xdp` of DPDK 22.11 frees none that are in the rings of a queue (`drivers/net/af_xdp/rte_eth_af_xdp.c`, `eth_dev_close`). In the
+/// fill ring, at the kernel and in the receive ring there are as many as `xsk_configure` has put into the fill ring: `af_xdp_rx_zc` puts
+/// one there for each that it takes. The transmit ring has as many places as the receive ring (`cfg.tx_size = ring_size`). Frames that it
+/// has given to the kernel are in the completion ring or have a place reserved there (`xsk_generic_xmit` in Linux,
+/// `net/xdp/xsk.c`), and that ring is as large as the fill ring was filled (`comp_size` in `xdp_umem_configure`).
+pub(crate) fn kept_buffers(wire: &Wire, queues: usize) -> u64 {
+    /// Its `ETH_AF_XDP_DFLT_NUM_DESCS`.
+    const RING: u64 = 2048;
+    let is_af_xdp = wire.device.devargs().starts_with(AF_XDP);
+    if is_af_xdp { queues as u64 * (RING + u64::from(wire.rx_ring) + RING) } else { 0 }
 }

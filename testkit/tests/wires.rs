@@ -6,8 +6,9 @@ use kopi_testkit::app::{Load, Options};
 use kopi_testkit::netns::INSIDE;
 use kopi_testkit::process::Launch;
 use kopi_testkit::seq::Mac;
+use kopi_testkit::testpmd;
 use kopi_testkit::wait::{SOON, wait_until};
-use kopi_testkit::{App, Home, Kopid, Netns, Peer, Settings, TempDir};
+use kopi_testkit::{App, Home, Kopid, Netns, Peer, Settings, TempDir, Testpmd};
 use rustix::process::Signal;
 use std::time::Duration;
 
@@ -116,4 +117,25 @@ fn the_link_is_known_without_a_sys_of_its_own() {
     home.inside("ip", &["link", "del", "wire1"]);
     kopid.await_log("is not there any more");
     assert!(is("down"));
+}
+
+/// A kopid that has sent on `net_af_xdp` ends without a warning: buffers in the driver's rings, those of sent frames included, are known
+/// to stay there.
+#[test]
+fn buffers_in_the_rings_of_af_xdp_are_no_loss() {
+    let (dir, netns) = (TempDir::new("wires-kept"), Netns::new(1500));
+    netns.inside("ethtool", &["-L", INSIDE, "tx", "1"]);
+    let settings = Settings { log: "debug", ..on(format!("net_af_xdp0,iface={}", netns.outside())) };
+    let mut kopid = Kopid::start(&dir, &settings);
+    let echo = Testpmd::forwarding(&dir, &kopid, &testpmd::Options::new("echo", "icmpecho").mac("02:00:00:00:00:0b"));
+    netns.neighbour("10.77.0.11", "02:00:00:00:00:0b");
+    wait_until("it is reached", SOON, || netns.ping("10.77.0.11", 1) == 1);
+    assert_eq!(netns.ping("10.77.0.11", 50), 50);
+    echo.quit();
+    assert!(kopid.stop().success());
+    let log = kopid.log();
+    let kept =
+        log.split("has kept ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|n| n.parse::<u32>().ok());
+    assert!(kept.is_some_and(|kept| kept > 2048), "no buffer of a sent frame is in a ring: {log}");
+    assert!(!log.contains("DPDK was not taken down"), "{log}");
 }
