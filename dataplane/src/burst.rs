@@ -80,30 +80,31 @@ impl Burst {
         let (mut shortest, mut longest) = (u32::MAX, 0);
         let (mut follows, mut alone) = (0_u32, 0_u32);
         let mut hash = Hash::default();
-        // The first frame of the train, if frames that are alike need no more than to be compared with it.
-        let (mut first, mut head): (&[u8], usize) = (&[], 0);
+        // The first frame of the train, as far as others need no more than to be compared with it: by what the short way reads,
+        // or by how they begin.
+        let (mut first, mut beginning, mut head): (&[u8], &[u8], usize) = (&[], &[], 0);
         let found = self.hashes.iter_mut().zip(&mut self.lens);
         for (at, (mbuf, (to_hash, to_len))) in self.batch.iter().zip(found).enumerate() {
             let frame = mbuf.data();
             bytes += frame.len() as u64;
             *to_len = mbuf.len();
-            if kopi_packet::is_alike(frame, first) {
+            if kopi_packet::is_alike(frame, first) || kopi_packet::begins_alike(frame, beginning) {
                 follows |= 1 << at;
             } else {
                 shortest = shortest.min(mbuf.len());
                 longest = longest.max(mbuf.len());
-                let (key, short, by_itself) = classify(frame, source, watch);
+                let Some(key) = self.keys.get_mut(at) else { break };
+                let (likeness, by_itself) = classify(frame, source, watch, key);
                 alone |= u32::from(by_itself) << at;
-                first = if short { frame } else { &[] };
-                if at > 0 && self.keys.get(head) == Some(&key) {
+                first = if likeness == Likeness::Short { frame } else { &[] };
+                beginning = if likeness == Likeness::Beginning { frame } else { &[] };
+                let key = self.keys.get(at);
+                if at > 0 && key == self.keys.get(head) {
                     follows |= 1 << at;
-                } else {
-                    hash = flows.hash(&key);
+                } else if let Some(key) = key {
+                    hash = flows.hash(key);
                 }
                 head = at;
-                if let Some(slot) = self.keys.get_mut(at) {
-                    *slot = key;
-                }
             }
             *to_hash = hash;
         }
@@ -293,19 +294,41 @@ impl Burst {
     }
 }
 
-/// The key of a frame, whether frames that are alike have it for sure, and whether the frame is to be judged by itself.
+/// By what other frames are known to have the key of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Likeness {
+    /// By nothing less than to be parsed.
+    None,
+    /// By what [`kopi_packet::is_alike`] compares.
+    Short,
+    /// By what [`kopi_packet::begins_alike`] compares.
+    Beginning,
+}
+
+/// Finds the `key` of a frame. Returns by what others are known to have it, and whether the frame is to be judged by itself.
 #[inline]
-fn classify(frame: &[u8], source: PortId, watch: Option<Watch>) -> (FlowKey, bool, bool) {
-    let short = kopi_packet::parse_short(frame, source);
-    let is_short = short.is_some();
-    let (headers, mut key) = short.unwrap_or_else(|| kopi_packet::parse(frame, source));
+fn classify(frame: &[u8], source: PortId, watch: Option<Watch>, key: &mut FlowKey) -> (Likeness, bool) {
+    // Each way on its own: where they met, headers and key would be copied, which stalls right behind the parser's stores.
+    let Some((headers, found)) = kopi_packet::parse_short(frame, source) else {
+        return classify_long(frame, source, watch, key);
+    };
+    *key = found;
     match watch {
         // What is looked at beyond the key is not compared.
-        Some(watch) if watch.has_more(&key) => {
-            let alone = watch.complete(&mut key, frame, &headers);
-            (key, false, alone)
-        }
-        _ => (key, is_short, false),
+        Some(watch) if watch.has_more(key) => (Likeness::None, watch.complete(key, frame, &headers)),
+        _ => (Likeness::Short, false),
+    }
+}
+
+/// The same for a frame that is parsed the general way.
+#[inline(never)]
+fn classify_long(frame: &[u8], source: PortId, watch: Option<Watch>, key: &mut FlowKey) -> (Likeness, bool) {
+    let (headers, found) = kopi_packet::parse_long(frame, source);
+    *key = found;
+    match watch {
+        Some(watch) if watch.has_more(key) => (Likeness::None, watch.complete(key, frame, &headers)),
+        _ if kopi_packet::ends_early(&headers) => (Likeness::Beginning, false),
+        _ => (Likeness::None, false),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A thread answers the driver's wishes as kopid would; the rings that it makes are served here, between two bursts.
 
 use crate::error::Failure;
-use crate::frames::{self, Way};
+use crate::frames::{self, Protocol, Way};
 use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Envelope, Hello, Link, Message, Welcome};
@@ -124,7 +124,7 @@ impl Lab {
         if !self.pool.fill(&mut batch, n) {
             return Err(Failure::Said("no packet buffers".into()));
         }
-        let frame = frames::all(Way::Out, 1, 1, len).pop().unwrap_or_default();
+        let frame = frames::all(Way::Out, Protocol::Ipv4, 1, 1, len).pop().unwrap_or_default();
         let fits = batch.iter_mut().all(|mbuf| mbuf.fill(&frame));
         if fits { Ok(batch) } else { Err(Failure::Said("a frame does not fit a buffer".into())) }
     }

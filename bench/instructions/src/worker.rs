@@ -3,7 +3,7 @@
 //! Time is counted, not read: each round of frames is a microsecond after the one before, so that every run takes the same way.
 
 use crate::error::Failure;
-use crate::frames::{self, Way};
+use crate::frames::{self, Protocol, Way};
 use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
@@ -80,6 +80,7 @@ enum Setting {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     traffic: Traffic,
+    protocol: Protocol,
     len: u16,
     flows: usize,
     apps: u16,
@@ -87,7 +88,15 @@ pub(crate) struct Case {
     setting: Setting,
 }
 
-const TX: Case = Case { traffic: Traffic::Tx, len: 64, flows: 1, apps: 1, burst: Batch::MAX, setting: Setting::Plain };
+const TX: Case = Case {
+    traffic: Traffic::Tx,
+    protocol: Protocol::Ipv4,
+    len: 64,
+    flows: 1,
+    apps: 1,
+    burst: Batch::MAX,
+    setting: Setting::Plain,
+};
 const RX: Case = Case { traffic: Traffic::Rx, ..TX };
 
 /// All cases, in the order of the budgets.
@@ -100,6 +109,8 @@ pub(crate) fn cases() -> Vec<Case> {
             }
         }
         cases.push(Case { len: 1518, ..direction });
+        cases.push(Case { protocol: Protocol::Ipv6, ..direction });
+        cases.push(Case { protocol: Protocol::Zeros, ..direction });
         cases.push(Case { apps: 8, ..direction });
     }
     cases.push(Case { traffic: Traffic::Both, burst: 1, ..TX });
@@ -127,6 +138,11 @@ impl Case {
         if self.len != TX.len {
             name += &format!(", {} bytes", self.len);
         }
+        name += match self.protocol {
+            Protocol::Ipv4 => "",
+            Protocol::Ipv6 => ", IPv6",
+            Protocol::Zeros => ", no IP",
+        };
         name + match self.setting {
             Setting::Plain => "",
             Setting::Rule => ", a rule",
@@ -307,7 +323,7 @@ impl Bench {
             Traffic::Tx | Traffic::None => Way::Out,
             Traffic::Both => Way::Round,
         };
-        self.frames = frames::all(way, case.flows.max(case.apps.into()), case.apps, case.len);
+        self.frames = frames::all(way, case.protocol, case.flows.max(case.apps.into()), case.apps, case.len);
         Ok(())
     }
 

@@ -77,6 +77,6 @@ pub use ip::fragment_id;
 pub use key::{FlowKey, VlanTag};
 pub use link::{LinkProtocol, LinkProtocols};
 pub use mac::{MacAddr, ParseMacError};
-pub use parse::{is_alike, parse, parse_short};
+pub use parse::{begins_alike, ends_early, is_alike, parse, parse_long, parse_short};
 pub use rss::RssSeed;
 pub use tunnel::encapsulates;

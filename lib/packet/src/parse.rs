@@ -1,7 +1,7 @@
 //! The entry point, and the short way through it.
 
 use crate::key::{self, Kind, layer};
-use crate::walk::{self, ETHERNET, ETHERTYPE_IPV4, IPV4};
+use crate::walk::{self, ETHERNET, ETHERTYPE_IPV4, IPV4, IPV6};
 use crate::{FlowKey, Fragment, Headers, Shape};
 
 /// Shortest total length of a plain packet: a TCP header, or a UDP header and twelve bytes. All but the smallest UDP
@@ -9,6 +9,10 @@ use crate::{FlowKey, Fragment, Headers, Shape};
 const SHORTEST: usize = IPV4 + 20;
 /// Bytes of the shortest frame with such a packet.
 const PLAIN_LEN: usize = ETHERNET + SHORTEST;
+
+/// What frames of a flow have in common in the eight bytes from byte 14 on: all but the two bits of ECN, the identification, and the
+/// flag that forbids fragments.
+const START: u64 = 0xfffc_ffff_0000_3fff;
 
 /// Finds headers and flow key of an Ethernet frame (without FCS) in one pass.
 ///
@@ -19,7 +23,14 @@ const PLAIN_LEN: usize = ETHERNET + SHORTEST;
 #[inline]
 #[must_use]
 pub fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
-    parse_short(frame, source).unwrap_or_else(|| walk::parse(frame, source))
+    parse_short(frame, source).unwrap_or_else(|| parse_long(frame, source))
+}
+
+/// What [`parse`] finds, always by the general way. For who has tried [`parse_short`].
+#[inline]
+#[must_use]
+pub fn parse_long(frame: &[u8], source: u16) -> (Headers, FlowKey) {
+    walk::parse(frame, source)
 }
 
 /// What [`parse`] finds, for the frames that most traffic consists of: plain TCP and UDP over IPv4, and types of which
@@ -40,8 +51,6 @@ pub fn parse_short(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
 #[inline]
 #[must_use]
 pub fn is_alike(frame: &[u8], before: &[u8]) -> bool {
-    /// From byte 14 on: all but the two bits of ECN, the identification, and the flag that forbids fragments.
-    const START: u64 = 0xfffc_ffff_0000_3fff;
     /// From byte 22 on: protocol and source address, without the TTL and the checksum.
     const MIDDLE: u64 = 0x00ff_0000_ffff_ffff;
     if frame.len() != before.len() {
@@ -61,6 +70,38 @@ pub fn is_alike(frame: &[u8], before: &[u8]) -> bool {
     differ(0, !0) | differ(6, !0) | differ(14, START) == 0
 }
 
+/// Bytes from the start of a frame that [`begins_alike`] compares: headers of IPv6 without extensions, and the first eight bytes behind.
+const BEGINNING: usize = ETHERNET + IPV6 + 8;
+
+/// Whether [`parse`] has read nothing of a frame behind the bytes that [`begins_alike`] compares, given the headers that it found.
+#[inline]
+#[must_use]
+pub const fn ends_early(headers: &Headers) -> bool {
+    // Nothing of a transport header is read but its first eight bytes.
+    headers.l4_offset > 0 && headers.l4_offset as usize + 8 <= BEGINNING
+}
+
+/// Whether `frame` has the length of `before`, and begins with the same bytes: then [`parse`] finds the same in both, given the same
+/// source, if it [ends early](ends_early) in one of them.
+///
+/// For what has no short way, above all IPv6, whose headers are mostly the same in all packets of a flow. `false` says nothing.
+#[inline]
+#[must_use]
+pub fn begins_alike(frame: &[u8], before: &[u8]) -> bool {
+    frame.len() == before.len()
+        && frame.first_chunk::<BEGINNING>().zip(before.first_chunk()).is_some_and(|(frame, before)| frame == before)
+}
+
+/// Whether LLC and SNAP may stand behind the Ethernet header, as far as the bytes tell that [`is_alike`] compares: frames that are
+/// alike have the same answer.
+#[inline]
+fn may_be_snap(frame: &[u8]) -> bool {
+    /// LLC's two addresses, its control field, and the first byte of SNAP: all that it has in common with its sibling.
+    const SNAP: u64 = 0xaaaa_0300_0000_0000;
+    const MASK: u64 = START & !0 << 32;
+    walk::be64(frame, ETHERNET).is_some_and(|word| (word ^ SNAP) & MASK == 0)
+}
+
 /// The frames of which only addresses and type are read. `None` if there is more to read, or something special about it.
 #[inline]
 fn unparsed(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
@@ -68,7 +109,7 @@ fn unparsed(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
     let dst_mac_and_more = walk::be64(bytes, 0)?;
     let src_mac_and_type = walk::be64(bytes, 6)?;
     let ethertype = u16::from_be_bytes([bytes[12], bytes[13]]);
-    if walk::has_layers(ethertype) {
+    if walk::has_layers(ethertype) || ethertype < walk::LOWEST_ETHERTYPE && may_be_snap(frame) {
         return None;
     }
     let kept = if ethertype >= walk::LOWEST_ETHERTYPE { !0 } else { !0xffff };
@@ -165,6 +206,49 @@ mod tests {
         }
     }
 
+    /// Frames around the border between a length with LLC and SNAP behind it, one with anything else, and a type.
+    fn nearly_snap() -> impl Strategy<Value = Vec<u8>> {
+        let types = prop_oneof![Just(0_u16), Just(46), 0x05f0_u16..0x0610, any::<u16>()];
+        let inside = prop_oneof![Just(0x0800_u16), Just(0x86dd), any::<u16>()];
+        let patches = prop::collection::vec((12_usize..22, any::<u8>()), 0..3);
+        (types, any::<bool>(), inside, 12_usize..=70, patches).prop_map(|(first, tunnel, inside, length, patches)| {
+            let mut frame = Vec::from([0; 70]);
+            frame[12..14].copy_from_slice(&first.to_be_bytes());
+            frame[14..20].copy_from_slice(&[0xaa, 0xaa, 3, 0, 0, if tunnel { 0xf8 } else { 0 }]);
+            frame[20..22].copy_from_slice(&inside.to_be_bytes());
+            frame[22] = 0x45;
+            for (at, value) in patches {
+                frame[at] = value;
+            }
+            frame.truncate(length);
+            frame
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        /// A length is no type: what stands behind LLC is found the general way, and never taken for the flow of what is alike.
+        #[test]
+        fn lengths_are_told_from_types(
+            frame in nearly_snap(),
+            patches in prop::collection::vec((12_usize..24, any::<u8>()), 0..3),
+            source: u16
+        ) {
+            let mut other = frame.clone();
+            for (at, value) in patches {
+                other.get_mut(at).into_iter().for_each(|byte| *byte = value);
+            }
+            for frame in [&frame, &other] {
+                if let Some(found) = parse_short(frame, source) {
+                    prop_assert_eq!(found, walk::parse(frame, source));
+                }
+            }
+            if let (true, Some(found)) = (is_alike(&other, &frame), parse_short(&frame, source)) {
+                prop_assert_eq!(walk::parse(&other, source), found);
+            }
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
         /// Frames that are alike have the same headers and key, whatever else is in them.
@@ -183,6 +267,61 @@ mod tests {
                 prop_assert_eq!(walk::parse(&other, source), found);
             }
         }
+    }
+
+    /// A frame of any kind that is parsed, of every layer, with tags and extension headers.
+    fn layered() -> impl Strategy<Value = Vec<u8>> {
+        let tags = prop_oneof![Just(&[][..]), Just(&[0x81, 0, 0, 7][..]), Just(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9][..])];
+        let protos = prop_oneof![Just(6_u8), Just(17), Just(1), Just(58), Just(132), Just(0), Just(44), any::<u8>()];
+        (tags, any::<bool>(), protos, any::<[u8; 80]>(), 0_usize..90).prop_map(|(tags, v6, proto, rest, length)| {
+            let mut frame = Vec::from([2; 12]);
+            frame.extend_from_slice(tags);
+            let ip =
+                if v6 { [0x86, 0xdd, 0x60, 0, 0, 0, 0, 60, proto, 64] } else { [8, 0, 0x45, 0, 0, 60, 0, 0, 0, 0] };
+            frame.extend_from_slice(&ip);
+            if !v6 {
+                frame.extend_from_slice(&[64, proto]);
+            }
+            frame.extend_from_slice(&rest);
+            frame.truncate(frame.len() - 10 + length.min(10));
+            frame
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+        /// Whatever stands behind the bytes that are compared.
+        #[test]
+        fn frames_that_begin_alike_are_of_one_flow(
+            frame in layered(),
+            patches in prop::collection::vec((0_usize..100, any::<u8>()), 0..4),
+            source: u16
+        ) {
+            let mut other = frame.clone();
+            for (at, value) in patches {
+                other.get_mut(at).into_iter().for_each(|byte| *byte = value);
+            }
+            let found = parse(&frame, source);
+            if ends_early(&found.0) && begins_alike(&other, &frame) {
+                prop_assert_eq!(parse(&other, source), found);
+            }
+        }
+    }
+
+    /// Guards the property above, and the speed of IPv6: what most traffic consists of ends early.
+    #[test]
+    fn plain_ipv6_begins_alike() {
+        let mut frame = [0; 80];
+        frame[12..22].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 26, 6, 64]);
+        assert!(ends_early(&parse(&frame, 1).0));
+        let mut other = frame;
+        other[62] = 1;
+        assert!(begins_alike(&other, &frame));
+        other[61] = 1;
+        assert!(!begins_alike(&other, &frame) && !begins_alike(&frame[..79], &frame));
+        // An extension header.
+        frame[20] = 60;
+        assert!(!ends_early(&parse(&frame, 1).0));
     }
 
     /// What differs between the packets of a flow keeps them alike; every byte of the key tells them apart.
@@ -213,5 +352,8 @@ mod tests {
         assert!(plain_ipv4(&frame, 1).is_some());
         frame[23] = 6;
         assert!(plain_ipv4(&frame, 1).is_some());
+        // A length, as that of a frame of zeros, and no SNAP.
+        frame[12..14].copy_from_slice(&[0, 0]);
+        assert!(plain_ipv4(&frame, 1).is_none() && parse_short(&frame, 1).is_some());
     }
 }

@@ -89,9 +89,7 @@ pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
 /// Whether more than the type itself is read of a frame of this type.
 #[inline]
 pub(crate) const fn has_layers(ethertype: u16) -> bool {
-    matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP)
-        || is_tag(ethertype)
-        || ethertype < LOWEST_ETHERTYPE
+    matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP) || is_tag(ethertype)
 }
 
 /// Whether a VLAN tag stands behind a type.
