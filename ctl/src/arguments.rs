@@ -84,7 +84,7 @@ pub(crate) struct Takeover {
 }
 
 /// Options of `flows`: a flow is shown if all of them hold.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Flows {
     /// Of the app with this name
     #[arg(long, value_name = "NAME")]

@@ -36,13 +36,12 @@ pub(crate) use signals::Signals;
 
 use crate::client::Client;
 use crate::failure::Failure;
-use crate::report::App;
 use crate::request::Request;
 use crate::streams::{mention, print};
 use crate::text::{as_json, clean, counted};
+use kopi_api::App;
 use output::{Output, Printer};
 use serde_json::json;
-use session::Progress;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 
@@ -65,11 +64,11 @@ pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Fa
     let (opened, files) = output.open()?;
     // From here on a signal ends the capture in good order. Before, it was free to end the process in the wait for a FIFO.
     let signals = Signals::new()?;
-    let request = Request::capture(options.request(expression.as_deref()), opened.file);
+    let request = Request::capture(&options.request(expression), opened.file);
     let (session, first) = Session::start(client, &request)?;
     // What kopid has, it has of its own; a pipe ends with its last writer.
     drop(request);
-    mention(&heading(options, &apps, expression.is_some() && first.jit == Some(false)));
+    mention(&heading(options, &apps, first.row.jit == Some(false)));
 
     let writes = options.output.file.is_some();
     let ticks = files.is_some() && options.printing.verbose > 0 && io::stderr().is_terminal();
@@ -79,17 +78,17 @@ pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Fa
     // That kopid has gone is the reason for a stream that breaks off, not the other way round.
     let Ended { progress, abandoned } = ended?;
     printed?;
-    let reader_gone = progress.why.as_deref() == Some("reader");
+    let reader_gone = progress.row.why.as_deref() == Some("reader");
     if abandoned || reader_gone {
         return Ok(());
     }
-    mention(&summary(&progress));
+    mention(&summary(&progress.row));
     if json && writes {
         print(&as_json(&progress.whole))?;
     }
-    match progress.error {
+    match progress.row.error {
         Some(error) => Err(Failure::Capture(error)),
-        None if progress.why.as_deref() == Some("error") => Err(Failure::Capture("kopid does not say why".into())),
+        None if progress.row.why.as_deref() == Some("error") => Err(Failure::Capture("kopid does not say why".into())),
         None => Ok(()),
     }
 }
@@ -101,7 +100,7 @@ fn finish(printer: Printer) -> Result<(), Failure> {
 
 /// Names of the attached apps.
 pub(crate) fn apps(client: &mut Client) -> Result<Vec<String>, Failure> {
-    let answer = client.ask(&Request::new("apps"))?;
+    let answer = client.ask(&Request::plain("apps"))?;
     let rows: Result<Vec<App>, _> = serde_json::from_value(answer.get("apps").cloned().unwrap_or_default());
     let rows = rows.map_err(|error| Failure::Garbage(error.to_string()))?;
     Ok(rows.into_iter().map(|app| app.name).collect())
@@ -127,7 +126,7 @@ fn heading(options: &Capture, apps: &[String], interpreted: bool) -> String {
     let any = ["any".to_owned()];
     let chosen = if options.interfaces.is_empty() { &any[..] } else { &options.interfaces[..] };
     let about = |name: &String| match name.as_str() {
-        "any" => format!("any ({})", counted(apps.len().try_into().unwrap_or(u64::MAX), "application")),
+        "any" => format!("any ({})", counted(apps.len(), "application")),
         "wire" => "wire".to_owned(),
         name if apps.iter().any(|app| app == name) => name.to_owned(),
         name => format!("{} (not attached yet)", clean(name)),
@@ -140,8 +139,8 @@ fn heading(options: &Capture, apps: &[String], interpreted: bool) -> String {
 }
 
 /// What is said at the end.
-fn summary(progress: &Progress) -> String {
-    let Progress { captured, received, dropped, disk_full, .. } = progress;
+fn summary(row: &kopi_api::capture::Session) -> String {
+    let kopi_api::capture::Session { captured, received, dropped, disk_full, .. } = row;
     let packets = |count: &u64| counted(*count, "packet");
     let disk = if *disk_full { " (the disk was full)" } else { "" };
     format!(

@@ -2,15 +2,13 @@
 
 use crate::failure::Failure;
 use crate::request::Request;
+use kopi_api::transport::{Lines, TransportError, send_all};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::Value;
-use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -19,8 +17,6 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest answer in bytes: some hundred times what kopid says about as many apps as it can have.
 const ANSWER_MAX: usize = 64 << 20;
-/// Bytes read at a time.
-const READ: usize = 64 << 10;
 
 /// A connection.
 #[derive(Debug)]
@@ -59,8 +55,23 @@ impl Client {
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
         let deadline = Instant::now() + request.patience;
         self.post(&request.line(), request.file())?;
-        let line = self.line(deadline)?;
-        let command = request.command;
+        let mut lines = Lines::new(ANSWER_MAX);
+        let line = loop {
+            if let Some((line, _)) = lines.take() {
+                break line;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Failure::Silent(self.path.clone()));
+            }
+            if self.hear(&mut lines, left)? == 0 {
+                return Err(Failure::Closed);
+            }
+        };
+        if !lines.is_empty() {
+            return Err(Failure::Garbage("it goes on after its end".into()));
+        }
+        let command = request.command();
         let answer: Value = serde_json::from_slice(&line).map_err(|error| Failure::Garbage(error.to_string()))?;
         if let Some(error) = answer.get("error").and_then(Value::as_str) {
             return Err(Failure::Daemon(error.to_owned()));
@@ -78,7 +89,7 @@ impl Client {
     /// [`Failure`] if it is not taken in time, or the connection is broken.
     pub(crate) fn post(&mut self, line: &str, file: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
         self.stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
-        self.send(line.as_bytes(), file).map_err(|error| self.broken(error))
+        send_all(&self.stream, line.as_bytes(), file).map_err(|errno| self.broken(errno.into()))
     }
 
     /// Takes what has come, of an answer or of several, and returns how many bytes that are: 0 at the end.
@@ -99,49 +110,17 @@ impl Client {
         &self.path
     }
 
-    /// Sends `bytes`, and with the first of them a file descriptor, if there is one.
-    fn send(&mut self, bytes: &[u8], file: Option<BorrowedFd<'_>>) -> std::io::Result<()> {
-        let Some(file) = file else { return self.stream.write_all(bytes) };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        let files = [file];
-        let _fits = control.push(SendAncillaryMessage::ScmRights(&files));
-        let parts = [IoSlice::new(bytes)];
-        let sent = rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(&self.stream, &parts, &mut control, SendFlags::NOSIGNAL)
-        })?;
-        self.stream.write_all(bytes.get(sent..).unwrap_or_default())
-    }
-
-    /// The next line, without its end.
-    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>, Failure> {
-        let mut line = Vec::new();
-        let mut chunk = [0; READ];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::Silent(self.path.clone()));
-            }
-            self.stream.set_read_timeout(Some(left)).map_err(Failure::Connection)?;
-            let n = match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(Failure::Closed),
-                Ok(n) => n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.broken(error)),
-            };
-            let bytes = chunk.get(..n).unwrap_or_default();
-            match bytes.split(|byte| *byte == b'\n').collect::<Vec<_>>()[..] {
-                [last, b""] => {
-                    line.extend_from_slice(last);
-                    return Ok(line);
-                }
-                [all] => line.extend_from_slice(all),
-                _ => return Err(Failure::Garbage("it goes on after its end".into())),
-            }
-            if line.len() > ANSWER_MAX {
-                return Err(Failure::TooLong(ANSWER_MAX));
-            }
-        }
+    /// Waits for some of `lines`, for `patience` at most, and returns how many bytes that are: 0 at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if nothing comes in time, the line is too long, or the connection is broken.
+    pub(crate) fn hear(&self, lines: &mut Lines, patience: Duration) -> Result<usize, Failure> {
+        self.stream.set_read_timeout(Some(patience)).map_err(Failure::Connection)?;
+        lines.receive(&self.stream, RecvFlags::empty()).map_err(|error| match error {
+            TransportError::TooLong(max) => Failure::TooLong(max),
+            TransportError::System(errno) => self.broken(errno.into()),
+        })
     }
 
     fn broken(&self, error: std::io::Error) -> Failure {

@@ -5,12 +5,12 @@ use crate::check;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::rates::Rates;
-use crate::report::{App, Class, Drops, Explained, Port, Reloaded, Status};
 use crate::request::Request;
 use crate::streams::{complain, print};
 use crate::text::{as_json, escaped_json};
 use crate::view::Listing;
 use crate::{capture, list, takeover, text, view};
+use kopi_api::{App, Class, Drops, Explained, Port, Reloaded, Status};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.json {
         return print(&as_json(&answer));
     }
-    let name = request.command;
+    let name = request.command();
     print(&match &arguments.command {
         Command::Status => view::status(&rows::<Status>(&answer, name)?),
         Command::Apps(options) => view::apps(&rows::<App>(&answer, name)?, options.wide),
@@ -103,7 +103,7 @@ fn list<L: Listing>(client: &mut Client, request: &Request, json: bool, view: &m
 
 /// The same as JSON: the object that kopid sends.
 fn list_json(client: &mut Client, request: &Request) -> Result<(), Failure> {
-    let mut text = format!("{{\"{}\":[", request.command);
+    let mut text = format!("{{\"{}\":[", request.command());
     let mut count = 0_usize;
     let others = list::rows(client, request, &mut |row| {
         if count > 0 {
@@ -149,7 +149,7 @@ fn watch(client: &mut Client, interval: Duration, json: bool) -> Result<(), Fail
     let mut next = Instant::now();
     let clear = if io::stdout().is_terminal() && !json { CLEAR } else { "" };
     for look in 0_u64.. {
-        let answer = client.ask(&Request::new("stats"))?;
+        let answer = client.ask(&Request::plain("stats"))?;
         let now = Instant::now();
         if json {
             print(&as_json(&answer))?;
@@ -174,7 +174,7 @@ fn watch_classes(client: &mut Client, request: &Request, interval: Duration, jso
             print(&as_json(&answer))?;
         } else {
             let gap = if look > 0 && clear.is_empty() { "\n" } else { "" };
-            print(&format!("{clear}{gap}{}", view::classes(&rows::<Class>(&answer, request.command)?)))?;
+            print(&format!("{clear}{gap}{}", view::classes(&rows::<Class>(&answer, request.command())?)))?;
         }
         std::thread::sleep(interval);
     }

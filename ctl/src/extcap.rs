@@ -14,7 +14,6 @@ use crate::request::Request;
 use crate::streams::print;
 use crate::{capture, text};
 use clap::{Parser, ValueEnum};
-use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -156,8 +155,8 @@ fn port(interface: &str) -> Result<Port, Failure> {
     Ok(Port { name, dropped })
 }
 
-/// Keys of the request.
-fn request(plugin: &Plugin, port: &Port) -> Result<Vec<(&'static str, Value)>, Failure> {
+/// What is asked of kopid.
+fn request(plugin: &Plugin, port: &Port) -> Result<kopi_api::request::Capture, Failure> {
     let Choice { which, direction, user, group, pid, comm, exe, cgroup, app, rule, reason, sample, snap } =
         &plugin.choice;
     let list = |names: &[String]| -> Vec<String> {
@@ -182,27 +181,28 @@ fn request(plugin: &Plugin, port: &Port) -> Result<Vec<(&'static str, Value)>, F
         reason: list(reason),
         sample: Some(*sample).filter(|n| *n > 1),
     };
-    let mut keys = selectors.request();
-    keys.extend(port.name.as_ref().map(|name| ("interfaces", json!([name]))));
     let filter = plugin.extcap_capture_filter.as_deref().map(str::trim).filter(|text| !text.is_empty());
-    keys.extend(filter.map(|text| ("filter", json!(text))));
-    keys.extend(Some(*snap).filter(|snap| *snap != SNAP).map(|snap| ("snap", json!(snap))));
-    Ok(keys)
+    Ok(kopi_api::request::Capture {
+        filter: filter.map(str::to_owned),
+        interfaces: port.name.clone().into_iter().collect(),
+        snap: Some(*snap).filter(|snap| *snap != SNAP),
+        ..selectors.request()
+    })
 }
 
 /// Captures until Wireshark has enough. Says nothing if all is well: Wireshark takes every word for an error.
 fn capture(plugin: &Plugin, port: &Port) -> Result<(), Failure> {
-    let keys = request(plugin, port)?;
+    let arguments = request(plugin, port)?;
     let Some(fifo) = &plugin.fifo else { return Err(Failure::Extcap("a capture needs --fifo".into())) };
     let client = Client::connect(&plugin.socket)?;
     let (file, outputs) = capture::open_file(fifo)?;
     let signals = Signals::new()?;
-    let request = Request::capture(keys, file);
+    let request = Request::capture(&arguments, file);
     let (session, _) = Session::start(client, &request)?;
     drop(request);
     let Ended { progress, .. } = Run::new(session, Watched { signals, outputs }, None, false).until_end()?;
-    match progress.error {
-        Some(error) if progress.why.as_deref() != Some("reader") => Err(Failure::Capture(error)),
+    match progress.row.error {
+        Some(error) if progress.row.why.as_deref() != Some("reader") => Err(Failure::Capture(error)),
         _ => Ok(()),
     }
 }
@@ -211,7 +211,7 @@ fn capture(plugin: &Plugin, port: &Port) -> Result<(), Failure> {
 fn check(plugin: &Plugin, port: &Port) -> Result<(), Failure> {
     let client = Client::connect(&plugin.socket)?;
     let (file, _) = capture::open_file(Path::new("/dev/null"))?;
-    match Session::start(client, &Request::capture(request(plugin, port)?, file)) {
+    match Session::start(client, &Request::capture(&request(plugin, port)?, file)) {
         // With its connection the capture ends.
         Ok(_) => Ok(()),
         Err(Failure::Refusal(reason)) => print(&format!("{}\n", text::clean_lines(&reason))),
@@ -222,13 +222,14 @@ fn check(plugin: &Plugin, port: &Port) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     fn keys(line: &str) -> Result<Value, String> {
         let plugin = Plugin::try_parse_from(["kopi-extcap"].into_iter().chain(line.split(' ')));
         let plugin = plugin.map_err(|error| error.to_string())?;
         let port = port(plugin.extcap_interface.as_deref().unwrap()).map_err(|failure| failure.to_string())?;
-        let keys = request(&plugin, &port).map_err(|failure| failure.to_string())?;
-        Ok(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+        let arguments = request(&plugin, &port).map_err(|failure| failure.to_string())?;
+        Ok(kopi_api::Request::new("capture", &arguments).arguments.into())
     }
 
     /// What Wireshark fills in becomes a request; fields that are left as they were do not.

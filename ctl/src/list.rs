@@ -30,7 +30,7 @@ pub(crate) fn rows(client: &mut Client, request: &Request, take: &mut Take<'_>) 
     client.post(&request.line(), request.file())?;
     let state = State { failure: RefCell::new(None), room: Cell::new(ROW_MAX) };
     let mut reader = BufReader::with_capacity(READ, Source { client, state: &state });
-    let answer = Answer { command: request.command, take, state: &state };
+    let answer = Answer { command: request.command(), take, state: &state };
     let read = answer.deserialize(&mut serde_json::Deserializer::from_reader(&mut reader));
     let end = read.and_then(|rest| {
         let mut end = [0];
@@ -43,7 +43,7 @@ pub(crate) fn rows(client: &mut Client, request: &Request, take: &mut Take<'_>) 
     let (rest, is_whole) = end.map_err(|error| Failure::Garbage(error.to_string()))?;
     match (rest, is_whole) {
         (Rest { error: Some(error), .. }, _) => Err(Failure::Daemon(error)),
-        (Rest { found: false, .. }, _) => Err(Failure::Garbage(format!("it has no list `{}`", request.command))),
+        (Rest { found: false, .. }, _) => Err(Failure::Garbage(format!("it has no list `{}`", request.command()))),
         (_, false) => Err(Failure::Garbage("it goes on after its end".into())),
         (Rest { others, .. }, true) => Ok(others),
     }
@@ -94,7 +94,7 @@ struct Rest {
 }
 
 struct Answer<'a, 't> {
-    command: &'static str,
+    command: &'a str,
     take: &'a mut Take<'t>,
     state: &'a State,
 }

@@ -6,7 +6,7 @@
 //! - [`capture`]: packets with their owners, to a file or as lines; [`mod@print`]: what a packet says;
 //! - [`extcap`]: the same for Wireshark;
 //! - [`takeover`]: an interface's addresses and routes to the kernel's port, and back;
-//! - [`report`]: kopid's answers as types; [`view`]: the same for people; [`rates`]: what happened between two looks;
+//! - [`view`]: kopid's answers for people; [`rates`]: what happened between two looks;
 //! - [`table`], [`text`], [`streams`]: aligned columns, text that is safe on a terminal, and where it goes.
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,6 @@ mod failure;
 mod list;
 mod print;
 mod rates;
-mod report;
 mod request;
 mod streams;
 mod table;

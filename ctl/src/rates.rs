@@ -1,6 +1,6 @@
 //! What happened between two looks at the counters.
 
-use crate::report::Port;
+use kopi_api::Port;
 use std::time::Instant;
 
 /// The last look.
@@ -72,8 +72,8 @@ mod tests {
             rx_bytes: n * 64,
             tx_packets: n * 2,
             tx_bytes: n * 128,
-            copies: 0,
             drops: n / 10,
+            ..Port::default()
         }
     }
 

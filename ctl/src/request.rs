@@ -2,9 +2,10 @@
 
 use crate::arguments::{Command, Explain, Flows, Reload, Sort};
 use crate::failure::Failure;
+use kopi_api::request;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -18,9 +19,8 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
 /// One request.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// The command, and the name of the list in its answer.
-    pub(crate) command: &'static str,
-    arguments: Map<String, Value>,
+    line: kopi_api::Request,
+    /// The file that goes with it.
     file: Option<OwnedFd>,
     /// How long the answer may take.
     pub(crate) patience: Duration,
@@ -28,8 +28,12 @@ pub(crate) struct Request {
 
 impl Request {
     /// A request without arguments.
-    pub(crate) fn new(command: &'static str) -> Self {
-        Self { command, arguments: Map::new(), file: None, patience: PATIENCE }
+    pub(crate) fn plain(command: &str) -> Self {
+        Self::new(command, &())
+    }
+
+    fn new(command: &str, arguments: &impl Serialize) -> Self {
+        Self { line: kopi_api::Request::new(command, arguments), file: None, patience: PATIENCE }
     }
 
     /// What `command` asks for; `None` if it does not ask kopid.
@@ -39,12 +43,12 @@ impl Request {
     /// [`Failure::File`] if a file that goes with it cannot be opened.
     pub(crate) fn of(command: &Command) -> Result<Option<Self>, Failure> {
         Ok(Some(match command {
-            Command::Status => Self::new("status"),
-            Command::Apps(_) => Self::new("apps"),
-            Command::Stats(_) => Self::new("stats"),
-            Command::Drops => Self::new("drops"),
-            Command::Rules => Self::new("rules"),
-            Command::Classes(_) => Self::new("classes"),
+            Command::Status => Self::plain("status"),
+            Command::Apps(_) => Self::plain("apps"),
+            Command::Stats(_) => Self::plain("stats"),
+            Command::Drops => Self::plain("drops"),
+            Command::Rules => Self::plain("rules"),
+            Command::Classes(_) => Self::plain("classes"),
             Command::Flows(flows) => Self::flows(flows),
             Command::Explain(explain) => Self::explain(explain),
             Command::Reload(reload) => Self::reload(reload)?,
@@ -53,50 +57,43 @@ impl Request {
     }
 
     /// A capture into `file`, with these arguments.
-    pub(crate) fn capture(arguments: impl IntoIterator<Item = (&'static str, Value)>, file: OwnedFd) -> Self {
-        Self { file: Some(file), ..Self::new("capture").with(arguments) }
+    pub(crate) fn capture(arguments: &request::Capture, file: OwnedFd) -> Self {
+        Self { file: Some(file), ..Self::new("capture", arguments) }
     }
 
     fn flows(flows: &Flows) -> Self {
-        let Flows { app, user, pid, comm, port, address, state, proto, limit, sort } = flows;
-        let words =
-            [("app", app), ("user", user), ("comm", comm), ("address", address), ("state", state), ("proto", proto)];
-        let words = words.into_iter().filter_map(|(name, word)| Some((name, json!(word.as_ref()?))));
-        let numbers = [("pid", *pid), ("port", port.map(u32::from)), ("limit", *limit)];
-        let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, json!(number?))));
-        let sort = sort.map(|Sort::Rate| ("sort", json!("rate")));
-        Self::new("flows").with(words.chain(numbers).chain(sort))
+        let Flows { app, user, pid, comm, port, address, state, proto, limit, sort } = flows.clone();
+        let sort = sort.map(|Sort::Rate| "rate");
+        Self::new("flows", &request::Flows { app, user, pid, comm, port, address, state, proto, limit, sort })
     }
 
     fn explain(explain: &Explain) -> Self {
         let direction = if explain.ingress { "ingress" } else { "egress" };
-        Self::new("explain").with([
-            ("app", json!(explain.app)),
-            ("packet", json!(explain.packet)),
-            ("direction", json!(direction)),
-            ("state", json!(explain.state.word())),
-        ])
+        let arguments = request::Explain {
+            app: Some(explain.app.clone()),
+            packet: Some(explain.packet.clone()),
+            direction: Some(direction.to_owned()),
+            state: Some(explain.state.word().to_owned()),
+        };
+        Self::new("explain", &arguments)
     }
 
     fn reload(reload: &Reload) -> Result<Self, Failure> {
         let file = reload.file.as_deref().map(open).transpose()?.map(OwnedFd::from);
-        let name = reload.file.as_ref().map(|path| ("file", json!(path.to_string_lossy())));
-        let confirm = reload.confirm.map(|seconds| ("confirm", json!(seconds)));
-        let keep = reload.keep.then_some(("keep", json!(true)));
-        let arguments = [name, confirm, keep].into_iter().flatten();
-        Ok(Self { file, patience: RELOAD_PATIENCE, ..Self::new("reload").with(arguments) })
+        let name = reload.file.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let confirm = reload.confirm.map(u64::from);
+        let arguments = request::Reload { file: name, confirm, keep: reload.keep.then_some(true) };
+        Ok(Self { file, patience: RELOAD_PATIENCE, ..Self::new("reload", &arguments) })
     }
 
-    fn with(mut self, arguments: impl IntoIterator<Item = (&'static str, Value)>) -> Self {
-        self.arguments.extend(arguments.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        self
+    /// The command, and the name of the list in its answer.
+    pub(crate) fn command(&self) -> &str {
+        &self.line.command
     }
 
     /// The request as kopid reads it.
     pub(crate) fn line(&self) -> String {
-        let mut object = self.arguments.clone();
-        object.insert("command".to_owned(), json!(self.command));
-        format!("{}\n", Value::Object(object))
+        self.line.line()
     }
 
     /// The file that goes with it.

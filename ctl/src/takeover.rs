@@ -106,7 +106,7 @@ fn failed(fault: Fault) -> Failure {
 
 /// The interface of the kernel's port, as kopid says.
 fn tap_of_kopid(socket: &Path) -> Result<String, Failure> {
-    let answer = Client::connect(socket)?.ask(&Request::new("status"))?;
+    let answer = Client::connect(socket)?.ask(&Request::plain("status"))?;
     let tap = answer.pointer("/status/0/host/tap").and_then(serde_json::Value::as_str);
     tap.map(str::to_owned).ok_or_else(|| {
         Failure::Takeover("kopid has no port for the kernel: state `tap` in [host] of kopid.toml".to_owned())

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::borrow::Cow;
+use std::fmt::Display;
 
 /// Whether a terminal might act on `c`, or show the text around it in another order.
 pub(crate) fn is_unsafe(c: char) -> bool {
@@ -49,8 +50,8 @@ pub(crate) fn escaped_json(json: &str) -> Cow<'_, str> {
 }
 
 /// `count` and the word for it, which takes an `s` unless there is one.
-pub(crate) fn counted(count: u64, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+pub(crate) fn counted<N: Display + PartialEq + From<u8>>(count: N, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1.into() { "" } else { "s" })
 }
 
 /// A number of bytes, rounded down to a tenth of the largest unit that fits.

@@ -7,10 +7,11 @@ pub(crate) use classes::classes;
 pub(crate) use policy::{Flows, Listing, Rules, explained, reloaded};
 
 use crate::rates::Rated;
-use crate::report::{App, Drops, InForce, Port, Status, Tracked};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::text::{clean, size, span};
+use kopi_api::status::{InForce, Tracked};
+use kopi_api::{App, Drops, Port, Status};
 
 /// What stands where nothing is known.
 const NONE: &str = "-";
@@ -40,7 +41,7 @@ fn one_status(status: &Status) -> String {
     ];
     let tracked = status.policy.as_ref().filter(|policy| policy.tracks).map(|policy| &policy.connections);
     // An older daemon does not tell.
-    if let Some(Tracked { used, capacity: capacity @ 1.., per_user, per_app, refused }) = tracked {
+    if let Some(Tracked { used, capacity: capacity @ 1.., per_user, per_app, refused, .. }) = tracked {
         let text = format!("{used} of {capacity}, at most {per_user} a user and {per_app} an app, {refused} refused");
         lines.push(("tracked".into(), text));
     }
@@ -147,8 +148,8 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
 }
 
 /// Who a user is, by name if there is one.
-fn user_of(user: Option<&String>, uid: Option<u32>) -> String {
-    user.cloned().or_else(|| Some(uid?.to_string())).unwrap_or_else(|| NONE.into())
+fn user_of(user: Option<&impl ToString>, uid: Option<u32>) -> String {
+    user.map(ToString::to_string).or_else(|| Some(uid?.to_string())).unwrap_or_else(|| NONE.into())
 }
 
 fn modes(app: &App) -> String {
@@ -157,8 +158,8 @@ fn modes(app: &App) -> String {
     if set.is_empty() { NONE.into() } else { set.join(",") }
 }
 
-fn or_none(value: Option<&String>) -> String {
-    value.map_or_else(|| NONE.into(), Clone::clone)
+fn or_none(value: Option<&impl ToString>) -> String {
+    value.map_or_else(|| NONE.into(), ToString::to_string)
 }
 
 /// A row for each port.

@@ -23,10 +23,10 @@ use crate::poller::{Poller, Token};
 use crate::reload::{Source, Wanted};
 use crate::throttle::Throttle;
 use connection::Connection;
+use kopi_api::refusal;
 use kopi_ring::socket::peer_credentials;
 use rustix::fd::OwnedFd;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,25 +49,6 @@ const IN_FORCE: Duration = Duration::from_millis(100);
 const TIME: u32 = 250;
 /// Lines about operators in the log in ten seconds.
 const LOG_LINES: u32 = 20;
-
-/// A line of an operator's.
-#[derive(Debug, Deserialize)]
-pub struct Request {
-    /// What is to be done.
-    pub command: String,
-    /// The other keys. Nobody has looked at them yet.
-    #[serde(flatten)]
-    pub arguments: Map<String, Value>,
-}
-
-/// Reads one line.
-///
-/// # Errors
-///
-/// A text for people.
-pub fn read(line: &[u8]) -> Result<Request, String> {
-    serde_json::from_slice(line).map_err(|error| format!("not a request: {error}"))
-}
 
 /// What an operator asks. There is nothing in it that the operator holds, too.
 #[derive(Debug)]
@@ -96,12 +77,16 @@ pub enum Brought {
 }
 
 impl Question {
-    /// The reply that refuses an argument which is not one of `known`, if there is one. What is misspelled must not be
-    /// passed over: a filter would show everything.
-    #[must_use]
-    pub fn stranger(&self, known: &[&str]) -> Option<Value> {
-        let stranger = self.arguments.keys().find(|name| !known.contains(&name.as_str()))?;
-        Some(json!({ "error": format!("`{}` has no argument `{stranger}`", self.command) }))
+    /// Refuses an argument which is not one of `known`. What is misspelled must not be passed over: a filter would show everything.
+    ///
+    /// # Errors
+    ///
+    /// A text for people.
+    pub fn check(&self, known: &[&str]) -> Result<(), String> {
+        match self.arguments.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(stranger) => Err(format!("`{}` has no argument `{stranger}`", self.command)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -148,7 +133,7 @@ struct Asked {
 struct Coming {
     picture: u64,
     until: Instant,
-    reply: Value,
+    reply: String,
     answer: SyncSender<Answer>,
 }
 
@@ -296,7 +281,7 @@ impl Control {
             self.listener.rest(poller, Token::ControlListener);
         }
         // Nothing of it is touched here.
-        peers.dismiss(uid, socket, format!("{}\n", json!({ "error": refused })));
+        peers.dismiss(uid, socket, refusal(&refused));
     }
 
     /// A thread for an operator, which is to be given the connection.
@@ -405,13 +390,13 @@ impl Control {
         let Asked { question, answer: reply } = self.waiting.remove(next);
         let account = question.account;
         let begun = Instant::now();
-        let unknown = json!({ "error": format!("unknown command `{}`", question.command) });
-        let answered = answer(question).unwrap_or_else(|| unknown.into());
+        let unknown = format!("unknown command `{}`", question.command);
+        let answered = answer(question).unwrap_or(Answer::Refused(unknown));
         self.time.spend_time(account, begun.elapsed());
         match answered {
-            Answer::InForce(picture, value) => {
+            Answer::InForce(picture, line) => {
                 let until = Instant::now() + IN_FORCE;
-                self.coming.push(Coming { picture, until, reply: value, answer: reply });
+                self.coming.push(Coming { picture, until, reply: line, answer: reply });
             }
             // There is room for it. Whoever has gone does not need it.
             answered => drop(reply.try_send(answered)),
@@ -422,7 +407,7 @@ impl Control {
     pub fn settle(&mut self, uses: impl Fn(u64) -> bool) {
         let come = |coming: &mut Coming| uses(coming.picture) || Instant::now() >= coming.until;
         for Coming { reply, answer, .. } in self.coming.extract_if(.., come) {
-            drop(answer.try_send(reply.into()));
+            drop(answer.try_send(Answer::Reply(reply)));
         }
     }
 

@@ -23,7 +23,6 @@ use kopi_ring::layout::DEFAULT_SLOT;
 use kopi_ring::message::Mac;
 use kopi_ring::{Doorbell, Geometry, Region, RegionError};
 use pump::{Calls, Order, Pump};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
@@ -118,13 +117,13 @@ pub struct HostFacts {
 impl HostFacts {
     /// For `status`.
     #[must_use]
-    pub fn status(&self) -> Value {
-        json!({
-            "tap": self.tap,
-            "state": if self.there { "running" } else { "gone" },
-            "from_kernel": self.moved.0,
-            "to_kernel": self.moved.1,
-        })
+    pub fn status(&self) -> kopi_api::status::Host {
+        kopi_api::status::Host {
+            tap: self.tap.clone(),
+            state: if self.there { "running" } else { "gone" }.to_owned(),
+            from_kernel: self.moved.0,
+            to_kernel: self.moved.1,
+        }
     }
 }
 

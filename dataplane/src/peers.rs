@@ -564,8 +564,7 @@ impl Talker {
             }
             Job::Dismiss(socket, text) => {
                 // It may be gone or not listening.
-                let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                let _sent = rustix::net::send(&socket, text.as_bytes(), flags);
+                let _sent = kopi_api::transport::send(&socket, text.as_bytes(), None, SendFlags::DONTWAIT);
             }
             Job::Close(serial) => {
                 self.suspects.remove(&serial);

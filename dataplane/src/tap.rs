@@ -20,6 +20,7 @@ use crate::forwarding::{PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome, TallyId};
 use crate::port::WorkerPort;
 use dpdk::{Batch, Bpf, Mbuf};
+pub use kopi_api::request::Which;
 use kopi_config::policy::Decision;
 use kopi_policy::Cause;
 use kopi_ring::DropReason;
@@ -29,18 +30,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Capture sessions at one time.
 pub const SESSIONS: usize = 32;
-
-/// Which frames are wanted, by what has become of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Which {
-    /// All of them.
-    #[default]
-    All,
-    /// Those that go on.
-    Passed,
-    /// Those that go no further.
-    Dropped,
-}
 
 /// Rules by one of which a frame was decided, or that it has passed on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 use kopi_dataplane::capture::request::Request;
 use kopi_dataplane::capture::roster::Roster;
-use kopi_dataplane::control;
 use kopi_dataplane::switch::WireState;
 use kopi_ring::message::Link;
 use serde_json::Value;
@@ -18,7 +17,7 @@ thread_local! {
 /// A request is an object that says its command and nothing that is not in the line; what is refused is refused in words. The
 /// arguments of a capture are within their limits, or are refused in words.
 pub(crate) fn check(line: &[u8]) {
-    let request = match control::read(line) {
+    let request = match kopi_api::Request::read(line) {
         Ok(request) => request,
         Err(error) => {
             assert!(!error.is_empty());

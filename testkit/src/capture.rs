@@ -6,12 +6,11 @@ use crate::process::{Launch, Process};
 use crate::recording::Sums;
 use crate::temp::TempDir;
 use crate::wait::{SOON, wait_until};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use kopi_api::transport::{Lines, send_all};
+use rustix::net::RecvFlags;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{BufRead, BufReader, IoSlice, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitStatus;
@@ -84,7 +83,8 @@ impl Capture {
 /// A session on kopid's control socket. It ends with its value.
 #[derive(Debug)]
 pub struct Session {
-    socket: BufReader<UnixStream>,
+    socket: UnixStream,
+    lines: Lines,
 }
 
 impl Session {
@@ -102,7 +102,7 @@ impl Session {
     pub fn try_start(kopid: &Kopid, arguments: &Value, file: &File) -> Result<Self, String> {
         let socket = UnixStream::connect(kopid.control()).expect("kopid listens");
         socket.set_read_timeout(Some(SOON)).expect("a time limit");
-        let mut session = Self { socket: BufReader::new(socket) };
+        let mut session = Self { socket, lines: Lines::new(1 << 20) };
         let mut request = arguments.clone();
         request["command"] = json!("capture");
         session.tell(&request, Some(file.as_fd()));
@@ -114,23 +114,20 @@ impl Session {
     }
 
     fn tell(&self, request: &Value, file: Option<BorrowedFd<'_>>) {
-        let line = format!("{request}\n");
-        let files: Vec<BorrowedFd<'_>> = file.into_iter().collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(files.is_empty() || control.push(SendAncillaryMessage::ScmRights(&files)), "one fits");
-        let socket = self.socket.get_ref();
-        let parts = [IoSlice::new(line.as_bytes())];
-        let sent = rustix::net::sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL).expect("kopid listens");
-        let mut socket = socket;
-        socket.write_all(&line.as_bytes()[sent..]).expect("kopid listens");
+        send_all(&self.socket, format!("{request}\n").as_bytes(), file).expect("kopid listens");
     }
 
     /// The next thing that kopid says, `None` at the end.
     fn line(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        self.socket.read_line(&mut line).expect("kopid answers in time");
-        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap_or_else(|e| panic!("{line}: {e}")))
+        let line = loop {
+            if let Some((line, _)) = self.lines.take() {
+                break line;
+            }
+            if self.lines.receive(&self.socket, RecvFlags::empty()).expect("kopid answers in time") == 0 {
+                return None;
+            }
+        };
+        Some(serde_json::from_slice(&line).unwrap_or_else(|e| panic!("{e}: {line:?}")))
     }
 
     /// What kopid says next of the session.

@@ -4,10 +4,12 @@ use crate::machine::{built, cpus};
 use crate::process::{Launch, Process};
 use crate::temp::TempDir;
 use crate::wait::{SOON, wait_for, wait_until};
+use kopi_api::transport::{Lines, send_all};
+use rustix::net::RecvFlags;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
@@ -269,10 +271,14 @@ impl Kopid {
     fn exchange_within(&self, request: &Value, limit: Duration) -> Option<Value> {
         let socket = UnixStream::connect(self.control()).ok()?;
         socket.set_read_timeout(Some(limit)).ok()?;
-        (&socket).write_all(format!("{request}\n").as_bytes()).ok()?;
-        let mut line = String::new();
-        BufReader::new(&socket).read_line(&mut line).ok()?;
-        serde_json::from_str(&line).ok()
+        send_all(&socket, format!("{request}\n").as_bytes(), None).ok()?;
+        let mut lines = Lines::new(usize::MAX);
+        loop {
+            if let Some((line, _)) = lines.take() {
+                return serde_json::from_slice(&line).ok();
+            }
+            lines.receive(&socket, RecvFlags::empty()).ok().filter(|n| *n > 0)?;
+        }
     }
 
     /// Runs `kopictl` with `args`.

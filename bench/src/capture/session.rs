@@ -1,8 +1,6 @@
 //! A capture session of a running kopid, over its control socket.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -10,15 +8,21 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use kopi_api::Request;
+use kopi_api::capture::{Session as Said, State};
+use kopi_api::request::Capture;
+use kopi_api::transport::{Lines, send_all};
 use rustix::fs::MemfdFlags;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use serde_json::{Value, json};
+use rustix::net::RecvFlags;
+use serde_json::Value;
 
 use crate::error::{BenchError, Doing, Result};
 use crate::interrupt::Interrupt;
 
 /// How long kopid may take to begin or end a session.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest line that kopid may say, in bytes.
+const LINE: usize = 1 << 20;
 /// How often the end is looked for.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -73,19 +77,16 @@ impl Session {
     /// When kopid does not answer, or refuses.
     pub(super) fn begin(control: &Path, request: &str, target: Target) -> Result<Self> {
         let doing = || format!("ask kopid for a capture through {}", control.display());
-        let mut request: Value =
+        let arguments: Capture =
             serde_json::from_str(request).map_err(|error| BenchError::Failed(format!("{request}: {error}")))?;
-        if let Some(keys) = request.as_object_mut() {
-            keys.insert("command".to_owned(), "capture".into());
-        }
         let stream = UnixStream::connect(control).doing(doing)?;
         stream.set_read_timeout(Some(PATIENCE)).doing(doing)?;
-        post(&stream, &request, Some(target.open()?))?;
-        let mut answers = BufReader::new(stream.try_clone().doing(doing)?);
-        hear(&mut answers)?;
+        post(&stream, &Request::new("capture", &arguments), Some(target.open()?))?;
+        let mut lines = Lines::new(LINE);
+        hear(&stream, &mut lines)?;
         stream.set_read_timeout(None).doing(doing)?;
-        let writer = stream.try_clone().doing(doing)?;
-        let follower = Some(thread::spawn(move || follow(answers, &writer, target)));
+        let own = stream.try_clone().doing(doing)?;
+        let follower = Some(thread::spawn(move || follow(&own, lines, target)));
         Ok(Self { stream, begun: Instant::now(), follower })
     }
 
@@ -95,7 +96,7 @@ impl Session {
     ///
     /// When it had ended before, kopid does not answer, and on Ctrl-C.
     pub(super) fn end(mut self, interrupt: &Interrupt) -> Result<Told> {
-        post(&self.stream, &json!({ "command": "stop" }), None)?;
+        post(&self.stream, &Request::plain("stop"), None)?;
         let seconds = self.begun.elapsed().as_secs_f64();
         let asked = Instant::now();
         while self.follower.as_ref().is_some_and(|follower| !follower.is_finished()) {
@@ -117,48 +118,42 @@ impl Drop for Session {
     }
 }
 
-/// Sends a line of JSON, with a file if there is one.
-fn post(stream: &UnixStream, line: &Value, file: Option<File>) -> Result<()> {
-    let line = format!("{line}\n");
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let files = file.as_ref().map(|file| [file.as_fd()]);
-    let fits = files.as_ref().is_none_or(|files| control.push(SendAncillaryMessage::ScmRights(files)));
-    let sent = rustix::net::sendmsg(stream, &[IoSlice::new(line.as_bytes())], &mut control, SendFlags::NOSIGNAL);
-    match sent.map_err(Into::into).doing(|| "tell kopid of a capture".to_owned())? {
-        n if n == line.len() && fits => Ok(()),
-        n => Err(BenchError::Failed(format!("kopid takes only {n} bytes"))),
-    }
+/// Sends a request, with a file if there is one.
+fn post(stream: &UnixStream, request: &Request, file: Option<File>) -> Result<()> {
+    let sent = send_all(stream, request.line().as_bytes(), file.as_ref().map(AsFd::as_fd));
+    sent.map_err(Into::into).doing(|| "tell kopid of a capture".to_owned())
 }
 
 /// The next thing that kopid says.
-fn hear(answers: &mut impl BufRead) -> Result<Value> {
-    let mut line = String::new();
-    answers.read_line(&mut line).doing(|| "hear from kopid's capture".to_owned())?;
-    let said: Value = serde_json::from_str(&line).unwrap_or_default();
-    match said.get("capture").and_then(|sessions| sessions.get(0)) {
-        Some(session) => Ok(session.clone()),
-        None => Err(BenchError::Failed(format!("kopid says of a capture: {line:?}"))),
-    }
+fn hear(stream: &UnixStream, lines: &mut Lines) -> Result<Said> {
+    let failed = |what: String| BenchError::Failed(format!("kopid says of a capture: {what}"));
+    let line = loop {
+        if let Some((line, _)) = lines.take() {
+            break line;
+        }
+        match lines.receive(stream, RecvFlags::empty()) {
+            Ok(1..) => {}
+            Ok(0) => return Err(failed("nothing".to_owned())),
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    };
+    let said: Value = serde_json::from_slice(&line).unwrap_or_default();
+    let row = said.get("capture").and_then(|sessions| sessions.get(0)).cloned().unwrap_or_default();
+    serde_json::from_value(row).map_err(|_| failed(said.to_string()))
 }
 
 /// Gives kopid a file whenever one is full, until the session ends.
-fn follow(mut answers: impl BufRead, stream: &UnixStream, target: Target) -> Result<Told> {
+fn follow(stream: &UnixStream, mut lines: Lines, target: Target) -> Result<Told> {
     loop {
-        let said = hear(&mut answers)?;
-        let word = |key: &str| said.get(key).and_then(Value::as_str);
-        match (word("state"), word("why")) {
-            (Some("full"), _) => post(stream, &json!({ "command": "rotate" }), Some(target.open()?))?,
-            (Some("ended"), Some("stopped")) => {
-                let number = |key: &str| said.get(key).and_then(Value::as_u64);
-                let read = || {
-                    let (received, captured, lost) = (number("received")?, number("captured")?, number("dropped")?);
-                    Some(Told { received, captured, lost, seconds: 0.0 })
-                };
-                return read().ok_or_else(|| BenchError::Failed(format!("kopid does not count: {said}")));
+        let said = hear(stream, &mut lines)?;
+        match (said.state, said.why.as_deref()) {
+            (State::Full, _) => post(stream, &Request::plain("rotate"), Some(target.open()?))?,
+            (State::Ended, Some("stopped")) => {
+                let Said { received, captured, dropped: lost, .. } = said;
+                return Ok(Told { received, captured, lost, seconds: 0.0 });
             }
-            (Some("running"), _) => {}
-            _ => return Err(BenchError::Failed(format!("a capture has ended by itself: {said}"))),
+            (State::Running, _) => {}
+            _ => return Err(BenchError::Failed(format!("a capture has ended by itself: {said:?}"))),
         }
     }
 }
@@ -166,7 +161,8 @@ fn follow(mut answers: impl BufRead, stream: &UnixStream, target: Target) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use serde_json::json;
+    use std::io::{BufRead, BufReader, Write};
 
     fn line(state: &str, why: &str) -> String {
         let session = json!({ "state": state, "why": why, "received": 7, "captured": 5, "dropped": 2 });
@@ -180,8 +176,7 @@ mod tests {
         kopid
             .write_all((line("full", "") + &line("running", "") + &line("ended", "stopped")).as_bytes())
             .expect("room");
-        let answers = BufReader::new(ours.try_clone().expect("a second handle"));
-        let told = follow(answers, &ours, Target::Memory).expect("an orderly end");
+        let told = follow(&ours, Lines::new(LINE), Target::Memory).expect("an orderly end");
         assert_eq!(told, Told { received: 7, captured: 5, lost: 2, seconds: 0.0 });
         drop(ours);
         let said: Vec<String> = BufReader::new(kopid).lines().map_while(std::result::Result::ok).collect();
@@ -193,7 +188,6 @@ mod tests {
     fn an_early_end_is_an_error() {
         let (ours, mut kopid) = UnixStream::pair().expect("a pair");
         kopid.write_all(line("ended", "reader").as_bytes()).expect("room");
-        let answers = BufReader::new(ours.try_clone().expect("a second handle"));
-        assert!(follow(answers, &ours, Target::Null).is_err());
+        assert!(follow(&ours, Lines::new(LINE), Target::Null).is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Contender, Family, Service};
 use crate::error::{BenchError, Doing, Result};
@@ -140,7 +140,7 @@ impl Service for Daemon {
         let doing = || format!("ask kopid through {}", self.control.display());
         let mut stream = UnixStream::connect(&self.control).doing(doing)?;
         stream.set_read_timeout(Some(START)).doing(doing)?;
-        stream.write_all(format!("{}\n", json!({ "command": command })).as_bytes()).doing(doing)?;
+        stream.write_all(kopi_api::Request::plain(command).line().as_bytes()).doing(doing)?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer).doing(doing)?;
         match serde_json::from_str::<Value>(&answer) {
@@ -159,6 +159,7 @@ fn wire_sent(answer: &Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_wires_count_is_read_or_absent() {

@@ -3,7 +3,7 @@
 use super::select::Selectors;
 use crate::failure::Failure;
 use clap::{ArgAction, Args};
-use serde_json::{Value, json};
+use kopi_api::request;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -65,7 +65,7 @@ pub(crate) struct Output {
 }
 
 /// When to end, and what to keep.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// End after COUNT packets
@@ -161,23 +161,20 @@ impl Capture {
         Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
     }
 
-    /// Keys of the request.
-    pub(crate) fn request(&self, expression: Option<&str>) -> Vec<(&'static str, Value)> {
-        let Limits { count, bytes, duration, snap, buffer_kib } = &self.limits;
-        let mut keys = self.selectors.request();
-        let interfaces = (!self.interfaces.is_empty()).then(|| json!(self.interfaces));
-        let others = [
-            ("filter", expression.map(|text| json!(text))),
-            ("interfaces", interfaces),
-            ("snap", (*snap != SNAP).then(|| json!(snap))),
-            ("count", count.map(|count| json!(count))),
-            ("bytes", bytes.map(|bytes| json!(bytes))),
-            ("seconds", duration.map(|seconds| json!(seconds))),
-            ("buffer", buffer_kib.map(|kib| json!(kib << 10))),
-            ("file_bytes", self.output.file_size.map(|bytes| json!(bytes))),
-        ];
-        keys.extend(others.into_iter().filter_map(|(key, value)| Some((key, value?))));
-        keys
+    /// The request, with this expression.
+    pub(crate) fn request(&self, expression: Option<String>) -> request::Capture {
+        let Limits { count, bytes, duration, snap, buffer_kib } = self.limits;
+        request::Capture {
+            filter: expression,
+            interfaces: self.interfaces.clone(),
+            snap: Some(snap).filter(|snap| *snap != SNAP),
+            count,
+            bytes,
+            seconds: duration,
+            buffer: buffer_kib.and_then(|kib| usize::try_from(kib << 10).ok()),
+            file_bytes: self.output.file_size,
+            ..self.selectors.request()
+        }
     }
 }
 
@@ -227,6 +224,7 @@ mod tests {
     use super::*;
     use crate::arguments::{Arguments, Command};
     use clap::Parser;
+    use serde_json::{Value, json};
 
     fn parse(line: &str) -> Result<Capture, String> {
         let arguments = Arguments::try_parse_from(["kopictl", "capture"].into_iter().chain(line.split_whitespace()));
@@ -239,7 +237,7 @@ mod tests {
     fn request(line: &str) -> Value {
         let capture = parse(line).unwrap();
         let expression = capture.expression().unwrap();
-        capture.request(expression.as_deref()).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        kopi_api::Request::new("capture", &capture.request(expression)).arguments.into()
     }
 
     /// A line as tcpdump users type it means the same; what is not asked for is not in the request.

@@ -14,7 +14,7 @@ use std::path::Path;
 ///
 /// [`Failure`] if it cannot be read, or is no pcapng.
 pub(crate) fn read(options: &Capture, file: &Path, json: bool) -> Result<(), Failure> {
-    if !options.selectors.request().is_empty() {
+    if options.selectors.request() != kopi_api::request::Capture::default() {
         return Err(Failure::Usage("packets of a file were chosen when it was written: -r takes no selectors".into()));
     }
     let source: Box<dyn Read> = if file == Path::new("-") {

@@ -1,12 +1,13 @@
 //! A capture from its start to its end.
 
 use super::output::Files;
-use super::session::{Event, Progress, Session, State, Watched};
+use super::session::{Event, Progress, Session, Watched};
 use crate::client::PATIENCE;
 use crate::failure::Failure;
 use crate::streams::mention;
 use crate::text::counted;
 use jiff::ZonedDateTime;
+use kopi_api::capture::State;
 use rustix::fd::AsFd;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -76,7 +77,7 @@ impl Run {
         loop {
             let until = [self.period_ends, self.tick, self.stopping].into_iter().flatten().min();
             match self.session.next(&self.watched, until)? {
-                Event::Said(progress) => match progress.state {
+                Event::Said(progress) => match progress.row.state {
                     State::Ended => {
                         if let Some(files) = self.files.take() {
                             files.end();
@@ -87,7 +88,7 @@ impl Run {
                         };
                     }
                     State::Full => self.full()?,
-                    State::Running => self.answered(&progress),
+                    State::Running => self.answered(&progress.row),
                 },
                 Event::Stop => self.stop()?,
                 Event::Count => self.ask(Asked::Counts)?,
@@ -119,8 +120,8 @@ impl Run {
         self.session.tell("counts", None)
     }
 
-    fn answered(&mut self, progress: &Progress) {
-        let Progress { captured, received, dropped, .. } = progress;
+    fn answered(&mut self, row: &kopi_api::capture::Session) {
+        let kopi_api::capture::Session { captured, received, dropped, .. } = row;
         match self.asked.pop_front() {
             Some(Asked::Tick) => mention(&format!("Got {captured}\r")),
             Some(Asked::Counts) => mention(&format!(

@@ -1,7 +1,7 @@
 //! Which frames, beside libpcap's expression: by owner, direction and what became of them.
 
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use kopi_api::request::{self, Way, Which};
 
 /// Selectors. Within one list one is enough; all stated lists have to hold.
 #[derive(Args, Debug, Default)]
@@ -30,7 +30,7 @@ pub(crate) struct Selectors {
 }
 
 /// Whose frames.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Owners and verdicts")]
 pub(crate) struct Owner {
     /// Of apps with such a name
@@ -67,43 +67,29 @@ pub(crate) enum Direction {
     Inout,
 }
 
-impl Direction {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::In => "in",
-            Self::Out => "out",
-            Self::Inout => "inout",
-        }
-    }
-}
-
 impl Selectors {
-    /// Keys of the request.
-    pub(crate) fn request(&self) -> Vec<(&'static str, Value)> {
+    /// The same in a request.
+    pub(crate) fn request(&self) -> request::Capture {
         let Self { direction, passed, dropped, owner, rule, reason, sample } = self;
-        let Owner { app, user, group, pid, comm, exe, cgroup } = owner;
-        let which = match (passed, dropped) {
-            (true, _) => Some(json!("passed")),
-            (_, true) => Some(json!("dropped")),
-            _ => None,
-        };
-        let texts = [
-            ("app", app),
-            ("user", user),
-            ("group", group),
-            ("comm", comm),
-            ("exe", exe),
-            ("cgroup", cgroup),
-            ("rule", rule),
-            ("reason", reason),
-        ];
-        let texts = texts.map(|(key, list)| (key, (!list.is_empty()).then(|| json!(list))));
-        let others = [
-            ("direction", direction.map(|direction| json!(direction.word()))),
-            ("which", which),
-            ("pid", (!pid.is_empty()).then(|| json!(pid))),
-            ("sample", sample.map(|n| json!(n))),
-        ];
-        texts.into_iter().chain(others).filter_map(|(key, value)| Some((key, value?))).collect()
+        let Owner { app, user, group, pid, comm, exe, cgroup } = owner.clone();
+        request::Capture {
+            direction: direction.map(|direction| match direction {
+                Direction::In => Way::In,
+                Direction::Out => Way::Out,
+                Direction::Inout => Way::InOut,
+            }),
+            which: passed.then_some(Which::Passed).or_else(|| dropped.then_some(Which::Dropped)),
+            rule: rule.clone(),
+            reason: reason.clone(),
+            sample: *sample,
+            app,
+            user,
+            group,
+            pid,
+            comm,
+            exe,
+            cgroup,
+            ..request::Capture::default()
+        }
     }
 }

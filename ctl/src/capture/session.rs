@@ -4,11 +4,11 @@ use super::signals::Signals;
 use crate::client::{Client, PATIENCE};
 use crate::failure::Failure;
 use crate::request::Request;
+use kopi_api::transport::Lines;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Longest line that kopid may say, in bytes.
@@ -18,37 +18,16 @@ const LINE_MAX: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Session {
     client: Client,
-    /// What has come and was not read yet.
-    heard: Vec<u8>,
+    /// What it says.
+    lines: Lines,
 }
 
-/// What kopid says of a capture. Keys that are not here may come and are left alone.
-#[derive(Debug, Deserialize)]
+/// What kopid says of a capture.
+#[derive(Debug)]
 pub(crate) struct Progress {
-    pub(crate) state: State,
-    /// Why it has ended.
-    pub(crate) why: Option<String>,
-    pub(crate) error: Option<String>,
-    /// False if the filter is interpreted.
-    pub(crate) jit: Option<bool>,
-    pub(crate) captured: u64,
-    pub(crate) received: u64,
-    pub(crate) dropped: u64,
-    #[serde(default)]
-    pub(crate) disk_full: bool,
+    pub(crate) row: kopi_api::capture::Session,
     /// All of it, as it came.
-    #[serde(skip)]
     pub(crate) whole: Value,
-}
-
-/// What kopid does.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum State {
-    Running,
-    /// The current file has reached its size.
-    Full,
-    Ended,
 }
 
 /// What can happen during a capture.
@@ -82,7 +61,7 @@ impl Session {
     /// [`Failure::Refusal`] with kopid's reason if it refuses, or that there is no answer.
     pub(crate) fn start(mut client: Client, request: &Request) -> Result<(Self, Progress), Failure> {
         client.post(&request.line(), request.file())?;
-        let mut session = Self { client, heard: Vec::new() };
+        let mut session = Self { client, lines: Lines::new(LINE_MAX) };
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(progress) = session.read()? {
@@ -106,7 +85,7 @@ impl Session {
     ///
     /// [`Failure`] if kopid does not listen, or the connection is broken.
     pub(crate) fn tell(&mut self, command: &str, file: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
-        match self.client.post(&format!("{}\n", json!({ "command": command })), file) {
+        match self.client.post(&kopi_api::Request::plain(command).line(), file) {
             Err(Failure::Closed) => Ok(()),
             told => told,
         }
@@ -154,32 +133,23 @@ impl Session {
 
     /// Takes what has come, and returns how many bytes that are.
     fn hear(&mut self) -> Result<usize, Failure> {
-        let mut chunk = [0; 4096];
-        let n = match self.client.receive(&mut chunk) {
+        match self.client.hear(&mut self.lines, PATIENCE) {
             // Gone is gone, whether it said good-bye or not.
-            Err(Failure::Closed) => 0,
-            other => other?,
-        };
-        self.heard.extend(chunk.iter().take(n));
-        if self.heard.len() > LINE_MAX {
-            return Err(Failure::TooLong(LINE_MAX));
+            Err(Failure::Closed) => Ok(0),
+            heard => heard,
         }
-        Ok(n)
     }
 
     /// The next line, if it is there.
     fn read(&mut self) -> Result<Option<Progress>, Failure> {
-        let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-        let line: Vec<u8> = self.heard.drain(..=end).collect();
+        let Some((line, _)) = self.lines.take() else { return Ok(None) };
         let garbage = |error: serde_json::Error| Failure::Garbage(error.to_string());
         let whole: Value = serde_json::from_slice(&line).map_err(garbage)?;
         if let Some(error) = whole.get("error").and_then(Value::as_str) {
             return Err(Failure::Refusal(error.to_owned()));
         }
         let row = whole.get("capture").and_then(|rows| rows.get(0)).cloned().unwrap_or_default();
-        let mut progress: Progress = serde_json::from_value(row).map_err(garbage)?;
-        progress.whole = whole;
-        Ok(Some(progress))
+        Ok(Some(Progress { row: serde_json::from_value(row).map_err(garbage)?, whole }))
     }
 }
 

@@ -1,9 +1,9 @@
 //! The classes of the policy, as a tree.
 
 use super::{NONE, or_none};
-use crate::report::Class;
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
+use kopi_api::Class;
 
 /// A row for each class, below that of its parent.
 pub(crate) fn classes(classes: &[Class]) -> String {
@@ -96,18 +96,9 @@ mod tests {
             name: name.into(),
             parent: parent.map(str::to_owned),
             direction: "egress".into(),
-            rate: None,
-            ceil: Some("1gbit".into()),
-            weight: 1,
-            priority: 4,
             bits_per_second: 123_456_789,
-            packets: 2,
-            bytes: 128,
-            dropped: 0,
-            overlimits: 3,
-            backlog_packets: 0,
             delay_p50_ns: Some(1500),
-            delay_p99_ns: None,
+            ..Class::default()
         }
     }
 

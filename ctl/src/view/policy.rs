@@ -2,11 +2,12 @@
 
 use super::classes::bits;
 use super::{NONE, or_none, user_of};
-use crate::report::{Explained, Flow, Reloaded, Rule};
 use crate::table::Align::{Left, Right};
 use crate::table::Table;
 use crate::text::{clean, counted, span};
+use kopi_api::{Explained, Flow, Reloaded, Rule};
 use serde::de::DeserializeOwned;
+use std::net::{IpAddr, SocketAddr};
 
 /// What stands where a rule asks for nothing.
 const ANY: &str = "any";
@@ -103,17 +104,17 @@ impl Flows {
         Table::new(&columns)
     }
 
-    fn row(&mut self, flow: &Flow) {
+    fn row(&mut self, flow: &Flow<'_>) {
         let mut cells = vec![
-            flow.proto.clone(),
+            flow.proto.to_string(),
             or_none(flow.state.as_ref()),
-            endpoint(flow.src.as_deref(), flow.src_port),
-            endpoint(flow.dst.as_deref(), flow.dst_port),
+            endpoint(flow.src, flow.src_port),
+            endpoint(flow.dst, flow.dst_port),
         ];
         cells.extend(self.tagged.then(|| flow.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string())));
         cells.extend([
             or_none(flow.direction.as_ref()),
-            flow.app.clone(),
+            flow.app.to_string(),
             flow.pid.filter(|pid| *pid > 0).map_or_else(|| "?".into(), |pid| pid.to_string()),
             user_of(flow.user.as_ref(), flow.uid),
             or_none(flow.comm.as_ref()),
@@ -131,9 +132,9 @@ impl Flows {
 }
 
 impl Listing for Flows {
-    type Row = Flow;
+    type Row = Flow<'static>;
 
-    fn block(&mut self, flows: &[Flow]) -> String {
+    fn block(&mut self, flows: &[Flow<'static>]) -> String {
         if !self.tagged && flows.iter().any(|flow| flow.vlan.is_some()) {
             // From here on it is another table.
             *self = Self { table: Self::table(true), tagged: true };
@@ -148,13 +149,12 @@ impl Listing for Flows {
 }
 
 /// An address with its port, in brackets if it has colons itself.
-fn endpoint(address: Option<&str>, port: Option<u16>) -> String {
+fn endpoint(address: Option<IpAddr>, port: Option<u16>) -> String {
     match (address, port) {
         (None, None) => NONE.into(),
         (None, Some(port)) => format!("*:{port}"),
-        (Some(address), None) => address.to_owned(),
-        (Some(address), Some(port)) if address.contains(':') => format!("[{address}]:{port}"),
-        (Some(address), Some(port)) => format!("{address}:{port}"),
+        (Some(address), None) => address.to_string(),
+        (Some(address), Some(port)) => SocketAddr::new(address, port).to_string(),
     }
 }
 
@@ -162,7 +162,7 @@ fn endpoint(address: Option<&str>, port: Option<u16>) -> String {
 pub(crate) fn reloaded(rows: &[Reloaded], kept: bool) -> String {
     let one = |row: &Reloaded| {
         let (what, rules) = (if kept { "kept" } else { "in force" }, counted(row.rules, "rule"));
-        let warnings = u64::try_from(row.warnings.len()).unwrap_or(u64::MAX);
+        let warnings = row.warnings.len();
         let warnings = if warnings > 0 { format!(", {}", counted(warnings, "warning")) } else { String::new() };
         let confirm = row.confirm_seconds.map(|seconds| {
             format!(
@@ -228,7 +228,7 @@ udp    new          [fe80::1]:999    [fe80::2]:53   egress   batch-2     ?  4242
         let normal = |text: &str| {
             text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
         };
-        let mut list: Vec<Flow> = recorded("flows");
+        let mut list: Vec<Flow<'_>> = recorded("flows");
         assert_eq!(normal(&Flows::new().block(&list)), normal(expected));
         let mut flows = Flows::new();
         assert!(!flows.block(&list[..1]).contains("VLAN"));
@@ -243,7 +243,10 @@ udp    new          [fe80::1]:999    [fe80::2]:53   egress   batch-2     ?  4242
     #[test]
     fn endpoints_are_read_back_as_written() {
         let endpoints = [(Some("10.0.0.1"), None), (Some("::1"), None), (None, Some(1)), (None, None)];
-        assert_eq!(endpoints.map(|(address, port)| endpoint(address, port)), ["10.0.0.1", "::1", "*:1", "-"]);
+        assert_eq!(
+            endpoints.map(|(address, port)| endpoint(address.map(|text: &str| text.parse().unwrap()), port)),
+            ["10.0.0.1", "::1", "*:1", "-"]
+        );
     }
 
     /// A reload says what is in force, and how to keep it.

@@ -4,13 +4,13 @@ use super::roster::{Member, Roster};
 use crate::forwarding::WIRE;
 use crate::policy::Machine;
 use crate::registry::ANY_NAME;
-use crate::tap::{Rules, Selection, Which};
+use crate::tap::{Rules, Selection};
 use dpdk::Bpf;
+use kopi_api::request::{Capture, Way, Which};
 use kopi_config::Account;
 use kopi_config::policy::{CgroupPath, Glob, Owners};
 use kopi_policy::Selector;
 use kopi_ring::DropReason;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,50 +24,6 @@ const BUFFER_DEFAULT: usize = 8 << 20;
 /// Longest session in seconds: a year.
 const SECONDS_MAX: f64 = 366.0 * 86_400.0;
 
-/// The arguments as they come.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Arguments {
-    filter: String,
-    interfaces: Vec<String>,
-    direction: Way,
-    which: Choice,
-    app: Vec<String>,
-    user: Vec<String>,
-    group: Vec<String>,
-    comm: Vec<String>,
-    exe: Vec<String>,
-    cgroup: Vec<String>,
-    pid: Vec<i32>,
-    rule: Vec<String>,
-    reason: Vec<String>,
-    snap: Option<u32>,
-    count: Option<u64>,
-    bytes: Option<u64>,
-    seconds: Option<f64>,
-    sample: Option<u32>,
-    buffer: Option<usize>,
-    file_bytes: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum Way {
-    In,
-    Out,
-    #[default]
-    InOut,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-enum Choice {
-    #[default]
-    All,
-    Passed,
-    Dropped,
-}
-
 /// What one session is to see, and where it ends.
 #[derive(Debug)]
 pub struct Request {
@@ -78,7 +34,7 @@ pub struct Request {
     direction: Way,
     which: Which,
     selector: Selector,
-    pids: Vec<i32>,
+    pids: Vec<u32>,
     /// Whether anything is asked of owners.
     owned: bool,
     rules: Vec<String>,
@@ -105,31 +61,27 @@ impl Request {
     ///
     /// A text for people.
     pub fn read(arguments: &Map<String, Value>) -> Result<Self, String> {
-        let arguments: Arguments =
+        let arguments: Capture =
             serde_json::from_value(Value::Object(arguments.clone())).map_err(|error| format!("`capture`: {error}"))?;
-        arguments.check()?;
-        let owners = arguments.owners()?;
+        check(&arguments)?;
+        let owners = owners(&arguments)?;
         let selector =
             Selector::new(&owners, &Machine).map_err(|name| format!("there is no user or group `{name}`"))?;
         let reasons = arguments.reason.iter().map(|name| reason(name)).collect::<Result<Vec<_>, _>>()?;
         let snap = arguments.snap.unwrap_or(SNAP_MAX);
         let all = arguments.interfaces.iter().any(|name| name == ANY_NAME);
         Ok(Self {
-            expression: arguments.filter,
+            expression: arguments.filter.unwrap_or_default(),
             interfaces: if all { Vec::new() } else { arguments.interfaces },
-            direction: arguments.direction,
-            which: match arguments.which {
-                Choice::All => Which::All,
-                Choice::Passed => Which::Passed,
-                Choice::Dropped => Which::Dropped,
-            },
+            direction: arguments.direction.unwrap_or_default(),
+            which: arguments.which.unwrap_or_default(),
             selector,
             owned: !owners.is_empty() || !arguments.pid.is_empty(),
             pids: arguments.pid,
             rules: arguments.rule,
             reasons: (!reasons.is_empty()).then(|| reasons.iter().fold(0, |bits, reason| bits | 1 << reason.index())),
             snap,
-            sample: arguments.sample.unwrap_or(1),
+            sample: arguments.sample.map_or(1, |sample| sample.try_into().unwrap_or(u32::MAX)),
             count: arguments.count,
             bytes: arguments.bytes,
             duration: arguments.seconds.map(Duration::from_secs_f64),
@@ -176,7 +128,7 @@ impl Request {
     /// Whether frames of this process are wanted.
     #[must_use]
     pub fn wants_owner(&self, member: &Member) -> bool {
-        let pid = || member.identity.as_ref().is_some_and(|of| self.pids.contains(&of.pid));
+        let pid = || member.identity.as_ref().is_some_and(|of| self.pids.contains(&of.pid.cast_unsigned()));
         self.selector.holds(&member.owner()) && (self.pids.is_empty() || pid())
     }
 
@@ -229,45 +181,43 @@ impl Request {
     }
 }
 
-impl Arguments {
-    /// What is out of bounds, or means nothing.
-    fn check(&self) -> Result<(), String> {
-        if self.snap.is_some_and(|snap| !(1..=SNAP_MAX).contains(&snap)) {
-            return Err(format!("`snap` is from 1 to {SNAP_MAX} bytes"));
-        }
-        if self.buffer.is_some_and(|buffer| !BUFFER.contains(&buffer)) {
-            return Err(format!("`buffer` is from {} KiB to {} MiB", BUFFER.start() >> 10, BUFFER.end() >> 20));
-        }
-        if self.sample == Some(0) {
-            return Err("`sample` is 1 for every packet, 2 for every other one, and so on".to_owned());
-        }
-        if self.seconds.is_some_and(|seconds| !(seconds > 0.0 && seconds <= SECONDS_MAX)) {
-            return Err(format!("`seconds` is more than 0 and at most {SECONDS_MAX}"));
-        }
-        for (name, limit) in [("count", self.count), ("bytes", self.bytes), ("file_bytes", self.file_bytes)] {
-            if limit == Some(0) {
-                return Err(format!("`{name}` is at least 1"));
-            }
-        }
-        Ok(())
+/// What is out of bounds, or means nothing.
+fn check(arguments: &Capture) -> Result<(), String> {
+    if arguments.snap.is_some_and(|snap| !(1..=SNAP_MAX).contains(&snap)) {
+        return Err(format!("`snap` is from 1 to {SNAP_MAX} bytes"));
     }
+    if arguments.buffer.is_some_and(|buffer| !BUFFER.contains(&buffer)) {
+        return Err(format!("`buffer` is from {} KiB to {} MiB", BUFFER.start() >> 10, BUFFER.end() >> 20));
+    }
+    if arguments.sample == Some(0) {
+        return Err("`sample` is 1 for every packet, 2 for every other one, and so on".to_owned());
+    }
+    if arguments.seconds.is_some_and(|seconds| !(seconds > 0.0 && seconds <= SECONDS_MAX)) {
+        return Err(format!("`seconds` is more than 0 and at most {SECONDS_MAX}"));
+    }
+    for (name, limit) in [("count", arguments.count), ("bytes", arguments.bytes), ("file_bytes", arguments.file_bytes)]
+    {
+        if limit == Some(0) {
+            return Err(format!("`{name}` is at least 1"));
+        }
+    }
+    Ok(())
+}
 
-    fn owners(&self) -> Result<Owners, String> {
-        let glob = |name: &String| Glob::new(name).ok_or_else(|| format!("`{name}` is no pattern: a bracket is open"));
-        let globs = |names: &[String]| names.iter().map(glob).collect::<Result<Vec<_>, _>>();
-        let cgroup = |path: &String| {
-            CgroupPath::new(path)
-                .ok_or_else(|| format!("`{path}` is no path of a cgroup, such as /system.slice/a.service"))
-        };
-        let mut owners = Owners::default();
-        owners.apps = globs(&self.app)?;
-        owners.comms = globs(&self.comm)?;
-        owners.exes = globs(&self.exe)?;
-        owners.users = self.user.iter().map(|name| account(name)).collect();
-        owners.groups = self.group.iter().map(|name| account(name)).collect();
-        owners.cgroups = self.cgroup.iter().map(cgroup).collect::<Result<_, _>>()?;
-        Ok(owners)
-    }
+fn owners(arguments: &Capture) -> Result<Owners, String> {
+    let glob = |name: &String| Glob::new(name).ok_or_else(|| format!("`{name}` is no pattern: a bracket is open"));
+    let globs = |names: &[String]| names.iter().map(glob).collect::<Result<Vec<_>, _>>();
+    let cgroup = |path: &String| {
+        CgroupPath::new(path).ok_or_else(|| format!("`{path}` is no path of a cgroup, such as /system.slice/a.service"))
+    };
+    let mut owners = Owners::default();
+    owners.apps = globs(&arguments.app)?;
+    owners.comms = globs(&arguments.comm)?;
+    owners.exes = globs(&arguments.exe)?;
+    owners.users = arguments.user.iter().map(|name| account(name)).collect();
+    owners.groups = arguments.group.iter().map(|name| account(name)).collect();
+    owners.cgroups = arguments.cgroup.iter().map(cgroup).collect::<Result<_, _>>()?;
+    Ok(owners)
 }
 
 /// A number is an id, as for chown(1).

@@ -418,15 +418,16 @@ impl Session {
 
     fn say(&mut self, state: State) {
         let sums = Sums::of(&self.counts, None);
-        let counts = super::talk::Counts {
+        let counts = kopi_api::capture::Session {
             captured: self.stream.delivered() + self.stream.pending(),
             received: sums.received,
             dropped: sums.lost + self.stream.given_up(),
             seen: sums.seen,
             file_bytes: self.output.written(),
             disk_full: self.disk_full,
+            ..kopi_api::capture::Session::default()
         };
-        self.talk.say(state, &counts);
+        self.talk.say(state, counts);
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a session and its client say to each other, on the connection that the session was asked for on.
 
-use crate::control::connection::receive;
+use kopi_api::capture::Session as Told;
+use kopi_api::transport::{Lines, TransportError, send};
+use kopi_api::{Request, refusal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
-use serde_json::{Value, json};
+use rustix::net::{RecvFlags, SendFlags};
 
 /// Bytes of a line of the client's, at most.
 const LINE: usize = 4096;
@@ -52,23 +53,6 @@ pub enum State {
     Ended(Why),
 }
 
-/// What a session has counted.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Packets written, or about to be.
-    pub captured: u64,
-    /// Sightings that were wanted.
-    pub received: u64,
-    /// Those of them that were lost.
-    pub dropped: u64,
-    /// Sightings looked at.
-    pub seen: u64,
-    /// Bytes of the file.
-    pub file_bytes: u64,
-    /// Whether the disk was full.
-    pub disk_full: bool,
-}
-
 /// What a client says.
 #[derive(Debug)]
 pub enum Heard {
@@ -86,8 +70,7 @@ pub struct Talk {
     id: u32,
     socket: OwnedFd,
     jit: bool,
-    input: Vec<u8>,
-    file: Option<OwnedFd>,
+    lines: Lines,
 }
 
 impl AsFd for Talk {
@@ -100,7 +83,7 @@ impl Talk {
     /// The connection of session `id`.
     #[must_use]
     pub const fn new(id: u32, socket: OwnedFd) -> Self {
-        Self { id, socket, jit: true, input: Vec::new(), file: None }
+        Self { id, socket, jit: true, lines: Lines::new(LINE) }
     }
 
     /// Notes whether the filter runs as machine code.
@@ -111,7 +94,7 @@ impl Talk {
 
     /// Tells the client that there is no session, and why.
     pub fn refuse(&self, why: &str) {
-        self.send(&json!({ "error": why }));
+        self.send(&refusal(why));
     }
 
     /// What the client has said next, if it has said anything. Does not wait.
@@ -121,70 +104,46 @@ impl Talk {
     /// [`Why::Gone`] at its end, [`Why::Error`] if it says what nobody understands.
     pub fn hear(&mut self) -> Result<Option<Heard>, Why> {
         loop {
-            if let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.input.drain(..=end).collect();
-                return self.understand(&line).map(Some);
+            if let Some((line, file)) = self.lines.take() {
+                return understand(&line, file).map(Some);
             }
-            let mut bytes = [0; LINE];
-            match receive(&self.socket, &mut bytes) {
-                Ok((0, _)) => return Err(Why::Gone),
-                Ok((n, file)) => {
-                    self.input.extend_from_slice(bytes.get(..n).unwrap_or_default());
-                    self.file = file.or_else(|| self.file.take());
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(None),
-                Err(_) => return Err(Why::Gone),
-            }
-            if self.input.len() > LINE && !self.input.contains(&b'\n') {
-                return Err(Why::Error(format!("a line of more than {LINE} bytes")));
+            match self.lines.receive(&self.socket, RecvFlags::DONTWAIT) {
+                Ok(1..) => {}
+                Err(TransportError::System(Errno::AGAIN)) => return Ok(None),
+                Err(error @ TransportError::TooLong(_)) => return Err(Why::Error(error.to_string())),
+                Ok(0) | Err(TransportError::System(_)) => return Err(Why::Gone),
             }
         }
     }
 
-    fn understand(&mut self, line: &[u8]) -> Result<Heard, Why> {
-        let value: Value =
-            serde_json::from_slice(line).map_err(|error| Why::Error(format!("not a request: {error}")))?;
-        match value.get("command").and_then(Value::as_str) {
-            Some("counts") => Ok(Heard::Counts),
-            Some("stop") => Ok(Heard::Stop),
-            Some("rotate") => match self.file.take() {
-                Some(file) => Ok(Heard::Rotate(file)),
-                None => Err(Why::Error("`rotate` comes with a file".into())),
-            },
-            _ => Err(Why::Error("a capture session knows `counts`, `rotate` and `stop`".into())),
-        }
-    }
-
-    /// Tells the client how the session is. A client that does not read misses it.
-    pub fn say(&self, state: State, counts: &Counts) {
-        let (word, why, error) = match &state {
-            State::Running => ("running", None, None),
-            State::Full => ("full", None, None),
-            State::Ended(Why::Error(error)) => ("ended", Some("error"), Some(error)),
-            State::Ended(why) => ("ended", Some(why.word()), None),
+    /// Tells the client how the session is, and what it has counted. A client that does not read misses it.
+    pub fn say(&self, state: State, counts: Told) {
+        let (state, why) = match state {
+            State::Running => (kopi_api::capture::State::Running, None),
+            State::Full => (kopi_api::capture::State::Full, None),
+            State::Ended(why) => (kopi_api::capture::State::Ended, Some(why)),
         };
-        let line = json!({ "capture": [{
-            "session": self.id,
-            "state": word,
-            "why": why,
-            "error": error,
-            "jit": self.jit,
-            "captured": counts.captured,
-            "received": counts.received,
-            "dropped": counts.dropped,
-            "seen": counts.seen,
-            "file_bytes": counts.file_bytes,
-            "disk_full": counts.disk_full,
-        }] });
-        self.send(&line);
+        let word = why.as_ref().map(|why| why.word().to_owned());
+        let error = if let Some(Why::Error(error)) = why { Some(error) } else { None };
+        let row = Told { session: self.id, state, why: word, error, jit: Some(self.jit), ..counts };
+        self.send(&kopi_api::answer("capture", &[row]));
     }
 
-    fn send(&self, line: &Value) {
-        let line = format!("{line}\n");
-        match rustix::net::send(&self.socket, line.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+    fn send(&self, line: &str) {
+        match send(&self.socket, line.as_bytes(), None, SendFlags::DONTWAIT) {
             Ok(n) if n == line.len() => {}
             outcome => log::debug!("a client of a capture session does not listen: {outcome:?}"),
         }
+    }
+}
+
+fn understand(line: &[u8], file: Option<OwnedFd>) -> Result<Heard, Why> {
+    let request = Request::read(line).map_err(Why::Error)?;
+    match (request.command.as_str(), file) {
+        ("counts", _) => Ok(Heard::Counts),
+        ("stop", _) => Ok(Heard::Stop),
+        ("rotate", Some(file)) => Ok(Heard::Rotate(file)),
+        ("rotate", None) => Err(Why::Error("`rotate` comes with a file".into())),
+        _ => Err(Why::Error("a capture session knows `counts`, `rotate` and `stop`".into())),
     }
 }

@@ -6,27 +6,30 @@
 
 use super::Place;
 use crate::report::Sources;
+use kopi_api::refusal;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt;
 
 /// What becomes of a question.
 #[derive(Debug)]
 pub enum Answer {
-    /// This is the reply.
-    Reply(Value),
+    /// This line is the reply.
+    Reply(String),
+    /// There is none, for this reason.
+    Refused(String),
     /// The connection's thread makes the reply of this, and of what comes after it.
     Part(Part),
     /// The connection is that of a capture from now on.
     Place(Box<Place>),
-    /// This is the reply once all workers use this picture: whoever is told that a policy is in force may count on it for the next
+    /// This line is the reply once all workers use this picture: whoever is told that a policy is in force may count on it for the next
     /// frame.
-    InForce(u64, Value),
+    InForce(u64, String),
 }
 
-impl From<Value> for Answer {
-    fn from(reply: Value) -> Self {
-        Self::Reply(reply)
+impl From<Result<String, String>> for Answer {
+    fn from(reply: Result<String, String>) -> Self {
+        reply.map_or_else(Self::Refused, Self::Reply)
     }
 }
 
@@ -142,13 +145,12 @@ impl Rows {
     pub(super) fn end(self, error: Option<String>) -> Vec<u8> {
         let Self { name, mut text, count } = self;
         let end = match error {
-            Some(error) if count == 0 => json!({ "error": error }).to_string(),
-            None if count == 0 => json!({ name: [] }).to_string(),
-            Some(error) => format!("],\"error\":{}}}", json!(error)),
-            None => "]}".to_owned(),
+            Some(error) if count == 0 => refusal(&error),
+            None if count == 0 => kopi_api::answer(&name, &[(); 0]),
+            Some(error) => format!("],\"error\":{}}}\n", json!(error)),
+            None => "]}\n".to_owned(),
         };
         text.extend_from_slice(end.as_bytes());
-        text.push(b'\n');
         text
     }
 }
@@ -164,6 +166,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     /// What is sent is the object that it was before it was sent in parts, however it is cut; an answer that is not whole says so.
     #[test]

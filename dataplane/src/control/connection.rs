@@ -4,27 +4,25 @@
 //! service that a policy or a capture asks. Whatever of it takes long, or never ends, holds up this operator. The control thread gets
 //! a [`Question`] in memory, and gives an [`Answer`] in memory.
 
-use super::{Answer, Asked, Brought, Desk, News, Part, Question, Request, Rows, Shared, read};
+use super::{Answer, Asked, Brought, Desk, News, Part, Question, Rows, Shared};
 use crate::capture::Place;
 use crate::capture::output::Output;
 use crate::capture::request::Request as Capture;
 use crate::operator::Operator;
 use crate::reload::Wanted;
+use kopi_api::transport::{Lines, TransportError, send};
+use kopi_api::{Request, refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
-use serde_json::{Map, Value, json};
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
+use rustix::net::{RecvFlags, SendFlags};
+use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 /// Longest request in bytes.
-pub(super) const REQUEST: usize = 64 << 10;
-/// Bytes read at a time.
-pub(super) const READ: usize = 16 << 10;
+const REQUEST: usize = 64 << 10;
 /// How long an operator may take to read the next piece of a reply; and of a long one, whose reader may be somebody at a pager. Then it
 /// has no more of kopid's than a part of the answer, and leaves when others need its place.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,16 +37,14 @@ pub(super) struct Connection {
     socket: OwnedFd,
     shared: Arc<Shared>,
     desk: Arc<Desk>,
-    pub(super) input: Vec<u8>,
-    /// Descriptors that came with `input`: one for a request at most, with the offset of its last byte so far.
-    pub(super) files: Vec<(usize, OwnedFd)>,
+    lines: Lines,
 }
 
 /// What becomes of a request.
 #[derive(Debug)]
 enum Made {
-    /// This is the reply.
-    Reply(Value),
+    /// This line is the reply.
+    Reply(String),
     /// The list of this name begins with this.
     List(String, Part),
     /// The connection is that of a capture from now on.
@@ -66,7 +62,7 @@ enum Next {
 
 impl Connection {
     pub(super) const fn new(socket: OwnedFd, shared: Arc<Shared>, desk: Arc<Desk>) -> Self {
-        Self { socket, shared, desk, input: Vec::new(), files: Vec::new() }
+        Self { socket, shared, desk, lines: Lines::new(REQUEST) }
     }
 
     /// Serves it to its end. An empty error is an end like others.
@@ -90,29 +86,28 @@ impl Connection {
 
     /// Answers one request.
     fn serve(&mut self) -> Result<Next, String> {
-        while !self.has_request() {
-            self.wait(PollFlags::IN, None)?;
-            self.read()?;
-        }
-        self.shared.heard();
-        let (line, file) = self.take();
-        let reply = match read(&line) {
-            Ok(request) => match self.answer(request, file)? {
-                Made::Reply(reply) => reply,
-                Made::List(name, part) => {
-                    self.list(name, part)?;
-                    self.shared.rest();
-                    return Ok(Next::Request);
-                }
-                Made::Capture(place, output) => return Ok(Next::Capture(place, output)),
-            },
-            Err(error) => json!({ "error": error }),
+        let (line, file) = loop {
+            match self.lines.take() {
+                Some(request) => break request,
+                None => self.read()?,
+            }
         };
-        let text = format!("{reply}\n").into_bytes();
-        // It is several times as large, and an operator may take its time to read.
-        drop(reply);
+        self.shared.heard();
+        let made = match Request::read(&line) {
+            Ok(request) => self.answer(request, file)?,
+            Err(error) => Made::Reply(refusal(&error)),
+        };
+        let reply = match made {
+            Made::Reply(reply) => reply,
+            Made::List(name, part) => {
+                self.list(name, part)?;
+                self.shared.rest();
+                return Ok(Next::Request);
+            }
+            Made::Capture(place, output) => return Ok(Next::Capture(place, output)),
+        };
         self.shared.rest();
-        self.write(&text, PATIENCE)?;
+        self.write(reply.as_bytes(), PATIENCE)?;
         Ok(Next::Request)
     }
 
@@ -140,7 +135,7 @@ impl Connection {
             };
             part = match answer.recv().map_err(|_| String::new())? {
                 Answer::Part(part) => part,
-                Answer::Reply(reply) => break reply["error"].as_str().map(str::to_owned),
+                Answer::Refused(error) => break Some(error),
                 other => break Some(format!("{other:?} is no part of a list")),
             };
         };
@@ -157,7 +152,7 @@ impl Connection {
 
     /// What becomes of a request. Fails if kopid ends.
     fn answer(&self, request: Request, file: Option<OwnedFd>) -> Result<Made, String> {
-        let refused = |error: String| Ok(Made::Reply(json!({ "error": error })));
+        let refused = |error: String| Ok(Made::Reply(refusal(&error)));
         let Request { command, arguments } = request;
         let (brought, output) = match command.as_str() {
             "reload" => match Wanted::read(&arguments, file, self.desk.source()) {
@@ -190,6 +185,7 @@ impl Connection {
         let answer = self.ask(command.clone(), arguments, brought);
         match (answer.recv().map_err(|_| String::new())?, output) {
             (Answer::Reply(reply) | Answer::InForce(_, reply), _) => Ok(Made::Reply(reply)),
+            (Answer::Refused(error), _) => refused(error),
             (Answer::Part(part), _) => Ok(Made::List(command, part)),
             (Answer::Place(place), Some(output)) => Ok(Made::Capture(place, output)),
             (Answer::Place(_), None) => refused(NO_FILE.to_owned()),
@@ -226,62 +222,23 @@ impl Connection {
         poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
     }
 
-    /// Whether a complete request waits to be answered.
-    fn has_request(&self) -> bool {
-        self.input.contains(&b'\n')
-    }
-
-    /// Reads a bounded amount. The error is empty at the end of the connection.
-    pub(super) fn read(&mut self) -> Result<(), String> {
-        let mut bytes = [0_u8; READ];
-        match receive(&self.socket, &mut bytes) {
-            Ok((0, _)) => Err(String::new()),
-            Ok((n, file)) => {
-                self.input.extend_from_slice(bytes.get(..n).unwrap_or_default());
-                self.keep(file);
-                if self.input.len() > REQUEST && !self.has_request() {
-                    return Err(format!("a request of more than {REQUEST} bytes"));
-                }
-                Ok(())
-            }
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Err(Errno::CONNRESET | Errno::PIPE) => Err(String::new()),
-            Err(errno) => Err(errno.to_string()),
+    /// Waits for some of a request. The error is empty at the end of the connection.
+    fn read(&mut self) -> Result<(), String> {
+        self.wait(PollFlags::IN, None)?;
+        match self.lines.receive(&self.socket, RecvFlags::DONTWAIT) {
+            Ok(0) | Err(TransportError::System(Errno::CONNRESET | Errno::PIPE)) => Err(String::new()),
+            Ok(_) | Err(TransportError::System(Errno::AGAIN)) => Ok(()),
+            Err(TransportError::TooLong(_)) => Err(format!("a request of more than {REQUEST} bytes")),
+            Err(error) => Err(error.to_string()),
         }
-    }
-
-    /// Keeps a descriptor that came with the last bytes of the input, if it is the first of its request.
-    ///
-    /// The kernel ends what one call reads with the data that a descriptor was sent with. So the descriptor belongs to
-    /// the request that the last byte is of, unless its sender has put several requests into one message.
-    fn keep(&mut self, file: Option<OwnedFd>) {
-        let Some(file) = file else { return };
-        let last = self.input.len().saturating_sub(1);
-        let is_first =
-            self.files.last().is_none_or(|(at, _)| self.input.get(*at..last).unwrap_or_default().contains(&b'\n'));
-        if is_first {
-            self.files.push((last, file));
-        }
-    }
-
-    /// Takes one complete line out of the input, and the descriptor that came with it.
-    fn take(&mut self) -> (Vec<u8>, Option<OwnedFd>) {
-        let end = self.input.iter().position(|byte| *byte == b'\n').unwrap_or_default();
-        let of_this = self.files.partition_point(|(at, _)| *at <= end);
-        let file = self.files.drain(..of_this).next().map(|(_, file)| file);
-        for (at, _) in &mut self.files {
-            *at -= end + 1;
-        }
-        (self.input.drain(..=end).collect(), file)
     }
 
     fn write(&self, reply: &[u8], patience: Duration) -> Result<(), String> {
         let mut rest = reply;
         while !rest.is_empty() {
-            match rustix::net::send(&self.socket, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match send(&self.socket, rest, None, SendFlags::DONTWAIT) {
                 Ok(n) => rest = rest.get(n..).unwrap_or_default(),
                 Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(patience))?,
-                Err(Errno::INTR) => {}
                 Err(Errno::CONNRESET | Errno::PIPE) => return Err(String::new()),
                 Err(errno) => return Err(errno.to_string()),
             }
@@ -290,32 +247,13 @@ impl Connection {
     }
 }
 
-/// Reads what is there, and the first descriptor that came with it. The kernel closes those that find no room, and the
-/// rest is closed here.
-pub(crate) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> Result<(usize, Option<OwnedFd>), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let got = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
-    let mut file = None;
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(files) = message {
-            for other in files {
-                file.get_or_insert(other);
-            }
-        }
-    }
-    Ok((got.bytes, file))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::helper::Wake;
     use crate::reload::Source;
-    use rustix::fd::{AsFd, AsRawFd};
-    use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SocketFlags, SocketType, socketpair};
-    use std::io::IoSlice;
+    use rustix::fd::AsFd;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::os::unix::net::UnixStream;
 
     /// A connection without a thread, and its operator's end.
@@ -327,69 +265,9 @@ mod tests {
         (Connection::new(ours, shared, desk), theirs)
     }
 
-    /// Sends `text` and, with its first byte, `files`.
-    fn send(operator: &OwnedFd, text: &str, files: &[&UnixStream]) {
-        let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
-        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        assert!(files.is_empty() || control.push(SendAncillaryMessage::ScmRights(&files)));
-        let text = [IoSlice::new(text.as_bytes())];
-        rustix::net::sendmsg(operator, &text, &mut control, SendFlags::NOSIGNAL).unwrap();
-    }
-
-    /// The next request, read as the thread does, and what the descriptor that came with it leads to.
-    fn next(connection: &mut Connection) -> (String, Option<u64>) {
-        while !connection.has_request() {
-            connection.read().unwrap();
-        }
-        let (line, file) = connection.take();
-        (read(&line).unwrap().command, file.map(inode))
-    }
-
-    fn inode(file: impl AsFd) -> u64 {
-        rustix::fs::fstat(file).unwrap().st_ino
-    }
-
     /// Whether every copy of the other end is closed.
     fn is_over(end: &UnixStream) -> bool {
         matches!(rustix::net::recv(end, &mut [0; 1][..], RecvFlags::DONTWAIT), Ok((0, _)))
-    }
-
-    /// A descriptor goes with the request that it was sent with, however the requests are cut into messages.
-    #[test]
-    fn descriptors_go_with_their_requests() {
-        let (mut connection, operator) = connected();
-        let (a, b) = UnixStream::pair().unwrap();
-        send(&operator, "{\"command\": \"plain\"}\n", &[]);
-        send(&operator, "{\"command\": \"one\"}\n{\"comm", &[&a]);
-        send(&operator, "and\": \"two\"}\n", &[&b]);
-        send(&operator, "{\"command\": \"three\"}\n", &[&b]);
-        send(&operator, "{\"command\": \"four\"}\n", &[]);
-        send(&operator, "{\"comm", &[]);
-        send(&operator, "and\": \"five\"}\n", &[&a]);
-        let files = [(); 6].map(|()| next(&mut connection).1);
-        let (a, b) = (Some(inode(&a)), Some(inode(&b)));
-        // The second message ends within the second request, so its descriptor is that one's.
-        assert_eq!(files, [None, None, a, b, None, a]);
-    }
-
-    /// Fault 3 and 9: of any number of descriptors one is kept for a request, and none after it.
-    #[test]
-    fn surplus_descriptors_are_closed() {
-        let (mut connection, operator) = connected();
-        let (theirs, ours) = UnixStream::pair().unwrap();
-        let many = [&theirs; 250];
-        send(&operator, "{\"command\":", &many);
-        for _ in 0..100 {
-            send(&operator, " ", &many[..2]);
-            connection.read().unwrap();
-        }
-        assert_eq!(connection.files.len(), 1);
-        assert_ne!(connection.files[0].1.as_raw_fd(), theirs.as_raw_fd());
-        send(&operator, "\"c\"}\n{\"command\": \"d\"}\n", &[]);
-        assert_eq!([(); 2].map(|()| next(&mut connection)), [("c".into(), Some(inode(&theirs))), ("d".into(), None)]);
-        drop(theirs);
-        assert!(is_over(&ours));
     }
 
     /// An operator that goes takes its descriptors along.
@@ -397,7 +275,7 @@ mod tests {
     fn descriptors_go_with_their_operator() {
         let (mut connection, operator) = connected();
         let (theirs, ours) = UnixStream::pair().unwrap();
-        send(&operator, "{\"command\":", &[&theirs]);
+        send(&operator, b"{\"command\":", Some(theirs.as_fd()), SendFlags::empty()).unwrap();
         connection.read().unwrap();
         drop((operator, theirs));
         assert!(!is_over(&ours));
@@ -405,16 +283,15 @@ mod tests {
         assert!(is_over(&ours));
     }
 
-    /// Fault 9: a request that never ends takes no more memory than the longest.
+    /// Fault 9: a request that never ends ends the connection.
     #[test]
     fn input_is_bounded() {
         let (mut connection, operator) = connected();
         let outcome = (0..1000).find_map(|_| {
-            send(&operator, &"x".repeat(1000), &[]);
+            send(&operator, &[b'x'; 1000], None, SendFlags::empty()).unwrap();
             connection.read().err()
         });
         assert_eq!(outcome, Some(format!("a request of more than {REQUEST} bytes")));
-        assert!(connection.input.capacity() <= 2 * (REQUEST + READ));
     }
 
     /// An operator that is told to leave does, also while it does not read its answer.

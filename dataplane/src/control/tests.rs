@@ -2,6 +2,7 @@
 
 use super::*;
 use rustix::net::{RecvFlags, SocketType};
+use serde_json::json;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -52,7 +53,7 @@ impl Scene {
             }
             self.control.serve(|question| {
                 let reply = json!({ question.command: "x".repeat(size), "arguments": question.arguments });
-                Some(reply.into())
+                Some(Answer::Reply(format!("{reply}\n")))
             });
             self.control.time.grant(Duration::from_millis(1));
             self.control.sweep();
@@ -90,8 +91,8 @@ fn requests_in_one_packet_are_answered_in_order() {
 fn strange_arguments_are_refused() {
     let arguments = Map::from_iter([("app".to_owned(), json!("b")), ("n".to_owned(), json!(1))]);
     let question = Question { command: "c".to_owned(), arguments, account: 1, brought: Brought::Nothing };
-    assert_eq!(question.stranger(&["n", "app"]), None);
-    assert_eq!(question.stranger(&["app"]), Some(json!({ "error": "`c` has no argument `n`" })));
+    assert_eq!(question.check(&["n", "app"]), Ok(()));
+    assert_eq!(question.check(&["app"]), Err("`c` has no argument `n`".to_owned()));
 }
 
 /// Fault 9: however many operators connect and say nothing, or do not read what they asked for, one that asks is answered: of the

@@ -9,22 +9,19 @@ use crate::flow::AGE_UNIT;
 use crate::forwarding::{PortId, WIRE};
 use crate::listing::{Listed, Piece, Position, Who};
 use crate::switch::{way, word};
+use kopi_api::Flow;
 use kopi_config::policy::{Decision, Direction};
-use kopi_packet::{FlowKey, Full};
+use kopi_packet::FlowKey;
 use kopi_policy::{Connection, Connections, Ruleset, Sort, Tuple};
 use query::Query;
-use serde::{Serialize, Serializer};
-use serde_json::json;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// All flows that fit the question's arguments. There may be millions, so they come in parts.
 pub(super) fn flows(question: &Question, sources: &mut Sources<'_>) -> Answer {
     match Query::read(&question.arguments) {
         Ok(query) => part(query, question.account, Position::default(), sources),
-        Err(error) => json!({ "error": error }).into(),
+        Err(error) => Answer::Refused(error),
     }
 }
 
@@ -38,7 +35,8 @@ fn part(mut query: Query, account: u32, position: Position, sources: &mut Source
         let ruleset = piece.ruleset.upgrade();
         let view = View { who: &piece.who, ruleset: ruleset.as_deref(), connections: &connections, now, hz };
         for listed in &piece.flows {
-            view.rows(listed).for_each(|row| query.take(&row, rows));
+            let packet = || listed.key.full(ruleset.as_ref().map_or(0, |ruleset| ruleset.tcp_flags_mask())).to_string();
+            view.rows(listed).for_each(|row| query.take(row, &listed.key, packet, rows));
             if query.is_done(rows) {
                 return Ok(None);
             }
@@ -49,49 +47,6 @@ fn part(mut query: Query, account: u32, position: Position, sources: &mut Source
         };
         Ok(Some(Next::new(move |sources| part(query, account, position, sources))))
     })
-}
-
-/// A flow at the side of one app. The names are those of the keys that operators get.
-#[derive(Debug, Serialize)]
-struct Row<'a> {
-    app: &'a str,
-    direction: &'static str,
-    #[serde(serialize_with = "proto_name")]
-    proto: &'a FlowKey,
-    src: Option<IpAddr>,
-    src_port: Option<u16>,
-    dst: Option<IpAddr>,
-    dst_port: Option<u16>,
-    vlan: Option<u16>,
-    /// What `explain` takes.
-    #[serde(serialize_with = "as_text")]
-    packet: Full<'a>,
-    state: Option<Cow<'static, str>>,
-    /// By what state it was judged, if the policy asks for it.
-    ct_state: Option<&'static str>,
-    begun: Option<&'static str>,
-    age_seconds: u64,
-    idle_seconds: u64,
-    packets: u64,
-    bytes: u64,
-    /// Since it began.
-    bits_per_second: u64,
-    class: Option<&'a str>,
-    rule: Option<&'a str>,
-    cause: Option<String>,
-    verdict: &'static str,
-    pid: i32,
-    uid: Option<u32>,
-    user: Option<&'a str>,
-    comm: &'a str,
-}
-
-fn as_text<S: Serializer>(packet: &Full<'_>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(packet)
-}
-
-fn proto_name<S: Serializer>(key: &FlowKey, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&proto_of(key))
 }
 
 /// The protocol, as people call it: by its number if it has no name.
@@ -118,15 +73,15 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// A flow at its sender's side, and at its receiver's if that is an app as well.
-    fn rows(&self, listed: &'a Listed) -> impl Iterator<Item = Row<'a>> {
+    /// A flow at its sender's side, and at its receiver's if that is an app as well. What is costly to write is left out.
+    fn rows(&self, listed: &'a Listed) -> impl Iterator<Item = Flow<'a>> {
         let source = listed.key.source();
         let egress = (source != WIRE).then_some((source, Direction::Egress));
         let ingress = listed.receiver().map(|id| (id, Direction::Ingress));
         [egress, ingress].into_iter().flatten().filter_map(|(id, direction)| self.row(listed, id, direction))
     }
 
-    fn row(&self, listed: &'a Listed, id: PortId, direction: Direction) -> Option<Row<'a>> {
+    fn row(&self, listed: &'a Listed, id: PortId, direction: Direction) -> Option<Flow<'a>> {
         let who = self.who.get(&id)?;
         let Listed { key, flow, outcomes } = listed;
         let at = usize::from(direction == Direction::Ingress);
@@ -143,33 +98,33 @@ impl<'a> View<'a> {
                 Sort::Clear(state) => Some(state_name(state)),
                 Sort::Tracked(_) | Sort::Error => flow.states[at].map(state_name),
             });
-        let state = connection.and_then(|c| c.tcp_state).map(|state| Cow::Owned(state.to_lowercase()));
-        Some(Row {
-            app: &who.name,
-            direction: way(direction),
-            proto: key,
+        let state = connection.and_then(|c| c.tcp_state).map(|state| state.to_lowercase().into());
+        let (why, rule) = why.unzip();
+        Some(Flow {
+            app: who.name.as_str().into(),
+            direction: Some(way(direction).into()),
             src: key.src_addr(),
             src_port: key.src_port(),
             dst: key.dst_addr(),
             dst_port: key.dst_port(),
             vlan: key.outer_vlan().map(|tag| tag.id()),
-            packet: key.full(self.ruleset.map_or(0, Ruleset::tcp_flags_mask)),
-            state: state.or_else(|| judged.map(Cow::Borrowed)),
-            ct_state: judged,
-            begun: connection.map(|c| way(c.begun)),
+            state: state.or_else(|| judged.map(Into::into)),
+            ct_state: judged.map(Into::into),
+            begun: connection.map(|c| way(c.begun).into()),
             age_seconds: seconds(age),
             idle_seconds: seconds(flow.idle(self.now)),
             packets: flow.packets,
             bytes: flow.bytes,
-            bits_per_second: bits_per_second(flow.bytes, age, self.hz),
-            class,
-            rule: why.as_ref().and_then(|(_, rule)| rule.map(|rule| rule.name.as_str())),
-            cause: why.map(|(cause, _)| cause),
-            verdict: word(outcome.map_or(Decision::Accept, |outcome| outcome.decision)),
-            pid: who.pid,
+            bits_per_second: Some(bits_per_second(flow.bytes, age, self.hz)),
+            class: class.map(Into::into),
+            rule: rule.flatten().map(|rule| rule.name.as_str().into()),
+            cause: why.map(Into::into),
+            verdict: Some(word(outcome.map_or(Decision::Accept, |outcome| outcome.decision)).into()),
+            pid: Some(who.pid),
             uid: who.uid,
-            user: who.user.as_deref(),
-            comm: &who.comm,
+            user: who.user.as_deref().map(Into::into),
+            comm: Some(who.comm.as_str().into()),
+            ..Flow::default()
         })
     }
 

@@ -9,12 +9,14 @@ use crate::policy::{Counted, Decider, Sum};
 use crate::registry::App;
 use crate::reload::{Reload, Wanted};
 use crate::switch::{Switch, way, word};
+use kopi_api::explain::Missed;
+use kopi_api::{Class, Drops, Explained, Reloaded};
 use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::key_between;
 use kopi_packet::{FlowKey, Headers, LinkProtocol, MacAddr, dhcp, ndp};
 use kopi_policy::{Cause, Packet, RuleId, Ruleset};
 use kopi_ring::DropReason;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
@@ -25,7 +27,9 @@ const MISSES: usize = 5;
 
 /// What each class is to get and has got, in the order of the file; what has no class last in its direction.
 pub(super) fn classes(switch: &Switch) -> Answer {
-    let Some(ruleset) = switch.policy().ruleset().cloned() else { return json!({ "classes": [] }).into() };
+    let Some(ruleset) = switch.policy().ruleset().cloned() else {
+        return Answer::Reply(kopi_api::answer("classes", &[(); 0]));
+    };
     let rows = switch.classes().rows();
     Answer::part(move |text| {
         rows.iter().for_each(|row| text.push(&class(row, ruleset.policy())));
@@ -33,30 +37,30 @@ pub(super) fn classes(switch: &Switch) -> Answer {
     })
 }
 
-fn class(row: &Row, policy: &Policy) -> Value {
+fn class(row: &Row, policy: &Policy) -> Class {
     let class = row.index.and_then(|index| policy.classes.get(index));
     let Totals { packets, bytes, full, late, backlog, overlimits } = row.totals;
-    json!({
-        "name": row.name,
-        "parent": row.parent,
-        "direction": way(row.direction),
-        "leaf": row.is_leaf,
-        "rate": class.and_then(|class| class.rate).map(|rate| rate.to_string()),
-        "ceil": class.and_then(|class| class.ceiling()).map(|ceil| ceil.to_string()),
-        "weight": class.map_or(1, |class| class.weight),
-        "priority": class.map_or(4, |class| class.priority),
-        "bits_per_second": row.bits_per_second,
-        "packets": packets,
-        "bytes": bytes,
-        "dropped": full + late,
-        "dropped_full": full,
-        "dropped_codel": late,
-        "overlimits": overlimits,
-        "backlog_packets": backlog.0,
-        "backlog_bytes": backlog.1,
-        "delay_p50_ns": row.delay_ns.map(|(median, _)| median),
-        "delay_p99_ns": row.delay_ns.map(|(_, late)| late),
-    })
+    Class {
+        name: row.name.clone(),
+        parent: row.parent.clone(),
+        direction: way(row.direction).to_owned(),
+        leaf: row.is_leaf,
+        rate: class.and_then(|class| class.rate).map(|rate| rate.to_string()),
+        ceil: class.and_then(|class| class.ceiling()).map(|ceil| ceil.to_string()),
+        weight: class.map_or(1, |class| class.weight),
+        priority: class.map_or(4, |class| class.priority),
+        bits_per_second: row.bits_per_second,
+        packets,
+        bytes,
+        dropped: full + late,
+        dropped_full: full,
+        dropped_codel: late,
+        overlimits,
+        backlog_packets: backlog.0,
+        backlog_bytes: backlog.1,
+        delay_p50_ns: row.delay_ns.map(|(median, _)| median),
+        delay_p99_ns: row.delay_ns.map(|(_, late)| late),
+    }
 }
 
 /// Rules of one part of an answer. Each part looks through everything that was counted.
@@ -66,7 +70,7 @@ const RULES: usize = 512;
 pub(super) fn rules(sources: &Sources<'_>) -> Answer {
     match sources.switch.policy().ruleset() {
         Some(ruleset) => rules_from(0, &Arc::downgrade(ruleset), sources),
-        None => json!({ "rules": [] }).into(),
+        None => Answer::Reply(kopi_api::answer("rules", &[(); 0])),
     }
 }
 
@@ -74,7 +78,7 @@ pub(super) fn rules(sources: &Sources<'_>) -> Answer {
 fn rules_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Answer {
     let in_force = sources.switch.policy().ruleset().filter(|in_force| ruleset.as_ptr() == Arc::as_ptr(in_force));
     let Some(in_force) = in_force.cloned() else {
-        return json!({ "error": "another policy has come into force meanwhile: ask again" }).into();
+        return Answer::Refused("another policy has come into force meanwhile: ask again".to_owned());
     };
     let (counted, known) = (sources.switch.counted(), ruleset.clone());
     Answer::part(move |text| {
@@ -96,32 +100,30 @@ fn rules_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> An
     })
 }
 
-fn rule_row(rule: &Rule, sum: Sum, policy: &Policy) -> Value {
-    json!({
-        "name": rule.name,
-        "line": rule.line,
-        "action": action(rule.action),
-        "match": rule.matches.brief(&policy.sets).to_string(),
-        "owner": if rule.owner.is_any() { String::new() } else { rule.owner.to_string() },
-        "class": names_of(rule.class, policy),
-        "log": rule.log,
-        "packets": sum.packets,
-        "bytes": sum.bytes,
-    })
+fn rule_row(rule: &Rule, sum: Sum, policy: &Policy) -> kopi_api::Rule {
+    kopi_api::Rule {
+        name: rule.name.clone(),
+        line: Some(rule.line),
+        action: action(rule.action).to_owned(),
+        matches: Some(rule.matches.brief(&policy.sets).to_string()),
+        owner: Some(if rule.owner.is_any() { String::new() } else { rule.owner.to_string() }),
+        class: names_of(rule.class, policy),
+        log: rule.log,
+        packets: sum.packets,
+        bytes: sum.bytes,
+    }
 }
 
-fn default_row(direction: Direction, decision: Decision, sum: Sum) -> Value {
-    json!({
-        "name": format!("default {}", way(direction)),
-        "line": null,
-        "action": word(decision),
-        "match": format!("{{ direction = \"{}\" }}", way(direction)),
-        "owner": "",
-        "class": null,
-        "log": false,
-        "packets": sum.packets,
-        "bytes": sum.bytes,
-    })
+fn default_row(direction: Direction, decision: Decision, sum: Sum) -> kopi_api::Rule {
+    kopi_api::Rule {
+        name: format!("default {}", way(direction)),
+        action: word(decision).to_owned(),
+        matches: Some(format!("{{ direction = \"{}\" }}", way(direction))),
+        owner: Some(String::new()),
+        packets: sum.packets,
+        bytes: sum.bytes,
+        ..kopi_api::Rule::default()
+    }
 }
 
 /// Apps of one part of the drops.
@@ -132,7 +134,7 @@ pub(super) fn drops(sources: &Sources<'_>) -> Answer {
     drops_from(0, other_drops(sources), sources)
 }
 
-fn drops_from(from: PortId, first: Vec<Value>, sources: &Sources<'_>) -> Answer {
+fn drops_from(from: PortId, first: Vec<Drops>, sources: &Sources<'_>) -> Answer {
     let switch = &sources.switch;
     let apps = switch.apps().filter(|app| app.id >= from).take(APPS);
     let apps: Vec<_> = apps.map(|app| (app.generation, app.name.clone(), totals_of(app, switch))).collect();
@@ -186,7 +188,7 @@ pub(super) fn reload(wanted: &Wanted, who: &str, switch: &mut Switch, attach: &m
             return Err("no policy waits to be confirmed".into());
         }
         log::info!("{who} has confirmed the policy");
-        return Ok(summary(switch, "", &[]).into());
+        return Ok(Answer::Reply(summary(switch, "", &[])));
     };
     let picture = put_in_force(reload, *trial, who, switch, attach)?;
     Ok(Answer::InForce(picture, summary(switch, &reload.name, &reload.warnings)))
@@ -215,10 +217,11 @@ pub(crate) fn put_in_force(
     Ok(picture)
 }
 
-fn summary(switch: &Switch, file: &str, warnings: &[String]) -> Value {
+fn summary(switch: &Switch, file: &str, warnings: &[String]) -> String {
     let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-    let confirm = switch.policy().trial_seconds();
-    json!({ "reload": [{ "file": file, "rules": rules, "warnings": warnings, "confirm_seconds": confirm }] })
+    let confirm_seconds = switch.policy().trial_seconds();
+    let row = Reloaded { file: file.to_owned(), rules, warnings: warnings.to_vec(), confirm_seconds };
+    kopi_api::answer("reload", &[row])
 }
 
 /// What the policy would do with a frame, and why.
@@ -226,10 +229,8 @@ fn summary(switch: &Switch, file: &str, warnings: &[String]) -> Value {
 /// # Errors
 ///
 /// A text for people, if the question is not understood.
-pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Value, String> {
-    if let Some(refused) = question.stranger(&["app", "packet", "direction", "state"]) {
-        return Ok(refused);
-    }
+pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Explained, String> {
+    question.check(&["app", "packet", "direction", "state"])?;
     let text = |name: &str| question.arguments.get(name).and_then(Value::as_str);
     let ruleset = switch.policy().ruleset().ok_or("no policy is in force: every frame is accepted")?;
     let app = find(switch, text("app").ok_or("`app` is missing")?)?;
@@ -257,20 +258,23 @@ pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Value, Str
         decision => (decision, why, rule),
     };
     let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
-    let missed = trace.missed.iter().map(|miss| json!({ "rule": miss.rule.name, "fields": miss.fields }));
-    Ok(json!({ "explain": [{
-        "app": app.name,
-        "packet": key.to_string(),
-        "direction": way(direction),
-        "state": state_name(state),
-        "decision": word(decision),
-        "cause": why,
-        "rule": rule.map(|rule| &rule.name),
-        "line": rule.map(|rule| rule.line),
-        "class": class.map(|class| &class.name),
-        "passed": trace.passed.iter().map(|rule| &rule.name).collect::<Vec<_>>(),
-        "missed": missed.collect::<Vec<_>>(),
-    }] }))
+    let missed = trace.missed.iter().map(|miss| Missed {
+        rule: miss.rule.name.clone(),
+        fields: miss.fields.iter().map(ToString::to_string).collect(),
+    });
+    Ok(Explained {
+        app: app.name.clone(),
+        packet: key.to_string(),
+        direction: way(direction).to_owned(),
+        state: state_name(state).to_owned(),
+        decision: word(decision).to_owned(),
+        cause: why,
+        rule: rule.map(|rule| rule.name.clone()),
+        line: rule.map(|rule| rule.line),
+        class: class.map(|class| class.name.clone()),
+        passed: trace.passed.iter().map(|rule| rule.name.clone()).collect(),
+        missed: missed.collect(),
+    })
 }
 
 /// The app of that name.

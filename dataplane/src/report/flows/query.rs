@@ -1,7 +1,9 @@
 //! Which flows an operator wants, how many, and in which order.
 
-use super::{Row, proto_of};
+use super::proto_of;
 use crate::control::Rows;
+use kopi_api::Flow;
+use kopi_packet::FlowKey;
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -84,35 +86,39 @@ impl Query {
         Ok(query)
     }
 
-    /// Whether `row` is wanted.
-    fn fits(&self, row: &Row<'_>) -> bool {
+    /// Whether `row` of the flow with `key` is wanted.
+    fn fits(&self, row: &Flow<'_>, key: &FlowKey) -> bool {
         self.wants.iter().all(|want| match want {
-            Want::App(name) => row.app == name,
-            Want::User(user) => row.user == Some(user) || row.uid.is_some_and(|uid| uid.to_string() == *user),
-            Want::Pid(pid) => row.pid.to_string() == *pid,
-            Want::Comm(comm) => row.comm == comm,
+            Want::App(name) => row.app == *name,
+            Want::User(user) => {
+                row.user.as_deref() == Some(user) || row.uid.is_some_and(|uid| uid.to_string() == *user)
+            }
+            Want::Pid(pid) => row.pid.is_some_and(|own| own.to_string() == *pid),
+            Want::Comm(comm) => row.comm.as_deref() == Some(comm),
             Want::Port(port) => [row.src_port, row.dst_port].contains(&Some(*port)),
             Want::Address(address) => [row.src, row.dst].contains(&Some(*address)),
             Want::State(state) => row.state.as_deref() == Some(state),
             Want::Proto(proto) => {
-                let number = || row.src.is_some() && row.proto.proto().to_string() == *proto;
-                proto_of(row.proto) == *proto || number()
+                let number = || row.src.is_some() && key.proto().to_string() == *proto;
+                proto_of(key) == *proto || number()
             }
         })
     }
 
-    /// Puts `row` into `rows`, or where those with the highest rate are, if it is wanted.
-    pub(super) fn take(&mut self, row: &Row<'_>, rows: &mut Rows) {
-        if !self.fits(row) {
+    /// Puts `row` of the flow with `key` into `rows`, or where those with the highest rate are, if it is wanted. Only then is it written
+    /// out what `packet` and its protocol are.
+    pub(super) fn take(&mut self, row: Flow<'_>, key: &FlowKey, packet: impl FnOnce() -> String, rows: &mut Rows) {
+        if !self.fits(&row, key) {
             return;
         }
+        let rate = row.bits_per_second.unwrap_or(0);
+        let whole = || Flow { proto: proto_of(key).into(), packet: packet().into(), ..row };
         let Some(highest) = &mut self.highest else {
             if rows.count() < self.limit {
-                rows.push(row);
+                rows.push(&whole());
             }
             return;
         };
-        let rate = row.bits_per_second;
         if highest.len() >= self.limit {
             if highest.peek().is_some_and(|Reverse((lowest, ..))| *lowest >= rate) {
                 return;
@@ -120,7 +126,7 @@ impl Query {
             drop(highest.pop());
         }
         self.seen += 1;
-        let text = serde_json::to_vec(row).unwrap_or_default();
+        let text = serde_json::to_vec(&whole()).unwrap_or_default();
         highest.push(Reverse((rate, Reverse(self.seen), text)));
     }
 
@@ -147,36 +153,27 @@ mod tests {
 
     const KEY: &str = "tcp 10.0.0.1:5 > 10.0.0.2:80";
 
-    /// Calls `with` with a row of so many bits a second.
-    fn row(bits_per_second: u64, with: impl FnOnce(Row<'_>)) {
-        let key = kopi_packet::parse(&kopi_packet::describe::frame_of(KEY).unwrap(), 1).1;
-        with(Row {
-            app: "a",
-            direction: "egress",
-            proto: &key,
+    fn key() -> FlowKey {
+        kopi_packet::parse(&kopi_packet::describe::frame_of(KEY).unwrap(), 1).1
+    }
+
+    /// A row of so many bits a second.
+    fn row(bits_per_second: u64) -> Flow<'static> {
+        let key = key();
+        Flow {
+            app: "a".into(),
             src: key.src_addr(),
             src_port: key.src_port(),
             dst: key.dst_addr(),
             dst_port: key.dst_port(),
-            vlan: None,
-            packet: key.full(0),
             state: Some("new".into()),
-            ct_state: None,
-            begun: None,
-            age_seconds: 1,
-            idle_seconds: 0,
-            packets: 1,
-            bytes: 1,
-            bits_per_second,
-            class: None,
-            rule: None,
-            cause: None,
-            verdict: "accept",
-            pid: 7,
+            bits_per_second: Some(bits_per_second),
+            pid: Some(7),
             uid: Some(1000),
-            user: Some("bob"),
-            comm: "c",
-        });
+            user: Some("bob".into()),
+            comm: Some("c".into()),
+            ..Flow::default()
+        }
     }
 
     /// Every argument is asked about, by itself and with others, whether it is written as a text or as a number.
@@ -210,9 +207,7 @@ mod tests {
         let fits = |arguments: &[&(&str, Value)]| {
             let arguments = arguments.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
             let query = Query::read(&arguments).unwrap();
-            let mut fits = false;
-            row(1, |row| fits = query.fits(&row));
-            fits
+            query.fits(&row(1), &key())
         };
         for one in &fitting {
             assert!(fits(&[one]), "{one:?}");
@@ -239,7 +234,7 @@ mod tests {
         let mut query = read(arguments).unwrap();
         let mut rows = Rows::new("flows".to_owned());
         for rate in rates {
-            row(rate, |row| query.take(&row, &mut rows));
+            query.take(row(rate), &key(), String::new, &mut rows);
         }
         query.finish(&mut rows);
         let value: Value = serde_json::from_slice(&rows.finished()).unwrap();
