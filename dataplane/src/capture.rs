@@ -57,8 +57,8 @@ struct Running {
     bell: Arc<Bell>,
     /// Its thread is done with it.
     gone: Arc<AtomicBool>,
-    /// Bytes of its rings.
-    memory: usize,
+    /// How many rings it has, and bytes of each.
+    rings: (usize, usize),
     stage: Stage,
 }
 
@@ -135,17 +135,9 @@ impl Captures {
             ));
         }
         request.check(roster)?;
-        let memory = request.buffer * dataplane.workers();
-        let taken = self.sessions.iter().map(|session| session.memory).sum();
-        let room = share(MEMORY, taken, own.map(|session| session.memory).sum());
-        if memory > room {
-            let left = (room / dataplane.workers()) >> 10;
-            return Err(format!(
-                "all captures together may have {} MiB of buffers, and no user as much as is left for others; `buffer` can be {left} \
-                 KiB",
-                MEMORY >> 20
-            ));
-        }
+        let taken = self.sessions.iter().map(Running::memory).sum();
+        let room = share(MEMORY, taken, own.map(Running::memory).sum());
+        let rings = (dataplane.workers(), request.buffer(dataplane.workers(), room)?);
         let (compiled, filter) = sync_channel(1);
         let (start, started) = sync_channel(1);
         let bell = Arc::new(Bell { wake: Arc::clone(&self.wake), ending: AtomicBool::new(false) });
@@ -162,7 +154,7 @@ impl Captures {
             bell: Arc::clone(&bell),
             here,
         };
-        self.sessions.push(Running { id, account, request, bell, gone, memory, stage });
+        self.sessions.push(Running { id, account, request, bell, gone, rings, stage });
         Ok(place)
     }
 
@@ -216,6 +208,11 @@ const fn share(total: usize, taken: usize, own: usize) -> usize {
 }
 
 impl Running {
+    /// Bytes of its rings.
+    const fn memory(&self) -> usize {
+        self.rings.0 * self.rings.1
+    }
+
     /// Gives the session its taps, for frames that pass `filter`.
     fn begin(&mut self, filter: Filter, roster: Roster, dataplane: &mut Dataplane) {
         let roster = Arc::new(roster);
@@ -223,7 +220,7 @@ impl Running {
         let (mut taps, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         let begun = Arc::new(AtomicUsize::new(0));
         for _ in 0..dataplane.workers() {
-            let (producer, consumer) = ring(self.request.buffer);
+            let (producer, consumer) = ring(self.rings.1);
             let count: Arc<[PortCounts]> = (0..dataplane.ports()).map(|_| PortCounts::default()).collect();
             let tap = Tap::new(Arc::clone(&selection), producer, Arc::clone(&count));
             let tap = tap.telling(Arc::clone(&begun));

@@ -32,7 +32,9 @@ pub(crate) fn check(line: &[u8]) {
     let capture = Request::read(&request.arguments);
     match capture.and_then(|capture| ROSTER.with(|roster| capture.check(roster)).map(|()| capture)) {
         Ok(capture) => {
-            assert!((1..=262_144).contains(&capture.snap) && (64 << 10..=256 << 20).contains(&capture.buffer));
+            assert!((1..=262_144).contains(&capture.snap));
+            let buffer = capture.buffer(1, 1 << 30);
+            assert!(buffer.is_ok_and(|buffer| (64 << 10..=256 << 20).contains(&buffer)));
             assert!([capture.count, capture.bytes, capture.file_bytes].iter().all(|limit| *limit != Some(0)));
         }
         Err(error) => assert!(!error.is_empty()),

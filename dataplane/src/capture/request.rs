@@ -19,7 +19,7 @@ use std::time::Duration;
 const SNAP_MAX: u32 = 262_144;
 /// Bytes of the ring between a worker and a session, at least and at most.
 const BUFFER: std::ops::RangeInclusive<usize> = 64 << 10..=256 << 20;
-/// The same, if nothing is said of it.
+/// The same, if nothing is said of it and there is room.
 const BUFFER_DEFAULT: usize = 8 << 20;
 /// Longest session in seconds: a year.
 const SECONDS_MAX: f64 = 366.0 * 86_400.0;
@@ -48,8 +48,8 @@ pub struct Request {
     pub bytes: Option<u64>,
     /// Time after which it ends.
     pub duration: Option<Duration>,
-    /// Bytes of the ring between a worker and the session.
-    pub buffer: usize,
+    /// Bytes of the ring between a worker and the session, if anything is said of it.
+    buffer: Option<usize>,
     /// Size of a file from which on another one is asked for.
     pub file_bytes: Option<u64>,
 }
@@ -85,7 +85,7 @@ impl Request {
             count: arguments.count,
             bytes: arguments.bytes,
             duration: arguments.seconds.map(Duration::from_secs_f64),
-            buffer: arguments.buffer.unwrap_or(BUFFER_DEFAULT),
+            buffer: arguments.buffer,
             file_bytes: arguments.file_bytes,
         })
     }
@@ -101,6 +101,32 @@ impl Request {
             Some(name) => Err(format!("the policy has no rule `{name}`; `kopictl rules` lists them")),
             None => Ok(()),
         }
+    }
+
+    /// Bytes of the ring between each of `workers` workers and the session, if all of them may have `room`.
+    ///
+    /// # Errors
+    ///
+    /// A text for people, with what there is room for.
+    pub fn buffer(&self, workers: usize, room: usize) -> Result<usize, String> {
+        // A size is given in KiB.
+        let most = room / workers.max(1) / 1024 * 1024;
+        let buffer = self.buffer.unwrap_or_else(|| BUFFER_DEFAULT.min(most));
+        if (*BUFFER.start()..=most).contains(&buffer) {
+            return Ok(buffer);
+        }
+        Err(if most < *BUFFER.start() {
+            format!(
+                "{} KiB of buffer for each worker are left for this user, and a capture takes {}: end another one",
+                most >> 10,
+                BUFFER.start() >> 10
+            )
+        } else {
+            format!(
+                "`buffer` can be {} KiB: no user has more of the buffers of all captures than is left for others",
+                most >> 10
+            )
+        })
     }
 
     /// Compiles the expression; `None` for one that lets everything pass. Takes seconds for a long one, or while names of
@@ -231,4 +257,52 @@ fn reason(name: &str) -> Result<DropReason, String> {
         let names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
         format!("`{name}` is no reason for a drop; there are {}", names.join(", "))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::{MEMORY, share};
+    use serde_json::json;
+
+    fn request(buffer: Option<usize>) -> Request {
+        Request::read(json!({ "buffer": buffer }).as_object().unwrap()).unwrap()
+    }
+
+    /// However many workers there are, the first captures of six users, one after the other, are not refused, and are within their room.
+    /// On few workers they have the buffers that they always had.
+    #[test]
+    fn buffers_are_shared_out_by_user() {
+        for workers in [1, 2, 32, 33, 34, 64, 100, 128] {
+            let mut taken = 0;
+            for user in 0..6 {
+                let mut own = 0;
+                for capture in 0..if user == 0 { 16 } else { 1 } {
+                    let room = share(MEMORY, taken, own);
+                    let buffer = match request(None).buffer(workers, room) {
+                        Ok(buffer) => buffer,
+                        // Who has some already may have to do with that.
+                        Err(_) if capture > 0 => break,
+                        Err(error) => panic!("{workers} workers, user {user}: {error}"),
+                    };
+                    assert!(buffer * workers <= room && BUFFER.contains(&buffer) && buffer % 1024 == 0);
+                    assert!(buffer == BUFFER_DEFAULT || workers > 2, "{workers} workers: {buffer}");
+                    own += buffer * workers;
+                    taken += buffer * workers;
+                }
+            }
+        }
+    }
+
+    /// A size that is asked for is taken or refused, with one that would be taken.
+    #[test]
+    fn buffer_that_is_asked_for_is_not_changed() {
+        let room = 33 * (4 << 20);
+        assert_eq!(request(None).buffer(33, room), Ok(4 << 20));
+        assert_eq!(request(Some(4 << 20)).buffer(33, room), Ok(4 << 20));
+        let refused = request(Some(8 << 20)).buffer(33, room).unwrap_err();
+        assert!(refused.starts_with("`buffer` can be 4096 KiB: "), "{refused}");
+        let refused = request(None).buffer(33, 33 << 10).unwrap_err();
+        assert!(refused.contains("1 KiB of buffer") && refused.contains("takes 64"), "{refused}");
+    }
 }
