@@ -12,11 +12,13 @@ use crate::flow::{Flow, FlowTable};
 use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome};
 use crate::registry::{App, Registry};
+use crate::report::stage_of;
+use kopi_config::policy::Decision;
 use kopi_packet::FlowKey;
 use kopi_policy::Ruleset;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Flows of a piece. Each is half a kilobyte of text later, for each connection of an operator that reads a list.
@@ -38,9 +40,31 @@ pub struct Listed {
     pub flow: Flow,
     /// What the policy said at the sender's and at the receiver's side.
     pub outcomes: [Option<Outcome>; 2],
+    /// Whether it was judged before the ports or the policy changed last. Its next frame has it judged anew.
+    pub outdated: bool,
 }
 
 impl Listed {
+    /// What its verdict says for the side of app `id`, as far as it is the policy's.
+    #[must_use]
+    pub fn decision(&self, id: PortId) -> Decision {
+        let of_policy = |reason| stage_of(reason) == "filter";
+        match self.flow.verdict {
+            Verdict::Drop(reason) if id == self.key.source() && of_policy(reason) => Decision::Drop,
+            Verdict::Refuse(whose, reason) if id == whose && of_policy(reason) => Decision::Drop,
+            Verdict::Reject(whose) if id == whose => Decision::Reject,
+            _ => Decision::Accept,
+        }
+    }
+
+    /// Number of its class at the sender's side, or at the receiver's with 1. One that was not judged by the policy of the list has none:
+    /// its number is that of another policy's class.
+    #[must_use]
+    pub fn class(&self, side: usize) -> Option<u16> {
+        self.outcomes.get(side).copied().flatten()?;
+        self.flow.points.classes.get(side)?.checked_sub(1)
+    }
+
     /// The app that gets its packets, or would get them if it were not for the policy.
     #[must_use]
     pub fn receiver(&self) -> Option<PortId> {
@@ -70,7 +94,7 @@ impl Listing {
     /// Room for [`PIECE`] flows, all of it in memory.
     fn new() -> Self {
         let (_, key) = kopi_packet::parse(&[], 0);
-        let mut flows = vec![Listed { key, flow: Flow::EMPTY, outcomes: [None; 2] }; PIECE];
+        let mut flows = vec![Listed { key, flow: Flow::EMPTY, outcomes: [None; 2], outdated: false }; PIECE];
         flows.clear();
         Self { serial: 0, worker: 0, flows, next: 0, has_more: false, picture: None }
     }
@@ -95,6 +119,7 @@ impl Listing {
                 key: *key,
                 flow: *flow,
                 outcomes: flow.points.tallies.map(|tally| ledger.outcome(tally).filter(|_| flow.epoch == epoch)),
+                outdated: flow.epoch != epoch,
             });
             self.flows.extend(flows);
             self.next += 1;
@@ -139,6 +164,50 @@ impl Who {
     }
 }
 
+/// What a policy calls the rules and classes of some flows, and what else of it their rows need. Not the policy itself: whoever reads
+/// slowly does not keep old ones, and is told of the one that was in force when the flows were copied.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    rules: BTreeMap<u32, String>,
+    classes: BTreeMap<u16, String>,
+    /// Whether it asks for states of connections.
+    pub uses_state: bool,
+    /// Flags of TCP that it looks at.
+    pub tcp_flags: u8,
+}
+
+impl Names {
+    fn of(flows: &[Listed], ruleset: &Ruleset) -> Self {
+        let (uses_state, tcp_flags) = (ruleset.uses_state(), ruleset.tcp_flags_mask());
+        let mut names = Self { uses_state, tcp_flags, ..Self::default() };
+        for listed in flows {
+            for rule in listed.outcomes.iter().flatten().filter_map(|outcome| outcome.cause.rule()) {
+                if let Some(named) = usize::try_from(rule).ok().and_then(|rule| ruleset.rules().get(rule)) {
+                    names.rules.entry(rule).or_insert_with(|| named.name.clone());
+                }
+            }
+            for class in [0, 1].into_iter().filter_map(|at| listed.class(at)) {
+                if let Some(named) = ruleset.policy().classes.get(usize::from(class)) {
+                    names.classes.entry(class).or_insert_with(|| named.name.clone());
+                }
+            }
+        }
+        names
+    }
+
+    /// The name of rule number `rule`, if one of the flows was judged by it.
+    #[must_use]
+    pub fn rule(&self, rule: u32) -> Option<&str> {
+        self.rules.get(&rule).map(String::as_str)
+    }
+
+    /// The name of class number `class`, if one of the flows is in it.
+    #[must_use]
+    pub fn class(&self, class: u16) -> Option<&str> {
+        self.classes.get(&class).map(String::as_str)
+    }
+}
+
 /// A piece of a list.
 #[derive(Debug)]
 pub struct Piece {
@@ -146,8 +215,8 @@ pub struct Piece {
     pub flows: Vec<Listed>,
     /// The apps that they come from or go to, as far as they are still there.
     pub who: BTreeMap<PortId, Who>,
-    /// The rules that they were judged by. Whoever reads slowly does not keep old ones.
-    pub ruleset: Weak<Ruleset>,
+    /// What the policy that they were judged by calls what they have to do with; `None` without a policy.
+    pub names: Option<Names>,
     /// Where the next piece begins, unless this is the last one.
     pub next: Option<Position>,
 }
@@ -217,7 +286,7 @@ impl Lists {
             let piece = Piece {
                 flows: part.flows.clone(),
                 who: who(&part.flows, filter, registry),
-                ruleset: filter.map_or_else(Weak::new, |filter| Arc::downgrade(filter.ruleset())),
+                names: filter.map(|filter| Names::of(&part.flows, filter.ruleset())),
                 next,
             };
             // Whoever does not wait any more does not need it.

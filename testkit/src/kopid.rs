@@ -268,7 +268,9 @@ impl Kopid {
         self.exchange_within(request, Duration::from_secs(2))
     }
 
-    fn exchange_within(&self, request: &Value, limit: Duration) -> Option<Value> {
+    /// The same for an answer that may take `limit`.
+    #[must_use]
+    pub fn exchange_within(&self, request: &Value, limit: Duration) -> Option<Value> {
         let socket = UnixStream::connect(self.control()).ok()?;
         socket.set_read_timeout(Some(limit)).ok()?;
         send_all(&socket, format!("{request}\n").as_bytes(), None).ok()?;

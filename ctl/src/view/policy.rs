@@ -111,6 +111,9 @@ impl Flows {
             endpoint(flow.src, flow.src_port),
             endpoint(flow.dst, flow.dst_port),
         ];
+        // Which rule it was nobody knows any more.
+        let outdated =
+            flow.cause.as_ref().filter(|cause| **cause == *"outdated").map(|cause| format!("({cause})").into());
         cells.extend(self.tagged.then(|| flow.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string())));
         cells.extend([
             or_none(flow.direction.as_ref()),
@@ -125,7 +128,7 @@ impl Flows {
             flow.bits_per_second.map_or_else(|| NONE.into(), bits),
             or_none(flow.class.as_ref()),
             or_none(flow.verdict.as_ref()),
-            or_none(flow.rule.as_ref()),
+            or_none(flow.rule.as_ref().or(outdated.as_ref())),
         ]);
         self.table.row(cells);
     }
@@ -196,6 +199,7 @@ fn explained_one(row: &Explained) -> String {
     lines.extend(row.class.clone().map(|class| ("class", class)));
     lines.extend((!row.passed.is_empty()).then(|| ("passed", row.passed.join(", "))));
     lines.extend(missed.enumerate().map(|(at, miss)| (if at == 0 { "missed" } else { "" }, miss)));
+    lines.extend(row.payload.clone().map(|payload| ("payload", payload)));
     let key = |key: &str| if key.is_empty() { String::new() } else { format!("{key}:") };
     lines.iter().map(|(name, value)| format!("{:<9} {}\n", key(name), clean(value))).collect()
 }
@@ -280,5 +284,7 @@ missed:   web (differs in dst_port)
         assert!(explained(&rows).contains("because:  no rule decides, so the default of egress does\n"));
         rows[0].cause = "spoofed_ip".into();
         assert!(explained(&rows).contains("because:  spoofed_ip, before any rule\n"));
+        rows[0].payload = Some("it has one".into());
+        assert!(explained(&rows).ends_with("\npayload:  it has one\n"));
     }
 }

@@ -3,19 +3,22 @@
 mod query;
 
 use super::Sources;
-use super::policy::{cause, state_name};
+use super::policy::{cause_name, state_name};
 use crate::control::{Answer, Next, Question};
 use crate::flow::AGE_UNIT;
 use crate::forwarding::{PortId, WIRE};
-use crate::listing::{Listed, Piece, Position, Who};
+use crate::listing::{Listed, Names, Piece, Position, Who};
 use crate::switch::{way, word};
 use kopi_api::Flow;
-use kopi_config::policy::{Decision, Direction};
+use kopi_config::policy::Direction;
 use kopi_packet::FlowKey;
-use kopi_policy::{Connection, Connections, Ruleset, Sort, Tuple};
+use kopi_policy::{Connection, Connections, Sort, Tuple};
 use query::Query;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// The cause of flows that were judged before the ports or the policy changed last: by which rule is not known any more.
+const OUTDATED: &str = "outdated";
 
 /// All flows that fit the question's arguments. There may be millions, so they come in parts.
 pub(super) fn flows(question: &Question, sources: &mut Sources<'_>) -> Answer {
@@ -32,10 +35,9 @@ fn part(mut query: Query, account: u32, position: Position, sources: &mut Source
     let (now, hz) = (dpdk::tsc(), sources.facts.tsc_hz.max(1));
     Answer::part(move |rows| {
         let piece: Piece = piece.recv().map_err(|_| "kopid ends".to_owned())??;
-        let ruleset = piece.ruleset.upgrade();
-        let view = View { who: &piece.who, ruleset: ruleset.as_deref(), connections: &connections, now, hz };
+        let view = View { who: &piece.who, names: piece.names.as_ref(), connections: &connections, now, hz };
         for listed in &piece.flows {
-            let packet = || listed.key.full(ruleset.as_ref().map_or(0, |ruleset| ruleset.tcp_flags_mask())).to_string();
+            let packet = || listed.key.full(piece.names.as_ref().map_or(0, |names| names.tcp_flags)).to_string();
             view.rows(listed).for_each(|row| query.take(row, &listed.key, packet, rows));
             if query.is_done(rows) {
                 return Ok(None);
@@ -66,7 +68,7 @@ fn proto_of(key: &FlowKey) -> String {
 /// By what rows are made.
 struct View<'a> {
     who: &'a BTreeMap<PortId, Who>,
-    ruleset: Option<&'a Ruleset>,
+    names: Option<&'a Names>,
     connections: &'a Connections,
     now: u64,
     hz: u64,
@@ -83,23 +85,23 @@ impl<'a> View<'a> {
 
     fn row(&self, listed: &'a Listed, id: PortId, direction: Direction) -> Option<Flow<'a>> {
         let who = self.who.get(&id)?;
-        let Listed { key, flow, outcomes } = listed;
+        let Listed { key, flow, outcomes, outdated } = listed;
         let at = usize::from(direction == Direction::Ingress);
         let outcome = outcomes[at];
-        let why = outcome.zip(self.ruleset).map(|(outcome, ruleset)| cause(outcome.cause, ruleset));
-        let class = usize::from(flow.points.classes[at]).checked_sub(1);
-        let class = class.and_then(|class| self.ruleset?.policy().classes.get(class)).map(|class| class.name.as_str());
+        let cause = match outcome {
+            Some(outcome) => Some(cause_name(outcome.cause)),
+            None => outdated.then_some(OUTDATED),
+        };
+        let rule = outcome.and_then(|outcome| self.names?.rule(outcome.cause.rule()?));
         let connection = self.connection(key, id, direction);
         let seconds = |ticks: u64| ticks / self.hz;
         let age = flow.age(self.now);
-        let judged =
-            self.ruleset.filter(|ruleset| ruleset.uses_state()).and_then(|_| match Sort::of(id, key, direction) {
-                // The worker may have noted another one, so as to look at each of its frames.
-                Sort::Clear(state) => Some(state_name(state)),
-                Sort::Tracked(_) | Sort::Error => flow.states[at].map(state_name),
-            });
+        let judged = self.names.filter(|names| names.uses_state).and_then(|_| match Sort::of(id, key, direction) {
+            // The worker may have noted another one, so as to look at each of its frames.
+            Sort::Clear(state) => Some(state_name(state)),
+            Sort::Tracked(_) | Sort::Error => flow.states[at].map(state_name),
+        });
         let state = connection.and_then(|c| c.tcp_state).map(|state| state.to_lowercase().into());
-        let (why, rule) = why.unzip();
         Some(Flow {
             app: who.name.as_str().into(),
             direction: Some(way(direction).into()),
@@ -116,10 +118,10 @@ impl<'a> View<'a> {
             packets: flow.packets,
             bytes: flow.bytes,
             bits_per_second: Some(bits_per_second(flow.bytes, age, self.hz)),
-            class: class.map(Into::into),
-            rule: rule.flatten().map(|rule| rule.name.as_str().into()),
-            cause: why.map(Into::into),
-            verdict: Some(word(outcome.map_or(Decision::Accept, |outcome| outcome.decision)).into()),
+            class: listed.class(at).and_then(|class| self.names?.class(class)).map(Into::into),
+            rule: rule.map(Into::into),
+            cause: cause.filter(|_| self.names.is_some()).map(Into::into),
+            verdict: Some(word(outcome.map_or_else(|| listed.decision(id), |outcome| outcome.decision)).into()),
             pid: Some(who.pid),
             uid: who.uid,
             user: who.user.as_deref().map(Into::into),

@@ -13,7 +13,7 @@ use kopi_api::explain::Missed;
 use kopi_api::{Class, Drops, Explained, Reloaded};
 use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::key_between;
-use kopi_packet::{FlowKey, Headers, LinkProtocol, MacAddr, dhcp, ndp};
+use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, MacAddr, dhcp, icmp, ndp};
 use kopi_policy::{Cause, Packet, RuleId, Ruleset};
 use kopi_ring::DropReason;
 use serde_json::Value;
@@ -166,14 +166,14 @@ const fn action(action: Action) -> &'static str {
     }
 }
 
-/// Name of what decided, and of the rule if it was one.
-pub(super) fn cause(cause: Cause, ruleset: &Ruleset) -> (String, Option<&Rule>) {
+/// Name of what decided.
+pub(super) const fn cause_name(cause: Cause) -> &'static str {
     match cause {
-        Cause::Rule(rule) => ("rule".into(), usize::try_from(rule).ok().and_then(|rule| ruleset.rules().get(rule))),
-        Cause::Default => ("default".into(), None),
-        Cause::Lease(violation) => (violation.name().into(), None),
-        Cause::Malformed => ("malformed".into(), None),
-        Cause::Fragment => ("fragment".into(), None),
+        Cause::Rule(_) => "rule",
+        Cause::Default => "default",
+        Cause::Lease(violation) => violation.name(),
+        Cause::Malformed => "malformed",
+        Cause::Fragment => "fragment",
     }
 }
 
@@ -251,11 +251,12 @@ pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Explained,
     let dhcp = dhcp::is_for_server(&key).then(|| dhcp::request(&frame, &headers).unwrap_or(client));
     let subject = switch.subject(app.id).ok_or("the app has gone")?;
     let trace = ruleset.trace(&subject, &Packet { direction, key: &key, state, ndp, dhcp }, MISSES);
-    let (why, rule) = cause(trace.judgement.cause, ruleset);
+    let cause = trace.judgement.cause;
+    let rule = cause.rule().and_then(|rule| ruleset.rules().get(usize::try_from(rule).ok()?));
     let refused = LinkProtocol::of(&key).is_some_and(|protocol| !app.terms.link.contains(protocol));
     let (decision, why, rule) = match trace.judgement.decision {
-        Decision::Accept if refused => (Decision::Drop, DropReason::LinkControl.name().to_owned(), None),
-        decision => (decision, why, rule),
+        Decision::Accept if refused => (Decision::Drop, DropReason::LinkControl.name(), None),
+        decision => (decision, cause_name(cause), rule),
     };
     let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
     let missed = trace.missed.iter().map(|miss| Missed {
@@ -268,13 +269,33 @@ pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Explained,
         direction: way(direction).to_owned(),
         state: state_name(state).to_owned(),
         decision: word(decision).to_owned(),
-        cause: why,
+        cause: why.to_owned(),
         rule: rule.map(|rule| rule.name.clone()),
         line: rule.map(|rule| rule.line),
         class: class.map(|class| class.name.clone()),
         passed: trace.passed.iter().map(|rule| rule.name.clone()).collect(),
         missed: missed.collect(),
+        payload: payload(&key).map(ToOwned::to_owned),
     })
+}
+
+/// What kopid looks at behind the headers of such a frame, and a description does not have: why the frame itself may be judged otherwise.
+fn payload(key: &FlowKey) -> Option<&'static str> {
+    if key.fragment() == Fragment::Later {
+        Some(
+            "a later fragment is judged as the first one of its packet was; this is what becomes of one whose first was not seen",
+        )
+    } else if icmp::is_error(key) {
+        Some(
+            "an ICMP error is judged by the packet that it is about: by its connection, and whether the app may speak of it",
+        )
+    } else if ndp::is_ndp(key) {
+        Some("neighbour discovery is judged by its options, too: this message has none")
+    } else if dhcp::is_for_server(key) {
+        Some("a request to a DHCP server is judged by the client that it names, too: here that is the sender itself")
+    } else {
+        None
+    }
 }
 
 /// The app of that name.
@@ -354,5 +375,35 @@ impl<'a> Refusals<'a> {
             Some((name, reason.name(), *packets))
         });
         rows.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kopi_packet::describe::frame_of;
+
+    /// Frames that are judged by more than their headers are told apart from all others.
+    #[test]
+    fn what_is_judged_by_its_payload_is_said() {
+        let said = |text: &str| payload(&kopi_packet::parse(&frame_of(text).unwrap(), 1).1);
+        let by_payload = [
+            ("udp 10.0.0.1 > 10.0.0.2 later fragment", "fragment"),
+            ("icmp 10.0.0.1 > 10.0.0.2 type 3 code 1", "ICMP error"),
+            ("icmp6 fe80::1 > fe80::2 type 2", "ICMP error"),
+            ("icmp6 fe80::1 > fe80::2 type 135 target fe80::2", "neighbour discovery"),
+            ("udp 0.0.0.0:68 > 255.255.255.255:67", "DHCP"),
+        ];
+        for (text, word) in by_payload {
+            assert!(said(text).is_some_and(|said| said.contains(word)), "{text}: {:?}", said(text));
+        }
+        for text in [
+            "tcp 10.0.0.1:1 > 10.0.0.2:2",
+            "udp 10.0.0.1:1 > 10.0.0.2:2 first fragment",
+            "icmp 10.0.0.1 > 10.0.0.2 type 8",
+            "arp request 10.0.0.1 > 10.0.0.2",
+        ] {
+            assert_eq!(said(text), None, "{text}");
+        }
     }
 }

@@ -28,6 +28,9 @@ pub struct Explained {
     pub passed: Vec<String>,
     /// Rules that came close.
     pub missed: Vec<Missed>,
+    /// What is looked at behind the headers of such a frame, too. Older daemons do not tell.
+    #[serde(default)]
+    pub payload: Option<String>,
 }
 
 /// A rule that did not match.

@@ -50,7 +50,7 @@ pub struct Flow<'a> {
     pub class: Option<Cow<'a, str>>,
     /// The rule that decided.
     pub rule: Option<Cow<'a, str>>,
-    /// `rule`, `default`, or the name of what was wrong with its frames.
+    /// `rule`, `default`, the name of what was wrong with its frames, or `outdated`: it was judged before ports or policy changed.
     pub cause: Option<Cow<'a, str>>,
     /// `accept`, `drop` or `reject`.
     pub verdict: Option<Cow<'a, str>>,

@@ -61,6 +61,17 @@ pub enum Cause {
     Fragment,
 }
 
+impl Cause {
+    /// The index of the rule, if it was one.
+    #[must_use]
+    pub const fn rule(self) -> Option<u32> {
+        match self {
+            Self::Rule(index) => Some(index),
+            Self::Default | Self::Lease(_) | Self::Malformed | Self::Fragment => None,
+        }
+    }
+}
+
 /// What a frame uses that is not its app's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Violation {

@@ -8,6 +8,7 @@
 //! | `memory` | takes memory and ports, has large rings made |
 //! | `neighbours` | speaks to the switch, or in the name of others |
 //! | `operators` | as an operator: does not read, sends what lingers, names files that nobody serves |
+//! | `lists` | as an operator: reads long lists, slowly |
 //! | `pages` | takes pages out of its own region |
 //! | `requests` | connects, asks and changes its port without pause |
 //! | `time` | sends more, costlier frames, by more apps, than its share of a worker's time or of the wire |
@@ -18,6 +19,7 @@
 
 mod connections;
 mod descriptors;
+mod lists;
 mod log;
 mod memory;
 mod neighbours;

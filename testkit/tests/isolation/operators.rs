@@ -4,15 +4,12 @@
 use crate::descriptors::Lingering;
 use kopi_testkit::capture::Session;
 use kopi_testkit::evil::{Client, as_user, small};
-use kopi_testkit::frames::{Ends, framed};
 use kopi_testkit::process::Launch;
-use kopi_testkit::{Kopid, Piped, Settings, TempDir, machine, wait_until};
+use kopi_testkit::{Kopid, Settings, TempDir, machine, wait_until};
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use serde_json::json;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Ipv4Addr;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// What nobody needs who does not wait for another, on however busy a machine.
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 /// What the half of attaches and of answers may take.
 const ATTACH: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_millis(200);
@@ -113,7 +110,7 @@ impl Hanging {
 }
 
 /// Fails unless others attach and are answered as if nothing was.
-fn others_go_on(kopid: &Kopid, what: &str) {
+pub(crate) fn others_go_on(kopid: &Kopid, what: &str) {
     let (mut attaches, mut answers) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let begun = Instant::now();
@@ -131,7 +128,7 @@ fn others_go_on(kopid: &Kopid, what: &str) {
 }
 
 /// Fails unless kopid ends when it is told to.
-fn ends(mut kopid: Kopid, what: &str) {
+pub(crate) fn ends(mut kopid: Kopid, what: &str) {
     let begun = Instant::now();
     assert!(kopid.stop().success(), "{what}");
     assert!(begun.elapsed() < LIMIT, "{what}: kopid took {:?} to end", begun.elapsed());
@@ -196,7 +193,7 @@ fn name_service_that_hangs_holds_up_nobody() {
 }
 
 /// Connects as an operator of user EVE, who may.
-fn operator_of_eve(kopid: &Kopid) -> UnixStream {
+pub(crate) fn operator_of_eve(kopid: &Kopid) -> UnixStream {
     fs::set_permissions(kopid.control(), fs::Permissions::from_mode(0o666)).expect("root may");
     as_user(EVE, || UnixStream::connect(kopid.control()).expect("kopid listens"))
 }
@@ -264,98 +261,6 @@ fn operators_that_ask_without_end_have_their_share() {
         go_on.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     ends(kopid, "they asked");
-}
-
-/// Flows of a list that is far longer than what is in memory of it.
-const MANY: usize = 20_000;
-
-/// A kopid with so many flows of an app, but for a few that a full bucket had no room for; the app; and how many there are.
-fn with_flows(dir: &TempDir) -> (Kopid, Piped, usize) {
-    let kopid = Kopid::start(dir, &Settings { huge_pages: "off", log: "warn", ..Settings::default() });
-    let mac = [2, 0, 0, 0, 0, 0xb];
-    let mut app = Piped::client(dir, &kopid, "many", "02:00:00:00:00:0b", &Launch::default(), &[]);
-    drop(kopid.await_app("many"));
-    for n in 0..MANY {
-        let [.., high, low] = (n / 5000 + 1).to_be_bytes();
-        let ends = Ends { source: Ipv4Addr::new(10, 0, high, low), destination: Ipv4Addr::new(10, 9, 9, 9), id: 0 };
-        let port = u16::try_from(1024 + n % 5000).expect("a port");
-        // Some are longer than others, so that rates differ.
-        app.send(&framed([2, 9, 9, 9, 9, 9], mac, &ends.udp((port, 7), &[0; 99][..n % 100])));
-    }
-    let seen = || kopid.status()["workers"][0]["flow_misses"].as_u64();
-    wait_until("all flows are there", Duration::from_secs(20), || seen() == u64::try_from(MANY).ok());
-    let flows = kopid.status()["flows"].as_u64().and_then(|flows| flows.try_into().ok()).expect("a number");
-    assert!(flows > MANY - 200, "{flows}");
-    (kopid, app, flows)
-}
-
-/// A list of flows comes in parts, whole, as one object on one line, each flow once; so many of them, or those with the highest rate, if
-/// that is asked for. kopictl shows the same. Meanwhile others are answered.
-#[test]
-fn long_lists_come_whole() {
-    let dir = TempDir::new("operators-lists");
-    let (kopid, app, many) = with_flows(&dir);
-    let ask = |request: Value| kopid.exchange(&request).expect("kopid answers")["flows"].as_array().cloned();
-    let all = ask(json!({ "command": "flows" })).expect("a list");
-    let names: BTreeSet<_> = all.iter().map(|flow| flow["packet"].as_str().map(str::to_owned)).collect();
-    assert_eq!((all.len(), names.len()), (many, many));
-    assert_eq!(ask(json!({ "command": "flows", "limit": 700 })).map(|flows| flows.len()), Some(700));
-    let rate = |flow: &Value| flow["bits_per_second"].as_u64();
-    let highest = ask(json!({ "command": "flows", "limit": 50, "sort": "rate" })).expect("a list");
-    assert!(highest.len() == 50 && highest.is_sorted_by(|a, b| rate(a) >= rate(b)), "{highest:?}");
-    let of_port = ask(json!({ "command": "flows", "port": 1025 })).expect("a list");
-    assert!(matches!(of_port.len(), 1..=4) && of_port.iter().all(|flow| flow["src_port"] == 1025), "{of_port:?}");
-
-    let text = kopid.kopictl(&["flows"]);
-    assert_eq!(String::from_utf8_lossy(&text.stdout).lines().count(), many + 1);
-    let listed: Value = serde_json::from_slice(&kopid.kopictl(&["--json", "flows"]).stdout).expect("JSON");
-    assert_eq!(listed["flows"].as_array().map(Vec::len), Some(many));
-    let sorted = kopid.kopictl(&["--json", "flows", "--sort", "rate", "--limit", "5"]);
-    assert_eq!(
-        serde_json::from_slice::<Value>(&sorted.stdout).expect("JSON")["flows"].as_array().map(Vec::len),
-        Some(5)
-    );
-    app.finish();
-    ends(kopid, "lists were read");
-}
-
-/// Memory of a process that is its own, in bytes.
-fn memory_of(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("proc(5)");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-}
-
-/// Operators of a user begin to read long lists from as many connections as they may have, and stop. kopid has a part of a list for each,
-/// and not a list; who reads on later gets the rest; another user is answered.
-#[test]
-fn lists_that_are_not_read_take_little() {
-    /// What kopid may have for a connection: a part of the list as text, the next one, and a thread's stack.
-    const EACH: u64 = 1 << 20;
-    let dir = TempDir::new("operators-slow");
-    let (kopid, app, many) = with_flows(&dir);
-    let pid = u32::try_from(kopid.status()["pid"].as_u64().expect("a number")).expect("a pid");
-    // What a list takes once, such as memory that the workers fill in, is there before.
-    assert_eq!(kopid.ask("flows").len(), many);
-    let before = memory_of(pid);
-    let crowd: Vec<_> = (0..48).map(|_| operator_of_eve(&kopid)).collect();
-    for mut operator in &crowd {
-        operator.write_all(b"{\"command\": \"flows\"}\n").expect("it is taken");
-        operator.set_read_timeout(Some(LIMIT)).expect("a socket");
-        operator.read_exact(&mut [0; 1000]).expect("a list begins");
-    }
-    others_go_on(&kopid, "lists are not read");
-    let grown = memory_of(pid).saturating_sub(before);
-    assert!(grown < EACH * 48, "kopid has taken {grown} bytes for 48 lists that nobody reads");
-    // Of a list that is held in memory as text there would be more.
-    let list = kopid.kopictl(&["--json", "flows"]).stdout.len();
-    assert!(u64::try_from(list).is_ok_and(|list| list > 4 * EACH), "the list has {list} bytes");
-    let mut rest = String::new();
-    BufReader::new(&crowd[7]).read_line(&mut rest).expect("the list goes on");
-    assert!(rest.ends_with("]}\n") && rest.len() + 1000 > list / 2, "{} bytes of {list}", rest.len());
-    drop(crowd);
-    app.finish();
-    ends(kopid, "lists were not read");
 }
 
 /// A user who captures as much as it may leaves places for another, and that one for a third.
