@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
 /// A user or a group, as it is written: resolving a name is the daemon's work, on the machine it runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(untagged)]
 pub enum Account {
     /// By name, to be looked up.
     Name(String),
@@ -30,6 +31,10 @@ impl fmt::Display for Account {
 pub struct Mode(u32);
 
 impl Mode {
+    pub(crate) const fn new(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// The bits, as chmod(2) takes them.
     #[must_use]
     pub const fn bits(self) -> u32 {
@@ -55,79 +60,81 @@ impl fmt::Debug for Mode {
     }
 }
 
-/// The form of an [`Account`].
-#[derive(Clone, Copy, Debug)]
-pub struct AccountForm;
-
-impl AccountForm {
+impl Account {
     /// Most bytes of a name: `LOGIN_NAME_MAX` of Linux, without the NUL.
     const NAME_MAX: usize = 255;
 
-    fn number(text: &str, radix: u32) -> Option<Account> {
-        u32::from_str_radix(text, radix).ok().filter(|&id| id != u32::MAX).map(Account::Id)
+    fn number(id: impl TryInto<u32>) -> Option<Self> {
+        id.try_into().ok().filter(|&id| id != u32::MAX).map(Self::Id)
     }
 
     /// A name is what a line of passwd(5) or group(5) can hold, and what no path or list can be taken for.
-    fn name(text: &str) -> Option<Account> {
+    fn name(text: &str) -> Option<Self> {
         let bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | ',' | '/');
         let good = !text.is_empty() && text.len() <= Self::NAME_MAX && !text.starts_with(['-', '+']);
-        (good && !text.contains(bad)).then(|| Account::Name(text.to_owned()))
+        (good && !text.contains(bad)).then(|| Self::Name(text.to_owned()))
     }
 }
 
-impl Form for AccountForm {
-    type Value = Account;
+impl Form for Account {
+    type Value = Self;
 
-    fn expected(&self) -> String {
+    fn expected() -> String {
         format!("a name or a number up to {}", u32::MAX - 1)
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         let name = json!({ "type": "string", "minLength": 1, "maxLength": Self::NAME_MAX });
         json!({ "anyOf": [name, { "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 }] })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Account> {
-        let account = match item.value {
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let account = match raw {
             // A name of digits alone is a number, as it is to chown(1) when no such name exists.
-            DeValue::String(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => Self::number(text, 10),
-            DeValue::String(text) => Self::name(text),
-            DeValue::Integer(number) => Self::number(number.as_str(), number.radix()),
-            _ => None,
+            Raw::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse::<u32>().ok().and_then(Self::number)
+            }
+            Raw::Text(text) => Self::name(text),
+            Raw::Number(number) => Self::number(number),
+            Raw::Truth(_) => None,
         };
-        account.or_else(|| item.refuse(self, None))
+        account.ok_or_else(Fault::default)
     }
 }
 
-/// The form of a [`Mode`]: three octal digits, with a zero before them or not, in quotes.
-#[derive(Clone, Copy, Debug)]
-pub struct ModeForm;
+/// Three octal digits, with a zero before them or not, in quotes.
+impl Form for Mode {
+    type Value = Self;
 
-impl Form for ModeForm {
-    type Value = Mode;
-
-    fn expected(&self) -> String {
+    fn expected() -> String {
         "permission bits in octal, from \"0000\" to \"0777\"".to_owned()
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         json!({ "type": "string", "pattern": "^0?[0-7]{3}$" })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Mode> {
-        let digits = match item.value {
-            DeValue::String(text) => {
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let is_octal = |digits: &str| digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+        match raw {
+            Raw::Text(text) => {
                 let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
-                if digits.len() == 3 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'7')) {
-                    return u32::from_str_radix(digits, 8).ok().map(Mode);
-                }
-                return item.refuse(self, None);
+                let bits = u32::from_str_radix(digits, 8).ok().filter(|_| digits.len() == 3 && is_octal(digits));
+                bits.map(Self).ok_or_else(Fault::default)
             }
-            DeValue::Integer(number) => number.as_str(),
-            _ => return item.refuse(self, None),
-        };
-        // A bare 660 would be decimal.
-        let octal = digits.len() <= 4 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-        item.refuse(self, octal.then(|| format!("write it as a string: \"{digits:0>4}\"")))
+            // A bare 660 would be decimal.
+            Raw::Number(number) => {
+                let digits = number.to_string();
+                let octal = digits.len() <= 4 && is_octal(&digits);
+                Err(Fault::unexpected(octal.then(|| format!("write it as a string: \"{digits:0>4}\""))))
+            }
+            Raw::Truth(_) => Err(Fault::default()),
+        }
+    }
+}
+
+impl Serialize for Mode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }

@@ -3,11 +3,8 @@
 use std::collections::BTreeSet;
 use std::{fs, io};
 
-use serde_json::{Value as Json, json};
-
-use crate::form::{Int, List};
+use crate::document::Place;
 use crate::report::{Diagnostic, Errors};
-use crate::walk::{Form, Item};
 
 /// The CPUs that the workers run on, by the kernel's numbers: 1 to 64 of them, all different.
 ///
@@ -32,6 +29,19 @@ impl Cores {
         &self.cpus
     }
 
+    /// Checks that no CPU stands twice in `key` of `table`, and notes where each stands.
+    pub(crate) fn locate(&mut self, table: &Place<'_>, key: &str) {
+        let mut seen = BTreeSet::new();
+        for (index, cpu) in self.cpus.iter().enumerate() {
+            let element = table.element(key, index);
+            if !seen.insert(cpu) {
+                let help = "each worker needs a CPU of its own".to_owned();
+                table.fail(&element, &format!("names CPU {cpu} a second time"), Some(help));
+            }
+            self.places.push(table.locate(&element, key));
+        }
+    }
+
     /// Checks that each of them is among `online`.
     ///
     /// # Errors
@@ -47,6 +57,12 @@ impl Cores {
             })
             .collect();
         if errors.is_empty() { Ok(()) } else { Err(Errors::from(errors)) }
+    }
+}
+
+impl From<Vec<u16>> for Cores {
+    fn from(cpus: Vec<u16>) -> Self {
+        Self { cpus, places: Vec::new() }
     }
 }
 
@@ -95,45 +111,6 @@ fn cpu_list(cpus: &BTreeSet<u16>) -> String {
     }
     let range = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
     ranges.into_iter().map(range).collect::<Vec<_>>().join(",")
-}
-
-/// The form of [`Cores`].
-#[derive(Clone, Copy, Debug)]
-pub struct CoresForm;
-
-impl CoresForm {
-    const LIST: List<Int<u16>> = List { each: Int::range(0, Cores::CPU_MAX), min: 1, max: Cores::COUNT_MAX };
-}
-
-impl Form for CoresForm {
-    type Value = Cores;
-
-    fn expected(&self) -> String {
-        format!("a list of 1 to {} different CPU numbers", Cores::COUNT_MAX)
-    }
-
-    fn schema(&self) -> Json {
-        let mut schema = Self::LIST.schema();
-        schema["uniqueItems"] = json!(true);
-        schema
-    }
-
-    fn read(&self, item: &Item<'_>) -> Option<Cores> {
-        let cpus = Self::LIST.read(item)?;
-        let elements = item.elements()?;
-        let mut seen = BTreeSet::new();
-        let mut places = Vec::new();
-        for (cpu, element) in cpus.iter().zip(elements) {
-            if !seen.insert(cpu) {
-                let help = "each worker needs a CPU of its own".to_owned();
-                element.fail::<()>(&format!("names CPU {cpu} a second time"), Some(help));
-            }
-            let mut place = element.source().error_at(element.span.clone(), String::new());
-            place.key = Some("dataplane.cores".to_owned());
-            places.push(place);
-        }
-        (seen.len() == cpus.len()).then_some(Cores { cpus, places })
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 use std::fmt;
 
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
 /// The device that becomes the wire, with its arguments, as EAL takes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +16,11 @@ pub enum Device {
 }
 
 impl Device {
+    /// Most bytes of a device with its arguments.
+    pub const LEN_MAX: usize = 1024;
+    /// Most bytes of a device's name: `RTE_ETH_NAME_MAX_LEN` of DPDK, without the NUL.
+    pub const NAME_MAX: usize = 63;
+
     /// The device and its arguments, as they are written.
     #[must_use]
     pub fn devargs(&self) -> &str {
@@ -73,25 +77,14 @@ fn is_pci(name: &str) -> bool {
     hex(domain, 4, 8) && hex(bus, 2, 2) && hex(device, 2, 2) && matches!(function.as_bytes(), [b'0'..=b'7'])
 }
 
-/// The form of a [`Device`].
-#[derive(Clone, Copy, Debug)]
-pub struct DeviceForm;
+impl Form for Device {
+    type Value = Self;
 
-impl DeviceForm {
-    /// Most bytes of a device with its arguments.
-    pub const LEN_MAX: usize = 1024;
-    /// Most bytes of a device's name: `RTE_ETH_NAME_MAX_LEN` of DPDK, without the NUL.
-    pub const NAME_MAX: usize = 63;
-}
-
-impl Form for DeviceForm {
-    type Value = Device;
-
-    fn expected(&self) -> String {
+    fn expected() -> String {
         "a PCI address (\"0000:3b:00.0\") or a virtual device (\"net_af_packet0,iface=eth1\")".to_owned()
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         json!({
             "type": "string",
             "maxLength": Self::LEN_MAX,
@@ -99,23 +92,23 @@ impl Form for DeviceForm {
         })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Device> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
         // EAL would take a blank as part of a value: never meant, and hard to see.
         if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            return item.fail("must not contain blanks or control characters", None);
+            return Err(Fault::new("must not contain blanks or control characters", None));
         }
         if text.len() > Self::LEN_MAX {
-            return item.fail(&format!("must have at most {} bytes, found {}", Self::LEN_MAX, text.len()), None);
+            return Err(Fault::new(format!("must have at most {} bytes, found {}", Self::LEN_MAX, text.len()), None));
         }
-        match Device::parse(text) {
-            Some(device) if device.name().len() <= Self::NAME_MAX => Some(device),
-            Some(_) => item.fail(&format!("must have a name of at most {} bytes", Self::NAME_MAX), None),
+        match Self::parse(text) {
+            Some(device) if device.name().len() <= Self::NAME_MAX => Ok(device),
+            Some(_) => Err(Fault::new(format!("must have a name of at most {} bytes", Self::NAME_MAX), None)),
             None => {
                 let interface = !text.is_empty() && text.len() <= 15 && text.bytes().all(is_word);
-                item.refuse(self, interface.then(|| {
+                Err(Fault::unexpected(interface.then(|| {
                     format!("for the kernel's interface {text}, write \"net_af_xdp0,iface={text}\" or \"net_af_packet0,iface={text}\"")
-                }))
+                })))
             }
         }
     }

@@ -1,14 +1,17 @@
-//! A file as a whole: its syntax, and the tables at its top.
+//! A file as a whole: its syntax, the tables at its top, and the places in them.
 
+use std::fmt;
 use std::ops::Range;
 
+use serde::de::DeserializeOwned;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml_parser::lexer::TokenKind;
 
-use crate::report::{Report, quoted};
+use crate::de::{self, Node, Refusal};
+use crate::report::{Diagnostic, Report, quoted};
 use crate::source::Source;
-use crate::walk::{Layout, Place, Section, Table, describe, entry, in_file_order, nearest};
+use crate::value::nearest;
 
 /// Largest text, in bytes, of which every error of syntax is shown. Of a longer one it is the first: the parser keeps
 /// them all in memory, and a large file of garbage has millions.
@@ -22,11 +25,71 @@ const VALUES_MAX: usize = 2_000_000;
 /// Most words, signs, blanks and line breaks of a file. Each takes some hundred bytes while the file is parsed.
 const TOKENS_MAX: usize = 8_000_000;
 
+/// What may stand at the top of a file.
+#[derive(Debug)]
+pub struct Layout {
+    /// The keys before the first table.
+    pub keys: &'static [&'static str],
+    /// Every table that it may have once: `[name]`.
+    pub tables: &'static [&'static str],
+    /// Every table that it may have many times: `[[name]]`.
+    pub lists: &'static [&'static str],
+    /// The JSON schema of the file.
+    pub schema: fn() -> schemars::Schema,
+}
+
+impl Layout {
+    /// The names, as they stand in the file.
+    fn names(&self) -> Vec<&'static str> {
+        [self.keys, self.tables, self.lists].concat()
+    }
+
+    /// Everything that may stand at the top, as a message lists it.
+    fn list(&self) -> String {
+        let keys = self.keys.iter().map(|key| format!("`{key}`"));
+        keys.chain(self.names().iter().skip(self.keys.len()).map(|name| self.header(name)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn header(&self, name: &str) -> String {
+        if self.lists.contains(&name) { format!("[[{name}]]") } else { format!("[{name}]") }
+    }
+
+    /// The header of the table that has the key `name`.
+    fn home(&self, name: &str) -> Option<String> {
+        let schema = serde_json::Value::from((self.schema)());
+        let has = |table: &&str| {
+            let table = &schema["properties"][table];
+            [table, &table["items"]].iter().any(|table| !table["properties"][name].is_null())
+        };
+        self.tables.iter().chain(self.lists).copied().find(has).map(|table| self.header(table))
+    }
+}
+
 /// A parsed file.
 #[derive(Debug)]
 pub struct Document<'r> {
     root: DeTable<'r>,
     report: &'r Report<'r>,
+}
+
+/// One table of a file: what was read of it, and its place.
+#[derive(Debug)]
+pub struct Entry<'r, T> {
+    /// Without the keys that were wrong; `None` if it cannot be without these.
+    pub value: Option<T>,
+    /// Whether no key was wrong.
+    pub is_whole: bool,
+    /// Where it is.
+    pub place: Place<'r>,
+}
+
+impl<T> Entry<'_, T> {
+    /// The table, if nothing in it was wrong.
+    pub fn whole(self) -> Option<T> {
+        self.value.filter(|_| self.is_whole)
+    }
 }
 
 impl<'r> Document<'r> {
@@ -55,90 +118,261 @@ impl<'r> Document<'r> {
         document
     }
 
-    /// The keys before the first table of the file, as `section` describes them.
-    #[must_use]
-    pub fn top(&self, section: &'static Section) -> Table<'_> {
-        Table::new(Place::one(section), Some(&self.root), 0..0, self.report)
+    /// The value of the key `name` before the first table, by `read`. `Some(None)` if it is not there.
+    pub(crate) fn key<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(Node<'_, '_>) -> Result<T, Refusal>,
+    ) -> Option<Option<T>> {
+        let Some(value) = self.root.get(name) else { return Some(None) };
+        let place = Place { key: name, section: "", many: false, table: None, span: value.span(), report: self.report };
+        let (value, is_whole) = de::read(&place, Some(value), read);
+        is_whole.then_some(value)
     }
 
-    /// The table that `section` describes. One that is absent counts as empty; one that is something else is reported,
-    /// and `None`.
+    /// The table `[name]`. One that is absent counts as empty; one that is something else is reported.
     #[must_use]
-    pub fn table(&self, section: &'static Section) -> Option<Table<'_>> {
-        let place = Place::one(section);
-        let Some((_, value)) = entry(&self.root, section.name) else {
-            return Some(Table::new(place, None, self.end(), self.report));
-        };
-        let DeValue::Table(entries) = value.get_ref() else {
-            self.refuse(section, value, "a table", format!("write it once, as {place}"));
-            return None;
-        };
-        let table = Table::new(place, Some(entries), value.span(), self.report);
-        table.check_names();
-        Some(table)
+    pub fn table<T: DeserializeOwned>(&self, name: &'static str) -> Entry<'_, T> {
+        match self.root.get(name) {
+            Some(value) => self.entry(name, false, value),
+            None => {
+                let end = self.report.source().text().len();
+                let place =
+                    Place { key: "", section: name, many: false, table: None, span: end..end, report: self.report };
+                let (value, is_whole) = de::read(&place, None, |node| T::deserialize(node));
+                Entry { value, is_whole, place }
+            }
+        }
     }
 
-    /// The tables that `section` describes, each headed by `[[name]]`, in the order of the file. What is something else
-    /// is reported, and left out.
-    pub fn tables(&self, section: &'static Section) -> impl Iterator<Item = Table<'_>> {
-        let place = Place::many(section);
-        let elements = match entry(&self.root, section.name).map(|(_, value)| (value, value.get_ref())) {
+    /// The tables `[[name]]` in the order of the file. What is something else is reported.
+    pub fn tables<T: DeserializeOwned>(&self, name: &'static str) -> impl Iterator<Item = Entry<'_, T>> {
+        let elements = match self.root.get(name).map(|value| (value, value.get_ref())) {
             None => [].iter(),
             Some((_, DeValue::Array(elements))) => elements.iter(),
             Some((value, _)) => {
-                self.refuse(section, value, "a list of tables", format!("write {place} above each"));
+                self.refuse(name, true, value);
                 [].iter()
             }
         };
-        elements.filter_map(move |value| {
-            let DeValue::Table(entries) = value.get_ref() else {
-                self.refuse(section, value, "a list of tables", format!("write {place} above each"));
-                return None;
-            };
-            let table = Table::new(place, Some(entries), value.span(), self.report);
-            table.check_names();
-            Some(table)
-        })
+        elements.map(move |value| self.entry(name, true, value))
+    }
+
+    fn entry<'d, T: DeserializeOwned>(
+        &'d self,
+        section: &'static str,
+        many: bool,
+        value: &'d Spanned<DeValue<'r>>,
+    ) -> Entry<'d, T> {
+        let (span, report) = (value.span(), self.report);
+        let DeValue::Table(table) = value.get_ref() else {
+            self.refuse(section, many, value);
+            let place = Place { key: "", section, many, table: None, span, report };
+            return Entry { value: None, is_whole: false, place };
+        };
+        let place = Place { key: "", section, many, table: Some(table), span, report };
+        let (value, is_whole) = de::read(&place, Some(value), |node| T::deserialize(node));
+        Entry { value, is_whole, place }
     }
 
     /// Warns of something that `key` says on the line of the byte `start`.
-    pub fn warning(&self, start: usize, key: &str, message: String, help: String) {
+    pub(crate) fn warning(&self, start: usize, key: &str, message: String, help: String) {
         let text = self.report.source().text();
         let end =
             text.get(start..).and_then(|rest| rest.find(['\r', '\n'])).map_or(text.len(), |length| start + length);
         self.report.warning(start..end, key, message, Some(help));
     }
 
-    fn refuse(&self, section: &Section, value: &Spanned<DeValue<'_>>, what: &str, help: String) {
-        let name = section.name;
+    fn refuse(&self, name: &str, many: bool, value: &Spanned<DeValue<'_>>) {
+        let (what, help) = match many {
+            false => ("a table", format!("write it once, as [{name}]")),
+            true => ("a list of tables", format!("write [[{name}]] above each")),
+        };
         let message = format!("`{name}` must be {what}, found {}", describe(value.get_ref()));
         self.report.error(value.span(), name, message, Some(help));
     }
 
-    fn end(&self) -> Range<usize> {
-        let end = self.report.source().text().len();
-        end..end
-    }
-
     fn check_names(&self, layout: &Layout) {
         let known = layout.names();
+        if self.root.keys().all(|key| known.contains(&key.get_ref().as_ref())) {
+            return;
+        }
         for (name, span) in in_file_order(&self.root) {
-            if known.contains(&name) || self.report.is_full() {
+            if known.contains(&name) {
                 continue;
             }
-            let home = layout.places().find(|place| place.section.keys.iter().any(|key| key.name() == name));
-            let help = match (home, nearest(name, &known)) {
-                (Some(place), _) => format!("it belongs into {place}"),
+            if self.report.is_full() {
+                // The text is not needed.
+                self.report.error(span, name, String::new(), None);
+                continue;
+            }
+            let help = match (layout.home(name), nearest(name, &known)) {
+                (Some(header), _) => format!("it belongs into {header}"),
                 (None, Some(near)) => format!("did you mean `{near}`?"),
                 (None, None) => format!("known are {}", layout.list()),
             };
-            let what = match entry(&self.root, name).map(|(_, value)| value.get_ref()) {
-                Some(DeValue::Table(_)) => "table",
-                _ => "key",
-            };
+            let is_table = matches!(self.root.get(name).map(Spanned::get_ref), Some(DeValue::Table(_)));
+            let what = if is_table { "table" } else { "key" };
             let message = format!("unknown {what} {} at the top of the file", quoted(name));
             self.report.error(span, name, message, Some(help));
         }
+    }
+}
+
+/// Where a table is, to report what is wrong with its keys.
+#[derive(Clone, Debug)]
+pub struct Place<'r> {
+    /// The name of the one key of which it is the place; else empty.
+    key: &'static str,
+    /// Its name, as it stands between the brackets; empty at the top of the file.
+    section: &'static str,
+    /// Whether there may be many of it.
+    many: bool,
+    /// `None` if the file does not have the table.
+    table: Option<&'r DeTable<'r>>,
+    /// Where it begins; the end of the file if it does not.
+    span: Range<usize>,
+    report: &'r Report<'r>,
+}
+
+/// The header of the table.
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.many { write!(f, "[[{}]]", self.section) } else { write!(f, "[{}]", self.section) }
+    }
+}
+
+impl<'r> Place<'r> {
+    /// Whether the report has room for the text of another problem.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        !self.report.is_full()
+    }
+
+    /// The line on which the table begins, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        self.report.source().line_of(self.span.start)
+    }
+
+    /// Where the table begins, as a range of bytes.
+    #[must_use]
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// A diagnostic without text that points at the value of `path`, and calls it `key`.
+    pub(crate) fn locate(&self, path: &str, key: &str) -> Diagnostic {
+        let place = self.report.source().error_at(self.span_of(path), String::new());
+        Diagnostic { key: Some(self.key(key)), ..place }
+    }
+
+    /// The value at `path`, such as `match.src`, `class[1]`. The first element of what is no list is the value itself.
+    fn find(&self, path: &str) -> Option<&'r Spanned<DeValue<'r>>> {
+        let (path, index) = match path.strip_suffix(']').and_then(|path| path.rsplit_once('[')) {
+            Some((path, index)) => (path, index.parse::<usize>().ok()),
+            None => (path, None),
+        };
+        let mut names = path.split('.');
+        let first = self.table?.get(names.next()?)?;
+        let value = names.try_fold(first, |value, name| value.get_ref().as_table()?.get(name))?;
+        match (index, value.get_ref()) {
+            (Some(index), DeValue::Array(elements)) => elements.get(index),
+            _ => Some(value),
+        }
+    }
+
+    /// Whether the key at `path` is stated.
+    #[must_use]
+    pub fn states(&self, path: &str) -> bool {
+        self.find(path).is_some()
+    }
+
+    /// The path of an element of what is at `path`: `path[index]` if that is a list.
+    #[must_use]
+    pub fn element(&self, path: &str, index: usize) -> String {
+        match self.find(path).map(Spanned::get_ref) {
+            Some(DeValue::Array(_)) => format!("{path}[{index}]"),
+            _ => path.to_owned(),
+        }
+    }
+
+    /// Where the value at `path` is; where the table begins if it is not stated.
+    #[must_use]
+    pub fn span_of(&self, path: &str) -> Range<usize> {
+        self.find(path).map_or_else(|| self.span(), Spanned::span)
+    }
+
+    /// Where the table is, as a message says it.
+    pub(crate) fn home(&self) -> String {
+        if self.section.is_empty() { "at the top of the file".to_owned() } else { format!("in {self}") }
+    }
+
+    /// `path` with its table: `rule.match.dst_port`.
+    pub(crate) fn key(&self, path: &str) -> String {
+        match (self.section, path) {
+            ("", _) => self.key.to_owned(),
+            (section, path) => format!("{section}.{path}"),
+        }
+    }
+
+    /// Reports an error at the value of `path`: the key, its table, and `what`.
+    pub fn fail(&self, path: &str, what: &str, help: Option<String>) {
+        self.report(self.span_of(path), path, what, help);
+    }
+
+    /// Reports an error at the value of `path`, in a sentence of its own.
+    pub fn error(&self, path: &str, message: String, help: Option<String>) {
+        self.error_at(self.span_of(path), path, message, help);
+    }
+
+    /// Reports a warning at the value of `path`.
+    pub fn warning(&self, path: &str, message: String, help: &str) {
+        self.report.warning(self.span_of(path), &self.key(path), message, Some(help.to_owned()));
+    }
+
+    pub(crate) fn error_at(&self, span: Range<usize>, path: &str, message: String, help: Option<String>) {
+        self.report.error(span, &self.key(path), message, help);
+    }
+
+    pub(crate) fn report(&self, span: Range<usize>, path: &str, what: &str, help: Option<String>) {
+        let message = match self.report.is_full() {
+            true => String::new(),
+            false => format!("`{}` {} {what}", if path.is_empty() { self.key } else { path }, self.home()),
+        };
+        self.error_at(span, path, message, help);
+    }
+
+    pub(crate) fn report_missing(&self, span: Range<usize>, path: &str, expected: &str) {
+        // What follows an error of syntax may have been swallowed by it.
+        if !self.report.is_broken() {
+            let message = match self.table {
+                Some(_) => format!("`{path}` is missing {}", self.home()),
+                None => format!("`{path}` is missing: there is no {self}"),
+            };
+            self.error_at(span, path, message, Some(format!("it must be {expected}")));
+        }
+    }
+}
+
+/// The names of a table with their places, first in the file first.
+pub(crate) fn in_file_order<'t>(table: &'t DeTable<'_>) -> Vec<(&'t str, Range<usize>)> {
+    let mut names: Vec<_> = table.keys().map(|key| (key.get_ref().as_ref(), key.span())).collect();
+    names.sort_by_key(|(_, span)| span.start);
+    names
+}
+
+/// What `value` is, in a message: its type, and the value itself if it is short.
+#[must_use]
+pub(crate) fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the string {}", quoted(&format!("\"{text}\""))),
+        DeValue::Integer(number) => format!("the whole number {}", quoted(&number.to_string())),
+        DeValue::Float(number) => format!("the fraction {}", quoted(&number.to_string())),
+        DeValue::Boolean(value) => format!("the truth value `{value}`"),
+        DeValue::Datetime(_) => "a date or time".to_owned(),
+        DeValue::Array(_) => "a list".to_owned(),
+        DeValue::Table(_) => "a table".to_owned(),
     }
 }
 

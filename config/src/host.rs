@@ -1,12 +1,12 @@
 //! `[host]`: the kernel's own port.
 
 use kopi_packet::MacAddr;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::form::{Int, List, Truth};
-use crate::policy::mac::StationForm;
-use crate::walk::{AnyKey, Form, Item, Key, Need, Section, Table};
+use crate::policy::mac::Station;
+use crate::value::{As, Fault, Form, Int, List, Raw, Truth};
 
 /// `[host]`: the kernel's own port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,26 +22,44 @@ pub struct Host {
     pub macs: Vec<MacAddr>,
 }
 
-/// Most of those.
-const MACS_MAX: usize = 127;
+/// The kernel's own port.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HostEntry {
+    /// The interface that the kernel gets for its port on the wire; without it, there is none.
+    #[serde(with = "As::<Interface>")]
+    tap: Option<String>,
+    /// Queues of that interface.
+    #[serde(with = "As::<Int<u16, 1, 16>>")]
+    queues: u16,
+    /// Whether the kernel leaves checksums and segmentation to kopid, and gets segments put together.
+    #[serde(with = "As::<Truth>")]
+    offload: bool,
+    /// MAC addresses of others behind that interface, such as macvlan devices, stations on a bridge, or a virtual router.
+    #[serde(deserialize_with = "List::<Station, 0, 127>::deserialize")]
+    #[schemars(with = "List<Station, 0, 127>", extend("default" = []))]
+    macs: Vec<MacAddr>,
+}
 
-impl Host {
-    /// What the table says; `Some(None)` if it names no interface.
-    pub(crate) fn read(table: &Table<'_>) -> Option<Option<Self>> {
-        let tap = table.optional(&TAP);
-        let queues = table.get(&QUEUES);
-        let offload = table.get(&OFFLOAD);
-        let macs = table.get(&MACS);
-        let (tap, queues, offload, macs) = (tap?, queues?, offload?, macs?);
-        Some(tap.map(|tap| Self { tap, queues, offload, macs }))
+impl Default for HostEntry {
+    fn default() -> Self {
+        Self { tap: None, queues: 1, offload: true, macs: Vec::new() }
+    }
+}
+
+impl HostEntry {
+    /// The port, if an interface is named.
+    pub(crate) fn host(self) -> Option<Host> {
+        let Self { tap, queues, offload, macs } = self;
+        tap.map(|tap| Host { tap, queues, offload, macs })
     }
 }
 
 /// The form of an interface's name that the kernel takes as it is.
-#[derive(Clone, Copy, Debug)]
-pub struct InterfaceForm;
+#[derive(Debug)]
+pub struct Interface;
 
-impl InterfaceForm {
+impl Interface {
     /// Most bytes of a name: `IFNAMSIZ`, without the NUL.
     ///
     /// # Source
@@ -50,54 +68,27 @@ impl InterfaceForm {
     pub const LEN_MAX: usize = 15;
 }
 
-impl Form for InterfaceForm {
+impl Form for Interface {
     type Value = String;
 
-    fn expected(&self) -> String {
+    fn expected() -> String {
         format!("an interface's name of 1 to {} letters, digits, `.`, `_` and `-`", Self::LEN_MAX)
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         json!({ "type": "string", "minLength": 1, "maxLength": Self::LEN_MAX, "pattern": "^[0-9A-Za-z_-][0-9A-Za-z._-]*$" })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<String> {
+    fn read(raw: Raw<'_>) -> Result<String, Fault> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        match item.value {
+        match raw {
             // "." and ".." are folders in sysfs, so the kernel does not take them.
-            DeValue::String(text)
+            Raw::Text(text)
                 if (1..=Self::LEN_MAX).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('.') =>
             {
-                Some(text.to_string())
+                Ok(text.to_owned())
             }
-            _ => item.refuse(self, None),
+            _ => Err(Fault::default()),
         }
     }
 }
-
-pub(crate) static HOST: Section =
-    Section { name: "host", doc: "the kernel's own port", keys: &[&TAP as &dyn AnyKey, &QUEUES, &OFFLOAD, &MACS] };
-
-static TAP: Key<InterfaceForm> = Key {
-    name: "tap",
-    doc: "the interface that the kernel gets for its port on the wire; without it, there is none",
-    form: InterfaceForm,
-    need: Need::Optional,
-};
-
-static QUEUES: Key<Int<u16>> =
-    Key { name: "queues", doc: "queues of that interface", form: Int::range(1, 16), need: Need::Default("1") };
-
-static OFFLOAD: Key<Truth> = Key {
-    name: "offload",
-    doc: "whether the kernel leaves checksums and segmentation to kopid, and gets segments put together",
-    form: Truth,
-    need: Need::Default("true"),
-};
-
-static MACS: Key<List<StationForm>> = Key {
-    name: "macs",
-    doc: "MAC addresses of others behind that interface, such as macvlan devices, stations on a bridge, or a virtual router",
-    form: List { each: StationForm, min: 0, max: MACS_MAX },
-    need: Need::Default("[]"),
-};

@@ -1,24 +1,23 @@
 //! `kopid.toml`: what the daemon needs to start, and what takes a restart to change.
-//!
-//! The statics of this file are the table of its keys; the types above them are what the keys become.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use toml::de::DeValue;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::account::ModeForm;
-use crate::cpu::{Cores, CoresForm};
-use crate::device::{Device, DeviceForm};
-use crate::form::{Choice, Int, Line, List};
-use crate::host::{HOST, Host};
+use crate::cpu::Cores;
+use crate::device::Device;
+use crate::document::{Document, Layout, Place};
+use crate::host::{Host, HostEntry};
 use crate::packet_ring::{PacketRing, Problem};
-use crate::path::FilePathForm;
+use crate::path::FilePath;
 use crate::report::{Diagnostic, Errors, Report, quoted};
-use crate::size::{Size, SizeForm};
-use crate::socket::{self, Socket, SocketKeys, SocketPathForm};
+use crate::schema;
+use crate::size::{Size, SizeIn};
+use crate::socket::{AppSocket, ControlSocket, Socket};
 use crate::source::Source;
-use crate::walk::{AnyKey, Document, Form, Item, Key, Layout, Need, Section, Table};
+use crate::value::{As, Fault, Form, Int, Line, List, PowerOfTwo, Raw};
 
 /// The daemon's settings. Every value is within its limits.
 #[derive(Clone, Debug)]
@@ -49,84 +48,161 @@ pub struct Config {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// What kopid needs to start, and what takes a restart to change.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct File {
+    /// The policy's file, seen from the folder of this one; without it, every frame is forwarded.
+    #[schemars(default, with = "As<FilePath>")]
+    policy: (),
+    wire: Wire,
+    dataplane: Dataplane,
+    #[schemars(default)]
+    limits: Limits,
+    #[schemars(default)]
+    host: HostEntry,
+    #[schemars(default)]
+    memory: Memory,
+    #[schemars(default)]
+    eal: Eal,
+    #[schemars(default)]
+    socket: AppSocket,
+    #[schemars(default)]
+    control: ControlSocket,
+    #[schemars(default)]
+    log: Log,
+}
+
 /// `[wire]`: the physical port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Wire {
-    /// The device that the daemon owns.
+    /// The device that the daemon owns, with its arguments.
+    #[serde(with = "As::<Device>")]
     pub device: Device,
     /// Largest IP packet in bytes, the Ethernet header not counted.
+    #[serde(default = "of_u16::<1500>", with = "As::<Int<u16, 68, 9000>>")]
     pub mtu: u16,
     /// Receive descriptors for each worker. A power of two.
+    #[serde(default = "of_u16::<1024>", with = "As::<PowerOfTwo<u16, 64, 16384>>")]
     pub rx_ring: u16,
     /// Transmit descriptors for each worker. A power of two.
+    #[serde(default = "of_u16::<1024>", with = "As::<PowerOfTwo<u16, 64, 16384>>")]
     pub tx_ring: u16,
     /// The ring that the device shares with the kernel, if it is one of `net_af_packet`.
+    #[serde(skip)]
     pub packet_ring: Option<PacketRing>,
 }
 
-impl Wire {
-    /// The device with its arguments, as DPDK is to have it.
-    #[must_use]
-    pub fn devargs(&self) -> &str {
-        self.packet_ring.as_ref().map_or_else(|| self.device.devargs(), PacketRing::devargs)
-    }
-}
-
 /// `[dataplane]`: the workers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Dataplane {
-    /// The CPUs they run on, one each.
+    /// The CPUs they run on by the kernel's numbers, one each.
+    #[serde(with = "List::<Int<u16, 0, 1023>, 1, 64>")]
+    #[schemars(extend("uniqueItems" = true))]
     pub cores: Cores,
-    /// What a worker does when there is nothing to do.
+    /// What a worker does when there is nothing to do: look again for ever, or sleep after a while.
+    #[serde(default)]
     pub idle: Idle,
     /// Entries in the flow table of each worker. A power of two.
+    #[serde(default = "of_u32::<65536>", with = "As::<PowerOfTwo<u32, 1024, 16_777_216>>")]
     pub flows: u32,
-    /// Packet buffers for each worker. More than its rings hold, by at least [`SPARE_MBUFS`].
+    /// Packet buffers for each worker: at least 512 more than `rx_ring` and `tx_ring` hold.
+    #[serde(default = "of_u32::<16384>", with = "As::<Int<u32, 4096, 1_048_576>>")]
     pub mbufs: u32,
 }
 
+const fn of_u16<const N: u16>() -> u16 {
+    N
+}
+
+const fn of_u32<const N: u32>() -> u32 {
+    N
+}
+
 /// What a worker does when there is nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Idle {
     /// Looks again at once, for ever.
+    #[default]
     Poll,
     /// Looks again for a while, and then sleeps until somebody calls.
     Adaptive,
 }
 
 /// `[limits]`: what apps may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Limits {
     /// Apps attached at a time.
+    #[serde(with = "As::<Int<u16, 1, 1024>>")]
     pub apps: u16,
-    /// Apps of one user attached at a time; all but an eighth of `apps` unless the file says otherwise.
+    /// Apps of one user attached at a time, its subordinate uids included; all but an eighth of `apps` unless the file
+    /// says otherwise.
+    #[serde(with = "As::<Int<u16, 1, 1024>>")]
+    #[schemars(extend("default" = null))]
     pub apps_per_user: u16,
-    /// Requests that the apps of one user may make in a second, and at once. A connection is one, too.
+    /// Requests that the apps of one user may make in a second, and at once; who has made more waits. A connection is one,
+    /// too.
+    #[serde(with = "As::<Int<u32, 10, 1_000_000>>")]
     pub requests_per_user: u32,
-    /// Changes to the ports that the apps of one user may make in a second.
+    /// Changes to the ports that the apps of one user may make in a second, after each of which every flow is judged anew.
+    #[serde(with = "As::<Int<u32, 1, 1_000_000>>")]
     pub changes_per_user: u32,
     /// Queue pairs of one app.
+    #[serde(with = "As::<Int<u16, 1, 16>>")]
     pub queues: u16,
     /// Slots in one ring of an app. A power of two.
+    #[serde(with = "As::<PowerOfTwo<u32, 64, 8192>>")]
     pub ring_size: u32,
-    /// Shared memory of one app.
+    /// Shared memory of one app, with the units of tc.
+    #[serde(with = "As::<SizeIn<{ 1 << 20 }, { 64 << 30 }>>")]
     pub memory: Size,
-    /// Shared memory of all apps; `None` for a part of what there is.
+    /// Shared memory of all apps; without it, half of what the machine and kopid's cgroup have left when it starts, and
+    /// the free huge pages.
+    #[serde(with = "As::<SizeIn<{ 1 << 20 }, { 16 << 40 }>>")]
     pub memory_total: Option<Size>,
-    /// Shared memory of the apps of one user; `None` for a part of `memory_total`.
+    /// Shared memory of the apps of one user; without it, three quarters of `memory_total`.
+    #[serde(with = "As::<SizeIn<{ 1 << 20 }, { 16 << 40 }>>")]
     pub memory_per_user: Option<Size>,
-    /// Tracked connections of the apps of one user; `None` for a part of the table.
+    /// Tracked connections of the apps of one user; without it, half of the places that there are: `flows` times the
+    /// workers.
+    #[serde(with = "As::<Int<u32, 16, { 1 << 28 }>>")]
     pub connections_per_user: Option<u32>,
-    /// Tracked connections of one app; `None` for as many as its user may have.
+    /// Tracked connections of one app; without it, as many as `connections_per_user`.
+    #[serde(with = "As::<Int<u32, 16, { 1 << 28 }>>")]
     pub connections_per_app: Option<u32>,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            apps: 64,
+            // Of `apps`: see `Config::walk`.
+            apps_per_user: 0,
+            requests_per_user: 1000,
+            changes_per_user: 10,
+            queues: 16,
+            ring_size: 4096,
+            memory: Size::new(256 << 20),
+            memory_total: None,
+            memory_per_user: None,
+            connections_per_user: None,
+            connections_per_app: None,
+        }
+    }
+}
+
 /// `[memory]`: how memory is obtained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Memory {
     /// Whether huge pages are used.
@@ -134,9 +210,11 @@ pub struct Memory {
 }
 
 /// Whether huge pages are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum HugePages {
     /// Where there are some.
+    #[default]
     Auto,
     /// Never.
     Off,
@@ -145,15 +223,18 @@ pub enum HugePages {
 }
 
 /// `[eal]`: DPDK's environment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Eal {
     /// More arguments for EAL, each as one word of its command line. None of them chooses CPUs.
+    #[serde(with = "List::<EalArg, 0, 64>")]
     pub args: Vec<String>,
 }
 
 /// `[log]`: the daemon's own log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Log {
     /// The least important messages that are written.
@@ -161,18 +242,52 @@ pub struct Log {
 }
 
 /// How important a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something does not work.
     Error,
     /// Something works worse than it should.
     Warn,
     /// What an operator wants to know: starts, stops, apps that come and go.
+    #[default]
     Info,
     /// What helps to find a fault.
     Debug,
     /// Everything.
     Trace,
+}
+
+impl Wire {
+    /// The device with its arguments, as DPDK is to have it.
+    #[must_use]
+    pub fn devargs(&self) -> &str {
+        self.packet_ring.as_ref().map_or_else(|| self.device.devargs(), PacketRing::devargs)
+    }
+
+    /// Works out the ring of `net_af_packet`; `None` after an error was reported.
+    fn complete(mut self, table: &Place<'_>) -> Option<Self> {
+        let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
+        // The driver has one number for both rings.
+        let frames = u32::from(self.rx_ring.max(self.tx_ring));
+        match PacketRing::complete(self.device.devargs(), self.mtu, frames, page) {
+            Ok(ring) => self.packet_ring = ring,
+            Err(Problem { message, help }) => {
+                table.error("device", format!("`device` in [wire]: {message}"), Some(help));
+                return None;
+            }
+        }
+        let longest = u32::from(self.mtu) + 14;
+        if let Some(ring) = self.packet_ring.as_ref().filter(|ring| ring.longest() < longest) {
+            let message = format!(
+                "`device` in [wire]: frames of more than {} bytes are cut short, and with `mtu` {} they have up to {longest}",
+                ring.longest(),
+                self.mtu
+            );
+            table.warning("device", message, "leave framesz out");
+        }
+        Some(self)
+    }
 }
 
 impl Level {
@@ -233,157 +348,70 @@ impl Config {
 
     fn walk(document: &Document<'_>) -> Option<Self> {
         // Every table is read before the first `?`, so that one run reports the problems of all.
-        let wire_table = document.table(&WIRE);
-        let dataplane_table = document.table(&DATAPLANE);
-        let control_table = document.table(&CONTROL);
-        let wire = wire_table.as_ref().and_then(Wire::read);
-        let dataplane = dataplane_table.as_ref().and_then(Dataplane::read);
-        let limits = document.table(&LIMITS).as_ref().and_then(Limits::read);
-        let host = document.table(&HOST).as_ref().and_then(Host::read);
-        let memory = document.table(&MEMORY).as_ref().and_then(Memory::read);
-        let eal = document.table(&EAL).as_ref().and_then(Eal::read);
-        let socket = document.table(&SOCKET).as_ref().and_then(|table| SOCKET_KEYS.read(table));
-        let control = control_table.as_ref().and_then(|table| CONTROL_KEYS.read(table));
-        let log = document.table(&LOG).as_ref().and_then(Log::read);
-        let policy = document.top(&TOP).optional(&POLICY);
-        if let (Some(wire), Some(dataplane), Some(table)) = (&wire, &dataplane, &dataplane_table) {
-            check_mbufs(wire, dataplane, table);
+        let (wire, dataplane) = (document.table::<Wire>("wire"), document.table::<Dataplane>("dataplane"));
+        let (socket, control) = (document.table::<AppSocket>("socket"), document.table::<ControlSocket>("control"));
+        let (limits, host) = (document.table::<Limits>("limits"), document.table::<HostEntry>("host"));
+        let (memory, eal, log) = (document.table("memory"), document.table("eal"), document.table("log"));
+        let policy = document.key("policy", |value| As::<FilePath>::deserialize(value));
+        let (dataplane_place, control_place) = (dataplane.place.clone(), control.place.clone());
+        let wire = wire.value.filter(|_| wire.is_whole).and_then(|value| value.complete(&wire.place));
+        let mut dataplane = dataplane.whole();
+        if let Some(dataplane) = &mut dataplane {
+            dataplane.cores.locate(&dataplane_place, "cores");
         }
-        if let (Some(socket), Some(control), Some(table)) = (&socket, &control, &control_table) {
-            check_control(socket, control, table);
+        let (socket, control) = (socket.whole().map(Socket::from), control.whole().map(Socket::from));
+        if let (Some(wire), Some(dataplane)) = (&wire, &dataplane) {
+            check_mbufs(wire, dataplane, &dataplane_place);
+        }
+        if let (Some(socket), Some(control)) = (&socket, &control) {
+            check_control(socket, control, &control_place);
+        }
+        let states_share = limits.place.states("apps_per_user");
+        let mut limits = limits.whole()?;
+        if !states_share {
+            limits.apps_per_user = limits.apps - limits.apps / 8;
         }
         Some(Self {
             wire: wire?,
             dataplane: dataplane?,
-            limits: limits?,
-            host: host?,
-            memory: memory?,
-            eal: eal?,
+            limits,
+            host: host.whole()?.host(),
+            memory: memory.whole()?,
+            eal: eal.whole()?,
             socket: socket?,
             control: control?,
-            log: log?,
+            log: log.whole()?,
             policy: policy?,
             warnings: Vec::new(),
         })
     }
 }
 
-fn check_mbufs(wire: &Wire, dataplane: &Dataplane, table: &Table<'_>) {
+fn check_mbufs(wire: &Wire, dataplane: &Dataplane, table: &Place<'_>) {
     let least = u32::from(wire.rx_ring) + u32::from(wire.tx_ring) + SPARE_MBUFS;
     if dataplane.mbufs < least {
-        let message = format!(
-            "`mbufs` in [dataplane] must be at least rx_ring + tx_ring + {SPARE_MBUFS} = {least}, found {}",
-            dataplane.mbufs
-        );
+        let what = format!("must be at least rx_ring + tx_ring + {SPARE_MBUFS} = {least}, found {}", dataplane.mbufs);
         let help = "the rings of the wire would hold every packet buffer, and leave none for apps".to_owned();
-        table.error(&MBUFS, message, Some(help));
+        table.fail("mbufs", &what, Some(help));
     }
 }
 
-fn check_control(socket: &Socket, control: &Socket, table: &Table<'_>) {
+fn check_control(socket: &Socket, control: &Socket, table: &Place<'_>) {
     if socket.path == control.path {
-        let message = "`path` in [control] is the same as in [socket]".to_owned();
-        table.error(&CONTROL_PATH, message, Some("apps and operators need a socket each".to_owned()));
+        let help = "apps and operators need a socket each".to_owned();
+        table.fail("path", "is the same as in [socket]", Some(help));
     }
     if control.mode.is_world_writable() {
         let message = format!("`mode` {} in [control] lets every user of this machine control kopid", control.mode);
-        table.warning(&CONTROL_MODE, message, Some("write \"0660\" and a `group`".to_owned()));
-    }
-}
-
-impl Wire {
-    fn read(table: &Table<'_>) -> Option<Self> {
-        let device = table.get(&DEVICE);
-        let mtu = table.get(&MTU);
-        let rx_ring = table.get(&RX_RING);
-        let tx_ring = table.get(&TX_RING);
-        let (device, mtu, rx_ring, tx_ring) = (device?, mtu?, rx_ring?, tx_ring?);
-        let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
-        // The driver has one number for both rings.
-        let frames = u32::from(rx_ring.max(tx_ring));
-        let packet_ring = match PacketRing::complete(device.devargs(), mtu, frames, page) {
-            Ok(ring) => ring,
-            Err(Problem { message, help }) => {
-                table.error(&DEVICE, format!("`device` in [wire]: {message}"), Some(help));
-                return None;
-            }
-        };
-        let longest = u32::from(mtu) + 14;
-        if let Some(ring) = packet_ring.as_ref().filter(|ring| ring.longest() < longest) {
-            let message = format!(
-                "`device` in [wire]: frames of more than {} bytes are cut short, and with `mtu` {mtu} they have up to {longest}",
-                ring.longest()
-            );
-            table.warning(&DEVICE, message, Some("leave framesz out".to_owned()));
-        }
-        Some(Self { device, mtu, rx_ring, tx_ring, packet_ring })
-    }
-}
-
-impl Dataplane {
-    fn read(table: &Table<'_>) -> Option<Self> {
-        let cores = table.get(&CORES);
-        let idle = table.get(&IDLE);
-        let flows = table.get(&FLOWS);
-        let mbufs = table.get(&MBUFS);
-        Some(Self { cores: cores?, idle: idle?, flows: flows?, mbufs: mbufs? })
-    }
-}
-
-impl Limits {
-    fn read(table: &Table<'_>) -> Option<Self> {
-        let apps = table.get(&APPS);
-        let apps_per_user = table.optional(&APPS_PER_USER);
-        let requests_per_user = table.get(&REQUESTS_PER_USER);
-        let changes_per_user = table.get(&CHANGES_PER_USER);
-        let queues = table.get(&QUEUES);
-        let ring_size = table.get(&RING_SIZE);
-        let memory = table.get(&APP_MEMORY);
-        let memory_total = table.optional(&MEMORY_TOTAL);
-        let memory_per_user = table.optional(&MEMORY_PER_USER);
-        let connections_per_user = table.optional(&CONNECTIONS_PER_USER);
-        let connections_per_app = table.optional(&CONNECTIONS_PER_APP);
-        let apps = apps?;
-        Some(Self {
-            apps,
-            apps_per_user: apps_per_user?.unwrap_or(apps - apps / 8),
-            requests_per_user: requests_per_user?,
-            changes_per_user: changes_per_user?,
-            queues: queues?,
-            ring_size: ring_size?,
-            memory: memory?,
-            memory_total: memory_total?,
-            memory_per_user: memory_per_user?,
-            connections_per_user: connections_per_user?,
-            connections_per_app: connections_per_app?,
-        })
-    }
-}
-
-impl Memory {
-    fn read(table: &Table<'_>) -> Option<Self> {
-        table.get(&HUGE_PAGES).map(|huge_pages| Self { huge_pages })
-    }
-}
-
-impl Eal {
-    fn read(table: &Table<'_>) -> Option<Self> {
-        table.get(&ARGS).map(|args| Self { args })
-    }
-}
-
-impl Log {
-    fn read(table: &Table<'_>) -> Option<Self> {
-        table.get(&LEVEL).map(|level| Self { level })
+        table.warning("mode", message, "write \"0660\" and a `group`");
     }
 }
 
 /// The form of one EAL argument: a line that does not choose CPUs.
-#[derive(Clone, Copy, Debug)]
-pub struct EalArgForm;
+#[derive(Debug)]
+pub struct EalArg;
 
-impl EalArgForm {
-    const LINE: Line = Line { max: 1024 };
+impl EalArg {
     const CPU_OPTIONS: [&str; 3] = ["--lcores", "--main-lcore", "--master-lcore"];
 
     fn chooses_cpus(arg: &str) -> bool {
@@ -393,245 +421,32 @@ impl EalArgForm {
     }
 }
 
-impl Form for EalArgForm {
+impl Form for EalArg {
     type Value = String;
 
-    fn expected(&self) -> String {
-        Self::LINE.expected()
+    fn expected() -> String {
+        Line::<1024>::expected()
     }
 
-    fn schema(&self) -> serde_json::Value {
-        Self::LINE.schema()
+    fn schema() -> serde_json::Value {
+        Line::<1024>::schema()
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<String> {
-        match item.value {
-            DeValue::String(arg) if Self::chooses_cpus(arg) => item.fail(
-                &format!("must not be {}", quoted(arg)),
+    fn read(raw: Raw<'_>) -> Result<String, Fault> {
+        match raw {
+            Raw::Text(arg) if Self::chooses_cpus(arg) => Err(Fault::new(
+                format!("must not be {}", quoted(arg)),
                 Some("`cores` in [dataplane] chooses the CPUs".to_owned()),
-            ),
-            _ => Self::LINE.read(item),
+            )),
+            _ => Line::<1024>::read(raw),
         }
     }
 }
 
 /// Every table and key of `kopid.toml`.
 pub static LAYOUT: Layout = Layout {
-    top: &TOP,
-    sections: &[&WIRE, &DATAPLANE, &LIMITS, &HOST, &MEMORY, &EAL, &SOCKET, &CONTROL, &LOG],
+    keys: &["policy"],
+    tables: &["wire", "dataplane", "limits", "host", "memory", "eal", "socket", "control", "log"],
     lists: &[],
-};
-
-static TOP: Section = Section { name: "", doc: "the daemon's files", keys: &[&POLICY] };
-
-static POLICY: Key<FilePathForm> = Key {
-    name: "policy",
-    doc: "the policy's file, seen from the folder of this one; without it, every frame is forwarded",
-    form: FilePathForm,
-    need: Need::Optional,
-};
-
-static WIRE: Section =
-    Section { name: "wire", doc: "the physical port", keys: &[&DEVICE as &dyn AnyKey, &MTU, &RX_RING, &TX_RING] };
-
-static DEVICE: Key<DeviceForm> = Key {
-    name: "device",
-    doc: "the device that kopid owns, with its arguments",
-    form: DeviceForm,
-    need: Need::Required,
-};
-
-static MTU: Key<Int<u16>> = Key {
-    name: "mtu",
-    doc: "largest IP packet in bytes, the Ethernet header not counted",
-    form: Int::range(68, 9000),
-    need: Need::Default("1500"),
-};
-
-static RX_RING: Key<Int<u16>> = Key {
-    name: "rx_ring",
-    doc: "receive descriptors for each worker",
-    form: Int::power_of_two(64, 16384),
-    need: Need::Default("1024"),
-};
-
-static TX_RING: Key<Int<u16>> = Key {
-    name: "tx_ring",
-    doc: "transmit descriptors for each worker",
-    form: Int::power_of_two(64, 16384),
-    need: Need::Default("1024"),
-};
-
-static DATAPLANE: Section =
-    Section { name: "dataplane", doc: "the workers", keys: &[&CORES as &dyn AnyKey, &IDLE, &FLOWS, &MBUFS] };
-
-static CORES: Key<CoresForm> = Key {
-    name: "cores",
-    doc: "the CPUs of the workers by the kernel's numbers, one worker each",
-    form: CoresForm,
-    need: Need::Required,
-};
-
-static IDLE: Key<Choice<Idle>> = Key {
-    name: "idle",
-    doc: "what a worker does when there is nothing to do: look again for ever, or sleep after a while",
-    form: Choice { words: &[("poll", Idle::Poll), ("adaptive", Idle::Adaptive)] },
-    need: Need::Default("\"poll\""),
-};
-
-static FLOWS: Key<Int<u32>> = Key {
-    name: "flows",
-    doc: "entries in the flow table of each worker",
-    form: Int::power_of_two(1024, 1 << 24),
-    need: Need::Default("65536"),
-};
-
-static MBUFS: Key<Int<u32>> = Key {
-    name: "mbufs",
-    doc: "packet buffers for each worker, more than rx_ring and tx_ring hold",
-    form: Int::range(4096, 1 << 20),
-    need: Need::Default("16384"),
-};
-
-static LIMITS: Section = Section {
-    name: "limits",
-    doc: "what apps may take",
-    keys: &[
-        &APPS as &dyn AnyKey,
-        &APPS_PER_USER,
-        &REQUESTS_PER_USER,
-        &CHANGES_PER_USER,
-        &QUEUES,
-        &RING_SIZE,
-        &APP_MEMORY,
-        &MEMORY_TOTAL,
-        &MEMORY_PER_USER,
-        &CONNECTIONS_PER_USER,
-        &CONNECTIONS_PER_APP,
-    ],
-};
-
-static APPS: Key<Int<u16>> =
-    Key { name: "apps", doc: "apps attached at a time", form: Int::range(1, 1024), need: Need::Default("64") };
-
-static APPS_PER_USER: Key<Int<u16>> = Key {
-    name: "apps_per_user",
-    doc: "apps of one user attached at a time, its subordinate uids included; without it, all but an eighth of `apps`",
-    form: Int::range(1, 1024),
-    need: Need::Optional,
-};
-
-static REQUESTS_PER_USER: Key<Int<u32>> = Key {
-    name: "requests_per_user",
-    doc: "requests that the apps of one user may make in a second, connections included; who has made more waits",
-    form: Int::range(10, 1_000_000),
-    need: Need::Default("1000"),
-};
-
-static CHANGES_PER_USER: Key<Int<u32>> = Key {
-    name: "changes_per_user",
-    doc: "changes to ports that the apps of one user may make in a second, after each of which every flow is judged anew",
-    form: Int::range(1, 1_000_000),
-    need: Need::Default("10"),
-};
-
-static QUEUES: Key<Int<u16>> =
-    Key { name: "queues", doc: "queue pairs of one app", form: Int::range(1, 16), need: Need::Default("16") };
-
-static RING_SIZE: Key<Int<u32>> = Key {
-    name: "ring_size",
-    doc: "slots in one ring of an app",
-    form: Int::power_of_two(64, 8192),
-    need: Need::Default("4096"),
-};
-
-static APP_MEMORY: Key<SizeForm> = Key {
-    name: "memory",
-    doc: "shared memory of one app, with the units of tc",
-    form: SizeForm { min: Size::new(1 << 20), max: Size::new(64 << 30) },
-    need: Need::Default("\"256mb\""),
-};
-
-static MEMORY_TOTAL: Key<SizeForm> = Key {
-    name: "memory_total",
-    doc: "shared memory of all apps; without it, half of what the machine and kopid's cgroup have left when it starts, and the free huge pages",
-    form: SizeForm { min: Size::new(1 << 20), max: Size::new(16 << 40) },
-    need: Need::Optional,
-};
-
-static MEMORY_PER_USER: Key<SizeForm> = Key {
-    name: "memory_per_user",
-    doc: "shared memory of the apps of one user; without it, three quarters of `memory_total`",
-    form: SizeForm { min: Size::new(1 << 20), max: Size::new(16 << 40) },
-    need: Need::Optional,
-};
-
-static CONNECTIONS_PER_USER: Key<Int<u32>> = Key {
-    name: "connections_per_user",
-    doc: "tracked connections of the apps of one user; without it, half of the places that there are: `flows` times the workers",
-    form: Int::range(16, 1 << 28),
-    need: Need::Optional,
-};
-
-static CONNECTIONS_PER_APP: Key<Int<u32>> = Key {
-    name: "connections_per_app",
-    doc: "tracked connections of one app; without it, as many as `connections_per_user`",
-    form: Int::range(16, 1 << 28),
-    need: Need::Optional,
-};
-
-static MEMORY: Section = Section { name: "memory", doc: "how memory is obtained", keys: &[&HUGE_PAGES] };
-
-static HUGE_PAGES: Key<Choice<HugePages>> = Key {
-    name: "huge_pages",
-    doc: "whether huge pages are used: where there are some, never, or not without",
-    form: Choice { words: &[("auto", HugePages::Auto), ("off", HugePages::Off), ("require", HugePages::Require)] },
-    need: Need::Default("\"auto\""),
-};
-
-static EAL: Section = Section { name: "eal", doc: "DPDK's environment", keys: &[&ARGS] };
-
-static ARGS: Key<List<EalArgForm>> = Key {
-    name: "args",
-    doc: "more arguments for EAL, each as one word of its command line",
-    form: List { each: EalArgForm, min: 0, max: 64 },
-    need: Need::Default("[]"),
-};
-
-static SOCKET: Section = Section {
-    name: "socket",
-    doc: "the socket that apps attach to",
-    keys: &[&SOCKET_PATH as &dyn AnyKey, &socket::OWNER, &socket::GROUP, &SOCKET_MODE],
-};
-
-static SOCKET_PATH: Key<SocketPathForm> = SocketKeys::path("\"/run/kopi/kopi.sock\"");
-static SOCKET_MODE: Key<ModeForm> = SocketKeys::mode("\"0660\"");
-
-static CONTROL: Section = Section {
-    name: "control",
-    doc: "the socket for operators",
-    keys: &[&CONTROL_PATH as &dyn AnyKey, &socket::OWNER, &socket::GROUP, &CONTROL_MODE],
-};
-
-static CONTROL_PATH: Key<SocketPathForm> = SocketKeys::path("\"/run/kopi/control.sock\"");
-static CONTROL_MODE: Key<ModeForm> = SocketKeys::mode("\"0600\"");
-
-static SOCKET_KEYS: SocketKeys = SocketKeys { path: &SOCKET_PATH, mode: &SOCKET_MODE };
-static CONTROL_KEYS: SocketKeys = SocketKeys { path: &CONTROL_PATH, mode: &CONTROL_MODE };
-
-static LOG: Section = Section { name: "log", doc: "the daemon's own log", keys: &[&LEVEL] };
-
-static LEVEL: Key<Choice<Level>> = Key {
-    name: "level",
-    doc: "the least important messages that are written",
-    form: Choice {
-        words: &[
-            ("error", Level::Error),
-            ("warn", Level::Warn),
-            ("info", Level::Info),
-            ("debug", Level::Debug),
-            ("trace", Level::Trace),
-        ],
-    },
-    need: Need::Default("\"info\""),
+    schema: || schema::schema::<File>("kopid.toml"),
 };

@@ -7,37 +7,34 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`kopid`] | `kopid.toml`: its types, and the table of its keys |
+//! | [`kopid`] | `kopid.toml`: its types, which serde reads |
 //! | [`policy`] | `policy.toml`, in the same way; a file for each noun |
 //! | [`report`] | diagnostics, and how they are shown |
-//! | `document` | a file as a whole: its syntax, and the tables at its top |
-//! | `layout` | which tables a file may have |
-//! | [`walk`] | from a parsed TOML table to values, by a table of keys |
-//! | [`form`] | what a value may look like: whole numbers, choices, lists |
+//! | [`document`] | a file as a whole: its syntax, the tables at its top, and the places in them |
+//! | `de` | serde's reader of one table, which goes on after an error |
+//! | [`value`] | what a value may look like: whole numbers, choices, lists |
 //! | [`source`] | a file's text, read without blocking, and the places in it |
 //! | [`account`], [`cpu`], [`device`], [`host`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
 //! | `packet_ring` | the sizes that `net_af_packet` leaves to whoever configures it |
-//! | [`schema`] | the JSON schemas, from the same tables of keys |
+//! | `schema` | the JSON schemas, from the same types |
 #![forbid(unsafe_code)]
 
 pub mod account;
 pub mod cpu;
+mod de;
 pub mod device;
-mod document;
-
-pub mod form;
+pub mod document;
 pub mod host;
 pub mod kopid;
-mod layout;
 mod packet_ring;
 pub mod path;
 pub mod policy;
 pub mod report;
-pub mod schema;
+mod schema;
 pub mod size;
 pub mod socket;
 pub mod source;
-pub mod walk;
+pub mod value;
 
 pub use account::{Account, Mode};
 pub use cpu::{Cores, online_cpus};

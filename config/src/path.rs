@@ -3,38 +3,37 @@
 use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
 /// The form of the path of a file, absolute or relative.
-#[derive(Clone, Copy, Debug)]
-pub struct FilePathForm;
+#[derive(Debug)]
+pub struct FilePath;
 
-impl FilePathForm {
+impl FilePath {
     /// `PATH_MAX` of Linux, without the NUL.
     const MAX: usize = 4095;
 }
 
-impl Form for FilePathForm {
+impl Form for FilePath {
     type Value = PathBuf;
 
-    fn expected(&self) -> String {
+    fn expected() -> String {
         format!("the path of a file, of 1 to {} bytes", Self::MAX)
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         json!({ "type": "string", "minLength": 1, "maxLength": Self::MAX, "pattern": "[^/]$" })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<PathBuf> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
-        if text.is_empty() || text.len() > Self::MAX || text.contains(char::is_control) {
-            return item.refuse(self, None);
+    fn read(raw: Raw<'_>) -> Result<PathBuf, Fault> {
+        match raw {
+            Raw::Text(text) if text.is_empty() || text.len() > Self::MAX || text.contains(char::is_control) => {
+                Err(Fault::default())
+            }
+            Raw::Text(text) if text.ends_with('/') => Err(Fault::hint("it must end in a file's name")),
+            Raw::Text(text) => Ok(PathBuf::from(text)),
+            _ => Err(Fault::default()),
         }
-        if text.ends_with('/') {
-            return item.refuse(self, Some("it must end in a file's name".to_owned()));
-        }
-        Some(PathBuf::from(&**text))
     }
 }

@@ -7,31 +7,27 @@
 mod addresses;
 mod allow;
 mod app;
-mod assigned;
 mod class;
+mod class_selection;
 mod class_tree;
 mod defaults;
 mod field;
 mod flags;
 mod glob;
 mod icmp;
-mod kinds;
 pub(crate) mod mac;
-mod mark;
-mod match_keys;
-mod match_read;
 mod matches;
-mod moment;
 mod name;
 mod number;
 mod owner;
+mod protocol_check;
 mod rate;
 mod rule;
-mod seconds;
 mod set;
 mod shadow;
 mod show;
 mod strangers;
+mod time;
 mod tracking;
 mod values;
 mod wire;
@@ -40,11 +36,13 @@ mod words;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use schemars::JsonSchema;
+
 pub use addresses::{Addresses, Cidr};
 pub use allow::Allowed;
 pub use app::{Address, App, Listen};
-pub use assigned::Assigned;
 pub use class::Class;
+pub use class_selection::ClassSelection;
 pub use defaults::Defaults;
 pub use field::{Field, Scalar};
 pub use glob::Glob;
@@ -57,10 +55,14 @@ pub use show::Brief;
 pub use tracking::Tracking;
 pub use wire::Wire;
 
+use crate::document::{Document, Layout};
 use crate::report::{Diagnostic, Errors, Report, Severity, quoted};
+use crate::schema;
 use crate::source::Source;
-use crate::walk::{Document, Layout, Section};
-use set::Names;
+use app::AppEntry;
+use class::ClassEntry;
+use rule::RuleEntry;
+use set::{Names, SetEntry};
 
 /// Most rules of a policy.
 pub const MAX_RULES: usize = 100_000;
@@ -90,12 +92,12 @@ pub struct Policy {
     /// What is allowed and probably not intended, in the order of the file.
     pub warnings: Vec<Diagnostic>,
     /// What only the machine knows, and where it stands first.
-    mentions: BTreeMap<Mention, Diagnostic>,
+    name_refs: BTreeMap<NameRef, Diagnostic>,
 }
 
 /// Something that a policy names and only the machine knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mention {
+pub enum NameRef {
     /// A user's name.
     User(String),
     /// A group's name.
@@ -106,10 +108,28 @@ pub enum Mention {
 
 /// Every table and key of `policy.toml`.
 pub static LAYOUT: Layout = Layout {
-    top: &Section { name: "", doc: "", keys: &[] },
-    sections: &[&defaults::DEFAULT, &wire::WIRE, &tracking::TRACKING],
-    lists: &[&set::SET, &class::CLASS, &app::APP, &rule::RULE],
+    keys: &[],
+    tables: &["default", "wire", "tracking"],
+    lists: &["set", "class", "app", "rule"],
+    schema: || schema::schema::<File>("policy.toml"),
 };
+
+/// Who may attach, and who may send and receive what.
+#[derive(Default, JsonSchema)]
+#[schemars(deny_unknown_fields, default)]
+struct File {
+    default: Defaults,
+    wire: Wire,
+    tracking: Tracking,
+    /// Addresses and ports under a name, for rules to use as "@name".
+    set: Vec<SetEntry>,
+    /// Traffic under a name, its share of the wire or of its parent, and how it waits.
+    class: Vec<ClassEntry>,
+    /// Who may attach as what: the first that matches counts.
+    app: Vec<AppEntry>,
+    /// What happens to frames: the first rule that matches and decides counts.
+    rule: Vec<RuleEntry>,
+}
 
 impl Policy {
     /// Reads and checks the file at `path`. Never blocks, whatever kind of file it is.
@@ -139,26 +159,28 @@ impl Policy {
 
     fn walk(document: &Document<'_>) -> Option<Self> {
         // Everything is read before the first `?`, so that one run reports the problems of all.
-        let default = document.table(&defaults::DEFAULT).as_ref().and_then(Defaults::read);
-        let tracking = document.table(&tracking::TRACKING).as_ref().and_then(Tracking::read);
-        let wire = document.table(&wire::WIRE).as_ref().and_then(Wire::read);
+        let default = document.table::<Defaults>("default").whole();
+        let tracking = document.table("tracking").whole();
+        let wire = document.table::<Wire>("wire");
+        let place = wire.place.clone();
+        let wire = wire.whole().inspect(|wire| wire.warn(&place));
         let mut names = Names::read(document);
         let classes = Class::read_all(document, &mut names, wire.unwrap_or_default());
         let apps = App::read_all(document, &names);
         // Whoever is not in the list does not attach.
         let all = default.as_ref().is_some_and(|default| !default.attach);
         let rules = Rule::read_all(document, &names, apps.as_deref().filter(|_| all));
-        let mentions = names.mentions.take();
+        let name_refs = names.name_refs.take();
         Some(Self {
             default: default?,
             apps: apps?,
             rules: rules?,
             classes: classes?,
-            sets: names.into_sets()?,
+            sets: names.into_sets(),
             wire: wire?,
             tracking: tracking?,
             warnings: Vec::new(),
-            mentions,
+            name_refs,
         })
     }
 
@@ -167,15 +189,15 @@ impl Policy {
     /// A name that nobody has is no error: it matches nobody, and the user may come to be later. Of more than 4,096
     /// different names, the first are asked for.
     #[must_use]
-    pub fn check_names(&self, is_known: &dyn Fn(&Mention) -> bool) -> Vec<Diagnostic> {
-        let unknown = self.mentions.iter().filter(|(mention, _)| !is_known(mention));
-        let mut warnings: Vec<_> = unknown.map(|(mention, place)| mention.warning(place)).collect();
+    pub fn check_names(&self, is_known: &dyn Fn(&NameRef) -> bool) -> Vec<Diagnostic> {
+        let unknown = self.name_refs.iter().filter(|(name, _)| !is_known(name));
+        let mut warnings: Vec<_> = unknown.map(|(name, place)| name.warning(place)).collect();
         warnings.sort_by_key(|warning| warning.position);
         warnings
     }
 }
 
-impl Mention {
+impl NameRef {
     fn warning(&self, place: &Diagnostic) -> Diagnostic {
         let (message, help) = match self {
             Self::User(name) => (format!("there is no user {}", quoted(name)), "it matches nobody until there is one"),

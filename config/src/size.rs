@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
 /// An amount of memory in bytes, written as `tc` writes sizes: `256mb`.
 ///
@@ -119,40 +119,38 @@ fn fraction_of(scale: u64, digits: &str) -> Result<u64, ParseSizeError> {
     u64::try_from(halves >> places).map_err(|_| ParseSizeError::TooLarge)
 }
 
-/// The form of a [`Size`] within limits: a string with a unit, or a whole number of bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct SizeForm {
-    /// Least amount.
-    pub min: Size,
-    /// Largest amount.
-    pub max: Size,
+impl Serialize for Size {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
-impl Form for SizeForm {
+/// The form of a [`Size`] from `MIN` to `MAX` bytes: a string with a unit, or a whole number of bytes.
+#[derive(Debug)]
+pub struct SizeIn<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Form for SizeIn<MIN, MAX> {
     type Value = Size;
 
-    fn expected(&self) -> String {
-        format!("a size from \"{}\" to \"{}\"", self.min, self.max)
+    fn expected() -> String {
+        format!("a size from \"{}\" to \"{}\"", Size(MIN), Size(MAX))
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         let text = json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]*)?([bB]|[kKmMgG][bB]?)?$" });
-        let bytes = json!({ "type": "integer", "minimum": self.min.bytes(), "maximum": self.max.bytes() });
-        json!({ "anyOf": [text, bytes] })
+        json!({ "anyOf": [text, { "type": "integer", "minimum": MIN, "maximum": MAX }] })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Size> {
-        let size = match item.value {
-            DeValue::String(text) => text.parse(),
-            DeValue::Integer(number) => {
-                u64::from_str_radix(number.as_str(), number.radix()).map(Size).map_err(|_| ParseSizeError::Number)
-            }
-            _ => Err(ParseSizeError::Number),
+    fn read(raw: Raw<'_>) -> Result<Size, Fault> {
+        let size = match raw {
+            Raw::Text(text) => text.parse(),
+            Raw::Number(number) => u64::try_from(number).map(Size).map_err(|_| ParseSizeError::Number),
+            Raw::Truth(_) => Err(ParseSizeError::Number),
         };
         match size {
-            Ok(size) if (self.min..=self.max).contains(&size) => Some(size),
-            Ok(_) => item.refuse(self, None),
-            Err(error) => item.refuse(self, Some(error.to_string())),
+            Ok(size) if (MIN..=MAX).contains(&size.0) => Ok(size),
+            Ok(_) => Err(Fault::default()),
+            Err(error) => Err(Fault::hint(error.to_string())),
         }
     }
 }

@@ -3,11 +3,56 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::account::{Account, AccountForm, Mode, ModeForm};
-use crate::walk::{Form, Item, Key, Need, Table};
+use crate::account::{Account, Mode};
+use crate::value::{As, Fault, Form, Raw};
+
+/// Declares a listening Unix socket by its defaults.
+macro_rules! socket {
+    ($(#[$doc:meta])* $name:ident, $path:literal, $mode:literal) => {
+        $(#[$doc])*
+        #[derive(Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct $name {
+            /// Where the socket is.
+            #[serde(with = "As::<SocketPath>")]
+            path: SocketPath,
+            /// The user that owns the socket; without it, the daemon's.
+            #[serde(with = "As::<Account>")]
+            owner: Option<Account>,
+            /// The group that owns the socket; without it, the daemon's.
+            #[serde(with = "As::<Account>")]
+            group: Option<Account>,
+            /// Who may connect: permission bits.
+            #[serde(with = "As::<Mode>")]
+            mode: Mode,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                let (path, mode) = (SocketPath(PathBuf::from($path)), Mode::new($mode));
+                Self { path, owner: None, group: None, mode }
+            }
+        }
+
+        impl From<$name> for Socket {
+            fn from($name { path, owner, group, mode }: $name) -> Self {
+                Self { path, owner, group, mode }
+            }
+        }
+    };
+}
+socket! {
+    /// The socket that apps attach to.
+    AppSocket, "/run/kopi/kopi.sock", 0o660
+}
+socket! {
+    /// The socket for operators.
+    ControlSocket, "/run/kopi/control.sock", 0o600
+}
 
 /// One listening Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,73 +99,36 @@ impl fmt::Display for SocketPath {
     }
 }
 
-/// The form of a [`SocketPath`].
-#[derive(Clone, Copy, Debug)]
-pub struct SocketPathForm;
+impl Form for SocketPath {
+    type Value = Self;
 
-impl Form for SocketPathForm {
-    type Value = SocketPath;
-
-    fn expected(&self) -> String {
-        format!("an absolute path of at most {} bytes", SocketPath::LEN_MAX)
+    fn expected() -> String {
+        format!("an absolute path of at most {} bytes", Self::LEN_MAX)
     }
 
-    fn schema(&self) -> Json {
-        json!({ "type": "string", "pattern": "^/.*[^/]$", "maxLength": SocketPath::LEN_MAX })
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": "^/.*[^/]$", "maxLength": Self::LEN_MAX })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<SocketPath> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
         let help = if !text.starts_with('/') {
             "the path must begin with /: the daemon's working folder is not the file's".to_owned()
-        } else if text.len() > SocketPath::LEN_MAX {
+        } else if text.len() > Self::LEN_MAX {
             format!("a socket's address holds no more, and this has {}", text.len())
         } else if text.ends_with('/') {
             "the path must end in a file's name".to_owned()
         } else if text.contains(char::is_control) {
             "it has a control character".to_owned()
         } else {
-            return Some(SocketPath(PathBuf::from(text.as_ref())));
+            return Ok(Self(PathBuf::from(text)));
         };
-        item.refuse(self, Some(help))
+        Err(Fault::hint(help))
     }
 }
 
-/// The keys of a table that describes a [`Socket`], besides [`OWNER`] and [`GROUP`]: those with a default of their own.
-#[derive(Debug)]
-pub(crate) struct SocketKeys {
-    pub(crate) path: &'static Key<SocketPathForm>,
-    pub(crate) mode: &'static Key<ModeForm>,
-}
-
-impl SocketKeys {
-    pub(crate) const fn path(default: &'static str) -> Key<SocketPathForm> {
-        Key { name: "path", doc: "where the socket is", form: SocketPathForm, need: Need::Default(default) }
-    }
-
-    pub(crate) const fn mode(default: &'static str) -> Key<ModeForm> {
-        Key { name: "mode", doc: "who may connect: permission bits", form: ModeForm, need: Need::Default(default) }
-    }
-
-    pub(crate) fn read(&self, table: &Table<'_>) -> Option<Socket> {
-        let path = table.get(self.path);
-        let owner = table.optional(&OWNER);
-        let group = table.optional(&GROUP);
-        let mode = table.get(self.mode);
-        Some(Socket { path: path?, owner: owner?, group: group?, mode: mode? })
+impl Serialize for SocketPath {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
-
-pub(crate) static OWNER: Key<AccountForm> = Key {
-    name: "owner",
-    doc: "the user that owns the socket; without it, the daemon's",
-    form: AccountForm,
-    need: Need::Optional,
-};
-
-pub(crate) static GROUP: Key<AccountForm> = Key {
-    name: "group",
-    doc: "the group that owns the socket; without it, the daemon's",
-    form: AccountForm,
-    need: Need::Optional,
-};

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use kopi_config::policy::{Assigned, Class, Direction, Policy, Rate, Wire};
+use kopi_config::policy::{Class, ClassSelection, Direction, Policy, Rate, Wire};
 use kopi_config::{Position, Severity, Size};
 
 fn policy(text: &str) -> Policy {
@@ -104,7 +104,7 @@ fn classes_are_assigned_by_direction() {
          [[rule]]\naction = \"accept\"\nclass = [\"charlie\", \"in\"]"
     );
     let policy = policy(&text);
-    let both = |egress, ingress| Assigned { egress, ingress };
+    let both = |egress, ingress| ClassSelection { egress, ingress };
     assert_eq!((policy.apps[0].class, policy.apps[1].class), (both(Some(0), Some(3)), both(None, Some(3))));
     let of_rules: Vec<_> = policy.rules.iter().map(|rule| rule.class).collect();
     assert_eq!(of_rules, [both(Some(2), None), both(None, Some(3)), both(Some(2), Some(3))]);

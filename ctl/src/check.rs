@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::text::clean_lines;
-use kopi_config::policy::{self, Mention};
+use kopi_config::policy::{self, NameRef};
 use kopi_config::source::Source;
 use kopi_config::{Config, Diagnostic, Errors, Policy, Severity, kopid, online_cpus};
 use nix::unistd::{Group, User};
@@ -64,8 +64,8 @@ pub(crate) fn check(path: &Path) -> Vec<Checked> {
 /// Whether a file is `kopid.toml`: by a table that only that one has, or by the wire's device, since both files have a
 /// `[wire]`. So its syntax may be broken elsewhere.
 fn is_daemons(text: &str) -> bool {
-    let of_policy = |name: &str| policy::LAYOUT.sections.iter().any(|section| section.name == name);
-    let tables = || kopid::LAYOUT.sections.iter().map(|section| section.name).filter(|name| !of_policy(name));
+    let of_policy = |name: &str| policy::LAYOUT.tables.contains(&name);
+    let tables = || kopid::LAYOUT.tables.iter().copied().filter(|name| !of_policy(name));
     text.lines().any(|line| {
         let name = line.trim_start().strip_prefix('[').and_then(|rest| rest.split(']').next());
         let device = line.trim_start().strip_prefix("device").is_some_and(|rest| rest.trim_start().starts_with('='));
@@ -100,11 +100,11 @@ fn check_policy(path: &Path) -> Checked {
 }
 
 /// Whether this machine has it. Where it cannot be asked, nothing is missing.
-fn is_known(mention: &Mention) -> bool {
-    match mention {
-        Mention::User(name) => !matches!(User::from_name(name), Ok(None)),
-        Mention::Group(name) => !matches!(Group::from_name(name), Ok(None)),
-        Mention::Cgroup(path) => {
+fn is_known(name: &NameRef) -> bool {
+    match name {
+        NameRef::User(name) => !matches!(User::from_name(name), Ok(None)),
+        NameRef::Group(name) => !matches!(Group::from_name(name), Ok(None)),
+        NameRef::Cgroup(path) => {
             let root = Path::new(CGROUPS);
             !root.is_dir() || root.join(path.as_str().trim_start_matches('/')).is_dir()
         }
@@ -161,7 +161,7 @@ mod tests {
     /// The machine's own accounts are known, and made-up ones are not.
     #[test]
     fn accounts_are_the_machines() {
-        assert!(is_known(&Mention::User("root".into())) && is_known(&Mention::Group("root".into())));
-        assert!(!is_known(&Mention::User("no-such-user".into())) && !is_known(&Mention::Group("no-such-group".into())));
+        assert!(is_known(&NameRef::User("root".into())) && is_known(&NameRef::Group("root".into())));
+        assert!(!is_known(&NameRef::User("no-such-user".into())) && !is_known(&NameRef::Group("no-such-group".into())));
     }
 }

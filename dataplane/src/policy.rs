@@ -6,7 +6,7 @@ use crate::ledger::{Ledger, Outcome};
 use crate::registry::App;
 use crate::users::Users;
 use kopi_config::Diagnostic;
-use kopi_config::policy::{CgroupPath, Decision, Direction, Mention, Policy};
+use kopi_config::policy::{CgroupPath, Decision, Direction, NameRef, Policy};
 use kopi_policy::{Accounts, Cause, Owner, RuleId, Ruleset, Violation};
 use nix::unistd::{Group, User};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +35,10 @@ impl Machine {
     /// What a policy says of users, groups and cgroups that this machine does not have.
     #[must_use]
     pub fn warnings(policy: &Policy) -> Vec<Diagnostic> {
-        policy.check_names(&|mention| match mention {
-            Mention::User(name) => Self.user(name).is_some(),
-            Mention::Group(name) => Self.group(name).is_some(),
-            Mention::Cgroup(path) => has_cgroup(path),
+        policy.check_names(&|name_ref| match name_ref {
+            NameRef::User(name) => Self.user(name).is_some(),
+            NameRef::Group(name) => Self.group(name).is_some(),
+            NameRef::Cgroup(path) => has_cgroup(path),
         })
     }
 }

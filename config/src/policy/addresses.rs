@@ -1,17 +1,17 @@
 //! IP addresses.
 
 use std::fmt;
+use std::hash::DefaultHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
 use super::field::Field;
-use super::set::{Names, Set};
+use super::set::{self, Set};
 use super::values::{Negatable, Union, Values};
 use super::words;
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
 /// IP addresses of both families: a frame matches if its address is in a range of its own family.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -141,25 +141,16 @@ pub(super) enum AddressPart {
     Set(String),
 }
 
-/// A block such as `10.0.0.0/8`, one address, a range of two with a hyphen between, or a set as `@name`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AddressForm {
-    /// Whether the name of a set may stand here.
-    pub sets: bool,
-    /// Whether the frame's field only has addresses of IPv4.
-    pub v4_only: bool,
-}
-
-impl AddressForm {
-    fn text(text: &str) -> Result<AddressPart, Option<String>> {
+impl AddressPart {
+    fn text(text: &str) -> Result<Self, Option<String>> {
         if let Some((first, last)) = text.split_once('-') {
             let parse = |text: &str| text.trim().parse::<IpAddr>().ok();
             return match (parse(first), parse(last)) {
                 (Some(IpAddr::V4(first)), Some(IpAddr::V4(last))) if first <= last => {
-                    Ok(AddressPart::V4(first.to_bits()..=last.to_bits()))
+                    Ok(Self::V4(first.to_bits()..=last.to_bits()))
                 }
                 (Some(IpAddr::V6(first)), Some(IpAddr::V6(last))) if first <= last => {
-                    Ok(AddressPart::V6(first.to_bits()..=last.to_bits()))
+                    Ok(Self::V6(first.to_bits()..=last.to_bits()))
                 }
                 (Some(first), Some(last)) if first.is_ipv4() != last.is_ipv4() => {
                     Err(Some("both ends of a range are of one family".to_owned()))
@@ -170,8 +161,8 @@ impl AddressForm {
         }
         let block = Cidr::parse(text)?;
         Ok(match block.address {
-            IpAddr::V4(first) => AddressPart::V4(first.to_bits()..=first.to_bits() | host_bits_v4(block.prefix)),
-            IpAddr::V6(first) => AddressPart::V6(first.to_bits()..=first.to_bits() | host_bits_v6(block.prefix)),
+            IpAddr::V4(first) => Self::V4(first.to_bits()..=first.to_bits() | host_bits_v4(block.prefix)),
+            IpAddr::V6(first) => Self::V6(first.to_bits()..=first.to_bits() | host_bits_v6(block.prefix)),
         })
     }
 }
@@ -195,24 +186,29 @@ fn host_bits_v6(prefix: u8) -> u128 {
     u128::MAX.checked_shr(prefix.into()).unwrap_or(0)
 }
 
-impl Form for AddressForm {
+/// A block such as `10.0.0.0/8`, one address, a range of two with a hyphen between, or a set as `@name` if there may be
+/// some. A frame's field has addresses of both families, or of IPv4 alone.
+#[derive(Debug)]
+pub(super) struct AddressIn<const SETS: bool, const V4_ONLY: bool>;
+
+impl<const SETS: bool, const V4_ONLY: bool> Form for AddressIn<SETS, V4_ONLY> {
     type Value = AddressPart;
 
-    fn expected(&self) -> String {
-        let set = if self.sets { " or a set such as \"@name\"" } else { "" };
+    fn expected() -> String {
+        let set = if SETS { " or a set such as \"@name\"" } else { "" };
         format!("an IP address, a block such as \"10.0.0.0/8\", a range such as \"10.0.0.1-10.0.0.9\"{set}")
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         let address = json!({ "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+|-[0-9a-fA-F:.]+)?$" });
-        if self.sets { json!({ "anyOf": [address, Names::reference_schema()] }) } else { address }
+        if SETS { json!({ "anyOf": [address, set::reference_schema()] }) } else { address }
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<AddressPart> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
+    fn read(raw: Raw<'_>) -> Result<AddressPart, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
         match text.strip_prefix('@') {
-            Some(name) if self.sets => Some(AddressPart::Set(name.to_owned())),
-            _ => Self::text(text).map_or_else(|help| item.refuse(self, help), Some),
+            Some(name) if SETS => Ok(AddressPart::Set(name.to_owned())),
+            _ => AddressPart::text(text).map_err(Fault::unexpected),
         }
     }
 }
@@ -226,6 +222,10 @@ impl Union for Addresses {
         Self::negated(self)
     }
 
+    fn covers(&self, other: &Self) -> bool {
+        Self::covers(self, other)
+    }
+
     fn size(&self) -> usize {
         self.v4.ranges().len() + self.v6.ranges().len()
     }
@@ -233,17 +233,22 @@ impl Union for Addresses {
     fn is_shared_with(&self, other: &Self) -> bool {
         self.v4.is_shared_with(&other.v4) && self.v6.is_shared_with(&other.v6)
     }
+
+    fn hash_ends(&self, hasher: &mut DefaultHasher) {
+        self.v4.hash_ends(hasher);
+        self.v6.hash_ends(hasher);
+    }
 }
 
-impl Values for AddressForm {
+impl<const SETS: bool, const V4_ONLY: bool> Values for AddressIn<SETS, V4_ONLY> {
     type Union = Addresses;
 
-    fn universe(&self) -> Addresses {
-        let v6 = if self.v4_only { Field::default() } else { Field::new([0..=u128::MAX]) };
+    fn universe() -> Addresses {
+        let v6 = if V4_ONLY { Field::default() } else { Field::new([0..=u128::MAX]) };
         Addresses { v4: Field::new([0..=u32::MAX]), v6 }
     }
 
-    fn union(&self, parts: Vec<AddressPart>, sets: &[&Addresses]) -> Addresses {
+    fn union(parts: Vec<AddressPart>, sets: &[&Addresses]) -> Addresses {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for part in parts {
             match part {
@@ -259,7 +264,7 @@ impl Values for AddressForm {
         Addresses { v4: Field::new(v4), v6: Field::new(v6) }
     }
 
-    fn write(&self, addresses: &Addresses) -> Vec<String> {
+    fn write(addresses: &Addresses) -> Vec<String> {
         let v4 = addresses.v4.ranges().iter().map(|range| {
             let (first, last) = (*range.start(), *range.end());
             let prefix = (first ^ last).leading_zeros();
@@ -275,28 +280,29 @@ impl Values for AddressForm {
         v4.chain(v6).collect()
     }
 
-    fn of_set<'n>(&self, set: &'n Set) -> Option<&'n Negatable<Addresses>> {
+    fn set_name(part: &AddressPart) -> Option<&str> {
+        if let AddressPart::Set(name) = part { Some(name) } else { None }
+    }
+
+    fn of_set(set: &Set) -> Option<&Negatable<Addresses>> {
         set.addresses.as_ref()
     }
 }
 
 /// A block of addresses, or one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CidrForm;
+impl Form for Cidr {
+    type Value = Self;
 
-impl Form for CidrForm {
-    type Value = Cidr;
-
-    fn expected(&self) -> String {
+    fn expected() -> String {
         "an IP address, or a block such as \"10.0.0.0/8\"".to_owned()
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         json!({ "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]+)?$" })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Cidr> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
-        Cidr::parse(text).map_or_else(|help| item.refuse(self, help), Some)
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+        Self::parse(text).map_err(Fault::unexpected)
     }
 }

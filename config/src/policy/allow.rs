@@ -1,10 +1,9 @@
 //! What an app may send, and hear, that is not for every app: `allow` of an `[[app]]`.
 
 use kopi_packet::{LinkProtocol, LinkProtocols};
-use serde_json::{Value as Json, json};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::form::{Choice, read_all};
-use crate::walk::{Form, Item, Key, Need};
+use crate::value::{Choice, Form, Word};
 
 /// What an app may do beyond what every app may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +19,9 @@ pub struct Allowed {
     pub tunnel: bool,
 }
 
+/// One thing that an app may do.
 #[derive(Clone, Copy, Debug)]
-enum Word {
+pub(super) enum Privilege {
     Link(LinkProtocol),
     AllLink,
     Router,
@@ -29,63 +29,50 @@ enum Word {
     Tunnel,
 }
 
-const WORDS: Choice<Word> = Choice {
-    words: &[
-        ("lldp", Word::Link(LinkProtocol::Lldp)),
-        ("lacp", Word::Link(LinkProtocol::Lacp)),
-        ("stp", Word::Link(LinkProtocol::Stp)),
-        ("eapol", Word::Link(LinkProtocol::Eapol)),
-        ("ptp", Word::Link(LinkProtocol::Ptp)),
-        ("cdp", Word::Link(LinkProtocol::Cdp)),
-        ("mac-control", Word::Link(LinkProtocol::MacControl)),
-        ("link-control", Word::AllLink),
-        ("router", Word::Router),
-        ("dhcp-server", Word::DhcpServer),
-        ("tunnel", Word::Tunnel),
-    ],
-};
+impl Choice for Privilege {
+    type Of = Self;
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("lldp", Self::Link(LinkProtocol::Lldp)),
+        ("lacp", Self::Link(LinkProtocol::Lacp)),
+        ("stp", Self::Link(LinkProtocol::Stp)),
+        ("eapol", Self::Link(LinkProtocol::Eapol)),
+        ("ptp", Self::Link(LinkProtocol::Ptp)),
+        ("cdp", Self::Link(LinkProtocol::Cdp)),
+        ("mac-control", Self::Link(LinkProtocol::MacControl)),
+        ("link-control", Self::AllLink),
+        ("router", Self::Router),
+        ("dhcp-server", Self::DhcpServer),
+        ("tunnel", Self::Tunnel),
+    ];
+}
+
+impl From<Vec<Privilege>> for Allowed {
+    fn from(privileges: Vec<Privilege>) -> Self {
+        privileges.into_iter().fold(Self::default(), Self::with)
+    }
+}
 
 impl Allowed {
-    fn with(mut self, word: Word) -> Self {
-        match word {
-            Word::Link(protocol) => self.link = self.link.with(protocol),
-            Word::AllLink => self.link = LinkProtocols::ALL,
-            Word::Router => self.router = true,
-            Word::DhcpServer => self.dhcp_server = true,
-            Word::Tunnel => self.tunnel = true,
+    fn with(mut self, privilege: Privilege) -> Self {
+        match privilege {
+            Privilege::Link(protocol) => self.link = self.link.with(protocol),
+            Privilege::AllLink => self.link = LinkProtocols::ALL,
+            Privilege::Router => self.router = true,
+            Privilege::DhcpServer => self.dhcp_server = true,
+            Privilege::Tunnel => self.tunnel = true,
         }
         self
     }
 }
 
-/// The form of [`Allowed`]: one word or a list of them, which may be empty.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AllowForm;
-
-impl Form for AllowForm {
-    type Value = Allowed;
-
-    fn expected(&self) -> String {
-        format!("{}, or a list of such", WORDS.expected())
+/// One word or a list of them, which may be empty.
+impl JsonSchema for Allowed {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Allowed".into()
     }
 
-    fn schema(&self) -> Json {
-        let each = WORDS.schema();
-        json!({ "anyOf": [each, { "type": "array", "items": each }] })
-    }
-
-    fn read(&self, item: &Item<'_>) -> Option<Allowed> {
-        let words = match item.elements() {
-            None => vec![WORDS.read(item)?],
-            Some(elements) => read_all(&WORDS, elements)?,
-        };
-        Some(words.into_iter().fold(Allowed::default(), Allowed::with))
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let word = Word::<Privilege>::schema();
+        json_schema!({ "anyOf": [word, { "type": "array", "items": word }], "default": [] })
     }
 }
-
-pub(super) static ALLOW: Key<AllowForm> = Key {
-    name: "allow",
-    doc: "what it may send that is not for every app: link control, which it may hear, too; messages of routers and of DHCP servers; tunnels",
-    form: AllowForm,
-    need: Need::Default("[]"),
-};

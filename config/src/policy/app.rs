@@ -1,23 +1,24 @@
 //! Who may attach: `[[app]]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kopi_packet::MacAddr;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use super::addresses::{Cidr, CidrForm};
-use super::allow::{ALLOW, Allowed};
-use super::assigned::{Assigned, CLASS_FORM, ClassKey};
-use super::mac::StationForm;
-use super::name::NameForm;
-use super::owner::{APP_KEYS, APP_OWNER, OwnerMatch};
+use super::addresses::Cidr;
+use super::allow::{Allowed, Privilege};
+use super::class_selection::ClassSelection;
+use super::mac::Station;
+use super::name::Name;
+use super::owner::{AppOwner, OwnerMatch};
 use super::set::Names;
 use super::words::PORT_PROTOCOLS;
-use crate::form::{Choice, Int, OneOrMany, Truth};
+use crate::document::{Document, Entry, Place};
 use crate::report::quoted;
-use crate::walk::{AnyKey, Document, Form, Item, Key, Need, Section, Table, nearest};
+use crate::value::{As, Fault, Form, Int, Many, Raw, Truth, Word, names as words, nearest};
 
 /// `[[app]]`: who may attach as what, and what is theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct App {
     /// Most flows in a worker's flow table that it may have begun.
     pub flows: Option<u32>,
     /// The classes of its frames, where no rule gives one.
-    pub class: Assigned,
+    pub class: ClassSelection,
 }
 
 impl App {
@@ -62,7 +63,7 @@ impl App {
     /// An entry of that name for `owner`, with everything else as if it were not stated.
     #[must_use]
     pub fn new(name: String, owner: OwnerMatch) -> Self {
-        let (mac, queues, flows, class) = (None, None, None, Assigned::default());
+        let (mac, queues, flows, class) = (None, None, None, ClassSelection::default());
         let (addresses, listen) = (Vec::new(), Vec::new());
         let (address, allow) = (Address::Own, Allowed::default());
         let (admit, spoof_check) = (true, true);
@@ -71,10 +72,12 @@ impl App {
 }
 
 /// Whose MAC and IP address a port has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Address {
     /// Its own.
+    #[default]
     Own,
     /// That of the host.
     Shared,
@@ -98,210 +101,151 @@ impl fmt::Display for Listen {
     }
 }
 
+/// Who may attach as what: the first that matches counts.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AppEntry {
+    /// Name of the port, which no other app has.
+    // As long as the attach protocol takes it.
+    #[serde(with = "As::<Name<32>>")]
+    name: String,
+    /// Whose it is; of each key that is stated, one value has to hold.
+    #[serde(default)]
+    owner: AppOwner,
+    /// Whether they may attach.
+    #[serde(default = "yes", with = "As::<Truth>")]
+    admit: bool,
+    /// Whose MAC and IP address the port has: its own, or that of the host, which takes [host] in kopid.toml.
+    #[serde(default)]
+    address: Address,
+    /// The only unicast address that the port may have and send from.
+    #[serde(default, deserialize_with = "As::<Station>::deserialize")]
+    #[schemars(with = "As<Station>")]
+    mac: Option<MacAddr>,
+    /// The only addresses that it may send from, by IP and by ARP; any if not stated.
+    #[serde(default)]
+    addresses: Many<Cidr>,
+    /// The only ports for new connections to it, which no app may use that does not list them.
+    #[serde(default)]
+    listen: Many<Listen>,
+    /// Whether it may send only from its own addresses.
+    #[serde(default = "yes", with = "As::<Truth>")]
+    spoof_check: bool,
+    /// What it may send that is not for every app: link control, which it may hear, too; messages of routers and of DHCP
+    /// servers; tunnels.
+    #[serde(default, deserialize_with = "Many::<Word<Privilege>>::deserialize")]
+    allow: Allowed,
+    /// Most queue pairs.
+    #[serde(default, with = "As::<Int<u16, 1, 16>>")]
+    queues: Option<u16>,
+    /// Most flows that it may have begun, in the flow table of each worker.
+    #[serde(default, with = "As::<Int<u32, 1, { 1 << 24 }>>")]
+    flows: Option<u32>,
+    /// Name of the class that its frames are put into; of one for egress and one for ingress in a list.
+    #[serde(default)]
+    class: Many<Name<64>>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
 impl App {
     /// Reads every `[[app]]` of `document`.
     pub(super) fn read_all(document: &Document<'_>, names: &Names) -> Option<Vec<Self>> {
         let mut apps: Vec<Self> = Vec::new();
-        let (mut by_name, mut by_mac) = (BTreeMap::new(), BTreeMap::new());
+        let (mut by_name, mut by_mac) = (BTreeSet::new(), BTreeMap::new());
         let mut failed = false;
-        for table in document.tables(&APP) {
-            let Some(app) = Self::read(&table, names) else {
+        for entry in document.tables("app") {
+            let place = entry.place.clone();
+            let Some(app) = Self::read(entry, names) else {
                 failed = true;
                 continue;
             };
-            if by_name.insert(app.name.clone(), ()).is_some() {
+            if !by_name.insert(app.name.clone()) {
                 failed = true;
                 let help = "one port has one name: list all its owners in one [[app]]".to_owned();
-                table.error(&NAME, format!("there is already an app {}", quoted(&app.name)), Some(help));
+                place.error("name", format!("there is already an app {}", quoted(&app.name)), Some(help));
             }
             if let Some(other) = app.mac.and_then(|mac| by_mac.insert(mac, app.name.clone())) {
                 failed = true;
-                let message = format!("`mac` in [[app]] is that of the app {} already", quoted(&other));
-                table.error(&MAC, message, Some("two ports cannot have one address".to_owned()));
+                let what = format!("is that of the app {} already", quoted(&other));
+                place.fail("mac", &what, Some("two ports cannot have one address".to_owned()));
             }
             if let (true, Some(hints)) = (app.admit, app.owner.is.hints_alone()) {
                 let message = format!("the app {} is admitted by {hints}", quoted(&app.name));
-                table.warning(&APP_OWNER, message, Some("state `user` or `cgroup` too".to_owned()));
+                place.warning("owner", message, "state `user` or `cgroup` too");
             }
             apps.push(app);
         }
         (!failed).then_some(apps)
     }
 
-    fn read(table: &Table<'_>, names: &Names) -> Option<Self> {
-        let name = table.get(&NAME);
-        let owner = match table.nested(&APP_OWNER) {
-            None => None,
-            Some(None) => Some(OwnerMatch::default()),
-            Some(Some(owner)) => OwnerMatch::read(&owner, &APP_KEYS, names),
-        };
-        let admit = table.get(&ADMIT);
-        let address = table.get(&ADDRESS);
-        let mac = table.optional(&MAC);
-        if let (Some(Address::Shared), Some(Some(_))) = (address, mac) {
+    /// Makes an app of `entry`. `None` after an error was reported.
+    fn read(entry: Entry<'_, AppEntry>, names: &Names) -> Option<Self> {
+        let (place, is_whole) = (entry.place, entry.is_whole);
+        let entry = entry.value?;
+        if entry.address == Address::Shared && entry.mac.is_some() {
             let help = Some("leave out one of the two".to_owned());
-            table.error(&MAC, "`mac` in [[app]] cannot be stated with `address = \"shared\"`".to_owned(), help);
+            place.fail("mac", "cannot be stated with `address = \"shared\"`", help);
         }
-        if name.as_deref() == Some(Self::HOST) {
-            refuse_of_host(table, &APP_OWNER);
-            refuse_of_host(table, &ADMIT);
-            refuse_of_host(table, &ADDRESS);
-            refuse_of_host(table, &MAC);
-            refuse_of_host(table, &QUEUES);
+        if entry.name == Self::HOST {
+            refuse_of_host(&place);
         }
-        let addresses = table.optional(&ADDRESSES);
-        let listen = table.optional(&LISTEN);
-        let spoof_check = table.get(&SPOOF_CHECK);
-        let allow = table.get(&ALLOW);
-        let queues = table.optional(&QUEUES);
-        let flows = table.optional(&FLOWS);
-        let class = Assigned::read(table, &CLASS, names);
-        let mut listen = listen?.unwrap_or_default();
+        let AppEntry { name, admit, address, mac, addresses, spoof_check, allow, queues, flows, .. } = entry;
+        let owner = OwnerMatch::read(entry.owner, &place, names);
+        let class = ClassSelection::read(&entry.class.0, &place, names);
+        let (addresses, mut listen) = (addresses.0, entry.listen.0);
         listen.sort_unstable();
         listen.dedup();
-        Some(Self {
-            name: name?,
-            owner: owner?,
-            admit: admit?,
-            address: address?,
-            mac: mac?,
-            addresses: addresses?.unwrap_or_default(),
-            listen,
-            spoof_check: spoof_check?,
-            allow: allow?,
-            queues: queues?,
-            flows: flows?,
-            class: class?,
-        })
+        let class = class.filter(|_| is_whole)?;
+        Some(Self { name, owner, admit, address, mac, addresses, listen, spoof_check, allow, queues, flows, class })
     }
 }
 
-/// Refuses `key` in the entry of the kernel's port, where there is nothing to choose.
-fn refuse_of_host<F>(table: &Table<'_>, key: &'static Key<F>) {
-    if table.item(key).is_some() {
-        let message = format!("`{}` cannot be stated in the [[app]] of the name `{}`", key.name, App::HOST);
+/// Refuses the keys of the entry of the kernel's port where there is nothing to choose.
+fn refuse_of_host(table: &Place<'_>) {
+    let stated = ["owner", "admit", "address", "mac", "queues"].into_iter().filter(|key| table.states(key));
+    for key in stated {
+        let message = format!("`{key}` cannot be stated in the [[app]] of the name `{}`", App::HOST);
         let help = "this is the kernel's port, which is always there, with the wire's address and [host] of kopid.toml";
         table.error(key, message, Some(help.to_owned()));
     }
 }
 
-/// The form of a [`Listen`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ListenForm;
-
-impl ListenForm {
-    fn parse(text: &str) -> Option<Listen> {
+impl Listen {
+    fn parse(text: &str) -> Option<Self> {
         let (proto, port) = text.split_once('/')?;
         let (_, proto) = PORT_PROTOCOLS.iter().find(|(name, _)| *name == proto)?;
         let port = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()))?;
-        Some(Listen { proto: *proto, port })
+        Some(Self { proto: *proto, port })
     }
 }
 
-impl Form for ListenForm {
-    type Value = Listen;
+/// A protocol and a port.
+impl Form for Listen {
+    type Value = Self;
 
-    fn expected(&self) -> String {
+    fn expected() -> String {
         "a protocol and a port, such as \"tcp/5432\"".to_owned()
     }
 
-    fn schema(&self) -> Json {
-        let names: Vec<_> = PORT_PROTOCOLS.iter().map(|(name, _)| *name).collect();
-        json!({ "type": "string", "pattern": format!("^({})/[0-9]{{1,5}}$", names.join("|")) })
+    fn schema() -> Json {
+        json!({ "type": "string", "pattern": format!("^({})/[0-9]{{1,5}}$", words(PORT_PROTOCOLS).join("|")) })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Listen> {
-        let DeValue::String(text) = item.value else {
-            let DeValue::Integer(port) = item.value else { return item.refuse(self, None) };
-            return item.refuse(self, Some(format!("say of which protocol: \"tcp/{}\"", port.as_str())));
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let help = match raw {
+            Raw::Text(text) => match (Self::parse(text), text.split_once('/')) {
+                (Some(listen), _) => return Ok(listen),
+                (None, Some((proto, port))) => nearest(proto, &words(PORT_PROTOCOLS))
+                    .filter(|near| *near != proto)
+                    .map(|near| format!("did you mean \"{near}/{port}\"?")),
+                (None, None) => None,
+            },
+            Raw::Number(port) => Some(format!("say of which protocol: \"tcp/{port}\"")),
+            Raw::Truth(_) => None,
         };
-        let help = || {
-            let names: Vec<_> = PORT_PROTOCOLS.iter().map(|(name, _)| *name).collect();
-            let (proto, port) = text.split_once('/')?;
-            nearest(proto, &names).filter(|near| *near != proto).map(|near| format!("did you mean \"{near}/{port}\"?"))
-        };
-        Self::parse(text).or_else(|| item.refuse(self, help()))
+        Err(Fault::unexpected(help))
     }
 }
-
-pub(super) static APP: Section = Section {
-    name: "app",
-    doc: "who may attach as what: the first that matches counts",
-    keys: &[
-        &NAME as &dyn AnyKey,
-        &APP_OWNER,
-        &ADMIT,
-        &ADDRESS,
-        &MAC,
-        &ADDRESSES,
-        &LISTEN,
-        &SPOOF_CHECK,
-        &ALLOW,
-        &QUEUES,
-        &FLOWS,
-        &CLASS,
-    ],
-};
-
-static NAME: Key<NameForm> = Key {
-    name: "name",
-    doc: "name of the port, which no other app has",
-    // As long as the attach protocol takes it.
-    form: NameForm { max: 32 },
-    need: Need::Required,
-};
-
-static ADMIT: Key<Truth> =
-    Key { name: "admit", doc: "whether they may attach", form: Truth, need: Need::Default("true") };
-
-static ADDRESS: Key<Choice<Address>> = Key {
-    name: "address",
-    doc: "whose MAC and IP address the port has: its own, or that of the host, which takes [host] in kopid.toml",
-    form: Choice { words: &[("own", Address::Own), ("shared", Address::Shared)] },
-    need: Need::Default("\"own\""),
-};
-
-static MAC: Key<StationForm> = Key {
-    name: "mac",
-    doc: "the only unicast address that the port may have and send from",
-    form: StationForm,
-    need: Need::Optional,
-};
-
-static ADDRESSES: Key<OneOrMany<CidrForm>> = Key {
-    name: "addresses",
-    doc: "the only addresses that it may send from, by IP and by ARP; any if not stated",
-    form: OneOrMany { each: CidrForm },
-    need: Need::Optional,
-};
-
-static LISTEN: Key<OneOrMany<ListenForm>> = Key {
-    name: "listen",
-    doc: "the only ports for new connections to it, which no app may use that does not list them",
-    form: OneOrMany { each: ListenForm },
-    need: Need::Optional,
-};
-
-static SPOOF_CHECK: Key<Truth> = Key {
-    name: "spoof_check",
-    doc: "whether it may send only from its own addresses",
-    form: Truth,
-    need: Need::Default("true"),
-};
-
-static QUEUES: Key<Int<u16>> =
-    Key { name: "queues", doc: "most queue pairs", form: Int::range(1, 16), need: Need::Optional };
-
-static FLOWS: Key<Int<u32>> = Key {
-    name: "flows",
-    doc: "most flows that it may have begun, in the flow table of each worker",
-    form: Int::range(1, 1 << 24),
-    need: Need::Optional,
-};
-
-static CLASS: ClassKey = Key {
-    name: "class",
-    doc: "name of the class that its frames are put into; of one for egress and one for ingress in a list",
-    form: CLASS_FORM,
-    need: Need::Optional,
-};

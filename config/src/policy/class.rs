@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::class_tree::{self, Draft};
-use super::mark::CodePointForm;
 use super::matches::Direction;
-use super::moment::MomentForm;
-use super::name::NameForm;
-use super::rate::{Rate, RateForm};
+use super::name::Name;
+use super::number::CodePoint;
+use super::rate::Rate;
 use super::set::Names;
-use super::wire::{BURST_FORM, Wire};
-use crate::form::{Choice, Int};
+use super::time::Moment;
+use super::wire::{Burst, Wire};
+use crate::document::{Document, Place};
 use crate::report::quoted;
-use crate::size::{Size, SizeForm};
-use crate::walk::{AnyKey, Document, Key, Need, Section, Table};
+use crate::size::Size;
+use crate::value::{As, Int, Word};
 
 /// `[[class]]`: traffic under a name, its share of the wire or of its parent, and how it waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,93 +91,69 @@ impl Class {
     /// Reads every `[[class]]` of `document`, and lets `names` know them.
     pub(super) fn read_all(document: &Document<'_>, names: &mut Names, wire: Wire) -> Option<Vec<Self>> {
         let (mut drafts, mut failed) = (Vec::new(), false);
-        for (index, table) in document.tables(&CLASS).enumerate() {
+        for (index, entry) in document.tables::<ClassEntry>("class").enumerate() {
+            let (place, is_whole) = (entry.place, entry.is_whole);
             if index == COUNT_MAX {
                 let help = "give the same class to more apps and rules".to_owned();
-                table.error(&NAME, format!("a policy has at most {COUNT_MAX} classes"), Some(help));
+                place.error("name", format!("a policy has at most {COUNT_MAX} classes"), Some(help));
                 // What comes after is not looked at: a file may hold many more.
-                table.abandon();
                 failed = true;
                 break;
             }
-            let name = table.get(&NAME);
-            let parent = table.optional(&PARENT);
-            let stated = table.optional(&DIRECTION);
-            if let Some(name) = &name
+            let entry = entry.value;
+            if let Some(ClassEntry { name, .. }) = &entry
                 && names.classes.add(name, index).is_some()
             {
                 failed = true;
-                table.error(&NAME, format!("there is already a class {}", quoted(name)), None);
+                place.error("name", format!("there is already a class {}", quoted(name)), None);
             }
-            let class = Self::read(&table, name, wire);
-            failed |= class.is_none() || parent.is_none() || stated.is_none();
-            drafts.push(Draft { class, parent: parent.flatten(), direction: stated.flatten(), table });
+            let (parent, direction) =
+                entry.as_ref().map_or((None, None), |entry| (entry.parent.clone(), entry.direction));
+            let class = entry.filter(|_| is_whole).map(Self::from).filter(|class| class.check(&place, wire).is_some());
+            failed |= class.is_none();
+            drafts.push(Draft { class, parent, direction, place });
         }
         // Names are known even where something else is wrong, so that apps and rules can be checked.
         let classes = class_tree::grow(drafts, &mut names.classes, wire);
         classes.filter(|_| !failed)
     }
 
-    fn read(table: &Table<'_>, name: Option<String>, wire: Wire) -> Option<Self> {
-        let (rate, ceil) = (table.optional(&RATE), table.optional(&CEIL));
-        let (burst, cburst) = (table.optional(&BURST), table.optional(&CBURST));
-        let (weight, priority, limit) = (table.get(&WEIGHT), table.get(&PRIORITY), table.get(&LIMIT));
-        let (target, interval) = (table.get(&TARGET), table.get(&INTERVAL));
-        let (dscp, vlan_priority) = (table.optional(&DSCP), table.optional(&VLAN_PRIORITY));
-        let mut class = Self::new(name?);
-        (class.rate, class.ceil, class.burst, class.cburst) = (rate?, ceil?, burst?, cburst?);
-        (class.weight, class.priority, class.limit) = (weight?, priority?, limit?);
-        (class.target, class.interval) = (target?, interval?);
-        (class.dscp, class.vlan_priority) = (dscp?, vlan_priority?);
-        class.check(table, wire)?;
-        Some(class)
-    }
-
     /// Checks what concerns several keys of the class.
-    fn check(&self, table: &Table<'_>, wire: Wire) -> Option<()> {
+    fn check(&self, table: &Place<'_>, wire: Wire) -> Option<()> {
         if let (Some(rate), Some(ceil)) = (self.rate, self.ceil)
             && ceil < rate
         {
-            let message = format!("`ceil` in [[class]] must be at least `rate` = \"{rate}\", found \"{ceil}\"");
-            table.error(&CEIL, message, Some("a class may borrow up to `ceil`, its rate counted".to_owned()));
+            let what = format!("must be at least `rate` = \"{rate}\", found \"{ceil}\"");
+            table.fail("ceil", &what, Some("a class may borrow up to `ceil`, its rate counted".to_owned()));
             return None;
         }
         if self.interval < self.target {
-            let message = "`interval` in [[class]] must be at least `target`".to_owned();
-            table.error(
-                &INTERVAL,
-                message,
-                Some("it is about the longest round trip, and 100ms by default".to_owned()),
-            );
+            let help = "it is about the longest round trip, and 100ms by default".to_owned();
+            table.fail("interval", "must be at least `target`", Some(help));
             return None;
         }
-        let limits = [(&BURST, self.burst, self.rate, "rate"), (&CBURST, self.cburst, self.ceiling(), "ceil")];
+        let limits = [("burst", self.burst, self.rate, "rate"), ("cburst", self.cburst, self.ceiling(), "ceil")];
         for (key, burst, rate, of) in limits {
             let Some(burst) = burst else { continue };
-            let message = |what: &str| format!("`{}` in [[class]] is \"{burst}\", {what}", key.name);
+            let message = |what: &str| format!("`{key}` in [[class]] is \"{burst}\", {what}");
             if rate.is_none() {
-                table.warning(key, message(&format!("and there is no `{of}`")), Some("it has no effect".to_owned()));
+                table.warning(key, message(&format!("and there is no `{of}`")), "it has no effect");
             } else if burst.bytes() < wire.full_frame() {
-                let frame = wire.full_frame();
-                let help = format!("frames pass one by one, as with \"{frame}b\"");
-                table.warning(key, message("which is less than a full frame"), Some(help));
+                let help = format!("frames pass one by one, as with \"{}b\"", wire.full_frame());
+                table.warning(key, message("which is less than a full frame"), &help);
             }
         }
         Some(())
     }
 
     /// Warns of what only a leaf can have, in a class that is none.
-    pub(super) fn warn_of_leaf_keys(&self, table: &Table<'_>) {
-        let has = [
-            table.item(&LIMIT).map(|item| (item, "limit")),
-            table.item(&TARGET).map(|item| (item, "target")),
-            table.item(&INTERVAL).map(|item| (item, "interval")),
-            table.item(&DSCP).map(|item| (item, "dscp")),
-            table.item(&VLAN_PRIORITY).map(|item| (item, "vlan_priority")),
-        ];
-        for (item, key) in has.into_iter().flatten() {
-            let message = format!("`{key}` in [[class]] has no effect: {} has classes below it", quoted(&self.name));
-            table.warning_at(&item, message, Some("state it in these".to_owned()));
+    pub(super) fn warn_of_leaf_keys(&self, table: &Place<'_>) {
+        for key in ["limit", "target", "interval", "dscp", "vlan_priority"] {
+            if table.states(key) {
+                let name = quoted(&self.name);
+                let message = format!("`{key}` in [[class]] has no effect: {name} has classes below it");
+                table.warning(key, message, "state it in these");
+            }
         }
     }
 }
@@ -182,68 +161,76 @@ impl Class {
 /// Most classes: they have indexes of 16 bits, counted from 1.
 const COUNT_MAX: usize = 65_535;
 
-pub(super) static CLASS: Section = Section {
-    name: "class",
-    doc: "traffic under a name, its share of the wire or of its parent, and how it waits",
-    keys: &[
-        &NAME as &dyn AnyKey,
-        &PARENT,
-        &DIRECTION,
-        &RATE,
-        &CEIL,
-        &BURST,
-        &CBURST,
-        &WEIGHT,
-        &PRIORITY,
-        &LIMIT,
-        &TARGET,
-        &INTERVAL,
-        &DSCP,
-        &VLAN_PRIORITY,
-    ],
-};
-
-const NAME_FORM: NameForm = NameForm { max: 64 };
-
-const fn optional<F>(name: &'static str, doc: &'static str, form: F) -> Key<F> {
-    Key { name, doc, form, need: Need::Optional }
+/// Traffic under a name, its share of the wire or of its parent, and how it waits.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClassEntry {
+    /// The class's name, which no other class has.
+    #[serde(with = "As::<Name<64>>")]
+    name: String,
+    /// Name of the class that it is a part of; the wire if not stated.
+    #[serde(default, with = "As::<Name<64>>")]
+    parent: Option<String>,
+    /// Which way its frames go, from the app's side; that of its parent, or egress, if not stated.
+    #[serde(default, with = "As::<Word<Direction>>")]
+    direction: Option<Direction>,
+    /// What it gets in any case, with the units of tc.
+    #[serde(default, with = "As::<Rate>")]
+    rate: Option<Rate>,
+    /// What it may borrow up to; its rate if only that is stated, else no limit.
+    #[serde(default, with = "As::<Rate>")]
+    ceil: Option<Rate>,
+    /// Most bytes at once within `rate`; what it gives in a millisecond if not stated.
+    #[serde(default, with = "As::<Burst>")]
+    burst: Option<Size>,
+    /// Most bytes at once within `ceil`; what it gives in a millisecond if not stated.
+    #[serde(default, with = "As::<Burst>")]
+    cburst: Option<Size>,
+    /// Its share of what is left, against its siblings.
+    #[serde(default, with = "As::<Int<u16, 1, 1000>>")]
+    #[schemars(extend("default" = 1))]
+    weight: Option<u16>,
+    /// Who comes first among siblings: 0 before 7.
+    #[serde(default, with = "As::<Int<u8, 0, 7>>")]
+    #[schemars(extend("default" = 4))]
+    priority: Option<u8>,
+    /// Most packets that wait, where kopid holds them.
+    #[serde(default, with = "As::<Int<u32, 1, 65_536>>")]
+    #[schemars(extend("default" = 1000))]
+    limit: Option<u32>,
+    /// How long packets may wait, where kopid holds them (CoDel).
+    #[serde(default, with = "As::<Moment>")]
+    #[schemars(extend("default" = "5ms"))]
+    target: Option<Duration>,
+    /// For how long they may wait longer before one is dropped (CoDel).
+    #[serde(default, with = "As::<Moment>")]
+    #[schemars(extend("default" = "100ms"))]
+    interval: Option<Duration>,
+    /// The differentiated services code point that its frames get.
+    #[serde(default, with = "As::<CodePoint>")]
+    dscp: Option<u8>,
+    /// The VLAN priority that its frames with a VLAN tag get.
+    #[serde(default, with = "As::<Int<u8, 0, 7>>")]
+    vlan_priority: Option<u8>,
 }
 
-const fn with_default<F>(name: &'static str, doc: &'static str, form: F, default: &'static str) -> Key<F> {
-    Key { name, doc, form, need: Need::Default(default) }
+impl From<ClassEntry> for Class {
+    fn from(entry: ClassEntry) -> Self {
+        let ClassEntry { name, rate, ceil, burst, cburst, dscp, vlan_priority, .. } = entry;
+        let class = Self::new(name);
+        Self {
+            weight: entry.weight.unwrap_or(class.weight),
+            priority: entry.priority.unwrap_or(class.priority),
+            limit: entry.limit.unwrap_or(class.limit),
+            target: entry.target.unwrap_or(class.target),
+            interval: entry.interval.unwrap_or(class.interval),
+            rate,
+            ceil,
+            burst,
+            cburst,
+            dscp,
+            vlan_priority,
+            ..class
+        }
+    }
 }
-
-pub(super) static NAME: Key<NameForm> =
-    Key { name: "name", doc: "the class's name, which no other class has", form: NAME_FORM, need: Need::Required };
-pub(super) static PARENT: Key<NameForm> =
-    optional("parent", "name of the class that it is a part of; the wire if not stated", NAME_FORM);
-pub(super) static DIRECTION: Key<Choice<Direction>> = optional(
-    "direction",
-    "which way its frames go, from the app's side; that of its parent, or egress, if not stated",
-    Choice { words: &Direction::WORDS },
-);
-pub(super) static RATE: Key<RateForm> = optional("rate", "what it gets in any case, with the units of tc", RateForm);
-static CEIL: Key<RateForm> =
-    optional("ceil", "what it may borrow up to; its rate if only that is stated, else no limit", RateForm);
-static BURST: Key<SizeForm> =
-    optional("burst", "most bytes at once within `rate`; what it gives in a millisecond if not stated", BURST_FORM);
-static CBURST: Key<SizeForm> =
-    optional("cburst", "most bytes at once within `ceil`; what it gives in a millisecond if not stated", BURST_FORM);
-static WEIGHT: Key<Int<u16>> =
-    with_default("weight", "its share of what is left, against its siblings", Int::range(1, 1000), "1");
-static PRIORITY: Key<Int<u8>> =
-    with_default("priority", "who comes first among siblings: 0 before 7", Int::range(0, 7), "4");
-static LIMIT: Key<Int<u32>> =
-    with_default("limit", "most packets that wait, where kopid holds them", Int::range(1, 65_536), "1000");
-static TARGET: Key<MomentForm> =
-    with_default("target", "how long packets may wait, where kopid holds them (CoDel)", MomentForm, "\"5ms\"");
-static INTERVAL: Key<MomentForm> = with_default(
-    "interval",
-    "for how long they may wait longer before one is dropped (CoDel)",
-    MomentForm,
-    "\"100ms\"",
-);
-static DSCP: Key<CodePointForm> =
-    optional("dscp", "the differentiated services code point that its frames get", CodePointForm);
-static VLAN_PRIORITY: Key<Int<u8>> =
-    optional("vlan_priority", "the VLAN priority that its frames with a VLAN tag get", Int::range(0, 7));

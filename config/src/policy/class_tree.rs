@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::class::{Class, DIRECTION, PARENT, RATE};
+use super::class::Class;
 use super::matches::Direction;
 use super::rate::Rate;
 use super::wire::Wire;
+use crate::document::Place;
 use crate::report::quoted;
-use crate::walk::{Item, Table, nearest};
+use crate::value::nearest;
 
 /// Most classes from the wire to a leaf, as the scheduler has it.
 const DEPTH_MAX: usize = 8;
@@ -20,7 +21,7 @@ pub(super) struct Draft<'r> {
     pub(super) class: Option<Class>,
     pub(super) parent: Option<String>,
     pub(super) direction: Option<Direction>,
-    pub(super) table: Table<'r>,
+    pub(super) place: Place<'r>,
 }
 
 /// The classes by their names, as apps and rules ask for them.
@@ -37,33 +38,37 @@ impl ClassNames {
         self.indexes.insert(name.to_owned(), index)
     }
 
-    /// The index of the class that `item` names.
-    fn find(&self, item: &Item<'_>, name: &str) -> Option<usize> {
+    /// The index of the class `name`, as `path` of `table` has it.
+    fn find(&self, name: &str, table: &Place<'_>, path: impl Fn() -> String) -> Option<usize> {
         self.indexes.get(name).copied().or_else(|| {
-            let names: Vec<_> = self.indexes.keys().map(String::as_str).filter(|_| item.is_shown()).collect();
+            let names: Vec<_> = self.indexes.keys().map(String::as_str).filter(|_| table.is_shown()).collect();
             let help = match nearest(name, &names) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => "write a [[class]] with this `name`".to_owned(),
             };
-            item.fail(&format!("names the class {}, which there is not", quoted(name)), Some(help))
+            table.fail(&path(), &format!("names the class {}, which there is not", quoted(name)), Some(help));
+            None
         })
     }
 
-    /// The class that `item` names, into which frames can be put, and which way they go.
-    pub(super) fn find_leaf(&self, item: &Item<'_>, name: &str) -> Option<(usize, Direction)> {
-        let index = self.find(item, name)?;
-        match self.notes.get(index) {
-            Some((direction, children)) if children.is_empty() => Some((index, *direction)),
-            Some((_, children)) => {
-                let names: Vec<_> = children.iter().map(|child| quoted(child)).collect();
-                let help = format!("name one of these, or a class of its own below {}", quoted(name));
-                let what =
-                    format!("names the class {}, which has classes below it: {}", quoted(name), names.join(", "));
-                item.fail(&what, Some(help))
-            }
-            // An error was reported among the classes.
-            None => None,
+    /// The class `name`, into which frames can be put, and which way they go.
+    pub(super) fn find_leaf(
+        &self,
+        name: &str,
+        table: &Place<'_>,
+        path: impl Fn() -> String,
+    ) -> Option<(usize, Direction)> {
+        let index = self.find(name, table, &path)?;
+        // Without notes, an error was reported among the classes.
+        let (direction, children) = self.notes.get(index)?;
+        if children.is_empty() {
+            return Some((index, *direction));
         }
+        let names: Vec<_> = children.iter().map(|child| quoted(child)).collect();
+        let help = format!("name one of these, or a class of its own below {}", quoted(name));
+        let what = format!("names the class {}, which has classes below it: {}", quoted(name), names.join(", "));
+        table.fail(&path(), &what, Some(help));
+        None
     }
 }
 
@@ -87,12 +92,12 @@ pub(super) fn grow(drafts: Vec<Draft<'_>>, names: &mut ClassNames, wire: Wire) -
     }
     warn_of_sums(&drafts, &parents, &directions, wire);
     let mut classes = Vec::with_capacity(drafts.len());
-    for (index, Draft { class, table, .. }) in drafts.into_iter().enumerate() {
+    for (index, Draft { class, place, .. }) in drafts.into_iter().enumerate() {
         let Some(mut class) = class else { continue };
         class.parent = parents[index];
         (class.direction, class.is_leaf) = (directions[index], names.notes[index].1.is_empty());
         if !class.is_leaf {
-            class.warn_of_leaf_keys(&table);
+            class.warn_of_leaf_keys(&place);
         }
         classes.push(class);
     }
@@ -103,7 +108,7 @@ pub(super) fn grow(drafts: Vec<Draft<'_>>, names: &mut ClassNames, wire: Wire) -
 fn find_parent(draft: &Draft<'_>, names: &ClassNames) -> Option<Option<usize>> {
     match &draft.parent {
         None => Some(None),
-        Some(name) => names.find(&draft.table.item(&PARENT)?, name).map(Some),
+        Some(name) => names.find(name, &draft.place, || "parent".to_owned()).map(Some),
     }
 }
 
@@ -114,7 +119,7 @@ fn check_depth(drafts: &[Draft<'_>], parents: &[Option<usize>]) -> bool {
     let report = |index: usize, what: &str| {
         let name = quoted(drafts[index].parent.as_deref().unwrap_or_default());
         let help = "leave `parent` out for a class under the wire".to_owned();
-        drafts[index].table.error(&PARENT, format!("`parent` in [[class]] is {name}, {what}"), Some(help));
+        drafts[index].place.fail("parent", &format!("is {name}, {what}"), Some(help));
     };
     let mut ok = true;
     for index in 0..drafts.len() {
@@ -159,10 +164,9 @@ fn directions(drafts: &[Draft<'_>], parents: &[Option<usize>]) -> Option<Vec<Dir
         let direction = drafts[top(index)].direction.unwrap_or(Direction::Egress);
         if let Some(stated) = draft.direction.filter(|stated| *stated != direction) {
             failed = true;
-            let (word, parent) = (direction.word(), quoted(draft.parent.as_deref().unwrap_or_default()));
-            let message =
-                format!("`direction` in [[class]] is \"{}\", and its parent {parent} is for {word}", stated.word());
-            draft.table.error(&DIRECTION, message, Some("leave it out: it is that of its parent".to_owned()));
+            let (word, parent) = (direction.as_str(), quoted(draft.parent.as_deref().unwrap_or_default()));
+            let what = format!("is \"{}\", and its parent {parent} is for {word}", stated.as_str());
+            draft.place.fail("direction", &what, Some("leave it out: it is that of its parent".to_owned()));
         }
         direction
     };
@@ -190,7 +194,6 @@ fn warn_of_sums(drafts: &[Draft<'_>], parents: &[Option<usize>], directions: &[D
         let Some(rate) = rate.filter(|rate| sum > rate.bits()) else { continue };
         let sum = Rate::from_bits(sum);
         let message = format!("the classes below {whose} are promised \"{sum}\", more than its \"{rate}\"");
-        let help = "together they get what there is, by priority and weight".to_owned();
-        drafts[last].table.warning(&RATE, message, Some(help));
+        drafts[last].place.warning("rate", message, "together they get what there is, by priority and weight");
     }
 }

@@ -1,11 +1,14 @@
 //! What happens to what no rule decides: `default`.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::rule::Decision;
-use crate::form::Choice;
-use crate::walk::{AnyKey, Key, Need, Section, Table};
+use crate::value::{As, Choice, Word};
 
 /// `default`: what happens to what no rule decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Defaults {
     /// Frames from apps. Accepted if not stated.
@@ -13,14 +16,20 @@ pub struct Defaults {
     /// Frames to apps. Accepted if not stated.
     pub ingress: Decision,
     /// Processes that no `[[app]]` matches: whether they may attach. They may if not stated.
+    #[serde(with = "As::<Word<Attach>>")]
+    #[schemars(extend("default" = "accept"))]
     pub attach: bool,
-    /// Later fragments of IP packets whose first fragment was not seen. `Accept` or `Drop`; dropped if not stated.
+    /// Later fragments of IP packets whose first fragment was not seen: accepted or dropped. Dropped if not stated.
+    #[serde(with = "As::<Word<Silent>>")]
     pub fragments: Decision,
-    /// Frames that cannot be parsed to their end. `Accept` means that the rules decide by what could be read; dropped
-    /// if not stated.
-    pub malformed: Decision,
-    /// Whether there are as many ICMP errors about rejected frames as Linux would send, and not one for each. So it is if not
+    /// Frames that cannot be parsed to their end. If accepted, the rules decide by what could be read. Dropped if not
     /// stated.
+    #[serde(with = "As::<Word<Silent>>")]
+    pub malformed: Decision,
+    /// ICMP errors about rejected frames: whether there are as many as Linux would send, and not one for each. So it is
+    /// if not stated.
+    #[serde(rename = "answers", with = "As::<Word<Answers>>")]
+    #[schemars(extend("default" = "limited"))]
     pub limits_answers: bool,
 }
 
@@ -37,60 +46,24 @@ impl Default for Defaults {
     }
 }
 
-impl Defaults {
-    pub(super) fn read(table: &Table<'_>) -> Option<Self> {
-        let egress = table.get(&EGRESS);
-        let ingress = table.get(&INGRESS);
-        let attach = table.get(&ATTACH);
-        let fragments = table.get(&FRAGMENTS);
-        let malformed = table.get(&MALFORMED);
-        let answers = table.get(&ANSWERS);
-        Some(Self {
-            egress: egress?,
-            ingress: ingress?,
-            attach: attach?,
-            fragments: fragments?,
-            malformed: malformed?,
-            limits_answers: answers?,
-        })
-    }
+struct Attach;
+
+impl Choice for Attach {
+    type Of = bool;
+    const WORDS: &'static [(&'static str, bool)] = &[("accept", true), ("refuse", false)];
 }
 
-pub(super) static DEFAULT: Section = Section {
-    name: "default",
-    doc: "what happens to what no rule decides",
-    keys: &[&EGRESS as &dyn AnyKey, &INGRESS, &ATTACH, &FRAGMENTS, &MALFORMED, &ANSWERS],
-};
+/// What happens to frames whose sender cannot be told.
+struct Silent;
 
-const DECISIONS: Choice<Decision> =
-    Choice { words: &[("accept", Decision::Accept), ("drop", Decision::Drop), ("reject", Decision::Reject)] };
-const SILENT: Choice<Decision> = Choice { words: &[("accept", Decision::Accept), ("drop", Decision::Drop)] };
+impl Choice for Silent {
+    type Of = Decision;
+    const WORDS: &'static [(&'static str, Decision)] = &[("accept", Decision::Accept), ("drop", Decision::Drop)];
+}
 
-static EGRESS: Key<Choice<Decision>> =
-    Key { name: "egress", doc: "frames from apps", form: DECISIONS, need: Need::Default("\"accept\"") };
-static INGRESS: Key<Choice<Decision>> =
-    Key { name: "ingress", doc: "frames to apps", form: DECISIONS, need: Need::Default("\"accept\"") };
-static ATTACH: Key<Choice<bool>> = Key {
-    name: "attach",
-    doc: "processes that no [[app]] is for",
-    form: Choice { words: &[("accept", true), ("refuse", false)] },
-    need: Need::Default("\"accept\""),
-};
-static FRAGMENTS: Key<Choice<Decision>> = Key {
-    name: "fragments",
-    doc: "later fragments of IP packets whose first fragment was not seen",
-    form: SILENT,
-    need: Need::Default("\"drop\""),
-};
-static MALFORMED: Key<Choice<Decision>> = Key {
-    name: "malformed",
-    doc: "frames that cannot be parsed to their end; if accepted, the rules decide by what could be read",
-    form: SILENT,
-    need: Need::Default("\"drop\""),
-};
-static ANSWERS: Key<Choice<bool>> = Key {
-    name: "answers",
-    doc: "ICMP errors about rejected frames: as many as Linux would send, or one for each",
-    form: Choice { words: &[("limited", true), ("all", false)] },
-    need: Need::Default("\"limited\""),
-};
+struct Answers;
+
+impl Choice for Answers {
+    type Of = bool;
+    const WORDS: &'static [(&'static str, bool)] = &[("limited", true), ("all", false)];
+}

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
 use super::matches::TcpFlags;
 use super::words::TCP_FLAGS;
-use crate::walk::{Form, Item, nearest};
+use crate::value::{Fault, Form, Raw, did_you_mean};
 
 impl TcpFlags {
     /// Flags by their names, with commas between: `syn,ack`; `none` for none of them, `all` for all.
@@ -39,39 +38,33 @@ impl fmt::Display for TcpFlags {
     }
 }
 
-/// The form of [`TcpFlags`]: the flags that are set, a slash, and the flags that are looked at.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct TcpFlagsForm;
+/// The flags that are set, a slash, and the flags that are looked at.
+impl Form for TcpFlags {
+    type Value = Self;
 
-impl Form for TcpFlagsForm {
-    type Value = TcpFlags;
-
-    fn expected(&self) -> String {
+    fn expected() -> String {
         "flags that are set and flags that are looked at, such as \"syn/syn,ack,rst,fin\"".to_owned()
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         json!({ "type": "string", "pattern": "^[a-z, ]+(/[a-z, ]+)?$" })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<TcpFlags> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
         let (value, mask) = text.split_once('/').unwrap_or((text, text));
-        let flags = TcpFlags::parse(value).and_then(|value| Ok(TcpFlags { mask: TcpFlags::parse(mask)?, value }));
-        match flags {
-            Ok(TcpFlags { mask: 0, .. }) => item.refuse(
-                self,
-                Some("to look at no flag, leave the key out; for none set write \"none/all\"".to_owned()),
-            ),
-            Ok(TcpFlags { mask, value }) if value & !mask != 0 => {
-                let unseen = TcpFlags::names(value & !mask);
-                item.refuse(self, Some(format!("{unseen} must be behind the slash too, to be looked at")))
+        let flags = Self::parse(value).and_then(|value| Ok(Self { mask: Self::parse(mask)?, value }));
+        Err(Fault::hint(match flags {
+            Ok(Self { mask: 0, .. }) => {
+                "to look at no flag, leave the key out; for none set write \"none/all\"".to_owned()
             }
-            Ok(flags) => Some(flags),
+            Ok(Self { mask, value }) if value & !mask != 0 => {
+                format!("{} must be behind the slash too, to be looked at", Self::names(value & !mask))
+            }
+            Ok(flags) => return Ok(flags),
             Err(word) => {
-                let near = nearest(word, &TCP_FLAGS).map(|near| format!("did you mean \"{near}\"?"));
-                item.refuse(self, near.or_else(|| Some(format!("the flags are {}", TCP_FLAGS.join(", ")))))
+                did_you_mean(word, &TCP_FLAGS).unwrap_or_else(|| format!("the flags are {}", TCP_FLAGS.join(", ")))
             }
-        }
+        }))
     }
 }

@@ -1,12 +1,12 @@
 //! Patterns of names.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::Chars;
 
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
 /// A pattern of names: `*` is any number of characters, `?` one, `[a-z]` one of them, `[!a-z]` one of the others;
 /// everything else is itself. None of them minds a slash.
@@ -115,68 +115,93 @@ fn members(class: &str) -> impl Iterator<Item = (char, char)> {
     })
 }
 
-/// The form of a [`Glob`], by what it is matched with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GlobForm {
-    /// The name of a port.
-    Name,
-    /// What a process calls itself.
-    Comm,
-    /// The path of a program.
-    Path,
-    /// The label of a security module.
-    Label,
-}
-
-impl GlobForm {
-    /// Most bytes of a pattern: `PATH_MAX` of Linux without the NUL.
-    const MAX: usize = 4095;
-    /// Most bytes of what a process calls itself: `TASK_COMM_LEN` of Linux without the NUL.
-    const COMM_MAX: usize = 15;
+/// What a [`Glob`] is matched with.
+pub(super) trait Named {
+    /// What would be right.
+    const EXPECTED: &'static str;
 
     /// Why nothing is ever of the pattern.
-    fn fault(self, glob: &Glob) -> Option<String> {
-        let text = glob.as_str();
-        match self {
-            Self::Comm if glob.is_plain() && text.len() > Self::COMM_MAX => {
-                let end = (0..=Self::COMM_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-                Some(format!("the kernel keeps {} bytes of it: \"{}\"", Self::COMM_MAX, &text[..end]))
-            }
-            Self::Path if !text.starts_with(['/', '*', '?', '[']) => {
-                Some(format!("the path of a program begins with /: \"*/{text}\" is one of that name anywhere"))
-            }
-            _ => None,
-        }
+    fn fault(_glob: &Glob) -> Option<String> {
+        None
     }
 }
 
-impl Form for GlobForm {
+/// The name of a port.
+#[derive(Debug)]
+pub(super) struct PortName;
+
+impl Named for PortName {
+    const EXPECTED: &'static str = "the name of an app, such as \"bob-*\"";
+}
+
+/// What a process calls itself.
+#[derive(Debug)]
+pub(super) struct Comm;
+
+impl Named for Comm {
+    const EXPECTED: &'static str = "the name of a process, such as \"postgres\"";
+
+    fn fault(glob: &Glob) -> Option<String> {
+        // `TASK_COMM_LEN` of Linux without the NUL.
+        const COMM_MAX: usize = 15;
+        let text = glob.as_str();
+        let end = (0..=COMM_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        let is_long = glob.is_plain() && text.len() > COMM_MAX;
+        is_long.then(|| format!("the kernel keeps {COMM_MAX} bytes of it: \"{}\"", &text[..end]))
+    }
+}
+
+/// The path of a program.
+#[derive(Debug)]
+pub(super) struct Program;
+
+impl Named for Program {
+    const EXPECTED: &'static str = "the path of a program, such as \"/usr/lib/postgresql/*/bin/postgres\"";
+
+    fn fault(glob: &Glob) -> Option<String> {
+        let text = glob.as_str();
+        (!text.starts_with(['/', '*', '?', '[']))
+            .then(|| format!("the path of a program begins with /: \"*/{text}\" is one of that name anywhere"))
+    }
+}
+
+/// The label of a security module.
+#[derive(Debug)]
+pub(super) struct Label;
+
+impl Named for Label {
+    const EXPECTED: &'static str = "the label of a process, such as \"*:postgresql_t:*\"";
+}
+
+/// The form of a [`Glob`] of such names.
+#[derive(Debug)]
+pub(super) struct GlobOf<N>(PhantomData<N>);
+
+/// Most bytes of a pattern: `PATH_MAX` of Linux without the NUL.
+const PATTERN_MAX: usize = 4095;
+
+impl<N: Named> Form for GlobOf<N> {
     type Value = Glob;
 
-    fn expected(&self) -> String {
-        match self {
-            Self::Name => "the name of an app, such as \"bob-*\"".to_owned(),
-            Self::Comm => "the name of a process, such as \"postgres\"".to_owned(),
-            Self::Path => "the path of a program, such as \"/usr/lib/postgresql/*/bin/postgres\"".to_owned(),
-            Self::Label => "the label of a process, such as \"*:postgresql_t:*\"".to_owned(),
-        }
+    fn expected() -> String {
+        N::EXPECTED.to_owned()
     }
 
-    fn schema(&self) -> Json {
-        json!({ "type": "string", "minLength": 1, "maxLength": Self::MAX })
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": PATTERN_MAX })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Glob> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
-        if text.is_empty() || text.len() > Self::MAX || text.contains(char::is_control) {
-            return item.refuse(self, None);
+    fn read(raw: Raw<'_>) -> Result<Glob, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+        if text.is_empty() || text.len() > PATTERN_MAX || text.contains(char::is_control) {
+            return Err(Fault::default());
         }
         let Some(glob) = Glob::new(text) else {
-            return item.refuse(self, Some("after [ come characters or a range such as a-z, and ]".to_owned()));
+            return Err(Fault::hint("after [ come characters or a range such as a-z, and ]"));
         };
-        match self.fault(&glob) {
-            Some(help) => item.refuse(self, Some(help)),
-            None => Some(glob),
+        match N::fault(&glob) {
+            Some(help) => Err(Fault::hint(help)),
+            None => Ok(glob),
         }
     }
 }

@@ -1,35 +1,29 @@
 //! Names that a policy gives.
 
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
-/// A name of letters, digits, `.`, `_` and `-`, so that it needs no quotes on a command line.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NameForm {
-    /// Most characters.
-    pub max: usize,
-}
+/// A name of at most `MAX` letters, digits, `.`, `_` and `-`, so that it needs no quotes on a command line.
+#[derive(Debug)]
+pub(super) struct Name<const MAX: usize>;
 
-impl Form for NameForm {
+impl<const MAX: usize> Form for Name<MAX> {
     type Value = String;
 
-    fn expected(&self) -> String {
-        format!("a name of 1 to {} letters, digits, `.`, `_` and `-`", self.max)
+    fn expected() -> String {
+        format!("a name of 1 to {MAX} letters, digits, `.`, `_` and `-`")
     }
 
-    fn schema(&self) -> Json {
-        json!({ "type": "string", "minLength": 1, "maxLength": self.max, "pattern": "^[0-9A-Za-z._-]+$" })
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": MAX, "pattern": "^[0-9A-Za-z._-]+$" })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<String> {
+    fn read(raw: Raw<'_>) -> Result<String, Fault> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        match item.value {
-            DeValue::String(text) if (1..=self.max).contains(&text.len()) && text.bytes().all(allowed) => {
-                Some(text.to_string())
-            }
-            _ => item.refuse(self, None),
+        match raw {
+            Raw::Text(text) if (1..=MAX).contains(&text.len()) && text.bytes().all(allowed) => Ok(text.to_owned()),
+            _ => Err(Fault::default()),
         }
     }
 }

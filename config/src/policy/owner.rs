@@ -1,14 +1,15 @@
-//! Whose frames a rule is for.
+//! Whose frames a rule is for: `owner`.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use super::Mention;
-use super::glob::{Glob, GlobForm};
+use super::NameRef;
+use super::glob::{Comm, Glob, GlobOf, Label, PortName, Program};
 use super::set::Names;
-use crate::account::{Account, AccountForm};
-use crate::form::{Int, OneOrMany};
-use crate::walk::{AnyKey, Form, Item, Key, Need, Nested, Section, Table};
+use crate::account::Account;
+use crate::document::Place;
+use crate::value::{Fault, Form, Int, Many, Raw};
 
 /// Whose frames a rule is for: the app whose port the frame leaves or reaches. Every list that is not empty has to have
 /// an element that matches, and no element of a list under `not` may match.
@@ -80,48 +81,37 @@ impl CgroupPath {
 }
 
 impl OwnerMatch {
-    /// Reads the table under `owner` of a rule, or of an app, which cannot name apps.
-    pub(super) fn read(table: &Table<'_>, keys: &OwnerKeys, names: &Names) -> Option<Self> {
-        let not = table.nested(keys.not);
-        let is = Owners::read(table, keys, names);
-        let not = match not? {
-            None => Some(Owners::default()),
-            Some(not) => Owners::read(&not, keys, names),
-        };
-        Some(Self { is: is?, not: not? })
+    /// What the table under `owner` of `table` says.
+    pub(super) fn read(entry: impl Into<Statement>, table: &Place<'_>, names: &Names) -> Self {
+        let Statement { is, not } = entry.into();
+        is.note_names(table, "owner", names);
+        not.note_names(table, "owner.not", names);
+        Self { is, not }
     }
 }
 
+/// What a table says, and what its `not` says.
+pub(super) struct Statement {
+    is: Owners,
+    not: Owners,
+}
+
 impl Owners {
-    fn read(table: &Table<'_>, keys: &OwnerKeys, names: &Names) -> Option<Self> {
-        let apps = keys.app.map_or(Some(None), |key| table.optional(key));
-        let users = table.optional(&USER);
-        let uids = table.optional(&UID);
-        let groups = table.optional(&GROUP);
-        let gids = table.optional(&GID);
-        let comms = table.optional(&COMM);
-        let exes = table.optional(&EXE);
-        let cgroups = table.optional(&CGROUP);
-        let labels = table.optional(&LABEL);
-        let owners = Self {
-            apps: apps?.unwrap_or_default(),
-            users: accounts(users?, uids?),
-            groups: accounts(groups?, gids?),
-            comms: comms?.unwrap_or_default(),
-            exes: exes?.unwrap_or_default(),
-            cgroups: cgroups?.unwrap_or_default(),
-            labels: labels?.unwrap_or_default(),
-        };
-        mention(table.item(&USER), &owners.users, names, |account| match account {
-            Account::Name(name) => Some(Mention::User(name.clone())),
-            Account::Id(_) => None,
-        });
-        mention(table.item(&GROUP), &owners.groups, names, |account| match account {
-            Account::Name(name) => Some(Mention::Group(name.clone())),
-            Account::Id(_) => None,
-        });
-        mention(table.item(&CGROUP), &owners.cgroups, names, |path| Some(Mention::Cgroup(path.clone())));
-        Some(owners)
+    /// Notes each name that only the machine knows. Those of users and groups stand before the numbers.
+    fn note_names(&self, table: &Place<'_>, path: &str, names: &Names) {
+        for (index, account) in self.users.iter().enumerate() {
+            if let Account::Name(name) = account {
+                names.note(NameRef::User(name.clone()), table, || format!("{path}.user"), index);
+            }
+        }
+        for (index, account) in self.groups.iter().enumerate() {
+            if let Account::Name(name) = account {
+                names.note(NameRef::Group(name.clone()), table, || format!("{path}.group"), index);
+            }
+        }
+        for (index, cgroup) in self.cgroups.iter().enumerate() {
+            names.note(NameRef::Cgroup(cgroup.clone()), table, || format!("{path}.cgroup"), index);
+        }
     }
 
     /// Whether nothing is stated.
@@ -148,114 +138,115 @@ impl Owners {
 }
 
 /// Names before numbers, whatever their order in the file.
-fn accounts(names: Option<Vec<Account>>, ids: Option<Vec<u32>>) -> Vec<Account> {
-    names.into_iter().flatten().chain(ids.into_iter().flatten().map(Account::Id)).collect()
+fn accounts(names: Vec<Account>, ids: Vec<u32>) -> Vec<Account> {
+    names.into_iter().chain(ids.into_iter().map(Account::Id)).collect()
 }
 
-/// Notes each of `values`, the first of which are the elements of `item`, that only the machine knows.
-fn mention<T>(item: Option<Item<'_>>, values: &[T], names: &Names, of: impl Fn(&T) -> Option<Mention>) {
-    let Some(item) = item else { return };
-    let mut values = values.iter();
-    item.each(|element| {
-        if let Some(mention) = values.next().and_then(&of) {
-            names.mention(element, mention);
-        }
-    });
-}
+/// A path of cgroups.
+impl Form for CgroupPath {
+    type Value = Self;
 
-/// The form of a [`CgroupPath`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CgroupForm;
-
-impl Form for CgroupForm {
-    type Value = CgroupPath;
-
-    fn expected(&self) -> String {
+    fn expected() -> String {
         "a path from the root of the cgroups, such as \"/system.slice/bob.service\"".to_owned()
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         json!({ "type": "string", "pattern": "^/", "maxLength": 4095 })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<CgroupPath> {
-        let DeValue::String(text) = item.value else { return item.refuse(self, None) };
-        let path = CgroupPath::new(text).filter(|_| text.len() <= 4095 && !text.contains(char::is_control));
-        let help = || match text.strip_prefix("/sys/fs/cgroup/") {
-            Some(rest) => Some(format!("leave the mount point out: \"/{rest}\"")),
-            None if !text.starts_with('/') => Some("it must begin with /".to_owned()),
-            None => Some("it must have no empty part, and neither . nor ..".to_owned()),
-        };
-        match path {
-            Some(path) if !text.starts_with("/sys/fs/cgroup") => Some(path),
-            _ => item.refuse(self, help()),
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+        let path = Self::new(text).filter(|_| text.len() <= 4095 && !text.contains(char::is_control));
+        match (path, text.strip_prefix("/sys/fs/cgroup/")) {
+            (Some(path), None) if text != "/sys/fs/cgroup" => Ok(path),
+            (_, Some(rest)) => Err(Fault::hint(format!("leave the mount point out: \"/{rest}\""))),
+            _ if !text.starts_with('/') => Err(Fault::hint("it must begin with /")),
+            _ => Err(Fault::hint("it must have no empty part, and neither . nor ..")),
         }
     }
 }
 
-/// The keys of an owner that are not the same everywhere.
-pub(super) struct OwnerKeys {
-    app: Option<&'static Key<OneOrMany<GlobForm>>>,
-    not: &'static Key<Nested>,
+/// A user or a group by number.
+type Id = Int<u32, 0, 4_294_967_294>;
+
+/// Declares tables of owners: what they have besides the keys that all have, and how that is taken.
+macro_rules! owners {
+    ($($(#[$doc:meta])* $name:ident {
+        $($(#[$app_doc:meta])* $app:ident: $apps:ty,)? $(; $(#[$not_doc:meta])* $not:ident: $nots:ty,)?
+    })*) => { $(
+        $(#[$doc])*
+        #[derive(Default, Deserialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub(super) struct $name {
+            $($(#[$app_doc])* $app: $apps,)?
+            /// User, by name or number.
+            user: Many<Account>,
+            /// User, by number.
+            uid: Many<Id>,
+            /// Group, by name or number.
+            group: Many<Account>,
+            /// Group, by number.
+            gid: Many<Id>,
+            /// What the process calls itself, which proves nothing; with `*`, `?` and `[a-z]`.
+            comm: Many<GlobOf<Comm>>,
+            /// Path of its program, which anybody may run, with `*`, `?` and `[a-z]`.
+            exe: Many<GlobOf<Program>>,
+            /// Path of its cgroup, or of one above it.
+            cgroup: Many<CgroupPath>,
+            /// What the security module (SELinux, AppArmor, Smack) called the process when it connected; with `*`, `?` and
+            /// `[a-z]`.
+            label: Many<GlobOf<Label>>,
+            $($(#[$not_doc])* $not: $nots,)?
+        }
+
+        impl From<$name> for Owners {
+            fn from(entry: $name) -> Self {
+                Self {
+                    $(apps: entry.$app.0,)?
+                    users: accounts(entry.user.0, entry.uid.0),
+                    groups: accounts(entry.group.0, entry.gid.0),
+                    comms: entry.comm.0,
+                    exes: entry.exe.0,
+                    cgroups: entry.cgroup.0,
+                    labels: entry.label.0,
+                    ..Self::default()
+                }
+            }
+        }
+    )* };
+}
+owners! {
+    /// Whose it is; of each key that is stated, one value has to hold.
+    RuleOwner {
+        /// Name of the port, with `*`, `?` and `[a-z]`.
+        app: Many<GlobOf<PortName>>,
+        ;
+        /// Whose it is not; none of the values may hold.
+        not: RuleOwnerNot,
+    }
+    /// Whose it is not; none of the values may hold.
+    RuleOwnerNot {
+        /// Name of the port, with `*`, `?` and `[a-z]`.
+        app: Many<GlobOf<PortName>>,
+    }
+    /// Whose it is; of each key that is stated, one value has to hold.
+    AppOwner {
+        ;
+        /// Whose it is not; none of the values may hold.
+        not: AppOwnerNot,
+    }
+    /// Whose it is not; none of the values may hold.
+    AppOwnerNot {}
 }
 
-/// The keys of a rule's owner.
-pub(super) static RULE_KEYS: OwnerKeys = OwnerKeys { app: Some(&APP), not: &RULE_NOT };
-/// The keys of an app's owner.
-pub(super) static APP_KEYS: OwnerKeys = OwnerKeys { app: None, not: &APP_NOT };
-
-const DOC: &str = "whose it is; of each key that is stated, one value has to hold";
-const NOT_DOC: &str = "whose it is not; none of the values may hold";
-
-/// `owner` of a rule.
-pub(super) static RULE_OWNER: Key<Nested> =
-    Key { name: "owner", doc: DOC, form: Nested(&RULE_SECTION), need: Need::Optional };
-/// `owner` of an app.
-pub(super) static APP_OWNER: Key<Nested> =
-    Key { name: "owner", doc: DOC, form: Nested(&APP_SECTION), need: Need::Optional };
-
-static RULE_SECTION: Section = Section {
-    name: "rule.owner",
-    doc: DOC,
-    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL, &RULE_NOT],
-};
-static APP_SECTION: Section = Section {
-    name: "app.owner",
-    doc: DOC,
-    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL, &APP_NOT],
-};
-static RULE_NOT: Key<Nested> = Key { name: "not", doc: NOT_DOC, form: Nested(&RULE_NOT_SECTION), need: Need::Optional };
-static APP_NOT: Key<Nested> = Key { name: "not", doc: NOT_DOC, form: Nested(&APP_NOT_SECTION), need: Need::Optional };
-static RULE_NOT_SECTION: Section = Section {
-    name: "rule.owner.not",
-    doc: NOT_DOC,
-    keys: &[&APP as &dyn AnyKey, &USER, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL],
-};
-static APP_NOT_SECTION: Section = Section {
-    name: "app.owner.not",
-    doc: NOT_DOC,
-    keys: &[&USER as &dyn AnyKey, &UID, &GROUP, &GID, &COMM, &EXE, &CGROUP, &LABEL],
-};
-
-/// A key that takes many values of `form`.
-const fn values<F>(name: &'static str, doc: &'static str, form: F) -> Key<OneOrMany<F>> {
-    Key { name, doc, form: OneOrMany { each: form }, need: Need::Optional }
+impl From<RuleOwner> for Statement {
+    fn from(mut entry: RuleOwner) -> Self {
+        Self { not: std::mem::take(&mut entry.not).into(), is: entry.into() }
+    }
 }
 
-const ID: Int<u32> = Int::range(0, u32::MAX - 1);
-
-static APP: Key<OneOrMany<GlobForm>> = values("app", "name of the port, with `*`, `?` and `[a-z]`", GlobForm::Name);
-static USER: Key<OneOrMany<AccountForm>> = values("user", "user, by name or number", AccountForm);
-static UID: Key<OneOrMany<Int<u32>>> = values("uid", "user, by number", ID);
-static GROUP: Key<OneOrMany<AccountForm>> = values("group", "group, by name or number", AccountForm);
-static GID: Key<OneOrMany<Int<u32>>> = values("gid", "group, by number", ID);
-static COMM: Key<OneOrMany<GlobForm>> =
-    values("comm", "what the process calls itself, which proves nothing; with `*`, `?` and `[a-z]`", GlobForm::Comm);
-static EXE: Key<OneOrMany<GlobForm>> =
-    values("exe", "path of its program, which anybody may run, with `*`, `?` and `[a-z]`", GlobForm::Path);
-static LABEL: Key<OneOrMany<GlobForm>> = values(
-    "label",
-    "what the security module (SELinux, AppArmor, Smack) called the process when it connected; with `*`, `?` and `[a-z]`",
-    GlobForm::Label,
-);
-static CGROUP: Key<OneOrMany<CgroupForm>> = values("cgroup", "path of its cgroup, or of one above it", CgroupForm);
+impl From<AppOwner> for Statement {
+    fn from(mut entry: AppOwner) -> Self {
+        Self { not: std::mem::take(&mut entry.not).into(), is: entry.into() }
+    }
+}

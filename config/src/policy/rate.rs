@@ -4,9 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use crate::walk::{Form, Item};
+use crate::value::{Fault, Form, Raw};
 
 /// A rate in bits per second, written as `tc` writes rates: `2gbit`, and `1mbps` for bytes.
 ///
@@ -52,6 +51,12 @@ impl Rate {
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0 / 8
+    }
+}
+
+impl serde::Serialize for Rate {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -123,34 +128,29 @@ impl FromStr for Rate {
     }
 }
 
-/// The form of a [`Rate`]: a string with a unit, or a whole number of bits per second.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RateForm;
+/// A string with a unit, or a whole number of bits per second.
+impl Form for Rate {
+    type Value = Self;
 
-impl Form for RateForm {
-    type Value = Rate;
-
-    fn expected(&self) -> String {
-        format!("a rate from \"8bit\" to \"{}\"", Rate::MAX)
+    fn expected() -> String {
+        format!("a rate from \"8bit\" to \"{}\"", Self::MAX)
     }
 
-    fn schema(&self) -> Json {
+    fn schema() -> Json {
         let text = json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]*)?([kKmMgGtT][iI]?)?([bB][iI][tT]|[bB][pP][sS])?$" });
-        json!({ "anyOf": [text, { "type": "integer", "minimum": 8, "maximum": Rate::MAX.0 }] })
+        json!({ "anyOf": [text, { "type": "integer", "minimum": 8, "maximum": Self::MAX.0 }] })
     }
 
-    fn read(&self, item: &Item<'_>) -> Option<Rate> {
-        let rate = match item.value {
-            DeValue::String(text) => text.parse(),
-            DeValue::Integer(number) => {
-                u64::from_str_radix(number.as_str(), number.radix()).map(Rate).map_err(|_| ParseRateError::Number)
-            }
-            _ => Err(ParseRateError::Number),
+    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
+        let rate = match raw {
+            Raw::Text(text) => text.parse(),
+            Raw::Number(number) => u64::try_from(number).map(Self).map_err(|_| ParseRateError::Number),
+            Raw::Truth(_) => Err(ParseRateError::Number),
         };
         match rate {
-            Ok(rate) if (Rate(8)..=Rate::MAX).contains(&rate) => Some(rate),
-            Ok(_) => item.refuse(self, None),
-            Err(error) => item.refuse(self, Some(error.to_string())),
+            Ok(rate) if (Self(8)..=Self::MAX).contains(&rate) => Ok(rate),
+            Ok(_) => Err(Fault::default()),
+            Err(error) => Err(Fault::hint(error.to_string())),
         }
     }
 }

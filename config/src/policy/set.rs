@@ -1,28 +1,29 @@
-//! Named sets of addresses and ports: `[[set]]`.
+//! Named sets of addresses and ports, and everything else that has a name in a policy: `[[set]]`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use toml::de::DeValue;
 
-use super::Mention;
-use super::addresses::{AddressForm, Addresses};
+use super::NameRef;
+use super::addresses::{AddressIn, Addresses};
 use super::class_tree::ClassNames;
 use super::field::Field;
-use super::name::NameForm;
-use super::number::PortForm;
-use super::values::{Negatable, Values, ValuesKey};
-use crate::form::OneOrMany;
+use super::name::Name;
+use super::number::Ports;
+use super::values::{Negatable, Values, field};
+use crate::document::{Document, Entry, Place};
 use crate::report::{Diagnostic, quoted};
-use crate::walk::{AnyKey, Document, Item, Key, Need, Section, Table, nearest};
+use crate::value::{As, Many, nearest};
 
 /// Most ranges of addresses and ports that rules may hold of their own, by mixing and cutting sets. What a rule takes
 /// from a set as it is costs nothing.
 const RANGES_MAX: usize = 4_000_000;
 
 /// Most names that the machine is asked for. Each keeps the line that it stands on.
-const MENTIONS_MAX: usize = 4096;
+const NAME_REFS_MAX: usize = 4096;
 
 /// `[[set]]`: addresses, ports or both, under a name that rules use as `"@name"`.
 #[derive(Clone, Debug)]
@@ -32,6 +33,21 @@ pub struct Set {
     pub(super) ports: Option<Negatable<Field<u16>>>,
     /// Whether an error was reported in it, so that what it seems to lack may be there.
     pub(super) is_broken: bool,
+}
+
+/// Addresses and ports under a name, for rules to use as "@name".
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SetEntry {
+    /// The set's name, which no other set has.
+    #[serde(with = "As::<Name<64>>")]
+    name: String,
+    /// IP addresses, blocks and ranges of them, of both families.
+    #[serde(default)]
+    addresses: Many<AddressIn<false, false>>,
+    /// Ports, and ranges of them.
+    #[serde(default)]
+    ports: Many<Ports<false>>,
 }
 
 impl Set {
@@ -64,48 +80,35 @@ pub(super) struct Names {
     /// The classes.
     pub(super) classes: ClassNames,
     /// What only the machine knows: where it stands first.
-    pub(super) mentions: RefCell<BTreeMap<Mention, Diagnostic>>,
+    pub(super) name_refs: RefCell<BTreeMap<NameRef, Diagnostic>>,
     /// Ranges that rules hold of their own.
     ranges: Cell<usize>,
-    /// Whether an error was reported in a set.
-    failed: bool,
 }
 
 impl Names {
     /// Reads every `[[set]]` of `document`.
     pub(super) fn read(document: &Document<'_>) -> Self {
         let mut names = Self::default();
-        for table in document.tables(&SET) {
-            names.add(&table);
-        }
+        document.tables("set").for_each(|entry| names.add(entry));
         names
     }
 
-    fn add(&mut self, table: &Table<'_>) {
-        let name = table.get(&NAME);
-        let addresses = table.optional(&ADDRESSES);
-        let ports = table.optional(&PORTS);
-        let Some(name) = name else {
-            self.failed = true;
-            return;
-        };
-        let is_broken = addresses.is_none() || ports.is_none();
-        let (addresses, ports) = (addresses.flatten(), ports.flatten());
-        if !is_broken && addresses.is_none() && ports.is_none() {
+    fn add(&mut self, entry: Entry<'_, SetEntry>) {
+        let (place, is_broken) = (entry.place, !entry.is_whole);
+        let Some(SetEntry { name, addresses, ports }) = entry.value else { return };
+        if !is_broken && addresses.0.is_empty() && ports.0.is_empty() {
             let help = "write `addresses = [...]` or `ports = [...]`".to_owned();
-            self.failed = true;
-            table.error(&NAME, format!("the set {} holds nothing", quoted(&name)), Some(help));
+            place.error("name", format!("the set {} holds nothing", quoted(&name)), Some(help));
         }
-        let addresses = addresses.map(|parts| Negatable::new(ADDRESSES.form.each.union(parts, &[])));
-        let ports = ports.map(|parts| Negatable::new(PORTS.form.each.union(parts, &[])));
+        let addresses = (!addresses.0.is_empty()).then(|| AddressIn::<false, false>::union(addresses.0, &[]));
+        let ports = (!ports.0.is_empty()).then(|| field(ports.0, &[]));
         if self.by_name.contains_key(&name) {
             let help = "put what belongs together into one list".to_owned();
-            self.failed = true;
-            table.error(&NAME, format!("there is already a set {}", quoted(&name)), Some(help));
+            place.error("name", format!("there is already a set {}", quoted(&name)), Some(help));
             return;
         }
-        self.failed |= is_broken;
         self.by_name.insert(name.clone(), self.sets.len());
+        let (addresses, ports) = (addresses.map(Negatable::new), ports.map(Negatable::new));
         self.sets.push(Set { name, addresses, ports, is_broken });
     }
 
@@ -114,82 +117,47 @@ impl Names {
         self.by_name.get(name).and_then(|&index| self.sets.get(index))
     }
 
-    /// Reports that `item` names a set that there is not.
-    pub(super) fn refuse_set<T>(&self, item: &Item<'_>, name: &str) -> Option<T> {
-        let names: Vec<_> = self.sets.iter().map(Set::name).filter(|_| item.is_shown()).collect();
+    /// Reports that `path` of `rule` names a set that there is not.
+    pub(super) fn refuse_set<T>(&self, name: &str, rule: &Place<'_>, path: &str) -> Option<T> {
+        let names: Vec<_> = self.sets.iter().map(Set::name).filter(|_| rule.is_shown()).collect();
         let help = match nearest(name, &names) {
             Some(near) => format!("did you mean \"@{near}\"?"),
             None => "write a [[set]] with this `name`".to_owned(),
         };
-        item.fail(&format!("names the set {}, which there is not", quoted(&format!("@{name}"))), Some(help))
+        rule.fail(path, &format!("names the set {}, which there is not", quoted(&format!("@{name}"))), Some(help));
+        None
     }
 
-    /// Counts `ranges` that a rule has made of its own, and reports at `item` when there are too many.
-    pub(super) fn spend(&self, item: &Item<'_>, ranges: usize) -> Option<()> {
+    /// Counts `ranges` that `rule` has made of its own, and reports at `path` when there are too many.
+    pub(super) fn limit_ranges(&self, ranges: usize, rule: &Place<'_>, path: impl Fn() -> String) -> Option<()> {
         let before = self.ranges.get();
         self.ranges.set(before.saturating_add(ranges));
         if before <= RANGES_MAX && self.ranges.get() > RANGES_MAX {
             let help = "put the mix into a set of its own: rules share sets".to_owned();
-            return item
-                .fail(&format!("makes more than {RANGES_MAX} ranges of all rules, sets not counted"), Some(help));
+            let what = format!("makes more than {RANGES_MAX} ranges of all rules, sets not counted");
+            rule.fail(&path(), &what, Some(help));
         }
-        (before <= RANGES_MAX).then_some(())
+        (self.ranges.get() <= RANGES_MAX).then_some(())
     }
 
-    /// Notes that the value of `item` names something that only the machine knows.
-    pub(super) fn mention(&self, item: &Item<'_>, mention: Mention) {
-        let mut mentions = self.mentions.borrow_mut();
-        if mentions.len() < MENTIONS_MAX {
-            mentions.entry(mention).or_insert_with(|| {
-                let mut place = item.source().error_at(item.span.clone(), String::new());
-                place.key = Some(item.key());
-                place
+    /// Notes that element `index` of `path` names something that only the machine knows.
+    pub(super) fn note(&self, name: NameRef, table: &Place<'_>, path: impl Fn() -> String, index: usize) {
+        let mut names = self.name_refs.borrow_mut();
+        if names.len() < NAME_REFS_MAX {
+            names.entry(name).or_insert_with(|| {
+                let path = table.element(&path(), index);
+                table.locate(&path, &path)
             });
         }
     }
 
-    /// The sets in the order of the file, unless an error was reported in one.
-    pub(super) fn into_sets(self) -> Option<Vec<Set>> {
-        (!self.failed).then_some(self.sets)
-    }
-
-    /// The schema of a reference to a set.
-    pub(super) fn reference_schema() -> Json {
-        json!({ "type": "string", "pattern": "^@" })
+    /// The sets in the order of the file.
+    pub(super) fn into_sets(self) -> Vec<Set> {
+        self.sets
     }
 }
 
-/// Whether the value of `item` is the name of a set.
-pub(super) fn set_name<'v>(item: &Item<'v>) -> Option<&'v str> {
-    match item.value {
-        DeValue::String(text) => text.strip_prefix('@'),
-        _ => None,
-    }
+/// The schema of a reference to a set.
+pub(super) fn reference_schema() -> Json {
+    json!({ "type": "string", "pattern": "^@" })
 }
-
-pub(super) static SET: Section = Section {
-    name: "set",
-    doc: "addresses and ports under a name, for rules to use as \"@name\"",
-    keys: &[&NAME as &dyn AnyKey, &ADDRESSES, &PORTS],
-};
-
-static NAME: Key<NameForm> = Key {
-    name: "name",
-    doc: "the set's name, which no other set has",
-    form: NameForm { max: 64 },
-    need: Need::Required,
-};
-
-static ADDRESSES: ValuesKey<AddressForm> = Key {
-    name: "addresses",
-    doc: "IP addresses, blocks and ranges of them, of both families",
-    form: OneOrMany { each: AddressForm { sets: false, v4_only: false } },
-    need: Need::Optional,
-};
-
-static PORTS: ValuesKey<PortForm> = Key {
-    name: "ports",
-    doc: "ports, and ranges of them",
-    form: OneOrMany { each: PortForm { sets: false } },
-    need: Need::Optional,
-};

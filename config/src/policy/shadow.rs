@@ -8,12 +8,9 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::addresses::Addresses;
-use super::field::{Field, Scalar};
-use super::matches::Match;
 use super::rule::Rule;
+use crate::document::Document;
 use crate::report::quoted;
-use crate::walk::Document;
 
 /// Most earlier rules that a rule is compared with.
 const BROAD_MAX: usize = 1000;
@@ -86,96 +83,4 @@ fn fingerprint(rule: &Rule) -> u64 {
     rule.owner.hash(&mut hasher);
     rule.matches.hash_ends(&mut hasher);
     hasher.finish()
-}
-
-/// Hashes the number of ranges, and the first and the last.
-fn ends<T: Scalar + Hash>(field: &Field<T>, hasher: &mut DefaultHasher) {
-    let ranges = field.ranges();
-    (ranges.len(), ranges.first(), ranges.last()).hash(hasher);
-}
-
-fn both_ends(addresses: &Addresses, hasher: &mut DefaultHasher) {
-    ends(&addresses.v4, hasher);
-    ends(&addresses.v6, hasher);
-}
-
-/// Whether what is stated, if anything, leaves room for what the other states.
-fn open<T>(own: Option<&T>, other: Option<&T>, covers: impl Fn(&T, &T) -> bool) -> bool {
-    own.is_none_or(|own| other.is_some_and(|other| covers(own, other)))
-}
-
-impl Match {
-    /// Whether every frame that `other` matches is matched by `self` too. May say no where it is so.
-    pub(super) fn covers(&self, other: &Self) -> bool {
-        let (a, b) = (self, other);
-        open(a.direction.as_ref(), b.direction.as_ref(), PartialEq::eq)
-            && open(a.ethertype.as_ref(), b.ethertype.as_ref(), Field::covers)
-            && open(a.proto.as_ref(), b.proto.as_ref(), Field::covers)
-            && open(a.dscp.as_ref(), b.dscp.as_ref(), Field::covers)
-            && open(a.dst_port.as_ref(), b.dst_port.as_ref(), Field::covers)
-            && open(a.src_port.as_ref(), b.src_port.as_ref(), Field::covers)
-            && open(a.dst.as_ref(), b.dst.as_ref(), Addresses::covers)
-            && open(a.src.as_ref(), b.src.as_ref(), Addresses::covers)
-            && open(a.vlan.as_ref(), b.vlan.as_ref(), Field::covers)
-            && open(a.inner_vlan.as_ref(), b.inner_vlan.as_ref(), Field::covers)
-            && open(a.src_mac.as_ref(), b.src_mac.as_ref(), Field::covers)
-            && open(a.dst_mac.as_ref(), b.dst_mac.as_ref(), Field::covers)
-            && open(a.icmp.as_ref(), b.icmp.as_ref(), Field::covers)
-            && open(a.icmp6.as_ref(), b.icmp6.as_ref(), Field::covers)
-            && open(a.tcp_flags.as_ref(), b.tcp_flags.as_ref(), PartialEq::eq)
-            && open(a.arp_op.as_ref(), b.arp_op.as_ref(), Field::covers)
-            && open(a.arp_src.as_ref(), b.arp_src.as_ref(), Addresses::covers)
-            && open(a.arp_dst.as_ref(), b.arp_dst.as_ref(), Addresses::covers)
-            && open(a.arp_src_mac.as_ref(), b.arp_src_mac.as_ref(), Field::covers)
-            && open(a.state.as_ref(), b.state.as_ref(), |a, b| b.and(a.negated()).is_empty())
-            && open(a.fragment.as_ref(), b.fragment.as_ref(), PartialEq::eq)
-    }
-
-    /// A bit for each key that is stated.
-    fn stated(&self) -> u32 {
-        let keys = [
-            self.direction.is_some(),
-            self.ethertype.is_some(),
-            self.vlan.is_some(),
-            self.inner_vlan.is_some(),
-            self.src_mac.is_some(),
-            self.dst_mac.is_some(),
-            self.proto.is_some(),
-            self.dscp.is_some(),
-            self.src.is_some(),
-            self.dst.is_some(),
-            self.src_port.is_some(),
-            self.dst_port.is_some(),
-            self.icmp.is_some(),
-            self.icmp6.is_some(),
-            self.tcp_flags.is_some(),
-            self.arp_op.is_some(),
-            self.arp_src.is_some(),
-            self.arp_dst.is_some(),
-            self.arp_src_mac.is_some(),
-            self.state.is_some(),
-            self.fragment.is_some(),
-        ];
-        keys.iter().enumerate().fold(0, |bits, (bit, &stated)| bits | u32::from(stated) << bit)
-    }
-
-    /// Hashes what is stated; of each list the length and the ends.
-    fn hash_ends(&self, hasher: &mut DefaultHasher) {
-        (self.stated(), self.direction, self.tcp_flags, self.state, self.fragment).hash(hasher);
-        for field in [&self.ethertype, &self.vlan, &self.inner_vlan, &self.src_port, &self.dst_port, &self.icmp] {
-            field.iter().for_each(|field| ends(field, hasher));
-        }
-        for field in [&self.icmp6, &self.arp_op] {
-            field.iter().for_each(|field| ends(field, hasher));
-        }
-        for field in [&self.src_mac, &self.dst_mac, &self.arp_src_mac] {
-            field.iter().for_each(|field| ends(field, hasher));
-        }
-        for field in [&self.proto, &self.dscp] {
-            field.iter().for_each(|field| ends(field, hasher));
-        }
-        for addresses in [&self.src, &self.dst, &self.arp_src, &self.arp_dst] {
-            addresses.iter().for_each(|addresses| both_ends(addresses, hasher));
-        }
-    }
 }

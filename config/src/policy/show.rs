@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Display};
 
-use super::match_keys as key;
-use super::matches::{Match, States};
+use super::matches::{Match, State, Visit};
 use super::owner::{OwnerMatch, Owners};
 use super::set::Set;
-use super::values::{Union, Values, ValuesKey};
+use super::values::{Union, Values};
 use crate::account::Account;
+use crate::value::Choice;
 
 /// Most elements of a list that [`Brief`] shows.
 const BRIEF_MAX: usize = 8;
@@ -63,57 +63,42 @@ impl<'s> Writer<'s> {
 
     fn matches(mut self, matches: &Match) -> Self {
         if let Some(direction) = matches.direction {
-            self.is.push(format!("direction = \"{}\"", direction.word()));
+            self.is.push(format!("direction = \"{}\"", direction.as_str()));
         }
-        self.values(&key::ETHERTYPE, matches.ethertype.as_ref());
-        self.values(&key::VLAN, matches.vlan.as_ref());
-        self.values(&key::INNER_VLAN, matches.inner_vlan.as_ref());
-        self.values(&key::SRC_MAC, matches.src_mac.as_ref());
-        self.values(&key::DST_MAC, matches.dst_mac.as_ref());
-        self.values(&key::PROTO, matches.proto.as_ref());
-        self.values(&key::DSCP, matches.dscp.as_ref());
-        self.values(&key::SRC, matches.src.as_ref());
-        self.values(&key::DST, matches.dst.as_ref());
-        self.values(&key::SRC_PORT, matches.src_port.as_ref());
-        self.values(&key::DST_PORT, matches.dst_port.as_ref());
-        self.values(&key::ICMP_TYPE, matches.icmp.as_ref());
-        self.values(&key::ICMP6_TYPE, matches.icmp6.as_ref());
+        matches.visit(&mut self);
         self.is.extend(matches.tcp_flags.map(|flags| format!("tcp_flags = \"{flags}\"")));
-        self.values(&key::ARP_OP, matches.arp_op.as_ref());
-        self.values(&key::ARP_SRC, matches.arp_src.as_ref());
-        self.values(&key::ARP_DST, matches.arp_dst.as_ref());
-        self.values(&key::ARP_SRC_MAC, matches.arp_src_mac.as_ref());
         if let Some(states) = matches.state {
-            let words = States::ALL.iter().filter(|(_, state)| states.contains(*state));
+            let words = State::WORDS.iter().filter(|(_, state)| states.contains(*state));
             self.is.push(list("state", &words.map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>(), self.most));
         }
         self.is.extend(matches.fragment.map(|fragment| format!("fragment = {fragment}")));
         self
     }
 
-    /// Writes a key plainly, or under `not` if that is shorter and means the same.
-    fn values<V: Values>(&mut self, key: &ValuesKey<V>, union: Option<&V::Union>) {
-        let Some(union) = union else { return };
-        let form = &key.form.each;
-        let shared = |set: &Set| Some((form.of_set(set)?.shares(union)?, format!("\"@{}\"", set.name())));
-        if let Some((negated, name)) = self.sets.iter().find_map(shared) {
-            let entries = if negated { &mut self.not } else { &mut self.is };
-            entries.push(list(key.name, &[name], self.most));
-            return;
-        }
-        let rest = form.negated(union);
-        let is_shorter = (1..union.size()).contains(&rest.size());
-        if is_shorter && form.negated(&rest) == *union {
-            self.not.push(list(key.name, &form.write(&rest), self.most));
-        } else {
-            self.is.push(list(key.name, &form.write(union), self.most));
-        }
-    }
-
     fn owner(mut self, owner: &OwnerMatch) -> Self {
         self.is = owners(&owner.is);
         self.not = owners(&owner.not);
         self
+    }
+}
+
+impl Visit for Writer<'_> {
+    /// Writes a key plainly, or under `not` if that is shorter and means the same.
+    fn key<V: Values>(&mut self, name: &'static str, union: Option<&V::Union>) {
+        let Some(union) = union else { return };
+        let shared = |set: &Set| Some((V::of_set(set)?.shares(union)?, format!("\"@{}\"", set.name())));
+        if let Some((negated, set)) = self.sets.iter().find_map(shared) {
+            let entries = if negated { &mut self.not } else { &mut self.is };
+            entries.push(list(name, &[set], self.most));
+            return;
+        }
+        let rest = V::negated(union);
+        let is_shorter = (1..union.size()).contains(&rest.size());
+        if is_shorter && V::negated(&rest) == *union {
+            self.not.push(list(name, &V::write(&rest), self.most));
+        } else {
+            self.is.push(list(name, &V::write(union), self.most));
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::app::App;
 use super::glob::Glob;
 use super::rule::Rule;
+use crate::document::Document;
 use crate::report::quoted;
-use crate::walk::Document;
 
 /// Most names that patterns are compared with, in all. What is behind that is not warned of.
 const COMPARISONS_MAX: usize = 500_000;

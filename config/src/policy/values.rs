@@ -1,15 +1,12 @@
 //! Keys that take many values: their elements, what these make together, and the sets among them.
 
+use std::hash::{DefaultHasher, Hash};
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 use super::field::{Field, Scalar};
 use super::set::Set;
-use crate::form::OneOrMany;
-use crate::walk::{Form, Key};
-
-/// A key whose values are one of `V` or a list of them.
-pub(super) type ValuesKey<V> = Key<OneOrMany<V>>;
+use crate::value::Form;
 
 /// One element of a field, as it stands in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,19 +42,27 @@ pub(super) trait Union: Clone + PartialEq {
     fn and(&self, other: &Self) -> Self;
     /// What is not in it.
     fn negated(&self) -> Self;
+    /// Whether everything in `other` is in it too.
+    fn covers(&self, other: &Self) -> bool;
     /// How many ranges it has.
     fn size(&self) -> usize;
     /// Whether `self` and `other` are copies of one.
     fn is_shared_with(&self, other: &Self) -> bool;
+    /// Hashes the number of ranges, and the first and the last: that costs the same for every set.
+    fn hash_ends(&self, hasher: &mut DefaultHasher);
 }
 
-impl<T: Scalar> Union for Field<T> {
+impl<T: Scalar + Hash> Union for Field<T> {
     fn and(&self, other: &Self) -> Self {
         Self::and(self, other)
     }
 
     fn negated(&self) -> Self {
         Self::negated(self)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        Self::covers(self, other)
     }
 
     fn size(&self) -> usize {
@@ -67,6 +72,11 @@ impl<T: Scalar> Union for Field<T> {
     fn is_shared_with(&self, other: &Self) -> bool {
         Self::is_shared_with(self, other)
     }
+
+    fn hash_ends(&self, hasher: &mut DefaultHasher) {
+        let ranges = self.ranges();
+        (ranges.len(), ranges.first(), ranges.last()).hash(hasher);
+    }
 }
 
 /// The form of one element of a key that takes many, what they make together, and the way back to text.
@@ -75,21 +85,26 @@ pub(super) trait Values: Form {
     type Union: Union;
 
     /// Everything that a frame can have.
-    fn universe(&self) -> Self::Union;
+    fn universe() -> Self::Union;
 
     /// What is in one of `parts` or `sets`. Names of sets among the parts count for nothing.
-    fn union(&self, parts: Vec<Self::Value>, sets: &[&Self::Union]) -> Self::Union;
+    fn union(parts: Vec<Self::Value>, sets: &[&Self::Union]) -> Self::Union;
 
     /// Everything that a frame can have and `union` does not.
-    fn negated(&self, union: &Self::Union) -> Self::Union {
-        self.universe().and(&union.negated())
+    fn negated(union: &Self::Union) -> Self::Union {
+        Self::universe().and(&union.negated())
     }
 
     /// The elements that make `union`, each as TOML.
-    fn write(&self, union: &Self::Union) -> Vec<String>;
+    fn write(union: &Self::Union) -> Vec<String>;
+
+    /// The name of the set that an element is.
+    fn set_name(_part: &Self::Value) -> Option<&str> {
+        None
+    }
 
     /// What a set holds for this key, if anything.
-    fn of_set<'n>(&self, _set: &'n Set) -> Option<&'n Negatable<Self::Union>> {
+    fn of_set(_set: &Set) -> Option<&Negatable<Self::Union>> {
         None
     }
 }

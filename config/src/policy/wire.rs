@@ -1,20 +1,30 @@
 //! What the wire carries: `[wire]` of a policy.
 
-use super::rate::{Rate, RateForm};
-use crate::form::Int;
-use crate::size::{Size, SizeForm};
-use crate::walk::{AnyKey, Key, Need, Section, Table};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::rate::Rate;
+use crate::document::Place;
+use crate::size::{Size, SizeIn};
+use crate::value::{As, Int};
+
+/// Bursts: at least a byte, and at most what the largest rate carries in a millisecond.
+pub(super) type Burst = SizeIn<1, { 4 << 30 }>;
 
 /// `[wire]` of a policy: what the wire carries, so that frames wait in kopid, where classes share it, and not in the card.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Wire {
     /// What kopid sends at most; as much as the device takes if not stated.
+    #[serde(with = "As::<Rate>")]
     pub rate: Option<Rate>,
     /// Most bytes at once, of which kopid makes a suitable number if not stated.
+    #[serde(with = "As::<Burst>")]
     pub burst: Option<Size>,
     /// Bytes that each frame takes besides its own, in all rates and bursts of classes too: 24 if not stated, which is
     /// preamble 8, frame check sequence 4, gap 12.
+    #[serde(with = "As::<Int<u16, 0, 1000>>")]
     pub overhead: u16,
 }
 
@@ -30,45 +40,11 @@ impl Wire {
         1514 + self.overhead as u64
     }
 
-    pub(super) fn read(table: &Table<'_>) -> Option<Self> {
-        let rate = table.optional(&RATE);
-        let burst = table.optional(&BURST);
-        let overhead = table.get(&OVERHEAD);
-        let wire = Self { rate: rate?, burst: burst?, overhead: overhead? };
-        if let Some(burst) = wire.burst.filter(|_| wire.rate.is_none()) {
+    /// Warns of a burst without a rate.
+    pub(super) fn warn(self, table: &Place<'_>) {
+        if let Some(burst) = self.burst.filter(|_| self.rate.is_none()) {
             let message = format!("`burst` in [wire] is \"{burst}\", and there is no `rate`");
-            table.warning(&BURST, message, Some("it has no effect: state `rate` too".to_owned()));
+            table.warning("burst", message, "it has no effect: state `rate` too");
         }
-        Some(wire)
     }
 }
-
-/// Bursts: at least a byte, and what the largest rate carries in a millisecond.
-pub(super) const BURST_FORM: SizeForm = SizeForm { min: Size::new(1), max: Size::new(4 << 30) };
-
-pub(super) static WIRE: Section = Section {
-    name: "wire",
-    doc: "what the wire carries, so that frames wait in kopid and not in the card",
-    keys: &[&RATE as &dyn AnyKey, &BURST, &OVERHEAD],
-};
-
-static RATE: Key<RateForm> = Key {
-    name: "rate",
-    doc: "what kopid sends at most; as much as the device takes if not stated",
-    form: RateForm,
-    need: Need::Optional,
-};
-
-static BURST: Key<SizeForm> = Key {
-    name: "burst",
-    doc: "most bytes at once; what the rate carries in a millisecond if not stated",
-    form: BURST_FORM,
-    need: Need::Optional,
-};
-
-static OVERHEAD: Key<Int<u16>> = Key {
-    name: "overhead",
-    doc: "bytes that each frame takes besides its own: preamble 8, frame check sequence 4, gap 12",
-    form: Int::range(0, 1000),
-    need: Need::Default("24"),
-};

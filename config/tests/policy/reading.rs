@@ -2,7 +2,7 @@
 
 use crate::{EXAMPLES, SETS, ip, matches, owner, policy};
 use kopi_config::Account;
-use kopi_config::policy::{Action, Assigned, Cidr, Decision, Direction, Listen, Policy, Rule, State, Tracking};
+use kopi_config::policy::{Action, Cidr, ClassSelection, Decision, Direction, Listen, Policy, Rule, State, Tracking};
 
 /// An empty file is a policy that allows everything.
 #[test]
@@ -64,7 +64,10 @@ fn tables_are_read() {
     assert_eq!(app.mac.unwrap().to_string(), "02:00:00:00:00:01");
     assert_eq!(app.addresses, [Cidr::new(ip("10.0.0.0"), 24).unwrap(), Cidr::new(ip("2001:db8::1"), 128).unwrap()]);
     assert_eq!(app.listen, [Listen { proto: 6, port: 53 }, Listen { proto: 17, port: 53 }]);
-    assert_eq!((app.queues, app.flows, app.class), (Some(2), Some(1000), Assigned { egress: Some(1), ingress: None }));
+    assert_eq!(
+        (app.queues, app.flows, app.class),
+        (Some(2), Some(1000), ClassSelection { egress: Some(1), ingress: None })
+    );
 }
 
 /// Every key of a match has its meaning.
@@ -155,8 +158,8 @@ fn owners_are_read() {
     assert!(!read.is_any() && owner("{}").is_any());
 }
 
-const fn egress(class: usize) -> Assigned {
-    Assigned { egress: Some(class), ingress: None }
+const fn egress(class: usize) -> ClassSelection {
+    ClassSelection { egress: Some(class), ingress: None }
 }
 
 /// Actions, and what goes with them.

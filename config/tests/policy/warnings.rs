@@ -1,7 +1,7 @@
 //! What is right and may not be meant.
 
 use crate::{SETS, errors, policy};
-use kopi_config::policy::Mention;
+use kopi_config::policy::NameRef;
 use kopi_config::{Diagnostic, Position, Severity};
 
 /// The only warning of `text`.
@@ -130,7 +130,7 @@ fn unknown_names_are_warnings() {
          [[rule]]\nowner = { user = \"eve\", uid = 1, not = { cgroup = \"/x\" } }\naction = \"drop\"\n",
     );
     assert_eq!(policy.warnings, []);
-    let warnings = policy.check_names(&|mention| *mention == Mention::User("bob".to_owned()));
+    let warnings = policy.check_names(&|name| *name == NameRef::User("bob".to_owned()));
     let shown: Vec<_> = warnings.iter().map(|w| (w.message.as_str(), w.position.unwrap(), w.severity)).collect();
     let at = |line, column| Position { line, column };
     assert_eq!(

@@ -11,7 +11,7 @@ use crate::reload::{Reload, Wanted};
 use crate::switch::{Switch, way, word};
 use kopi_api::explain::Missed;
 use kopi_api::{Class, Drops, Explained, Reloaded};
-use kopi_config::policy::{Action, Assigned, Decision, Direction, Policy, Rule, State};
+use kopi_config::policy::{Action, ClassSelection, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::key_between;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, MacAddr, dhcp, icmp, ndp};
 use kopi_policy::{Cause, Packet, RuleId, Ruleset};
@@ -151,7 +151,7 @@ fn drops_from(from: PortId, first: Vec<Drops>, sources: &Sources<'_>) -> Answer 
 }
 
 /// The names of the classes that frames are put into, with a comma between them if there is one for each direction.
-fn names_of(assigned: Assigned, policy: &Policy) -> Option<String> {
+fn names_of(assigned: ClassSelection, policy: &Policy) -> Option<String> {
     let classes = [assigned.egress, assigned.ingress].into_iter().flatten().filter_map(|at| policy.classes.get(at));
     let names: Vec<_> = classes.map(|class| class.name.as_str()).collect();
     (!names.is_empty()).then(|| names.join(", "))

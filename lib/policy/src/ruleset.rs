@@ -5,7 +5,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use kopi_config::policy::{Assigned, Decision, Direction, MAX_PASSING_RULES, MAX_RULES, Policy, Rule};
+use kopi_config::policy::{ClassSelection, Decision, Direction, MAX_PASSING_RULES, MAX_RULES, Policy, Rule};
 use kopi_packet::{Fragment, MacAddr, Shape};
 use thiserror::Error;
 
@@ -64,7 +64,7 @@ pub enum TooMany {
 pub struct Subject {
     pub(crate) rules: Set,
     tenant: Tenant,
-    class: Assigned,
+    class: ClassSelection,
 }
 
 impl Subject {
@@ -214,7 +214,7 @@ impl Ruleset {
         Subject {
             rules: self.owners.rules_of(owner),
             tenant: self.leases.tenant(entry, macs),
-            class: entry.map_or_else(Assigned::default, |(_, app)| app.class),
+            class: entry.map_or_else(ClassSelection::default, |(_, app)| app.class),
         }
     }
 
@@ -321,8 +321,8 @@ fn asks_for_log(rule: &Rule) -> bool {
 }
 
 /// The class of frames that go this way, as the dataplane numbers it.
-fn class(assigned: Assigned, direction: Direction) -> Option<u16> {
-    u16::try_from(assigned.of(direction)?).ok()
+fn class(selection: ClassSelection, direction: Direction) -> Option<u16> {
+    u16::try_from(selection.of(direction)?).ok()
 }
 
 /// What the rules are known by. Rules that say the same are told apart by their order.

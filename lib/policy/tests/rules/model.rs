@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kopi_config::Account;
 use kopi_config::policy::{
-    Action, Addresses, Assigned, CgroupPath, Class, Decision, Direction, Field, Glob, Match, OwnerMatch, Owners,
+    Action, Addresses, CgroupPath, Class, ClassSelection, Decision, Direction, Field, Glob, Match, OwnerMatch, Owners,
     Policy, Rule, Scalar, State, States, TcpFlags,
 };
 use kopi_packet::Fragment;
@@ -126,7 +126,7 @@ fn rule() -> impl Strategy<Value = (Rule, usize)> {
     ];
     let gap = prop_oneof![9 => Just(0), 1 => 0_usize..700];
     let class = || weighted(0.2, 0_usize..3);
-    let classes = (class(), class()).prop_map(|(egress, ingress)| Assigned { egress, ingress });
+    let classes = (class(), class()).prop_map(|(egress, ingress)| ClassSelection { egress, ingress });
     let rule = (matches(), owner_match(), action, weighted(0.2, Just(())), classes);
     (rule, gap).prop_map(|((matches, owner, action, log, class), gap)| {
         let mut rule = Rule::new(String::new(), matches, owner, action);

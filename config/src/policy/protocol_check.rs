@@ -3,7 +3,7 @@
 use super::addresses::Addresses;
 use super::field::Field;
 use super::matches::Match;
-use crate::walk::Table;
+use crate::document::Place;
 
 /// A set of kinds of frames, a bit each.
 type Kinds = u16;
@@ -25,8 +25,8 @@ const ANY: Kinds = OTHER | ARP | IPV4 | IPV6;
 const PROTOCOLS: [(u8, Kinds); 6] = [(6, TCP), (17, PORTS), (132, PORTS), (136, PORTS), (1, ICMP), (58, ICMP6)];
 const ETHERTYPES: [(u16, Kinds); 3] = [(0x0800, IPV4), (0x86dd, IPV6), (0x0806, ARP)];
 
-/// Reports a key of `table` that never holds together with another one, or never at all.
-pub(super) fn check(matches: &Match, table: &Table<'_>) -> Option<()> {
+/// Reports a key under `match` of `rule` that never holds together with another one, or never at all.
+pub(super) fn check(matches: &Match, rule: &Place<'_>) -> Option<()> {
     let stated = stated(matches);
     let mut left = ANY;
     for (at, &(key, kinds)) in stated.iter().enumerate() {
@@ -41,7 +41,7 @@ pub(super) fn check(matches: &Match, table: &Table<'_>) -> Option<()> {
             None => "and the keys above never hold together".to_owned(),
         };
         let help = "no frame has all that is stated: write a rule for each kind of frame".to_owned();
-        table.refuse_key(key, &what, Some(help));
+        rule.fail(&format!("match.{key}"), &what, Some(help));
         return None;
     }
     Some(())

@@ -1,0 +1,58 @@
+//! Which class frames are put into: `class` of apps and rules.
+
+use super::matches::Direction;
+use super::set::Names;
+use crate::document::Place;
+use crate::report::quoted;
+
+/// The class that frames are put into, by their direction: indexes into [`Policy::classes`](super::Policy::classes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClassSelection {
+    /// That of frames from the app.
+    pub egress: Option<usize>,
+    /// That of frames to it.
+    pub ingress: Option<usize>,
+}
+
+impl ClassSelection {
+    /// The class of frames that go this way.
+    #[must_use]
+    pub const fn of(self, direction: Direction) -> Option<usize> {
+        match direction {
+            Direction::Egress => self.egress,
+            Direction::Ingress => self.ingress,
+        }
+    }
+
+    /// Whether no frame gets a class.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.egress.is_none() && self.ingress.is_none()
+    }
+
+    /// The classes called `classes` under `class` of `table`. `None` after an error was reported.
+    pub(super) fn read(classes: &[String], table: &Place<'_>, names: &Names) -> Option<Self> {
+        let (mut selection, mut failed) = (Self::default(), false);
+        for (index, name) in classes.iter().enumerate() {
+            failed |= selection.add(name, table, index, names).is_none();
+        }
+        (!failed).then_some(selection)
+    }
+
+    /// Adds the class that element `index` names.
+    fn add(&mut self, name: &str, table: &Place<'_>, index: usize, names: &Names) -> Option<()> {
+        let path = || table.element("class", index);
+        let (class, direction) = names.classes.find_leaf(name, table, path)?;
+        let place = match direction {
+            Direction::Egress => &mut self.egress,
+            Direction::Ingress => &mut self.ingress,
+        };
+        if place.replace(class).is_some() {
+            let help = "state at most one class for egress and one for ingress".to_owned();
+            let what = format!("is {}, a second class for {}", quoted(name), direction.as_str());
+            table.fail(&path(), &what, Some(help));
+            return None;
+        }
+        Some(())
+    }
+}

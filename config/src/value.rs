@@ -1,0 +1,497 @@
+//! What a value of a file may look like, and what it becomes.
+//!
+//! A [`Form`] reads one string, number or truth value. serde's fields take it by `#[serde(with = "As::<Form>")]`, which
+//! is their JSON schema, too; [`List`] and [`Many`] are lists of such values.
+
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value as Json, json};
+
+/// A string, a number or a truth value as it stands in a file.
+#[derive(Clone, Copy, Debug)]
+pub enum Raw<'a> {
+    /// A string.
+    Text(&'a str),
+    /// A whole number.
+    Number(i128),
+    /// `true` or `false`.
+    Truth(bool),
+}
+
+/// Why a value is not of its form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong, to follow the name of the key; if empty, that the value must be what the form expects.
+    pub what: String,
+    /// What would be right, if it is known.
+    pub help: Option<String>,
+}
+
+impl Fault {
+    /// The value is not what the form expects.
+    #[must_use]
+    pub fn unexpected(help: Option<String>) -> Self {
+        Self { what: String::new(), help }
+    }
+
+    /// The same, with what would be right.
+    #[must_use]
+    pub fn hint(help: impl Into<String>) -> Self {
+        Self::unexpected(Some(help.into()))
+    }
+
+    /// The key `what`: "must not be ...".
+    #[must_use]
+    pub fn new(what: impl Into<String>, help: Option<String>) -> Self {
+        Self { what: what.into(), help }
+    }
+
+    /// The fault as serde carries it: what is wrong, what was expected, and the help, a line each.
+    fn carry<E: Error>(self, expected: impl Display) -> E {
+        E::custom(format_args!("{}\n{expected}\n{}", self.what, self.help.unwrap_or_default()))
+    }
+}
+
+/// What one value may be, and what it becomes.
+pub trait Form {
+    /// What a value becomes.
+    type Value;
+
+    /// What would be right, to complete "must be ...".
+    fn expected() -> String;
+
+    /// The JSON schema of a value.
+    fn schema() -> Json;
+
+    /// Reads `raw`.
+    ///
+    /// # Errors
+    ///
+    /// If it is not of this form.
+    fn read(raw: Raw<'_>) -> Result<Self::Value, Fault>;
+}
+
+/// A field of the form `F`, in `#[serde(with = "As::<F>")]`.
+#[derive(Debug)]
+pub struct As<F>(PhantomData<F>);
+
+impl<F: Form> As<F> {
+    /// Reads a value, or an option of one.
+    ///
+    /// # Errors
+    ///
+    /// If it is not of the form.
+    pub fn deserialize<'de, D: Deserializer<'de>, T: From<F::Value>>(deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_any(Scalar::<F>(PhantomData)).map(T::from)
+    }
+
+    /// Writes a default into the schema.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer, T: Serialize>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+}
+
+/// Reads one value of the form `F`.
+struct Scalar<F>(PhantomData<F>);
+
+impl<F: Form> Scalar<F> {
+    fn read<E: Error>(raw: Raw<'_>) -> Result<F::Value, E> {
+        F::read(raw).map_err(|fault| fault.carry(F::expected()))
+    }
+}
+
+impl<F: Form> Visitor<'_> for Scalar<F> {
+    type Value = F::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&F::expected())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<F::Value, E> {
+        Self::read(Raw::Text(text))
+    }
+
+    fn visit_i128<E: Error>(self, number: i128) -> Result<F::Value, E> {
+        Self::read(Raw::Number(number))
+    }
+
+    fn visit_bool<E: Error>(self, truth: bool) -> Result<F::Value, E> {
+        Self::read(Raw::Truth(truth))
+    }
+}
+
+/// One element of a list: `None` after an error in it was reported, so that the next ones are read.
+struct Element<F: Form>(Option<F::Value>);
+
+impl<'de, F: Form> Deserialize<'de> for Element<F> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(As::<F>::deserialize(deserializer).ok()))
+    }
+}
+
+/// Reads every element, and fails without a word of its own after an error in one.
+fn elements<'de, F: Form, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<F::Value>, A::Error> {
+    let (mut values, mut failed) = (Vec::with_capacity(list.size_hint().unwrap_or(0)), false);
+    while let Some(Element::<F>(value)) = list.next_element()? {
+        failed |= value.is_none();
+        values.extend(value);
+    }
+    if failed { Err(A::Error::custom("")) } else { Ok(values) }
+}
+
+/// A list of `MIN` to `MAX` values of the form `F`.
+#[derive(Debug)]
+pub struct List<F, const MIN: usize, const MAX: usize>(PhantomData<F>);
+
+impl<F: Form, const MIN: usize, const MAX: usize> List<F, MIN, MAX> {
+    /// Reads a list.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or has fewer or more elements, or one of them is not of the form.
+    pub fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_any(Self(PhantomData)).map(T::from)
+    }
+
+    /// Writes a default into the schema.
+    ///
+    /// # Errors
+    ///
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer, T: Serialize>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+
+    fn wrap<T, E: Error>(self) -> Result<T, E> {
+        Err(Fault::hint("put it into brackets: [...]").carry(&self as &dyn serde::de::Expected))
+    }
+}
+
+impl<'de, F: Form, const MIN: usize, const MAX: usize> Visitor<'de> for List<F, MIN, MAX> {
+    type Value = Vec<F::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {MIN} to {MAX} elements, each {}", F::expected())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        self.wrap()
+    }
+
+    fn visit_i128<E: Error>(self, _: i128) -> Result<Self::Value, E> {
+        self.wrap()
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+        let count = list.size_hint().unwrap_or(0);
+        if (MIN..=MAX).contains(&count) {
+            return elements::<F, A>(list);
+        }
+        let expected = &self as &dyn serde::de::Expected;
+        Err(Fault::new(format!("must be {expected}, found {count} elements"), None).carry(""))
+    }
+}
+
+/// One value of the form `F`, or a list of such that is not empty. Nothing is in it if the key is not there.
+#[derive(Debug)]
+pub struct Many<F: Form>(pub Vec<F::Value>);
+
+impl<F: Form> Default for Many<F> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, F: Form> Deserialize<'de> for Many<F> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(deserializer, true).map(Self)
+    }
+}
+
+impl<F: Form> Many<F> {
+    /// Reads the values for a field of another type. An empty list is one, too.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not of the form.
+    pub fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(deserializer: D) -> Result<T, D::Error> {
+        Self::read(deserializer, false).map(T::from)
+    }
+
+    fn read<'de, D: Deserializer<'de>>(deserializer: D, needs_one: bool) -> Result<Vec<F::Value>, D::Error> {
+        deserializer.deserialize_any(OneOrMany::<F> { needs_one, form: PhantomData })
+    }
+}
+
+struct OneOrMany<F> {
+    needs_one: bool,
+    form: PhantomData<F>,
+}
+
+impl<'de, F: Form> Visitor<'de> for OneOrMany<F> {
+    type Value = Vec<F::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or a list of such", F::expected())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Scalar::<F>::read(Raw::Text(text)).map(|value| vec![value])
+    }
+
+    fn visit_i128<E: Error>(self, number: i128) -> Result<Self::Value, E> {
+        Scalar::<F>::read(Raw::Number(number)).map(|value| vec![value])
+    }
+
+    fn visit_bool<E: Error>(self, truth: bool) -> Result<Self::Value, E> {
+        Scalar::<F>::read(Raw::Truth(truth)).map(|value| vec![value])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+        if self.needs_one && list.size_hint() == Some(0) {
+            let help = Some("leave the key out for anything".to_owned());
+            return Err(Fault::new("is an empty list, which nothing matches", help).carry(""));
+        }
+        elements::<F, A>(list)
+    }
+}
+
+/// The schemas of fields, which stand where they are used.
+macro_rules! schemas {
+    ($([$($parameters:tt)*] $type:ty, $schema:expr;)*) => { $(
+        impl<F: Form, $($parameters)*> JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                Schema::try_from($schema).expect("a schema is an object")
+            }
+        }
+    )* };
+}
+schemas! {
+    [] As<F>, F::schema();
+    [const MIN: usize, const MAX: usize] List<F, MIN, MAX>,
+        json!({ "type": "array", "items": F::schema(), "minItems": MIN, "maxItems": MAX });
+    [] Many<F>, json!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema(), "minItems": 1 }] });
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Debug)]
+pub struct Int<T, const MIN: u64, const MAX: u64>(PhantomData<T>);
+
+impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Form for Int<T, MIN, MAX> {
+    type Value = T;
+
+    fn expected() -> String {
+        format!("a whole number from {MIN} to {MAX}")
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+
+    fn read(raw: Raw<'_>) -> Result<T, Fault> {
+        let take = |number| u64::try_from(number).ok().filter(|number| (MIN..=MAX).contains(number));
+        number(raw, take, |_| None, MIN, MAX)
+    }
+}
+
+/// A power of two from `MIN` to `MAX`, which are powers of two themselves.
+#[derive(Debug)]
+pub struct PowerOfTwo<T, const MIN: u64, const MAX: u64>(PhantomData<T>);
+
+impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Form for PowerOfTwo<T, MIN, MAX> {
+    type Value = T;
+
+    fn expected() -> String {
+        format!("a power of two from {MIN} to {MAX}")
+    }
+
+    fn schema() -> Json {
+        let powers: Vec<u64> = (0..u64::BITS).map(|bit| 1 << bit).filter(|n| (MIN..=MAX).contains(n)).collect();
+        json!({ "type": "integer", "enum": powers })
+    }
+
+    fn read(raw: Raw<'_>) -> Result<T, Fault> {
+        let take = |number| {
+            u64::try_from(number).ok().filter(|number| (MIN..=MAX).contains(number) && number.is_power_of_two())
+        };
+        let beside = |number: u64| {
+            let below = 1_u64 << number.ilog2();
+            Some(format!("the nearest are {below} and {}", below * 2))
+        };
+        number(raw, take, beside, MIN, MAX)
+    }
+}
+
+/// Reads a number that `take` takes. `beside` says what would be right instead of one within the limits.
+fn number<T: TryFrom<u64>>(
+    raw: Raw<'_>,
+    take: impl Fn(i128) -> Option<u64>,
+    beside: impl Fn(u64) -> Option<String>,
+    min: u64,
+    max: u64,
+) -> Result<T, Fault> {
+    let help = match raw {
+        Raw::Number(number) => match (take(number), u64::try_from(number)) {
+            (Some(number), _) => return T::try_from(number).map_err(|_| Fault::default()),
+            (None, Ok(number)) if number <= min => Some(format!("the least is {min}")),
+            (None, Ok(number)) if number >= max => Some(format!("the most is {max}")),
+            (None, Ok(number)) => beside(number),
+            // Negative, or beyond 64 bits: the limits in the message say enough.
+            (None, Err(_)) => None,
+        },
+        Raw::Text(text) => text.parse().ok().and_then(take).map(|number| format!("write it without quotes: {number}")),
+        Raw::Truth(_) => None,
+    };
+    Err(Fault::unexpected(help))
+}
+
+/// `true` or `false`.
+#[derive(Debug)]
+pub struct Truth;
+
+impl Form for Truth {
+    type Value = bool;
+
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "boolean" })
+    }
+
+    fn read(raw: Raw<'_>) -> Result<bool, Fault> {
+        match raw {
+            Raw::Truth(truth) => Ok(truth),
+            Raw::Text(word @ ("true" | "false")) => Err(Fault::hint(format!("write it without quotes: {word}"))),
+            _ => Err(Fault::default()),
+        }
+    }
+}
+
+/// One line of text of at most `MAX` bytes: not empty, no control characters.
+#[derive(Debug)]
+pub struct Line<const MAX: usize>;
+
+impl<const MAX: usize> Form for Line<MAX> {
+    type Value = String;
+
+    fn expected() -> String {
+        format!("a string of 1 to {MAX} bytes without control characters")
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": MAX })
+    }
+
+    fn read(raw: Raw<'_>) -> Result<String, Fault> {
+        match raw {
+            Raw::Text(text) if !text.is_empty() && text.len() <= MAX && !text.contains(char::is_control) => {
+                Ok(text.to_owned())
+            }
+            _ => Err(Fault::default()),
+        }
+    }
+}
+
+/// One word out of a few.
+pub trait Choice {
+    /// What a word stands for.
+    type Of: Copy + 'static;
+    /// The words and what they mean.
+    const WORDS: &'static [(&'static str, Self::Of)];
+}
+
+/// The form of a [`Choice`].
+#[derive(Debug)]
+pub struct Word<C>(PhantomData<C>);
+
+impl<C: Choice> Form for Word<C> {
+    type Value = C::Of;
+
+    fn expected() -> String {
+        one_of(&names(C::WORDS))
+    }
+
+    fn schema() -> Json {
+        json!({ "type": "string", "enum": names(C::WORDS) })
+    }
+
+    fn read(raw: Raw<'_>) -> Result<C::Of, Fault> {
+        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+        let word = C::WORDS.iter().find(|(word, _)| *word == text);
+        word.map(|(_, value)| *value).ok_or_else(|| Fault::unexpected(did_you_mean(text, &names(C::WORDS))))
+    }
+}
+
+/// The words of a table of them.
+pub(crate) fn names<T>(words: &[(&'static str, T)]) -> Vec<&'static str> {
+    words.iter().map(|(word, _)| *word).collect()
+}
+
+/// `"a", "b" or "c"`.
+pub(crate) fn one_of(words: &[&str]) -> String {
+    let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// The word that `word` was probably meant to be, as a help.
+pub(crate) fn did_you_mean(word: &str, words: &[&str]) -> Option<String> {
+    nearest(word, words).map(|word| format!("did you mean \"{word}\"?"))
+}
+
+/// The one of `names` that `word` was probably meant to be.
+#[must_use]
+pub fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+    // Nobody mistypes more than this, and the distance costs time in the square of the length.
+    const WORD_MAX: usize = 32;
+    if word.len() > WORD_MAX {
+        return None;
+    }
+    let word = word.to_ascii_lowercase().replace('-', "_");
+    let (distance, name) = names.iter().map(|&name| (strsim::damerau_levenshtein(&word, name), name)).min()?;
+    (distance <= 1 + name.len() / 4).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mistyped word finds its name; a different word finds none.
+    #[test]
+    fn nearest_forgives_slips_only() {
+        let names = ["cores", "idle", "flows", "mbufs", "ring_size"];
+        for (word, name) in [
+            ("coers", Some("cores")),
+            ("Cores", Some("cores")),
+            ("core", Some("cores")),
+            ("ring-size", Some("ring_size")),
+            ("rign_szie", Some("ring_size")),
+            ("speed", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &names), name, "{word}");
+        }
+        assert_eq!(nearest(&"cores".repeat(100_000), &names), None);
+    }
+}
