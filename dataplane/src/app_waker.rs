@@ -14,8 +14,8 @@
 
 use crate::forwarding::PortId;
 use crate::peers::{QuietDoorbell, User, thread_time};
-use kopi_ring::Bell;
-use kopi_ring::alarm::{self, barrier};
+use kopi_ring::WakeFutex;
+use kopi_ring::need_wakeup::{self, barrier};
 use rustix::event::Timespec;
 use rustix::process::setpriority_process;
 use rustix::thread::{futex, gettid, set_current_timer_slack};
@@ -58,7 +58,7 @@ struct Sheet {
 #[derive(Debug, Default)]
 pub struct WakeRequests {
     sheet: Arc<Sheet>,
-    alarm: Arc<AtomicU32>,
+    need_wakeup: Arc<AtomicU32>,
     asked: bool,
 }
 
@@ -85,7 +85,7 @@ impl WakeRequests {
     pub fn kick(&mut self) {
         if std::mem::take(&mut self.asked) {
             barrier();
-            wake(&self.alarm);
+            wake(&self.need_wakeup);
         }
     }
 }
@@ -96,10 +96,10 @@ fn set(words: &[AtomicU64], id: PortId) {
     }
 }
 
-fn wake(alarm: &AtomicU32) {
-    if alarm::ring(alarm) {
+fn wake(need_wakeup: &AtomicU32) {
+    if need_wakeup::take(need_wakeup) {
         // Nobody but this process has it.
-        let _woken = futex::wake(alarm, futex::Flags::PRIVATE, 1);
+        let _woken = futex::wake(need_wakeup, futex::Flags::PRIVATE, 1);
     }
 }
 
@@ -109,7 +109,7 @@ pub struct Reach {
     /// The thread of its user.
     pub user: Arc<User>,
     /// What wakes it, if it sleeps at times.
-    pub bell: Option<Bell>,
+    pub futex: Option<WakeFutex>,
     /// Its doorbell, if workers sleep at times.
     pub doorbell: Option<QuietDoorbell>,
 }
@@ -118,7 +118,7 @@ pub struct Reach {
 #[derive(Debug)]
 pub struct AppWaker {
     ports: Sender<(PortId, Option<Reach>)>,
-    alarm: Arc<AtomicU32>,
+    need_wakeup: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -129,13 +129,13 @@ impl AppWaker {
     ///
     /// The system's, if there is no thread to be had.
     pub fn start(workers: usize, ports: usize, hz: u64) -> std::io::Result<(Self, Vec<WakeRequests>)> {
-        let alarm = Arc::new(AtomicU32::new(0));
+        let need_wakeup = Arc::new(AtomicU32::new(0));
         let words = ports.div_ceil(BITS);
         let empty = || (0..words).map(|_| AtomicU64::new(0)).collect();
         let sheets: Vec<_> = (0..workers).map(|_| Arc::new(Sheet { calls: empty(), quiets: empty() })).collect();
         let requests = sheets.iter().map(|sheet| WakeRequests {
             sheet: Arc::clone(sheet),
-            alarm: Arc::clone(&alarm),
+            need_wakeup: Arc::clone(&need_wakeup),
             asked: false,
         });
         let requests = requests.collect();
@@ -143,7 +143,7 @@ impl AppWaker {
         let interval = u64::try_from(INTERVAL.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(1).max(1);
         let mut waker = Thread {
             sheets,
-            alarm: Arc::clone(&alarm),
+            need_wakeup: Arc::clone(&need_wakeup),
             news,
             ports: (0..ports).map(|_| Port::default()).collect(),
             wanted: vec![0; words],
@@ -153,14 +153,14 @@ impl AppWaker {
         };
         // It inherits the control thread's CPUs: those without a worker, if there are any.
         let thread = std::thread::Builder::new().name("kopi-waker".to_owned()).spawn(move || waker.run())?;
-        Ok((Self { ports: sender, alarm, thread: Some(thread) }, requests))
+        Ok((Self { ports: sender, need_wakeup, thread: Some(thread) }, requests))
     }
 
     /// Says how the application behind port `id` is reached from now on. Comes before a worker serves that port.
     pub fn set(&self, id: PortId, reach: Option<Reach>) {
         if self.ports.send((id, reach)).is_ok() {
             barrier();
-            wake(&self.alarm);
+            wake(&self.need_wakeup);
         }
     }
 
@@ -176,7 +176,7 @@ impl Drop for AppWaker {
         // The other end of the channel sees that it is closed.
         self.ports = channel().0;
         barrier();
-        wake(&self.alarm);
+        wake(&self.need_wakeup);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             log::error!("the thread that wakes applications had panicked");
         }
@@ -197,7 +197,7 @@ struct Port {
 #[derive(Debug)]
 struct Thread {
     sheets: Vec<Arc<Sheet>>,
-    alarm: Arc<AtomicU32>,
+    need_wakeup: Arc<AtomicU32>,
     news: Receiver<(PortId, Option<Reach>)>,
     ports: Vec<Port>,
     /// Ports that are to be called.
@@ -232,20 +232,22 @@ impl Thread {
             }
             if let Some(looks) = self.looks.checked_sub(1) {
                 self.looks = looks;
-                // The alarm is not set, so nobody wakes it.
+                // `need_wakeup` is not set, so nobody wakes the thread.
                 let pause = self.timeout(next.map_or(self.interval, |next| next.min(self.interval)));
-                let _outcome = futex::wait(&self.alarm, futex::Flags::PRIVATE, alarm::AWAKE, pause.as_ref());
+                let _outcome =
+                    futex::wait(&self.need_wakeup, futex::Flags::PRIVATE, need_wakeup::AWAKE, pause.as_ref());
                 continue;
             }
             // From here on a request makes a call; the one before is seen by this look.
-            alarm::set(&*self.alarm);
+            need_wakeup::set(&*self.need_wakeup);
             barrier();
             if !self.collect() && self.learn_is_idle() {
                 let timeout = next.and_then(|ticks| self.timeout(ticks));
                 // Whatever the reason for its return, everything is looked at again.
-                let _outcome = futex::wait(&self.alarm, futex::Flags::PRIVATE, alarm::SET, timeout.as_ref());
+                let _outcome =
+                    futex::wait(&self.need_wakeup, futex::Flags::PRIVATE, need_wakeup::SET, timeout.as_ref());
             }
-            alarm::clear(&*self.alarm);
+            need_wakeup::clear(&*self.need_wakeup);
         }
     }
 
@@ -343,13 +345,13 @@ impl Port {
 
     /// Calls it. Whether this thread did.
     fn call(&self) -> bool {
-        let Some(Reach { user, bell: Some(bell), .. }) = &self.reach else { return false };
+        let Some(Reach { user, futex: Some(futex), .. }) = &self.reach else { return false };
         if user.is_slow() {
-            user.call(bell, &self.asked);
+            user.call(futex, &self.asked);
             return false;
         }
         let begun = thread_time();
-        bell.ring();
+        futex.wake();
         user.note_call(thread_time().saturating_sub(begun));
         true
     }
@@ -371,13 +373,13 @@ mod tests {
     /// A TSC for tests, about as fast as that of the machine or slower: bounds below are generous.
     const HZ: u64 = 2_000_000_000;
 
-    fn bell() -> Bell {
+    fn wake_futex() -> WakeFutex {
         let geometry = Geometry::new(&[64], &[64], 256).unwrap();
-        Region::create(&geometry, HugePages::Off).unwrap().bell()
+        Region::create(&geometry, HugePages::Off).unwrap().wake_futex()
     }
 
-    fn reach(peers: &mut Peers, uid: u32, bell: &Bell) -> Option<Reach> {
-        Some(Reach { user: peers.user(uid), bell: Some(bell.clone()), doorbell: None })
+    fn reach(peers: &mut Peers, uid: u32, futex: &WakeFutex) -> Option<Reach> {
+        Some(Reach { user: peers.user(uid), futex: Some(futex.clone()), doorbell: None })
     }
 
     fn until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -393,22 +395,22 @@ mod tests {
     fn who_is_noted_is_called() {
         let mut peers = Peers::new().unwrap();
         let (waker, mut workers) = AppWaker::start(2, 130, HZ).unwrap();
-        let bells: Vec<_> = (0..3).map(|_| bell()).collect();
-        for (id, bell) in [1, 64, 129].into_iter().zip(&bells) {
-            waker.set(id, reach(&mut peers, 1, bell));
+        let futexes: Vec<_> = (0..3).map(|_| wake_futex()).collect();
+        for (id, futex) in [1, 64, 129].into_iter().zip(&futexes) {
+            waker.set(id, reach(&mut peers, 1, futex));
         }
         for round in 1..100_u32 {
             for worker in &mut workers {
                 worker.call(64);
                 worker.kick();
             }
-            until("a call is missing", || bells[1].count() >= round);
+            until("a call is missing", || futexes[1].count() >= round);
         }
         workers[0].call(129);
         workers[0].call(200);
         workers[0].kick();
-        until("a call is missing", || bells[2].count() == 1);
-        assert_eq!(bells[0].count(), 0);
+        until("a call is missing", || futexes[2].count() == 1);
+        assert_eq!(futexes[0].count(), 0);
         assert!(waker.is_alive());
     }
 
@@ -430,29 +432,29 @@ mod tests {
     fn many_calls_keep_it_looking() {
         let mut peers = Peers::new().unwrap();
         let (waker, mut workers) = AppWaker::start(1, 20, HZ).unwrap();
-        let bells: Vec<_> = (0..20).map(|_| bell()).collect();
-        for (id, bell) in (0..).zip(&bells) {
-            waker.set(id, reach(&mut peers, 1, bell));
+        let futexes: Vec<_> = (0..20).map(|_| wake_futex()).collect();
+        for (id, futex) in (0..).zip(&futexes) {
+            waker.set(id, reach(&mut peers, 1, futex));
         }
         // A busy machine may take the thread away for the whole of that time.
         let looked = (0..100_u32).any(|_| {
-            let before: Vec<_> = bells.iter().map(Bell::count).collect();
+            let before: Vec<_> = futexes.iter().map(WakeFutex::count).collect();
             (0..20).for_each(|id| workers[0].call(id));
             workers[0].kick();
-            until("a call is missing", || bells.iter().zip(&before).all(|(bell, before)| bell.count() > *before));
-            let count = bells[3].count();
+            until("a call is missing", || futexes.iter().zip(&before).all(|(futex, before)| futex.count() > *before));
+            let count = futexes[3].count();
             workers[0].call(3);
             let begun = Instant::now();
-            while begun.elapsed() < Duration::from_millis(5) && bells[3].count() == count {
+            while begun.elapsed() < Duration::from_millis(5) && futexes[3].count() == count {
                 park_timeout(Duration::from_micros(100));
             }
-            let looked = bells[3].count() > count;
+            let looked = futexes[3].count() > count;
             workers[0].kick();
-            until("a call is missing", || bells[3].count() > count);
+            until("a call is missing", || futexes[3].count() > count);
             looked
         });
         assert!(looked, "it never looked by itself");
-        until("it looks without end", || waker.alarm.load(Relaxed) == alarm::SET);
+        until("it looks without end", || waker.need_wakeup.load(Relaxed) == need_wakeup::SET);
     }
 
     /// A user whose calls took long is called all the same, by its own thread.
@@ -460,7 +462,7 @@ mod tests {
     fn slow_users_are_called_by_their_own_thread() {
         let mut peers = Peers::new().unwrap();
         let (waker, mut workers) = AppWaker::start(1, 3, HZ).unwrap();
-        let (slow, other) = (bell(), bell());
+        let (slow, other) = (wake_futex(), wake_futex());
         waker.set(1, reach(&mut peers, 1, &slow));
         waker.set(2, reach(&mut peers, 2, &other));
         peers.user(1).note_call(Duration::from_secs(1));
@@ -478,17 +480,17 @@ mod tests {
     fn who_is_gone_is_let_go_of() {
         let mut peers = Peers::new().unwrap();
         let (waker, mut workers) = AppWaker::start(1, 3, HZ).unwrap();
-        let bell = bell();
-        waker.set(1, reach(&mut peers, 9, &bell));
+        let futex = wake_futex();
+        waker.set(1, reach(&mut peers, 9, &futex));
         workers[0].call(1);
         workers[0].kick();
-        until("a call is missing", || bell.count() == 1);
+        until("a call is missing", || futex.count() == 1);
         waker.set(1, None);
         until("it is still held", || Arc::strong_count(&peers.user(9)) == 2);
         workers[0].call(1);
         workers[0].kick();
         drop(waker);
-        assert_eq!(bell.count(), 1);
+        assert_eq!(futex.count(), 1);
     }
 
     /// A doorbell that is rung again and again never stays full, though no worker reads from it.
@@ -498,7 +500,7 @@ mod tests {
         let (waker, mut workers) = AppWaker::start(1, 3, HZ).unwrap();
         let (ours, theirs) = Doorbell::pair().unwrap();
         let doorbell = Some(peers.quieting(4, ours));
-        waker.set(2, Some(Reach { user: peers.user(4), bell: None, doorbell }));
+        waker.set(2, Some(Reach { user: peers.user(4), futex: None, doorbell }));
         let mut rings = 0;
         let full = || rustix::net::send(&theirs, &[1], rustix::net::SendFlags::DONTWAIT).is_err();
         until("it is never full", full);

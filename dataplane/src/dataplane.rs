@@ -19,7 +19,7 @@ use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
 use kopi_packet::{RssSeed, Seed};
 use kopi_policy::{Connections, Followed};
-use kopi_ring::alarm::barrier;
+use kopi_ring::need_wakeup::barrier;
 use kopi_ring::{Doorbell, Region};
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -231,7 +231,7 @@ impl Dataplane {
 
     /// Has all workers serve the rings of `region` as port `id`, on the time of `user`, whose app is reached by `reach`.
     pub fn attach(&mut self, region: &Region, (id, generation): (PortId, Generation), user: User, reach: Reach) {
-        let caller = reach.bell.is_some().then_some(Caller::App);
+        let caller = reach.futex.is_some().then_some(Caller::App);
         self.waker.set(id, Some(reach));
         self.serve(region, (id, generation, user), caller.as_ref(), None);
     }

@@ -3,8 +3,8 @@
 use crate::forwarding::{Generation, PortId, WIRE};
 use crate::rest::Waker;
 use dpdk::{Batch, Mbuf};
-use kopi_ring::alarm::barrier;
 use kopi_ring::layout::Notes;
+use kopi_ring::need_wakeup::barrier;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};

@@ -19,7 +19,7 @@ use crate::helper::Wake;
 use crate::identity::{self, Accepted, Identity, IdentityError};
 use kopi_ring::message::{Envelope, Message};
 use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{Bell, Doorbell};
+use kopi_ring::{Doorbell, WakeFutex};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -153,7 +153,7 @@ enum Job {
     /// Takes out what was rung.
     Quiet(u64, Arc<AtomicBool>),
     /// Wakes a sleeping application.
-    Call(Bell, Arc<AtomicBool>),
+    Call(WakeFutex, Arc<AtomicBool>),
     /// Finds out who has connected a socket that was accepted then.
     Attest(u64, Accepted),
     /// Looks whether a process, with a handle on it, is as it was.
@@ -318,9 +318,9 @@ impl User {
         }
     }
 
-    /// Rings `bell` on this user's thread, unless it is about to anyway; `asked` is the note of that.
-    pub fn call(&self, bell: &Bell, asked: &Arc<AtomicBool>) {
-        let _waits = self.ask_once(asked, |asked| Job::Call(bell.clone(), asked));
+    /// Wakes the app at `futex` on this user's thread, unless the thread is about to do so anyway; `asked` says whether it is.
+    pub fn call(&self, futex: &WakeFutex, asked: &Arc<AtomicBool>) {
+        let _waits = self.ask_once(asked, |asked| Job::Call(futex.clone(), asked));
     }
 
     /// Takes a job on, unless it waits already or too much does; returns whether it was.
@@ -546,10 +546,10 @@ impl Talker {
                     doorbell.quiet();
                 }
             }
-            Job::Call(bell, asked) => {
+            Job::Call(futex, asked) => {
                 // First, so that who asks from now on is called for that, too.
                 asked.store(false, Relaxed);
-                bell.ring();
+                futex.wake();
             }
             Job::Attest(serial, accepted) => {
                 let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };

@@ -120,12 +120,12 @@ impl WorkerPort {
     }
 
     /// Has the app woken if one of its RX queues here sleeps and has frames: one call at most, for all of them. A
-    /// [barrier](kopi_ring::alarm::barrier) has to be passed between the publication of frames and this.
+    /// [barrier](kopi_ring::need_wakeup::barrier) has to be passed between the publication of frames and this.
     pub fn wake(&mut self, requests: &mut WakeRequests) {
         self.shown = false;
         let Some(caller) = &self.caller else { return };
         // Each of them, since one call is for all.
-        let called = self.rx.iter().flatten().fold(false, |called, rx| rx.ring.wakes() | called);
+        let called = self.rx.iter().flatten().fold(false, |called, rx| rx.ring.take_need_wakeup() | called);
         match caller {
             Caller::App if called => requests.call(self.id),
             Caller::Host(doorbell) if called => doorbell.ring(),

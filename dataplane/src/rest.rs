@@ -4,10 +4,10 @@
 //! core to its sibling, and then it sleeps until somebody calls: an app through its doorbell, the wire through its own
 //! file descriptor if its driver has one, another worker or the control thread. Before it sleeps it sets the alarms of all
 //! rings that it empties, and takes one more turn: frames that came before an alarm was seen are found by that turn, and all
-//! later ones make a call ([`kopi_ring::alarm`]).
+//! later ones make a call ([`kopi_ring::need_wakeup`]).
 
 use kopi_ring::Doorbell;
-use kopi_ring::alarm::{self, barrier};
+use kopi_ring::need_wakeup::{self, barrier};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
@@ -48,7 +48,7 @@ pub struct Waker {
 impl Waker {
     /// Wakes the worker if it sleeps. To be called after what it is to see, and a [`barrier`].
     pub fn call(&self) {
-        if alarm::ring(&self.alarm) {
+        if need_wakeup::take(&self.alarm) {
             // Nobody but this process has it, and it never fills up.
             let _written = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
@@ -133,7 +133,7 @@ impl Rest {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         watch(&epoll, &event, EventData::new_u64(NOBODY))?;
         // A call can be lost where the kernel has no heavy barrier.
-        let deaf = wire.as_ref().is_some_and(Option::is_none) || !alarm::heavy_barrier();
+        let deaf = wire.as_ref().is_some_and(Option::is_none) || !need_wakeup::heavy_barrier();
         let longest = if deaf { GLANCE } else { NAP };
         let wire = wire.flatten();
         match &wire {
@@ -191,15 +191,15 @@ impl Rest {
     /// next comes after all of them.
     pub fn arm(&mut self) {
         self.armed = true;
-        alarm::set(&self.side.waker.alarm);
+        need_wakeup::set(&self.side.waker.alarm);
         barrier();
         // The apps' barriers are light. Without this, naps are short.
-        let _made_up = alarm::heavy_barrier();
+        let _made_up = need_wakeup::heavy_barrier();
     }
 
     /// Asks for no more calls.
     pub fn disarm(&self) {
-        alarm::clear(&self.side.waker.alarm);
+        need_wakeup::clear(&self.side.waker.alarm);
     }
 
     /// Sleeps from `now` until somebody calls, at most until `until`, if that is worth it; else returns at once. Gives the

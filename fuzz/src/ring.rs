@@ -155,7 +155,7 @@ impl Play<'_> {
         }
         assert!(self.rx.filled() <= SLOTS);
         self.rx.publish();
-        let _woken = self.rx.wakes();
+        let _woken = self.rx.take_need_wakeup();
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Receive interrupts: how an application sleeps until one of its RX queues has a frame.
 //!
 //! Each queue has an eventfd of the application's own, which EAL, or any `epoll`, waits for. The daemon does not write to
-//! it, since it could be made to block: it rings the bell in the region, and a thread of ours, the *relay*, writes to the
+//! it, since it could be made to block: it wakes the futex in the region, and a thread of ours, the *relay*, writes to the
 //! eventfds of the queues that were meant. There is a relay only for a port that was configured with receive interrupts.
 //!
 //! An enabled interrupt outlives the daemon: the rings of the next one begin with a call, since what the application
@@ -12,7 +12,7 @@ use crate::device::Device;
 use crate::handoff::Handoff;
 use crate::log::error;
 use dpdk_sys as sys;
-use kopi_ring::{Bell, Consumer, Region, Sleeper};
+use kopi_ring::{Consumer, Region, RxInterrupt, WakeFutex};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsRawFd, OwnedFd};
 use std::ffi::c_int;
@@ -21,8 +21,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long the relay waits for a bell before it looks whether there is another one. The daemon may write to the bell and
-/// make it miss a call.
+/// Longest wait on a futex before the relay looks whether the rings are still in use. The daemon may write to the futex and
+/// so hide a wake-up.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Bytes that a reader takes out of an eventfd.
 const COUNTER: u8 = 8;
@@ -57,8 +57,8 @@ struct State {
 /// The rings of one region, as far as sleeping goes.
 #[derive(Debug)]
 struct Rings {
-    bell: Bell,
-    sleepers: Vec<Sleeper>,
+    futex: WakeFutex,
+    interrupts: Vec<RxInterrupt>,
 }
 
 impl Interrupts {
@@ -109,9 +109,9 @@ impl Relay {
         // What an earlier sleep has left there.
         let _read = rustix::io::read(event, &mut [0; COUNTER as usize]);
         *enabled = true;
-        let sleeper = state.rings.as_ref().and_then(|rings| rings.sleepers.get(index));
+        let interrupt = state.rings.as_ref().and_then(|rings| rings.interrupts.get(index));
         // A ring that is offered and not taken yet may have frames, and it takes a burst to take it.
-        if sleeper.is_some_and(|sleeper| sleeper.set() || handoff.is_offered()) {
+        if interrupt.is_some_and(|interrupt| interrupt.enable() || handoff.is_offered()) {
             signal(event);
         }
         true
@@ -123,16 +123,16 @@ impl Relay {
         let mut state = self.state();
         let Some(enabled) = state.enabled.get_mut(index) else { return false };
         *enabled = false;
-        if let Some(sleeper) = state.rings.as_ref().and_then(|rings| rings.sleepers.get(index)) {
-            sleeper.clear();
+        if let Some(interrupt) = state.rings.as_ref().and_then(|rings| rings.interrupts.get(index)) {
+            interrupt.disable();
         }
         true
     }
 
     /// The rings of `region`, which were offered to the queues, are in use from now on. Whoever sleeps has to take them.
     pub(crate) fn watch(&self, region: &Region) {
-        let sleepers = (0..self.events.len()).map_while(|queue| region.rx_sleeper(queue)).collect();
-        let rings = Arc::new(Rings { bell: region.bell(), sleepers });
+        let interrupts = (0..self.events.len()).map_while(|queue| region.rx_interrupt(queue)).collect();
+        let rings = Arc::new(Rings { futex: region.wake_futex(), interrupts });
         let mut state = self.state();
         state.rings = Some(rings);
         let sleeping = self.events.iter().zip(&state.enabled).filter(|(_, enabled)| **enabled);
@@ -145,7 +145,7 @@ impl Relay {
     pub(crate) fn unwatch(&self) {
         let rings = self.state().rings.take();
         if let Some(rings) = rings {
-            rings.bell.ring();
+            rings.futex.wake();
         }
     }
 
@@ -155,7 +155,7 @@ impl Relay {
         let rings = state.rings.take();
         drop(state);
         if let Some(rings) = rings {
-            rings.bell.ring();
+            rings.futex.wake();
         }
         self.changed.notify_one();
     }
@@ -164,15 +164,15 @@ impl Relay {
     fn run(&self) {
         affinity::go_anywhere();
         while let Some(rings) = self.rings() {
-            let count = rings.bell.count();
-            for (event, sleeper) in self.events.iter().zip(&rings.sleepers) {
-                if sleeper.answer() {
+            let count = rings.futex.count();
+            for (event, interrupt) in self.events.iter().zip(&rings.interrupts) {
+                if interrupt.take_wakeup() {
                     signal(event);
                 }
             }
             // Others may have taken their place before the count was read.
             if self.is_current(&rings) {
-                rings.bell.wait(count, Some(PATIENCE));
+                rings.futex.wait(count, Some(PATIENCE));
             }
         }
     }
@@ -259,8 +259,8 @@ mod tests {
     use super::*;
     use crate::lab::region;
     use kopi_ring::Producer;
-    use kopi_ring::alarm::barrier;
     use kopi_ring::layout::Notes;
+    use kopi_ring::need_wakeup::barrier;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     /// A relay that runs without ethdev, and ends with its value.
@@ -302,12 +302,12 @@ mod tests {
     }
 
     /// What the daemon does with a burst.
-    fn send(ring: &mut Producer, bell: &Bell) {
+    fn send(ring: &mut Producer, futex: &WakeFutex) {
         assert!(ring.free(1).unwrap() > 0 && ring.push(&[1; 60], Notes::NONE));
         ring.publish();
         barrier();
-        if ring.wakes() {
-            bell.ring();
+        if ring.take_need_wakeup() {
+            futex.wake();
         }
     }
 
@@ -319,7 +319,7 @@ mod tests {
         let mut producer = region.rx_producer(0).unwrap();
         let bench = Bench::new();
         bench.relay.watch(&region);
-        send(&mut producer, &region.bell());
+        send(&mut producer, &region.wake_futex());
         assert!(!bench.fires(50), "not enabled");
         assert!(bench.relay.enable(0, &handoff) && bench.fires(0), "a frame is there");
         let ring = ring.as_mut().unwrap();
@@ -330,7 +330,7 @@ mod tests {
             }
             bench.relay.enable(0, &handoff);
             assert!(!bench.fires(0), "nothing is there");
-            send(&mut producer, &region.bell());
+            send(&mut producer, &region.wake_futex());
             assert!(bench.fires(5000), "a frame has come");
             bench.relay.disable(0);
         }
@@ -360,7 +360,7 @@ mod tests {
         assert!(handoff.take(&mut mine, &mut None));
         bench.relay.enable(0, &handoff);
         assert!(!bench.fires(0));
-        send(&mut second.rx_producer(0).unwrap(), &second.bell());
-        assert!(bench.fires(5000), "the relay listens to the old bell");
+        send(&mut second.rx_producer(0).unwrap(), &second.wake_futex());
+        assert!(bench.fires(5000), "the relay waits on the old futex");
     }
 }

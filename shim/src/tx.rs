@@ -3,8 +3,8 @@
 use crate::handoff::{Counters, Handoff};
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
-use kopi_ring::alarm::{barrier, light_barrier, register_light};
 use kopi_ring::layout::{MIN_FRAME, Notes};
+use kopi_ring::need_wakeup::{barrier, light_barrier, register_light};
 use kopi_ring::{Doorbell, PeerFault, Producer};
 use std::ffi::{c_int, c_void};
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Outlet {
             } else {
                 barrier();
             }
-            if self.ring.wakes() {
+            if self.ring.take_need_wakeup() {
                 doorbell.ring();
             }
         }
@@ -588,26 +588,26 @@ mod tests {
         assert!(sent > 10_000, "{sent}");
     }
 
-    /// A daemon that sleeps is woken once, by the first burst after it has set its alarm, and by none before.
+    /// A daemon that sleeps is woken once, by the first burst after it has set `need_wakeup`, and by none before.
     #[test]
     fn sleeping_daemon_is_woken_once() {
         let lab = Lab::new();
         let pool = lab.pool(63, 512);
         let region = region(64, 2048);
-        let (bell, doorbell) = Doorbell::pair().unwrap();
+        let (daemon, doorbell) = Doorbell::pair().unwrap();
         let mut queue = TxQueue::new(TxConfig { descriptors: 64, offloads: 0 });
         queue.shared().offer(Box::new(Outlet::new(region.tx_producer(0).unwrap(), Some(Arc::new(doorbell)))), None);
         let consumer = region.tx_consumer(0).unwrap();
-        let mut rings = || {
+        let mut wakeups = || {
             let mut packets = [pool.packet(&[&[7; 60]]), pool.packet(&[&[7; 60]])];
             assert_eq!(queue.send(&mut packets), 2);
-            rustix::net::recv(&bell, &mut [0; 16], rustix::net::RecvFlags::DONTWAIT).map_or(0, |(n, _)| n)
+            rustix::net::recv(&daemon, &mut [0; 16], rustix::net::RecvFlags::DONTWAIT).map_or(0, |(n, _)| n)
         };
-        assert_eq!(rings(), 0);
-        consumer.set_alarm();
-        assert_eq!([rings(), rings()], [1, 0]);
-        consumer.set_alarm();
-        consumer.clear_alarm();
-        assert_eq!(rings(), 0);
+        assert_eq!(wakeups(), 0);
+        consumer.set_need_wakeup();
+        assert_eq!([wakeups(), wakeups()], [1, 0]);
+        consumer.set_need_wakeup();
+        consumer.clear_need_wakeup();
+        assert_eq!(wakeups(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Sleep and wake-up with the real daemon: applications that wait for receive interrupts, workers that sleep.
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 
-use kopi_ring::BELL_OFFSET;
+use kopi_ring::WAKE_FUTEX_OFFSET;
 use kopi_testkit::evil::{Client, Random, Vandal, small};
 use kopi_testkit::netns::INSIDE;
 use kopi_testkit::process::{Launch, Usage};
@@ -158,10 +158,10 @@ fn sleeper_survives_the_daemon() {
     assert_eq!(echo(&netns, 20, Duration::from_millis(1)).len(), 20);
 }
 
-/// Fault 12: an app that scribbles over alarms and bell, and rings its doorbell without pause, costs kopid's time and nothing
-/// else: another app sleeps, is woken and loses nothing.
+/// Fault 12: an app scribbles over the words by which both sides are woken, and rings its doorbell without pause. That costs
+/// kopid's time and nothing else: another app sleeps, is woken and loses nothing.
 #[test]
-fn fault_12_scribbled_alarms_harm_nobody_else() {
+fn fault_12_scribbled_wakeup_words_harm_nobody_else() {
     // What is not in huge pages can be written to through its file.
     let settings = Settings { idle: "adaptive", huge_pages: "off", ..Settings::default() };
     let (dir, netns, mut kopid) = start_with("wake-evil", settings);
@@ -172,7 +172,7 @@ fn fault_12_scribbled_alarms_harm_nobody_else() {
     client.settings(welcome.mac);
     let doorbell = doorbell.expect("kopid sleeps, so it has one");
     let layout = region.geometry().layout();
-    let words = [BELL_OFFSET, layout.tx[0].offset + 256, layout.rx[0].offset + 256];
+    let words = [WAKE_FUTEX_OFFSET, layout.tx[0].offset + 256, layout.rx[0].offset + 256];
     let vandal = Vandal::new(&region);
     let done = AtomicBool::new(false);
     let trips = std::thread::scope(|scope| {

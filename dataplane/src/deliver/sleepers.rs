@@ -4,7 +4,7 @@ use super::Delivery;
 use crate::forwarding::PortId;
 use crate::port::WorkerPort;
 use kopi_config::policy::Direction;
-use kopi_ring::alarm::barrier;
+use kopi_ring::need_wakeup::barrier;
 
 impl Delivery {
     /// Has the apps, and the workers, woken that sleep and were given frames. Once a turn, so that all of them cost one barrier

@@ -4,7 +4,7 @@ use super::Tally;
 use super::downlink::Downlink;
 use super::uplink::Uplink;
 use kopi_ring::message::Mac;
-use kopi_ring::{Doorbell, Region, Sleeper};
+use kopi_ring::{Doorbell, Region, RxInterrupt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::setpriority_process;
@@ -67,7 +67,7 @@ struct Queue {
     up: Uplink,
     down: Downlink,
     /// Where workers are asked for a call when something is for `down`.
-    sleeper: Sleeper,
+    interrupt: RxInterrupt,
 }
 
 impl Pump {
@@ -82,12 +82,12 @@ impl Pump {
         (tally, macs): (Arc<Tally>, Arc<[Mac]>),
     ) -> Self {
         let queues = files.into_iter().enumerate().filter_map(|(at, file)| {
-            let (up, down, sleeper) = (region.tx_producer(at)?, region.rx_consumer(at)?, region.rx_sleeper(at)?);
+            let (up, down, interrupt) = (region.tx_producer(at)?, region.rx_consumer(at)?, region.rx_interrupt(at)?);
             Some(Queue {
                 file: Some(file),
                 up: Uplink::new(up, calls.worker.clone(), Arc::clone(&macs)),
                 down: Downlink::new(down, offload),
-                sleeper,
+                interrupt,
             })
         });
         let queues = queues.collect();
@@ -161,11 +161,11 @@ impl Pump {
             self.sleep_ns = (self.sleep_ns * 2).min(*SLEEP_NS.end());
             return;
         }
-        let found = self.queues.iter().fold(false, |found, queue| queue.sleeper.set() | found);
+        let found = self.queues.iter().fold(false, |found, queue| queue.interrupt.enable() | found);
         if !found {
             self.wait(LONGEST_NS);
         }
-        self.queues.iter().for_each(|queue| queue.sleeper.clear());
+        self.queues.iter().for_each(|queue| queue.interrupt.disable());
         self.bell.quiet();
     }
 

@@ -5,9 +5,9 @@ use super::pump::Gone;
 use kopi_packet::MacAddr;
 use kopi_packet::segment::{Fault, Outgoing, Piece};
 use kopi_packet::vnet::{self, VnetHeader};
-use kopi_ring::alarm::barrier;
 use kopi_ring::layout::{MAX_FRAME, Notes};
 use kopi_ring::message::Mac;
+use kopi_ring::need_wakeup::barrier;
 use kopi_ring::{Doorbell, Producer};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -87,7 +87,7 @@ impl Uplink {
         self.ring.publish();
         if let Some(doorbell) = &self.doorbell {
             barrier();
-            if self.ring.wakes() {
+            if self.ring.take_need_wakeup() {
                 doorbell.ring();
             }
         }

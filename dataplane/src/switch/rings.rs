@@ -221,7 +221,7 @@ impl Switch {
             Side::App { sleeps } => {
                 let uid = app.account;
                 let doorbell = ours.map(|ours| self.peers.quieting(uid, ours));
-                let reach = Reach { user: self.peers.user(uid), bell: sleeps.then(|| region.bell()), doorbell };
+                let reach = Reach { user: self.peers.user(uid), futex: sleeps.then(|| region.wake_futex()), doorbell };
                 self.dataplane.attach(&region, port, User::Id(uid), reach);
             }
             Side::Host(call) => {

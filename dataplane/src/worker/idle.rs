@@ -50,7 +50,7 @@ impl Worker {
     fn arm(&mut self) {
         for id in self.rounds.ports() {
             if let Some(port) = self.delivery.port_mut(id) {
-                port.tx.iter().for_each(kopi_ring::Consumer::set_alarm);
+                port.tx.iter().for_each(kopi_ring::Consumer::set_need_wakeup);
             }
         }
         self.delivery.wire.set_interrupt(true);
@@ -67,7 +67,7 @@ impl Worker {
     fn disarm(&mut self) {
         for id in self.rounds.ports() {
             if let Some(port) = self.delivery.port_mut(id) {
-                port.tx.iter().for_each(kopi_ring::Consumer::clear_alarm);
+                port.tx.iter().for_each(kopi_ring::Consumer::clear_need_wakeup);
             }
         }
         self.delivery.wire.set_interrupt(false);

@@ -1,10 +1,10 @@
 //! The emptying end of a ring.
 
 use crate::PeerFault;
-use crate::alarm;
 use crate::copy::{copy_out, prefetch_read};
 use crate::index::ConsumerIndex;
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
+use crate::need_wakeup;
 use crate::region::RingMemory;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
@@ -213,14 +213,14 @@ impl Consumer {
         self.index.publish(&self.memory.counters().tail);
     }
 
-    /// Asks to be woken by the next frame. Pass a [`barrier`](alarm::barrier) and [`poll`](Self::poll) before you sleep.
-    pub fn set_alarm(&self) {
-        alarm::set(&self.memory.counters().alarm);
+    /// Asks to be woken by the next frame. Pass a [`barrier`](need_wakeup::barrier) and [`poll`](Self::poll) before you sleep.
+    pub fn set_need_wakeup(&self) {
+        need_wakeup::set(&self.memory.counters().need_wakeup);
     }
 
     /// Asks not to be woken any more.
-    pub fn clear_alarm(&self) {
-        alarm::clear(&self.memory.counters().alarm);
+    pub fn clear_need_wakeup(&self) {
+        need_wakeup::clear(&self.memory.counters().need_wakeup);
     }
 
     /// Puts the oldest taken frame back: the next [`next`](Self::next) gives the frame at `frame` again. Only for the

@@ -3,9 +3,9 @@
 //! Each side has an end of its own and writes without waiting, whatever the other does to its end. An eventfd would not do:
 //! its flags and its count are shared, so either side could make the other block.
 //!
-//! What is rung arrives at the cost of who rings. Taking it out again, and closing an end, wakes whoever polls the *other* end, and
-//! how long that takes is for the peer to decide, who may poll it as often as it likes. So the daemon does both on a thread that
-//! serves nobody but this peer's user.
+//! The side that rings pays for it. Taking the bytes out again, and closing an end, wakes everybody who polls the *other* end. How
+//! long that takes is up to the peer, which may poll its end as often as it likes. So the daemon does both on a thread that
+//! serves this peer's user alone.
 
 use crate::socket::refuse_descriptors;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,17 +28,17 @@ impl Doorbell {
     pub fn pair() -> Result<(Self, Self), Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (daemon, client) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // Older kernels pass them: then it is the thread that quiets the bell which closes them.
+        // Older kernels pass them: then the thread that quiets the doorbell closes them.
         let _refused = refuse_descriptors(&daemon);
         Ok((Self(daemon), Self(client)))
     }
 
-    /// Wakes whoever polls the other end. One system call, which never waits; if the other end is full, it is readable anyway.
+    /// Wakes the side that polls the other end. One system call, which never waits; if the other end is full, it is readable anyway.
     pub fn ring(&self) {
         let _sent = rustix::net::send(&self.0, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
-    /// Takes out what has come, so that there is room for more. Waits for nothing but the peer's means to make it expensive.
+    /// Takes out what has come, so that there is room for more. Never waits, but the peer can make it expensive.
     pub fn quiet(&self) {
         let _received = rustix::net::recv(&self.0, &mut [0; DRAIN], RecvFlags::DONTWAIT);
     }
@@ -74,7 +74,7 @@ mod tests {
         poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&now)).unwrap() > 0
     }
 
-    /// Whoever polls sees each ring, until it is quieted.
+    /// A side that polls sees each ring, until the doorbell is quieted.
     #[test]
     fn ring_is_seen_until_quieted() {
         let (daemon, client) = Doorbell::pair().unwrap();

@@ -1,12 +1,12 @@
 //! Where everything lies in a region.
 //!
 //! ```text
-//! 0        header page: magic, version, geometry, status (see `status`), bell (see `bell`)
+//! 0        header page: magic, version, geometry, status (see `status`), futex (see `wake_futex`)
 //! 4096     ring 0, ring 1, … : TX rings by queue number, then RX rings by queue number
 //!
 //! a ring:  +0    head, the producer's counter, alone on its pair of cache lines
 //!          +128  tail, the consumer's counter, likewise
-//!          +256  alarm, by which the consumer says that it sleeps, likewise
+//!          +256  need_wakeup, set by a consumer that sleeps, likewise
 //!          +384  descriptors, 8 bytes for each slot
 //!          +…    slots, `slot_size` bytes each, one cache line apart from the next
 //! ```
@@ -70,7 +70,7 @@ pub struct Header {
     pub rx_sizes: [AtomicU32; MAX_QUEUES],
 }
 
-/// The counters of one ring, and its alarm. 128 bytes apart, since processors fetch cache lines in pairs.
+/// The counters of one ring, and its `need_wakeup`. 128 bytes apart, since processors fetch cache lines in pairs.
 ///
 /// The bytes between them are atomics as well, though nobody reads them: the peer may write those too, and a reference may
 /// only cover bytes that others write if all of them are inside an `UnsafeCell`.
@@ -83,8 +83,8 @@ pub struct RingHeader {
     /// Slots ever emptied. The consumer writes, the producer reads. Wraps at 2^32.
     pub tail: AtomicU32,
     _pad1: [AtomicU32; 31],
-    /// Whether the consumer sleeps: see [`crate::alarm`]. Both sides write it, and only around a sleep.
-    pub alarm: AtomicU32,
+    /// Whether the consumer sleeps: see [`crate::need_wakeup`]. Both sides write it, and only around a sleep.
+    pub need_wakeup: AtomicU32,
     _pad2: [AtomicU32; 31],
 }
 
@@ -103,7 +103,7 @@ const _: () = {
     assert!(size_of::<Header>() == 152);
     assert!(offset_of!(RingHeader, head) == 0);
     assert!(offset_of!(RingHeader, tail) == 128);
-    assert!(offset_of!(RingHeader, alarm) == 256);
+    assert!(offset_of!(RingHeader, need_wakeup) == 256);
     assert!(RING_HEADER_SIZE == 384);
 };
 

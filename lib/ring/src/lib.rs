@@ -4,9 +4,9 @@
 //!
 //! - [`layout`]: where everything lies in a region; sizes, limits, offsets.
 //! - [`index`]: the arithmetic of a single-producer single-consumer ring, apart from any memory.
-//! - [`alarm`]: how a consumer sleeps and is woken, apart from any memory.
+//! - [`need_wakeup`]: how a consumer sleeps and is woken, apart from any memory.
 //! - [`Producer`], [`Consumer`]: the two ends of a ring over mapped memory.
-//! - [`Bell`], [`Sleeper`]: how an app is woken; [`Doorbell`]: how the daemon is.
+//! - [`WakeFutex`], [`RxInterrupt`]: how an app is woken; [`Doorbell`]: how the daemon is.
 //! - [`Region`]: the sealed memfd that holds an app's rings, and what to do when its pages vanish.
 //! - [`status`]: the page in which the daemon tells the app about its port.
 //! - [`message`], [`socket`]: the attach protocol.
@@ -20,8 +20,6 @@
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic)
 )]
 
-pub mod alarm;
-mod bell;
 mod consumer;
 mod copy;
 mod doorbell;
@@ -31,14 +29,16 @@ pub mod index;
 pub mod lab;
 pub mod layout;
 pub mod message;
+pub mod need_wakeup;
 mod pages;
 mod producer;
 mod reason;
 mod region;
+mod rx_interrupt;
 pub mod socket;
 pub mod status;
+mod wake_futex;
 
-pub use bell::{BELL_OFFSET, Bell, Sleeper};
 pub use consumer::{Consumer, Frame};
 pub use copy::prefetch;
 pub use doorbell::Doorbell;
@@ -48,6 +48,8 @@ pub use pages::HoleWatch;
 pub use producer::{Producer, Slots};
 pub use reason::DropReason;
 pub use region::{Draft, HugePages, Region, RegionError, Rest};
+pub use rx_interrupt::RxInterrupt;
+pub use wake_futex::{WAKE_FUTEX_OFFSET, WakeFutex};
 
 /// Version of the whole contract: messages, region layout and ring semantics. Both sides must speak the same.
 pub const PROTOCOL: u16 = 2;

@@ -31,7 +31,7 @@ pub struct Envelope {
     pub message: Message,
 }
 
-/// Everything that is said on the socket.
+/// Every message of the attach protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Daemon: no, and why. The text is for people.
@@ -94,7 +94,7 @@ pub struct Welcome {
 pub struct Setup {
     /// Their sizes.
     pub geometry: Geometry,
-    /// Whether the client may sleep until a frame comes. The daemon does not look at the alarms of one that does not.
+    /// Whether the client may sleep until a frame comes. If not, the daemon ignores the `need_wakeup` words of its RX rings.
     pub sleeps: bool,
 }
 
@@ -418,7 +418,7 @@ mod tests {
     }
 
     proptest! {
-        /// What one side says is what the other hears, in one packet.
+        /// What one side sends is what the other receives, in one packet.
         #[test]
         fn every_message_survives_the_wire(sequence in any::<u32>(), message in any_message()) {
             let envelope = Envelope { sequence, message };

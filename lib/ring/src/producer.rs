@@ -1,10 +1,10 @@
 //! The filling end of a ring.
 
 use crate::PeerFault;
-use crate::alarm;
 use crate::copy::{copy_in, prefetch_write, string_moves_from};
 use crate::index::{Counter, ProducerIndex};
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
+use crate::need_wakeup;
 use crate::region::RingMemory;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -155,12 +155,12 @@ impl Producer {
         self.index.publish(&self.memory.counters().head);
     }
 
-    /// Whether the consumer sleeps and has to be woken. To be asked after [`publish`](Self::publish) and a
-    /// [`barrier`](alarm::barrier); yes once for each of its sleeps.
+    /// Returns whether the consumer sleeps and the caller has to wake it. Call it after [`publish`](Self::publish) and a
+    /// [`barrier`](need_wakeup::barrier). True once for each sleep of the consumer.
     #[inline]
     #[must_use]
-    pub fn wakes(&self) -> bool {
-        alarm::ring(&self.memory.counters().alarm)
+    pub fn take_need_wakeup(&self) -> bool {
+        need_wakeup::take(&self.memory.counters().need_wakeup)
     }
 }
 

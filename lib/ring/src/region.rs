@@ -3,10 +3,11 @@
 //! The daemon creates and owns it, and passes it to the client. Seals keep anybody from truncating or growing it. They
 //! do not stop `fallocate(PUNCH_HOLE)`: after [`Region::watch_holes`], `pages.rs` sees to what that does.
 
-use crate::bell::{Bell, Sleeper};
 use crate::layout::{HEADER_SIZE, Header, MAGIC, RingHeader, RingSpan};
 use crate::pages::{self, Filling, Guard, HUGE_PAGE, HoleWatch, MAX_GUARDED, PAGE};
+use crate::rx_interrupt::RxInterrupt;
 use crate::status::{DaemonStatus, StatusPage};
+use crate::wake_futex::WakeFutex;
 use crate::{Consumer, Geometry, Layout, PROTOCOL, Producer};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -160,16 +161,16 @@ impl Region {
         self.layout.rx.get(queue).map(|span| Consumer::new(self.memory(span), true))
     }
 
-    /// The sleeping side of RX ring `queue`, for the client.
+    /// The interrupt of RX ring `queue`, for the client.
     #[must_use]
-    pub fn rx_sleeper(&self, queue: usize) -> Option<Sleeper> {
-        self.layout.rx.get(queue).map(|span| Sleeper::new(Arc::clone(&self.mapping), self.memory(span).header))
+    pub fn rx_interrupt(&self, queue: usize) -> Option<RxInterrupt> {
+        self.layout.rx.get(queue).map(|span| RxInterrupt::new(Arc::clone(&self.mapping), self.memory(span).header))
     }
 
-    /// What wakes the app, for both sides.
+    /// The futex by which the app is woken, for both sides.
     #[must_use]
-    pub fn bell(&self) -> Bell {
-        Bell::new(Arc::clone(&self.mapping))
+    pub fn wake_futex(&self) -> WakeFutex {
+        WakeFutex::new(Arc::clone(&self.mapping))
     }
 
     /// The writing side of the status page, for the daemon.

@@ -145,17 +145,17 @@ fn relaxed_stores_are_found_out() {
     check(2, 0, 4, (Acquire, Relaxed));
 }
 
-/// The sleeping consumer: see `alarm.rs`.
+/// The sleeping consumer: see `need_wakeup.rs`.
 mod sleep {
     use super::*;
-    use kopi_ring::alarm::{self, Alarm};
+    use kopi_ring::need_wakeup::{self, NeedWakeup};
     use loom::sync::atomic::Ordering::{AcqRel, SeqCst};
     use loom::sync::atomic::fence;
     use loom::sync::{Condvar, Mutex};
 
     struct Word(AtomicU32);
 
-    impl Alarm for Word {
+    impl NeedWakeup for Word {
         fn load(&self) -> u32 {
             self.0.load(Relaxed)
         }
@@ -167,7 +167,7 @@ mod sleep {
         }
     }
 
-    /// What a sleeper waits for: an eventfd, or a futex word that it has looked at before. It counts its calls.
+    /// What a sleeping thread waits for: an eventfd, or a futex word that it has read before. It counts its wake-ups.
     struct Event(Mutex<u32>, Condvar);
 
     impl Event {
@@ -198,117 +198,118 @@ mod sleep {
 
     const BOTH: Barriers = Barriers { producer: true, consumer: true };
 
-    struct Bed {
+    /// What a producer and a sleeping consumer share.
+    struct Sleep {
         head: Shared,
-        alarm: Word,
+        need_wakeup: Word,
         event: Event,
     }
 
-    impl Bed {
+    impl Sleep {
         fn new() -> Arc<Self> {
             let head = Shared(AtomicU32::new(0), REAL);
-            Arc::new(Self { head, alarm: Word(AtomicU32::new(0)), event: Event::new() })
+            Arc::new(Self { head, need_wakeup: Word(AtomicU32::new(0)), event: Event::new() })
         }
     }
 
-    /// Publishes frame after frame, and makes `call` for a sleeper.
-    fn produce(bed: &Bed, total: u32, barrier: bool, call: impl Fn()) {
+    /// Publishes frame after frame, and calls `wake` when the consumer sleeps.
+    fn produce(sleep: &Sleep, total: u32, barrier: bool, wake: impl Fn()) {
         for head in 1..=total {
-            bed.head.store(head);
+            sleep.head.store(head);
             if barrier {
                 fence(SeqCst);
             }
-            if alarm::ring(&bed.alarm) {
-                call();
+            if need_wakeup::take(&sleep.need_wakeup) {
+                wake();
             }
         }
     }
 
     /// Takes frames, and sleeps whenever there is none, until it has all.
-    fn consume(bed: &Bed, total: u32, barrier: bool) {
-        let mut calls = 0;
+    fn consume(sleep: &Sleep, total: u32, barrier: bool) {
+        let mut wakeups = 0;
         loop {
-            let tail = bed.head.load();
+            let tail = sleep.head.load();
             if tail == total {
                 return;
             }
-            alarm::set(&bed.alarm);
+            need_wakeup::set(&sleep.need_wakeup);
             if barrier {
                 fence(SeqCst);
             }
-            if bed.head.load() == tail {
-                calls = bed.event.await_beyond(calls);
+            if sleep.head.load() == tail {
+                wakeups = sleep.event.await_beyond(wakeups);
             }
-            alarm::clear(&bed.alarm);
+            need_wakeup::clear(&sleep.need_wakeup);
         }
     }
 
     fn check(total: u32, barriers: Barriers) {
         loom::model(move || {
-            let bed = Bed::new();
+            let sleep = Sleep::new();
             let producer = {
-                let bed = Arc::clone(&bed);
-                thread::spawn(move || produce(&bed, total, barriers.producer, || bed.event.signal()))
+                let sleep = Arc::clone(&sleep);
+                thread::spawn(move || produce(&sleep, total, barriers.producer, || sleep.event.signal()))
             };
-            consume(&bed, total, barriers.consumer);
+            consume(&sleep, total, barriers.consumer);
             producer.join().expect("the producer does not panic");
         });
     }
 
-    /// Whatever the interleaving, a sleeper is woken by a frame that it has not seen: a lost wake-up would leave it waiting
-    /// for ever, which loom reports.
+    /// Whatever the interleaving, a sleeping consumer is woken by a frame that it has not seen: a lost wake-up would leave it
+    /// waiting for ever, which loom reports.
     #[test]
     fn no_wake_up_is_lost() {
         check(2, BOTH);
     }
 
-    /// The test would see it if the producer looked at the alarm before its frames can be seen.
+    /// The test would see it if the producer looked at `need_wakeup` before its frames can be seen.
     #[test]
     #[should_panic(expected = "deadlock")]
     fn missing_barrier_of_the_producer_is_found_out() {
         check(2, Barriers { producer: false, ..BOTH });
     }
 
-    /// The test would see it if the consumer looked into the ring before its alarm can be seen.
+    /// The test would see it if the consumer looked into the ring before its `need_wakeup` can be seen.
     #[test]
     #[should_panic(expected = "deadlock")]
     fn missing_barrier_of_the_consumer_is_found_out() {
         check(2, Barriers { consumer: false, ..BOTH });
     }
 
-    /// The same with a third party, as in the driver: the producer rings a bell, and a thread that waits for it looks for the
-    /// alarm that was rung, and wakes the sleeper.
+    /// The same with a third party, as in the driver: the producer wakes the futex, and the interrupt thread that waits for it
+    /// looks for the `need_wakeup` that was taken and wakes the consumer.
     #[test]
-    fn no_wake_up_is_lost_on_its_way_through_the_relay() {
+    fn no_wake_up_is_lost_on_its_way_through_the_interrupt_thread() {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(|| {
-            let bed = Bed::new();
-            let bell = Arc::new((Event::new(), AtomicU32::new(0)));
+            let sleep = Sleep::new();
+            let futex = Arc::new((Event::new(), AtomicU32::new(0)));
             let producer = {
-                let (bed, bell) = (Arc::clone(&bed), Arc::clone(&bell));
+                let (sleep, futex) = (Arc::clone(&sleep), Arc::clone(&futex));
                 thread::spawn(move || {
-                    produce(&bed, 1, true, || bell.0.signal());
-                    bell.1.store(1, Release);
-                    bell.0.signal();
+                    produce(&sleep, 1, true, || futex.0.signal());
+                    futex.1.store(1, Release);
+                    futex.0.signal();
                 })
             };
-            let relay = {
-                let (bed, bell) = (Arc::clone(&bed), Arc::clone(&bell));
+            let interrupt_thread = {
+                let (sleep, futex) = (Arc::clone(&sleep), Arc::clone(&futex));
                 thread::spawn(move || {
-                    let (mut seen, mut ended) = (0, false);
-                    while !ended {
-                        seen = bell.0.await_beyond(seen);
-                        ended = bell.1.load(Acquire) == 1;
-                        if alarm::answer(&bed.alarm) {
-                            bed.event.signal();
+                    let (mut seen, mut done) = (0, false);
+                    while !done {
+                        seen = futex.0.await_beyond(seen);
+                        done = futex.1.load(Acquire) == 1;
+                        if need_wakeup::take_wakeup(&sleep.need_wakeup) {
+                            sleep.event.signal();
                         }
                     }
                 })
             };
-            consume(&bed, 1, true);
+            consume(&sleep, 1, true);
             producer.join().expect("the producer does not panic");
-            relay.join().expect("the relay does not panic");
+            interrupt_thread.join().expect("the interrupt thread does not panic");
         });
     }
 }

@@ -144,21 +144,22 @@ impl Sleepers {
             let welcome = client.hello("", [2, 0, 0, 0, 6, number]);
             let (region, _doorbell) = client.setup_sleeping(&small());
             client.settings(welcome.mac);
-            let (mut ring, sleeper) = (region.rx_consumer(0).expect("a ring"), region.rx_sleeper(0).expect("a ring"));
-            let (bell, stopped, polls) = (region.bell(), Arc::clone(&stop), Arc::clone(&poll));
+            let mut ring = region.rx_consumer(0).expect("a ring");
+            let interrupt = region.rx_interrupt(0).expect("a ring");
+            let (futex, stopped, polls) = (region.wake_futex(), Arc::clone(&stop), Arc::clone(&poll));
             threads.push(std::thread::spawn(move || {
                 keep_off_workers();
                 while !stopped.load(Relaxed) {
-                    let count = bell.count();
+                    let count = futex.count();
                     while let Ok(1..) = ring.poll() {
                         while let Ok(Some(_frame)) = ring.next() {}
                         ring.release();
                     }
                     if polls.load(Relaxed) {
-                        sleeper.clear();
+                        interrupt.disable();
                         std::thread::sleep(Duration::from_millis(1));
-                    } else if !sleeper.set() {
-                        bell.wait(count, Some(Duration::from_millis(100)));
+                    } else if !interrupt.enable() {
+                        futex.wait(count, Some(Duration::from_millis(100)));
                     }
                 }
             }));
@@ -176,7 +177,7 @@ impl Sleepers {
 
     /// How often they were called in all.
     fn calls(&self) -> u32 {
-        self.clients.iter().map(|(_, region)| region.bell().count()).sum()
+        self.clients.iter().map(|(_, region)| region.wake_futex().count()).sum()
     }
 }
 
@@ -286,12 +287,12 @@ fn calls_of_one_app_are_bounded() {
     frame[6..12].copy_from_slice(&[2, 0, 0, 0, 8, 1]);
     keep_off_workers();
     let (mut sends, mut takes) = (out.tx_producer(0).expect("a ring"), region.rx_consumer(0).expect("a ring"));
-    let (sleeper, bell) = (region.rx_sleeper(0).expect("a ring"), region.bell());
-    let (begun, first) = (Instant::now(), bell.count());
+    let (interrupt, futex) = (region.rx_interrupt(0).expect("a ring"), region.wake_futex());
+    let (begun, first) = (Instant::now(), futex.count());
     let mut sent = 0_u32;
     while begun.elapsed() < Duration::from_secs(1) {
         // Awake and asleep again, as fast as can be.
-        let _there = sleeper.set();
+        let _there = interrupt.enable();
         if sends.free(1).is_ok_and(|free| free > 0) && sends.push(&frame, Notes::NONE) {
             sends.publish();
             sent += 1;
@@ -301,19 +302,19 @@ fn calls_of_one_app_are_bounded() {
             takes.release();
         }
     }
-    let (calls, elapsed) = (bell.count().wrapping_sub(first), begun.elapsed());
+    let (calls, elapsed) = (futex.count().wrapping_sub(first), begun.elapsed());
     let most = elapsed.as_micros() / 50 + 100;
     assert!(u128::from(calls) <= most, "{calls} calls for {sent} frames in {elapsed:?}");
     assert!(calls > 10, "{calls} calls for {sent} frames");
     // The last one is not forgotten.
     wait_until("all are taken", SOON, || sends.free(512) == Ok(512));
-    let before = bell.count();
+    let before = futex.count();
     while let Ok(1..) = takes.poll() {
         while let Ok(Some(_frame)) = takes.next() {}
         takes.release();
     }
-    let _there = sleeper.set();
+    let _there = interrupt.enable();
     assert!(sends.free(1).is_ok_and(|free| free > 0) && sends.push(&frame, Notes::NONE));
     sends.publish();
-    wait_until("it is called", SOON, || bell.count() != before);
+    wait_until("it is called", SOON, || futex.count() != before);
 }
