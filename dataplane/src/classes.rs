@@ -1,16 +1,19 @@
 //! The policy's classes, as the control thread has them: what workers are to keep to, and what they have counted.
 
 mod plan;
+mod rows;
 
 pub use plan::Plan;
+pub use rows::{Part, Row};
 
 use crate::dataplane::Dataplane;
 use crate::shaper::{ClassCounters, Sample, Shaper, Source};
 use hdrhistogram::Histogram;
 use kopi_config::Policy;
-use kopi_config::policy::Direction;
 use kopi_policy::{Ruleset, Subject};
+use rows::Leaving;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Over what time rates are measured, and how often what is known of delays begins anew.
@@ -19,6 +22,10 @@ const DELAY_PERIOD: Duration = Duration::from_secs(10);
 /// Longest delay that is told apart, in nanoseconds, and with how many digits.
 const DELAY_MAX: u64 = 100_000_000_000;
 const DELAY_DIGITS: u8 = 2;
+
+/// Leaves that are looked at in one go, and those of whose delays: the control thread is away for a millisecond or two.
+const STEP: usize = 4096;
+const DELAYS_STEP: usize = 256;
 
 /// What was counted for a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,32 +66,13 @@ impl Totals {
     }
 }
 
-/// What is shown of a class.
-#[derive(Clone, Debug)]
-pub struct Row {
-    /// Its name.
-    pub name: String,
-    /// The name of its parent; `None` for the wire.
-    pub parent: Option<String>,
-    /// Which way its frames go.
-    pub direction: Direction,
-    /// Its index in the policy; `None` for the class of what has none.
-    pub index: Option<usize>,
-    /// Whether it has none below it.
-    pub is_leaf: bool,
-    /// What was counted, for it and those below it.
-    pub totals: Totals,
-    /// Bits per second over the last second, overhead not counted.
-    pub bits_per_second: u64,
-    /// Median and 99th percentile of how long packets have waited, in nanoseconds, over the last 10 to 20 seconds.
-    pub delay_ns: Option<(u64, u64)>,
-}
-
 /// What is known about how long packets of a class have waited.
 #[derive(Debug)]
 struct Delays {
     now: Histogram<u64>,
     before: Histogram<u64>,
+    /// Since when `now` is.
+    since: Instant,
 }
 
 /// The classes in force, and what has become of earlier ones.
@@ -94,15 +82,16 @@ pub struct Classes {
     workers: usize,
     ports: usize,
     mtu: u16,
-    plan: Option<Plan>,
-    /// Plans that workers may still keep to, with the picture that ends them.
-    leaving: Vec<(u64, Plan)>,
+    plan: Option<Arc<Plan>>,
+    /// Plans that workers may still keep to, or that are not entered yet.
+    leaving: Vec<Leaving>,
     /// What classes had counted under plans that are no more.
-    past: BTreeMap<u64, Totals>,
+    past: Arc<BTreeMap<u64, Totals>>,
     delays: BTreeMap<u64, Delays>,
-    delays_began: Instant,
-    /// Bytes of each class at the last look, and what that makes in a second.
-    rates: BTreeMap<u64, (u64, u64)>,
+    /// Which of them are looked at next.
+    delays_next: u64,
+    /// Leaves whose rate was looked at in this round, and when it began.
+    rated: usize,
     rates_began: Instant,
 }
 
@@ -110,9 +99,6 @@ impl Classes {
     /// No classes yet, for `workers` workers over a TSC of `hz` ticks a second, a wire with MTU `mtu`, and ports below `ports`.
     #[must_use]
     pub fn new(hz: u64, workers: usize, ports: usize, mtu: u16) -> Self {
-        let (delays, rates, past) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let now = Instant::now();
-        let (delays_began, rates_began) = (now, now);
         Self {
             hz,
             workers,
@@ -120,11 +106,11 @@ impl Classes {
             mtu,
             plan: None,
             leaving: Vec::new(),
-            past,
-            delays,
-            delays_began,
-            rates,
-            rates_began,
+            past: Arc::default(),
+            delays: BTreeMap::new(),
+            delays_next: 0,
+            rated: usize::MAX,
+            rates_began: Instant::now(),
         }
     }
 
@@ -134,9 +120,10 @@ impl Classes {
         let plan = policy.and_then(|policy| Plan::new(policy, self.hz, self.workers, self.mtu, now));
         let shapers = (0..self.workers).map(|worker| plan.as_ref().map(|plan| plan.shaper(worker, self.ports, now)));
         let shapers = shapers.collect();
-        if let Some(old) = std::mem::replace(&mut self.plan, plan) {
-            self.leaving.push((picture, old));
+        if let Some(plan) = std::mem::replace(&mut self.plan, plan.map(Arc::new)) {
+            self.leaving.push(Leaving { picture, plan, entered: 0 });
         }
+        self.rated = 0;
         shapers
     }
 
@@ -157,32 +144,52 @@ impl Classes {
         while let Some(sample) = dataplane.sample() {
             self.note(sample);
         }
-        let retired = dataplane.retired();
-        for (_, plan) in self.leaving.extract_if(.., |(picture, _)| *picture <= retired) {
-            for (id, totals) in plan.totals() {
-                let totals = Totals { backlog: (0, 0), ..totals };
-                self.past.entry(id).or_default().join(&totals);
-            }
+        self.enter(dataplane.retired());
+        self.rate();
+        self.forget_delays();
+    }
+
+    /// Enters what some classes have counted under plans that no worker keeps to since picture `retired` was given back.
+    fn enter(&mut self, retired: u64) {
+        let over = self.leaving.iter_mut().find(|plan| plan.picture <= retired);
+        let Some(Leaving { plan, entered, .. }) = over else { return };
+        // Copied only while an operator is being answered.
+        let past = Arc::make_mut(&mut self.past);
+        for (id, totals) in plan.leaves(*entered..*entered + STEP) {
+            past.entry(id).or_default().join(&Totals { backlog: (0, 0), ..totals });
         }
-        let elapsed = self.rates_began.elapsed();
-        if elapsed >= RATE_PERIOD {
-            self.rates_began = Instant::now();
-            let totals = self.totals();
-            for (id, totals) in &totals {
-                let (bytes, rate) = self.rates.entry(*id).or_insert((totals.bytes, 0));
-                let bits = u128::from(totals.bytes.saturating_sub(*bytes)) * 8_000;
-                *rate = u64::try_from(bits / elapsed.as_millis().max(1)).unwrap_or(u64::MAX);
-                *bytes = totals.bytes;
+        *entered += STEP;
+        let all = plan.leaf_count();
+        self.leaving.retain(|plan| plan.picture > retired || plan.entered < all);
+    }
+
+    /// Looks at the rates of some classes, and at each of them once a second if there are not too many.
+    fn rate(&mut self) {
+        let Some(plan) = &self.plan else { return };
+        if self.rated >= plan.leaf_count() {
+            if self.rates_began.elapsed() < RATE_PERIOD {
+                return;
             }
-            self.rates.retain(|id, _| totals.contains_key(id));
+            (self.rated, self.rates_began) = (0, Instant::now());
         }
-        if self.delays_began.elapsed() >= DELAY_PERIOD {
-            self.delays_began = Instant::now();
-            for delays in self.delays.values_mut() {
-                std::mem::swap(&mut delays.now, &mut delays.before);
-                delays.now.reset();
+        plan.rate(self.rated..self.rated + STEP, Instant::now());
+        self.rated += STEP;
+    }
+
+    /// Begins anew with what is known of delays, for some classes for which it is time.
+    fn forget_delays(&mut self) {
+        let ids: Vec<_> = self.delays.range(self.delays_next..).take(DELAYS_STEP).map(|(id, _)| *id).collect();
+        self.delays_next = ids.last().filter(|_| ids.len() == DELAYS_STEP).map_or(0, |last| last.wrapping_add(1));
+        for id in ids {
+            let Some(delays) = self.delays.get_mut(&id).filter(|delays| delays.since.elapsed() >= DELAY_PERIOD) else {
+                continue;
+            };
+            delays.since = Instant::now();
+            std::mem::swap(&mut delays.now, &mut delays.before);
+            delays.now.reset();
+            if delays.before.is_empty() {
+                self.delays.remove(&id);
             }
-            self.delays.retain(|_, delays| !delays.before.is_empty());
         }
     }
 
@@ -191,7 +198,7 @@ impl Classes {
         let ns = u64::try_from(ns).unwrap_or(DELAY_MAX).clamp(1, DELAY_MAX);
         let made = || {
             let one = || Histogram::new_with_bounds(1, DELAY_MAX, DELAY_DIGITS).ok();
-            Some(Delays { now: one()?, before: one()? })
+            Some(Delays { now: one()?, before: one()?, since: Instant::now() })
         };
         if !self.delays.contains_key(&sample.class)
             && let Some(delays) = made()
@@ -203,36 +210,92 @@ impl Classes {
         }
     }
 
-    /// What each leaf has counted, now and before.
-    fn totals(&self) -> BTreeMap<u64, Totals> {
-        let mut totals = BTreeMap::new();
-        let Some(plan) = &self.plan else { return totals };
-        for (id, counted) in plan.totals() {
-            let mut sum = counted;
-            let leaving = self.leaving.iter().flat_map(|(_, plan)| plan.totals()).filter(|(other, _)| *other == id);
-            leaving.for_each(|(_, totals)| sum.join(&totals));
-            sum.join(&self.past.get(&id).copied().unwrap_or_default());
-            totals.insert(id, sum);
-        }
-        totals
+    /// What is to be shown of `count` classes from number `from` on, parents before their children, and whether there are more. Nothing,
+    /// if no policy asks for classes.
+    #[must_use]
+    pub fn part(&self, from: usize, count: usize) -> Option<(Part, bool)> {
+        let plan = Arc::clone(self.plan.as_ref()?);
+        let range = from..plan.class_count().min(from + count);
+        let delay = |at| self.delays.get(&plan.id(at)?).and_then(rows::quantiles);
+        let delays = range.clone().map(delay).collect();
+        let has_more = range.end < plan.class_count();
+        Some((Part { plan, leaving: self.leaving.clone(), past: Arc::clone(&self.past), range, delays }, has_more))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    const LEAVES: u64 = 10_000;
+    const WORKERS: usize = 2;
+
+    /// So many leaves, each below one of ten classes, which are below one.
+    fn policy() -> Policy {
+        let mut text = "[[class]]\nname = \"all\"\n".to_owned();
+        (0..10).for_each(|n| write!(text, "[[class]]\nname = \"part{n}\"\nparent = \"all\"\n").unwrap());
+        (0..LEAVES).for_each(|n| write!(text, "[[class]]\nname = \"{n}\"\nparent = \"part{}\"\n", n % 10).unwrap());
+        Policy::parse(text, "test").unwrap()
     }
 
-    /// What is to be shown, parents before their children.
-    #[must_use]
-    pub fn rows(&self) -> Vec<Row> {
-        let Some(plan) = &self.plan else { return Vec::new() };
-        let totals = self.totals();
-        let delay = |id: &u64| {
-            let delays = self.delays.get(id)?;
-            let mut both = delays.now.clone();
-            let added = both.add(&delays.before);
-            debug_assert!(added.is_ok(), "both have the same bounds");
-            (!both.is_empty()).then(|| (both.value_at_quantile(0.5), both.value_at_quantile(0.99)))
+    /// Packets and bits per second of every class, by name, from parts as an operator gets them.
+    fn rows(classes: &Classes) -> BTreeMap<String, (u64, u64)> {
+        let (mut rows, mut from) = (BTreeMap::new(), 0);
+        while let Some((part, has_more)) = classes.part(from, 100) {
+            assert!(part.rows().count() <= 100);
+            rows.extend(part.rows().map(|row| (row.name, (row.totals.packets, row.bits_per_second))));
+            from += 100;
+            if !has_more {
+                break;
+            }
+        }
+        rows
+    }
+
+    /// Counts `n` packets of 1,000 bytes at each worker for leaf number `n`.
+    fn count(classes: &Classes) {
+        (0..LEAVES).for_each(|n| classes.plan.as_ref().unwrap().count(&n.to_string(), n, n * 1000));
+    }
+
+    /// What is counted for a class is so for all above it, whatever part of the answer they are in; and it is the same before, while and
+    /// after what was counted under an older plan is entered, some classes at a time.
+    #[test]
+    fn classes_have_what_is_below_them_under_all_plans() {
+        let mut classes = Classes::new(1_000_000_000, WORKERS, 2, 1500);
+        let policy = policy();
+        drop(classes.replace(Some(&policy), 1, 0));
+        count(&classes);
+        let check = |classes: &Classes, times: u64| {
+            let (rows, workers) = (rows(classes), WORKERS as u64);
+            assert_eq!(rows.len() as u64, LEAVES + 12, "with the class of what has none");
+            assert_eq!(rows["all"].0, times * workers * LEAVES * (LEAVES - 1) / 2);
+            for part in 0..10 {
+                let sum: u64 = (0..LEAVES).filter(|n| n % 10 == part).sum();
+                assert_eq!(rows[&format!("part{part}")].0, times * workers * sum);
+            }
+            assert!((0..LEAVES).all(|n| rows[&n.to_string()].0 == times * workers * n));
         };
-        plan.rows(
-            |id| totals.get(&id).copied().unwrap_or_default(),
-            |id| self.rates.get(&id).map_or(0, |(_, rate)| *rate),
-            delay,
-        )
+        check(&classes, 1);
+        drop(classes.replace(Some(&policy), 5, 0));
+        check(&classes, 1);
+        count(&classes);
+        check(&classes, 2);
+        classes.enter(4);
+        assert_eq!(classes.leaving.len(), 1, "a worker may keep to it still");
+        let mut steps = 0;
+        while !classes.leaving.is_empty() {
+            classes.enter(5);
+            steps += 1;
+            check(&classes, 2);
+        }
+        assert_eq!(steps, 3, "the control thread is not away for long");
+        // The first look tells nothing of before.
+        while classes.rated < classes.plan.as_ref().unwrap().leaf_count() {
+            classes.rate();
+        }
+        let rates = rows(&classes);
+        assert!(rates["9999"].1 > 0 && rates["0"].1 == 0);
+        assert_eq!(rates["all"].1, (0..10).map(|n| rates[&format!("part{n}")].1).sum::<u64>());
     }
 }

@@ -66,7 +66,7 @@ pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, fact
             Ok(place) => Answer::Place(Box::new(place)),
             Err(error) => Answer::Refused(error),
         },
-        ("explain", _) => policy::explain(&question, switch).map(|row| kopi_api::answer("explain", &[row])).into(),
+        ("explain", _) => policy::explain(&question, switch).unwrap_or_else(Answer::Refused),
         ("flows", _) => flows::flows(&question, &mut Sources { switch, facts }),
         (command, _) => {
             if let Err(refused) = question.check(&[]) {
@@ -79,7 +79,7 @@ pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, fact
                 "stats" => of_apps(vec![wire_stats(sources)], sources, |app, sources| stats(app, sources.switch)),
                 "drops" => policy::drops(sources),
                 "rules" => policy::rules(sources),
-                "classes" => policy::classes(switch),
+                "classes" => policy::classes(sources),
                 _ => return None,
             }
         }

@@ -9,8 +9,10 @@ use kopi_policy::{Ruleset, Subject};
 use kopi_qos::{ClassSpec, CodelConfig, Limit, Options, Queue, QueueConfig, Rate, Scheduler, SharedBucket};
 use kopi_ring::layout::L2_OVERHEAD;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// The class of frames to the wire that have none. A policy may say what it gets.
 const UNCLASSED: &str = "default";
@@ -21,6 +23,7 @@ const PACKET: u64 = 1518;
 #[derive(Debug)]
 pub struct Plan {
     lanes: Vec<LanePlan>,
+    begun: Instant,
 }
 
 /// The classes of one direction.
@@ -34,6 +37,19 @@ struct LanePlan {
     leaves: Vec<LeafPlan>,
     /// By worker.
     counters: Vec<Arc<[ClassCounters]>>,
+    /// Of each class that is a leaf. The control thread writes them.
+    rates: Box<[LeafRate]>,
+    /// The leaves at or below each class.
+    below: (Box<[u32]>, Box<[u32]>),
+}
+
+/// How fast a class is.
+#[derive(Debug, Default)]
+struct LeafRate {
+    /// Bytes at the last look, when that was in milliseconds after the beginning, and bits per second before it.
+    bytes: AtomicU64,
+    at_ms: AtomicU64,
+    bits: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -53,7 +69,7 @@ impl Plan {
         let directions = [Direction::Egress, Direction::Ingress];
         let lanes = directions.into_iter().filter_map(|way| LanePlan::new(policy, way, (hz, workers, mtu), now));
         let lanes: Vec<_> = lanes.collect();
-        (!lanes.is_empty()).then_some(Self { lanes })
+        (!lanes.is_empty()).then(|| Self { lanes, begun: Instant::now() })
     }
 
     /// What worker `worker` is to keep to, with ports below `ports`.
@@ -81,27 +97,136 @@ impl Plan {
         if ruleset.has_class_rules(subject, Direction::Egress) { Source::Split(leaf) } else { Source::Ring(leaf) }
     }
 
-    /// What each leaf has counted, by what it is known by.
-    pub fn totals(&self) -> impl Iterator<Item = (u64, Totals)> + '_ {
-        self.lanes.iter().flat_map(|lane| {
-            lane.numbers.ids.iter().map(|(id, leaf)| {
-                let mut totals = Totals::default();
-                let counters = lane.counters.iter().filter_map(|counters| counters.get(*leaf as usize));
-                counters.for_each(|counters| totals.add(counters));
-                (*id, totals)
-            })
-        })
+    /// How many leaves there are, in all directions.
+    #[must_use]
+    pub fn leaf_count(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.numbers.ids.len()).sum()
     }
 
-    /// What is to be shown, in the order of the policy, what has no class last.
-    pub fn rows(
-        &self,
-        totals: impl Fn(u64) -> Totals,
-        rate: impl Fn(u64) -> u64,
-        delay: impl Fn(&u64) -> Option<(u64, u64)>,
-    ) -> Vec<Row> {
-        self.lanes.iter().flat_map(|lane| lane.rows(&totals, &rate, &delay)).collect()
+    /// How many classes there are, in all directions.
+    #[must_use]
+    pub fn class_count(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.leaves.len()).sum()
     }
+
+    /// What leaves in `range`, as far as there are so many, have counted, by what they are known by.
+    pub fn leaves(&self, range: Range<usize>) -> impl Iterator<Item = (u64, Totals)> + '_ {
+        let leaves = self.lanes.iter().flat_map(|lane| lane.numbers.ids.iter().map(move |leaf| (lane, *leaf)));
+        leaves.skip(range.start).take(range.len()).map(|(lane, (id, leaf))| (id, lane.counted(leaf)))
+    }
+
+    /// What the leaf known as `id` has counted, and its number among all leaves.
+    #[must_use]
+    pub fn counted(&self, id: u64) -> Option<(usize, Totals)> {
+        let mut before = 0;
+        for lane in &self.lanes {
+            let ids = &lane.numbers.ids;
+            if let Some((at, (_, leaf))) =
+                ids.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|at| Some((at, ids.get(at)?)))
+            {
+                return Some((before + at, lane.counted(*leaf)));
+            }
+            before += ids.len();
+        }
+        None
+    }
+
+    /// Works out the rates of the leaves in `range`, as far as there are so many.
+    pub fn rate(&self, range: Range<usize>, now: Instant) {
+        let leaves = self.lanes.iter().flat_map(|lane| lane.numbers.ids.iter().map(move |leaf| (lane, *leaf)));
+        for (lane, (_, leaf)) in leaves.skip(range.start).take(range.len()) {
+            if let Some(rate) = lane.rates.get(leaf as usize) {
+                rate.note(lane.counted(leaf).bytes, now.saturating_duration_since(self.begun));
+            }
+        }
+    }
+
+    /// By what class number `at` is known.
+    #[must_use]
+    pub fn id(&self, at: usize) -> Option<u64> {
+        let (lane, at) = self.find(at)?;
+        lane.specs.get(at).map(|spec| spec.id)
+    }
+
+    /// Counts for a leaf at each worker.
+    #[cfg(test)]
+    pub(super) fn count(&self, name: &str, packets: u64, bytes: u64) {
+        let lane = &self.lanes[0];
+        let at = lane.leaves.iter().position(|leaf| leaf.name == name).unwrap();
+        for counters in &lane.counters {
+            counters[at].packets.add(packets);
+            counters[at].bytes.add(bytes);
+        }
+    }
+
+    /// The lane of class number `at`, and its number there.
+    fn find(&self, mut at: usize) -> Option<(&LanePlan, usize)> {
+        for lane in &self.lanes {
+            if at < lane.leaves.len() {
+                return Some((lane, at));
+            }
+            at -= lane.leaves.len();
+        }
+        None
+    }
+
+    /// What is to be shown of class number `at`: in the order of the policy, what has no class last in its direction. `totals` makes of what
+    /// a leaf known as this has counted what it has counted under all plans.
+    pub(super) fn row(&self, at: usize, totals: impl Fn(u64, Totals) -> Totals) -> Option<Row> {
+        let (lane, at) = self.find(at)?;
+        let (leaf, spec) = (lane.leaves.get(at)?, lane.specs.get(at)?);
+        let (mut sum, mut bits_per_second) = (Totals::default(), 0);
+        for below in lane.below(at) {
+            let Some(id) = lane.specs.get(*below as usize).map(|spec| spec.id) else { continue };
+            sum.join(&totals(id, lane.counted(*below)));
+            bits_per_second += lane.rates.get(*below as usize).map_or(0, |rate| rate.bits.load(Relaxed));
+        }
+        Some(Row {
+            name: leaf.name.clone(),
+            parent: spec.parent.and_then(|parent| lane.leaves.get(parent as usize)).map(|parent| parent.name.clone()),
+            direction: lane.direction,
+            index: leaf.index,
+            is_leaf: leaf.is_leaf,
+            totals: sum,
+            bits_per_second,
+            delay_ns: None,
+        })
+    }
+}
+
+impl LeafRate {
+    /// Notes that there are `bytes` by now, `at` after the beginning.
+    fn note(&self, bytes: u64, at: Duration) {
+        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let more = bytes.saturating_sub(self.bytes.swap(bytes, Relaxed));
+        let passed = at.saturating_sub(self.at_ms.swap(at, Relaxed)).max(1);
+        let bits = u128::from(more) * 8_000 / u128::from(passed);
+        self.bits.store(u64::try_from(bits).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+/// The leaves at or below each class: where those of each class begin in a list of all, and the list.
+fn leaves_below(specs: &[ClassSpec], leaves: &[LeafPlan]) -> (Box<[u32]>, Box<[u32]>) {
+    let above = |at: usize| {
+        let first = u32::try_from(at).ok();
+        std::iter::successors(first, |at| specs.get(*at as usize).and_then(|spec| spec.parent))
+    };
+    let numbers = || (0..leaves.len()).filter(|at| leaves[*at].is_leaf);
+    let mut starts = vec![0_u32; leaves.len() + 1];
+    for class in numbers().flat_map(above) {
+        starts[class as usize + 1] += 1;
+    }
+    (1..starts.len()).for_each(|at| starts[at] += starts[at - 1]);
+    let mut next = starts.clone();
+    let mut below = vec![0; starts.last().map_or(0, |all| *all as usize)];
+    for at in numbers() {
+        for class in above(at) {
+            let place = &mut next[class as usize];
+            below[*place as usize] = u32::try_from(at).unwrap_or(u32::MAX);
+            *place += 1;
+        }
+    }
+    (starts.into(), below.into())
 }
 
 impl LanePlan {
@@ -144,7 +269,9 @@ impl LanePlan {
         let counters = (0..workers).map(|_| leaves.iter().map(|_| ClassCounters::default()).collect());
         let counters = counters.collect();
         let numbers = Numbers { of_class: of_class.into(), ids: ids.into(), unclassed };
-        Some(Self { direction, specs, options, numbers, leaves, counters })
+        let rates = leaves.iter().map(|_| LeafRate::default()).collect();
+        let below = leaves_below(&specs, &leaves);
+        Some(Self { direction, specs, options, numbers, leaves, counters, rates, below })
     }
 
     fn leaf(&self, class: u16) -> Option<u32> {
@@ -163,42 +290,19 @@ impl LanePlan {
         Lane::new(scheduler, leaves.collect(), &self.numbers, counters, ports)
     }
 
-    fn rows(
-        &self,
-        totals: &impl Fn(u64) -> Totals,
-        rate: &impl Fn(u64) -> u64,
-        delay: &impl Fn(&u64) -> Option<(u64, u64)>,
-    ) -> Vec<Row> {
-        let mut rows: Vec<Row> = self
-            .leaves
-            .iter()
-            .zip(&self.specs)
-            .map(|(leaf, spec)| Row {
-                name: leaf.name.clone(),
-                parent: spec
-                    .parent
-                    .and_then(|parent| self.leaves.get(parent as usize))
-                    .map(|parent| parent.name.clone()),
-                direction: self.direction,
-                index: leaf.index,
-                is_leaf: leaf.is_leaf,
-                totals: totals(spec.id),
-                bits_per_second: rate(spec.id),
-                delay_ns: delay(&spec.id),
-            })
-            .collect();
-        // What is counted for a class is so for all above it.
-        for at in 0..rows.len() {
-            let (own, bits) = (rows[at].totals, rows[at].bits_per_second);
-            let mut above = self.specs[at].parent.filter(|_| self.leaves[at].is_leaf);
-            while let Some(parent) = above {
-                let parent = parent as usize;
-                rows[parent].totals.join(&own);
-                rows[parent].bits_per_second += bits;
-                above = self.specs[parent].parent;
-            }
-        }
-        rows
+    /// What leaf number `leaf` has counted at all workers.
+    fn counted(&self, leaf: u32) -> Totals {
+        let mut totals = Totals::default();
+        let counters = self.counters.iter().filter_map(|counters| counters.get(leaf as usize));
+        counters.for_each(|counters| totals.add(counters));
+        totals
+    }
+
+    /// Numbers of the leaves at or below class number `at`.
+    fn below(&self, at: usize) -> &[u32] {
+        let (starts, leaves) = &self.below;
+        let ends = starts.get(at).zip(starts.get(at + 1));
+        ends.and_then(|(from, to)| leaves.get(*from as usize..*to as usize)).unwrap_or_default()
     }
 }
 

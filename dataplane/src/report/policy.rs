@@ -13,8 +13,8 @@ use kopi_api::explain::Missed;
 use kopi_api::{Class, Drops, Explained, Reloaded};
 use kopi_config::policy::{Action, ClassSelection, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::key_between;
-use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, MacAddr, dhcp, icmp, ndp};
-use kopi_policy::{Cause, Packet, RuleId, Ruleset};
+use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, LinkProtocols, MacAddr, dhcp, icmp, ndp};
+use kopi_policy::{Cause, Packet, RuleId, Ruleset, Subject};
 use kopi_ring::DropReason;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,16 +25,35 @@ use std::time::Duration;
 /// Rules that did not match and are told of.
 const MISSES: usize = 5;
 
+/// Classes of one part of an answer: what is known of their delays is looked through by the control thread.
+const CLASSES: usize = 128;
+
 /// What each class is to get and has got, in the order of the file; what has no class last in its direction.
-pub(super) fn classes(switch: &Switch) -> Answer {
-    let Some(ruleset) = switch.policy().ruleset().cloned() else {
-        return Answer::Reply(kopi_api::answer("classes", &[(); 0]));
-    };
-    let rows = switch.classes().rows();
+pub(super) fn classes(sources: &Sources<'_>) -> Answer {
+    match sources.switch.policy().ruleset() {
+        Some(ruleset) if !sources.switch.classes().is_empty() => classes_from(0, &Arc::downgrade(ruleset), sources),
+        _ => Answer::Reply(kopi_api::answer("classes", &[(); 0])),
+    }
+}
+
+/// The classes from number `from` on, of `ruleset` if that is still in force.
+fn classes_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Answer {
+    let Some(in_force) = still_in_force(ruleset, sources) else { return replaced() };
+    let Some((part, has_more)) = sources.switch.classes().part(from, CLASSES) else { return replaced() };
+    let known = ruleset.clone();
     Answer::part(move |text| {
-        rows.iter().for_each(|row| text.push(&class(row, ruleset.policy())));
-        Ok(None)
+        part.rows().for_each(|row| text.push(&class(&row, in_force.policy())));
+        Ok(has_more.then(|| Next::new(move |sources| classes_from(from + CLASSES, &known, sources))))
     })
+}
+
+/// The rules of an answer, if they are still in force: who reads slowly does not keep an old policy.
+fn still_in_force(ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Option<Arc<Ruleset>> {
+    sources.switch.policy().ruleset().filter(|in_force| ruleset.as_ptr() == Arc::as_ptr(in_force)).cloned()
+}
+
+fn replaced() -> Answer {
+    Answer::Refused("another policy has come into force meanwhile: ask again".to_owned())
 }
 
 fn class(row: &Row, policy: &Policy) -> Class {
@@ -74,12 +93,9 @@ pub(super) fn rules(sources: &Sources<'_>) -> Answer {
     }
 }
 
-/// The rules from number `from` on, of `ruleset` if that is still in force: who reads slowly does not keep an old policy.
+/// The rules from number `from` on, of `ruleset` if that is still in force.
 fn rules_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Answer {
-    let in_force = sources.switch.policy().ruleset().filter(|in_force| ruleset.as_ptr() == Arc::as_ptr(in_force));
-    let Some(in_force) = in_force.cloned() else {
-        return Answer::Refused("another policy has come into force meanwhile: ask again".to_owned());
-    };
+    let Some(in_force) = still_in_force(ruleset, sources) else { return replaced() };
     let (counted, known) = (sources.switch.counted(), ruleset.clone());
     Answer::part(move |text| {
         let rules = in_force.rules().iter().zip(in_force.ids()).skip(from).take(RULES);
@@ -229,7 +245,7 @@ fn summary(switch: &Switch, file: &str, warnings: &[String]) -> String {
 /// # Errors
 ///
 /// A text for people, if the question is not understood.
-pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Explained, String> {
+pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Answer, String> {
     question.check(&["app", "packet", "direction", "state"])?;
     let text = |name: &str| question.arguments.get(name).and_then(Value::as_str);
     let ruleset = switch.policy().ruleset().ok_or("no policy is in force: every frame is accepted")?;
@@ -250,33 +266,57 @@ pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Explained,
     let client = dhcp::Request { hardware: key.src_mac(), address: Ipv4Addr::UNSPECIFIED, identifier: None };
     let dhcp = dhcp::is_for_server(&key).then(|| dhcp::request(&frame, &headers).unwrap_or(client));
     let subject = switch.subject(app.id).ok_or("the app has gone")?;
-    let trace = ruleset.trace(&subject, &Packet { direction, key: &key, state, ndp, dhcp }, MISSES);
-    let cause = trace.judgement.cause;
-    let rule = cause.rule().and_then(|rule| ruleset.rules().get(usize::try_from(rule).ok()?));
-    let refused = LinkProtocol::of(&key).is_some_and(|protocol| !app.terms.link.contains(protocol));
-    let (decision, why, rule) = match trace.judgement.decision {
-        Decision::Accept if refused => (Decision::Drop, DropReason::LinkControl.name(), None),
-        decision => (decision, cause_name(cause), rule),
-    };
-    let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
-    let missed = trace.missed.iter().map(|miss| Missed {
-        rule: miss.rule.name.clone(),
-        fields: miss.fields.iter().map(ToString::to_string).collect(),
-    });
-    Ok(Explained {
-        app: app.name.clone(),
-        packet: key.to_string(),
-        direction: way(direction).to_owned(),
-        state: state_name(state).to_owned(),
-        decision: word(decision).to_owned(),
-        cause: why.to_owned(),
-        rule: rule.map(|rule| rule.name.clone()),
-        line: rule.map(|rule| rule.line),
-        class: class.map(|class| class.name.clone()),
-        passed: trace.passed.iter().map(|rule| rule.name.clone()).collect(),
-        missed: missed.collect(),
-        payload: payload(&key).map(ToOwned::to_owned),
-    })
+    let asked = Asked { app: app.name.clone(), link: app.terms.link, direction, key, state, ndp, dhcp };
+    let ruleset = Arc::clone(ruleset);
+    // Every rule is looked at, and there may be a hundred thousand.
+    Ok(Answer::part(move |rows| {
+        rows.push(&asked.explain(&ruleset, &subject));
+        Ok(None)
+    }))
+}
+
+/// A question that was understood.
+struct Asked {
+    app: String,
+    link: LinkProtocols,
+    direction: Direction,
+    key: FlowKey,
+    state: State,
+    ndp: Option<ndp::Message>,
+    dhcp: Option<dhcp::Request>,
+}
+
+impl Asked {
+    fn explain(self, ruleset: &Ruleset, subject: &Subject) -> Explained {
+        let Self { app, link, direction, key, state, ndp, dhcp } = self;
+        let trace = ruleset.trace(subject, &Packet { direction, key: &key, state, ndp, dhcp }, MISSES);
+        let cause = trace.judgement.cause;
+        let rule = cause.rule().and_then(|rule| ruleset.rules().get(usize::try_from(rule).ok()?));
+        let refused = LinkProtocol::of(&key).is_some_and(|protocol| !link.contains(protocol));
+        let (decision, why, rule) = match trace.judgement.decision {
+            Decision::Accept if refused => (Decision::Drop, DropReason::LinkControl.name(), None),
+            decision => (decision, cause_name(cause), rule),
+        };
+        let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
+        let missed = trace.missed.iter().map(|miss| Missed {
+            rule: miss.rule.name.clone(),
+            fields: miss.fields.iter().map(ToString::to_string).collect(),
+        });
+        Explained {
+            app,
+            packet: key.to_string(),
+            direction: way(direction).to_owned(),
+            state: state_name(state).to_owned(),
+            decision: word(decision).to_owned(),
+            cause: why.to_owned(),
+            rule: rule.map(|rule| rule.name.clone()),
+            line: rule.map(|rule| rule.line),
+            class: class.map(|class| class.name.clone()),
+            passed: trace.passed.iter().map(|rule| rule.name.clone()).collect(),
+            missed: missed.collect(),
+            payload: payload(&key).map(ToOwned::to_owned),
+        }
+    }
 }
 
 /// What kopid looks at behind the headers of such a frame, and a description does not have: why the frame itself may be judged otherwise.
