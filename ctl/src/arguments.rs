@@ -1,7 +1,11 @@
 //! The command line.
 
-use crate::capture::Capture;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+mod capture;
+
+pub(crate) use capture::{Capture, SNAP};
+
+use clap::{Args, Parser, Subcommand};
+use kopi_api::request::{Flows, State};
 use kopi_packet::{MacAddr, describe};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,48 +87,6 @@ pub(crate) struct Takeover {
     pub(crate) state: Option<PathBuf>,
 }
 
-/// Options of `flows`: a flow is shown if all of them hold.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct Flows {
-    /// Of the app with this name
-    #[arg(long, value_name = "NAME")]
-    pub(crate) app: Option<String>,
-    /// Of this user, by name or number
-    #[arg(long, value_name = "USER")]
-    pub(crate) user: Option<String>,
-    /// Of this process
-    #[arg(long)]
-    pub(crate) pid: Option<u32>,
-    /// Of processes that call themselves so
-    #[arg(long, value_name = "NAME")]
-    pub(crate) comm: Option<String>,
-    /// With this port at either end
-    #[arg(long)]
-    pub(crate) port: Option<u16>,
-    /// With this address at either end
-    #[arg(long)]
-    pub(crate) address: Option<String>,
-    /// In this state
-    #[arg(long)]
-    pub(crate) state: Option<String>,
-    /// Of this protocol, by name or number
-    #[arg(long)]
-    pub(crate) proto: Option<String>,
-    /// No more than so many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) limit: Option<u32>,
-    /// Those with the highest rate over their whole age, the highest first: a thousand at most, or as many as --limit says
-    #[arg(long, value_enum)]
-    pub(crate) sort: Option<Sort>,
-}
-
-/// By what flows are sorted.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Sort {
-    /// Bits per second
-    Rate,
-}
-
 /// Options of `check`.
 #[derive(Args, Debug)]
 pub(crate) struct Check {
@@ -162,34 +124,6 @@ pub(crate) struct Explain {
     /// The packet, such as 'tcp 10.0.0.1:5432 > 10.0.0.2:999 flags syn dscp 46', or `packet` of `kopictl --json flows`
     #[arg(value_name = "PACKET", value_parser = packet)]
     pub(crate) packet: String,
-}
-
-/// What connection tracking can say of a packet.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum State {
-    /// It begins a connection
-    New,
-    /// It belongs to a connection that was answered
-    Established,
-    /// It is an error about a connection
-    Related,
-    /// It fits no connection
-    Invalid,
-    /// Connections are not a notion of its protocol
-    Untracked,
-}
-
-impl State {
-    /// Its word in policies and requests.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Established => "established",
-            Self::Related => "related",
-            Self::Invalid => "invalid",
-            Self::Untracked => "untracked",
-        }
-    }
 }
 
 /// Options of `apps`.

@@ -5,7 +5,6 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`options`], [`select`] | the command line |
 //! | [`session`], [`signals`] | what kopid and the user say meanwhile |
 //! | [`mod@run`] | a capture from its start to its end |
 //! | [`output`], [`rotation`] | where packets go, and names of files that follow each other |
@@ -15,25 +14,22 @@
 
 mod finished;
 mod lines;
-mod options;
 mod output;
 mod printer;
 mod read;
 mod rotation;
 mod run;
-mod select;
 mod session;
 mod sighting;
 mod signals;
 mod stamp;
 
-pub(crate) use options::{Capture, SNAP};
 pub(crate) use output::open_file;
 pub(crate) use run::{Ended, Run};
-pub(crate) use select::{Direction, Owner, Selectors};
 pub(crate) use session::{Session, Watched};
 pub(crate) use signals::Signals;
 
+use crate::arguments::Capture;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::request::Request;
@@ -64,11 +60,12 @@ pub(crate) fn run(options: &Capture, socket: &Path, json: bool) -> Result<(), Fa
     let (opened, files) = output.open()?;
     // From here on a signal ends the capture in good order. Before, it was free to end the process in the wait for a FIFO.
     let signals = Signals::new()?;
+    let filters = expression.is_some();
     let request = Request::capture(&options.request(expression), opened.file);
     let (session, first) = Session::start(client, &request)?;
     // What kopid has, it has of its own; a pipe ends with its last writer.
     drop(request);
-    mention(&heading(options, &apps, first.row.jit == Some(false)));
+    mention(&heading(options, &apps, filters && first.row.jit == Some(false)));
 
     let writes = options.output.file.is_some();
     let ticks = files.is_some() && options.printing.verbose > 0 && io::stderr().is_terminal();

@@ -1,6 +1,6 @@
 //! What each command does.
 
-use crate::arguments::{Arguments, Command, Reload};
+use crate::arguments::{Arguments, Classes, Command, Reload, Stats};
 use crate::check;
 use crate::client::Client;
 use crate::failure::Failure;
@@ -38,17 +38,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     // Before connecting, so that a file that is not there is no reason to look for kopid.
     let Some(request) = Request::of(&arguments.command)? else { return Ok(()) };
     let mut client = Client::connect(&arguments.socket)?;
-    if let Command::Stats(options) = &arguments.command
-        && let Some(interval) = options.watch
-    {
-        return watch(&mut client, interval, arguments.json);
-    }
-    if let Command::Classes(options) = &arguments.command
-        && let Some(interval) = options.watch
-    {
-        return watch_classes(&mut client, &request, interval, arguments.json);
-    }
     match &arguments.command {
+        Command::Stats(Stats { watch: Some(interval) }) => {
+            let mut rates = Rates::default();
+            return watch(&mut client, &request, *interval, arguments.json, |answer| {
+                Ok(view::rates(&rates.since_last(rows::<Port>(answer, "stats")?, Instant::now())))
+            });
+        }
+        Command::Classes(Classes { watch: Some(interval) }) => {
+            return watch(&mut client, &request, *interval, arguments.json, |answer| {
+                Ok(view::classes(&rows::<Class>(answer, "classes")?))
+            });
+        }
         Command::Flows(_) => return list(&mut client, &request, arguments.json, &mut view::Flows::new()),
         Command::Rules => return list(&mut client, &request, arguments.json, &mut view::Rules::new()),
         _ => {}
@@ -143,40 +144,28 @@ fn reloaded(rows: &[Reloaded], options: &Reload) -> Result<String, Failure> {
     Ok(view::reloaded(rows, options.keep))
 }
 
-/// Looks at the counters for ever. On a terminal each look replaces the one before.
-fn watch(client: &mut Client, interval: Duration, json: bool) -> Result<(), Failure> {
-    let mut rates = Rates::default();
+/// Asks again and again, and shows each answer as `show` does, or as JSON. On a terminal each look replaces the one before.
+fn watch(
+    client: &mut Client,
+    request: &Request,
+    interval: Duration,
+    json: bool,
+    mut show: impl FnMut(&Value) -> Result<String, Failure>,
+) -> Result<(), Failure> {
     let mut next = Instant::now();
     let clear = if io::stdout().is_terminal() && !json { CLEAR } else { "" };
     for look in 0_u64.. {
-        let answer = client.ask(&Request::plain("stats"))?;
+        let answer = client.ask(request)?;
         let now = Instant::now();
         if json {
             print(&as_json(&answer))?;
         } else {
             let gap = if look > 0 && clear.is_empty() { "\n" } else { "" };
-            let ports = rates.since_last(rows::<Port>(&answer, "stats")?, now);
-            print(&format!("{clear}{gap}{}", view::rates(&ports)))?;
+            print(&format!("{clear}{gap}{}", show(&answer)?))?;
         }
         // A look that comes late does not make the following ones come early.
         next = (next + interval).max(now);
         std::thread::sleep(next.saturating_duration_since(now));
-    }
-    Ok(())
-}
-
-/// Looks at the classes for ever. kopid measures their rates itself.
-fn watch_classes(client: &mut Client, request: &Request, interval: Duration, json: bool) -> Result<(), Failure> {
-    let clear = if io::stdout().is_terminal() && !json { CLEAR } else { "" };
-    for look in 0_u64.. {
-        let answer = client.ask(request)?;
-        if json {
-            print(&as_json(&answer))?;
-        } else {
-            let gap = if look > 0 && clear.is_empty() { "\n" } else { "" };
-            print(&format!("{clear}{gap}{}", view::classes(&rows::<Class>(&answer, request.command())?)))?;
-        }
-        std::thread::sleep(interval);
     }
     Ok(())
 }

@@ -6,14 +6,15 @@
 
 mod sentences;
 
-use crate::arguments::socket_path;
-use crate::capture::{Direction, Ended, Owner, Run, SNAP, Selectors, Session, Signals, Watched};
+use crate::arguments::{SNAP, socket_path};
+use crate::capture::{Ended, Run, Session, Signals, Watched};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::request::Request;
 use crate::streams::print;
 use crate::{capture, text};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
+use kopi_api::request::{self, Way, Which};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -62,8 +63,8 @@ struct Plugin {
 struct Choice {
     #[arg(long, value_enum, default_value_t = Which::All)]
     which: Which,
-    #[arg(long, value_enum, default_value_t = Direction::Inout)]
-    direction: Direction,
+    #[arg(long, value_enum, default_value_t = Way::InOut)]
+    direction: Way,
     #[arg(long, value_delimiter = ',')]
     user: Vec<String>,
     #[arg(long, value_delimiter = ',')]
@@ -86,14 +87,6 @@ struct Choice {
     sample: u64,
     #[arg(long, default_value_t = SNAP, value_parser = clap::value_parser!(u32).range(1..=i64::from(SNAP)))]
     snap: u32,
-}
-
-/// What became of the packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Which {
-    All,
-    Passed,
-    Dropped,
 }
 
 /// Whether Wireshark runs this, by the name and the first argument that it was run with.
@@ -156,37 +149,32 @@ fn port(interface: &str) -> Result<Port, Failure> {
 }
 
 /// What is asked of kopid.
-fn request(plugin: &Plugin, port: &Port) -> Result<kopi_api::request::Capture, Failure> {
+fn request(plugin: &Plugin, port: &Port) -> Result<request::Capture, Failure> {
     let Choice { which, direction, user, group, pid, comm, exe, cgroup, app, rule, reason, sample, snap } =
         &plugin.choice;
     let list = |names: &[String]| -> Vec<String> {
         names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
     };
     let number = |pid: &String| pid.parse().map_err(|_| Failure::Extcap(format!("`{pid}` is no process number")));
-    let owner = Owner {
+    let which = if port.dropped { Which::Dropped } else { *which };
+    let filter = plugin.extcap_capture_filter.as_deref().map(str::trim).filter(|text| !text.is_empty());
+    Ok(request::Capture {
+        filter: filter.map(str::to_owned),
+        interfaces: port.name.clone().into_iter().collect(),
+        direction: Some(*direction).filter(|direction| *direction != Way::InOut),
+        which: Some(which).filter(|which| *which != Which::All),
         app: list(app),
         user: list(user),
         group: list(group),
-        pid: list(pid).iter().map(number).collect::<Result<_, _>>()?,
         comm: list(comm),
         exe: list(exe),
         cgroup: list(cgroup),
-    };
-    let selectors = Selectors {
-        direction: Some(*direction).filter(|direction| *direction != Direction::Inout),
-        passed: *which == Which::Passed && !port.dropped,
-        dropped: *which == Which::Dropped || port.dropped,
-        owner,
+        pid: list(pid).iter().map(number).collect::<Result<_, _>>()?,
         rule: list(rule),
         reason: list(reason),
         sample: Some(*sample).filter(|n| *n > 1),
-    };
-    let filter = plugin.extcap_capture_filter.as_deref().map(str::trim).filter(|text| !text.is_empty());
-    Ok(kopi_api::request::Capture {
-        filter: filter.map(str::to_owned),
-        interfaces: port.name.clone().into_iter().collect(),
         snap: Some(*snap).filter(|snap| *snap != SNAP),
-        ..selectors.request()
+        ..request::Capture::default()
     })
 }
 

@@ -1,6 +1,6 @@
 //! kopictl, the operator's tool: asks kopid over its control socket, and shows what it answers.
 //!
-//! - [`arguments`]: the command line; [`command`]: what each command does;
+//! - [`arguments`]: the command line, which knows nothing of the rest; [`command`]: what each command does;
 //! - [`request`]: what is asked; [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
 //! - [`check`]: kopid's files, without kopid;
 //! - [`capture`]: packets with their owners, to a file or as lines; [`mod@print`]: what a packet says;

@@ -1,6 +1,6 @@
 //! What kopid is asked.
 
-use crate::arguments::{Command, Explain, Flows, Reload, Sort};
+use crate::arguments::{Command, Explain, Reload};
 use crate::failure::Failure;
 use kopi_api::request;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -49,7 +49,7 @@ impl Request {
             Command::Drops => Self::plain("drops"),
             Command::Rules => Self::plain("rules"),
             Command::Classes(_) => Self::plain("classes"),
-            Command::Flows(flows) => Self::flows(flows),
+            Command::Flows(flows) => Self::new("flows", flows),
             Command::Explain(explain) => Self::explain(explain),
             Command::Reload(reload) => Self::reload(reload)?,
             Command::Check(_) | Command::Capture(_) | Command::Takeover(_) => return Ok(None),
@@ -61,28 +61,16 @@ impl Request {
         Self { file: Some(file), ..Self::new("capture", arguments) }
     }
 
-    fn flows(flows: &Flows) -> Self {
-        let Flows { app, user, pid, comm, port, address, state, proto, limit, sort } = flows.clone();
-        let sort = sort.map(|Sort::Rate| "rate");
-        Self::new("flows", &request::Flows { app, user, pid, comm, port, address, state, proto, limit, sort })
-    }
-
     fn explain(explain: &Explain) -> Self {
         let direction = if explain.ingress { "ingress" } else { "egress" };
-        let arguments = request::Explain {
-            app: Some(explain.app.clone()),
-            packet: Some(explain.packet.clone()),
-            direction: Some(direction.to_owned()),
-            state: Some(explain.state.word().to_owned()),
-        };
-        Self::new("explain", &arguments)
+        let Explain { app, packet, state, .. } = explain;
+        Self::new("explain", &request::Explain { app, packet, direction, state: *state })
     }
 
     fn reload(reload: &Reload) -> Result<Self, Failure> {
         let file = reload.file.as_deref().map(open).transpose()?.map(OwnedFd::from);
         let name = reload.file.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let confirm = reload.confirm.map(u64::from);
-        let arguments = request::Reload { file: name, confirm, keep: reload.keep.then_some(true) };
+        let arguments = request::Reload { file: name, confirm: reload.confirm, keep: reload.keep.then_some(true) };
         Ok(Self { file, patience: RELOAD_PATIENCE, ..Self::new("reload", &arguments) })
     }
 

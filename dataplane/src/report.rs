@@ -75,8 +75,8 @@ pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, fact
             let sources = &mut Sources { switch, facts };
             match command {
                 "status" => Answer::Reply(kopi_api::answer("status", &[status(switch, facts)])),
-                "apps" => of_apps(Vec::new(), sources, |app, sources| describe(app, sources.switch)),
-                "stats" => of_apps(vec![wire_stats(sources)], sources, |app, sources| stats(app, sources.switch)),
+                "apps" => from_app(0, Vec::new(), sources, |app, sources| describe(app, sources.switch)),
+                "stats" => from_app(0, vec![wire_stats(sources)], sources, |app, sources| stats(app, sources.switch)),
                 "drops" => policy::drops(sources),
                 "rules" => policy::rules(sources),
                 "classes" => policy::classes(sources),
@@ -86,15 +86,7 @@ pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, fact
     })
 }
 
-/// An answer of `first`, and of a row for each app, some apps at a time.
-fn of_apps<R: Serialize + Send + 'static>(
-    first: Vec<R>,
-    sources: &Sources<'_>,
-    row: fn(&App, &Sources<'_>) -> R,
-) -> Answer {
-    from_app(0, first, sources, row)
-}
-
+/// An answer of `first`, and of a row for each app from number `from` on, some apps at a time.
 fn from_app<R: Serialize + Send + 'static>(
     from: PortId,
     first: Vec<R>,

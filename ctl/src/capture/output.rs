@@ -2,10 +2,10 @@
 
 use super::finished::Finished;
 use super::lines::Form;
-use super::options::Capture;
 use super::printer;
 use super::rotation::Rotation;
 use super::stamp::Stamp;
+use crate::arguments::Capture;
 use crate::failure::Failure;
 use crate::print::{Dump, Style};
 use jiff::ZonedDateTime;

@@ -1,8 +1,8 @@
 //! Packets of a file: -r.
 
-use super::options::Capture;
 use super::output::form;
 use super::printer;
+use crate::arguments::Capture;
 use crate::failure::Failure;
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use std::path::Path;
 ///
 /// [`Failure`] if it cannot be read, or is no pcapng.
 pub(crate) fn read(options: &Capture, file: &Path, json: bool) -> Result<(), Failure> {
-    if options.selectors.request() != kopi_api::request::Capture::default() {
+    if options.selectors() != kopi_api::request::Capture::default() {
         return Err(Failure::Usage("packets of a file were chosen when it was written: -r takes no selectors".into()));
     }
     let source: Box<dyn Read> = if file == Path::new("-") {

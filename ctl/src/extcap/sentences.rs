@@ -1,7 +1,7 @@
 //! What a plugin answers: lines of a word and `{key=value}` pairs (Wireshark's `doc/README.extcap`).
 
 use super::{APP, Port};
-use crate::capture::SNAP;
+use crate::arguments::SNAP;
 use std::path::Path;
 
 /// The plugin and its interfaces.

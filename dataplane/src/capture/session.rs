@@ -6,9 +6,10 @@ use super::output::{Broken, Output, Progress};
 use super::request::Request;
 use super::roster::Roster;
 use super::stream::{Picture, Stream, Sums};
-use super::talk::{Heard, State, Talk, Why};
+use super::talk::{Heard, Talk, Why};
 use crate::clock::Clock;
 use crate::tap::{Head, Line, PortCounts};
+use kopi_api::capture::{Session as Told, State};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
@@ -151,7 +152,7 @@ impl Session {
     /// Works until the client, a limit or kopid ends it.
     pub fn run(mut self) {
         self.await_workers();
-        self.say(State::Running);
+        self.say(State::Running, None);
         self.stream.prepare(&mut self.blocks);
         let why = loop {
             match self.turn() {
@@ -182,7 +183,7 @@ impl Session {
         let bytes = self.output.written() + (self.blocks.len() - self.sent) as u64;
         if !self.told_full && full(self.request.file_bytes, bytes) {
             self.told_full = true;
-            self.say(State::Full);
+            self.say(State::Full, None);
         }
         if self.left == 0 {
             return Err(Why::Count);
@@ -212,12 +213,12 @@ impl Session {
     fn hear(&mut self) -> Result<(), Why> {
         while let Some(heard) = self.talk.hear()? {
             match heard {
-                Heard::Counts => self.say(State::Running),
+                Heard::Counts => self.say(State::Running, None),
                 Heard::Stop => return Err(Why::Stopped),
                 Heard::Rotate(file) => match Output::new(file) {
                     Ok(output) => {
                         self.rotate(output)?;
-                        self.say(State::Running);
+                        self.say(State::Running, None);
                     }
                     Err(error) => return Err(Why::Error(error)),
                 },
@@ -387,7 +388,7 @@ impl Session {
         if !lost && let Err(broken) = self.close() {
             why = broken;
         }
-        self.say(State::Ended(why));
+        self.say(State::Ended, Some(why));
     }
 
     fn drain(&mut self) -> Result<(), Why> {
@@ -416,18 +417,18 @@ impl Session {
         }
     }
 
-    fn say(&mut self, state: State) {
+    fn say(&mut self, state: State, why: Option<Why>) {
         let sums = Sums::of(&self.counts, None);
-        let counts = kopi_api::capture::Session {
+        let counts = Told {
             captured: self.stream.delivered() + self.stream.pending(),
             received: sums.received,
             dropped: sums.lost + self.stream.given_up(),
             seen: sums.seen,
             file_bytes: self.output.written(),
             disk_full: self.disk_full,
-            ..kopi_api::capture::Session::default()
+            ..Told::default()
         };
-        self.talk.say(state, counts);
+        self.talk.say(state, why, counts);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a session and its client say to each other, on the connection that the session was asked for on.
 
-use kopi_api::capture::Session as Told;
+use kopi_api::capture::{Session as Told, State};
 use kopi_api::transport::{Lines, TransportError, send};
 use kopi_api::{Request, refusal};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,17 +40,6 @@ impl Why {
             Self::Error(_) => "error",
         }
     }
-}
-
-/// How a session is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It goes on.
-    Running,
-    /// It goes on, and the file has the size that was asked for.
-    Full,
-    /// It ends.
-    Ended(Why),
 }
 
 /// What a client says.
@@ -116,13 +105,8 @@ impl Talk {
         }
     }
 
-    /// Tells the client how the session is, and what it has counted. A client that does not read misses it.
-    pub fn say(&self, state: State, counts: Told) {
-        let (state, why) = match state {
-            State::Running => (kopi_api::capture::State::Running, None),
-            State::Full => (kopi_api::capture::State::Full, None),
-            State::Ended(why) => (kopi_api::capture::State::Ended, Some(why)),
-        };
+    /// Tells the client how the session is, why it has ended if it has, and what it has counted. A client that does not read misses it.
+    pub fn say(&self, state: State, why: Option<Why>, counts: Told) {
         let word = why.as_ref().map(|why| why.word().to_owned());
         let error = if let Some(Why::Error(error)) = why { Some(error) } else { None };
         let row = Told { session: self.id, state, why: word, error, jit: Some(self.jit), ..counts };

@@ -1,5 +1,8 @@
 //! What kopid is asked.
+//!
+//! Arguments that kopictl passes on as they are are those of its command line, too, and their comments its help.
 
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -51,105 +54,160 @@ impl Request {
 }
 
 /// Which flows: those for which all of this holds.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct Flows {
-    /// Of the app with this name.
+    /// Of the app with this name
+    #[arg(long, value_name = "NAME")]
     pub app: Option<String>,
-    /// Of this user, by name or number.
+    /// Of this user, by name or number
+    #[arg(long, value_name = "USER")]
     pub user: Option<String>,
-    /// Of this process.
+    /// Of this process
+    #[arg(long)]
     pub pid: Option<u32>,
-    /// Of processes that call themselves so.
+    /// Of processes that call themselves so
+    #[arg(long, value_name = "NAME")]
     pub comm: Option<String>,
-    /// With this port at either end.
+    /// With this port at either end
+    #[arg(long)]
     pub port: Option<u16>,
-    /// With this address at either end.
+    /// With this address at either end
+    #[arg(long)]
     pub address: Option<String>,
-    /// In this state.
+    /// In this state
+    #[arg(long)]
     pub state: Option<String>,
-    /// Of this protocol, by name or number.
+    /// Of this protocol, by name or number
+    #[arg(long)]
     pub proto: Option<String>,
-    /// No more than so many.
+    /// No more than so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
-    /// `rate` for those with the highest rate, the highest first.
-    pub sort: Option<&'static str>,
+    /// Those with the highest rate over their whole age, the highest first: a thousand at most, or as many as --limit says
+    #[arg(long, value_enum)]
+    pub sort: Option<Sort>,
+}
+
+/// By what flows are sorted.
+#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    /// Bits per second
+    Rate,
 }
 
 /// What frame is judged, and at whose side.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Explain {
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Explain<'a> {
     /// The app's name.
-    pub app: Option<String>,
+    pub app: &'a str,
     /// The frame, as `kopi-packet` describes it.
-    pub packet: Option<String>,
+    pub packet: &'a str,
     /// `egress` or `ingress`.
-    pub direction: Option<String>,
-    /// What connection tracking says of it, `new` if nothing is stated.
-    pub state: Option<String>,
+    pub direction: &'a str,
+    /// What connection tracking says of it.
+    pub state: State,
+}
+
+/// What connection tracking can say of a packet.
+#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It begins a connection
+    New,
+    /// It belongs to a connection that was answered
+    Established,
+    /// It is an error about a connection
+    Related,
+    /// It fits no connection
+    Invalid,
+    /// Connections are not a notion of its protocol
+    Untracked,
 }
 
 /// Which policy is to come into force. The file itself comes along as a descriptor; without one it is the configured file.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Reload {
     /// What the file is called.
     pub file: Option<String>,
     /// Seconds after which the policy of before comes back, unless this one is kept.
-    pub confirm: Option<u64>,
+    pub confirm: Option<u32>,
     /// Keep the one on trial.
     pub keep: Option<bool>,
 }
 
 /// What is captured, into the file that comes along as a descriptor. Within one list one is enough; all stated lists have to hold.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[command(next_help_heading = "Owners and verdicts")]
+#[group(skip)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
     /// libpcap's expression.
+    #[arg(skip)]
     pub filter: Option<String>,
     /// Names of ports; none for all.
+    #[arg(skip)]
     pub interfaces: Vec<String>,
-    /// From the side of the app or wire.
-    pub direction: Option<Way>,
     /// By what became of it.
+    #[arg(skip)]
     pub which: Option<Which>,
-    /// Patterns of names of apps.
+    /// Only frames that the app or wire receives (in), or sends (out)
+    #[arg(short = 'Q', long, value_enum, value_name = "DIRECTION", display_order = 1)]
+    pub direction: Option<Way>,
+    /// Of apps with such a name
+    #[arg(long, value_name = "GLOB")]
     pub app: Vec<String>,
-    /// Users, by name or number.
+    /// Of this user, by name or number
+    #[arg(long, value_name = "USER")]
     pub user: Vec<String>,
-    /// Groups, by name or number.
+    /// Of this group, by name or number
+    #[arg(long, value_name = "GROUP")]
     pub group: Vec<String>,
-    /// Patterns of what processes call themselves.
-    pub comm: Vec<String>,
-    /// Patterns of programs.
-    pub exe: Vec<String>,
-    /// Paths of cgroups.
-    pub cgroup: Vec<String>,
-    /// Processes.
+    /// Of this process
+    #[arg(long)]
     pub pid: Vec<u32>,
-    /// Names of rules that have decided.
+    /// Of processes that call themselves so
+    #[arg(long, value_name = "GLOB")]
+    pub comm: Vec<String>,
+    /// Of processes that run such a program
+    #[arg(long, value_name = "GLOB")]
+    pub exe: Vec<String>,
+    /// Of processes in this cgroup or below
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<String>,
+    /// Only what this rule has decided
+    #[arg(long, value_name = "NAME")]
     pub rule: Vec<String>,
-    /// Names of reasons for a drop.
+    /// Only what was dropped for this reason; `kopictl drops` has their names
+    #[arg(long, value_name = "NAME")]
     pub reason: Vec<String>,
+    /// Keep one of N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub sample: Option<u64>,
     /// Bytes kept of a frame.
+    #[arg(skip)]
     pub snap: Option<u32>,
     /// Packets after which it ends.
+    #[arg(skip)]
     pub count: Option<u64>,
     /// Bytes of the file after which it ends.
+    #[arg(skip)]
     pub bytes: Option<u64>,
     /// Time after which it ends.
+    #[arg(skip)]
     pub seconds: Option<f64>,
-    /// Keep one of so many.
-    pub sample: Option<u64>,
     /// Bytes of the ring between a worker and the session.
+    #[arg(skip)]
     pub buffer: Option<usize>,
     /// Size of a file in bytes from which on another one is asked for.
+    #[arg(skip)]
     pub file_bytes: Option<u64>,
 }
 
 /// Which way frames go, from the side of the app or wire.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[clap(rename_all = "lower")]
 pub enum Way {
     /// Received.
     In,
@@ -161,7 +219,7 @@ pub enum Way {
 }
 
 /// What became of frames.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
     /// Anything.

@@ -1,9 +1,8 @@
 //! Options of `capture`, after tcpdump's.
 
-use super::select::Selectors;
 use crate::failure::Failure;
 use clap::{ArgAction, Args};
-use kopi_api::request;
+use kopi_api::request::{self, Which};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -14,6 +13,9 @@ const BUFFER_KIB: std::ops::RangeInclusive<i64> = 64..=262_144;
 /// Bytes of an expression that kopid takes.
 const EXPRESSION_MAX: usize = 8192;
 
+/// Heading of options that select frames.
+const VERDICTS: &str = "Owners and verdicts";
+
 /// Options of `capture`.
 #[derive(Args, Debug)]
 pub(crate) struct Capture {
@@ -23,8 +25,14 @@ pub(crate) struct Capture {
     /// List where -i can look
     #[arg(short = 'D', long)]
     pub(crate) list_interfaces: bool,
+    /// Only what was let through
+    #[arg(long, conflicts_with = "dropped", help_heading = VERDICTS)]
+    pub(crate) passed: bool,
+    /// Only what was dropped, for whatever reason
+    #[arg(long, help_heading = VERDICTS)]
+    pub(crate) dropped: bool,
     #[command(flatten)]
-    pub(crate) selectors: Selectors,
+    selectors: request::Capture,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -161,6 +169,12 @@ impl Capture {
         Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
     }
 
+    /// Which frames, beside the expression: by owner, direction and what became of them.
+    pub(crate) fn selectors(&self) -> request::Capture {
+        let which = self.passed.then_some(Which::Passed).or_else(|| self.dropped.then_some(Which::Dropped));
+        request::Capture { which, ..self.selectors.clone() }
+    }
+
     /// The request, with this expression.
     pub(crate) fn request(&self, expression: Option<String>) -> request::Capture {
         let Limits { count, bytes, duration, snap, buffer_kib } = self.limits;
@@ -173,7 +187,7 @@ impl Capture {
             seconds: duration,
             buffer: buffer_kib.and_then(|kib| usize::try_from(kib << 10).ok()),
             file_bytes: self.output.file_size,
-            ..self.selectors.request()
+            ..self.selectors()
         }
     }
 }
