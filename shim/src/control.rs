@@ -1,19 +1,18 @@
 //! The thread that keeps a port attached.
 //!
-//! Operations of the application change what is *wanted*; the thread makes the daemon agree, and takes it all up again
-//! with the next daemon when one has gone away. Only the thread talks to the daemon.
+//! Operations of the application change what is *wanted*; the thread makes the daemon agree, and does so again with the next
+//! daemon when one has gone away. Only the thread exchanges messages with the daemon.
 
-use crate::affinity;
 use crate::devargs::Args;
 use crate::device::Device;
-use crate::handoff::Handoff;
 use crate::log::{Limiter, error, notice, warning};
-use crate::port::{Refusal, State, Want};
+use crate::port_state::{FirstAttempt, PortState, Refusal, Want};
+use crate::ring_slot::RingSlot;
 use crate::session::{Lost, Made, RequestError, Session, wait};
-use crate::tx::Outlet;
+use crate::tx_publisher::TxPublisher;
+use crate::{abi, event, thread};
 use kopi_ring::Geometry;
 use kopi_ring::message::{Hello, Settings, Setup};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::sync::atomic::AtomicBool;
@@ -23,7 +22,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 /// Longest time that an operation waits for the daemon.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DAEMON_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the thread looks for faults that queues have run into.
 const TICK: Duration = Duration::from_millis(100);
 /// First and longest time between two attempts to attach.
@@ -37,26 +36,15 @@ const GOOD: Duration = Duration::from_secs(1);
 pub(crate) struct Control {
     device: Device,
     args: Args,
-    state: Mutex<State>,
-    /// Signalled when the thread has dealt with something.
-    dealt: Condvar,
-    /// Signalled when there is something to deal with.
+    state: Mutex<PortState>,
+    /// Signalled when the thread has handled something.
+    handled: Condvar,
+    /// Signalled when there is something to handle.
     wake: OwnedFd,
     /// Signalled, for good, when the thread is to end.
     stop: OwnedFd,
     stopping: AtomicBool,
     thread: OnceLock<ThreadId>,
-}
-
-/// How the first attempt to attach went.
-#[derive(Clone, Debug)]
-pub(crate) enum First {
-    /// There is a port.
-    Attached,
-    /// There is no daemon as yet.
-    Absent(String),
-    /// There will be no port without the user doing something.
-    Failed(String),
 }
 
 /// What the daemon has agreed to on this connection.
@@ -92,11 +80,11 @@ impl Control {
     pub(crate) fn new(device: Device, args: Args) -> Result<Self, Errno> {
         Ok(Self {
             device,
-            state: Mutex::new(State::new(&args)),
+            state: Mutex::new(PortState::new(&args)),
             args,
-            dealt: Condvar::new(),
-            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            stop: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            handled: Condvar::new(),
+            wake: event::new()?,
+            stop: event::new()?,
             stopping: AtomicBool::new(false),
             thread: OnceLock::new(),
         })
@@ -108,7 +96,7 @@ impl Control {
     }
 
     /// The port's state. Held for short moments only, never while waiting for the daemon.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, PortState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,43 +117,43 @@ impl Control {
             return Ok(());
         }
         let asked = state.ask();
-        signal(&self.wake);
+        event::signal(&self.wake);
         if self.is_own_thread() {
             // A callback of the application, called by the thread, which therefore cannot answer now.
             return Ok(());
         }
-        let waiting = |state: &mut State| state.answered < asked;
+        let waiting = |state: &mut PortState| state.answered < asked;
         let (mut state, _) =
-            self.dealt.wait_timeout_while(state, PATIENCE, waiting).unwrap_or_else(PoisonError::into_inner);
+            self.handled.wait_timeout_while(state, DAEMON_TIMEOUT, waiting).unwrap_or_else(PoisonError::into_inner);
         let refusal = state.refusal.take().filter(|refusal| refusal.asked == asked);
         if let Some(refusal) = refusal {
             state.want = before;
             state.ask();
-            signal(&self.wake);
+            event::signal(&self.wake);
             return Err(refusal);
         }
         Ok(())
     }
 
     /// Waits for the first attempt to attach. A daemon that does not answer counts as absent.
-    pub(crate) fn first(&self) -> First {
-        let waiting = |state: &mut State| state.first.is_none();
-        let patience = PATIENCE.saturating_mul(2);
+    pub(crate) fn wait_for_first_attempt(&self) -> FirstAttempt {
+        let waiting = |state: &mut PortState| state.first.is_none();
+        let timeout = DAEMON_TIMEOUT.saturating_mul(2);
         let (state, _) =
-            self.dealt.wait_timeout_while(self.state(), patience, waiting).unwrap_or_else(PoisonError::into_inner);
-        state.first.clone().unwrap_or_else(|| First::Absent("no answer from the daemon in time".into()))
+            self.handled.wait_timeout_while(self.state(), timeout, waiting).unwrap_or_else(PoisonError::into_inner);
+        state.first.clone().unwrap_or_else(|| FirstAttempt::Absent("no answer from the daemon in time".into()))
     }
 
     /// Gives the connection up and makes a new one.
     pub(crate) fn reattach(&self) {
         self.state().reattach = true;
-        signal(&self.wake);
+        event::signal(&self.wake);
     }
 
-    /// Tells the thread to end.
+    /// Makes the thread end.
     pub(crate) fn end(&self) {
         self.stopping.store(true, Release);
-        signal(&self.stop);
+        event::signal(&self.stop);
     }
 
     /// Whether the caller is the control thread, which runs the application's callbacks.
@@ -173,8 +161,8 @@ impl Control {
         self.thread.get() == Some(&std::thread::current().id())
     }
 
-    /// Shows applications the link as it is, and tells whether it went up or down by that.
-    pub(crate) fn show_link(&self) -> bool {
+    /// Gives ethdev the link as it is, and returns whether that changed it.
+    pub(crate) fn update_link(&self) -> bool {
         let link = self.state().link();
         self.device.set_link(link.up, link.speed)
     }
@@ -184,13 +172,13 @@ impl Control {
     /// Keeps the port attached until [`Control::end`].
     pub(crate) fn run(&self) {
         let _first = self.thread.set(std::thread::current().id());
-        affinity::leave_lcores();
+        thread::leave_lcores();
         let mut backoff = Backoff::new();
-        let mut told = Limiter::default();
+        let mut limiter = Limiter::default();
         while !self.is_stopping() {
             match Session::open(&self.args.socket, self.hello(), self.stop.as_fd()) {
                 Ok(mut session) => {
-                    told.reset();
+                    limiter.reset();
                     let since = Instant::now();
                     self.attached(&session);
                     let lost = self.serve(&mut session);
@@ -202,7 +190,7 @@ impl Control {
                         warning!("port {}: link down: {lost}; attaching again", self.device.port());
                     }
                 }
-                Err(error) => self.not_attached(&error, &mut told),
+                Err(error) => self.not_attached(&error, &mut limiter),
             }
             // Whether the pause ends early is seen at the head of the loop.
             let _ended = wait(&[self.stop.as_fd()], backoff.next());
@@ -219,7 +207,7 @@ impl Control {
             name: state.name.clone(),
             mac: state.want.main_mac(),
             queues: self.args.queues,
-            driver: crate::driver::description(),
+            driver: abi::description(),
         }
     }
 
@@ -228,26 +216,26 @@ impl Control {
         let mut state = self.state();
         state.attach(welcome, session.link());
         if state.first.is_none() {
-            state.first = Some(First::Attached);
+            state.first = Some(FirstAttempt::Attached);
         } else {
             state.reconnects = state.reconnects.wrapping_add(1);
         }
         drop(state);
-        self.dealt.notify_all();
+        self.handled.notify_all();
         notice!("port {}: attached to {} as {}", self.device.port(), self.args.socket.display(), welcome.name);
     }
 
-    fn not_attached(&self, error: &RequestError, told: &mut Limiter) {
+    fn not_attached(&self, error: &RequestError, limiter: &mut Limiter) {
         let text = format!("{}: {error}", self.args.socket.display());
         let mut state = self.state();
         if state.first.is_none() {
             let absent = matches!(error, RequestError::Lost(Lost::Absent(_) | Lost::Stale | Lost::Silent));
-            state.first = Some(if absent { First::Absent(text) } else { First::Failed(text) });
+            state.first = Some(if absent { FirstAttempt::Absent(text) } else { FirstAttempt::Failed(text) });
             drop(state);
-            self.dealt.notify_all();
+            self.handled.notify_all();
         } else {
             drop(state);
-            if !self.is_stopping() && told.passes(&text, Instant::now()) {
+            if !self.is_stopping() && limiter.passes(&text, Instant::now()) {
                 warning!("port {}: {text}; will keep trying", self.device.port());
             }
         }
@@ -255,7 +243,7 @@ impl Control {
 
     fn detached(&self) {
         self.state().detach();
-        self.dealt.notify_all();
+        self.handled.notify_all();
         self.announce();
     }
 
@@ -263,14 +251,14 @@ impl Control {
     fn serve(&self, session: &mut Session) -> Lost {
         let mut agreed = Agreed::default();
         let mut backoff = Backoff::new();
-        let mut told = Limiter::default();
-        // What the daemon has refused is not asked for again before it has changed, or some time has passed.
+        let mut limiter = Limiter::default();
+        // What the daemon has refused is not requested again before it has changed, or some time has passed.
         let mut refused: Option<(u64, Instant)> = None;
         loop {
             if self.is_stopping() {
                 return Lost::Stopping;
             }
-            if let Err(lost) = self.tend(session) {
+            if let Err(lost) = self.service(session) {
                 return lost;
             }
             let asked = self.state().asked();
@@ -278,11 +266,11 @@ impl Control {
                 refused = match self.agree(session, &mut agreed) {
                     Ok(None) => {
                         backoff = Backoff::new();
-                        told.reset();
+                        limiter.reset();
                         None
                     }
                     Ok(Some((asked, text))) => {
-                        if let Some(text) = text.filter(|text| told.passes(text, Instant::now())) {
+                        if let Some(text) = text.filter(|text| limiter.passes(text, Instant::now())) {
                             error!("port {}: refused by the daemon: {text}; will keep trying", self.device.port());
                         }
                         Instant::now().checked_add(backoff.next()).map(|until| (asked, until))
@@ -290,18 +278,18 @@ impl Control {
                     Err(lost) => return lost,
                 };
             }
-            let patience = if refused.is_some() { FIRST_PAUSE } else { TICK };
-            if let Err(lost) = session.listen(self.wake.as_fd(), self.stop.as_fd(), patience) {
+            let timeout = if refused.is_some() { FIRST_PAUSE } else { TICK };
+            if let Err(lost) = session.recv(self.wake.as_fd(), self.stop.as_fd(), timeout) {
                 return lost;
             }
-            drain(&self.wake);
+            event::drain(&self.wake);
         }
     }
 
-    /// What has to be looked at now and then: rings to be dropped, faults, drops, the link.
-    fn tend(&self, session: &Session) -> Result<(), Lost> {
+    /// Does what is due now and then: drops retired rings, and looks for faults, the daemon's drops and the link.
+    fn service(&self, session: &Session) -> Result<(), Lost> {
         let mut state = self.state();
-        let fault = state.tend();
+        let fault = state.service();
         state.wire = session.link();
         let reattach = std::mem::take(&mut state.reattach);
         drop(state);
@@ -313,8 +301,8 @@ impl Control {
         }
     }
 
-    /// Makes the daemon agree to what is wanted. Returns what it refuses, and its words unless an operation waits for
-    /// them.
+    /// Makes the daemon agree to what is wanted. Returns the change that it refuses, and its reason unless an operation waits for
+    /// that.
     fn agree(&self, session: &mut Session, agreed: &mut Agreed) -> Result<Option<(u64, Option<String>)>, Lost> {
         loop {
             let (want, asked) = self.state().wanted();
@@ -330,7 +318,7 @@ impl Control {
         }
     }
 
-    /// Sends the next request, if there is need for one, and tells whether there was.
+    /// Sends the next request, if one is needed, and returns whether it was.
     fn step(&self, session: &mut Session, agreed: &mut Agreed, want: &Want) -> Result<bool, RequestError> {
         let stop = self.stop.as_fd();
         let Some(rings) = &want.rings else {
@@ -349,7 +337,7 @@ impl Control {
             self.leave_rings();
             let made = session.setup(&Setup { geometry, sleeps: rings.sleeps }, stop)?;
             *agreed = Agreed { rings: Some(rings.generation), settings: None };
-            self.hand_over(made, rings.generation);
+            self.offer_rings(made, rings.generation);
             return Ok(true);
         }
         let settings = want.settings();
@@ -361,36 +349,36 @@ impl Control {
         Ok(false)
     }
 
-    /// The rings there are, if any, are about to go.
+    /// Takes the rings that there are, if any, out of use: they are about to go.
     fn leave_rings(&self) {
         let mut state = self.state();
         state.agreed = false;
         state.drops.unwatch();
-        state.relay.iter().for_each(|relay| relay.unwatch());
+        state.irq_thread.iter().for_each(|irq_thread| irq_thread.unwatch());
     }
 
-    /// Offers what the daemon has made to the queues, unless they have meanwhile lost interest.
-    fn hand_over(&self, made: Made, generation: u64) {
+    /// Offers the rings that the daemon has made to the queues, unless others are wanted by now.
+    fn offer_rings(&self, made: Made, generation: u64) {
         let Made { region, doorbell } = made;
         let doorbell = doorbell.map(Arc::new);
         let mut state = self.state();
         if state.want.rings.as_ref().is_none_or(|rings| rings.generation != generation) {
             return;
         }
-        for (queue, handoff) in state.tx.iter().enumerate() {
-            let outlet = region.tx_producer(queue).map(|ring| Outlet::new(ring, doorbell.clone()));
-            offer(handoff.as_ref(), outlet, None);
+        for (queue, slot) in state.tx.iter().enumerate() {
+            let publisher = region.tx_producer(queue).map(|ring| TxPublisher::new(ring, doorbell.clone()));
+            offer(slot.as_ref(), publisher, None);
         }
-        for (queue, handoff) in state.rx.iter().enumerate() {
-            offer(handoff.as_ref(), region.rx_consumer(queue), region.rx_consumer(queue));
+        for (queue, slot) in state.rx.iter().enumerate() {
+            offer(slot.as_ref(), region.rx_consumer(queue), region.rx_consumer(queue));
         }
         state.drops.watch(region.status());
-        // After the offers: whoever is woken by it finds them.
-        state.relay.iter().for_each(|relay| relay.watch(&region));
+        // After the offers: an application that is woken by it finds them.
+        state.irq_thread.iter().for_each(|irq_thread| irq_thread.watch(&region));
     }
 
-    /// Records that the thread has dealt with everything up to `asked`. A refusal goes to the operation that waits for
-    /// it; if there is none, it is returned.
+    /// Records that the thread has handled everything up to `asked`. A refusal goes to the operation that waits for it; if there is
+    /// none, it is returned.
     fn answer(&self, asked: u64, refused: Option<String>) -> Option<String> {
         let mut state = self.state();
         let awaited = asked > state.answered;
@@ -408,12 +396,12 @@ impl Control {
             }
         };
         drop(state);
-        self.dealt.notify_all();
+        self.handled.notify_all();
         self.announce();
         left
     }
 
-    /// Shows the link, and calls the application's callbacks if it has changed since they were last called.
+    /// Gives ethdev the link, and calls the application's callbacks if it has changed since they were last called.
     fn announce(&self) {
         if self.is_stopping() {
             // The application's callback may have closed the port: the device must not be touched any more.
@@ -421,33 +409,21 @@ impl Control {
         }
         let mut state = self.state();
         let link = state.link();
-        let news = state.want.rings.is_some() && state.announced != link.up;
+        let changed = state.want.rings.is_some() && state.announced != link.up;
         state.announced = link.up;
         drop(state);
         self.device.set_link(link.up, link.speed);
-        if news {
+        if changed {
             self.device.announce_link();
         }
     }
 }
 
-fn offer<E>(handoff: Option<&Arc<Handoff<E>>>, end: Option<E>, view: Option<E>) {
-    if let (Some(handoff), Some(end)) = (handoff, end) {
-        handoff.collect();
-        handoff.offer(Box::new(end), view);
+fn offer<E>(slot: Option<&Arc<RingSlot<E>>>, end: Option<E>, view: Option<E>) {
+    if let (Some(slot), Some(end)) = (slot, end) {
+        slot.collect();
+        slot.offer(Box::new(end), view);
     }
-}
-
-/// Makes `event` readable.
-fn signal(event: &OwnedFd) {
-    // Fails only when it is readable anyway.
-    let _written = rustix::io::write(event, &1_u64.to_ne_bytes());
-}
-
-/// Makes `event` unreadable.
-fn drain(event: &OwnedFd) {
-    // Fails only when it was unreadable anyway.
-    let _read = rustix::io::read(event, &mut [0_u8; 8]);
 }
 
 #[cfg(test)]

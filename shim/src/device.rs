@@ -1,12 +1,11 @@
 //! Access to ethdev's own structures.
 
-use crate::ops::Asked;
 use dpdk_sys as sys;
 use kopi_ring::message::Mac;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
-/// An ethdev port of this driver. It is valid from probe until it is closed; whoever holds one must not outlive that.
+/// An ethdev port of this driver. It is valid from probe until it is closed, and must not be used after that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Device {
     dev: NonNull<sys::rte_eth_dev>,
@@ -17,6 +16,26 @@ pub(crate) struct Device {
 unsafe impl Send for Device {}
 // SAFETY: as above.
 unsafe impl Sync for Device {}
+
+/// The configuration that the application requests, as far as ethdev cannot check it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Requested {
+    /// RX queues.
+    pub(crate) rx_queues: u16,
+    /// One of `rte_eth_rx_mq_mode` and of `rte_eth_tx_mq_mode`.
+    pub(crate) rx_mode: u32,
+    pub(crate) tx_mode: u32,
+    /// Whether there is a key for the RSS hash.
+    pub(crate) rss_key: bool,
+    /// The fields that the RSS hash is to be over.
+    pub(crate) rss_types: u64,
+    /// Whether packets are to carry the hash.
+    pub(crate) hash: bool,
+    /// Whether the port is to send to itself.
+    pub(crate) loopback: bool,
+    /// Whether the speed is to be one of a few.
+    pub(crate) fixed_speed: bool,
+}
 
 /// Reads a field of `rte_eth_dev_data`.
 macro_rules! read {
@@ -94,13 +113,13 @@ impl Device {
         read!(self, dev_conf.txmode.offloads)
     }
 
-    /// What the application wants of the port beyond queues and offloads.
-    pub(crate) fn asked(self) -> Asked {
+    /// What the application requests of the port beyond queues and offloads.
+    pub(crate) fn requested(self) -> Requested {
         let data = self.data.as_ptr();
         // SAFETY: valid, as a `Device` promises; ethdev changes the configuration in no other thread now.
         let conf = unsafe { &(*data).dev_conf };
         let rss = &conf.rx_adv_conf.rss_conf;
-        Asked {
+        Requested {
             rx_queues: self.rx_queues(),
             rx_mode: conf.rxmode.mq_mode,
             tx_mode: conf.txmode.mq_mode,
@@ -120,7 +139,7 @@ impl Device {
         conf.rxq() != 0
     }
 
-    /// Lets ethdev know of the receive interrupts, or that there are none.
+    /// Gives ethdev the receive interrupts, or null for none.
     pub(crate) fn set_interrupts(self, handle: *mut sys::rte_intr_handle) {
         let dev = self.dev.as_ptr();
         // SAFETY: valid, as a `Device` promises, and ethdev touches the field only where the application calls for it.
@@ -170,7 +189,7 @@ impl Device {
         }
     }
 
-    /// Says of all queues that they run or do not.
+    /// Sets the state of all queues.
     pub(crate) fn set_queue_states(self, running: bool) {
         let state = if running { sys::RTE_ETH_QUEUE_STATE_STARTED } else { sys::RTE_ETH_QUEUE_STATE_STOPPED };
         let state = u8::try_from(state).unwrap_or(0);
@@ -184,7 +203,7 @@ impl Device {
         states.iter_mut().take(tx).for_each(|s| *s = state);
     }
 
-    /// Tells ethdev whether received packets may have several segments.
+    /// Sets whether received packets may have several segments.
     pub(crate) fn set_scattered_rx(self, scattered: bool) {
         let data = self.data.as_ptr();
         // SAFETY: valid, as a `Device` promises; only operations of the driver write here, and ethdev serialises them.
@@ -234,7 +253,7 @@ impl Device {
         write!(self, dev_flags = before | flags);
     }
 
-    /// Sets the link that applications see, and tells whether it went up or down by that.
+    /// Sets the link that applications see, and returns whether that changed it.
     pub(crate) fn set_link(self, up: bool, speed_mbps: u32) -> bool {
         // 0 is the daemon's word for an unknown speed, and ethdev's for none.
         let unknown = if up { sys::RTE_ETH_SPEED_NUM_UNKNOWN } else { 0 };

@@ -1,20 +1,21 @@
 //! The driver as DPDK sees it: registration, probe and remove.
 
-use crate::affinity;
-use crate::control::{Control, First};
+use crate::abi;
+use crate::control::Control;
 use crate::devargs::Args;
 use crate::device::Device;
+use crate::errno::code;
 use crate::log::{self, error, notice};
-use crate::ops::{self, OPS, code};
-use crate::port::{MAX_UNICAST, Port};
-use crate::{rx, secondary, tx};
+use crate::ops::{self, OPS};
+use crate::port::Port;
+use crate::port_state::{FirstAttempt, MAX_UNICAST};
+use crate::{rx, secondary, thread, tx};
 use dpdk_sys as sys;
 use kopi_ring::message::Mac;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 /// Runs when the library is loaded.
 #[used]
@@ -37,7 +38,7 @@ unsafe impl Sync for Driver {}
 type Register = unsafe extern "C" fn(*mut sys::rte_vdev_driver);
 
 extern "C" fn construct() {
-    if let Err(line) = check_abi(&running_version()) {
+    if let Err(line) = abi::check(&abi::running_version()) {
         complain(&line);
         return;
     }
@@ -45,7 +46,7 @@ extern "C" fn construct() {
         complain("net_kopi: DPDK's bus for virtual devices cannot be loaded: driver not registered");
         return;
     };
-    affinity::remember();
+    thread::remember_processors();
     log::register();
     let driver = DRIVER.0.get().cast::<sys::rte_vdev_driver>();
     // SAFETY: nobody else knows the driver yet. All zeros is a valid start for every field.
@@ -82,43 +83,6 @@ fn vdev_register() -> Option<Register> {
 fn complain(line: &str) {
     let line = format!("{line}\n");
     let _written = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
-}
-
-/// What `rte_version` says, such as "DPDK 22.11.11".
-fn running_version() -> String {
-    // SAFETY: takes nothing, and returns a C string that lives for ever.
-    let version = unsafe { sys::rte_version() };
-    if version.is_null() {
-        return String::new();
-    }
-    // SAFETY: as above.
-    unsafe { CStr::from_ptr(version) }.to_string_lossy().into_owned()
-}
-
-/// The structures of the driver interface are the same within one release only.
-fn check_abi(running: &str) -> Result<(), String> {
-    let number = running.strip_prefix("DPDK ").unwrap_or(running);
-    let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    let release = (parts.next().and_then(Result::ok), parts.next().and_then(Result::ok));
-    let (year, month) = sys::BUILT_RELEASE;
-    if release == (Some(year), Some(month)) {
-        return Ok(());
-    }
-    let abi = match release {
-        (Some(year), Some(month)) if month >= 11 => year.saturating_add(1).to_string(),
-        (Some(year), Some(_)) => year.to_string(),
-        _ => "unknown".to_owned(),
-    };
-    Err(format!(
-        "net_kopi: built for DPDK {year}.{month:02} (ABI {built}), this application runs DPDK {number} (ABI {abi}): \
-         driver not registered; use the librte_net_kopi.so built for it",
-        built = sys::BUILT_ABI,
-    ))
-}
-
-/// The driver and its DPDK, for the operator of the daemon.
-pub(crate) fn description() -> String {
-    format!("net_kopi {}, {}", env!("CARGO_PKG_VERSION"), running_version())
 }
 
 /// Creates a port.
@@ -196,14 +160,14 @@ fn create(device: Device, args: Args) -> Result<(), (c_int, String)> {
     let control = Control::new(device, args).map_err(|errno| (errno.raw_os_error(), format!("eventfd: {errno}")))?;
     let control = Arc::new(control);
     let for_thread = Arc::clone(&control);
-    let thread = spawn("kopi-control", move || for_thread.run())
+    let thread = thread::spawn("kopi-control", move || for_thread.run())
         .map_err(|error| (libc::EAGAIN, format!("no thread: {error}")))?;
     let port = Box::new(Port { device, control: Arc::clone(&control), thread: Some(thread), interrupts: None });
     device.set_private(Box::into_raw(port).cast());
-    match control.first() {
-        First::Attached => {}
-        First::Absent(text) => notice!("port {}: {text}; link down, will keep trying", device.port()),
-        First::Failed(text) => return Err((libc::ECONNREFUSED, text)),
+    match control.wait_for_first_attempt() {
+        FirstAttempt::Attached => {}
+        FirstAttempt::Absent(text) => notice!("port {}: {text}; link down, will keep trying", device.port()),
+        FirstAttempt::Failed(text) => return Err((libc::ECONNREFUSED, text)),
     }
     let mut state = control.state();
     if state.want.main_mac() == Mac::default() {
@@ -211,26 +175,6 @@ fn create(device: Device, args: Args) -> Result<(), (c_int, String)> {
     }
     device.set_macs(&state.want.unicast);
     Ok(())
-}
-
-/// Starts a thread with all signals blocked: they are the application's business.
-///
-/// # Errors
-///
-/// The system's, when threads are short.
-pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: fills the set in.
-    unsafe { libc::sigfillset(all.as_mut_ptr()) };
-    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the set is filled in; the other receives the old one.
-    let blocked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let thread = std::thread::Builder::new().name(name.into()).stack_size(1 << 20).spawn(work);
-    if blocked == 0 {
-        // SAFETY: `before` was filled in above.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    }
-    thread
 }
 
 /// A random, locally administered unicast address.
@@ -310,26 +254,4 @@ unsafe fn pairs(list: &sys::rte_kvargs) -> Result<Vec<(String, Option<String>)>,
             Ok((key, value))
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Fault 24: only the very release that this was built for is accepted; the line names both.
-    #[test]
-    fn another_release_is_refused_in_one_line() {
-        let (year, month) = sys::BUILT_RELEASE;
-        for version in [format!("DPDK {year}.{month:02}.0"), format!("DPDK {year}.{month}.11-rc1")] {
-            assert_eq!(check_abi(&version), Ok(()), "{version}");
-        }
-        let later = format!("DPDK {}.11.0", year + 1);
-        let line = check_abi(&later).unwrap_err();
-        assert!(line.contains(&format!("built for DPDK {year}.{month}")), "{line}");
-        assert!(line.contains(&format!("runs DPDK {}.11.0 (ABI {})", year + 1, year + 2)), "{line}");
-        assert!(!line.contains('\n'));
-        for version in ["", "DPDK", "DPDK x.y", "DPDK 22", "DPDK 1.8.0"] {
-            assert!(check_abi(version).is_err(), "{version}");
-        }
-    }
 }

@@ -2,14 +2,15 @@
 //!
 //! `README.md` says how to use it. The modules, from the application's side to the daemon's:
 //!
-//! - `driver`: the constructor, the check of the ABI, probe and remove; `devargs`: what `--vdev` may say;
-//! - `ops`: the ethdev operations, each a thin callback; `limits`: what the port can do; `stats`: its counters;
-//! - `port`: what belongs to one port; `device`: access to ethdev's own structures;
-//! - `rx`, `tx`: the burst functions, and the queues that they run on;
-//! - `handoff`: how a queue gets its ring while the application may be polling;
-//! - `interrupt`: how the application sleeps until there are frames;
+//! - `driver`: the constructor, probe and remove; `abi`: the release of DPDK that runs; `devargs`: the arguments of `--vdev`;
+//!   `secondary`: what a secondary process has of a port;
+//! - `ops`: the ethdev operations, each a thin callback; `limits`: what the port can do; `stats`: its statistics;
+//! - `port`: what belongs to one port; `port_state`: what is wanted of it; `device`: access to ethdev's own structures;
+//! - `rx`, `tx`: the burst functions, and the queues that they run on; `mbuf_cache`, `tx_publisher`: what a queue works with;
+//! - `ring_slot`: how a queue gets its ring while the application may be polling; `counters`: what queues count;
+//! - `rx_interrupt`, `irq_thread`: how the application sleeps until there are frames;
 //! - `control`: the thread that keeps the port attached; `session`: one connection to the daemon;
-//! - `log`, `affinity`: small helpers.
+//! - `errno`, `event`, `log`, `thread`: small helpers, which use no other module.
 //!
 //! No panic may start here, it would end somebody else's process: callbacks answer with error codes instead.
 #![cfg_attr(
@@ -17,24 +18,32 @@
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic)
 )]
 
-mod affinity;
+mod abi;
 mod control;
+mod counters;
 mod devargs;
 mod device;
 mod driver;
-mod handoff;
-mod interrupt;
-#[cfg(test)]
-mod lab;
+mod errno;
+mod event;
+mod irq_thread;
 mod limits;
 mod log;
+mod mbuf_cache;
 mod ops;
 mod port;
+mod port_state;
+mod ring_slot;
 mod rx;
+mod rx_interrupt;
 mod secondary;
 mod session;
 mod stats;
+#[cfg(test)]
+mod testing;
+mod thread;
 mod tx;
+mod tx_publisher;
 
 /// Unit tests are programs, and must have what applications bring along.
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a port can do. Every number here is one that the driver keeps to.
 
 use crate::devargs::Args;
-use crate::port::{MAX_UNICAST, State};
+use crate::port_state::{MAX_UNICAST, PortState};
 use dpdk_sys as sys;
 use kopi_ring::layout::{L2_OVERHEAD, MAX_MTU, MAX_QUEUES, MAX_RING, MIN_RING};
 
@@ -55,7 +55,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// The bounds of the port in `state`.
-    pub(crate) fn of(state: &State, args: &Args) -> Self {
+    pub(crate) fn of(state: &PortState, args: &Args) -> Self {
         let most = u16::try_from(MAX_QUEUES).unwrap_or(1);
         let Some(welcome) = &state.welcome else {
             return Self::of_queues(args.queues.min(most));

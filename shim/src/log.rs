@@ -43,7 +43,7 @@ macro_rules! notice {
 
 pub(crate) use {error, notice, warning};
 
-/// Lets a message pass when it is news: another text at most once a second, the same text once a minute.
+/// Limits how often messages are logged: another text at most once a second, the same text once a minute.
 #[derive(Debug, Default)]
 pub(crate) struct Limiter {
     last: Option<(Instant, String)>,
@@ -62,7 +62,7 @@ impl Limiter {
         passes
     }
 
-    /// Makes the next message news.
+    /// Lets the next message pass in any case.
     pub(crate) fn reset(&mut self) {
         self.last = None;
     }
@@ -72,9 +72,9 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    /// The same trouble is told once a minute, another at most once a second, and all of it again after success.
+    /// The same problem is logged once a minute, another at most once a second, and any of them again after a reset.
     #[test]
-    fn repeated_trouble_is_told_rarely() {
+    fn repeated_problems_are_logged_rarely() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut limiter = Limiter::default();

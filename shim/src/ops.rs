@@ -1,12 +1,14 @@
 //! The ethdev operations.
 //!
 //! ethdev calls them one at a time for each port. They change what is wanted of the daemon and wait for it for a second
-//! at most ([`crate::control`]); without a daemon they succeed, and the daemon is told when it is back.
+//! at most ([`crate::control`]); without a daemon they succeed, and the next daemon gets the changes.
 
 use crate::device::Device;
+use crate::errno::code;
 use crate::limits::{Limits, PTYPES};
 use crate::log::{error, warning};
-use crate::port::{MAX_GROUPS, Port, Refusal, Rings, Want};
+use crate::port::Port;
+use crate::port_state::{MAX_GROUPS, Refusal, Rings, Want};
 use crate::stats::Totals;
 use dpdk_sys as sys;
 use kopi_ring::layout::MIN_RING;
@@ -29,8 +31,6 @@ macro_rules! operation {
 mod configure;
 mod counters;
 mod queues;
-
-pub(crate) use configure::Asked;
 
 /// The operations of the driver.
 pub(crate) static OPS: Ops = Ops(table());
@@ -97,16 +97,6 @@ const fn table() -> sys::eth_dev_ops {
 
 sys::supported_ptypes_callback!(supported_ptypes_get, PTYPES);
 
-/// An errno as ethdev wants it: negative.
-pub(crate) const fn code(errno: c_int) -> c_int {
-    errno.wrapping_neg()
-}
-
-/// One of ethdev's small unsigned constants as an answer.
-pub(crate) fn status(status: u32) -> c_int {
-    c_int::try_from(status).unwrap_or(0)
-}
-
 /// The port behind `dev`.
 ///
 /// # Safety
@@ -161,9 +151,9 @@ operation! {
             .any(|q| u32::from(q.config().room) < queues::frame_for(device.mtu()));
         device.set_scattered_rx(scattered);
         let mut state = port.control.state();
-        // While there are no rings, so that nothing in the new ones counts as come with the link down.
+        // While there are no rings, so that no frame in the new ones counts as one that came with the link down.
         state.want.down = false;
-        state.bar_queues();
+        state.apply_link();
         drop(state);
         let rings = rings(port);
         let refusal = port.control.change(|want| {
@@ -180,7 +170,7 @@ operation! {
         state.limit_frames();
         drop(state);
         device.set_queue_states(true);
-        port.control.show_link();
+        port.control.update_link();
         0
     }
 }
@@ -200,13 +190,13 @@ fn rings(port: &Port) -> Rings {
 }
 
 operation! {
-    /// Lets go of the rings. ethdev has taken the burst functions away.
+    /// Drops the rings. ethdev has taken the burst functions away.
     stop(port) {
         // Without rings there is nothing that a daemon would refuse.
         let ret = change(port, libc::EIO, |want| want.rings = None);
         port.reset_queues();
         port.device.set_queue_states(false);
-        port.control.show_link();
+        port.control.update_link();
         ret
     }
 }
@@ -264,7 +254,7 @@ operation! {
 
 operation! {
     link_update(port, _wait: c_int) {
-        if port.control.show_link() { 0 } else { -1 }
+        if port.control.update_link() { 0 } else { -1 }
     }
 }
 
@@ -277,8 +267,8 @@ operation! {
     set_link_down(port) { set_link(port, false) }
 }
 
-/// Has the queues pass frames, or nothing in either direction. The rings stay; what comes by them in the
-/// meantime is thrown away and counted by the queue's next burst, be it while the link is down or later.
+/// Takes the link up or down. While it is down, the queues pass no frames in either direction. The rings stay; what comes through
+/// them in the meantime is discarded and counted by the queue's next burst, be it while the link is down or later.
 fn set_link(port: &Port, up: bool) -> c_int {
     if !port.device.is_started() {
         if up {
@@ -288,8 +278,8 @@ fn set_link(port: &Port, up: bool) -> c_int {
         return 0;
     }
     let ret = change(port, libc::EIO, |want| want.down = !up);
-    port.control.state().bar_queues();
-    port.control.show_link();
+    port.control.state().apply_link();
+    port.control.update_link();
     ret
 }
 
@@ -380,7 +370,7 @@ fn copy_text(to: &mut [c_char], text: &str) {
     *last = 0;
 }
 
-/// What stands for a firmware: the daemon's rings, and who the port is there.
+/// The text for the firmware version: the daemon's protocol, and the port's number there.
 fn firmware(protocol: u16, port: u16) -> String {
     format!("kopid, protocol {protocol}, port {port}")
 }

@@ -1,12 +1,13 @@
 //! What a secondary process has of a port: its place in ethdev.
 //!
 //! DPDK plugs a port in and out in all processes of a group or in none, so a secondary process has to know it. Rings, threads and
-//! counters are the primary's, in memory that only it has. So here a port tells what it is and whether its link is up, it passes
+//! counters are the primary's, in memory that only it has. So here a port reports what it is and whether its link is up, it passes
 //! no frames, and everything else is refused by ethdev.
 
 use crate::device::Device;
+use crate::errno::code;
 use crate::limits::Limits;
-use crate::ops::{Ops, code};
+use crate::ops::Ops;
 use dpdk_sys as sys;
 use std::ffi::{CStr, c_int};
 

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// How long the daemon may take for an answer.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it may take to make a region, all pages of which it has to clear.
-const SETUP: Duration = Duration::from_secs(10);
+const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection on which the daemon has given us a port.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(crate) struct Session {
     link: Link,
 }
 
-/// What the daemon answers to a wish for rings.
+/// The daemon's answer to a request for rings.
 #[derive(Debug)]
 pub(crate) struct Made {
     /// The rings.
@@ -38,7 +38,7 @@ pub(crate) struct Made {
 /// Why a request was not granted.
 #[derive(Debug, Error)]
 pub(crate) enum RequestError {
-    /// The daemon said no, and the connection is as good as before.
+    /// The daemon refused, and the connection is as good as before.
     #[error("{0}")]
     Refused(String),
     /// The connection is of no more use.
@@ -69,9 +69,9 @@ pub(crate) enum Lost {
     Silent,
     #[error("the daemon's answer does not fit the request")]
     Answer,
-    /// What the daemon says to those that it lets go of.
+    /// The daemon has detached the port, for this reason.
     #[error("the daemon ends the connection: {0}")]
-    Dismissed(String),
+    Detached(String),
     #[error("the daemon broke the contract: {0}")]
     Fault(&'static str),
     #[error("{0}")]
@@ -119,7 +119,7 @@ impl Session {
             link: nothing,
         };
         let mut session = Self { socket, sequence: 0, welcome, link: nothing };
-        match session.request(Message::Hello(hello), ANSWER, stop)? {
+        match session.request(Message::Hello(hello), ANSWER_TIMEOUT, stop)? {
             (Message::Welcome(welcome), fds) if fds.is_empty() => {
                 session.link = welcome.link;
                 session.welcome = welcome;
@@ -129,12 +129,12 @@ impl Session {
         }
     }
 
-    /// What the daemon said at the start.
+    /// The daemon's answer to the hello.
     pub(crate) const fn welcome(&self) -> &Welcome {
         &self.welcome
     }
 
-    /// The wire's link, as last heard.
+    /// The wire's link, as last received.
     pub(crate) const fn link(&self) -> Link {
         self.link
     }
@@ -145,7 +145,7 @@ impl Session {
     ///
     /// [`RequestError`]; a region that is not as agreed ends the connection.
     pub(crate) fn setup(&mut self, setup: &Setup, stop: BorrowedFd<'_>) -> Result<Made, RequestError> {
-        let (Message::Ready(made), fds) = self.request(Message::Setup(setup.clone()), SETUP, stop)? else {
+        let (Message::Ready(made), fds) = self.request(Message::Setup(setup.clone()), SETUP_TIMEOUT, stop)? else {
             return Err(Lost::Answer.into());
         };
         let mut fds = fds.into_iter();
@@ -158,7 +158,7 @@ impl Session {
         }
     }
 
-    /// Says what the port is to receive and to carry.
+    /// Sends what the port is to receive and to carry.
     ///
     /// # Errors
     ///
@@ -167,7 +167,7 @@ impl Session {
         self.done(Message::Settings(settings.clone()), stop)
     }
 
-    /// Lets the daemon let go of the rings.
+    /// Makes the daemon stop serving the rings.
     ///
     /// # Errors
     ///
@@ -177,17 +177,17 @@ impl Session {
     }
 
     fn done(&mut self, message: Message, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
-        match self.request(message, ANSWER, stop)? {
+        match self.request(message, ANSWER_TIMEOUT, stop)? {
             (Message::Done, fds) if fds.is_empty() => Ok(()),
             _ => Err(Lost::Answer.into()),
         }
     }
 
-    /// Sends a request and waits for its answer. News about the link are noted on the way.
+    /// Sends a request and waits for its answer. Messages about the link that come before it are taken in.
     fn request(
         &mut self,
         message: Message,
-        patience: Duration,
+        timeout: Duration,
         stop: BorrowedFd<'_>,
     ) -> Result<(Message, Vec<OwnedFd>), RequestError> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
@@ -195,7 +195,7 @@ impl Session {
         socket::send(&self.socket, &envelope, &[]).map_err(Lost::Send)?;
         let begin = Instant::now();
         loop {
-            let left = patience.saturating_sub(begin.elapsed());
+            let left = timeout.saturating_sub(begin.elapsed());
             match wait(&[self.socket.as_fd(), stop], left).map_err(Lost::Poll)? {
                 [_, true] => return Err(Lost::Stopping.into()),
                 [false, _] if left.is_zero() => return Err(Lost::Silent.into()),
@@ -217,19 +217,15 @@ impl Session {
         }
     }
 
-    /// Waits for news from the daemon, for `wake` or for `stop`, and notes what the daemon says about the link.
+    /// Waits for a message from the daemon, for `wake` or for `stop`, for `timeout` at most, and takes in what the daemon sends about
+    /// the link.
     ///
     /// # Errors
     ///
-    /// [`Lost`] if the daemon is gone or says anything else.
-    pub(crate) fn listen(
-        &mut self,
-        wake: BorrowedFd<'_>,
-        stop: BorrowedFd<'_>,
-        patience: Duration,
-    ) -> Result<(), Lost> {
-        let [news, ..] = wait(&[self.socket.as_fd(), wake, stop], patience).map_err(Lost::Poll)?;
-        if !news {
+    /// [`Lost`] if the daemon is gone or sends anything else.
+    pub(crate) fn recv(&mut self, wake: BorrowedFd<'_>, stop: BorrowedFd<'_>, timeout: Duration) -> Result<(), Lost> {
+        let [ready, ..] = wait(&[self.socket.as_fd(), wake, stop], timeout).map_err(Lost::Poll)?;
+        if !ready {
             return Ok(());
         }
         match socket::receive(&self.socket) {
@@ -237,7 +233,7 @@ impl Session {
                 self.link = link;
                 Ok(())
             }
-            Ok((Envelope { message: Message::Refused(text), .. }, fds)) if fds.is_empty() => Err(Lost::Dismissed(text)),
+            Ok((Envelope { message: Message::Refused(text), .. }, fds)) if fds.is_empty() => Err(Lost::Detached(text)),
             Ok(_) => Err(Lost::Answer),
             Err(ReceiveError::WouldBlock) => Ok(()),
             Err(other) => Err(other.into()),
@@ -245,15 +241,15 @@ impl Session {
     }
 }
 
-/// Waits until some of `fds` are readable or hung up, and tells which.
+/// Waits until some of `fds` are readable or hung up, for `timeout` at most, and returns which.
 ///
 /// # Errors
 ///
 /// The kernel's, if it is short of memory.
-pub(crate) fn wait<const N: usize>(fds: &[BorrowedFd<'_>; N], patience: Duration) -> Result<[bool; N], Errno> {
+pub(crate) fn wait<const N: usize>(fds: &[BorrowedFd<'_>; N], timeout: Duration) -> Result<[bool; N], Errno> {
     let mut polled = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     let timeout =
-        Timespec { tv_sec: patience.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: patience.subsec_nanos().into() };
+        Timespec { tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: timeout.subsec_nanos().into() };
     match poll(&mut polled, Some(&timeout)) {
         Ok(_) => Ok(polled.map(|fd| !fd.revents().is_empty())),
         Err(Errno::INTR) => Ok([false; N]),

@@ -1,34 +1,18 @@
-//! Configuration: what a port cannot do is refused, or at least said.
+//! Configuration: what a port cannot do is refused, or at least warned of.
 
-use super::code;
-use crate::device::Device;
+use crate::device::{Device, Requested};
+use crate::errno::code;
 use crate::limits::RSS_TYPES;
 use crate::log::{error, warning};
 use dpdk_sys as sys;
 use std::ffi::c_int;
 
-/// What the application wants, as far as ethdev does not know whether it can be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
-    /// RX queues.
-    pub(crate) rx_queues: u16,
-    /// One of `rte_eth_rx_mq_mode` and of `rte_eth_tx_mq_mode`.
-    pub(crate) rx_mode: u32,
-    pub(crate) tx_mode: u32,
-    /// Whether there is a key for the RSS hash.
-    pub(crate) rss_key: bool,
-    /// The fields that the RSS hash is to be over.
-    pub(crate) rss_types: u64,
-    /// Whether packets are to carry the hash.
-    pub(crate) hash: bool,
-    /// Whether the port is to send to itself.
-    pub(crate) loopback: bool,
-    /// Whether the speed is to be one of a few.
-    pub(crate) fixed_speed: bool,
-}
-
-impl Asked {
-    /// What must not be, or else what will be otherwise.
+impl Requested {
+    /// Returns warnings about what will be different from the request.
+    ///
+    /// # Errors
+    ///
+    /// What the port cannot do.
     fn check(self) -> Result<Vec<String>, &'static str> {
         let rss = self.rx_mode == sys::RTE_ETH_MQ_RX_RSS;
         if !rss && self.rx_mode != sys::RTE_ETH_MQ_RX_NONE || self.tx_mode != sys::RTE_ETH_MQ_TX_NONE {
@@ -58,9 +42,9 @@ impl Asked {
     }
 }
 
-/// Refuses what `device` was configured with, or says what will be otherwise. Returns 0 or an error for ethdev.
+/// Refuses the configuration of `device`, or warns of what will be different. Returns 0 or an error for ethdev.
 pub(super) fn check(device: Device) -> c_int {
-    match device.asked().check() {
+    match device.requested().check() {
         Ok(warnings) => {
             warnings.iter().for_each(|text| warning!("port {}: {text}", device.port()));
             0
@@ -72,7 +56,7 @@ pub(super) fn check(device: Device) -> c_int {
     }
 }
 
-/// Fills in what the RSS hash is over. There is no key to be told.
+/// Fills in the fields that the RSS hash covers. There is no key to report.
 pub(super) unsafe extern "C" fn rss_hash_conf_get(
     _dev: *mut sys::rte_eth_dev,
     conf: *mut sys::rte_eth_rss_conf,
@@ -88,7 +72,7 @@ pub(super) unsafe extern "C" fn rss_hash_conf_get(
 mod tests {
     use super::*;
 
-    const PLAIN: Asked = Asked {
+    const PLAIN: Requested = Requested {
         rx_queues: 4,
         rx_mode: sys::RTE_ETH_MQ_RX_RSS,
         tx_mode: sys::RTE_ETH_MQ_TX_NONE,
@@ -103,27 +87,27 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_or_said() {
         assert_eq!(PLAIN.check(), Ok(Vec::new()));
-        let one = Asked { rx_queues: 1, hash: false, rss_types: 0, ..PLAIN };
+        let one = Requested { rx_queues: 1, hash: false, rss_types: 0, ..PLAIN };
         assert_eq!(one.check(), Ok(Vec::new()));
-        let keyed = Asked { rss_key: true, ..one };
-        let none = Asked { rx_mode: sys::RTE_ETH_MQ_RX_NONE, rss_key: true, ..PLAIN };
+        let keyed = Requested { rss_key: true, ..one };
+        let none = Requested { rx_mode: sys::RTE_ETH_MQ_RX_NONE, rss_key: true, ..PLAIN };
         let refused = [
-            (Asked { rss_key: true, ..PLAIN }, "key"),
-            (Asked { rss_key: true, hash: false, ..PLAIN }, "key"),
-            (Asked { hash: true, ..keyed }, "key"),
-            (Asked { rx_mode: sys::RTE_ETH_MQ_RX_DCB_RSS, ..PLAIN }, "DCB"),
-            (Asked { rx_mode: sys::RTE_ETH_MQ_RX_VMDQ_ONLY, ..PLAIN }, "VMDq"),
-            (Asked { tx_mode: sys::RTE_ETH_MQ_TX_DCB, ..PLAIN }, "DCB"),
-            (Asked { loopback: true, ..PLAIN }, "loopback"),
+            (Requested { rss_key: true, ..PLAIN }, "key"),
+            (Requested { rss_key: true, hash: false, ..PLAIN }, "key"),
+            (Requested { hash: true, ..keyed }, "key"),
+            (Requested { rx_mode: sys::RTE_ETH_MQ_RX_DCB_RSS, ..PLAIN }, "DCB"),
+            (Requested { rx_mode: sys::RTE_ETH_MQ_RX_VMDQ_ONLY, ..PLAIN }, "VMDq"),
+            (Requested { tx_mode: sys::RTE_ETH_MQ_TX_DCB, ..PLAIN }, "DCB"),
+            (Requested { loopback: true, ..PLAIN }, "loopback"),
         ];
         for (asked, text) in refused {
             assert!(asked.check().unwrap_err().contains(text), "{asked:?}");
         }
         let said = [
-            (Asked { rss_types: sys::RTE_ETH_RSS_IP, ..PLAIN }, "rss_hf"),
+            (Requested { rss_types: sys::RTE_ETH_RSS_IP, ..PLAIN }, "rss_hf"),
             (none, "rss_hf 0x0"),
             (keyed, "key"),
-            (Asked { fixed_speed: true, ..PLAIN }, "speed"),
+            (Requested { fixed_speed: true, ..PLAIN }, "speed"),
         ];
         for (asked, text) in said {
             let warnings = asked.check().unwrap();

@@ -1,6 +1,7 @@
 //! Operations that read and reset counters.
 
-use super::{code, copy_text, port};
+use super::{copy_text, port};
+use crate::errno::code;
 use crate::stats::{Totals, names};
 use dpdk_sys as sys;
 use kopi_ring::DropReason;

@@ -1,12 +1,14 @@
-//! Operations on queues: how they are set up, what they are, how an application sleeps on one.
+//! Operations on queues: set-up, information, receive interrupts.
 
-use super::{code, port};
+use super::port;
 use crate::device::Device;
-use crate::interrupt::{Interrupts, Relay};
+use crate::errno::code;
+use crate::irq_thread::IrqThread;
 use crate::limits::Limits;
 use crate::log::error;
 use crate::port::Port;
 use crate::rx::{RxConfig, RxQueue};
+use crate::rx_interrupt::RxInterrupts;
 use crate::tx::{TxConfig, TxQueue};
 use dpdk_sys as sys;
 use kopi_ring::layout::L2_OVERHEAD;
@@ -17,7 +19,7 @@ pub(super) fn frame_for(mtu: u16) -> u32 {
     u32::from(mtu).saturating_add(L2_OVERHEAD.into())
 }
 
-/// Whether all RX queues can take frames of this MTU. Says so if not.
+/// Whether all RX queues can take frames of this MTU. Logs an error if not.
 pub(super) fn fits(port: &Port, mtu: u16) -> bool {
     let short = (0..port.device.rx_queues()).find_map(|index| {
         let config = port.rx_queue(index)?.config();
@@ -73,7 +75,7 @@ operation! {
         port.release_rx_queue(index);
         // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
         let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };
-        queue.set_relay(port.interrupts.as_ref().map(Interrupts::relay));
+        queue.set_irq_thread(port.interrupts.as_ref().map(RxInterrupts::irq_thread));
         port.set_rx_queue(index, Box::new(queue));
         0
     }
@@ -83,29 +85,33 @@ operation! {
 ///
 /// # Safety
 ///
-/// `dev` comes from ethdev, for the length of an operation. Other than the rest of them, this one may be in several threads,
+/// `dev` comes from ethdev, for the length of an operation. Unlike the others, this operation may run in several threads at a time,
 /// one for each queue.
-unsafe fn sleeping_queue<'a>(dev: *mut sys::rte_eth_dev, index: u16) -> Option<(&'a RxQueue, &'a Relay)> {
+unsafe fn interrupt_queue<'a>(dev: *mut sys::rte_eth_dev, index: u16) -> Option<(&'a RxQueue, &'a IrqThread)> {
     // SAFETY: by the caller's word.
     let device = unsafe { Device::new(dev) }?;
     let queue = device.rx_queue(index).cast::<RxQueue>();
     // SAFETY: null or the queue that was stored there. What is read of it does not change while it is in use.
     let queue = unsafe { queue.as_ref() }?;
-    queue.relay().map(|relay| (queue, &**relay))
+    queue.irq_thread().map(|irq_thread| (queue, &**irq_thread))
 }
 
 /// The application is about to sleep until queue `index` has a frame.
 pub(super) unsafe extern "C" fn rx_queue_intr_enable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
     // SAFETY: ethdev calls this with one of our ports.
-    let found = unsafe { sleeping_queue(dev, index) };
-    if found.is_some_and(|(queue, relay)| relay.enable(index, queue.shared())) { 0 } else { code(libc::ENOTSUP) }
+    let found = unsafe { interrupt_queue(dev, index) };
+    if found.is_some_and(|(queue, irq_thread)| irq_thread.enable(index, queue.shared())) {
+        0
+    } else {
+        code(libc::ENOTSUP)
+    }
 }
 
 /// The application is awake.
 pub(super) unsafe extern "C" fn rx_queue_intr_disable(dev: *mut sys::rte_eth_dev, index: u16) -> c_int {
     // SAFETY: ethdev calls this with one of our ports.
-    let found = unsafe { sleeping_queue(dev, index) };
-    if found.is_some_and(|(_, relay)| relay.disable(index)) { 0 } else { code(libc::ENOTSUP) }
+    let found = unsafe { interrupt_queue(dev, index) };
+    if found.is_some_and(|(_, irq_thread)| irq_thread.disable(index)) { 0 } else { code(libc::ENOTSUP) }
 }
 
 pub(super) unsafe extern "C" fn rx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {

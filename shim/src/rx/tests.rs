@@ -1,6 +1,8 @@
 use super::*;
-use crate::lab::{Lab, Pool, allocations, bytes, pattern, region, reported};
+use crate::testing::{Pool, TestEal, allocations, bytes, pattern, region, reported};
+use kopi_ring::layout::Notes;
 use kopi_ring::{Producer, Region};
+use std::ptr::null_mut;
 
 fn queue(pool: &Pool, room: u16, region: &Region) -> RxQueue {
     let offloads = sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
@@ -24,14 +26,14 @@ fn receive(queue: &mut RxQueue, n: usize) -> Vec<*mut rte_mbuf> {
     out[..usize::from(got)].iter().map(|p| unsafe { p.assume_init() }).collect()
 }
 
-/// What ethdev is told of frames that wait: how many, and of three places whether one does.
+/// What ethdev gets to know of frames in the ring: how many, and whether each of three slots has one.
 fn waiting(queue: &mut RxQueue) -> (sys::QueueCount, [c_int; 3]) {
     let at = (&raw mut *queue).cast();
     // SAFETY: a queue, which nobody else uses.
-    let status = [0, 2, 3].map(|offset| unsafe { descriptor_status(at, offset) });
+    let states = [0, 2, 3].map(|offset| unsafe { descriptor_status(at, offset) });
     // SAFETY: as above.
     let count = unsafe { count(at) };
-    (count, status)
+    (count, states)
 }
 
 fn free(packets: &[*mut rte_mbuf]) {
@@ -42,8 +44,8 @@ fn free(packets: &[*mut rte_mbuf]) {
 /// Frames arrive whole and in order, in one buffer or in as many as they need, with port, type and hash.
 #[test]
 fn frames_become_packets() {
-    let lab = Lab::new();
-    let pool = lab.pool(511, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(511, 512);
     let region = region(64, 256);
     let mut ring = region.rx_producer(0).unwrap();
     let mut queue = queue(&pool, 512, &region);
@@ -64,8 +66,8 @@ fn frames_become_packets() {
 /// Fault 28: with the pool empty, frames stay in the ring, the failure is counted, and they come later.
 #[test]
 fn empty_pool_delays_frames() {
-    let lab = Lab::new();
-    let pool = lab.pool(7, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(7, 512);
     let region = region(64, 256);
     let mut ring = region.rx_producer(0).unwrap();
     let mut queue = queue(&pool, 512, &region);
@@ -86,8 +88,8 @@ fn empty_pool_delays_frames() {
 /// What is shorter than an Ethernet header is dropped and counted, and the next frame comes all the same.
 #[test]
 fn runts_are_dropped() {
-    let lab = Lab::new();
-    let pool = lab.pool(127, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
     let region = region(64, 256);
     let mut ring = region.rx_producer(0).unwrap();
     let mut queue = queue(&pool, 512, &region);
@@ -99,15 +101,15 @@ fn runts_are_dropped() {
     free(&packets);
 }
 
-/// An application that polls only when frames are said to wait is told so before its first burst: after a start, and when
-/// the daemon has come back, with the old ring still in its hands.
+/// An application that polls only when frames are in its ring learns of them before its first burst: after a start, and when the
+/// daemon has come back and the application still has the old ring.
 #[test]
 fn frames_are_counted_before_the_first_burst() {
-    let lab = Lab::new();
-    let pool = lab.pool(127, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
     let (first, second) = (region(64, 256), region(64, 256));
     let mut queue = queue(&pool, 512, &first);
-    let [done, open] = [sys::RTE_ETH_RX_DESC_DONE, sys::RTE_ETH_RX_DESC_AVAIL].map(crate::ops::status);
+    let [done, open] = [sys::RTE_ETH_RX_DESC_DONE, sys::RTE_ETH_RX_DESC_AVAIL].map(status);
     for region in [&first, &second] {
         let mut ring = region.rx_producer(0).unwrap();
         assert_eq!(waiting(&mut queue), (0, [open; 3]));
@@ -129,20 +131,20 @@ fn frames_are_counted_before_the_first_burst() {
 /// received later.
 #[test]
 fn nothing_is_received_while_the_link_is_down() {
-    let lab = Lab::new();
-    let pool = lab.pool(127, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
     let (first, second) = (region(64, 256), region(64, 256));
     let mut queue = queue(&pool, 512, &first);
     let (mut old, mut new) = (first.rx_producer(0).unwrap(), second.rx_producer(0).unwrap());
     assert!(receive(&mut queue, 32).is_empty());
-    queue.shared().bar(true);
+    queue.shared().set_rx_down(true);
     send(&mut old, &[1; 60]);
     assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
     queue.shared().set_away();
     queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
     send(&mut new, &[2; 60]);
     assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
-    queue.shared().bar(false);
+    queue.shared().set_rx_down(false);
     send(&mut new, &[3; 60]);
     assert_eq!(waiting(&mut queue).0, 1);
     let packets = receive(&mut queue, 32);
@@ -151,29 +153,29 @@ fn nothing_is_received_while_the_link_is_down() {
     free(&packets);
 }
 
-/// An application that does not poll while its link is down receives nothing of that time either, nor is it told that something
-/// waits, and gets what came after, however much later it polls: with a ring in hand, and with one that it has not taken yet.
+/// An application that does not poll while its link is down receives no frame of that time later, nor are such frames counted as
+/// waiting. It gets what came after, however much later it polls: from a ring that it has, and from one that it has not taken yet.
 #[test]
 fn nothing_of_the_time_with_the_link_down_comes_later() {
-    let lab = Lab::new();
-    let pool = lab.pool(127, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
     let (first, second) = (region(64, 256), region(64, 256));
     let mut queue = queue(&pool, 512, &first);
     assert!(receive(&mut queue, 32).is_empty());
     for (region, already) in [(&first, 0), (&second, 9)] {
         let mut ring = region.rx_producer(0).unwrap();
         send(&mut ring, &[1; 60]);
-        queue.shared().bar(true);
+        queue.shared().set_rx_down(true);
         // One of them in several slots.
         (0..5).for_each(|_| send(&mut ring, &[2; 60]));
         send(&mut ring, &[2; 1000]);
-        queue.shared().bar(false);
+        queue.shared().set_rx_down(false);
         assert_eq!(waiting(&mut queue).0, 0);
         // Once more, with frames between.
         send(&mut ring, &[2; 60]);
-        queue.shared().bar(true);
+        queue.shared().set_rx_down(true);
         send(&mut ring, &[2; 60]);
-        queue.shared().bar(false);
+        queue.shared().set_rx_down(false);
         assert_eq!(waiting(&mut queue).0, 0);
         send(&mut ring, &[3; 60]);
         assert_eq!((waiting(&mut queue).0, queue.shared().counters().link_down.get()), (1, already));
@@ -189,38 +191,38 @@ fn nothing_of_the_time_with_the_link_down_comes_later() {
 /// A ring that comes after the link is up again, or a link that is set up twice, costs no frame.
 #[test]
 fn nothing_is_stale_in_a_new_ring() {
-    let lab = Lab::new();
-    let pool = lab.pool(127, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
     let (first, second) = (region(64, 256), region(64, 256));
     let mut queue = queue(&pool, 512, &first);
     let mut old = first.rx_producer(0).unwrap();
-    queue.shared().bar(true);
+    queue.shared().set_rx_down(true);
     (0..5).for_each(|_| send(&mut old, &[1; 60]));
-    queue.shared().bar(false);
+    queue.shared().set_rx_down(false);
     queue.shared().set_away();
-    queue.shared().bar(true);
-    queue.shared().bar(false);
+    queue.shared().set_rx_down(true);
+    queue.shared().set_rx_down(false);
     queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
     let mut new = second.rx_producer(0).unwrap();
     (0..3).for_each(|_| send(&mut new, &[2; 60]));
-    queue.shared().bar(false);
+    queue.shared().set_rx_down(false);
     let packets = receive(&mut queue, 32);
     assert_eq!((packets.len(), queue.shared().counters().link_down.get()), (3, 0));
     free(&packets);
 }
 
-/// Fault 14: a daemon that writes nonsense ends this ring, and nothing else; the next ring works.
+/// Fault 14: a daemon that writes nonsense costs this ring, and nothing else; the next ring works.
 #[test]
 fn broken_ring_is_given_up() {
-    let lab = Lab::new();
-    let pool = lab.pool(127, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
     let (broken, good) = (region(64, 256), region(64, 256));
     let mut queue = queue(&pool, 512, &broken);
     rustix::io::pwrite(broken.fd(), &[0xff; 64 * 1024], 4096).unwrap();
     assert!(receive(&mut queue, 32).is_empty());
     assert!(reported(queue.shared()));
     assert!(receive(&mut queue, 32).is_empty());
-    assert!(!reported(queue.shared()), "a fault is told once");
+    assert!(!reported(queue.shared()), "a fault is reported once");
     queue.shared().offer(Box::new(good.rx_consumer(0).unwrap()), good.rx_consumer(0));
     send(&mut good.rx_producer(0).unwrap(), &[3; 60]);
     let packets = receive(&mut queue, 32);
@@ -231,8 +233,8 @@ fn broken_ring_is_given_up() {
 /// No allocation per packet: not one, over many bursts, with scattered frames and an empty pool among them.
 #[test]
 fn receiving_allocates_nothing() {
-    let lab = Lab::new();
-    let pool = lab.pool(63, 512);
+    let eal = TestEal::new();
+    let pool = eal.pool(63, 512);
     let region = region(64, 256);
     let mut ring = region.rx_producer(0).unwrap();
     let mut queue = queue(&pool, 512, &region);

@@ -121,7 +121,7 @@ fn garbage_from_the_daemon_is_survived() {
     app.quit();
 }
 
-/// Fault 30: a secondary process gets no port of its own, and is told why.
+/// Fault 30: a secondary process gets no port of its own, and a message says why.
 #[test]
 fn secondary_process_is_refused() {
     let folder = Folder::new();

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What testpmd says when it is called for a change of the link.
 const LINK_EVENT: &str = "Port 0: link state change event";
@@ -86,7 +86,7 @@ pub(crate) struct Testpmd {
     stderr: Arc<Mutex<String>>,
     /// The threads that gather them.
     readers: Vec<JoinHandle<()>>,
-    /// How much of standard output has been looked at.
+    /// Bytes of standard output that have been searched.
     read: usize,
     prefix: String,
 }
@@ -128,9 +128,9 @@ impl Testpmd {
         self
     }
 
-    /// Waits for `text` in the output that has not been looked at, and returns what came before it.
+    /// Waits for `text` in the output that has not been searched yet, and returns what came before it.
     pub(crate) fn expect(&mut self, text: &str) -> String {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let output = self.stdout.lock().unwrap().clone();
             if let Some((begin, end)) = find(&output[self.read..], text) {
@@ -163,7 +163,7 @@ impl Testpmd {
 
     /// Waits until `done` says so.
     pub(crate) fn wait_for(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !done(self) {
             assert!(Instant::now() < end, "no {what} in time:\n{}", self.output());
             std::thread::sleep(Duration::from_millis(20));
@@ -188,7 +188,7 @@ impl Testpmd {
     /// Leaves testpmd the orderly way, and returns everything it said.
     pub(crate) fn quit(mut self) -> String {
         writeln!(self.stdin, "quit").unwrap();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 self.readers.drain(..).for_each(|reader| reader.join().unwrap());
@@ -202,7 +202,7 @@ impl Testpmd {
 
     /// Waits for an end that was not asked for, and returns everything it said.
     pub(crate) fn fail(mut self) -> String {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < end, "does not end:\n{}", self.output());
             std::thread::sleep(Duration::from_millis(5));

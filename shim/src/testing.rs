@@ -1,6 +1,6 @@
 //! What the tests of the burst functions share: an EAL of this process, pools, rings, and a count of allocations.
 
-use crate::handoff::Handoff;
+use crate::ring_slot::RingSlot;
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
 use kopi_ring::{Geometry, HugePages, Region};
@@ -40,11 +40,11 @@ pub(crate) fn allocations() -> u64 {
 }
 
 /// EAL, without huge pages, for one test at a time.
-pub(crate) struct Lab {
+pub(crate) struct TestEal {
     _turn: MutexGuard<'static, ()>,
 }
 
-impl Lab {
+impl TestEal {
     pub(crate) fn new() -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         static EAL: Once = Once::new();
@@ -154,6 +154,6 @@ pub(crate) fn pattern(len: usize, seed: usize) -> Vec<u8> {
 }
 
 /// Whether the queue has reported a fault.
-pub(crate) fn reported<E>(shared: &Arc<Handoff<E>>) -> bool {
+pub(crate) fn reported<E>(shared: &Arc<RingSlot<E>>) -> bool {
     shared.take_fault().is_some()
 }

@@ -1,0 +1,221 @@
+//! The counters that a port is made of: of its queues, and of the daemon's drops.
+//!
+//! Counters have one writer each, the core that polls the queue or the daemon, and are never set back: a reset notes where they
+//! stand, and later answers are relative to that.
+
+use kopi_ring::DropReason;
+use kopi_ring::layout::MAX_QUEUES;
+use kopi_ring::status::{DROP_COUNTERS, StatusPage};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The counters of one queue. Written by the core that polls the queue, read by any thread.
+#[derive(Debug, Default)]
+#[repr(C, align(128))]
+pub(crate) struct Counters {
+    /// Frames handed over.
+    pub(crate) packets: Counter,
+    /// Their bytes.
+    pub(crate) bytes: Counter,
+    /// Frames dropped here because they are shorter than an Ethernet header.
+    pub(crate) runt: Counter,
+    /// Frames dropped here because they are longer than the MTU allows.
+    pub(crate) oversize: Counter,
+    /// Frames dropped here because their segments do not add up.
+    pub(crate) malformed: Counter,
+    /// Frames thrown away because they came while the application had the link down.
+    pub(crate) link_down: Counter,
+    /// Times that no packet buffer could be had.
+    pub(crate) no_mbuf: Counter,
+}
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`. Only the one writer may.
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// The count so far.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Counters of one queue at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CountersSnapshot {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    pub(crate) runt: u64,
+    pub(crate) oversize: u64,
+    pub(crate) malformed: u64,
+    pub(crate) link_down: u64,
+    pub(crate) no_mbuf: u64,
+}
+
+impl CountersSnapshot {
+    pub(crate) fn of(counters: &Counters) -> Self {
+        Self {
+            packets: counters.packets.get(),
+            bytes: counters.bytes.get(),
+            runt: counters.runt.get(),
+            oversize: counters.oversize.get(),
+            malformed: counters.malformed.get(),
+            link_down: counters.link_down.get(),
+            no_mbuf: counters.no_mbuf.get(),
+        }
+    }
+
+    fn with(self, other: Self, each: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            packets: each(self.packets, other.packets),
+            bytes: each(self.bytes, other.bytes),
+            runt: each(self.runt, other.runt),
+            oversize: each(self.oversize, other.oversize),
+            malformed: each(self.malformed, other.malformed),
+            link_down: each(self.link_down, other.link_down),
+            no_mbuf: each(self.no_mbuf, other.no_mbuf),
+        }
+    }
+
+    pub(crate) fn since(self, base: Self) -> Self {
+        self.with(base, u64::wrapping_sub)
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
+
+    /// Packets dropped by the queue because something is wrong with them.
+    pub(crate) const fn errors(&self) -> u64 {
+        self.runt.wrapping_add(self.oversize).wrapping_add(self.malformed)
+    }
+}
+
+/// Frames that daemons have dropped on behalf of the port, over all attachments.
+#[derive(Debug)]
+pub(crate) struct Drops {
+    page: Option<StatusPage>,
+    /// By daemons of the past.
+    carried: [u64; DROP_COUNTERS],
+    /// By this daemon, as last seen.
+    seen: [u64; DROP_COUNTERS],
+}
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self { page: None, carried: [0; DROP_COUNTERS], seen: [0; DROP_COUNTERS] }
+    }
+}
+
+impl Drops {
+    /// Reads from `page` from now on. The same daemon goes on counting there.
+    pub(crate) fn watch(&mut self, page: StatusPage) {
+        self.refresh();
+        self.page = Some(page);
+    }
+
+    /// Stops reading the page, before the daemon takes the region apart. The daemon goes on counting on the next page.
+    pub(crate) fn unwatch(&mut self) {
+        self.refresh();
+        self.page = None;
+    }
+
+    /// The daemon is gone, and may have taken the region apart; the next one starts from zero.
+    pub(crate) fn carry(&mut self) {
+        self.page = None;
+        for (carried, seen) in self.carried.iter_mut().zip(&mut self.seen) {
+            *carried = carried.wrapping_add(std::mem::take(seen));
+        }
+    }
+
+    /// Reads the page. It is all zeros until the daemon first writes it, so zero is ignored.
+    pub(crate) fn refresh(&mut self) {
+        let Some(page) = &self.page else { return };
+        for (reason, seen) in DropReason::ALL.iter().zip(&mut self.seen) {
+            match page.drops(*reason) {
+                0 => {}
+                frames => *seen = frames,
+            }
+        }
+    }
+
+    /// Frames dropped so far, by [`DropReason::index`].
+    pub(crate) fn totals(&mut self) -> [u64; DROP_COUNTERS] {
+        self.refresh();
+        let mut totals = self.carried;
+        totals.iter_mut().zip(&self.seen).for_each(|(total, seen)| *total = total.wrapping_add(*seen));
+        totals
+    }
+}
+
+/// Where the counters stood when they were last reset.
+#[derive(Debug)]
+pub(crate) struct Base {
+    pub(crate) rx: [CountersSnapshot; MAX_QUEUES],
+    pub(crate) tx: [CountersSnapshot; MAX_QUEUES],
+    pub(crate) drops: [u64; DROP_COUNTERS],
+    pub(crate) reconnects: u64,
+    pub(crate) peer_faults: u64,
+}
+
+impl Default for Base {
+    fn default() -> Self {
+        Self {
+            rx: [CountersSnapshot::default(); MAX_QUEUES],
+            tx: [CountersSnapshot::default(); MAX_QUEUES],
+            drops: [0; DROP_COUNTERS],
+            reconnects: 0,
+            peer_faults: 0,
+        }
+    }
+}
+
+impl Base {
+    /// RX queue `index` starts from zero.
+    pub(crate) fn forget_rx(&mut self, index: u16) {
+        if let Some(base) = self.rx.get_mut(usize::from(index)) {
+            *base = CountersSnapshot::default();
+        }
+    }
+
+    /// TX queue `index` starts from zero.
+    pub(crate) fn forget_tx(&mut self, index: u16) {
+        if let Some(base) = self.tx.get_mut(usize::from(index)) {
+            *base = CountersSnapshot::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kopi_ring::{Geometry, HugePages, Region};
+
+    /// Drops are not forgotten when rings are made anew or the daemon goes away.
+    #[test]
+    fn drops_outlive_rings_and_daemons() {
+        let mut drops = Drops::default();
+        let geometry = Geometry::new(&[64], &[64], 256).unwrap();
+        let regions = [(); 3].map(|()| Region::create(&geometry, HugePages::Off).unwrap());
+        let reason = DropReason::NoListener;
+        drops.watch(regions[0].status());
+        regions[0].daemon_status().set_drops(reason, 4);
+        drops.watch(regions[1].status());
+        assert_eq!(drops.totals()[reason.index()], 4, "the same daemon goes on from 4, but has not written yet");
+        regions[1].daemon_status().set_drops(reason, 6);
+        assert_eq!(drops.totals()[reason.index()], 6);
+        drops.unwatch();
+        regions[1].daemon_status().set_drops(reason, 100);
+        assert_eq!(drops.totals()[reason.index()], 6, "not read any more");
+        drops.carry();
+        drops.watch(regions[2].status());
+        regions[2].daemon_status().set_drops(reason, 1);
+        assert_eq!(drops.totals()[reason.index()], 7, "another daemon starts from zero");
+    }
+}

@@ -1,0 +1,302 @@
+//! What the application wants of a port, and how far the daemon has agreed to it.
+
+use crate::counters::{Base, Drops};
+use crate::devargs::Args;
+use crate::irq_thread::IrqThread;
+use crate::ring_slot::RingSlot;
+use crate::tx_publisher::TxPublisher;
+use kopi_ring::Consumer;
+use kopi_ring::layout::{L2_OVERHEAD, MAX_QUEUES};
+use kopi_ring::message::{Link, Mac, Settings, Welcome};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Unicast addresses of a port.
+pub(crate) const MAX_UNICAST: usize = 64;
+/// Multicast addresses of a port.
+pub(crate) const MAX_GROUPS: usize = 64;
+/// The MTU of a port until the application sets another.
+const DEFAULT_MTU: u16 = 1500;
+
+/// How the first attempt to attach went.
+#[derive(Clone, Debug)]
+pub(crate) enum FirstAttempt {
+    /// There is a port.
+    Attached,
+    /// There is no daemon yet.
+    Absent(String),
+    /// There will be no port until the user does something.
+    Failed(String),
+}
+
+/// The daemon's refusal of a change.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("refused by the daemon: {text}")]
+pub(crate) struct Refusal {
+    /// The number of the change.
+    pub(crate) asked: u64,
+    /// Why, for people.
+    pub(crate) text: String,
+}
+
+/// What the application wants of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    /// The rings, while the port is started.
+    pub(crate) rings: Option<Rings>,
+    /// The generation of the rings that were wanted last.
+    pub(crate) last_generation: u64,
+    /// Whether the application has taken the link down. The daemon does not learn of it.
+    pub(crate) down: bool,
+    /// Largest layer-3 size in bytes.
+    pub(crate) mtu: u16,
+    /// Receive every frame.
+    pub(crate) promiscuous: bool,
+    /// Receive every multicast frame.
+    pub(crate) all_multicast: bool,
+    /// The port's own addresses, the main one first. Zero where there is none.
+    pub(crate) unicast: [Mac; MAX_UNICAST],
+    /// Multicast addresses to be received.
+    pub(crate) groups: Vec<Mac>,
+}
+
+/// The rings of a started port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rings {
+    /// Grows with each start.
+    pub(crate) generation: u64,
+    /// Slots of each TX ring.
+    pub(crate) tx: Vec<u32>,
+    /// Slots of each RX ring.
+    pub(crate) rx: Vec<u32>,
+    /// Whether the RX queues may sleep.
+    pub(crate) sleeps: bool,
+}
+
+impl Want {
+    /// What is wanted of a new port with this address.
+    pub(crate) fn new(mac: Mac) -> Self {
+        let mut want = Self {
+            rings: None,
+            last_generation: 0,
+            down: false,
+            mtu: DEFAULT_MTU,
+            promiscuous: false,
+            all_multicast: false,
+            unicast: [Mac::default(); MAX_UNICAST],
+            groups: Vec::new(),
+        };
+        want.set_mac(0, mac);
+        want
+    }
+
+    /// The port's main address, or zero while it has none.
+    pub(crate) fn main_mac(&self) -> Mac {
+        self.unicast.first().copied().unwrap_or_default()
+    }
+
+    /// Gives unicast slot `index` another address; zero for none.
+    pub(crate) fn set_mac(&mut self, index: usize, mac: Mac) {
+        if let Some(slot) = self.unicast.get_mut(index) {
+            *slot = mac;
+        }
+    }
+
+    /// The settings to be sent to the daemon.
+    pub(crate) fn settings(&self) -> Settings {
+        let own = self.unicast.iter().filter(|mac| **mac != Mac::default());
+        Settings {
+            mtu: self.mtu,
+            promiscuous: self.promiscuous,
+            all_multicast: self.all_multicast,
+            macs: own.chain(&self.groups).copied().collect(),
+        }
+    }
+
+    /// The longest frame to be sent, in bytes.
+    pub(crate) fn max_frame(&self) -> u32 {
+        u32::from(self.mtu).saturating_add(L2_OVERHEAD.into())
+    }
+}
+
+/// What changes in the life of a port. Shared between its operations and its control thread.
+#[derive(Debug)]
+pub(crate) struct PortState {
+    /// What the application wants.
+    pub(crate) want: Want,
+    /// Changes of `want` so far, and how many of them have been dealt with.
+    asked: u64,
+    pub(crate) answered: u64,
+    /// The refusal of a change that some operation waits for.
+    pub(crate) refusal: Option<Refusal>,
+    /// How the first attempt to attach went.
+    pub(crate) first: Option<FirstAttempt>,
+    /// The name to attach under.
+    pub(crate) name: String,
+    /// The last daemon's answer to the attach.
+    pub(crate) welcome: Option<Welcome>,
+    /// Whether there is a daemon now.
+    pub(crate) attached: bool,
+    /// Whether it has agreed to everything wanted of a started port.
+    pub(crate) agreed: bool,
+    /// The wire's link.
+    pub(crate) wire: Link,
+    /// What the application's callbacks were last called for.
+    pub(crate) announced: bool,
+    /// A new connection is to take the place of this one.
+    pub(crate) reattach: bool,
+    /// The queues that are set up.
+    pub(crate) tx: [Option<Arc<RingSlot<TxPublisher>>>; MAX_QUEUES],
+    pub(crate) rx: [Option<Arc<RingSlot<Consumer>>>; MAX_QUEUES],
+    /// The thread that passes interrupts on to the RX queues, if they have any.
+    pub(crate) irq_thread: Option<Arc<IrqThread>>,
+    /// What the daemon dropped on the port's behalf.
+    pub(crate) drops: Drops,
+    /// What the counters stood at when they were last reset.
+    pub(crate) base: Base,
+    /// Times that the port was attached anew.
+    pub(crate) reconnects: u64,
+    /// Times that the daemon broke the contract of the rings.
+    pub(crate) peer_faults: u64,
+}
+
+impl PortState {
+    /// The state of a port that is not attached yet.
+    pub(crate) fn new(args: &Args) -> Self {
+        Self {
+            want: Want::new(args.mac.unwrap_or_default()),
+            asked: 0,
+            answered: 0,
+            refusal: None,
+            first: None,
+            name: args.name.clone(),
+            welcome: None,
+            attached: false,
+            agreed: false,
+            wire: Link { up: false, speed: 0 },
+            announced: false,
+            reattach: false,
+            tx: [const { None }; MAX_QUEUES],
+            rx: [const { None }; MAX_QUEUES],
+            irq_thread: None,
+            drops: Drops::default(),
+            base: Base::default(),
+            reconnects: 0,
+            peer_faults: 0,
+        }
+    }
+
+    /// Notes that `want` has changed, and returns the number of the change.
+    pub(crate) const fn ask(&mut self) -> u64 {
+        self.asked = self.asked.wrapping_add(1);
+        self.asked
+    }
+
+    /// The number of the last change.
+    pub(crate) const fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// What is wanted, and the number of the last change.
+    pub(crate) fn wanted(&self) -> (Want, u64) {
+        (self.want.clone(), self.asked)
+    }
+
+    /// The link as applications see it: up when frames can pass.
+    pub(crate) fn link(&self) -> Link {
+        let up = self.attached && self.agreed && self.want.rings.is_some() && !self.want.down && self.wire.up;
+        Link { up, speed: self.wire.speed }
+    }
+
+    /// There is a daemon.
+    pub(crate) fn attach(&mut self, welcome: &Welcome, link: Link) {
+        self.attached = true;
+        self.agreed = false;
+        self.reattach = false;
+        self.wire = link;
+        self.name.clone_from(&welcome.name);
+        if self.want.main_mac() == Mac::default() {
+            self.want.set_mac(0, welcome.mac);
+        }
+        self.welcome = Some(welcome.clone());
+    }
+
+    /// The daemon is gone.
+    pub(crate) fn detach(&mut self) {
+        self.attached = false;
+        self.agreed = false;
+        self.answered = self.asked;
+        self.drops.carry();
+        self.irq_thread.iter().for_each(|irq_thread| irq_thread.unwatch());
+        self.tx.iter().flatten().for_each(|slot| slot.set_away());
+        self.rx.iter().flatten().for_each(|slot| slot.set_away());
+    }
+
+    /// Reads the daemon's counters, drops ring ends that queues have retired, and returns a fault that a queue has run into.
+    pub(crate) fn service(&mut self) -> Option<&'static str> {
+        self.drops.refresh();
+        let mut fault = None;
+        for slot in self.tx.iter().flatten() {
+            slot.collect();
+            let found = slot.take_fault();
+            fault = fault.or(found);
+        }
+        for slot in self.rx.iter().flatten() {
+            slot.collect();
+            let found = slot.take_fault();
+            fault = fault.or(found);
+        }
+        if fault.is_some() {
+            self.peer_faults = self.peer_faults.wrapping_add(1);
+        }
+        fault
+    }
+
+    /// Takes the link of all queues down or up, as the application wants it.
+    pub(crate) fn apply_link(&self) {
+        let down = self.want.down;
+        self.tx.iter().flatten().for_each(|slot| slot.set_down(down));
+        self.rx.iter().flatten().for_each(|slot| slot.set_rx_down(down));
+    }
+
+    /// Sets the longest frame of every TX queue.
+    pub(crate) fn limit_frames(&self) {
+        let max_frame = self.want.max_frame();
+        self.tx.iter().flatten().for_each(|slot| slot.set_max_frame(max_frame));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> PortState {
+        PortState::new(&Args { mac: Some([2, 0, 0, 0, 0, 9]), ..Args::default() })
+    }
+
+    /// The daemon gets the main address first, then the others, then the groups, and no empty slots.
+    #[test]
+    fn settings_list_the_main_address_first() {
+        let mut want = state().want;
+        want.set_mac(5, [2, 0, 0, 0, 0, 5]);
+        want.set_mac(MAX_UNICAST, [2; 6]);
+        want.groups = vec![[1, 0, 0x5e, 0, 0, 1]];
+        let macs = want.settings().macs;
+        assert_eq!(macs, [[2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 5], [1, 0, 0x5e, 0, 0, 1]]);
+        assert_eq!(want.max_frame(), 1522);
+    }
+
+    /// The link is up only with a daemon that has agreed, a started port and a wire that is up.
+    #[test]
+    fn link_needs_everything() {
+        let rings = Rings { generation: 1, tx: vec![64], rx: vec![64], sleeps: false };
+        for bits in 0_u32..16 {
+            let mut state = state();
+            state.attached = bits & 1 != 0;
+            state.agreed = bits & 2 != 0;
+            state.want.rings = (bits & 4 != 0).then(|| rings.clone());
+            state.wire.up = bits & 8 != 0;
+            assert_eq!(state.link().up, bits == 15, "{bits:04b}");
+        }
+    }
+}
