@@ -11,7 +11,7 @@ use crate::handoff::Handoff;
 use crate::port::User;
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
-use kopi_qos::{Cause, Pick, Pushed, Queue, QueueConfig, Scheduler, Store};
+use kopi_qos::{Cause, PacketStore, Pick, Pushed, Queue, QueueConfig, Scheduler};
 use kopi_ring::DropReason;
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub struct Waiting {
 }
 
 /// Where frames wait: one for each worker, whatever the classes.
-pub type Waits = Store<Waiting>;
+pub type Waits = PacketStore<Waiting>;
 
 /// Where an app's frames to the wire wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use kopi_qos::{CodelConfig, Pushed, Queue, QueueConfig, Store};
+use kopi_qos::{CodelConfig, PacketStore, Pushed, Queue, QueueConfig};
 
 /// Ticks in a second of the clock that the benchmark makes up.
 const HZ: u64 = 3_000_000_000;
@@ -22,7 +22,7 @@ struct Run {
     /// Packets that are popped for each burst that is pushed.
     pops: u32,
     queue: Queue,
-    store: Store<u64>,
+    store: PacketStore<u64>,
     now: u64,
     times: Vec<f64>,
 }
@@ -54,7 +54,7 @@ fn main() {
 }
 
 fn build(name: &'static str, flows: u32, waiting: u32, limit: u32) -> Run {
-    let mut store = Store::new(32_768, 4096);
+    let mut store = PacketStore::new(32_768, 4096);
     let codel = Some(CodelConfig::new(HZ, 1514));
     let config = QueueConfig { packets: limit, bytes: u64::MAX, quantum: 1514, codel };
     let mut queue = Queue::new(config);

@@ -1,4 +1,4 @@
-//! How a scheduler takes over from the one before it.
+//! How a scheduler takes over the state of the one before it.
 
 use std::mem;
 
@@ -10,7 +10,7 @@ impl Scheduler {
     /// Takes over from `old` what it knows of the classes that this one has too, by their ids: tokens and debts, how far
     /// they are ahead of their siblings, and whether they have packets.
     ///
-    /// The new scheduler is made aside, by whoever may allocate; this is for the worker, between two bursts, and allocates
+    /// The new scheduler is made aside, by a thread that may allocate; this is for the worker, between two bursts, and allocates
     /// nothing. It looks at each class of both twice. A leaf that has become a parent is active no more: its packets are
     /// for the caller to put elsewhere. `old` has given its share of shared buckets back, and is not to be asked again. Both
     /// have to be of the same clock.

@@ -65,7 +65,7 @@ const HZ_MAX: u64 = 1 << 40;
 impl Bucket {
     /// A full bucket for frames of at most `frame` bytes, at tick `now` of a clock with `hz` ticks in a second.
     ///
-    /// `burst` is in bytes. What both count (headers, preamble, gap) is up to the caller.
+    /// `burst` is in bytes. It is up to the caller whether both count headers, preamble and gap.
     ///
     /// # Panics
     ///
@@ -155,14 +155,14 @@ impl Bucket {
         bytes_of(-self.tokens, self.unit)
     }
 
-    /// Takes the whole bytes out, and says how many there were.
+    /// Takes the whole bytes out, and returns how many there were.
     pub(crate) fn empty(&mut self) -> u64 {
         let bytes = u64::try_from(self.tokens / i128::from(self.unit)).unwrap_or(0);
         self.charge(bytes);
         bytes
     }
 
-    /// Pays the whole bytes of the debt, and says how many there were.
+    /// Pays the whole bytes of the debt, and returns how many there were.
     pub(crate) fn empty_debt(&mut self) -> u64 {
         let bytes = u64::try_from(-self.tokens / i128::from(self.unit)).unwrap_or(0);
         self.add(bytes);
@@ -223,7 +223,7 @@ mod tests {
         prop_oneof![Just(1), 1..1000_u64, 1_000_000..20_000_000_000_u64, Just(10_000_000_000_000), Just(u64::MAX)]
     }
 
-    /// Sends what the bucket lets pass, and says when and how long it was.
+    /// Sends what the bucket lets pass, and returns when and how long it was.
     fn play(bucket: &mut Bucket, arrivals: &[Arrival]) -> Vec<(u64, u32)> {
         let (mut now, mut sent) = (0_u64, Vec::new());
         for &(pause, length, waits) in arrivals {

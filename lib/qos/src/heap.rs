@@ -27,7 +27,7 @@ pub(crate) const fn before(a: u64, b: u64) -> bool {
 
 /// Puts `entry` at the end of `heap`, which is one longer than before, and moves it up.
 ///
-/// `places` is told where each number stands, by number.
+/// `places` gets the place of each number, by number.
 #[inline]
 pub(crate) fn insert(heap: &mut [Entry], places: &mut [u32], entry: Entry) {
     let last = heap.len() - 1;

@@ -1,4 +1,4 @@
-//! What one limit of one class has left.
+//! The tokens that one limit of one class has left.
 
 use std::sync::Arc;
 

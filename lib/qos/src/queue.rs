@@ -1,7 +1,7 @@
 //! The queue of a class that holds packets: fair between its flows, short by CoDel, and bounded.
 
 use crate::codel::CodelConfig;
-use crate::store::{Flow, LEVELS, NIL, Store, Taken};
+use crate::packet_store::{Flow, LEVELS, NIL, PacketStore, Taken};
 
 /// How a queue is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct QueueConfig {
     pub bytes: u64,
     /// Bytes of each flow in a round: the longest frame, so that every flow sends one in each round.
     pub quantum: u32,
-    /// What keeps waits short; nothing if `None`.
+    /// What keeps the queue short; nothing if `None`.
     pub codel: Option<CodelConfig>,
 }
 
@@ -25,7 +25,7 @@ pub enum Cause {
     Codel,
 }
 
-/// A packet that goes.
+/// A packet that leaves a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Popped<T> {
     /// The packet.
@@ -36,7 +36,7 @@ pub struct Popped<T> {
     pub sojourn: u64,
 }
 
-/// A packet that comes.
+/// A packet that enters a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pushed<T> {
     /// The packet.
@@ -54,7 +54,7 @@ pub struct Pushed<T> {
 /// each flow CoDel drops, from the front. A full queue drops the oldest packet of a flow that holds most, to within a factor of
 /// two, so that a flood pushes out itself.
 ///
-/// Packets and flows lie in a [`Store`], which all queues of a worker share. A queue belongs to the store of its
+/// Packets and flows lie in a [`PacketStore`], which all queues of a worker share. A queue belongs to the store of its
 /// first packet, and has to be drained before it is dropped. If the store has no room for another flow, flows are put together; if it
 /// has none for another packet, the queue gives up one of its own, and if it has none the packet is refused.
 ///
@@ -70,7 +70,7 @@ pub struct Pushed<T> {
 /// silent for a round forgets what CoDel knew of it.
 #[derive(Debug)]
 pub struct Queue {
-    /// By which its flows are told from those of others; 0 before its first packet.
+    /// Distinguishes its flows from those of other queues; 0 before its first packet.
     number: u32,
     config: QueueConfig,
     packets: u32,
@@ -90,7 +90,7 @@ struct List {
     tail: u32,
 }
 
-/// Flows are told by so many bits of their hash, which is 1,024 flows.
+/// Flows of a queue. Ten bits of their hash distinguish them.
 const BUCKETS: u32 = 1 << 10;
 /// Most drops of a push or pop.
 const DROPS_MAX: u32 = 64;
@@ -103,7 +103,7 @@ impl Queue {
         Self { number: 0, config, packets: 0, bytes: 0, young: empty, old: empty, levels: [NIL; LEVELS], filled: 0 }
     }
 
-    /// Keeps the queue otherwise from now on. Packets that are too many are dropped as others come.
+    /// Changes the configuration. Packets above the new limits are dropped as others come.
     pub const fn reconfigure(&mut self, config: QueueConfig) {
         self.config = config;
     }
@@ -129,15 +129,15 @@ impl Queue {
         self.bytes
     }
 
-    /// Puts a packet in at tick `now`. What has to go for it, is given to `sink`.
+    /// Adds a packet at tick `now`. Packets that are dropped for it are given to `sink`.
     ///
     /// # Errors
     ///
-    /// The packet itself, if the store is full and this queue has nothing to give up.
+    /// The packet itself, if the store is full and this queue has none to drop.
     #[inline]
     pub fn push<T>(
         &mut self,
-        store: &mut Store<T>,
+        store: &mut PacketStore<T>,
         packet: Pushed<T>,
         now: u64,
         mut sink: impl FnMut(T, Cause),
@@ -163,10 +163,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes the packet out that is next at tick `now`. What CoDel drops on the way is given to `sink`, and may be all there
-    /// is.
+    /// Takes the next packet at tick `now`. Packets that CoDel drops on the way are given to `sink`; they may be all that there
+    /// are.
     #[inline]
-    pub fn pop<T>(&mut self, store: &mut Store<T>, now: u64, mut sink: impl FnMut(T, Cause)) -> Option<Popped<T>> {
+    pub fn pop<T>(
+        &mut self,
+        store: &mut PacketStore<T>,
+        now: u64,
+        mut sink: impl FnMut(T, Cause),
+    ) -> Option<Popped<T>> {
         loop {
             let young = self.young.head != NIL;
             let list = if young { &mut self.young } else { &mut self.old };
@@ -196,7 +201,7 @@ impl Queue {
     }
 
     /// Takes all packets out, in no order.
-    pub fn drain<T>(&mut self, store: &mut Store<T>, mut sink: impl FnMut(T)) {
+    pub fn drain<T>(&mut self, store: &mut PacketStore<T>, mut sink: impl FnMut(T)) {
         let config = QueueConfig { codel: None, ..self.config };
         let config = std::mem::replace(&mut self.config, config);
         while let Some(popped) = self.pop(store, 0, |item, _| drop(item)) {
@@ -212,7 +217,7 @@ impl Queue {
 
     /// The flow for `bucket`, a new one if need be; any flow if there is no room for a new one.
     #[inline]
-    fn flow<T>(&mut self, store: &mut Store<T>, bucket: u32) -> Option<u32> {
+    fn flow<T>(&mut self, store: &mut PacketStore<T>, bucket: u32) -> Option<u32> {
         if let Some(at) = store.find(self.number, bucket) {
             return Some(at);
         }
@@ -228,7 +233,7 @@ impl Queue {
     #[inline]
     fn pop_from<T>(
         &mut self,
-        store: &mut Store<T>,
+        store: &mut PacketStore<T>,
         at: u32,
         now: u64,
         sink: &mut impl FnMut(T, Cause),
@@ -255,7 +260,7 @@ impl Queue {
     }
 
     /// Drops the oldest packet of a flow that holds most. There has to be one.
-    fn drop_one<T>(&mut self, store: &mut Store<T>, sink: &mut impl FnMut(T, Cause)) {
+    fn drop_one<T>(&mut self, store: &mut PacketStore<T>, sink: &mut impl FnMut(T, Cause)) {
         let fattest = self.levels[self.filled.ilog2() as usize];
         if let Some(taken) = self.take(store, fattest) {
             sink(taken.item, Cause::Full);
@@ -264,7 +269,7 @@ impl Queue {
 
     /// Takes the oldest packet out of flow `at`.
     #[inline]
-    fn take<T>(&mut self, store: &mut Store<T>, at: u32) -> Option<Taken<T>> {
+    fn take<T>(&mut self, store: &mut PacketStore<T>, at: u32) -> Option<Taken<T>> {
         let level = store.flows[at as usize].level();
         let taken = store.take(at)?;
         self.relevel(store, at, level);
@@ -275,7 +280,7 @@ impl Queue {
 
     /// Puts flow `at` among those that hold about as much, after it stood in `level`.
     #[inline]
-    fn relevel<T>(&mut self, store: &mut Store<T>, at: u32, level: Option<usize>) {
+    fn relevel<T>(&mut self, store: &mut PacketStore<T>, at: u32, level: Option<usize>) {
         let now = store.flows[at as usize].level();
         if now == level {
             return;
@@ -309,7 +314,7 @@ impl Queue {
 
 impl List {
     /// Puts flow `at` at the end.
-    fn push<T>(&mut self, store: &mut Store<T>, at: u32) {
+    fn push<T>(&mut self, store: &mut PacketStore<T>, at: u32) {
         store.flows[at as usize].next = NIL;
         match self.tail {
             NIL => self.head = at,
@@ -319,7 +324,7 @@ impl List {
     }
 
     /// Takes the first one out. There has to be one.
-    fn shift<T>(&mut self, store: &mut Store<T>) {
+    fn shift<T>(&mut self, store: &mut PacketStore<T>) {
         self.head = store.flows[self.head as usize].next;
         if self.head == NIL {
             self.tail = NIL;

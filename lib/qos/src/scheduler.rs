@@ -1,10 +1,10 @@
-//! Whose turn it is: guarantees, priorities, weights and ceilings over a tree of classes.
+//! The scheduler: guarantees, priorities, weights and ceilings over a tree of classes.
 //!
 //! # What it does
 //!
-//! Classes are a tree under one root, the wire. Leaves have packets, which the scheduler never sees: it is told when a leaf
-//! begins to have some ([`activate`](Scheduler::activate)), says which leaf may send how many bytes
-//! ([`pick`](Scheduler::pick)), and is told what was sent ([`charge`](Scheduler::charge)). So a leaf may be an app's ring,
+//! Classes are a tree under one root, the wire. Leaves have packets, which the scheduler never sees: the caller reports when a
+//! leaf begins to have some ([`activate`](Scheduler::activate)), asks which leaf may send how many bytes
+//! ([`pick`](Scheduler::pick)), and reports what was sent ([`charge`](Scheduler::charge)). So a leaf may be an app's ring,
 //! which is simply not drained, or a queue.
 //!
 //! From the wire down, at each parent, the child is chosen that is first by these rules:
@@ -14,7 +14,7 @@
 //! 3. Among these, and among the others, the lower `priority` number comes first.
 //! 4. Among equals the one comes first that has had the least, divided by its weight. What was given as a guarantee and
 //!    what was left are counted apart, so weights divide what is left.
-//! 5. The guard: whoever comes second or later gets one part in 64 of what their parent is given, all of them together, each
+//! 5. The guard: children that come second or later get one part in 64 of what their parent is given, all of them together, each
 //!    group in turn. So nobody starves, below a busy class of a higher priority or below guarantees that add up to
 //!    all there is. Guarantees are therefore exact as long as they add up to 63 parts in 64.
 //!
@@ -39,7 +39,7 @@
 //!   pick for somebody else.
 //! - **Unused shares** go to others with the next pick.
 //! - **Cost**: a pick and its charge touch the nodes on one way through the tree, and are *O(log n)* in the siblings that can be
-//!   served. Who has no packets, or is at a ceiling, is in no list that is looked at.
+//!   served. A class without packets, or at a ceiling, is in no list that is looked at.
 //!
 //! # Why this way
 //!
@@ -66,13 +66,13 @@
 //!   reservations before shares, each with tags of their own.
 //! - A. Saeed et al., "Carousel", SIGCOMM 2017, and "Eiffel", NSDI 2019.
 
-use crate::alarms::Alarms;
 use crate::bucket::bytes_of;
 use crate::meter::Meter;
 use crate::spec::{self, ClassSpec, Options, PRIORITIES, SpecError};
+use crate::timers::Timers;
 use crate::tree::{NONE, OUT, Tree, WIRE};
 
-/// What [`Scheduler::pick`] says.
+/// What [`Scheduler::pick`] returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
     /// It is this leaf's turn.
@@ -93,8 +93,8 @@ pub enum Pick {
 pub struct Scheduler {
     pub(crate) tree: Tree,
     pub(crate) wire: Option<Meter>,
-    /// Nodes that are at their ceiling, or wait for their guarantee.
-    alarms: Alarms,
+    /// Of nodes that are at their ceiling, or wait for their guarantee.
+    timers: Timers,
     /// Leaves with packets.
     active: usize,
     quantum: u32,
@@ -105,10 +105,10 @@ pub struct Scheduler {
     pub(crate) ids: Vec<(u64, u32)>,
 }
 
-/// The guard gives one part in so many of a parent's bytes to whoever does not come first.
+/// The guard gives one part in so many of a parent's bytes to children that do not come first.
 pub const GUARD: i64 = 64;
-/// Alarms that a pick looks at while there is somebody to serve. The others can wait for the next pick.
-const ALARMS_MAX: usize = 32;
+/// Most timers that a pick handles while some class can be served. The others can wait for the next pick.
+const TIMERS_MAX: usize = 32;
 
 impl Scheduler {
     /// A scheduler for `classes`, all of them without packets and with full buckets at tick `now`.
@@ -129,7 +129,7 @@ impl Scheduler {
         Ok(Self {
             tree: Tree::new(classes, options, now),
             wire: options.wire.as_ref().map(|limit| Meter::new(limit, frame, quantum, hz, now)),
-            alarms: Alarms::new(classes.len()),
+            timers: Timers::new(classes.len()),
             active: 0,
             quantum,
             overhead,
@@ -156,7 +156,7 @@ impl Scheduler {
         self.tree.nodes[class as usize].family == NONE
     }
 
-    /// Whether `leaf` has packets, as far as the scheduler was told.
+    /// Whether `leaf` has packets, as far as the scheduler knows.
     #[inline]
     #[must_use]
     pub fn is_active(&self, leaf: u32) -> bool {
@@ -333,7 +333,7 @@ impl Scheduler {
         }
     }
 
-    /// The group that node `at` belongs to now. Sets its alarm if it has to wait for something.
+    /// The group that node `at` belongs to now. Sets its timer if it has to wait for something.
     #[inline]
     fn group_of(&mut self, at: u32, now: u64) -> u8 {
         let node = &mut self.tree.nodes[at as usize];
@@ -353,7 +353,7 @@ impl Scheduler {
             if !ceil.is_open() {
                 let ready = ceil.ready_at(now);
                 node.overlimits += u64::from(node.group != OUT);
-                self.alarms.set(at, ready, now);
+                self.timers.set(at, ready, now);
                 return OUT;
             }
         }
@@ -364,33 +364,33 @@ impl Scheduler {
             }
             if rate.is_open() {
                 guaranteed = true;
-            } else if !self.alarms.has(at) {
+            } else if !self.timers.has(at) {
                 let ready = rate.ready_at(now);
-                self.alarms.set(at, ready, now);
+                self.timers.set(at, ready, now);
             }
         }
         let node = &self.tree.nodes[at as usize];
         if guaranteed { node.priority } else { node.priority + PRIORITIES }
     }
 
-    /// Looks again at those whose time has come: at all of them if nobody else can be served.
+    /// Looks again at the nodes whose timers have run out: at all of them if no class can be served.
     #[inline]
     fn wake(&mut self, now: u64) {
         let mut looked = 0;
-        while let Some((_, at)) = self.alarms.first().filter(|first| first.0 <= now) {
-            if looked >= ALARMS_MAX && self.tree.families[0].mask != 0 {
+        while let Some((_, at)) = self.timers.first().filter(|first| first.0 <= now) {
+            if looked >= TIMERS_MAX && self.tree.families[0].mask != 0 {
                 break;
             }
-            self.alarms.clear(at);
+            self.timers.clear(at);
             self.settle(at, now);
             looked += 1;
         }
     }
 
-    /// What to do while nobody can be served. Alarms of those who have no packets any more are still there, so this may be
+    /// What to do while nobody can be served. Timers of classes without packets may still run, so this may be
     /// earlier than it has to be.
     fn pause(&self) -> Pick {
-        match self.alarms.first() {
+        match self.timers.first() {
             Some((tick, _)) if self.active > 0 => Pick::WaitUntil(tick),
             _ => Pick::Idle,
         }

@@ -8,7 +8,7 @@ use crate::bucket::{Rate, ceil_div};
 /// of them together.
 ///
 /// A worker draws a *chunk* when it has used up its last one, and gives back what is left when its class has nothing to
-/// send. Nobody divides the rate: whoever needs more draws more often, and one worker alone may have all of it.
+/// send. The rate is not divided: a worker that needs more draws more often, and one alone may have all of it.
 ///
 /// # What it costs in precision
 ///
@@ -33,7 +33,7 @@ pub struct SharedBucket {
     limits: Limits,
 }
 
-/// What does not change, on a cache line that nobody writes to.
+/// The constants of a bucket, on a cache line that is never written to.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Limits {
@@ -59,13 +59,13 @@ impl SharedBucket {
         Self { drawn: AtomicU64::new(0), limits }
     }
 
-    /// What a worker draws at a time, in bytes.
+    /// Bytes that a worker draws at a time.
     #[must_use]
     pub const fn chunk(&self) -> u64 {
         self.limits.chunk
     }
 
-    /// Takes at most `want` bytes, and says how many there were.
+    /// Takes at most `want` bytes, and returns how many it took.
     pub fn draw(&self, want: u64, now: u64) -> u64 {
         let mut drawn = self.drawn.load(Ordering::Relaxed);
         loop {
@@ -74,7 +74,7 @@ impl SharedBucket {
             if got == 0 {
                 return 0;
             }
-            // What came while the bucket was full is forfeited.
+            // Bytes that came while the bucket was full are forfeited.
             let next = self.given(now).wrapping_sub(there).wrapping_add(got);
             match self.drawn.compare_exchange_weak(drawn, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return got,

@@ -1,17 +1,17 @@
-//! What a scheduler is made from.
+//! The specification of a scheduler: its classes and options.
 
 use crate::meter::Limit;
 
 /// One class, as [`Scheduler::new`](crate::Scheduler::new) takes it.
 #[derive(Clone, Debug)]
 pub struct ClassSpec {
-    /// By what it is known again in the next scheduler; unique.
+    /// Identifies the class in the next scheduler too; unique.
     pub id: u64,
     /// Its parent, as a place in the list of classes, before or after this one; the wire if `None`.
     pub parent: Option<u32>,
-    /// What it gets in any case, as long as there is that much.
+    /// Its guarantee, as long as the wire has that much.
     pub rate: Option<Limit>,
-    /// What it never exceeds.
+    /// Its limit, which it never exceeds.
     pub ceil: Option<Limit>,
     /// Its share of what is left, against its siblings of the same priority: 1 to 1,000.
     pub weight: u16,
@@ -27,7 +27,7 @@ impl ClassSpec {
     }
 }
 
-/// What holds for all classes.
+/// Options of the whole scheduler.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Ticks of a second.
@@ -39,7 +39,7 @@ pub struct Options {
     /// Most bytes of one [`Pick::Serve`](crate::Pick::Serve), overhead counted. All bounds of fairness and delay are
     /// proportional to it. More for each pick cost less for each frame.
     pub quantum: u32,
-    /// What the wire takes. No limit if `None`.
+    /// The rate of the wire. No limit if `None`.
     pub wire: Option<Limit>,
 }
 

@@ -10,7 +10,7 @@ use crate::spec::{ClassSpec, Options, PRIORITIES};
 pub(crate) struct Node {
     pub(crate) ceil: Option<Meter>,
     pub(crate) rate: Option<Meter>,
-    /// What it has been given of guarantees, and of what was left, divided by its weight: see [`Family`].
+    /// Bytes served under its guarantee, and of the rest, each divided by its weight: see [`Family`].
     pub(crate) tags: [u64; 2],
     /// What a byte adds to a tag: [`BYTE`] divided by its weight.
     pub(crate) cost: u32,
@@ -69,7 +69,7 @@ struct Group {
     /// Where its heap is in [`Tree::entries`], and how many are in it.
     start: u32,
     len: u32,
-    /// The group's virtual time: the tag of whom it has served last.
+    /// The group's virtual time: the tag of the node that it has served last.
     time: u64,
 }
 
@@ -190,7 +190,7 @@ impl Tree {
             list.len += 1;
             let heap = &mut self.entries[list.start as usize..][..list.len as usize];
             let tag = &mut node.tags[kind(group)];
-            // Who comes back is not given what it did not ask for, and not forgiven what it had too much.
+            // A node that comes back gets nothing for the time it was away, and is not forgiven what it had too much.
             let ahead = tag.wrapping_sub(list.time);
             *tag = list.time.wrapping_add(if ahead > u64::MAX / 2 { 0 } else { ahead.min(self.lead) });
             heap::insert(heap, &mut self.places, Entry { key: *tag, id: at });

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use kopi_qos::{Cause, CodelConfig, Pushed, Queue, QueueConfig, Store};
+use kopi_qos::{Cause, CodelConfig, PacketStore, Pushed, Queue, QueueConfig};
 use proptest::prelude::*;
 
 const HZ: u64 = 1_000_000_000;
@@ -70,7 +70,7 @@ proptest! {
     /// a flow that holds about the most, and only a store without room refuses.
     #[test]
     fn every_packet_is_accounted_for(ops in ops(), room in 1..60_usize) {
-        let mut store = Store::new(room, 40);
+        let mut store = PacketStore::new(room, 40);
         let limits = [(20, 1 << 40), (1000, 20_000), (30, 100_000)];
         let mut queues = limits.map(|(packets, bytes)| Queue::new(config(packets, bytes)));
         let mut models = [Model::default(), Model::default(), Model::default()];
@@ -138,10 +138,10 @@ proptest! {
     /// Flows that always have packets get the same number of bytes, whatever their lengths, to within a quantum and a frame.
     #[test]
     fn flows_get_the_same(lengths in prop::collection::vec(60..=1514_u32, 2..10)) {
-        let mut store = Store::new(1000, 100);
+        let mut store = PacketStore::new(1000, 100);
         let mut queue = Queue::new(QueueConfig { codel: None, ..config(1000, 1 << 40) });
         let mut bytes = vec![0_u64; lengths.len()];
-        let push = |store: &mut Store<usize>, queue: &mut Queue, flow: usize| {
+        let push = |store: &mut PacketStore<usize>, queue: &mut Queue, flow: usize| {
             let hash = u32::try_from(flow * 7).unwrap();
             queue.push(store, packet(flow, lengths[flow], hash), 0, |_, _| ()).unwrap();
         };
@@ -163,7 +163,7 @@ proptest! {
 /// A sparse flow waits for one frame of each bulk flow at most, however long their queues are.
 #[test]
 fn a_sparse_flow_hardly_waits() {
-    let mut store = Store::new(10_000, 100);
+    let mut store = PacketStore::new(10_000, 100);
     let mut queue = Queue::new(QueueConfig { codel: None, ..config(10_000, 1 << 40) });
     for number in 0..5000_u32 {
         queue.push(&mut store, packet("bulk", 1514, number % 5), 0, |_, _| ()).unwrap();
@@ -185,7 +185,7 @@ fn a_sparse_flow_hardly_waits() {
 /// A bulk flow that does not slow down fills the queue, and a sparse one beside it neither waits nor loses.
 #[test]
 fn bulk_drops_and_sparse_does_not() {
-    let mut store = Store::new(2000, 100);
+    let mut store = PacketStore::new(2000, 100);
     let mut queue = Queue::new(config(1000, 1 << 40));
     let (mut dropped, mut worst) = (BTreeMap::new(), 0);
     let drops = RefCell::new(&mut dropped);
@@ -214,7 +214,7 @@ fn bulk_drops_and_sparse_does_not() {
 /// A flow that slows down when it loses, as TCP does, is kept at a short wait.
 #[test]
 fn waits_are_kept_short() {
-    let mut store = Store::new(5000, 100);
+    let mut store = PacketStore::new(5000, 100);
     let mut queue = Queue::new(config(5000, 1 << 40));
     // A window of packets under way, a round trip of 40 ms without the queue, ten packets a millisecond on the wire.
     let (mut window, mut under_way) = (100.0_f64, VecDeque::new());
@@ -250,7 +250,7 @@ fn waits_are_kept_short() {
 /// With no room for another flow the packets of new flows go with others, and none is lost or mixed with another queue's.
 #[test]
 fn flows_share_when_there_are_too_many() {
-    let mut store = Store::new(100, 2);
+    let mut store = PacketStore::new(100, 2);
     let mut queues = [(); 3].map(|()| Queue::new(config(100, 1 << 40)));
     for hash in 0..10 {
         assert!(queues[0].push(&mut store, packet(hash, 100, hash), 0, |_, _| ()).is_ok());
@@ -271,7 +271,7 @@ fn flows_share_when_there_are_too_many() {
 /// A limit that shrinks is kept to as packets come, a bounded number at a time.
 #[test]
 fn a_smaller_limit_is_kept_to_by_and_by() {
-    let mut store = Store::new(1000, 10);
+    let mut store = PacketStore::new(1000, 10);
     let mut queue = Queue::new(config(1000, 1 << 40));
     for hash in 0..500 {
         queue.push(&mut store, packet((), 100, hash % 4), 0, |(), _| ()).unwrap();

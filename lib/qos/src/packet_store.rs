@@ -7,11 +7,11 @@ pub(crate) const NIL: u32 = u32::MAX;
 /// Groups of flows by what they hold, each for twice as much as the one before.
 pub(crate) const LEVELS: usize = 20;
 
-/// Places for the packets and the flows of all [`Queue`](crate::Queue)s of one worker.
+/// The packets and flows of all [`Queue`](crate::Queue)s of one worker.
 ///
 /// All memory is allocated at the start. Queues without packets have none of it, however many there are.
 #[derive(Debug)]
-pub struct Store<T> {
+pub struct PacketStore<T> {
     packets: Vec<Packet<T>>,
     /// The first of the packets that are free, each of which has the next one.
     free_packet: u32,
@@ -60,7 +60,7 @@ pub(crate) struct Flow {
     pub(crate) after: u32,
 }
 
-impl<T> Store<T> {
+impl<T> PacketStore<T> {
     /// Room for so many packets and flows.
     ///
     /// # Panics
@@ -82,7 +82,7 @@ impl<T> Store<T> {
         }
     }
 
-    /// A number for a new queue, by which its flows are told from those of others.
+    /// A number for a new queue, which distinguishes its flows from those of others.
     pub(crate) fn number(&mut self) -> u32 {
         self.queues = self.queues.wrapping_add(1).max(1);
         self.queues
