@@ -15,6 +15,7 @@
 //! | [`value`] | what a value may look like: whole numbers, choices, lists |
 //! | [`source`] | a file's text, read without blocking, and the places in it |
 //! | [`account`], [`cpu`], [`device`], [`host`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
+//! | `decimal` | fractions of their units |
 //! | `packet_ring` | the sizes that `net_af_packet` leaves to whoever configures it |
 //! | `schema` | the JSON schemas, from the same types |
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@
 pub mod account;
 pub mod cpu;
 mod de;
+mod decimal;
 pub mod device;
 pub mod document;
 pub mod host;

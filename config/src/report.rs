@@ -235,6 +235,8 @@ impl<'s> Report<'s> {
         count.set(count.get() + 1);
         if count.get() <= SHOWN_MAX {
             let start = span.start;
+            // It may repeat text of the file.
+            let help = help.map(|help| help.chars().map(printable).collect());
             let diagnostic = Diagnostic { severity, key, help, ..self.source.error_at(span, message) };
             self.found.borrow_mut().push((start, diagnostic));
         }

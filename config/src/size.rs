@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use crate::decimal::{self, DecimalError};
 use crate::value::{Fault, Form, Raw};
 
 /// An amount of memory in bytes, written as `tc` writes sizes: `256mb`.
@@ -78,45 +79,20 @@ impl FromStr for Size {
     type Err = ParseSizeError;
 
     fn from_str(text: &str) -> Result<Self, ParseSizeError> {
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        // Whatever is left of a second point, or of no digit before the first, is not a number.
-        let whole: u64 = match whole.parse() {
-            Ok(whole) => whole,
-            Err(_) if !whole.is_empty() && whole.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return Err(ParseSizeError::TooLarge);
-            }
-            Err(_) => return Err(ParseSizeError::Number),
+        let (number, unit) = decimal::split(text);
+        let known = UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name));
+        let bytes = match (known, unit) {
+            (Some((_, bytes)), _) => *bytes,
+            (None, "") => 1,
+            (None, _) if number.is_empty() => return Err(ParseSizeError::Number),
+            (None, _) => return Err(ParseSizeError::Unit),
         };
-        let scale = match unit {
-            "" => 1,
-            _ => UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name)).ok_or(ParseSizeError::Unit)?.1,
-        };
-        let whole = whole.checked_mul(scale).ok_or(ParseSizeError::TooLarge)?;
-        whole.checked_add(fraction_of(scale, fraction)?).map(Self).ok_or(ParseSizeError::TooLarge)
+        decimal::times(number, bytes).map(Self).map_err(|error| match error {
+            DecimalError::Number => ParseSizeError::Number,
+            DecimalError::Fraction => ParseSizeError::Fraction,
+            DecimalError::TooLarge => ParseSizeError::TooLarge,
+        })
     }
-}
-
-/// `0.digits` times `scale`, exactly.
-fn fraction_of(scale: u64, digits: &str) -> Result<u64, ParseSizeError> {
-    let digits = digits.trim_end_matches('0');
-    if digits.is_empty() {
-        return Ok(0);
-    }
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(ParseSizeError::Number);
-    }
-    // With p decimals the result is digits * scale / (5^p * 2^p). A scale is a power of two, at most 2^30, so 5^p must
-    // divide the digits alone, and no more than 30 decimals can come out whole.
-    let places = u32::try_from(digits.len()).ok().filter(|&places| places <= 30).ok_or(ParseSizeError::Fraction)?;
-    let digits: u128 = digits.parse().map_err(|_| ParseSizeError::Number)?;
-    let fives = 5_u128.pow(places);
-    let halves = digits / fives * u128::from(scale);
-    if !digits.is_multiple_of(fives) || !halves.is_multiple_of(1 << places) {
-        return Err(ParseSizeError::Fraction);
-    }
-    u64::try_from(halves >> places).map_err(|_| ParseSizeError::TooLarge)
 }
 
 impl Serialize for Size {

@@ -137,14 +137,74 @@ impl<'de, F: Form> Deserialize<'de> for Element<F> {
     }
 }
 
-/// Reads every element, and fails without a word of its own after an error in one.
-fn elements<'de, F: Form, A: SeqAccess<'de>>(mut list: A) -> Result<Vec<F::Value>, A::Error> {
-    let (mut values, mut failed) = (Vec::with_capacity(list.size_hint().unwrap_or(0)), false);
-    while let Some(Element::<F>(value)) = list.next_element()? {
-        failed |= value.is_none();
-        values.extend(value);
+/// What a list of values of the form `F` may be.
+struct Items<F> {
+    /// Whether one value may stand without brackets.
+    or_one: bool,
+    /// Fewest elements.
+    min: usize,
+    /// Most elements.
+    max: usize,
+    form: PhantomData<F>,
+}
+
+impl<F: Form> Items<F> {
+    fn one<E: Error>(self, raw: Raw<'_>) -> Result<Vec<F::Value>, E> {
+        match self.or_one {
+            true => Scalar::<F>::read(raw).map(|value| vec![value]),
+            false => Err(Fault::hint("put it into brackets: [...]").carry(self.expected())),
+        }
     }
-    if failed { Err(A::Error::custom("")) } else { Ok(values) }
+
+    fn expected(&self) -> String {
+        match self.or_one {
+            true => format!("{}, or a list of such", F::expected()),
+            false => format!("a list of {} to {} elements, each {}", self.min, self.max, F::expected()),
+        }
+    }
+}
+
+impl<'de, F: Form> Visitor<'de> for Items<F> {
+    type Value = Vec<F::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.expected())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        self.one(Raw::Text(text))
+    }
+
+    fn visit_i128<E: Error>(self, number: i128) -> Result<Self::Value, E> {
+        self.one(Raw::Number(number))
+    }
+
+    fn visit_bool<E: Error>(self, truth: bool) -> Result<Self::Value, E> {
+        self.one(Raw::Truth(truth))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let count = list.size_hint().unwrap_or(0);
+        let fault = match (self.min..=self.max).contains(&count) {
+            true => None,
+            false if self.or_one => {
+                let help = Some("leave the key out for anything".to_owned());
+                Some(Fault::new("is an empty list, which nothing matches", help))
+            }
+            false => Some(Fault::new(format!("must be {}, found {count} elements", self.expected()), None)),
+        };
+        if let Some(fault) = fault {
+            return Err(fault.carry(""));
+        }
+        let (mut values, mut failed) = (Vec::with_capacity(count), false);
+        // Every element is read, right or wrong.
+        while let Some(Element::<F>(value)) = list.next_element()? {
+            failed |= value.is_none();
+            values.extend(value);
+        }
+        // What was wrong in it is reported.
+        if failed { Err(A::Error::custom("")) } else { Ok(values) }
+    }
 }
 
 /// A list of `MIN` to `MAX` values of the form `F`.
@@ -158,7 +218,8 @@ impl<F: Form, const MIN: usize, const MAX: usize> List<F, MIN, MAX> {
     ///
     /// If it is none, or has fewer or more elements, or one of them is not of the form.
     pub fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(deserializer: D) -> Result<T, D::Error> {
-        deserializer.deserialize_any(Self(PhantomData)).map(T::from)
+        let items = Items::<F> { or_one: false, min: MIN, max: MAX, form: PhantomData };
+        deserializer.deserialize_any(items).map(T::from)
     }
 
     /// Writes a default into the schema.
@@ -168,35 +229,6 @@ impl<F: Form, const MIN: usize, const MAX: usize> List<F, MIN, MAX> {
     /// Those of the serializer.
     pub fn serialize<S: Serializer, T: Serialize>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         value.serialize(serializer)
-    }
-
-    fn wrap<T, E: Error>(self) -> Result<T, E> {
-        Err(Fault::hint("put it into brackets: [...]").carry(&self as &dyn serde::de::Expected))
-    }
-}
-
-impl<'de, F: Form, const MIN: usize, const MAX: usize> Visitor<'de> for List<F, MIN, MAX> {
-    type Value = Vec<F::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of {MIN} to {MAX} elements, each {}", F::expected())
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
-        self.wrap()
-    }
-
-    fn visit_i128<E: Error>(self, _: i128) -> Result<Self::Value, E> {
-        self.wrap()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-        let count = list.size_hint().unwrap_or(0);
-        if (MIN..=MAX).contains(&count) {
-            return elements::<F, A>(list);
-        }
-        let expected = &self as &dyn serde::de::Expected;
-        Err(Fault::new(format!("must be {expected}, found {count} elements"), None).carry(""))
     }
 }
 
@@ -212,7 +244,8 @@ impl<F: Form> Default for Many<F> {
 
 impl<'de, F: Form> Deserialize<'de> for Many<F> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::read(deserializer, true).map(Self)
+        let items = Items::<F> { or_one: true, min: 1, max: usize::MAX, form: PhantomData };
+        deserializer.deserialize_any(items).map(Self)
     }
 }
 
@@ -223,44 +256,8 @@ impl<F: Form> Many<F> {
     ///
     /// If one of them is not of the form.
     pub fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(deserializer: D) -> Result<T, D::Error> {
-        Self::read(deserializer, false).map(T::from)
-    }
-
-    fn read<'de, D: Deserializer<'de>>(deserializer: D, needs_one: bool) -> Result<Vec<F::Value>, D::Error> {
-        deserializer.deserialize_any(OneOrMany::<F> { needs_one, form: PhantomData })
-    }
-}
-
-struct OneOrMany<F> {
-    needs_one: bool,
-    form: PhantomData<F>,
-}
-
-impl<'de, F: Form> Visitor<'de> for OneOrMany<F> {
-    type Value = Vec<F::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, or a list of such", F::expected())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Scalar::<F>::read(Raw::Text(text)).map(|value| vec![value])
-    }
-
-    fn visit_i128<E: Error>(self, number: i128) -> Result<Self::Value, E> {
-        Scalar::<F>::read(Raw::Number(number)).map(|value| vec![value])
-    }
-
-    fn visit_bool<E: Error>(self, truth: bool) -> Result<Self::Value, E> {
-        Scalar::<F>::read(Raw::Truth(truth)).map(|value| vec![value])
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-        if self.needs_one && list.size_hint() == Some(0) {
-            let help = Some("leave the key out for anything".to_owned());
-            return Err(Fault::new("is an empty list, which nothing matches", help).carry(""));
-        }
-        elements::<F, A>(list)
+        let items = Items::<F> { or_one: true, min: 0, max: usize::MAX, form: PhantomData };
+        deserializer.deserialize_any(items).map(T::from)
     }
 }
 
@@ -289,76 +286,69 @@ schemas! {
     [] Many<F>, json!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema(), "minItems": 1 }] });
 }
 
-/// A whole number from `MIN` to `MAX`.
+/// A whole number from `MIN` to `MAX`, which are powers of two if it has to be one.
 #[derive(Debug)]
-pub struct Int<T, const MIN: u64, const MAX: u64>(PhantomData<T>);
+pub struct Whole<T, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool>(PhantomData<T>);
 
-impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Form for Int<T, MIN, MAX> {
+/// A whole number from `MIN` to `MAX`.
+pub type Int<T, const MIN: u64, const MAX: u64> = Whole<T, MIN, MAX, false>;
+/// A power of two from `MIN` to `MAX`.
+pub type PowerOfTwo<T, const MIN: u64, const MAX: u64> = Whole<T, MIN, MAX, true>;
+
+impl<T: TryFrom<i128>, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool> Whole<T, MIN, MAX, POWER_OF_TWO> {
+    fn take(number: i128) -> Option<T> {
+        let is_power = !POWER_OF_TWO || number.count_ones() == 1;
+        let fits = (i128::from(MIN)..=i128::from(MAX)).contains(&number) && is_power;
+        T::try_from(number).ok().filter(|_| fits)
+    }
+
+    /// What to write instead of `number`: a power of two beside it, or the limit that it passed.
+    fn instead_of(number: i128) -> Option<String> {
+        match u64::try_from(number) {
+            // The limits in the message say enough.
+            Err(_) => None,
+            Ok(number) if number <= MIN => Some(format!("the least is {MIN}")),
+            Ok(number) if number >= MAX => Some(format!("the most is {MAX}")),
+            Ok(number) => {
+                let below = 1_u64 << number.ilog2();
+                Some(format!("the nearest are {below} and {}", below * 2))
+            }
+        }
+    }
+}
+
+impl<T: TryFrom<i128>, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool> Form
+    for Whole<T, MIN, MAX, POWER_OF_TWO>
+{
     type Value = T;
 
     fn expected() -> String {
-        format!("a whole number from {MIN} to {MAX}")
+        let what = if POWER_OF_TWO { "power of two" } else { "whole number" };
+        format!("a {what} from {MIN} to {MAX}")
     }
 
     fn schema() -> Json {
+        if POWER_OF_TWO {
+            let powers: Vec<u64> = (0..u64::BITS).map(|bit| 1 << bit).filter(|n| (MIN..=MAX).contains(n)).collect();
+            return json!({ "type": "integer", "enum": powers });
+        }
         json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
     }
 
     fn read(raw: Raw<'_>) -> Result<T, Fault> {
-        let take = |number| u64::try_from(number).ok().filter(|number| (MIN..=MAX).contains(number));
-        number(raw, take, |_| None, MIN, MAX)
-    }
-}
-
-/// A power of two from `MIN` to `MAX`, which are powers of two themselves.
-#[derive(Debug)]
-pub struct PowerOfTwo<T, const MIN: u64, const MAX: u64>(PhantomData<T>);
-
-impl<T: TryFrom<u64>, const MIN: u64, const MAX: u64> Form for PowerOfTwo<T, MIN, MAX> {
-    type Value = T;
-
-    fn expected() -> String {
-        format!("a power of two from {MIN} to {MAX}")
-    }
-
-    fn schema() -> Json {
-        let powers: Vec<u64> = (0..u64::BITS).map(|bit| 1 << bit).filter(|n| (MIN..=MAX).contains(n)).collect();
-        json!({ "type": "integer", "enum": powers })
-    }
-
-    fn read(raw: Raw<'_>) -> Result<T, Fault> {
-        let take = |number| {
-            u64::try_from(number).ok().filter(|number| (MIN..=MAX).contains(number) && number.is_power_of_two())
+        let help = match raw {
+            Raw::Number(number) => match Self::take(number) {
+                Some(value) => return Ok(value),
+                None => Self::instead_of(number),
+            },
+            Raw::Text(text) => {
+                let number = text.parse().ok().filter(|number| Self::take(*number).is_some());
+                number.map(|number| format!("write it without quotes: {number}"))
+            }
+            Raw::Truth(_) => None,
         };
-        let beside = |number: u64| {
-            let below = 1_u64 << number.ilog2();
-            Some(format!("the nearest are {below} and {}", below * 2))
-        };
-        number(raw, take, beside, MIN, MAX)
+        Err(Fault::unexpected(help))
     }
-}
-
-/// Reads a number that `take` takes. `beside` says what would be right instead of one within the limits.
-fn number<T: TryFrom<u64>>(
-    raw: Raw<'_>,
-    take: impl Fn(i128) -> Option<u64>,
-    beside: impl Fn(u64) -> Option<String>,
-    min: u64,
-    max: u64,
-) -> Result<T, Fault> {
-    let help = match raw {
-        Raw::Number(number) => match (take(number), u64::try_from(number)) {
-            (Some(number), _) => return T::try_from(number).map_err(|_| Fault::default()),
-            (None, Ok(number)) if number <= min => Some(format!("the least is {min}")),
-            (None, Ok(number)) if number >= max => Some(format!("the most is {max}")),
-            (None, Ok(number)) => beside(number),
-            // Negative, or beyond 64 bits: the limits in the message say enough.
-            (None, Err(_)) => None,
-        },
-        Raw::Text(text) => text.parse().ok().and_then(take).map(|number| format!("write it without quotes: {number}")),
-        Raw::Truth(_) => None,
-    };
-    Err(Fault::unexpected(help))
 }
 
 /// `true` or `false`.

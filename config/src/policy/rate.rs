@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde_json::{Value as Json, json};
 
+use crate::decimal::{self, DecimalError};
 use crate::value::{Fault, Form, Raw};
 
 /// A rate in bits per second, written as `tc` writes rates: `2gbit`, and `1mbps` for bytes.
@@ -96,35 +97,19 @@ impl FromStr for Rate {
     type Err = ParseRateError;
 
     fn from_str(text: &str) -> Result<Self, ParseRateError> {
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
+        let (number, unit) = decimal::split(text);
         let unit = unit.to_ascii_lowercase();
-        let (prefix, per_unit) = match (unit.strip_suffix("bit"), unit.strip_suffix("bps")) {
+        let (prefix, bits) = match (unit.strip_suffix("bit"), unit.strip_suffix("bps")) {
             (Some(prefix), _) => (prefix, 1),
             (_, Some(prefix)) => (prefix, 8),
             _ if unit.is_empty() => ("", 1),
             _ => return Err(ParseRateError::Unit),
         };
         let (_, factor) = PREFIXES.iter().find(|(name, _)| *name == prefix).ok_or(ParseRateError::Unit)?;
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || !is_number(whole) || !is_number(fraction) {
-            return Err(ParseRateError::Number);
-        }
-        let fraction = fraction.trim_end_matches('0');
-        // More decimals than the largest factor has zeros cannot come out whole.
-        let decimals =
-            u32::try_from(fraction.len()).ok().filter(|&places| places <= 40).ok_or(ParseRateError::Range)?;
-        let scale = u128::from(per_unit * factor);
-        let bits = |digits: &str| digits.parse::<u128>().ok()?.checked_mul(scale);
-        let parts = if fraction.is_empty() { Some(0) } else { bits(fraction) }.ok_or(ParseRateError::Range)?;
-        let ten = 10_u128.checked_pow(decimals).ok_or(ParseRateError::Range)?;
-        let whole = bits(whole).ok_or(ParseRateError::Range)?;
-        if !parts.is_multiple_of(ten) {
-            return Err(ParseRateError::Range);
-        }
-        let total = whole.checked_add(parts / ten).and_then(|bits| u64::try_from(bits).ok());
-        total.map(Self).ok_or(ParseRateError::Range)
+        decimal::times(number, bits * factor).map(Self).map_err(|error| match error {
+            DecimalError::Number => ParseRateError::Number,
+            DecimalError::Fraction | DecimalError::TooLarge => ParseRateError::Range,
+        })
     }
 }
 

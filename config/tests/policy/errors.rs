@@ -166,6 +166,13 @@ fn wrong_values_say_what_would_be_right() {
     }
 }
 
+/// What a help repeats of the file does not play with the terminal either.
+#[test]
+fn helps_repeat_no_control_characters() {
+    let text = "[[app]]\nname = \"a\"\nlisten = \"tpc/80\\u001b[31m\"\n";
+    assert_error(text, (3, 10), &["did you mean \"tcp/80\u{fffd}[31m\"?"]);
+}
+
 /// Tables that should be lists, and the other way round.
 #[test]
 fn tables_and_lists_are_told_apart() {
