@@ -23,9 +23,7 @@ use crate::value::{did_you_mean, nearest, one_of};
 pub(crate) enum Refusal {
     /// What is wrong, what was expected, and the help, a line each.
     Wrong(String),
-    /// A key is not there.
-    Missing(&'static str),
-    /// The reason is reported.
+    /// The reason is reported, or what is missing will be.
     Reported,
 }
 
@@ -53,23 +51,22 @@ impl de::Error for Refusal {
         Self::Wrong(format!("\n{}\n{}", one_of(words), did_you_mean(word, words).unwrap_or_default()))
     }
 
-    fn missing_field(name: &'static str) -> Self {
-        Self::Missing(name)
+    fn missing_field(_: &'static str) -> Self {
+        Self::Reported
     }
 }
 
 /// Reads the table at `place` by `read`; what could be read of it, and whether that is all.
 pub(crate) fn read<'r, T>(
     place: &Place<'r>,
-    value: Option<&'r Spanned<DeValue<'r>>>,
+    value: &'r DeValue<'r>,
     read: impl Fn(Node<'_, 'r>) -> Result<T, Refusal>,
 ) -> (Option<T>, bool) {
-    let tries = Tries { place, failed: RefCell::default(), missing: RefCell::default(), progress: Cell::new(0) };
-    let span = value.map_or_else(|| place.span(), Spanned::span);
+    let tries = Tries { place, failed: RefCell::default(), progress: Cell::new(0) };
     loop {
         let before = tries.progress.get();
         let path = Path { parent: None, name: "", index: None };
-        let node = Node { value: value.map(Spanned::get_ref), span: span.clone(), path: &path, tries: &tries };
+        let node = Node { value, span: place.span(), path: &path, tries: &tries };
         match read(node) {
             Ok(value) => return (Some(value), tries.progress.get() == 0),
             Err(_) if tries.progress.get() > before => {}
@@ -84,8 +81,6 @@ pub(crate) struct Tries<'p, 'r> {
     place: &'p Place<'r>,
     /// The values that are left out, by their address, and the tables whose names are checked.
     failed: RefCell<Vec<usize>>,
-    /// Keys that are not there, with the address of their table, and whether that is reported.
-    missing: RefCell<Vec<(usize, &'static str, bool)>>,
     /// How much a next try has to leave out.
     progress: Cell<usize>,
 }
@@ -121,10 +116,10 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// A value, or that there is none, while it is read.
+/// A value, while it is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Node<'p, 'r> {
-    value: Option<&'r DeValue<'r>>,
+    value: &'r DeValue<'r>,
     span: Range<usize>,
     path: &'p Path<'p>,
     tries: &'p Tries<'p, 'r>,
@@ -139,26 +134,20 @@ impl<'r> Node<'_, 'r> {
             let (what, expected) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
             let help = lines.next().filter(|help| !help.is_empty()).map(str::to_owned);
             let path = self.path.to_string();
-            match (self.value, what) {
-                (None, _) => place.report_missing(self.span.clone(), &path, expected),
-                (Some(value), "") => {
-                    let what = format!("must be {expected}, found {}", describe(value));
-                    place.report(self.span.clone(), &path, &what, help);
-                }
-                (Some(_), what) => place.report(self.span.clone(), &path, what, help),
-            }
+            let what = match what {
+                "" => format!("must be {expected}, found {}", describe(self.value)),
+                what => what.to_owned(),
+            };
+            place.report(self.span.clone(), &path, &what, help);
         }
         Refusal::Reported
     }
 
-    /// The address of the table, or of where it should be.
-    fn address(&self) -> usize {
-        self.value.map_or(0, |value| std::ptr::from_ref(value).addr())
-    }
-
     /// Reports each name in the table that is not one of `known`.
     fn check_names(&self, entries: &DeTable<'_>, known: &[&str]) {
-        if entries.keys().all(|key| known.contains(&key.get_ref().as_ref())) || !self.tries.fail(self.address()) {
+        if entries.keys().all(|key| known.contains(&key.get_ref().as_ref()))
+            || !self.tries.fail(std::ptr::from_ref(self.value).addr())
+        {
             return;
         }
         for (name, span) in in_file_order(entries).into_iter().filter(|(name, _)| !known.contains(name)) {
@@ -171,17 +160,6 @@ impl<'r> Node<'_, 'r> {
             place.error_at(span, &path, format!("unknown key {} {}", quoted(&path), place.home()), Some(help));
         }
     }
-
-    /// The error that a table has without `name`: the next try says what would be right.
-    fn miss(&self, entries: Option<&DeTable<'_>>, name: &'static str) -> Refusal {
-        let mut missing = self.tries.missing.borrow_mut();
-        let is_known = missing.iter().any(|(table, other, _)| (*table, *other) == (self.address(), name));
-        if !is_known && entries.is_none_or(|entries| entries.get(name).is_none()) {
-            missing.push((self.address(), name, false));
-            self.tries.progress.set(self.tries.progress.get() + 1);
-        }
-        Refusal::Reported
-    }
 }
 
 impl<'de> Deserializer<'de> for Node<'_, '_> {
@@ -190,14 +168,14 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
         let unexpected = |visitor: &V| de::Error::invalid_type(Unexpected::Unit, visitor);
         let read = match self.value {
-            Some(DeValue::String(text)) => visitor.visit_str(text),
-            Some(DeValue::Integer(number)) => match i128::from_str_radix(number.as_str(), number.radix()) {
+            DeValue::String(text) => visitor.visit_str(text),
+            DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) => visitor.visit_i128(number),
                 Err(_) => Err(unexpected(&visitor)),
             },
-            Some(DeValue::Boolean(truth)) => visitor.visit_bool(*truth),
-            Some(DeValue::Array(list)) => visitor.visit_seq(Elements { node: &self, list: list.iter().enumerate() }),
-            None | Some(DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_)) => Err(unexpected(&visitor)),
+            DeValue::Boolean(truth) => visitor.visit_bool(*truth),
+            DeValue::Array(list) => visitor.visit_seq(Elements { node: &self, list: list.iter().enumerate() }),
+            DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Err(unexpected(&visitor)),
         };
         read.map_err(|error| self.report(error))
     }
@@ -217,7 +195,7 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
         visitor: V,
     ) -> Result<V::Value, Refusal> {
         let read = match self.value {
-            Some(DeValue::String(text)) => visitor.visit_enum(StrDeserializer::new(text)),
+            DeValue::String(text) => visitor.visit_enum(StrDeserializer::new(text)),
             _ => Err(Refusal::Wrong(format!("\n{}", one_of(words)))),
         };
         read.map_err(|error| self.report(error))
@@ -229,21 +207,13 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refusal> {
-        let table = match self.value {
-            Some(DeValue::Table(table)) => Some(table),
-            None => None,
-            Some(_) => {
-                let example: Vec<_> = names.iter().take(2).map(|name| format!("{name} = ...")).collect();
-                return Err(self.report(Refusal::Wrong(format!("\na table such as {{ {} }}", example.join(", ")))));
-            }
+        let DeValue::Table(table) = self.value else {
+            let example: Vec<_> = names.iter().take(2).map(|name| format!("{name} = ...")).collect();
+            return Err(self.report(Refusal::Wrong(format!("\na table such as {{ {} }}", example.join(", ")))));
         };
-        table.iter().for_each(|table| self.check_names(table, names));
-        let iter = table.into_iter().flatten();
-        let entries = Entries { node: &self, names, entries: iter, next: None };
-        visitor.visit_map(entries).map_err(|error| match error {
-            Refusal::Missing(name) => self.miss(table, name),
-            error => self.report(error),
-        })
+        self.check_names(table, names);
+        let entries = Entries { node: &self, names, entries: table.iter(), next: None };
+        visitor.visit_map(entries).map_err(|error| self.report(error))
     }
 
     forward_to_deserialize_any! {
@@ -267,7 +237,7 @@ where
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Refusal> {
         let Some((index, value)) = self.list.next() else { return Ok(None) };
         let path = Path { index: Some(index), ..*self.node.path };
-        let (span, value) = (value.span(), Some(value.get_ref()));
+        let (span, value) = (value.span(), value.get_ref());
         seed.deserialize(Node { value, span, path: &path, tries: self.node.tries }).map(Some)
     }
 
@@ -281,11 +251,11 @@ struct Entries<'n, 'p, 'r, I> {
     node: &'n Node<'p, 'r>,
     names: &'static [&'static str],
     entries: I,
-    /// The entry whose value comes next; without a value if it is not there.
-    next: Option<(&'n str, Option<&'r Spanned<DeValue<'r>>>)>,
+    /// The entry whose value comes next.
+    next: Option<(&'r str, &'r Spanned<DeValue<'r>>)>,
 }
 
-impl<'de, 'n, 'r: 'n, I> MapAccess<'de> for Entries<'n, '_, 'r, I>
+impl<'de, 'r, I> MapAccess<'de> for Entries<'_, '_, 'r, I>
 where
     I: Iterator<Item = (&'r Spanned<DeString<'r>>, &'r Spanned<DeValue<'r>>)>,
 {
@@ -297,17 +267,8 @@ where
             let name: &'r str = name.get_ref();
             let is_read = self.names.contains(&name)
                 && !tries.failed.borrow().contains(&std::ptr::from_ref(value.get_ref()).addr());
-            is_read.then_some((name, Some(value)))
+            is_read.then_some((name, value))
         });
-        if self.next.is_none() {
-            let address = self.node.address();
-            let mut missing = tries.missing.borrow_mut();
-            let one = missing.iter_mut().find(|(table, _, is_reported)| *table == address && !is_reported);
-            self.next = one.map(|(_, name, is_reported)| {
-                *is_reported = true;
-                (*name, None)
-            });
-        }
         self.next.map(|(name, _)| seed.deserialize(StrDeserializer::new(name))).transpose()
     }
 
@@ -316,15 +277,12 @@ where
         let tries = self.node.tries;
         let before = tries.progress.get();
         let path = Path { parent: Some(self.node.path), name, index: None };
-        let span = value.map_or_else(|| self.node.span.clone(), Spanned::span);
-        let node = Node { value: value.map(Spanned::get_ref), span, path: &path, tries };
-        seed.deserialize(node).inspect_err(|_| match value {
+        let node = Node { value: value.get_ref(), span: value.span(), path: &path, tries };
+        seed.deserialize(node).inspect_err(|_| {
             // What is wrong inside of it is left out by the next try.
-            _ if tries.progress.get() > before => {}
-            Some(value) => {
+            if tries.progress.get() == before {
                 tries.fail(std::ptr::from_ref(value.get_ref()).addr());
             }
-            None => tries.progress.set(tries.progress.get() + 1),
         })
     }
 }

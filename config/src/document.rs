@@ -1,9 +1,11 @@
 //! A file as a whole: its syntax, the tables at its top, and the places in them.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml_parser::lexer::TokenKind;
@@ -55,22 +57,17 @@ impl Layout {
     fn header(&self, name: &str) -> String {
         if self.lists.contains(&name) { format!("[[{name}]]") } else { format!("[{name}]") }
     }
-
-    /// The header of the table that has the key `name`.
-    fn home(&self, name: &str) -> Option<String> {
-        let schema = serde_json::Value::from((self.schema)());
-        let has = |table: &&str| {
-            let table = &schema["properties"][table];
-            [table, &table["items"]].iter().any(|table| !table["properties"][name].is_null())
-        };
-        self.tables.iter().chain(self.lists).copied().find(has).map(|table| self.header(table))
-    }
 }
 
 /// A parsed file.
 #[derive(Debug)]
 pub struct Document<'r> {
     root: DeTable<'r>,
+    /// What stands for a table that is not there.
+    absent: DeValue<'r>,
+    layout: &'static Layout,
+    /// The schema of the file, once a message asks for it.
+    schema: OnceCell<Json>,
     report: &'r Report<'r>,
 }
 
@@ -85,6 +82,17 @@ pub struct Entry<'r, T> {
     pub place: Place<'r>,
 }
 
+impl<'r, T: DeserializeOwned> Entry<'r, T> {
+    /// Reads the table `value`, and reports what is wrong in it or missing.
+    fn read(value: &'r DeValue<'r>, place: Place<'r>) -> Self {
+        let (value, is_whole) = de::read(&place, value, |node| T::deserialize(node));
+        if value.is_none() {
+            place.report_missing();
+        }
+        Self { value, is_whole, place }
+    }
+}
+
 impl<T> Entry<'_, T> {
     /// The table, if nothing in it was wrong.
     pub fn whole(self) -> Option<T> {
@@ -95,7 +103,7 @@ impl<T> Entry<'_, T> {
 impl<'r> Document<'r> {
     /// Parses the text of the report's source, and reports errors of syntax and unknown names at the top of the file.
     #[must_use]
-    pub fn parse(layout: &Layout, report: &'r Report<'r>) -> Self {
+    pub fn parse(layout: &'static Layout, report: &'r Report<'r>) -> Self {
         let source = report.source();
         report_control_characters(source, report);
         let text = source.text();
@@ -113,8 +121,9 @@ impl<'r> Document<'r> {
         for error in errors {
             report_syntax(&error, text, report);
         }
-        let document = Self { root: root.into_inner(), report };
-        document.check_names(layout);
+        let (root, absent) = (root.into_inner(), DeValue::Table(DeTable::new()));
+        let document = Self { root, absent, layout, schema: OnceCell::new(), report };
+        document.check_names();
         document
     }
 
@@ -125,8 +134,8 @@ impl<'r> Document<'r> {
         read: impl Fn(Node<'_, '_>) -> Result<T, Refusal>,
     ) -> Option<Option<T>> {
         let Some(value) = self.root.get(name) else { return Some(None) };
-        let place = Place { key: name, section: "", many: false, table: None, span: value.span(), report: self.report };
-        let (value, is_whole) = de::read(&place, Some(value), read);
+        let place = Place { key: name, section: "", many: false, table: None, span: value.span(), document: self };
+        let (value, is_whole) = de::read(&place, value.get_ref(), read);
         is_whole.then_some(value)
     }
 
@@ -137,10 +146,8 @@ impl<'r> Document<'r> {
             Some(value) => self.entry(name, false, value),
             None => {
                 let end = self.report.source().text().len();
-                let place =
-                    Place { key: "", section: name, many: false, table: None, span: end..end, report: self.report };
-                let (value, is_whole) = de::read(&place, None, |node| T::deserialize(node));
-                Entry { value, is_whole, place }
+                let place = Place { key: "", section: name, many: false, table: None, span: end..end, document: self };
+                Entry::read(&self.absent, place)
             }
         }
     }
@@ -164,15 +171,14 @@ impl<'r> Document<'r> {
         many: bool,
         value: &'d Spanned<DeValue<'r>>,
     ) -> Entry<'d, T> {
-        let (span, report) = (value.span(), self.report);
+        let (span, document) = (value.span(), self);
         let DeValue::Table(table) = value.get_ref() else {
             self.refuse(section, many, value);
-            let place = Place { key: "", section, many, table: None, span, report };
+            let place = Place { key: "", section, many, table: None, span, document };
             return Entry { value: None, is_whole: false, place };
         };
-        let place = Place { key: "", section, many, table: Some(table), span, report };
-        let (value, is_whole) = de::read(&place, Some(value), |node| T::deserialize(node));
-        Entry { value, is_whole, place }
+        let place = Place { key: "", section, many, table: Some(table), span, document };
+        Entry::read(value.get_ref(), place)
     }
 
     /// Warns of something that `key` says on the line of the byte `start`.
@@ -192,8 +198,21 @@ impl<'r> Document<'r> {
         self.report.error(value.span(), name, message, Some(help));
     }
 
-    fn check_names(&self, layout: &Layout) {
-        let known = layout.names();
+    /// The schema of the table `name`, or of each of them.
+    fn schema(&self, name: &str) -> &Json {
+        let table = &self.schema.get_or_init(|| (self.layout.schema)().into())["properties"][name];
+        table.get("items").unwrap_or(table)
+    }
+
+    /// The header of the table that has the key `name`.
+    fn home(&self, name: &str) -> Option<String> {
+        let mut tables = self.layout.tables.iter().chain(self.layout.lists);
+        let table = tables.find(|table| !self.schema(table)["properties"][name].is_null());
+        table.map(|table| self.layout.header(table))
+    }
+
+    fn check_names(&self) {
+        let (layout, known) = (self.layout, self.layout.names());
         if self.root.keys().all(|key| known.contains(&key.get_ref().as_ref())) {
             return;
         }
@@ -206,7 +225,7 @@ impl<'r> Document<'r> {
                 self.report.error(span, name, String::new(), None);
                 continue;
             }
-            let help = match (layout.home(name), nearest(name, &known)) {
+            let help = match (self.home(name), nearest(name, &known)) {
                 (Some(header), _) => format!("it belongs into {header}"),
                 (None, Some(near)) => format!("did you mean `{near}`?"),
                 (None, None) => format!("known are {}", layout.list()),
@@ -232,7 +251,7 @@ pub struct Place<'r> {
     table: Option<&'r DeTable<'r>>,
     /// Where it begins; the end of the file if it does not.
     span: Range<usize>,
-    report: &'r Report<'r>,
+    document: &'r Document<'r>,
 }
 
 /// The header of the table.
@@ -246,13 +265,13 @@ impl<'r> Place<'r> {
     /// Whether the report has room for the text of another problem.
     #[must_use]
     pub fn is_shown(&self) -> bool {
-        !self.report.is_full()
+        !self.document.report.is_full()
     }
 
     /// The line on which the table begins, from 1.
     #[must_use]
     pub fn line(&self) -> usize {
-        self.report.source().line_of(self.span.start)
+        self.document.report.source().line_of(self.span.start)
     }
 
     /// Where the table begins, as a range of bytes.
@@ -263,7 +282,7 @@ impl<'r> Place<'r> {
 
     /// A diagnostic without text that points at the value of `path`, and calls it `key`.
     pub(crate) fn locate(&self, path: &str, key: &str) -> Diagnostic {
-        let place = self.report.source().error_at(self.span_of(path), String::new());
+        let place = self.document.report.source().error_at(self.span_of(path), String::new());
         Diagnostic { key: Some(self.key(key)), ..place }
     }
 
@@ -328,29 +347,36 @@ impl<'r> Place<'r> {
 
     /// Reports a warning at the value of `path`.
     pub fn warning(&self, path: &str, message: String, help: &str) {
-        self.report.warning(self.span_of(path), &self.key(path), message, Some(help.to_owned()));
+        self.document.report.warning(self.span_of(path), &self.key(path), message, Some(help.to_owned()));
     }
 
     pub(crate) fn error_at(&self, span: Range<usize>, path: &str, message: String, help: Option<String>) {
-        self.report.error(span, &self.key(path), message, help);
+        self.document.report.error(span, &self.key(path), message, help);
     }
 
     pub(crate) fn report(&self, span: Range<usize>, path: &str, what: &str, help: Option<String>) {
-        let message = match self.report.is_full() {
+        let message = match self.document.report.is_full() {
             true => String::new(),
             false => format!("`{}` {} {what}", if path.is_empty() { self.key } else { path }, self.home()),
         };
         self.error_at(span, path, message, help);
     }
 
-    pub(crate) fn report_missing(&self, span: Range<usize>, path: &str, expected: &str) {
+    /// Reports each key that the table must have and that is not stated.
+    pub(crate) fn report_missing(&self) {
         // What follows an error of syntax may have been swallowed by it.
-        if !self.report.is_broken() {
+        if self.document.report.is_broken() {
+            return;
+        }
+        let schema = self.document.schema(self.section);
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
+        for name in required.filter(|name| !self.states(name)) {
             let message = match self.table {
-                Some(_) => format!("`{path}` is missing {}", self.home()),
-                None => format!("`{path}` is missing: there is no {self}"),
+                Some(_) => format!("`{name}` is missing {}", self.home()),
+                None => format!("`{name}` is missing: there is no {self}"),
             };
-            self.error_at(span, path, message, Some(format!("it must be {expected}")));
+            let help = schema["properties"][name]["description"].as_str().map(str::to_owned);
+            self.error(name, message, help);
         }
     }
 }

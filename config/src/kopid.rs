@@ -79,7 +79,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Wire {
-    /// The device that the daemon owns, with its arguments.
+    /// The device that the daemon owns, with its arguments: a PCI address ("0000:3b:00.0") or a virtual device
+    /// ("net_af_packet0,iface=eth1").
     #[serde(with = "As::<Device>")]
     pub device: Device,
     /// Largest IP packet in bytes, the Ethernet header not counted.
@@ -101,7 +102,7 @@ pub struct Wire {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Dataplane {
-    /// The CPUs they run on by the kernel's numbers, one each.
+    /// The CPUs they run on, a list of the kernel's numbers, one worker each.
     #[serde(with = "List::<Int<u16, 0, 1023>, 1, 64>")]
     #[schemars(extend("uniqueItems" = true))]
     pub cores: Cores,

@@ -59,6 +59,7 @@ fn large_policies_take_seconds_and_bounded_memory() {
         ("one rule too many", rules(MAX_RULES + 50_000), 1),
         ("a set", format!("[[set]]\nname = \"s\"\naddresses = [{}]\n{uses}", set.join(",")), 0),
         ("errors", "[[rule]]\nx = 1\naction = \"acept\"\n".repeat(300_000), 3),
+        ("no names", "[[app]]\n".repeat(250_000), 250_000),
         ("a list", format!("[[set]]\nname = \"s\"\nports = [{}]\n", "1,".repeat(1_999_000)), 0),
         ("a list too long", format!("[[set]]\nname = \"s\"\nports = [{}]\n", "1,".repeat(7_000_000)), 1),
         ("many tables", format!("x = [{}]\n", "{a=1},".repeat(590_000)), 1),

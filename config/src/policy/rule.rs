@@ -14,7 +14,7 @@ use super::set::Names;
 use super::{MAX_PASSING_RULES, MAX_RULES, shadow, strangers};
 use crate::document::{Document, Entry, Place};
 use crate::report::quoted;
-use crate::value::{As, Choice, Form, Many, Truth, Word};
+use crate::value::{As, Choice, Many, Truth, Word};
 
 /// The end of a frame's walk through the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
@@ -114,7 +114,7 @@ pub(super) struct RuleEntry {
     /// Whose it is; of each key that is stated, one value has to hold.
     #[serde(default)]
     owner: RuleOwner,
-    /// What it does: the first three decide, after the others the next rule is asked.
+    /// What it does: "accept", "drop" and "reject" decide; after "log", "count" and "class" the next rule is asked.
     #[serde(default, deserialize_with = "As::<Word<Action>>::deserialize")]
     #[schemars(with = "As<Word<Action>>")]
     action: Option<Action>,
@@ -176,8 +176,8 @@ impl Rule {
         let matches = Match::read(r#match, &place, names);
         let owner = OwnerMatch::read(owner, &place, names);
         let class = ClassSelection::read(&class.0, &place, names);
-        if action.is_none() && !place.states("action") {
-            place.report_missing(place.span(), "action", &Word::<Action>::expected());
+        if action.is_none() {
+            place.report_missing();
         }
         let rule = Self {
             name: name.unwrap_or_else(|| format!("rule-{number}")),
