@@ -13,6 +13,7 @@
 //! | [`document`] | a file as a whole: its syntax, the tables at its top, and the places in them |
 //! | `de` | serde's reader of one table, which goes on after an error |
 //! | [`value`] | what a value may look like: whole numbers, choices, lists |
+//! | [`check`] | the files as a start finds them on this machine: CPUs, interfaces, accounts, cgroups |
 //! | [`source`] | a file's text, read without blocking, and the places in it |
 //! | [`account`], [`cpu`], [`device`], [`host`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
 //! | `decimal` | fractions of their units |
@@ -21,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod check;
 pub mod cpu;
 mod de;
 mod decimal;

@@ -129,8 +129,8 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
         print(&as_json(&check::as_json(&files)))?;
     } else {
         for file in &files {
-            complain(&file.problems())?;
-            print(&file.summary())?;
+            complain(&check::problems(file))?;
+            print(&check::summary(file))?;
         }
     }
     check::outcome(&files)

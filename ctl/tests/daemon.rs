@@ -433,6 +433,30 @@ fn check_reads_the_files_itself() {
     }
 }
 
+/// `check` looks at the machine as `kopid --check` does: at interfaces, accounts and CPUs; all that is missing is said at once.
+#[test]
+fn check_looks_at_the_machine() {
+    let folder = Folder::new("check-machine");
+    let config = folder.0.join("kopid.toml").display().to_string();
+    let text = "[wire]\ndevice = \"net_af_xdp0,iface=nowhere0\"\n[dataplane]\ncores = [65000]\n[socket]\nowner = \"no-such-user\"\n\
+                [control]\ngroup = \"no-such-group\"\n";
+    fs::write(&config, text).unwrap();
+    let output = folder.kopictl(&["check", &config]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), out(&output)), (Some(1), format!("{config}: refused\n").as_str()), "{said}");
+    for words in [
+        "error: CPU 65000 of `cores` in [dataplane] is not online",
+        "error: the wire `net_af_xdp0,iface=nowhere0` cannot be used: there is no interface `nowhere0` here",
+        "there is no user `no-such-user` on this system",
+        "there is no group `no-such-group` on this system",
+    ] {
+        assert!(said.contains(words), "no {words:?} in\n{said}");
+    }
+    let output = folder.kopictl(&["--json", "check", &config]).output().unwrap();
+    let answer: serde_json::Value = serde_json::from_str(out(&output)).unwrap();
+    assert_eq!(answer["check"].as_array().map(Vec::len), Some(4), "{answer}");
+}
+
 /// A long list is shown while it comes, and is not kept: rows that are there are shown though the answer never ends, and what goes wrong
 /// then is said. An older kopid that does not know an argument says so.
 #[test]

@@ -7,12 +7,11 @@ use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
 use crate::forwarding::WIRE;
 use crate::helper::Wake;
 use crate::host::{Host, HostError};
-use crate::listener::{self, ListenError, Listener};
+use crate::listener::{ListenError, Listener};
 use crate::logging::Queued;
 use crate::memory::{Bytes, Machine, free_huge_memory};
-use crate::netdev;
 use crate::operator::Operator;
-use crate::policy::{self, Enforcement};
+use crate::policy::Enforcement;
 use crate::poller::{Poller, Token};
 use crate::reload::{Hangup, Reload, Source};
 use crate::report::{self, Facts};
@@ -20,6 +19,7 @@ use crate::signals::{Signals, Wish};
 use crate::switch::{Helpers, Limits, Switch, WireState};
 use crate::wire_device::{WireDevice, frame_room, kept_buffers, sleeps};
 use dpdk::{DpdkError, Eal, Pool, PoolConfig};
+use kopi_config::check::{find_interface, unknown_names};
 use kopi_config::{Config, Device, HugePages, Policy};
 use kopi_policy::Connections;
 use kopi_ring::message::Link;
@@ -118,19 +118,13 @@ impl From<rustix::io::Errno> for DaemonError {
     }
 }
 
-/// Tries what a start needs of this machine and does not leave behind: CPUs, the wire's interface, owners and groups of the sockets, and,
-/// for root, whether EAL takes its arguments. What a daemon that runs already has is not touched.
+/// Tries, for root, whether EAL takes its arguments. What a daemon that runs already has is not touched. All else that a start needs is
+/// looked at by [`kopi_config::check`].
 ///
 /// # Errors
 ///
 /// [`DaemonError`] as of a start that fails.
-pub fn check(config: &Config) -> Result<(), DaemonError> {
-    let online = kopi_config::online_cpus()?;
-    config.dataplane.cores.check_online(&online)?;
-    check_interface(config)?;
-    for socket in [&config.socket, &config.control] {
-        let _known = listener::owners(socket)?;
-    }
+pub fn try_eal(config: &Config) -> Result<(), DaemonError> {
     if !geteuid().is_root() {
         // What others may not have may be there for who starts kopid.
         return Ok(());
@@ -139,6 +133,7 @@ pub fn check(config: &Config) -> Result<(), DaemonError> {
         // A daemon that runs may have them all, and gives them back before the next one starts.
         return Ok(());
     }
+    let online = kopi_config::online_cpus()?;
     let eal = Eal::init(&trial_args(config, &online)).map_err(DaemonError::Eal)?;
     eal.close().map_err(DaemonError::Eal)
 }
@@ -165,7 +160,7 @@ fn trial_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
 /// Fails if the wire's interface is not there.
 fn check_interface(config: &Config) -> Result<(), DaemonError> {
     let device = config.wire.device.devargs();
-    netdev::check_interface(device).map_err(|reason| DaemonError::NoInterface { device: device.to_owned(), reason })
+    find_interface(device).map_err(|reason| DaemonError::NoInterface { device: device.to_owned(), reason })
 }
 
 /// Runs the daemon until it is told to stop.
@@ -425,7 +420,7 @@ fn keep_off_workers(config: &Config, online: &BTreeSet<u16>) -> std::io::Result<
 /// The policy in `path`, with its warnings in the log.
 fn read_policy(path: &PathBuf) -> Result<Policy, kopi_config::Errors> {
     let policy = Policy::read(path)?;
-    policy.warnings.iter().chain(&policy::Machine::warnings(&policy)).for_each(|warning| log::warn!("{warning}"));
+    policy.warnings.iter().chain(&unknown_names(&policy)).for_each(|warning| log::warn!("{warning}"));
     Ok(policy)
 }
 

@@ -1,8 +1,8 @@
 //! Unix sockets that the daemon listens on.
 
 use crate::poller::{Poller, Token};
-use kopi_config::{Account, Socket};
-use nix::unistd::{Gid, Group, Uid, User};
+use kopi_config::Socket;
+use kopi_config::check::{NoAccount, socket_owners};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -113,7 +113,8 @@ impl Listener {
             }
             fs::remove_file(path).map_err(failed("cannot replace the stale socket"))?;
         }
-        let (owner, group) = owners(config)?;
+        let no_account = |NoAccount { kind, name }| ListenError::NoAccount { path: path.into(), kind, name };
+        let (owner, group) = socket_owners(config).map_err(no_account)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)
             .map_err(|e| failed("cannot make a socket")(e.into()))?;
@@ -184,33 +185,6 @@ impl Drop for Listener {
 
 fn system(path: &Path, action: &'static str, error: std::io::Error) -> ListenError {
     ListenError::System { path: path.into(), action, error }
-}
-
-/// The configured owner and group as numbers.
-///
-/// # Errors
-///
-/// [`ListenError::NoAccount`].
-pub(crate) fn owners(config: &Socket) -> Result<(Option<u32>, Option<u32>), ListenError> {
-    let missing =
-        |kind, name: &str| ListenError::NoAccount { path: config.path.as_path().into(), kind, name: name.to_owned() };
-    let owner = match &config.owner {
-        None => None,
-        Some(Account::Id(id)) => Some(*id),
-        Some(Account::Name(name)) => match User::from_name(name) {
-            Ok(Some(user)) => Some(Uid::as_raw(user.uid)),
-            _ => return Err(missing("user", name)),
-        },
-    };
-    let group = match &config.group {
-        None => None,
-        Some(Account::Id(id)) => Some(*id),
-        Some(Account::Name(name)) => match Group::from_name(name) {
-            Ok(Some(group)) => Some(Gid::as_raw(group.gid)),
-            _ => return Err(missing("group", name)),
-        },
-    };
-    Ok((owner, group))
 }
 
 #[cfg(test)]

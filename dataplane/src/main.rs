@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use clap::Parser;
-use kopi_config::{Config, Policy};
-use kopi_dataplane::policy::Machine;
+use kopi_config::Config;
+use kopi_config::check::check_config;
 use kopi_dataplane::{daemon, logging};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,16 +44,10 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     if arguments.version {
         return Ok(io::stdout().write_all(version().as_bytes())?);
     }
-    let config = Config::load(&arguments.config)?;
     if arguments.check {
-        let policy = config.policy.as_ref().map(Policy::read).transpose()?;
-        let warnings = policy.iter().flat_map(|policy| [policy.warnings.clone(), Machine::warnings(policy)]).flatten();
-        for warning in config.warnings.iter().cloned().chain(warnings) {
-            writeln!(io::stderr(), "{warning}")?;
-        }
-        daemon::check(&config)?;
-        return Ok(writeln!(io::stdout(), "{}: ok", arguments.config.display())?);
+        return check(&arguments.config);
     }
+    let config = Config::load(&arguments.config)?;
     logging::start(config.log.level.as_str().parse().unwrap_or(log::LevelFilter::Info))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -61,6 +55,23 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     daemon::run(&config)?;
     logging::finish(FAREWELL);
     Ok(())
+}
+
+/// Says what is wrong with the configuration at `path` and the policy that it names, as a start would find it.
+fn check(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let (config, files) = check_config(path);
+    let mut refused = Vec::new();
+    for file in files {
+        match file.found {
+            Ok(warnings) => warnings.iter().try_for_each(|warning| writeln!(io::stderr(), "{warning}"))?,
+            Err(errors) => refused.push(errors.to_string()),
+        }
+    }
+    match config {
+        Some(config) => daemon::try_eal(&config)?,
+        None => return Err(refused.join("\n\n").into()),
+    }
+    Ok(writeln!(io::stdout(), "{}: ok", path.display())?)
 }
 
 fn version() -> String {

@@ -5,6 +5,7 @@
 //! `/sys`, which a process in a network namespace of its own may not have, or have from another namespace.
 
 use dpdk::{Carrier, Interface, PacketSocket, XdpSocket};
+use kopi_config::check::interface_of;
 use rustix::fd::{OwnedFd, RawFd};
 use rustix::net::{AddressFamily, sockopt};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -25,33 +26,6 @@ pub struct Netdev {
     xdp: Vec<XdpSocket>,
     /// What packet sockets have lost, whose own numbers begin anew with each look.
     lost: u64,
-}
-
-/// Drivers that take an interface for a wire. Others make the one that they are told of, or mean something else.
-const TAKERS: [&str; 3] = ["net_af_packet", "eth_af_packet", "net_af_xdp"];
-
-/// Fails if `devargs` name an interface with `iface=` that is not there, and their driver is one that takes it for a wire.
-///
-/// # Errors
-///
-/// A text for people.
-pub fn check_interface(devargs: &str) -> Result<(), String> {
-    let takes = TAKERS.iter().any(|driver| devargs.starts_with(driver));
-    let Some(name) = interface_of(devargs).filter(|_| takes) else { return Ok(()) };
-    match Interface::named(name) {
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
-            Err(format!("there is no interface `{name}` here; `ip link` lists those of this network namespace"))
-        }
-        // Whatever else is wrong with it, the driver will say.
-        _ => Ok(()),
-    }
-}
-
-/// The interface that `devargs` name.
-fn interface_of(devargs: &str) -> Option<&str> {
-    let said = devargs.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="));
-    // `net_vhost` means a socket.
-    said.filter(|name| !name.contains('/'))
 }
 
 impl Netdev {
@@ -140,15 +114,6 @@ fn family_of(fd: &OwnedFd) -> Option<AddressFamily> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Only devices that name an interface have one.
-    #[test]
-    fn interface_is_taken_from_the_arguments() {
-        assert_eq!(interface_of("net_af_packet0,iface=eth1,qpairs=1"), Some("eth1"));
-        assert_eq!(interface_of("net_af_xdp0,start_queue=1,iface=a.b"), Some("a.b"));
-        assert_eq!(interface_of("net_null0,size=64"), None);
-        assert_eq!(interface_of("0000:3b:00.0"), None);
-    }
 
     /// One that was not there when the wire was opened is down, whatever comes later.
     #[test]

@@ -5,17 +5,13 @@ use crate::forwarding::{Forwarding, Generation};
 use crate::ledger::{Ledger, Outcome};
 use crate::registry::App;
 use crate::users::Users;
-use kopi_config::Diagnostic;
-use kopi_config::policy::{CgroupPath, Decision, Direction, NameRef, Policy};
+use kopi_config::check;
+use kopi_config::policy::{Decision, Direction, Policy};
 use kopi_policy::{Accounts, Cause, Owner, RuleId, Ruleset, Violation};
-use nix::unistd::{Group, User};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Where the unified hierarchy of cgroups is mounted, unless the machine says otherwise.
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The machine's users and groups.
 #[derive(Clone, Copy, Debug)]
@@ -23,37 +19,12 @@ pub struct Machine;
 
 impl Accounts for Machine {
     fn user(&self, name: &str) -> Option<u32> {
-        User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+        check::user(name)
     }
 
     fn group(&self, name: &str) -> Option<u32> {
-        Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+        check::group(name)
     }
-}
-
-impl Machine {
-    /// What a policy says of users, groups and cgroups that this machine does not have.
-    #[must_use]
-    pub fn warnings(policy: &Policy) -> Vec<Diagnostic> {
-        policy.check_names(&|name_ref| match name_ref {
-            NameRef::User(name) => Self.user(name).is_some(),
-            NameRef::Group(name) => Self.group(name).is_some(),
-            NameRef::Cgroup(path) => has_cgroup(path),
-        })
-    }
-}
-
-fn has_cgroup(path: &CgroupPath) -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    Path::new(cgroup_root(&mounts)).join(path.as_str().trim_start_matches('/')).is_dir()
-}
-
-/// Where the unified hierarchy is mounted, by the lines of `/proc/self/mounts` (`fstab(5)`). Beside the older hierarchies
-/// that is not the usual place.
-fn cgroup_root(mounts: &str) -> &str {
-    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let unified = |fields: &Vec<&str>| fields.get(2) == Some(&"cgroup2");
-    fields.into_iter().find(unified).and_then(|fields| fields.get(1).copied()).unwrap_or(CGROUPS)
 }
 
 /// The policy in force.
@@ -401,16 +372,6 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The unified hierarchy is found alone and beside older ones.
-    #[test]
-    fn unified_hierarchy_is_found_where_it_is_mounted() {
-        let old = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
-        let hybrid = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(cgroup_root(&format!("{old}{hybrid}")), "/sys/fs/cgroup/unified");
-        assert_eq!(cgroup_root("cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n"), "/sys/fs/cgroup");
-        assert_eq!(cgroup_root(old), CGROUPS);
-    }
 
     /// Counters of a rule stay while it is in force or may come back, and go with it.
     #[test]

@@ -6,8 +6,9 @@
 
 use crate::helper::{Helper, Wake};
 use crate::operator::Operator;
-use crate::policy::{Machine, compile};
+use crate::policy::compile;
 use kopi_config::Policy;
+use kopi_config::check::unknown_names;
 use kopi_config::policy::SIZE_MAX;
 use kopi_policy::Ruleset;
 use rustix::fd::OwnedFd;
@@ -87,7 +88,7 @@ impl Source {
 
 impl Reload {
     fn of(policy: Policy, name: String, turn: u64) -> Result<Self, String> {
-        let warnings = policy.warnings.iter().chain(&Machine::warnings(&policy)).map(ToString::to_string).collect();
+        let warnings = policy.warnings.iter().chain(&unknown_names(&policy)).map(ToString::to_string).collect();
         Ok(Self { ruleset: compile(policy)?, name, warnings, turn })
     }
 }

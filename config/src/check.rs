@@ -1,0 +1,236 @@
+//! The two files as a start of kopid finds them, on this machine: read, and asked whether what they name is there.
+//!
+//! `kopid --check` and `kopictl check` are this. kopid alone can say, beyond that, whether DPDK starts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::unistd::{Group, User};
+
+use crate::cpu::online_cpus;
+use crate::policy::{CgroupPath, NameRef};
+use crate::{Account, Config, Diagnostic, Errors, Policy, Socket};
+
+/// Where the unified hierarchy of cgroups is mounted, unless the machine says otherwise.
+const CGROUPS: &str = "/sys/fs/cgroup";
+/// Drivers that take an interface for a wire. Others make the one that they are told of, or mean something else.
+const TAKERS: [&str; 3] = ["net_af_packet", "eth_af_packet", "net_af_xdp"];
+
+/// What was found in one file.
+#[derive(Debug)]
+pub struct Checked {
+    /// The file.
+    pub file: PathBuf,
+    /// Warnings alone, or errors and warnings.
+    pub found: Result<Vec<Diagnostic>, Errors>,
+}
+
+impl Checked {
+    /// What was found, in the order in which it is to be shown.
+    #[must_use]
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        match &self.found {
+            Ok(warnings) => warnings,
+            Err(errors) => errors.diagnostics(),
+        }
+    }
+}
+
+/// Checks the `kopid.toml` at `path`, and the policy that it names; and gives the configuration, if a start would take it.
+#[must_use]
+pub fn check_config(path: &Path) -> (Option<Config>, Vec<Checked>) {
+    let checked = |found| Checked { file: path.to_owned(), found };
+    let config = match Config::load(path) {
+        Err(errors) => return (None, vec![checked(Err(errors))]),
+        Ok(config) => config,
+    };
+    let missing = missing(&config, &path.display().to_string());
+    let found = if missing.is_empty() {
+        Ok(config.warnings.clone())
+    } else {
+        Err(Errors::from([missing, config.warnings.clone()].concat()))
+    };
+    let policy = config.policy.as_deref().map(check_policy);
+    let files: Vec<_> = std::iter::once(checked(found)).chain(policy).collect();
+    (Some(config).filter(|_| files.iter().all(|file| file.found.is_ok())), files)
+}
+
+/// Checks the policy at `path`.
+#[must_use]
+pub fn check_policy(path: &Path) -> Checked {
+    let found = Policy::read(path).map(|policy| {
+        let mut warnings = [unknown_names(&policy), policy.warnings].concat();
+        warnings.sort_by_key(|warning| warning.position);
+        warnings
+    });
+    Checked { file: path.to_owned(), found }
+}
+
+/// What `config`, read from `file`, needs and this machine does not have: CPUs, the wire's interface, owners and groups of the sockets.
+fn missing(config: &Config, file: &str) -> Vec<Diagnostic> {
+    let error =
+        |key: &str, message: String| Diagnostic { key: Some(key.to_owned()), ..Diagnostic::error(file, message) };
+    // Where the machine does not tell, a start will.
+    let cpus = online_cpus().map_or(Ok(()), |online| config.dataplane.cores.check_online(&online));
+    let cpus = cpus.err().map(|errors| errors.diagnostics().to_vec()).unwrap_or_default();
+    let device = config.wire.device.devargs();
+    let interface = find_interface(device)
+        .err()
+        .map(|reason| error("device", format!("the wire `{device}` cannot be used: {reason}")));
+    let sockets = [&config.socket, &config.control].map(|socket| {
+        socket_owners(socket).err().map(|NoAccount { kind, name }| {
+            let key = if kind == "user" { "owner" } else { kind };
+            error(key, format!("{}: there is no {kind} `{name}` on this system", socket.path.as_path().display()))
+        })
+    });
+    cpus.into_iter().chain(interface).chain(sockets.into_iter().flatten()).collect()
+}
+
+/// Fails if `devargs` name an interface with `iface=` that is not there, and their driver is one that takes it for a wire.
+///
+/// # Errors
+///
+/// A text for people.
+pub fn find_interface(devargs: &str) -> Result<(), String> {
+    let takes = TAKERS.iter().any(|driver| devargs.starts_with(driver));
+    let Some(name) = interface_of(devargs).filter(|_| takes) else { return Ok(()) };
+    match if_nametoindex(name) {
+        Err(Errno::ENODEV) => {
+            Err(format!("there is no interface `{name}` here; `ip link` lists those of this network namespace"))
+        }
+        // Whatever else is wrong with it, the driver will say.
+        _ => Ok(()),
+    }
+}
+
+/// The interface that `devargs` name.
+#[must_use]
+pub fn interface_of(devargs: &str) -> Option<&str> {
+    let said = devargs.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="));
+    // `net_vhost` means a socket.
+    said.filter(|name| !name.contains('/'))
+}
+
+/// The owner or group of a socket does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoAccount {
+    /// `owner` and `group` name a `user` or a `group`.
+    pub kind: &'static str,
+    /// The name that was not found.
+    pub name: String,
+}
+
+/// The configured owner and group of a socket as numbers.
+///
+/// # Errors
+///
+/// [`NoAccount`].
+pub fn socket_owners(socket: &Socket) -> Result<(Option<u32>, Option<u32>), NoAccount> {
+    let number = |account: &Option<Account>, kind, find: &dyn Fn(&str) -> Option<u32>| match account {
+        None => Ok(None),
+        Some(Account::Id(id)) => Ok(Some(*id)),
+        Some(Account::Name(name)) => find(name).map(Some).ok_or_else(|| NoAccount { kind, name: name.clone() }),
+    };
+    Ok((number(&socket.owner, "user", &user)?, number(&socket.group, "group", &group)?))
+}
+
+/// The uid of a user of this machine. May wait for a name service.
+#[must_use]
+pub fn user(name: &str) -> Option<u32> {
+    User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+}
+
+/// The gid of a group of this machine. May wait for a name service.
+#[must_use]
+pub fn group(name: &str) -> Option<u32> {
+    Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
+}
+
+/// A warning for each user, group and cgroup that a policy names and this machine does not have.
+#[must_use]
+pub fn unknown_names(policy: &Policy) -> Vec<Diagnostic> {
+    policy.check_names(&|name| match name {
+        // Where the machine cannot be asked, nothing is missing.
+        NameRef::User(name) => !matches!(User::from_name(name), Ok(None)),
+        NameRef::Group(name) => !matches!(Group::from_name(name), Ok(None)),
+        NameRef::Cgroup(path) => has_cgroup(path),
+    })
+}
+
+fn has_cgroup(path: &CgroupPath) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let root = Path::new(cgroup_root(&mounts));
+    !root.is_dir() || root.join(path.as_str().trim_start_matches('/')).is_dir()
+}
+
+/// Where the unified hierarchy is mounted, by the lines of `/proc/self/mounts` (`fstab(5)`). Beside the older hierarchies
+/// that is not the usual place.
+fn cgroup_root(mounts: &str) -> &str {
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let unified = |fields: &Vec<&str>| fields.get(2) == Some(&"cgroup2");
+    fields.into_iter().find(unified).and_then(|fields| fields.get(1).copied()).unwrap_or(CGROUPS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        on(0, text)
+    }
+
+    fn on(cpu: u16, text: &str) -> Config {
+        Config::parse(format!("[wire]\ndevice = \"net_null0\"\n[dataplane]\ncores = [{cpu}]\n{text}"), "test").unwrap()
+    }
+
+    /// The unified hierarchy is where the machine has mounted it.
+    #[test]
+    fn cgroups_are_where_they_are_mounted() {
+        let old = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
+        let hybrid = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup_root(&format!("{old}{hybrid}")), "/sys/fs/cgroup/unified");
+        assert_eq!(cgroup_root("cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n"), "/sys/fs/cgroup");
+        assert_eq!(cgroup_root(old), CGROUPS);
+    }
+
+    /// The machine's own accounts are known, and made-up ones are not.
+    #[test]
+    fn accounts_are_the_machines() {
+        assert_eq!(
+            (user("root"), group("root"), user("no-such-user"), group("no-such-group")),
+            (Some(0), Some(0), None, None)
+        );
+        let named = config("[socket]\nowner = \"root\"\ngroup = 7\n");
+        assert_eq!(socket_owners(&named.socket), Ok((Some(0), Some(7))));
+        let unknown = config("[control]\ngroup = \"no-such-group\"\n");
+        assert_eq!(socket_owners(&unknown.control), Err(NoAccount { kind: "group", name: "no-such-group".into() }));
+    }
+
+    /// All that is missing is said at once.
+    #[test]
+    fn what_is_missing_is_said() {
+        assert!(missing(&config(""), "f").is_empty());
+        let absent = on(65_000, "[socket]\nowner = \"no-such-user\"\n[control]\ngroup = \"no-such-group\"\n");
+        let said: Vec<_> = missing(&absent, "f").into_iter().map(|error| error.message).collect();
+        assert!(
+            said.len() == 3 && said[1].contains("no user `no-such-user`") && said[2].contains("no-such-group"),
+            "{said:?}"
+        );
+        assert!(said[0].contains("CPU 65000"), "{said:?}");
+    }
+
+    /// An interface is looked for where it is the wire, whatever else is said of it.
+    #[test]
+    fn interfaces_are_found_in_devargs() {
+        assert_eq!(interface_of("net_af_packet0,iface=eth1,qpairs=1"), Some("eth1"));
+        assert_eq!(interface_of("net_af_xdp0,start_queue=1,iface=a.b"), Some("a.b"));
+        assert_eq!(interface_of("net_null0,size=64"), None);
+        assert_eq!(interface_of("0000:3b:00.0"), None);
+        assert_eq!(interface_of("net_vhost0,iface=/tmp/socket"), None);
+        assert_eq!(find_interface("net_af_packet0,iface=lo"), Ok(()));
+        assert!(find_interface("net_af_xdp0,iface=nowhere0").unwrap_err().contains("no interface `nowhere0`"));
+        assert_eq!(find_interface("net_tap0,iface=nowhere0"), Ok(()));
+    }
+}
