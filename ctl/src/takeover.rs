@@ -2,7 +2,7 @@
 //!
 //! - [`message`]: what the kernel shows, which sent back makes it again; [`kernel`]: who is asked and told; [`mod@form`]: what of
 //!   a message counts, and how it is moved; [`mod@text`]: what people call it;
-//! - [`survey`]: what an interface has, and what of it cannot be carried; [`state`]: the file that it is kept in;
+//! - [`survey`]: what an interface has, and what of it cannot be carried; [`state`]: the file that it is kept in, and [`first_version`] an older one;
 //! - [`steps`]: what is done in which order; [`mod@arrange`]: routes and rules among those of others; [`mod@cut`] and [`shell`]:
 //!   what arrives is kept from the kernel.
 //!
@@ -11,6 +11,7 @@
 
 mod arrange;
 mod cut;
+mod first_version;
 mod form;
 mod kernel;
 mod message;

@@ -40,7 +40,7 @@ pub(crate) fn uncut(interface: &str, shell: &mut dyn Shell) -> Result<(), String
 }
 
 /// A name of nftables for the interface.
-fn table_of(interface: &str) -> String {
+pub(super) fn table_of(interface: &str) -> String {
     let word = |c: char| if c.is_ascii_alphanumeric() { c.to_string() } else { format!("_{:x}_", u32::from(c)) };
     format!("kopi_takeover_{}", interface.chars().map(word).collect::<String>())
 }

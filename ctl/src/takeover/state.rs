@@ -1,5 +1,6 @@
 //! What an interface had before it was taken over, and the file that it is kept in.
 
+use super::first_version;
 use super::form::Link;
 use super::message::Message;
 use crate::failure::Failure;
@@ -77,6 +78,10 @@ impl State {
             other => other.map_err(|error| failed(error.to_string()))?,
         };
         let version: Version = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
+        if version.version == 1 {
+            let advice = first_version::advice(&text, file);
+            return Err(Failure::Refusal(format!("{}: {advice}", file.display())));
+        }
         if version.version != VERSION {
             return Err(failed(format!("it is of version {}, and this kopictl knows {VERSION}", version.version)));
         }
@@ -126,7 +131,7 @@ struct Version {
 }
 
 /// Whether an interface can have this name, and a file, too.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len()) && !name.contains(['/', '"', ' ']) && !name.starts_with(['-', '.'])
 }
 
