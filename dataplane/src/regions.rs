@@ -4,7 +4,7 @@
 //! both to the thread `kopi-region`, which works on all jobs in turn, a slice of memory at a time: by user first, then by
 //! job. So a small region is soon made, whatever others have asked for.
 
-use kopi_ring::{Draft, Geometry, HugePages, Region, RegionError, Rest};
+use kopi_ring::{DiscardedRegion, Geometry, HugePages, Region, RegionBuilder, RegionError};
 use rustix::event::EventfdFlags;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::VecDeque;
@@ -59,8 +59,8 @@ pub enum Done {
         /// The region.
         outcome: Result<Region, RegionError>,
     },
-    /// A region is empty, or was not wanted before it was made.
-    Emptied(Grant),
+    /// The memory of a region was freed, or the region was not wanted before it was made.
+    Freed(Grant),
 }
 
 /// The thread, and what it has to do. It ends with this.
@@ -84,8 +84,8 @@ struct Job {
 #[derive(Debug)]
 enum Task {
     Begin(Order, Geometry, HugePages),
-    Fill(Order, Box<Draft>),
-    Empty(Rest),
+    Fill(Order, Box<RegionBuilder>),
+    Free(DiscardedRegion),
 }
 
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Regions {
 
     /// Has a region emptied that is used by nobody any more.
     pub fn empty(&self, grant: Grant, region: Region) {
-        self.push(Job { grant, task: Task::Empty(Rest::new(region)) });
+        self.push(Job { grant, task: Task::Free(DiscardedRegion::new(region)) });
     }
 
     fn push(&self, job: Job) {
@@ -190,23 +190,25 @@ impl Job {
         let Self { grant, task } = self;
         let made = |serial, outcome| Progress::Done(Done::Made { serial, grant, outcome });
         match task {
-            Task::Begin(order, ..) if !order.wanted.load(Relaxed) => Progress::Done(Done::Emptied(grant)),
-            Task::Fill(order, draft) if !order.wanted.load(Relaxed) => Progress::More(Task::Empty(Rest::from(*draft))),
-            Task::Begin(order, geometry, huge_pages) => match Draft::new(&geometry, huge_pages) {
-                Ok(draft) => Progress::More(Task::Fill(order, Box::new(draft))),
+            Task::Begin(order, ..) if !order.wanted.load(Relaxed) => Progress::Done(Done::Freed(grant)),
+            Task::Fill(order, builder) if !order.wanted.load(Relaxed) => {
+                Progress::More(Task::Free(DiscardedRegion::from(*builder)))
+            }
+            Task::Begin(order, geometry, huge_pages) => match RegionBuilder::new(&geometry, huge_pages) {
+                Ok(builder) => Progress::More(Task::Fill(order, Box::new(builder))),
                 Err(error) => made(order.serial, Err(error)),
             },
-            Task::Fill(order, mut draft) => match draft.fill(SLICE) {
-                Ok(false) => Progress::More(Task::Fill(order, draft)),
-                Ok(true) => made(order.serial, draft.finish()),
+            Task::Fill(order, mut builder) => match builder.fill(SLICE) {
+                Ok(false) => Progress::More(Task::Fill(order, builder)),
+                Ok(true) => made(order.serial, builder.finish()),
                 Err(error) => made(order.serial, Err(error)),
             },
-            Task::Empty(mut rest) => match rest.empty(SLICE) {
-                Ok(false) => Progress::More(Task::Empty(rest)),
-                Ok(true) => Progress::Done(Done::Emptied(grant)),
+            Task::Free(mut region) => match region.free(SLICE) {
+                Ok(false) => Progress::More(Task::Free(region)),
+                Ok(true) => Progress::Done(Done::Freed(grant)),
                 Err(error) => {
                     log::warn!("{error}");
-                    Progress::Done(Done::Emptied(grant))
+                    Progress::Done(Done::Freed(grant))
                 }
             },
         }
@@ -317,7 +319,7 @@ mod tests {
         assert_eq!(region.geometry(), &geometry);
         let kept = region.fd().try_clone_to_owned().unwrap();
         regions.empty(grant, region);
-        assert!(matches!(await_done(&regions), Done::Emptied(whose) if whose == grant));
+        assert!(matches!(await_done(&regions), Done::Freed(whose) if whose == grant));
         assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
     }
 
@@ -329,7 +331,7 @@ mod tests {
         for slots in [64, 8192] {
             drop(regions.make(grant, Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap(), HugePages::Off));
             match await_done(&regions) {
-                Done::Emptied(whose) => assert_eq!(whose, grant),
+                Done::Freed(whose) => assert_eq!(whose, grant),
                 // Faster than it was given up.
                 Done::Made { outcome, .. } => drop(outcome.unwrap()),
             }

@@ -148,7 +148,7 @@ impl Switch {
         let mut made = Vec::new();
         for done in self.regions.done() {
             match done {
-                Done::Emptied(grant) => self.memory.give_back(grant),
+                Done::Freed(grant) => self.memory.give_back(grant),
                 Done::Made { serial, grant, outcome } => {
                     let waits = |app: &App| app.pending.as_ref().is_some_and(|p| p.making.serial() == serial);
                     let app = self.registry.apps_mut().find(|app| waits(app));

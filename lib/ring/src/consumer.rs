@@ -5,7 +5,7 @@ use crate::copy::{copy_out, prefetch_read};
 use crate::index::ConsumerIndex;
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::need_wakeup;
-use crate::region::RingMemory;
+use crate::ring_memory::RingMemory;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// How many slots ahead of the one being read are prefetched, with as many lines as the present frame has.
@@ -43,7 +43,7 @@ impl Frame {
         self.len
     }
 
-    /// What the daemon noted about it.
+    /// The daemon's notes about it.
     #[inline]
     #[must_use]
     pub const fn notes(&self) -> Notes {

@@ -1,6 +1,9 @@
 //! Rings of other shapes than ours, for the benchmark that chose between them. Not part of the contract; only built
 //! with the feature `lab`.
 //!
+//! They are not in `bench`, because they need `unsafe`, which `bench` forbids, and the copies of `copy.rs` and the mapping of a
+//! region, which nobody outside this crate may have.
+//!
 //! The two ends trust each other here, as both belong to the benchmark: what is compared is the cost of moving cache
 //! lines, to which the checks of the real ring add nothing that crosses cores.
 
@@ -8,7 +11,7 @@ use crate::Region;
 use crate::copy::{copy_in, copy_out, prefetch_read, prefetch_write, string_moves_from};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use crate::copy::{copy_registers, copy_string};
-use crate::region::Mapping;
+use crate::mapping::Mapping;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -248,7 +251,7 @@ impl<const F: u8, const M: u8> Filler<F, M> {
     #[inline]
     pub fn free(&mut self, want: u32) -> u32 {
         if End::<F, M>::FLAGS {
-            // Slots are emptied in order, so the last of those wanted tells for all before it.
+            // Slots are emptied in order, so if the last one is empty all before it are.
             let last = self.head.wrapping_add(want).wrapping_sub(1);
             return if self.end.descriptor(last).load(Acquire) & FULL == 0 { want } else { 0 };
         }

@@ -72,7 +72,7 @@ pub struct Header {
 
 /// The counters of one ring, and its `need_wakeup`. 128 bytes apart, since processors fetch cache lines in pairs.
 ///
-/// The bytes between them are atomics as well, though nobody reads them: the peer may write those too, and a reference may
+/// The bytes between them are atomics as well, though they are never read: the peer may write those too, and a reference may
 /// only cover bytes that others write if all of them are inside an `UnsafeCell`.
 #[derive(Debug)]
 #[repr(C)]
@@ -164,7 +164,7 @@ impl Descriptor {
     }
 }
 
-/// What the daemon tells the app about a received frame, so that the app need not find it out again.
+/// What the daemon knows about a received frame, so that the app need not work it out again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes(u64);
 

@@ -8,7 +8,7 @@
 //! - [`Producer`], [`Consumer`]: the two ends of a ring over mapped memory.
 //! - [`WakeFutex`], [`RxInterrupt`]: how an app is woken; [`Doorbell`]: how the daemon is.
 //! - [`Region`]: the sealed memfd that holds an app's rings, and what to do when its pages vanish.
-//! - [`status`]: the page in which the daemon tells the app about its port.
+//! - [`status`]: the page in which the daemon publishes the state of a port.
 //! - [`message`], [`socket`]: the attach protocol.
 //! - [`DropReason`], [`PeerFault`]: what may go wrong, by name.
 //!
@@ -28,12 +28,15 @@ pub mod index;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod layout;
+mod mapping;
 pub mod message;
 pub mod need_wakeup;
 mod pages;
 mod producer;
 mod reason;
 mod region;
+mod region_error;
+mod ring_memory;
 mod rx_interrupt;
 pub mod socket;
 pub mod status;
@@ -47,7 +50,8 @@ pub use layout::{Geometry, Layout};
 pub use pages::HoleWatch;
 pub use producer::{Producer, Slots};
 pub use reason::DropReason;
-pub use region::{Draft, HugePages, Region, RegionError, Rest};
+pub use region::{DiscardedRegion, HugePages, Region, RegionBuilder};
+pub use region_error::RegionError;
 pub use rx_interrupt::RxInterrupt;
 pub use wake_futex::{WAKE_FUTEX_OFFSET, WakeFutex};
 

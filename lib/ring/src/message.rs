@@ -1,7 +1,7 @@
 //! The messages of the attach protocol. One message is one packet of a SEQPACKET socket.
 //!
 //! Integers are little-endian, texts and lists carry their length in front. The 12 bytes of the header, and
-//! [`Message::Refused`] with number 1, stay as they are in every version, so that any two versions can tell each other
+//! [`Message::Refused`] with number 1, stay as they are in every version, so that any two versions can report
 //! that they do not match.
 
 use crate::PROTOCOL;
@@ -25,7 +25,7 @@ pub type Mac = [u8; 6];
 /// A message with the number that pairs a reply with its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// Chosen by the client for each request, repeated in the reply; 0 where nobody asked.
+    /// Chosen by the client for each request, repeated in the reply; 0 in messages that answer nothing.
     pub sequence: u32,
     /// The message.
     pub message: Message,
@@ -34,11 +34,11 @@ pub struct Envelope {
 /// Every message of the attach protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// Daemon: no, and why. The text is for people.
+    /// Daemon: a refusal, and the reason as text for people.
     Refused(String),
-    /// Client, first message: who wants a port.
+    /// Client, first message: asks for a port.
     Hello(Hello),
-    /// Daemon: the port you get.
+    /// Daemon: the port that the client gets.
     Welcome(Welcome),
     /// Client: make these rings, in place of any there are.
     Setup(Setup),
@@ -47,7 +47,7 @@ pub enum Message {
     Ready(Geometry),
     /// Client: what the port is to receive and to carry. Replaces all earlier settings.
     Settings(Settings),
-    /// Client: stop serving the rings and let go of the region.
+    /// Client: stop serving the rings and release the region.
     Stop,
     /// Daemon: done.
     Done,
@@ -55,7 +55,7 @@ pub enum Message {
     Link(Link),
 }
 
-/// Who wants a port.
+/// A request for a port.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Hello {
     /// The name asked for, or empty for one made from the process's `comm`.
@@ -114,12 +114,12 @@ pub struct Link {
     pub speed: u32,
 }
 
-/// What a port is to receive and to carry.
+/// The settings of a port: what it receives and carries.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Settings {
     /// Largest layer-3 size in bytes.
     pub mtu: u16,
-    /// Receive every frame, whoever it is for.
+    /// Receive every frame, whatever its destination.
     pub promiscuous: bool,
     /// Receive every multicast frame.
     pub all_multicast: bool,

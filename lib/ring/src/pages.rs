@@ -1,16 +1,16 @@
 //! The pages of the daemon's regions: they are all there from the start, and a page that an app takes away is noticed.
 //!
 //! Seals do not stop an app from punching holes into its region (`fallocate` with `PUNCH_HOLE`, `MADV_REMOVE`). The
-//! kernel would fill a hole again at the next touch, at the cost of whoever touches it: a worker. So every mapping of the
+//! kernel would fill a hole again at the next touch, at the cost of the thread that touches it: a worker. So every mapping of the
 //! daemon's is registered with a `userfaultfd` that has `UFFD_FEATURE_SIGBUS` (Linux 4.14, `userfaultfd(2)`): then the
-//! touch of a missing page is a SIGBUS, and nobody is waited for. Where the mapping is locked, or in huge pages, so that
+//! touch of a missing page is a SIGBUS, and no thread waits. Where the mapping is locked, or in huge pages, so that
 //! no honest cause is left for a page to lose its place in the page table, that is watched as well
-//! (`UFFDIO_REGISTER_MODE_MINOR`, Linux 5.13 and 5.14): then nobody gains by filling a hole again before it is touched.
+//! (`UFFDIO_REGISTER_MODE_MINOR`, Linux 5.13 and 5.14): then filling a hole again before it is touched gains nothing.
 //!
 //! The SIGBUS handler puts private zero pages in the place of what was punched, marks the region, writes to an eventfd,
 //! and the thread goes on. The control thread then detaches the app.
 
-use crate::region::{RegionError, system};
+use crate::region_error::{MAX_REGIONS, RegionError, system};
 use rustix::event::EventfdFlags;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -26,12 +26,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize};
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of an ordinary page.
 pub(crate) const PAGE: usize = 4096;
-/// Regions that can be guarded against SIGBUS at one time; more than the daemon's limit on apps, as a closing region
-/// overlaps with its successor.
-pub(crate) const MAX_GUARDED: usize = 4096;
 /// Bytes that are unmapped by one system call: while it runs, other threads cannot change mappings.
 const CHUNK: usize = 4 << 20;
-/// Holes of a region that are filled one by one. A few are touched before the control thread hears of the first. With
+/// Holes of a region that are filled one by one. A few are touched before the control thread learns of the first. With
 /// more, the whole region is replaced: that takes milliseconds with a large one, and ends it.
 const SINGLE_HOLES: u32 = 64;
 
@@ -72,8 +69,8 @@ struct Register {
 pub enum HoleWatch {
     /// At the first touch, by `userfaultfd`.
     Touch,
-    /// By [`Region::is_whole`](crate::Region::is_whole), which somebody has to ask now and then: the kernel, or a filter of
-    /// system calls, refuses `userfaultfd`, for this reason.
+    /// By [`Region::is_whole`](crate::Region::is_whole), which has to be called now and then: the kernel, or a filter of system
+    /// calls, refuses `userfaultfd`, for this reason.
     Asking(Errno),
 }
 
@@ -129,8 +126,8 @@ impl Userfault {
         let mut register = Register { start: base.as_ptr().addr() as u64, length: size as u64, mode, ioctls: 0 };
         // SAFETY: `Register` is laid out as the kernel's structure for this opcode.
         let request = unsafe { rustix::ioctl::Updater::<UFFDIO_REGISTER, Register>::new(&mut register) };
-        // SAFETY: the range is a mapping of ours; the kernel reads and writes `register` alone, and what changes for who
-        // touches the range is a SIGBUS where a page is missing, which has a handler.
+        // SAFETY: the range is a mapping of ours; the kernel reads and writes `register` alone, and what changes for
+        // threads that touch the range is a SIGBUS where a page is missing, which has a handler.
         unsafe { rustix::ioctl::ioctl(&self.fd, request) }
     }
 }
@@ -161,7 +158,7 @@ pub(crate) fn watch() -> Result<HoleWatch, RegionError> {
     })
 }
 
-/// What is readable once a thread has run into a hole; [`hush`] makes it quiet again. `None` before [`watch`].
+/// The descriptor that is readable once a thread has run into a hole, until [`hush`]. `None` before [`watch`].
 pub(crate) fn event() -> Option<BorrowedFd<'static>> {
     EVENT.get().map(AsFd::as_fd)
 }
@@ -185,7 +182,7 @@ pub(crate) enum Filling {
 }
 
 impl Filling {
-    /// Fills a part of the mapping of `fd` at `base`. What does not work is replaced by the next way, for good.
+    /// Fills a part of the mapping of `fd` at `base`. A way that does not work is replaced by the next one, for good.
     ///
     /// # Errors
     ///
@@ -266,7 +263,7 @@ impl Drop for Guard {
     }
 }
 
-/// One guarded region. Written by who makes it, read by the signal handler.
+/// One guarded region. Written by the thread that makes it, read by the signal handler.
 struct Guarded {
     base: AtomicUsize,
     size: AtomicUsize,
@@ -279,7 +276,7 @@ struct Guarded {
 /// A `Guarded` that is being filled in.
 const RESERVED: usize = 1;
 
-static GUARDED: [Guarded; MAX_GUARDED] = [const {
+static GUARDED: [Guarded; MAX_REGIONS] = [const {
     Guarded {
         base: AtomicUsize::new(0),
         size: AtomicUsize::new(0),
@@ -287,7 +284,7 @@ static GUARDED: [Guarded; MAX_GUARDED] = [const {
         holes: AtomicU32::new(0),
         punched: AtomicBool::new(false),
     }
-}; MAX_GUARDED];
+}; MAX_REGIONS];
 
 static EVENT: OnceLock<OwnedFd> = OnceLock::new();
 /// The number of `EVENT`, for the signal handler.
@@ -340,7 +337,7 @@ extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _conte
         let one = 1_u64.to_ne_bytes();
         let event = EVENT_FD.load(Acquire);
         // SAFETY: writing to an eventfd of ours, which does not block, is allowed in a handler. An error says that it is
-        // readable already, or that nobody waits for it.
+        // readable already, or that there is none.
         unsafe { libc::write(event, one.as_ptr().cast(), one.len()) };
         if mapped == at {
             return;

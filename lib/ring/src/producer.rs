@@ -5,7 +5,7 @@ use crate::copy::{copy_in, prefetch_write, string_moves_from};
 use crate::index::{Counter, ProducerIndex};
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::need_wakeup;
-use crate::region::RingMemory;
+use crate::ring_memory::RingMemory;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
@@ -98,7 +98,7 @@ impl Producer {
     /// Copies the first of `frames` into the ring, a slot each, unpublished, and returns how many. It ends where the next one
     /// has no bytes, needs more than one slot, or finds no slot that is known to be free.
     ///
-    /// What [`push`](Self::push) would do for each of them, with what it asks for a frame asked once.
+    /// The same as [`push`](Self::push) for each of them, with the checks of the ring made once.
     #[inline]
     pub fn push_run<'a>(&mut self, frames: impl Iterator<Item = (&'a [u8], Notes)>) -> u32 {
         let (slots, slot_size, string_from) = (self.memory.slots(), self.memory.slot_size, self.string_from);

@@ -27,7 +27,7 @@ reasons! {
     Oversize = "oversize",
     /// The frame came from the wire and its unicast destination belongs to no app.
     UnknownUnicast = "unknown_unicast",
-    /// The frame is multicast or broadcast and nobody wanted it.
+    /// The frame is multicast or broadcast and no port wanted it.
     NoListener = "no_listener",
     /// The frame would have gone back out of the port it came from.
     SamePort = "same_port",
@@ -45,13 +45,13 @@ reasons! {
     PortGone = "port_gone",
     /// A rule of the policy, or its default, drops it.
     Policy = "policy",
-    /// A rule of the policy rejects it: its sender is told.
+    /// A rule of the policy rejects it: its sender gets an answer.
     Rejected = "rejected",
     /// An app sent from an address that is not its own.
     Spoofed = "spoofed",
     /// The port at the app's side is not the app's to use.
     PortNotLeased = "port_not_leased",
-    /// It cannot be parsed to its end, and the policy wants none of these; or the wire's driver said of it what cannot be.
+    /// It cannot be parsed to its end, and the policy drops such frames; or the wire's driver described it wrongly.
     Malformed = "malformed",
     /// A later fragment of a packet whose first one was not seen.
     Fragment = "fragment",

@@ -2,8 +2,8 @@
 
 use crate::index::Counter;
 use crate::layout::RingHeader;
+use crate::mapping::Mapping;
 use crate::need_wakeup::{self, barrier};
-use crate::region::Mapping;
 use std::ptr::NonNull;
 use std::sync::Arc;
 

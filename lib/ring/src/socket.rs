@@ -82,8 +82,8 @@ const SO_PASSRIGHTS: libc::c_int = 83;
 /// Has the kernel refuse messages with file descriptors that are sent to `socket`, or to what it accepts if it listens: the
 /// sender gets `EPERM`. Whether the kernel does; before Linux 6.16 it does not.
 ///
-/// Whoever receives a descriptor has to close it, and how long that takes is for its sender to decide: a TCP connection that
-/// lingers takes minutes (`SO_LINGER`, socket(7)).
+/// The receiver of a descriptor has to close it, and its sender decides how long that takes: a TCP connection that lingers takes
+/// minutes (`SO_LINGER`, socket(7)).
 pub fn refuse_descriptors(socket: impl AsFd) -> bool {
     let no: libc::c_int = 0;
     let len: libc::socklen_t = u32::try_from(size_of::<libc::c_int>()).unwrap_or(0);
@@ -130,7 +130,7 @@ pub fn receive(socket: impl AsFd) -> Result<(Envelope, Vec<OwnedFd>), ReceiveErr
     Ok((envelope, fds))
 }
 
-/// Who connected, as the kernel noted it then.
+/// The process that connected, as the kernel recorded it then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// Process id in our pid namespace; 0 if the process is not in it.
@@ -194,7 +194,7 @@ pub fn peer_security(socket: impl AsFd) -> Option<Vec<u8>> {
     (!label.is_empty()).then_some(label)
 }
 
-/// What the kernel has noted of the peer of a Unix socket under `option`, however long it is.
+/// What the kernel has recorded of the peer of a Unix socket under `option`, of any length.
 fn peer_bytes(socket: BorrowedFd<'_>, option: libc::c_int) -> Option<Vec<u8>> {
     let mut bytes = vec![0_u8; 256];
     loop {
@@ -283,7 +283,7 @@ mod tests {
         std::fs::remove_file(&place).unwrap();
     }
 
-    /// Fault 2: too long, empty and closed are told apart.
+    /// Fault 2: too long, empty and closed are different errors.
     #[test]
     fn odd_packets_are_refused() {
         let (a, b) = pair();

@@ -1,9 +1,9 @@
-//! The page in which the daemon tells an app about its port.
+//! The page in which the daemon publishes the state of a port to its app.
 //!
 //! It lies in the header page of the region, from byte 1,024 on. Only the daemon writes it, and it never reads it back.
 
 use crate::DropReason;
-use crate::region::Mapping;
+use crate::mapping::Mapping;
 use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -5,7 +5,7 @@
 //! own business.
 
 use crate::layout::HEADER_SIZE;
-use crate::region::Mapping;
+use crate::mapping::Mapping;
 use rustix::event::Timespec;
 use rustix::thread::futex;
 use std::sync::Arc;

@@ -43,7 +43,7 @@ fn filled(region: &Region) -> (Producer, Consumer) {
     (producer, consumer)
 }
 
-/// A hole reads as zeros, the region says so, and whoever waits is woken. What was not touched is not held against anybody.
+/// A hole reads as zeros, the region reports it, and a waiting thread is woken. A region whose holes were not touched reports none.
 #[test]
 fn hole_is_noticed_at_the_first_touch() {
     for region in regions(&Geometry::new(&[512], &[512], 2048).unwrap()) {

@@ -26,7 +26,7 @@ enum Step {
     Poll,
     /// The consumer looks at the producer's counter in any case.
     Filled,
-    /// The consumer takes a frame and copies it as told.
+    /// The consumer takes a frame and copies it in the way given.
     Next(Read),
     PutBack,
     Release,
