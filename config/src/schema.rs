@@ -15,10 +15,14 @@ pub(crate) fn schema<T: JsonSchema>(title: &str) -> Schema {
     settings.inline_subschemas = true;
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     schema.insert("title".to_owned(), title.into());
-    // A key that is optional has no default.
     RecursiveTransform(|schema: &mut Schema| {
+        // A key that is optional has no default.
         if schema.get("default") == Some(&Json::Null) {
             schema.remove("default");
+        }
+        // Lines are broken for who reads the source.
+        if let Some(Json::String(text)) = schema.get_mut("description") {
+            *text = text.replace('\n', " ");
         }
     })
     .transform(&mut schema);

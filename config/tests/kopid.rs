@@ -155,7 +155,11 @@ fn host_port_has_a_name_or_is_not_there() {
 /// What is required and absent is reported where it should be.
 #[test]
 fn missing_keys_are_errors() {
-    assert_error("[wire]\n[dataplane]\ncores = [0]\n", (1, 1), &["`device` is missing in [wire]", "PCI address"]);
+    assert_error(
+        "[wire]\n[dataplane]\ncores = [0]\n",
+        (1, 1),
+        &["`device` is missing in [wire]", "PCI address", "or a virtual device ("],
+    );
     assert_error("[wire]\ndevice = \"net_null0\"\n", (3, 1), &["`cores` is missing: there is no [dataplane]"]);
     assert_eq!(errors("").count(), 2);
 }

@@ -5,6 +5,7 @@ use std::hash::DefaultHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use serde_json::{Value as Json, json};
 
 use super::field::Field;
@@ -59,74 +60,51 @@ impl Addresses {
 
 /// A block of addresses: `10.0.0.0/8`, `2001:db8::/32`, or one address. No bit is set beyond the prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Cidr {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Cidr(IpNet);
 
 impl Cidr {
     /// The block of `address` with `prefix` leading bits; `None` if the prefix is too long or bits are set beyond it.
     #[must_use]
     pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
-        let stray = match address {
-            IpAddr::V4(v4) => v4.to_bits() & host_bits_v4(prefix) != 0,
-            IpAddr::V6(v6) => v6.to_bits() & host_bits_v6(prefix) != 0,
-        };
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        (prefix <= bits && !stray).then_some(Self { address, prefix })
+        IpNet::new(address, prefix).ok().filter(|net| net.network() == address).map(Self)
     }
 
     /// Reads `10.0.0.0/8` or one address; or says what would help, if it is known.
     fn parse(text: &str) -> Result<Self, Option<String>> {
         let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.parse().map_err(|_| None)?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => bits,
-            Some(prefix) => words::decimal(prefix)
-                .filter(|prefix| *prefix <= bits)
-                .ok_or_else(|| Some(format!("the prefix is a number from 0 to {bits}")))?,
-        };
-        Self::new(address, prefix).ok_or_else(|| {
-            let first = match address {
-                IpAddr::V4(v4) => IpAddr::from(Ipv4Addr::from_bits(v4.to_bits() & !host_bits_v4(prefix))),
-                IpAddr::V6(v6) => IpAddr::from(Ipv6Addr::from_bits(v6.to_bits() & !host_bits_v6(prefix))),
-            };
-            Some(format!("bits are set beyond the prefix: did you mean \"{first}/{prefix}\"?"))
-        })
+        let bits = IpNet::from(address).max_prefix_len();
+        let prefix = prefix.map_or(Some(bits), words::decimal);
+        let net = prefix.and_then(|prefix| IpNet::new(address, prefix).ok());
+        match net {
+            None => Err(Some(format!("the prefix is a number from 0 to {bits}"))),
+            Some(net) if net.network() == address => Ok(Self(net)),
+            Some(net) => Err(Some(format!("bits are set beyond the prefix: did you mean \"{}\"?", net.trunc()))),
+        }
     }
 
     /// The first address.
     #[must_use]
-    pub const fn address(&self) -> IpAddr {
-        self.address
+    pub fn address(&self) -> IpAddr {
+        self.0.addr()
     }
 
     /// Leading bits that count.
     #[must_use]
-    pub const fn prefix(&self) -> u8 {
-        self.prefix
+    pub fn prefix(&self) -> u8 {
+        self.0.prefix_len()
     }
 
     /// Whether `address` is in the block.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let same = |shift: u32, a: u128, b: u128| (a ^ b).checked_shr(shift).unwrap_or(0) == 0;
-        let prefix = u32::from(self.prefix);
-        match (self.address, address) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => same(32 - prefix, a.to_bits().into(), b.to_bits().into()),
-            (IpAddr::V6(a), IpAddr::V6(b)) => same(128 - prefix, a.to_bits(), b.to_bits()),
-            _ => false,
-        }
+        self.0.contains(&address)
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.address, self.prefix) {
-            (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => self.address.fmt(f),
-            (address, prefix) => write!(f, "{address}/{prefix}"),
-        }
+        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
     }
 }
 
@@ -159,31 +137,20 @@ impl AddressPart {
                 _ => Err(None),
             };
         }
-        let block = Cidr::parse(text)?;
-        Ok(match block.address {
-            IpAddr::V4(first) => Self::V4(first.to_bits()..=first.to_bits() | host_bits_v4(block.prefix)),
-            IpAddr::V6(first) => Self::V6(first.to_bits()..=first.to_bits() | host_bits_v6(block.prefix)),
+        Ok(match Cidr::parse(text)?.0 {
+            IpNet::V4(net) => Self::V4(net.network().to_bits()..=net.broadcast().to_bits()),
+            IpNet::V6(net) => Self::V6(net.network().to_bits()..=net.broadcast().to_bits()),
         })
     }
 }
 
-/// An address, a block if the range is one, or a range.
-fn write_range(first: IpAddr, last: IpAddr, prefix: Option<u32>) -> String {
-    match prefix {
-        _ if first == last => format!("\"{first}\""),
-        Some(prefix) => format!("\"{first}/{prefix}\""),
+/// An address, a block if the range is one, or a range. `prefix` is what its ends have in common.
+fn write_range(first: IpAddr, last: IpAddr, prefix: u32) -> String {
+    let block = u8::try_from(prefix).ok().and_then(|prefix| Cidr::new(first, prefix));
+    match block.filter(|block| block.0.broadcast() == last) {
+        Some(block) => format!("\"{block}\""),
         None => format!("\"{first}-{last}\""),
     }
-}
-
-/// The bits that are not of the prefix.
-fn host_bits_v4(prefix: u8) -> u32 {
-    u32::MAX.checked_shr(prefix.into()).unwrap_or(0)
-}
-
-/// The same for IPv6.
-fn host_bits_v6(prefix: u8) -> u128 {
-    u128::MAX.checked_shr(prefix.into()).unwrap_or(0)
 }
 
 /// A block such as `10.0.0.0/8`, one address, a range of two with a hyphen between, or a set as `@name` if there may be
@@ -268,14 +235,12 @@ impl<const SETS: bool, const V4_ONLY: bool> Values for AddressIn<SETS, V4_ONLY> 
         let v4 = addresses.v4.ranges().iter().map(|range| {
             let (first, last) = (*range.start(), *range.end());
             let prefix = (first ^ last).leading_zeros();
-            let is_block = first & (first ^ last) == 0 && (first ^ last).count_ones() == 32 - prefix;
-            write_range(Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(last).into(), is_block.then_some(prefix))
+            write_range(Ipv4Addr::from_bits(first).into(), Ipv4Addr::from_bits(last).into(), prefix)
         });
         let v6 = addresses.v6.ranges().iter().map(|range| {
             let (first, last) = (*range.start(), *range.end());
             let prefix = (first ^ last).leading_zeros();
-            let is_block = first & (first ^ last) == 0 && (first ^ last).count_ones() == 128 - prefix;
-            write_range(Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(last).into(), is_block.then_some(prefix))
+            write_range(Ipv6Addr::from_bits(first).into(), Ipv6Addr::from_bits(last).into(), prefix)
         });
         v4.chain(v6).collect()
     }
