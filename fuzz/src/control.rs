@@ -32,10 +32,14 @@ pub(crate) fn check(line: &[u8]) {
     let capture = Request::read(&request.arguments);
     match capture.and_then(|capture| ROSTER.with(|roster| capture.check(roster)).map(|()| capture)) {
         Ok(capture) => {
-            assert!((1..=262_144).contains(&capture.snap));
+            assert!((1..=262_144).contains(&capture.snap()));
             let buffer = capture.buffer(1, 1 << 30);
             assert!(buffer.is_ok_and(|buffer| (64 << 10..=256 << 20).contains(&buffer)));
-            assert!([capture.count, capture.bytes, capture.file_bytes].iter().all(|limit| *limit != Some(0)));
+            assert!(
+                [capture.wanted.count, capture.wanted.bytes, capture.wanted.file_bytes]
+                    .iter()
+                    .all(|limit| *limit != Some(0))
+            );
         }
         Err(error) => assert!(!error.is_empty()),
     }

@@ -6,14 +6,13 @@ use crate::policy::Machine;
 use crate::registry::ANY_NAME;
 use crate::tap::{Rules, Selection};
 use dpdk::Bpf;
-use kopi_api::request::{Capture, Way, Which};
+use kopi_api::request::{Capture, Way};
 use kopi_config::Account;
 use kopi_config::policy::{CgroupPath, Glob, Owners};
 use kopi_policy::Selector;
 use kopi_ring::DropReason;
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Most bytes kept of a frame: what libpcap takes for unlimited.
 const SNAP_MAX: u32 = 262_144;
@@ -27,31 +26,12 @@ const SECONDS_MAX: f64 = 366.0 * 86_400.0;
 /// What one session is to see, and where it ends.
 #[derive(Debug)]
 pub struct Request {
-    /// The expression by which frames are filtered; empty for all of them.
-    pub expression: String,
-    /// Names of ports; empty for all.
-    interfaces: Vec<String>,
-    direction: Way,
-    which: Which,
+    /// As it was asked for, and within its limits. No interfaces are all of them.
+    pub wanted: Capture,
     selector: Selector,
-    pids: Vec<u32>,
     /// Whether anything is asked of owners.
     owned: bool,
-    rules: Vec<String>,
     reasons: Option<u64>,
-    /// Bytes kept of a frame.
-    pub snap: u32,
-    sample: u32,
-    /// Packets after which it ends.
-    pub count: Option<u64>,
-    /// Bytes after which it ends.
-    pub bytes: Option<u64>,
-    /// Time after which it ends.
-    pub duration: Option<Duration>,
-    /// Bytes of the ring between a worker and the session, if anything is said of it.
-    buffer: Option<usize>,
-    /// Size of a file from which on another one is asked for.
-    pub file_bytes: Option<u64>,
 }
 
 impl Request {
@@ -61,33 +41,31 @@ impl Request {
     ///
     /// A text for people.
     pub fn read(arguments: &Map<String, Value>) -> Result<Self, String> {
-        let arguments: Capture =
+        let mut wanted: Capture =
             serde_json::from_value(Value::Object(arguments.clone())).map_err(|error| format!("`capture`: {error}"))?;
-        check(&arguments)?;
-        let owners = owners(&arguments)?;
+        check(&wanted)?;
+        let owners = owners(&wanted)?;
         let selector =
             Selector::new(&owners, &Machine).map_err(|name| format!("there is no user or group `{name}`"))?;
-        let reasons = arguments.reason.iter().map(|name| reason(name)).collect::<Result<Vec<_>, _>>()?;
-        let snap = arguments.snap.unwrap_or(SNAP_MAX);
-        let all = arguments.interfaces.iter().any(|name| name == ANY_NAME);
-        Ok(Self {
-            expression: arguments.filter.unwrap_or_default(),
-            interfaces: if all { Vec::new() } else { arguments.interfaces },
-            direction: arguments.direction.unwrap_or_default(),
-            which: arguments.which.unwrap_or_default(),
-            selector,
-            owned: !owners.is_empty() || !arguments.pid.is_empty(),
-            pids: arguments.pid,
-            rules: arguments.rule,
-            reasons: (!reasons.is_empty()).then(|| reasons.iter().fold(0, |bits, reason| bits | 1 << reason.index())),
-            snap,
-            sample: arguments.sample.map_or(1, |sample| sample.try_into().unwrap_or(u32::MAX)),
-            count: arguments.count,
-            bytes: arguments.bytes,
-            duration: arguments.seconds.map(Duration::from_secs_f64),
-            buffer: arguments.buffer,
-            file_bytes: arguments.file_bytes,
-        })
+        let reasons = wanted.reason.iter().map(|name| reason(name)).collect::<Result<Vec<_>, _>>()?;
+        let reasons = (!reasons.is_empty()).then(|| reasons.iter().fold(0, |bits, reason| bits | 1 << reason.index()));
+        if wanted.interfaces.iter().any(|name| name == ANY_NAME) {
+            wanted.interfaces.clear();
+        }
+        let owned = !owners.is_empty() || !wanted.pid.is_empty();
+        Ok(Self { wanted, selector, owned, reasons })
+    }
+
+    /// The expression by which frames are filtered; empty for all of them.
+    #[must_use]
+    pub fn expression(&self) -> &str {
+        self.wanted.filter.as_deref().unwrap_or_default().trim()
+    }
+
+    /// Bytes kept of a frame.
+    #[must_use]
+    pub fn snap(&self) -> u32 {
+        self.wanted.snap.unwrap_or(SNAP_MAX)
     }
 
     /// Fails if it asks for a rule that there is not.
@@ -97,7 +75,7 @@ impl Request {
     /// A text for people.
     pub fn check(&self, roster: &Roster) -> Result<(), String> {
         let known = |name: &String| roster.ruleset.iter().flat_map(|set| set.rules()).any(|rule| rule.name == *name);
-        match self.rules.iter().find(|name| !known(name)) {
+        match self.wanted.rule.iter().find(|name| !known(name)) {
             Some(name) => Err(format!("the policy has no rule `{name}`; `kopictl rules` lists them")),
             None => Ok(()),
         }
@@ -111,7 +89,7 @@ impl Request {
     pub fn buffer(&self, workers: usize, room: usize) -> Result<usize, String> {
         // A size is given in KiB.
         let most = room / workers.max(1) / 1024 * 1024;
-        let buffer = self.buffer.unwrap_or_else(|| BUFFER_DEFAULT.min(most));
+        let buffer = self.wanted.buffer.unwrap_or_else(|| BUFFER_DEFAULT.min(most));
         if (*BUFFER.start()..=most).contains(&buffer) {
             return Ok(buffer);
         }
@@ -136,7 +114,7 @@ impl Request {
     ///
     /// A text for people, libpcap's own where it does not understand.
     pub fn compile(&self) -> Result<Option<Arc<Bpf>>, String> {
-        match self.expression.trim() {
+        match self.expression() {
             "" => Ok(None),
             text => Bpf::compile(text).map(|filter| Some(Arc::new(filter))).map_err(|error| error.to_string()),
         }
@@ -145,7 +123,7 @@ impl Request {
     /// Whether frames at this port are wanted. Those of the wire that no app gets may be, if the port itself is not.
     #[must_use]
     pub fn wants_port(&self, member: &Member) -> bool {
-        match self.interfaces.as_slice() {
+        match self.wanted.interfaces.as_slice() {
             [] => member.id != WIRE,
             names => names.contains(&member.name),
         }
@@ -154,8 +132,8 @@ impl Request {
     /// Whether frames of this process are wanted.
     #[must_use]
     pub fn wants_owner(&self, member: &Member) -> bool {
-        let pid = || member.identity.as_ref().is_some_and(|of| self.pids.contains(&of.pid.cast_unsigned()));
-        self.selector.holds(&member.owner()) && (self.pids.is_empty() || pid())
+        let pid = || member.identity.as_ref().is_some_and(|of| self.wanted.pid.contains(&of.pid.cast_unsigned()));
+        self.selector.holds(&member.owner()) && (self.wanted.pid.is_empty() || pid())
     }
 
     /// Whether an interface of the file is this port from the beginning.
@@ -169,13 +147,14 @@ impl Request {
 
     /// Whether frames from the wire are wanted that no app gets, though the wire is not asked for.
     const fn wants_strays(&self) -> bool {
-        self.interfaces.is_empty() && !self.owned && !matches!(self.direction, Way::Out)
+        self.wanted.interfaces.is_empty() && !self.owned && !matches!(self.wanted.direction, Some(Way::Out))
     }
 
     /// What workers are to show session `session` under the picture of `roster`.
     #[must_use]
     pub fn selection(&self, session: u32, roster: &Roster) -> Selection {
-        let wants = [self.direction != Way::Out, self.direction != Way::In];
+        let direction = self.wanted.direction.unwrap_or_default();
+        let wants = [direction != Way::Out, direction != Way::In];
         let mut ports = vec![[false; 2]; roster.ports()];
         let mut owners = vec![false; roster.ports()];
         for member in roster.members() {
@@ -190,17 +169,18 @@ impl Request {
             ports: ports.into(),
             strays: self.wants_strays(),
             owners: self.owned.then(|| owners.into()),
-            which: self.which,
-            rules: (!self.rules.is_empty()).then(|| self.rules_in(roster)),
+            which: self.wanted.which.unwrap_or_default(),
+            rules: (!self.wanted.rule.is_empty()).then(|| self.rules_in(roster)),
             reasons: self.reasons,
-            snap: self.snap,
-            sample: self.sample,
+            snap: self.snap(),
+            sample: self.wanted.sample.map_or(1, |sample| sample.try_into().unwrap_or(u32::MAX)),
         }
     }
 
     fn rules_in(&self, roster: &Roster) -> Rules {
         let Some(ruleset) = &roster.ruleset else { return Rules::default() };
-        let named = |rule: &u32| roster.rule(*rule).is_some_and(|name| self.rules.iter().any(|rule| rule == name));
+        let named =
+            |rule: &u32| roster.rule(*rule).is_some_and(|name| self.wanted.rule.iter().any(|rule| rule == name));
         let rules = (0..).zip(ruleset.rules()).map(|(number, _)| number);
         let passing = ruleset.passing_rules().iter().enumerate().filter(|(_, rule)| named(rule));
         Rules { deciding: rules.filter(named).collect(), passing: passing.fold(0, |bits, (bit, _)| bits | 1 << bit) }

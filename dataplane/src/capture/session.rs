@@ -136,9 +136,9 @@ impl Session {
             stream,
             blocks: Vec::with_capacity(CHUNK * 2),
             sent: 0,
-            left: request.count.unwrap_or(u64::MAX),
+            left: request.wanted.count.unwrap_or(u64::MAX),
             closed_bytes: 0,
-            deadline: request.duration.and_then(|duration| Instant::now().checked_add(duration)),
+            deadline: request.wanted.seconds.and_then(|time| Instant::now().checked_add(Duration::from_secs_f64(time))),
             retry: None,
             disk_full: false,
             told_full: false,
@@ -181,14 +181,14 @@ impl Session {
         }
         let full = |limit: Option<u64>, bytes: u64| limit.is_some_and(|limit| bytes >= limit);
         let bytes = self.output.written() + (self.blocks.len() - self.sent) as u64;
-        if !self.told_full && full(self.request.file_bytes, bytes) {
+        if !self.told_full && full(self.request.wanted.file_bytes, bytes) {
             self.told_full = true;
             self.say(State::Full, None);
         }
         if self.left == 0 {
             return Err(Why::Count);
         }
-        if full(self.request.bytes, self.closed_bytes + bytes) {
+        if full(self.request.wanted.bytes, self.closed_bytes + bytes) {
             return Err(Why::Bytes);
         }
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -247,7 +247,7 @@ impl Session {
             if self.moment.0 != head.tsc {
                 self.moment = (head.tsc, self.clock.ns(head.tsc));
             }
-            let snap = self.request.snap;
+            let snap = self.request.snap();
             let Some(ring) = self.rings.get_mut(at) else { break };
             let Ok(chunk) = ring.read_chunk(head.lines(snap)) else { break };
             let (first, second) = chunk.as_slices();
@@ -262,8 +262,9 @@ impl Session {
     /// Bytes that may be put together: a chunk, or what is missing to a limit.
     fn room(&self) -> usize {
         let written = self.output.written() - self.sent as u64;
-        let to_end = self.request.bytes.map(|limit| limit.saturating_sub(self.closed_bytes + written));
-        let to_full = self.request.file_bytes.filter(|_| !self.told_full).map(|limit| limit.saturating_sub(written));
+        let to_end = self.request.wanted.bytes.map(|limit| limit.saturating_sub(self.closed_bytes + written));
+        let to_full =
+            self.request.wanted.file_bytes.filter(|_| !self.told_full).map(|limit| limit.saturating_sub(written));
         let least = to_end.into_iter().chain(to_full).min().and_then(|bytes| usize::try_from(bytes).ok());
         least.map_or(CHUNK, |bytes| bytes.min(CHUNK))
     }
@@ -411,7 +412,7 @@ impl Session {
     fn forsake(&mut self) {
         while let Some((at, head)) = self.oldest() {
             let Some(ring) = self.rings.get_mut(at) else { return };
-            let Ok(chunk) = ring.read_chunk(head.lines(self.request.snap)) else { return };
+            let Ok(chunk) = ring.read_chunk(head.lines(self.request.snap())) else { return };
             chunk.commit_all();
             self.stream.lose(&head);
         }

@@ -239,7 +239,7 @@ impl Stream {
             );
         }
         let first = self.next_number();
-        let expression = self.request.expression.trim();
+        let expression = self.request.expression();
         let new = self.interfaces.iter_mut().filter(|interface| interface.number.is_none());
         for (number, interface) in (first..).zip(new) {
             interface.number = Some(number);
@@ -250,7 +250,7 @@ impl Stream {
                     description: &interface.description,
                     mac: interface.mac,
                     filter: (!expression.is_empty()).then_some(expression),
-                    snap: self.request.snap,
+                    snap: self.request.snap(),
                 },
             );
         }

@@ -51,15 +51,6 @@ enum Made {
     Capture(Box<Place>, Output),
 }
 
-/// What becomes of a connection after a request.
-#[derive(Debug)]
-enum Next {
-    /// There may be more.
-    Request,
-    /// It is that of a capture from now on.
-    Capture(Box<Place>, Output),
-}
-
 impl Connection {
     pub(super) const fn new(socket: OwnedFd, shared: Arc<Shared>, desk: Arc<Desk>) -> Self {
         Self { socket, shared, desk, lines: Lines::new(REQUEST) }
@@ -69,8 +60,8 @@ impl Connection {
     pub(super) fn run(mut self) {
         loop {
             match self.serve() {
-                Ok(Next::Request) => {}
-                Ok(Next::Capture(place, output)) => {
+                Ok(None) => {}
+                Ok(Some((place, output))) => {
                     self.shared.capture();
                     return place.run(output, self.socket);
                 }
@@ -84,8 +75,8 @@ impl Connection {
         }
     }
 
-    /// Answers one request.
-    fn serve(&mut self) -> Result<Next, String> {
+    /// Answers one request, unless it makes the connection that of a capture.
+    fn serve(&mut self) -> Result<Option<(Box<Place>, Output)>, String> {
         let (line, file) = loop {
             match self.lines.take() {
                 Some(request) => break request,
@@ -102,13 +93,13 @@ impl Connection {
             Made::List(name, part) => {
                 self.list(name, part)?;
                 self.shared.rest();
-                return Ok(Next::Request);
+                return Ok(None);
             }
-            Made::Capture(place, output) => return Ok(Next::Capture(place, output)),
+            Made::Capture(place, output) => return Ok(Some((place, output))),
         };
         self.shared.rest();
         self.write(reply.as_bytes(), PATIENCE)?;
-        Ok(Next::Request)
+        Ok(None)
     }
 
     /// Sends a list, part by part: of its text there is no more at a time.
