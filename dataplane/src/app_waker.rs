@@ -12,7 +12,7 @@
 //! - Each call is timed, by the CPU time that it took. A user whose calls take long, a millisecond in ten seconds, is called by a
 //!   thread of its own from then on ([`crate::peers`]).
 
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::peers::{QuietDoorbell, User, thread_time};
 use kopi_ring::WakeFutex;
 use kopi_ring::need_wakeup::{self, barrier};

@@ -6,9 +6,9 @@
 //! user](crate::peers), so that nobody else waits for what a peer has made slow.
 
 use crate::budgets::Budgets;
-use crate::forwarding::PortId;
 use crate::helper::Wake;
 use crate::identity::{self, Accepted, Identity, IdentityError};
+use crate::ids::PortId;
 use crate::listener::Listener;
 use crate::names::{Name, Names};
 use crate::peers::{Connection, Event, What};

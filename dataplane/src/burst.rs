@@ -1,10 +1,11 @@
 //! One burst of frames on its way through the stages.
 
-use crate::filter::Watch;
 use crate::flow::{FlowTable, Hash};
-use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::gate::Gate;
+use crate::ids::{PortId, Verdict};
 use crate::ledger::TallyId;
+use crate::policy_table::Inspection;
+use crate::snapshot::Snapshot;
 use dpdk::{Batch, Mbuf};
 use kopi_config::policy::Direction;
 use kopi_packet::FlowKey;
@@ -75,7 +76,7 @@ impl Burst {
     }
 
     /// Classifies every frame, from port `source`: flow key and its hash. Returns the bytes of all frames.
-    pub fn parse(&mut self, source: PortId, flows: &FlowTable, watch: Option<Watch>) -> u64 {
+    pub fn parse(&mut self, source: PortId, flows: &FlowTable, watch: Option<Inspection>) -> u64 {
         let mut bytes = 0;
         let (mut shortest, mut longest) = (u32::MAX, 0);
         let (mut follows, mut alone) = (0_u32, 0_u32);
@@ -139,9 +140,9 @@ impl Burst {
     }
 
     /// Finds every frame's verdict, in the flow table or else by asking `gate`, and counts it to its flow.
-    pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, gate: &mut Gate, forwarding: &Forwarding, now: u64) {
-        let max_frame = u32::from(forwarding.max_frame(source));
-        let limit = forwarding.filter().map_or(u32::MAX, |filter| filter.flow_limit(source));
+    pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, gate: &mut Gate, snapshot: &Snapshot, now: u64) {
+        let max_frame = u32::from(snapshot.fib().max_frame(source));
+        let limit = snapshot.policies().map_or(u32::MAX, |filter| filter.flow_limit(source));
         // Lengths are no part of the key. Mostly all are right; if not, each is looked at.
         let lengths_fit = self.shortest >= MIN_FRAME && self.longest <= max_frame;
         let n = self.batch.len();
@@ -162,7 +163,7 @@ impl Burst {
             };
             let alone = self.alone >> start & 1 != 0;
             let frame = || self.batch.get(start).map_or(&[][..], Mbuf::data);
-            if !gate.settle(flow, frame, key, alone, forwarding, now) {
+            if !gate.settle(flow, frame, key, alone, snapshot, now) {
                 // What follows has to be looked at by itself.
                 end = start + 1;
             }
@@ -307,7 +308,7 @@ enum Likeness {
 
 /// Finds the `key` of a frame. Returns by what others are known to have it, and whether the frame is to be judged by itself.
 #[inline]
-fn classify(frame: &[u8], source: PortId, watch: Option<Watch>, key: &mut FlowKey) -> (Likeness, bool) {
+fn classify(frame: &[u8], source: PortId, watch: Option<Inspection>, key: &mut FlowKey) -> (Likeness, bool) {
     // Each way on its own: where they met, headers and key would be copied, which stalls right behind the parser's stores.
     let Some((headers, found)) = kopi_packet::parse_short(frame, source) else {
         return classify_long(frame, source, watch, key);
@@ -322,7 +323,7 @@ fn classify(frame: &[u8], source: PortId, watch: Option<Watch>, key: &mut FlowKe
 
 /// The same for a frame that is parsed the general way.
 #[inline(never)]
-fn classify_long(frame: &[u8], source: PortId, watch: Option<Watch>, key: &mut FlowKey) -> (Likeness, bool) {
+fn classify_long(frame: &[u8], source: PortId, watch: Option<Inspection>, key: &mut FlowKey) -> (Likeness, bool) {
     let (headers, found) = kopi_packet::parse_long(frame, source);
     *key = found;
     match watch {

@@ -3,11 +3,11 @@
 //! Each worker has a bounded queue in each direction. Objects change hands through them: the control thread builds,
 //! the worker uses, the control thread drops. A worker thereby never allocates or frees.
 
-use crate::forwarding::Forwarding;
 use crate::ledger::Ledger;
 use crate::listing::Listing;
 use crate::port::WorkerPort;
 use crate::shaper::Shaper;
+use crate::snapshot::Snapshot;
 use crate::tap::{Selection, Tap};
 use kopi_ring::PeerFault;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Change {
     /// By what is switched and judged.
-    pub forwarding: Arc<Forwarding>,
+    pub snapshot: Arc<Snapshot>,
     /// In what is counted.
     pub ledger: Arc<Ledger>,
     /// What capture sessions want to see.
@@ -31,7 +31,7 @@ pub enum Command {
     /// Serve these rings. They take the place of the port's earlier ones, if any.
     Attach(Box<WorkerPort>),
     /// Stop serving this port.
-    Detach(crate::forwarding::PortId),
+    Detach(crate::ids::PortId),
     /// Switch and judge by another picture from now on.
     Forward(Change),
     /// Fill in this piece of a list of flows.
@@ -52,7 +52,7 @@ pub enum Reply {
     /// These rings are no longer served: others took their place.
     Replaced(Box<WorkerPort>),
     /// The port asked to be detached is no longer served. Its rings come along, unless a fault had ended them before.
-    Detached(crate::forwarding::PortId, Option<Box<WorkerPort>>),
+    Detached(crate::ids::PortId, Option<Box<WorkerPort>>),
     /// The app broke the contract; its rings are no longer served.
     Fault(Box<WorkerPort>, PeerFault),
     /// All this is no longer used.

@@ -4,9 +4,9 @@ use crate::attach::Attach;
 use crate::capture::Captures;
 use crate::control::Control;
 use crate::dataplane::{Dataplane, Setup, StartError, random_seed};
-use crate::forwarding::WIRE;
 use crate::helper::Wake;
 use crate::host::{Host, HostError};
+use crate::ids::WIRE;
 use crate::listener::{ListenError, Listener};
 use crate::logging::Queued;
 use crate::memory::{Bytes, Machine, free_huge_memory};
@@ -334,7 +334,7 @@ impl Started {
                 finish: device.is_virtual(),
                 rx,
                 tx,
-                forwarding: Switch::empty_picture(link, wire.mtu),
+                snapshot: Switch::empty_picture(link, wire.mtu),
                 connections: Arc::clone(&connections),
             },
         )?;

@@ -4,15 +4,16 @@ use crate::app_waker::{AppWaker, Reach};
 use crate::command::{Change, Command, QUEUE, Reply};
 use crate::counters::{PortTotals, WorkerCounters};
 use crate::flow::FlowTable;
-use crate::forwarding::{Forwarding, Generation, PortId};
 use crate::gate::{EVENTS, Event, Gate};
 use crate::handoff::Mesh;
+use crate::ids::{Generation, PortId};
 use crate::ledger::Ledger;
 use crate::listing::Listing;
 use crate::load::Load;
 use crate::port::{Caller, User, WorkerPort};
 use crate::rest::{Bedside, Ear, Rest};
 use crate::shaper::{SAMPLES, Sample, Shaper};
+use crate::snapshot::Snapshot;
 use crate::tap::{Selection, Tap};
 use crate::wire::Wire;
 use crate::worker::{Parts, Worker};
@@ -43,7 +44,7 @@ pub struct Setup {
     /// The wire's TX queues, for as many workers.
     pub tx: Vec<TxQueue>,
     /// The first picture of the ports.
-    pub forwarding: Arc<Forwarding>,
+    pub snapshot: Arc<Snapshot>,
     /// The connections that all workers track.
     pub connections: Arc<Connections>,
     /// Whether workers sleep when there is nothing to do; if so, by what each hears of frames in its RX queue of the wire.
@@ -94,7 +95,7 @@ struct Helm {
     /// Pictures of the ports that it has given back.
     retired: u64,
     /// Pictures that it was given and has not given back, with the ledgers that go with them; oldest first.
-    open: VecDeque<(Arc<Forwarding>, Arc<Ledger>)>,
+    open: VecDeque<(Arc<Snapshot>, Arc<Ledger>)>,
     events: rtrb::Consumer<Event>,
     samples: rtrb::Consumer<Sample>,
     counters: Arc<WorkerCounters>,
@@ -113,7 +114,7 @@ impl Dataplane {
     ///
     /// [`StartError`] names the CPU and what was wrong.
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
-        let Setup { cores, flows, apps, pool, rx, tx, forwarding, connections, sleep, finish } = setup;
+        let Setup { cores, flows, apps, pool, rx, tx, snapshot, connections, sleep, finish } = setup;
         let senders = tx.len().max(1);
         let rss = rss_seed()?;
         let mut rests = rests(cores.len(), eal.tsc_hz(), sleep)?;
@@ -148,7 +149,7 @@ impl Dataplane {
                 commands: orders,
                 replies: answers,
                 samples: sampled,
-                forwarding: Arc::clone(&forwarding),
+                snapshot: Arc::clone(&snapshot),
                 max_ports: apps + 1,
                 clock: dpdk::tsc,
                 tsc_hz: eal.tsc_hz(),
@@ -163,7 +164,7 @@ impl Dataplane {
                 replies,
                 heard: VecDeque::new(),
                 retired: 0,
-                open: VecDeque::from([(Arc::clone(&forwarding), ledger)]),
+                open: VecDeque::from([(Arc::clone(&snapshot), ledger)]),
                 events,
                 samples,
                 counters,
@@ -291,27 +292,27 @@ impl Dataplane {
         self.workers.iter_mut().for_each(|worker| worker.tell(Command::Untap(session)));
     }
 
-    /// Has all workers switch and judge by `forwarding`, show capture sessions what `selections` say of it, and keep to
+    /// Has all workers switch and judge by `snapshot`, show capture sessions what `selections` say of it, and keep to
     /// `shapers`, one for each, if there are any.
     pub fn forward(
         &mut self,
-        forwarding: &Arc<Forwarding>,
+        snapshot: &Arc<Snapshot>,
         selections: &[Arc<Selection>],
         shapers: Option<Vec<Option<Box<Shaper>>>>,
     ) {
         let mut shapers = shapers.map(Vec::into_iter);
-        let rules = forwarding.filter().map_or(0, |filter| filter.ruleset().rules().len());
+        let rules = snapshot.policies().map_or(0, |filter| filter.ruleset().rules().len());
         for worker in &mut self.workers {
             let ledger = Arc::new(Ledger::new(rules));
-            worker.open.push_back((Arc::clone(forwarding), Arc::clone(&ledger)));
+            worker.open.push_back((Arc::clone(snapshot), Arc::clone(&ledger)));
             let shaper = shapers.as_mut().and_then(Iterator::next);
-            let (forwarding, selections) = (Arc::clone(forwarding), selections.to_vec());
-            worker.tell(Command::Forward(Change { forwarding, ledger, selections, shaper }));
+            let (snapshot, selections) = (Arc::clone(snapshot), selections.to_vec());
+            worker.tell(Command::Forward(Change { snapshot, ledger, selections, shaper }));
         }
     }
 
     /// The ledgers in use, with the pictures that they belong to.
-    pub fn ledgers(&self) -> impl Iterator<Item = &(Arc<Forwarding>, Arc<Ledger>)> {
+    pub fn ledgers(&self) -> impl Iterator<Item = &(Arc<Snapshot>, Arc<Ledger>)> {
         self.workers.iter().flat_map(|worker| worker.open.iter())
     }
 

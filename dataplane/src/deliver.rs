@@ -10,12 +10,13 @@ mod workers;
 use crate::app_waker::WakeRequests;
 use crate::burst::{Burst, fill};
 use crate::counters::{PortCounters, WorkerCounters};
-use crate::forwarding::{Forwarding, PortId, Verdict};
 use crate::gate::Gate;
 use crate::handoff::{Handoff, Mesh, Target};
+use crate::ids::{PortId, Verdict};
 use crate::ledger::TallyId;
 use crate::port::{WorkerPort, worker_of};
 use crate::shaper::{Shaper, Source, Waiting, Waits};
+use crate::snapshot::Snapshot;
 use crate::tap::{Sighting, Taps, View};
 use crate::wire::Wire;
 use copies::Scene;
@@ -184,7 +185,7 @@ impl Delivery {
     /// Sends every frame of `burst`, from port `source`, where its verdict says, and leaves the burst empty.
     ///
     /// Frames of a burst mostly go the same way, so runs of equal verdicts are handled at once.
-    pub fn deliver(&mut self, burst: &mut Burst, source: PortId, forwarding: &Forwarding, gate: &mut Gate, now: u64) {
+    pub fn deliver(&mut self, burst: &mut Burst, source: PortId, snapshot: &Snapshot, gate: &mut Gate, now: u64) {
         let n = burst.batch.len();
         let mut fates = Fates { to_wire: 0, to_workers: 0 };
         let mut start = 0;
@@ -196,20 +197,20 @@ impl Delivery {
                     fates.to_wire += end - start;
                 }
                 Verdict::App(id) if self.shaper.is_some() && self.queue_to_app(burst, start..end, id) => {}
-                Verdict::App(id) => self.run_to_app(burst, start..end, id, forwarding, &mut fates),
+                Verdict::App(id) => self.run_to_app(burst, start..end, id, snapshot, &mut fates),
                 Verdict::Drop(reason) => self.drop_run(start..end, source, reason),
                 Verdict::Refuse(id, reason) => self.drop_run(start..end, id, reason),
                 Verdict::Reject(id) => {
                     self.drop_run(start..end, id, DropReason::Rejected);
-                    let view = self.view(forwarding, gate, now);
+                    let view = self.view(snapshot, gate, now);
                     let limited =
-                        forwarding.filter().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
+                        snapshot.policies().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
                     for mbuf in burst.batch.iter().take(end).skip(start) {
                         self.answer(mbuf.data(), (source, id), limited, &view);
                     }
                 }
                 Verdict::Group | Verdict::Promiscuous => {
-                    let mut scene = Scene { burst, source, forwarding, gate, now };
+                    let mut scene = Scene { burst, source, snapshot, gate, now };
                     for at in start..end {
                         let route = self.spread(&mut scene, at, verdict);
                         self.set_route(at, route, &mut fates);
@@ -218,7 +219,7 @@ impl Delivery {
             }
             start = end;
         }
-        let view = self.view(forwarding, gate, now);
+        let view = self.view(snapshot, gate, now);
         if !self.taps.is_empty() {
             // The buffers are still here, and what becomes of each frame is known.
             self.taps.see(burst, source, &self.ports, &view);
@@ -250,8 +251,8 @@ impl Delivery {
     /// By what frames are told to capture sessions.
     #[inline]
     #[must_use]
-    pub fn view<'a>(&self, forwarding: &Forwarding, gate: &'a Gate, now: u64) -> View<'a> {
-        let (epoch, wire_up, queues) = (forwarding.epoch(), forwarding.wire_up(), self.queues);
+    pub fn view<'a>(&self, snapshot: &Snapshot, gate: &'a Gate, now: u64) -> View<'a> {
+        let (epoch, wire_up, queues) = (snapshot.epoch(), snapshot.fib().wire_up(), self.queues);
         View { ledger: gate.ledger(), epoch, now, wire_up, queues }
     }
 
@@ -274,9 +275,9 @@ impl Delivery {
     }
 
     /// A run of frames to one app. With one RX ring, and that ours, the ring is looked up and published once.
-    fn run_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
+    fn run_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Snapshot, fates: &mut Fates) {
         let (index, workers) = (self.index, self.workers);
-        let max_frame = u32::from(f.max_frame(id));
+        let max_frame = u32::from(f.fib().max_frame(id));
         let counters = self.counters.ports.get(usize::from(id));
         let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
         let single = port.filter(|port| port.rx_queues == 1 && worker_of(id, 0, workers) == index);
@@ -351,7 +352,7 @@ impl Delivery {
     }
 
     /// The same, with several RX rings or rings of other workers.
-    fn each_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Forwarding, fates: &mut Fates) {
+    fn each_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Snapshot, fates: &mut Fates) {
         for at in run {
             let route = self.deliver_to_app(burst, at, id, f, None).unwrap_or_else(|reason| {
                 burst.amend(at, Verdict::Refuse(id, reason));
@@ -408,11 +409,11 @@ impl Delivery {
         burst: &Burst,
         at: usize,
         id: PortId,
-        forwarding: &Forwarding,
+        snapshot: &Snapshot,
         copy: Option<PortId>,
     ) -> Result<Route, DropReason> {
         let Some(mbuf) = burst.batch.get(at) else { return Ok(Route::Free) };
-        if mbuf.len() > u32::from(forwarding.max_frame(id)) {
+        if mbuf.len() > u32::from(snapshot.fib().max_frame(id)) {
             return Err(self.refuse_for(id, DropReason::Oversize));
         }
         let notes = burst.notes(at);

@@ -7,7 +7,7 @@
 //! The table is a cache. When a bucket is full, the entry unused for longest makes room; its packets are judged anew
 //! when they come again. Entries idle for [`IDLE_SECONDS`] go by themselves.
 
-use crate::forwarding::{PortId, Verdict};
+use crate::ids::{PortId, Verdict};
 use crate::ledger::TallyId;
 use crate::notes::packet_type;
 use kopi_config::policy::{Direction, State};
@@ -35,7 +35,7 @@ type Tags = [u16; WAYS];
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub struct Flow {
-    /// The [`crate::forwarding::Forwarding::epoch`] that the verdict was made under; 0 for none yet.
+    /// The [`crate::snapshot::Snapshot::epoch`] that the verdict was made under; 0 for none yet.
     pub epoch: u32,
     /// Where its packets go.
     pub verdict: Verdict,

@@ -5,10 +5,11 @@
 
 mod sharing;
 
-use crate::filter::Filter;
 use crate::flow::{Flow, Points};
-use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
+use crate::ids::{PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome, TallyId};
+use crate::policy_table::PolicyTable;
+use crate::snapshot::Snapshot;
 use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, dhcp, fragment_id, ndp};
@@ -112,14 +113,14 @@ impl Gate {
         frame: impl Fn() -> &'a [u8],
         key: &FlowKey,
         alone: bool,
-        forwarding: &Forwarding,
+        snapshot: &Snapshot,
         now: u64,
     ) -> bool {
-        if !alone && self.holds(flow, &frame, key, forwarding, now) {
+        if !alone && self.holds(flow, &frame, key, snapshot, now) {
             return true;
         }
-        self.judge(flow, frame(), key, forwarding, now);
-        !alone && self.holds(flow, &frame, key, forwarding, now)
+        self.judge(flow, frame(), key, snapshot, now);
+        !alone && self.holds(flow, &frame, key, snapshot, now)
     }
 
     /// Whether what `flow` says still holds for one more frame of it.
@@ -130,12 +131,12 @@ impl Gate {
         flow: &Flow,
         frame: impl Fn() -> &'a [u8],
         key: &FlowKey,
-        forwarding: &Forwarding,
+        snapshot: &Snapshot,
         now: u64,
     ) -> bool {
         let unchanged =
-            || !may_move(forwarding, flow.verdict, flow.states[1]) && self.is_unchanged(flow, frame, key, now);
-        flow.epoch == forwarding.epoch() && (flow.is_untracked() || unchanged())
+            || !may_move(snapshot, flow.verdict, flow.states[1]) && self.is_unchanged(flow, frame, key, now);
+        flow.epoch == snapshot.epoch() && (flow.is_untracked() || unchanged())
     }
 
     #[inline]
@@ -194,18 +195,18 @@ impl Gate {
 
     /// Judges `frame`, of port `source`, and has `flow` say what was found. The long way.
     #[inline(never)]
-    fn judge(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, forwarding: &Forwarding, now: u64) {
+    fn judge(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, now: u64) {
         let source = key.source();
-        let news = flow.epoch != forwarding.epoch();
-        flow.epoch = forwarding.epoch();
+        let news = flow.epoch != snapshot.epoch();
+        flow.epoch = snapshot.epoch();
         flow.forget();
         let destination = key.dst_mac().bytes();
         let link = LinkProtocol::of(key);
         let route = || match link {
-            Some(protocol) => forwarding.judge_link(source, &destination, protocol),
-            None => forwarding.judge(source, &destination),
+            Some(protocol) => snapshot.fib().lookup_link(source, &destination, protocol),
+            None => snapshot.fib().lookup(source, &destination),
         };
-        let Some(filter) = forwarding.filter() else {
+        let Some(filter) = snapshot.policies() else {
             flow.verdict = route();
             return;
         };
@@ -225,7 +226,7 @@ impl Gate {
                 return;
             }
         }
-        flow.verdict = match forwarding.sharing().filter(|_| link.is_none()) {
+        flow.verdict = match snapshot.shared_address().filter(|_| link.is_none()) {
             Some(sharing) if self.is_of_another(sharing, source, looks[0].as_ref(), seen) => {
                 Verdict::Drop(DropReason::PortNotLeased)
             }
@@ -264,8 +265,8 @@ impl Gate {
     }
 
     /// Judges one copy of a frame that goes to several apps, for app `id`, and counts it.
-    pub fn admit(&mut self, frame: &[u8], key: &FlowKey, id: PortId, forwarding: &Forwarding, now: u64) -> Admission {
-        let Some(filter) = forwarding.filter() else { return Admission { tally: 0, refused: None } };
+    pub fn admit(&mut self, frame: &[u8], key: &FlowKey, id: PortId, snapshot: &Snapshot, now: u64) -> Admission {
+        let Some(filter) = snapshot.policies() else { return Admission { tally: 0, refused: None } };
         let (headers, _) = kopi_packet::parse(frame, key.source());
         let seen = Seen { frame, headers: &headers, key, now };
         let passage = self.pass(filter, id, Direction::Ingress, seen, false);
@@ -296,7 +297,7 @@ impl Gate {
     }
 
     /// One side of the way: that of app `id`.
-    fn pass(&mut self, filter: &Filter, id: PortId, direction: Direction, seen: Seen<'_>, news: bool) -> Passage {
+    fn pass(&mut self, filter: &PolicyTable, id: PortId, direction: Direction, seen: Seen<'_>, news: bool) -> Passage {
         let Seen { frame, headers, key, now } = seen;
         let look = filter.tracks().then(|| self.connections.look(id, direction, (frame, headers, key), now));
         let Some(subject) = filter.subject(id) else {

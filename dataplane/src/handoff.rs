@@ -1,6 +1,6 @@
 //! Frames on their way from the worker that judged them to the worker that owns their destination.
 
-use crate::forwarding::{Generation, PortId, WIRE};
+use crate::ids::{Generation, PortId, WIRE};
 use crate::rest::Waker;
 use dpdk::{Batch, Mbuf};
 use kopi_ring::layout::Notes;

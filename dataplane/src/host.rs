@@ -12,7 +12,7 @@ pub mod pump;
 pub mod uplink;
 
 use crate::counters::Counter;
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::kernel;
 use crate::registry::{HOST_NAME, Refusal};
 use crate::switch::{SetupError, Switch};

@@ -6,7 +6,7 @@
 //! whose rules and port numbers its outcomes name.
 
 use crate::counters::Counter;
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use kopi_config::policy::{Decision, Direction};
 use kopi_policy::{Cause, Judgement, Violation};
 use std::sync::atomic::AtomicU64;

@@ -3,9 +3,9 @@
 //! The dataplane, one worker for each core, sharing nothing:
 //!
 //! - [`worker`]: the loop; [`rest`]: what it does when there is nothing to do; [`burst`]: frames under way, and the stages parse and judge; [`deliver`]: the last stage;
-//! - [`flow`]: the flow table; [`forwarding`]: who owns which address;
-//!   [`sharing`]: who has the host's;
-//! - [`gate`]: the policy, asked once for each flow; [`filter`]: the policy with its apps; [`ledger`]: what it has counted;
+//! - [`flow`]: the flow table; [`snapshot`]: all that workers judge by; [`fib`]: which port has which address; [`shared_address`]: who has the
+//!   host's; [`ids`]: numbers and verdicts;
+//! - [`gate`]: the policy, asked once for each flow; [`policy_table`]: the policy with its apps; [`ledger`]: what it has counted;
 //!   [`listing`]: flows, for operators;
 //! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
 //! - [`shaper`]: the policy's classes, who may send next and what waits;
@@ -43,14 +43,14 @@ pub mod counters;
 pub mod daemon;
 pub mod dataplane;
 pub mod deliver;
-pub mod filter;
+pub mod fib;
 pub mod flow;
-pub mod forwarding;
 pub mod gate;
 pub mod handoff;
 pub mod helper;
 pub mod host;
 pub mod identity;
+pub mod ids;
 pub mod kernel;
 pub mod ledger;
 pub mod listener;
@@ -64,6 +64,7 @@ pub mod notes;
 pub mod operator;
 pub mod peers;
 pub mod policy;
+pub mod policy_table;
 pub mod poller;
 pub mod port;
 pub mod regions;
@@ -72,8 +73,9 @@ pub mod reload;
 pub mod report;
 pub mod rest;
 pub mod shaper;
-pub mod sharing;
+pub mod shared_address;
 pub mod signals;
+pub mod snapshot;
 pub mod switch;
 pub mod tap;
 pub mod throttle;

@@ -7,12 +7,13 @@
 //! A worker fills in one piece at a time. Users have their turns, however many lists each of them reads.
 
 use crate::dataplane::Dataplane;
-use crate::filter::Filter;
 use crate::flow::{Flow, FlowTable};
-use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
+use crate::ids::{PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome};
+use crate::policy_table::PolicyTable;
 use crate::registry::{App, Registry};
 use crate::report::stage_of;
+use crate::snapshot::Snapshot;
 use kopi_config::policy::Decision;
 use kopi_packet::FlowKey;
 use kopi_policy::Ruleset;
@@ -87,7 +88,7 @@ pub struct Listing {
     next: usize,
     /// Whether there are more.
     has_more: bool,
-    picture: Option<Arc<Forwarding>>,
+    picture: Option<Arc<Snapshot>>,
 }
 
 impl Listing {
@@ -106,7 +107,7 @@ impl Listing {
     }
 
     /// Copies some more flows, judged under `picture` into `ledger` or not judged anew yet; returns whether these were the last ones.
-    pub fn proceed(&mut self, table: &FlowTable, ledger: &Ledger, picture: &Arc<Forwarding>) -> bool {
+    pub fn proceed(&mut self, table: &FlowTable, ledger: &Ledger, picture: &Arc<Snapshot>) -> bool {
         let epoch = picture.epoch();
         if self.picture.get_or_insert_with(|| Arc::clone(picture)).epoch() != epoch {
             self.has_more = true;
@@ -278,7 +279,7 @@ impl Lists {
         let Some(desk) = self.desks.get_mut(worker) else { return };
         if let Some(Current { to: Some(to), .. }) = desk.current.take_if(|current| current.serial == part.serial) {
             let picture = part.picture.take();
-            let filter = picture.as_deref().and_then(Forwarding::filter);
+            let filter = picture.as_deref().and_then(Snapshot::policies);
             let next = match part.has_more {
                 true => Some(Position { worker, bucket: part.next }),
                 false => Some(Position { worker: worker + 1, bucket: 0 }).filter(|position| position.worker < workers),
@@ -328,7 +329,7 @@ impl Lists {
 }
 
 /// The apps that `flows` come from or go to. An app that has the number of one that is gone is another one.
-fn who(flows: &[Listed], filter: Option<&Filter>, registry: &Registry) -> BTreeMap<PortId, Who> {
+fn who(flows: &[Listed], filter: Option<&PolicyTable>, registry: &Registry) -> BTreeMap<PortId, Who> {
     let mut who = BTreeMap::new();
     for id in flows.iter().flat_map(|flow| [Some(flow.key.source()), flow.receiver()]).flatten() {
         if id == WIRE || who.contains_key(&id) {

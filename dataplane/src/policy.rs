@@ -1,9 +1,10 @@
 //! The policy in force, on the control thread: read, compiled, replaced while traffic goes on, and taken back.
 
-use crate::filter::Filter;
-use crate::forwarding::{Forwarding, Generation};
+use crate::ids::Generation;
 use crate::ledger::{Ledger, Outcome};
+use crate::policy_table::PolicyTable;
 use crate::registry::App;
+use crate::snapshot::Snapshot;
 use crate::users::Users;
 use kopi_config::check;
 use kopi_config::policy::{Decision, Direction, Policy};
@@ -246,13 +247,13 @@ pub struct Books {
 
 impl Books {
     /// Adds what stands in a ledger of a picture with `filter`.
-    pub fn enter(&mut self, ledger: &Ledger, filter: &Filter) {
+    pub fn enter(&mut self, ledger: &Ledger, filter: &PolicyTable) {
         for (outcome, packets, bytes) in ledger.entries() {
             self.enter_one(&outcome, Sum { packets, bytes }, filter);
         }
     }
 
-    fn enter_one(&mut self, outcome: &Outcome, sum: Sum, filter: &Filter) {
+    fn enter_one(&mut self, outcome: &Outcome, sum: Sum, filter: &PolicyTable) {
         let ruleset = filter.ruleset();
         rules_of(outcome, ruleset).for_each(|rule| self.rules.entry(rule).or_default().add(sum));
         if let Cause::Default = outcome.cause {
@@ -310,13 +311,13 @@ pub struct Counted {
     /// Under pictures that are no longer used.
     pub past: Arc<Books>,
     /// Under the others, with what each worker has counted.
-    pub open: Vec<(Arc<Forwarding>, Arc<Ledger>)>,
+    pub open: Vec<(Arc<Snapshot>, Arc<Ledger>)>,
 }
 
 impl Counted {
     /// Outcomes under pictures in use, with packets and bytes.
-    fn entries(&self) -> impl Iterator<Item = (&Filter, Outcome, Sum)> {
-        let open = self.open.iter().filter_map(|(picture, ledger)| Some((picture.filter()?, ledger)));
+    fn entries(&self) -> impl Iterator<Item = (&PolicyTable, Outcome, Sum)> {
+        let open = self.open.iter().filter_map(|(picture, ledger)| Some((picture.policies()?, ledger)));
         open.flat_map(|(filter, ledger)| {
             ledger.entries().map(move |(outcome, packets, bytes)| (filter, outcome, Sum { packets, bytes }))
         })

@@ -1,7 +1,7 @@
 //! An app's port as one worker holds it: the ends of the rings that this worker serves.
 
 use crate::app_waker::WakeRequests;
-use crate::forwarding::{Generation, PortId};
+use crate::ids::{Generation, PortId};
 use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::{Consumer, Doorbell, Producer, Region};
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! The apps and their ports.
 
 use crate::counters::PortTotals;
-use crate::forwarding::{Generation, Member, PortId, is_group};
+use crate::fib::{FibPort, is_group};
 use crate::identity::Identity;
+use crate::ids::{Generation, PortId};
 use crate::regions::{Grant, Making};
 use kopi_packet::LinkProtocols;
 use kopi_policy::{Ruleset, Subject};
@@ -399,9 +400,9 @@ impl Registry {
 
     /// The running ports, as the switch wants them. A port without rings receives nothing and owns its address still.
     #[must_use]
-    pub fn members(&self) -> Vec<Member> {
+    pub fn members(&self) -> Vec<FibPort> {
         let running = self.apps().filter(|app| app.region.is_some());
-        running.map(|app| Member { id: app.id, settings: app.settings.clone(), link: app.terms.link }).collect()
+        running.map(|app| FibPort { id: app.id, settings: app.settings.clone(), link: app.terms.link }).collect()
     }
 
     fn name_for(&self, asked: &str, comm: &str, reserved: &dyn Reserved) -> Result<String, Refusal> {

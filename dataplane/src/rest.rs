@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 
 /// How long a worker goes on as if there was something to do: longer than an app takes to answer.
 const SPIN: Duration = Duration::from_micros(50);

@@ -6,8 +6,8 @@
 //! nothing is lost. Other frames wait in the leaf's own queue, which is fair between flows and drops what waits too long.
 
 use crate::counters::Counter;
-use crate::forwarding::PortId;
 use crate::handoff::Handoff;
+use crate::ids::PortId;
 use crate::port::User;
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;

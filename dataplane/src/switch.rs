@@ -15,21 +15,23 @@ use crate::capture::{Captures, Place};
 use crate::classes::Classes;
 use crate::command::Reply;
 use crate::dataplane::Dataplane;
-use crate::filter::{self, Filter};
-use crate::forwarding::{Forwarding, PortId};
+use crate::fib::Fib;
 use crate::gate::Event;
 use crate::helper::{Helper, Wake};
 use crate::identity::Identity;
+use crate::ids::PortId;
 use crate::kernel;
 use crate::ledger::{Ledger, Outcome};
 use crate::listing::{Given, Lists, Position};
 use crate::memory::{Machine, Memory};
 use crate::peers::Peers;
 use crate::policy::{Books, ByAccount, Changed, Counted, Enforcement, Machine as Accounts};
+use crate::policy_table::{self, PolicyTable};
 use crate::regions::{Grant, Regions};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
 use crate::reload::Reload;
 use crate::shaper::Shaper;
+use crate::snapshot::Snapshot;
 use crate::throttle::Throttle;
 use crate::users::{Numbers, Users};
 use kopi_config::policy::{Decision, Direction};
@@ -394,8 +396,8 @@ impl Switch {
 
     /// The first picture of the ports, for workers that start.
     #[must_use]
-    pub fn empty_picture(link: Link, mtu: u16) -> Arc<Forwarding> {
-        Arc::new(Forwarding::new(1, link.up, mtu, &[]))
+    pub fn empty_picture(link: Link, mtu: u16) -> Arc<Snapshot> {
+        Arc::new(Snapshot::new(1, Fib::new(link.up, mtu, &[])))
     }
 
     /// The wire.
@@ -572,13 +574,13 @@ impl Switch {
         // Before the apps are looked at, since it says where their frames wait.
         let shapers = self.shapers();
         let members = self.registry.members();
-        let forwarding = Forwarding::new(self.epoch, self.wire.link.up, self.wire.mtu, &members);
-        let forwarding = forwarding.with_filter(self.filter()).with_sharing(self.sharing());
+        let snapshot = Snapshot::new(self.epoch, Fib::new(self.wire.link.up, self.wire.mtu, &members));
+        let snapshot = snapshot.with_policies(self.filter()).with_shared_address(self.sharing());
         let selections = match self.captures.is_empty() {
             true => Vec::new(),
             false => self.captures.follow(&Arc::new(self.roster(self.epoch))),
         };
-        self.dataplane.forward(&Arc::new(forwarding), &selections, shapers);
+        self.dataplane.forward(&Arc::new(snapshot), &selections, shapers);
         self.pictures += 1;
     }
 
@@ -640,7 +642,7 @@ impl Switch {
     }
 
     /// The policy, with the apps as they are now.
-    fn filter(&mut self) -> Option<Filter> {
+    fn filter(&mut self) -> Option<PolicyTable> {
         let ruleset = self.policy.ruleset().cloned()?;
         let classes = &self.classes;
         let kernel = Arc::clone(&self.kernel);
@@ -650,10 +652,16 @@ impl Switch {
             let subject = app.terms.subject.take().unwrap_or_else(|| subject_of(&ruleset, app, &kernel));
             app.terms.subject = Some(subject.clone());
             let source = classes.source(&ruleset, &subject);
-            filter::Member { id: app.id, generation: app.generation, subject, flows: limit.unwrap_or(u32::MAX), source }
+            policy_table::PolicyPort {
+                id: app.id,
+                generation: app.generation,
+                subject,
+                flows: limit.unwrap_or(u32::MAX),
+                source,
+            }
         });
         let members = members.collect();
-        Some(Filter::new(ruleset, members))
+        Some(PolicyTable::new(ruleset, members))
     }
 
     /// Number of the picture that has everything that was changed so far.
@@ -686,7 +694,7 @@ impl Switch {
                         faults.push((rings.id, fault));
                     }
                 }
-                Reply::Retired(change) => enter(self.policy.books_mut(), &change.forwarding, &change.ledger),
+                Reply::Retired(change) => enter(self.policy.books_mut(), &change.snapshot, &change.ledger),
                 Reply::Listed(part) => self.lists.take(part, &self.registry),
                 Reply::Replaced(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
@@ -732,8 +740,8 @@ impl Switch {
     }
 }
 
-fn enter(books: &mut Books, picture: &Forwarding, ledger: &Ledger) {
-    if let Some(filter) = picture.filter() {
+fn enter(books: &mut Books, picture: &Snapshot, ledger: &Ledger) {
+    if let Some(filter) = picture.policies() {
         books.enter(ledger, filter);
     }
 }

@@ -16,7 +16,7 @@ use answers::Answers;
 
 use crate::burst::Burst;
 use crate::counters::Counter;
-use crate::forwarding::{PortId, Verdict, WIRE};
+use crate::ids::{PortId, Verdict, WIRE};
 use crate::ledger::{Ledger, Outcome, TallyId};
 use crate::port::WorkerPort;
 use dpdk::{Batch, Bpf, Mbuf};

@@ -18,15 +18,16 @@ use crate::burst::Burst;
 use crate::command::{Change, Command, Reply};
 use crate::counters::WorkerCounters;
 use crate::deliver::Delivery;
-use crate::filter::Filter;
 use crate::flow::{FlowTable, IDLE_SECONDS};
-use crate::forwarding::{Forwarding, PortId, WIRE};
 use crate::gate::Gate;
 use crate::handoff::Mesh;
+use crate::ids::{PortId, WIRE};
 use crate::listing::Listing;
+use crate::policy_table::PolicyTable;
 use crate::port::queue_at;
 use crate::rest::Rest;
 use crate::shaper::Sample;
+use crate::snapshot::Snapshot;
 use crate::tap::Sighting;
 use crate::wire::Wire;
 use dpdk::{Batch, Pool};
@@ -81,7 +82,7 @@ pub struct Parts {
     /// What it asks about frames.
     pub gate: Gate,
     /// The first picture of the ports.
-    pub forwarding: Arc<Forwarding>,
+    pub snapshot: Arc<Snapshot>,
     /// Ports there can be, the wire included.
     pub max_ports: usize,
     /// The clock: what the TSC says. Looked at once a burst.
@@ -103,7 +104,7 @@ pub struct Worker {
     flows: FlowTable,
     gate: Gate,
     delivery: Delivery,
-    forwarding: Arc<Forwarding>,
+    snapshot: Arc<Snapshot>,
     pool: Pool,
     counters: Arc<WorkerCounters>,
     commands: rtrb::Consumer<Command>,
@@ -147,7 +148,7 @@ impl Worker {
             flows,
             gate,
             delivery,
-            forwarding: parts.forwarding,
+            snapshot: parts.snapshot,
             pool,
             counters,
             commands,
@@ -183,7 +184,7 @@ impl Worker {
             }
             now = self.rest(busy, end);
         }
-        let view = self.delivery.view(&self.forwarding, &self.gate, now);
+        let view = self.delivery.view(&self.snapshot, &self.gate, now);
         self.delivery.finish(&view);
     }
 
@@ -198,7 +199,7 @@ impl Worker {
         let mut moved = self.serve_wire(now);
         // Also without classes: there may have been some a moment ago.
         if self.delivery.has_orphans() {
-            let view = self.delivery.view(&self.forwarding, &self.gate, now);
+            let view = self.delivery.view(&self.snapshot, &self.gate, now);
             moved += self.delivery.serve_orphans(&view);
         }
         if self.workers > 1 {
@@ -217,7 +218,7 @@ impl Worker {
             moved += self.serve_workers(now);
         }
         if !self.delivery.wire.is_clear() {
-            let view = self.delivery.view(&self.forwarding, &self.gate, now);
+            let view = self.delivery.view(&self.snapshot, &self.gate, now);
             self.delivery.flush_wire(&view);
         }
         self.delivery.wake();
@@ -357,7 +358,7 @@ impl Worker {
         let until = self.mark + self.used;
         let mut moved = 0;
         loop {
-            let view = self.delivery.view(&self.forwarding, &self.gate, now);
+            let view = self.delivery.view(&self.snapshot, &self.gate, now);
             let n = self.delivery.serve_workers(&view);
             moved += n;
             if n > 0 {
@@ -372,7 +373,7 @@ impl Worker {
     /// Sends what the other workers have for the wire, before this worker's own apps fill it again.
     #[inline]
     fn serve_senders(&mut self, now: u64) -> usize {
-        let view = self.delivery.view(&self.forwarding, &self.gate, now);
+        let view = self.delivery.view(&self.snapshot, &self.gate, now);
         let moved = self.delivery.serve_senders(&view);
         if moved > 0 {
             self.mark = (self.clock)();
@@ -385,7 +386,7 @@ impl Worker {
         let n = self.delivery.wire.receive(&mut self.burst.batch, counters);
         if n > 0 {
             self.burst.tapped = !self.delivery.taps.is_empty();
-            let bytes = self.burst.parse(WIRE, &self.flows, self.forwarding.filter().map(Filter::watch));
+            let bytes = self.burst.parse(WIRE, &self.flows, self.snapshot.policies().map(PolicyTable::watch));
             if let Some(counters) = counters {
                 counters.rx_packets.add(n.into());
                 counters.rx_bytes.add(bytes);
@@ -398,7 +399,7 @@ impl Worker {
     /// Takes one burst from an app, over all of its TX rings here, so that an app with many queues gets no more turns
     /// than one with a single queue.
     fn serve_app(&mut self, id: PortId, share: Share, now: u64) -> Result<Took, PeerFault> {
-        let max_frame = self.forwarding.max_frame(id);
+        let max_frame = self.snapshot.fib().max_frame(id);
         // The rings of a new port come before the picture that has it. What was sent by then waits there.
         if max_frame == 0 {
             return Ok(Took::NOTHING);
@@ -441,7 +442,7 @@ impl Worker {
         if n + taken.refused() == 0 {
             return Ok(Took::NOTHING);
         }
-        let bytes = self.burst.parse(id, &self.flows, self.forwarding.filter().map(Filter::watch));
+        let bytes = self.burst.parse(id, &self.flows, self.snapshot.policies().map(PolicyTable::watch));
         counters.tx_packets.add((n + taken.refused()) as u64);
         counters.tx_bytes.add(bytes + taken.refused_bytes);
         if taken.refused() > 0 {
@@ -457,8 +458,8 @@ impl Worker {
     #[inline]
     fn pass(&mut self, source: PortId, now: u64) {
         self.burst.classed = self.delivery.shaper.is_some();
-        self.burst.judge(source, &mut self.flows, &mut self.gate, &self.forwarding, now);
-        self.delivery.deliver(&mut self.burst, source, &self.forwarding, &mut self.gate, now);
+        self.burst.judge(source, &mut self.flows, &mut self.gate, &self.snapshot, now);
+        self.delivery.deliver(&mut self.burst, source, &self.snapshot, &mut self.gate, now);
     }
 
     fn obey(&mut self, command: Command, now: u64) {
@@ -502,13 +503,13 @@ impl Worker {
     /// Takes another picture, and gives the one before back.
     #[cold]
     fn turn_to(&mut self, change: Change, now: u64) {
-        let Change { forwarding, ledger, mut selections, shaper } = change;
-        let forwarding = std::mem::replace(&mut self.forwarding, forwarding);
-        let rules = |picture: &Forwarding| picture.filter().map(|filter| Arc::as_ptr(filter.ruleset()));
-        let ledger = self.gate.turn_over(ledger, rules(&forwarding) != rules(&self.forwarding));
+        let Change { snapshot, ledger, mut selections, shaper } = change;
+        let snapshot = std::mem::replace(&mut self.snapshot, snapshot);
+        let rules = |picture: &Snapshot| picture.policies().map(|filter| Arc::as_ptr(filter.ruleset()));
+        let ledger = self.gate.turn_over(ledger, rules(&snapshot) != rules(&self.snapshot));
         self.delivery.taps.select(&mut selections);
         let shaper = shaper.map(|shaper| self.delivery.reshape(shaper, now));
-        self.reply(Reply::Retired(Change { forwarding, ledger, selections, shaper }));
+        self.reply(Reply::Retired(Change { snapshot, ledger, selections, shaper }));
     }
 
     /// Ends an app that broke the contract, and no other.
@@ -520,7 +521,7 @@ impl Worker {
             counters.tx_packets.add(self.burst.batch.len() as u64);
             counters.drop(DropReason::PortGone, self.burst.batch.len() as u64);
         }
-        let view = self.delivery.view(&self.forwarding, &self.gate, now);
+        let view = self.delivery.view(&self.snapshot, &self.gate, now);
         for mbuf in self.burst.batch.iter() {
             let gone = Sighting::dropped(id, true, id, DropReason::PortGone);
             self.delivery.taps.see_one(gone, 0, mbuf, 0, &view);
@@ -542,7 +543,7 @@ impl Worker {
     #[cold]
     fn list(&mut self) {
         if let Some(mut listing) = self.listing.take() {
-            if listing.proceed(&self.flows, self.gate.ledger(), &self.forwarding) {
+            if listing.proceed(&self.flows, self.gate.ledger(), &self.snapshot) {
                 self.reply(Reply::Listed(listing));
             } else {
                 self.listing = Some(listing);
@@ -560,7 +561,7 @@ impl Worker {
         let idle = IDLE_SECONDS * self.tsc_hz;
         let buckets = self.flows.buckets() as u64 / SWEEPS_PER_SECOND + 1;
         for _ in 0..buckets * (1 + missed.min(SWEEPS_AT_ONCE)) {
-            self.flows.sweep(now, idle, |id| id != WIRE && self.forwarding.max_frame(id) == 0);
+            self.flows.sweep(now, idle, |id| id != WIRE && self.snapshot.fib().max_frame(id) == 0);
         }
         self.counters.flows.set(self.flows.used() as u64);
         self.counters.flow_misses.set(self.flows.misses());

@@ -11,14 +11,16 @@ use kopi_dataplane::app_waker::WakeRequests;
 use kopi_dataplane::classes::Plan;
 use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
-use kopi_dataplane::filter::{self, Filter};
+use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::forwarding::{Forwarding, Member, WIRE};
 use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
+use kopi_dataplane::ids::WIRE;
 use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::shaper::Source;
+use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
@@ -305,13 +307,13 @@ impl Bench {
             let macs = vec![frames::mac(id)];
             let promiscuous = case.traffic == Traffic::Both;
             let settings = Settings { mtu: MTU, promiscuous, all_multicast: false, macs };
-            members.push(Member { id, settings, link: LinkProtocols::NONE });
+            members.push(FibPort { id, settings, link: LinkProtocols::NONE });
         }
         let (filter, plan) = policy(case.setting, &members)?;
-        let forwarding = Forwarding::new(2, true, MTU, &members).with_filter(filter);
+        let snapshot = Snapshot::new(2, Fib::new(true, MTU, &members)).with_policies(filter);
         let shaper = plan.map(|plan| Some(plan.shaper(0, PORTS, self.now)));
-        let (forwarding, ledger) = (Arc::new(forwarding), Arc::new(Ledger::new(64)));
-        self.tell(Command::Forward(Change { forwarding, ledger, selections: Vec::new(), shaper }))?;
+        let (snapshot, ledger) = (Arc::new(snapshot), Arc::new(Ledger::new(64)));
+        self.tell(Command::Forward(Change { snapshot, ledger, selections: Vec::new(), shaper }))?;
         if case.setting == Setting::Capture {
             self.tell(Command::Tap(Box::new(tap()?)))?;
         }
@@ -417,7 +419,7 @@ fn worker(
         commands,
         replies,
         samples,
-        forwarding: Arc::new(Forwarding::new(1, true, MTU, &[])),
+        snapshot: Arc::new(Snapshot::new(1, Fib::new(true, MTU, &[]))),
         max_ports: PORTS,
         clock: ticks,
         tsc_hz: HZ,
@@ -427,7 +429,7 @@ fn worker(
 }
 
 /// The rule lets all of the load pass, and nothing else; of the classes, each direction has one without a ceiling.
-fn policy(setting: Setting, members: &[Member]) -> Result<(Option<Filter>, Option<Plan>), Failure> {
+fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>, Option<Plan>), Failure> {
     let text = match setting {
         Setting::Plain | Setting::Capture => return Ok((None, None)),
         Setting::Rule => {
@@ -443,14 +445,14 @@ fn policy(setting: Setting, members: &[Member]) -> Result<(Option<Filter>, Optio
     let plan = Plan::new(&policy, HZ, 1, MTU, BEGIN);
     let ruleset = Ruleset::new(Arc::new(policy), &()).map_err(|error| Failure::Said(format!("{error:?}")))?;
     let ruleset = Arc::new(ruleset);
-    let member = |member: &Member| {
+    let member = |member: &FibPort| {
         let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
         let subject = ruleset.subject(&Owner::unknown("app"), None, &macs);
         let source = plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &subject));
-        filter::Member { id: member.id, generation: 1, subject, flows: u32::MAX, source }
+        policy_table::PolicyPort { id: member.id, generation: 1, subject, flows: u32::MAX, source }
     };
     let members = members.iter().map(member).collect();
-    Ok((Some(Filter::new(Arc::clone(&ruleset), members)), plan))
+    Ok((Some(PolicyTable::new(Arc::clone(&ruleset), members)), plan))
 }
 
 /// A capture of all apps' frames whose filter none of the load passes.

@@ -12,12 +12,14 @@ use kopi_config::policy::Tracking;
 use kopi_dataplane::burst::Burst;
 use kopi_dataplane::counters::WorkerCounters;
 use kopi_dataplane::deliver::Delivery;
+use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::forwarding::{Forwarding, Member, PortId, WIRE};
 use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
+use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::port::WorkerPort;
+use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::tap::{Line, PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_packet::{LinkProtocols, RssSeed, Seed};
@@ -64,7 +66,7 @@ struct Bench {
     burst: Burst,
     flows: FlowTable,
     gate: Gate,
-    forwarding: Forwarding,
+    snapshot: Snapshot,
     delivery: Delivery,
     app: Consumer,
     frames: Vec<[u8; FRAME_LEN as usize]>,
@@ -90,13 +92,14 @@ impl Bench {
         delivery.insert(Box::new(WorkerPort::new(&region, APP, 1, 0, 1)));
         let app = client.rx_consumer(0).ok_or("no ring")?;
         let settings = Settings { mtu: MTU, macs: vec![[2, 0, 0, 0, 0, 1]], ..Settings::default() };
-        let forwarding = Forwarding::new(1, true, MTU, &[Member { id: APP, settings, link: LinkProtocols::NONE }]);
+        let snapshot =
+            Snapshot::new(1, Fib::new(true, MTU, &[FibPort { id: APP, settings, link: LinkProtocols::NONE }]));
         let seed = Seed::from_bytes([8; 64]);
         let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), eal.tsc_hz()));
         let (noted, _) = rtrb::RingBuffer::new(1);
         let gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), eal.tsc_hz(), noted);
         let flows = FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64]));
-        Ok(Self { pool, burst: Burst::new(), flows, gate, forwarding, delivery, app, frames, next: 0, _port: port })
+        Ok(Self { pool, burst: Burst::new(), flows, gate, snapshot, delivery, app, frames, next: 0, _port: port })
     }
 
     /// Passes one burst from `source` on, and returns the cycles that it took.
@@ -116,8 +119,8 @@ impl Bench {
             self.burst.note_queue(0, 0);
         }
         self.burst.parse(source, &self.flows, None);
-        self.burst.judge(source, &mut self.flows, &mut self.gate, &self.forwarding, begun);
-        self.delivery.deliver(&mut self.burst, source, &self.forwarding, &mut self.gate, begun);
+        self.burst.judge(source, &mut self.flows, &mut self.gate, &self.snapshot, begun);
+        self.delivery.deliver(&mut self.burst, source, &self.snapshot, &mut self.gate, begun);
         let took = tsc() - begun;
         while self.app.poll()? > 0 {
             self.app.next()?;

@@ -173,7 +173,7 @@ pub(super) fn ceiling_of(name: &str) -> u64 {
 
 fn sharing(page: &mut String, results: &Results) -> fmt::Result {
     let (Some(weights), Some(equals)) = (&results.weights, &results.equals) else { return Ok(()) };
-    writeln!(page, "## Sharing a wire of 1 Gbit/s\n")?;
+    writeln!(page, "## SharedAddress a wire of 1 Gbit/s\n")?;
     writeln!(
         page,
         "Weights 1, 2 and 4 with frames of {WEIGHED:?} bytes; eight equals with frames of {LENGTHS:?} bytes.\n"

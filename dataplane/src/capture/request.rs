@@ -1,7 +1,7 @@
 //! What an operator wants to capture.
 
 use super::roster::{Member, Roster};
-use crate::forwarding::WIRE;
+use crate::ids::WIRE;
 use crate::policy::Machine;
 use crate::registry::ANY_NAME;
 use crate::tap::{Rules, Selection};

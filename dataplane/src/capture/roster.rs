@@ -1,7 +1,7 @@
 //! Who was behind each port under one picture: what a frame's port number and rule number stand for.
 
-use crate::forwarding::{Generation, PortId, WIRE};
 use crate::identity::Identity;
+use crate::ids::{Generation, PortId, WIRE};
 use crate::registry::{App, WIRE_NAME};
 use crate::switch::WireState;
 use kopi_policy::{Owner, Ruleset};

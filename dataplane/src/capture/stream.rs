@@ -2,8 +2,8 @@
 
 use super::request::Request;
 use super::roster::{Member, Roster};
-use crate::forwarding::{Generation, PortId};
 use crate::identity::Identity;
+use crate::ids::{Generation, PortId};
 use crate::switch::word;
 use crate::tap::{Head, PortCounts};
 use kopi_config::policy::Decision;

@@ -1,8 +1,8 @@
 //! Answers to frames that were rejected: a reset for TCP, an ICMP error for other IP.
 
 use super::Delivery;
-use crate::forwarding::{PortId, WIRE};
 use crate::handoff::{Handoff, Target};
+use crate::ids::{PortId, WIRE};
 use crate::port::worker_of;
 use crate::tap::{Sighting, View};
 use dpdk::Mbuf;

@@ -2,8 +2,9 @@
 
 use super::{Delivery, Route};
 use crate::burst::Burst;
-use crate::forwarding::{Forwarding, PortId, Verdict, WIRE};
 use crate::gate::Gate;
+use crate::ids::{PortId, Verdict, WIRE};
+use crate::snapshot::Snapshot;
 use crate::tap::Sighting;
 use kopi_packet::LinkProtocol;
 use kopi_ring::DropReason;
@@ -12,7 +13,7 @@ use kopi_ring::DropReason;
 pub(super) struct Scene<'a> {
     pub(super) burst: &'a mut Burst,
     pub(super) source: PortId,
-    pub(super) forwarding: &'a Forwarding,
+    pub(super) snapshot: &'a Snapshot,
     pub(super) gate: &'a mut Gate,
     pub(super) now: u64,
 }
@@ -26,9 +27,9 @@ impl Delivery {
     }
 
     fn deliver_to_group(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
-        let (source, forwarding) = (scene.source, scene.forwarding);
-        let listeners = forwarding.listeners(&scene.burst.destination(at));
-        let to_wire = source != WIRE && forwarding.wire_up();
+        let (source, snapshot) = (scene.source, scene.snapshot);
+        let listeners = snapshot.fib().listeners(&scene.burst.destination(at));
+        let to_wire = source != WIRE && snapshot.fib().wire_up();
         if scene.burst.tapped && to_wire {
             self.show_sent(scene, at);
         }
@@ -53,7 +54,7 @@ impl Delivery {
 
     fn deliver_to_many(&mut self, scene: &mut Scene<'_>, at: usize) -> Route {
         let source = scene.source;
-        match self.copy_to(scene, at, scene.forwarding.takers(&scene.burst.destination(at))) {
+        match self.copy_to(scene, at, scene.snapshot.takers(&scene.burst.destination(at))) {
             0 => {
                 self.drop_for(source, DropReason::NoListener, 1);
                 scene.burst.amend(at, Verdict::Drop(DropReason::NoListener));
@@ -66,31 +67,31 @@ impl Delivery {
     /// Shows capture sessions where a frame to a group comes from, before they are shown who gets it.
     fn show_sent(&mut self, scene: &Scene<'_>, at: usize) {
         let Some(mbuf) = scene.burst.batch.get(at) else { return };
-        let view = self.view(scene.forwarding, scene.gate, scene.now);
+        let view = self.view(scene.snapshot, scene.gate, scene.now);
         self.taps.see_group(scene.burst, at, scene.source, mbuf, &view);
     }
 
     /// Copies a frame to all of `ports` but its source, as far as the policy lets each have it, and returns to how many.
     fn copy_to(&mut self, scene: &mut Scene<'_>, at: usize, ports: &[PortId]) -> u64 {
-        let Scene { ref burst, source, forwarding, now, .. } = *scene;
+        let Scene { ref burst, source, snapshot, now, .. } = *scene;
         let Some(mbuf) = burst.batch.get(at) else { return 0 };
-        if burst.tapped && (source == WIRE || !forwarding.wire_up()) && ports.iter().any(|id| *id != source) {
+        if burst.tapped && (source == WIRE || !snapshot.fib().wire_up()) && ports.iter().any(|id| *id != source) {
             self.show_sent(scene, at);
         }
         let Scene { ref burst, .. } = *scene;
         let mut copies = 0;
         let key = burst.key(at);
         let protocol = LinkProtocol::of(&key);
-        for id in ports.iter().copied().filter(|id| *id != source && forwarding.hears(*id, &key, protocol)) {
-            let admission = scene.gate.admit(mbuf.data(), &key, id, forwarding, now);
+        for id in ports.iter().copied().filter(|id| *id != source && snapshot.hears(*id, &key, protocol)) {
+            let admission = scene.gate.admit(mbuf.data(), &key, id, snapshot, now);
             let outcome = match admission.refused {
-                None => self.deliver_to_app(burst, at, id, forwarding, Some(source)).map(|route| {
+                None => self.deliver_to_app(burst, at, id, snapshot, Some(source)).map(|route| {
                     debug_assert_eq!(route, Route::Free);
                 }),
                 Some(reason) => Err(self.refuse_for(id, reason)),
             };
             if burst.tapped {
-                let view = self.view(forwarding, scene.gate, now);
+                let view = self.view(snapshot, scene.gate, now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
                 let queue = queue.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX));
                 if outcome == Err(DropReason::HandoffFull) && source != WIRE {

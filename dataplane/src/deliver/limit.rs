@@ -12,7 +12,7 @@
 //! `inet_peer_xrlim_allow` with `icmp_ratelimit` (one a second) and `XRLIM_BURST_FACTOR` (6), which ICMPv6 has too. RFC 1812,
 //! 4.3.2.8; RFC 4443, 2.4 (f).
 
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use std::net::IpAddr;
 
 /// Errors a second, of all workers together, and at once.

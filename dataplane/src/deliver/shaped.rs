@@ -3,8 +3,8 @@
 use super::{Delivery, Route, count_drop};
 use crate::burst::Burst;
 use crate::flow::Hash;
-use crate::forwarding::PortId;
 use crate::handoff::{Handoff, Target};
+use crate::ids::PortId;
 use crate::shaper::{Lane, Sample, Shaper, Source, Waiting};
 use crate::tap::{Sighting, View};
 use dpdk::{Batch, Mbuf};

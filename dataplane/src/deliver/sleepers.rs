@@ -1,7 +1,7 @@
 //! Those who sleep: apps that are to be woken, and the worker itself.
 
 use super::Delivery;
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::port::WorkerPort;
 use kopi_config::policy::Direction;
 use kopi_ring::need_wakeup::barrier;

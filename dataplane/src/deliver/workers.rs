@@ -1,8 +1,8 @@
 //! Frames between workers: one judges a frame, another one has the ring or the queue that it goes to.
 
 use super::{Delivery, count_drop};
-use crate::forwarding::{PortId, WIRE};
 use crate::handoff::{Handoff, Target};
+use crate::ids::{PortId, WIRE};
 use crate::tap::{Sighting, View};
 use dpdk::{Batch, Mbuf};
 use kopi_ring::DropReason;

@@ -1,8 +1,9 @@
 //! Whose a frame is that comes for an address which apps share with the host, and whether one of these may begin what it begins.
 
 use super::{Gate, Seen};
-use crate::forwarding::{Forwarding, PortId, Verdict};
-use crate::sharing::{Sharing, tells_of_neighbour};
+use crate::ids::{PortId, Verdict};
+use crate::shared_address::{SharedAddress, tells_of_neighbour};
+use crate::snapshot::Snapshot;
 use kopi_config::policy::{Direction, State};
 use kopi_packet::{Fragment, fragment_id};
 use kopi_policy::{FragmentKey, Look, Tuple};
@@ -13,7 +14,7 @@ impl Gate {
     ///
     /// To the app to which the port is leased; to the app that knows the connection, or the packet that an ICMP error is about,
     /// or the first fragment; else to the host. What tells of a neighbour is for all of them.
-    pub(super) fn owner_of(&self, sharing: &Sharing, source: PortId, seen: Seen<'_>) -> Verdict {
+    pub(super) fn owner_of(&self, sharing: &SharedAddress, source: PortId, seen: Seen<'_>) -> Verdict {
         if sharing.has(source) {
             return Verdict::Drop(DropReason::SamePort);
         }
@@ -40,7 +41,13 @@ impl Gate {
 
     /// Whether what port `source` would begin with a frame, or answer for the first time, is another's already, of those who
     /// share its address: one that it has begun itself, or has answered. What was only sent to it is nobody's.
-    pub(super) fn is_of_another(&self, sharing: &Sharing, source: PortId, look: Option<&Look>, seen: Seen<'_>) -> bool {
+    pub(super) fn is_of_another(
+        &self,
+        sharing: &SharedAddress,
+        source: PortId,
+        look: Option<&Look>,
+        seen: Seen<'_>,
+    ) -> bool {
         let first_answer = |look: &Look| look.connection().is_none_or(|own| self.connections.is_unasked(own));
         let begins = look.is_some_and(first_answer);
         begins
@@ -56,8 +63,8 @@ impl Gate {
 /// Whether another app may come to be the one that a flow with this verdict belongs to, without anything that the flow
 /// remembers telling of it: what the host gets, as long as it has not answered.
 #[inline]
-pub(super) fn may_move(forwarding: &Forwarding, verdict: Verdict, state: Option<State>) -> bool {
-    forwarding.sharing().is_some_and(|sharing| {
+pub(super) fn may_move(snapshot: &Snapshot, verdict: Verdict, state: Option<State>) -> bool {
+    snapshot.shared_address().is_some_and(|sharing| {
         let of_host = match verdict {
             Verdict::App(id) | Verdict::Refuse(id, _) | Verdict::Reject(id) => id == sharing.host(),
             _ => false,

@@ -4,9 +4,9 @@ mod frames;
 mod sharing;
 
 use super::*;
-use crate::filter::Member;
+use crate::fib::{Fib, FibPort};
 use crate::flow::{FlowTable, Hash, Points};
-use crate::forwarding;
+use crate::policy_table::PolicyPort;
 use crate::shaper::Source;
 use frames::{MACS, Step, broadcast_syn, frames, steps};
 use kopi_config::policy::{Policy, Tracking};
@@ -88,22 +88,22 @@ fn policy() -> impl Strategy<Value = String> {
 }
 
 /// A picture of two apps under `policy`.
-fn picture(epoch: u32, policy: &Policy) -> Forwarding {
+fn picture(epoch: u32, policy: &Policy) -> Snapshot {
     let ruleset = Arc::new(Ruleset::new(Arc::new(policy.clone()), &()).unwrap());
     let ids: [PortId; 2] = [1, 2];
     let members = ids.map(|id| {
         let mac = MACS[usize::from(id) - 1];
         let settings = Settings { mtu: 1500, macs: vec![mac], all_multicast: true, ..Settings::default() };
-        forwarding::Member { id, settings, link: LinkProtocols::NONE }
+        FibPort { id, settings, link: LinkProtocols::NONE }
     });
     let subjects = ids.map(|id| {
         let owner = Owner { name: "one", uid: Some(id.into()), ..Owner::default() };
         let entry = (id == 1).then_some(0);
         let subject = ruleset.subject(&owner, entry, &[MacAddr::new(MACS[usize::from(id) - 1])]);
-        Member { id, generation: id.into(), subject, flows: u32::MAX, source: Source::Ring(0) }
+        PolicyPort { id, generation: id.into(), subject, flows: u32::MAX, source: Source::Ring(0) }
     });
-    let filter = Filter::new(ruleset, subjects.into());
-    Forwarding::new(epoch, true, 1500, &members).with_filter(Some(filter))
+    let filter = PolicyTable::new(ruleset, subjects.into());
+    Snapshot::new(epoch, Fib::new(true, 1500, &members)).with_policies(Some(filter))
 }
 
 /// What becomes of a frame, and what was said at each side.
@@ -128,7 +128,13 @@ impl Plain {
         Self { connections, fragments: Vec::new() }
     }
 
-    fn pass(&mut self, filter: &Filter, id: PortId, direction: Direction, seen: Seen<'_>) -> (Judgement, Option<Look>) {
+    fn pass(
+        &mut self,
+        filter: &PolicyTable,
+        id: PortId,
+        direction: Direction,
+        seen: Seen<'_>,
+    ) -> (Judgement, Option<Look>) {
         let Seen { frame, headers, key, now } = seen;
         let subject: &Subject = filter.subject(id).unwrap();
         let ruleset = filter.ruleset();
@@ -152,8 +158,8 @@ impl Plain {
         (judgement, look)
     }
 
-    fn judge(&mut self, frame: &[u8], source: PortId, forwarding: &Forwarding, now: u64) -> Fate {
-        let filter = forwarding.filter().unwrap();
+    fn judge(&mut self, frame: &[u8], source: PortId, snapshot: &Snapshot, now: u64) -> Fate {
+        let filter = snapshot.policies().unwrap();
         let (headers, key) = kopi_packet::parse(frame, source);
         let flags = kopi_packet::tcp::flags_of(frame, &headers) & filter.ruleset().tcp_flags_mask();
         let key = key.with_tcp_flags(flags);
@@ -174,7 +180,7 @@ impl Plain {
         {
             return Fate { verdict: refused, ..fate };
         }
-        fate.verdict = forwarding.judge(source, &destination);
+        fate.verdict = snapshot.fib().lookup(source, &destination);
         if let Verdict::App(id) = fate.verdict
             && let Some(refused) = side(self, id, Direction::Ingress, &mut fate)
         {
@@ -187,7 +193,7 @@ impl Plain {
             let _connection = self.connections.accept(&look, now);
         }
         if fate.verdict == Verdict::Group {
-            for id in forwarding.listeners(&destination).iter().filter(|id| **id != source) {
+            for id in snapshot.fib().listeners(&destination).iter().filter(|id| **id != source) {
                 let (judgement, look) = self.pass(filter, *id, Direction::Ingress, seen);
                 if judgement.decision == Decision::Accept {
                     let _connection = look.and_then(|look| self.connections.accept(&look, now));
@@ -224,22 +230,22 @@ impl Cached {
     }
 
     /// As [`crate::burst::Burst`] does it.
-    fn judge(&mut self, frame: &[u8], source: PortId, forwarding: &Forwarding, now: u64) -> Fate {
-        let watch = forwarding.filter().unwrap().watch();
+    fn judge(&mut self, frame: &[u8], source: PortId, snapshot: &Snapshot, now: u64) -> Fate {
+        let watch = snapshot.policies().unwrap().watch();
         let (headers, mut key) = kopi_packet::parse(frame, source);
         let alone = watch.complete(&mut key, frame, &headers);
         let hash: Hash = self.flows.hash(&key);
         let flow = self.flows.flow(&key, hash, u32::MAX, now).unwrap();
         let follows = self.before.is_some_and(|(last, was_alone, holds)| last == key && !was_alone && !alone && holds);
-        let holds = follows || self.gate.settle(flow, || frame, &key, alone, forwarding, now);
+        let holds = follows || self.gate.settle(flow, || frame, &key, alone, snapshot, now);
         self.before = Some((key, alone, holds));
         flow.count(1, 64, now);
         let Flow { verdict, points: Points { tallies, classes, .. }, .. } = *flow;
         let outcomes = tallies.map(|tally| self.gate.ledger().outcome(tally));
         let mut fate = Fate { verdict, outcomes, classes, refused: Vec::new() };
         if verdict == Verdict::Group {
-            for id in forwarding.listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {
-                if let Some(reason) = self.gate.admit(frame, &key, *id, forwarding, now).refused {
+            for id in snapshot.fib().listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {
+                if let Some(reason) = self.gate.admit(frame, &key, *id, snapshot, now).refused {
                     fate.refused.push((*id, reason));
                 }
             }
@@ -252,7 +258,7 @@ fn compare(policies: &[String; 2], steps: &[Step]) -> Result<(), TestCaseError> 
     let policies = policies.each_ref().map(|text| Policy::parse(text, "random").unwrap());
     let (mut plain, mut cached) = (Plain::new(), Cached::new());
     let (mut epoch, mut now) = (0, 1000 * HZ);
-    let mut forwarding = None;
+    let mut snapshot = None;
     let mut used = 1;
     for step in std::iter::once(&Step::Reload).chain(steps) {
         match step {
@@ -270,15 +276,15 @@ fn compare(policies: &[String; 2], steps: &[Step]) -> Result<(), TestCaseError> 
                 plain.fragments.clear();
                 cached.before = None;
                 drop(cached.gate.turn_over(Arc::new(Ledger::new(0)), true));
-                forwarding = Some(picture(epoch, &policies[used]));
+                snapshot = Some(picture(epoch, &policies[used]));
                 continue;
             }
             Step::Send(_) => {}
         }
-        let forwarding = forwarding.as_ref().unwrap();
+        let snapshot = snapshot.as_ref().unwrap();
         for (source, frame) in frames(step) {
-            let expected = plain.judge(&frame, source, forwarding, now);
-            let fate = cached.judge(&frame, source, forwarding, now);
+            let expected = plain.judge(&frame, source, snapshot, now);
+            let fate = cached.judge(&frame, source, snapshot, now);
             let key = kopi_packet::parse(&frame, source).1;
             prop_assert_eq!(&fate, &expected, "{} from {} {:02x?}", key, source, frame);
         }
@@ -306,7 +312,7 @@ proptest! {
 #[test]
 fn broadcast_frames_are_no_way_around_a_lease() {
     let text = "[[app]]\nname = \"one\"\nlisten = \"tcp/1\"\n";
-    let forwarding = picture(1, &Policy::parse(text, "test").unwrap());
-    let fate = Cached::new().judge(&broadcast_syn(), WIRE, &forwarding, 1000 * HZ);
+    let snapshot = picture(1, &Policy::parse(text, "test").unwrap());
+    let fate = Cached::new().judge(&broadcast_syn(), WIRE, &snapshot, 1000 * HZ);
     assert_eq!((fate.verdict, fate.refused), (Verdict::Group, vec![(1, DropReason::PortNotLeased)]));
 }

@@ -6,7 +6,7 @@ use super::Sources;
 use super::policy::{cause_name, state_name};
 use crate::control::{Answer, Next, Question};
 use crate::flow::AGE_UNIT;
-use crate::forwarding::{PortId, WIRE};
+use crate::ids::{PortId, WIRE};
 use crate::listing::{Listed, Names, Piece, Position, Who};
 use crate::switch::{way, word};
 use kopi_api::Flow;

@@ -4,7 +4,7 @@ use super::{Sources, drops_of_app, other_drops, totals_of};
 use crate::attach::Attach;
 use crate::classes::{Row, Totals};
 use crate::control::{Answer, Next, Question};
-use crate::forwarding::{Generation, PortId};
+use crate::ids::{Generation, PortId};
 use crate::policy::{Counted, Decider, Sum};
 use crate::registry::App;
 use crate::reload::{Reload, Wanted};

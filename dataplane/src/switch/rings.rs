@@ -3,7 +3,7 @@
 use super::Switch;
 use super::tracked::user_of;
 use crate::app_waker::Reach;
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::memory::{MemoryRefusal, Room, free_huge_memory};
 use crate::port::User;
 use crate::regions::{Done, Grant};

@@ -2,9 +2,9 @@
 
 use super::Switch;
 use super::terms::terms_of_host;
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::registry::{App, Refusal};
-use crate::sharing::{Sharer, Sharing};
+use crate::shared_address::{SharedAddress, Sharer};
 use kopi_config::policy::Address;
 use kopi_ring::message::Mac;
 use std::sync::Arc;
@@ -29,13 +29,13 @@ impl Switch {
     }
 
     /// The running apps that have their address together with the host.
-    pub(super) fn sharing(&self) -> Option<Sharing> {
+    pub(super) fn sharing(&self) -> Option<SharedAddress> {
         let (host, mac) = self.registry.host().zip(self.host_mac())?;
         let entry = |app: &App| self.policy.ruleset()?.policy().apps.get(app.terms.entry?);
         let sharers = self.registry.apps().filter(|app| app.terms.shared && app.region.is_some());
         let sharers = sharers
             .map(|app| Sharer { id: app.id, listen: entry(app).map(|entry| entry.listen.clone()).unwrap_or_default() });
-        Sharing::new(host, mac, &sharers.collect::<Vec<_>>())
+        SharedAddress::new(host, mac, &sharers.collect::<Vec<_>>())
     }
 
     /// The address of the host's port.

@@ -1,6 +1,6 @@
 //! What the policy says of an app: on which terms it may attach, and which of the rules are for it.
 
-use crate::forwarding::is_group;
+use crate::fib::is_group;
 use crate::identity::Identity;
 use crate::policy::owner_of;
 use crate::registry::{App, HOST_NAME, Terms};

@@ -1,7 +1,7 @@
 //! Tracked connections: who has how many, and who has as many as it may have.
 
 use super::Switch;
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::port::User;
 use crate::registry::App;
 

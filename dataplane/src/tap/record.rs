@@ -3,7 +3,7 @@
 //! A record takes whole lines of 64 bytes. The first has the head and the first bytes of the frame, those behind it the
 //! rest of what is kept.
 
-use crate::forwarding::{PortId, WIRE};
+use crate::ids::{PortId, WIRE};
 use kopi_config::policy::Decision;
 use kopi_ring::DropReason;
 

@@ -17,7 +17,7 @@
 //! known only afterwards: a deficit may become negative, and a round that finds everybody in debt forgives all of them as
 //! much as the least indebted owes.
 
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::port::User;
 use std::ops::Range;
 

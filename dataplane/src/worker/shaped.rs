@@ -1,7 +1,7 @@
 //! A worker's turn under classes: who is served is for the scheduler to say.
 
 use super::{SLICES_PER_SECOND, Share, Took, Worker};
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use crate::port::User;
 use crate::shaper::{Sample, Source, Turn};
 use kopi_config::policy::Direction;
@@ -64,10 +64,10 @@ impl Worker {
     /// Lets the scheduler know of an app that has something to send, or has its frames wait in the queues of their classes.
     fn look_at(&mut self, id: PortId, now: u64) -> Result<Look, PeerFault> {
         // Only the picture knows where the frames of a new port wait.
-        if self.forwarding.max_frame(id) == 0 {
+        if self.snapshot.fib().max_frame(id) == 0 {
             return Ok(Look::Empty);
         }
-        let source = self.forwarding.filter().map_or(Source::Ring(0), |filter| filter.source(id));
+        let source = self.snapshot.policies().map_or(Source::Ring(0), |filter| filter.source(id));
         self.delivery.source = source;
         let Source::Ring(leaf) = source else {
             self.delivery.mark = Mark::NONE;
@@ -103,7 +103,7 @@ impl Worker {
             let n = match turn {
                 Turn::Nobody => break,
                 Turn::Queue { leaf, bytes } => {
-                    let view = self.delivery.view(&self.forwarding, &self.gate, now);
+                    let view = self.delivery.view(&self.snapshot, &self.gate, now);
                     let (n, sample) = self.delivery.serve_queue(direction, leaf, bytes, &view);
                     self.note(sample);
                     if n == 0 {

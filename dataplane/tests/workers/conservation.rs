@@ -4,7 +4,7 @@
 
 use crate::lab::{App, Crew, Lab, MTU, books, received, seen, wait_until};
 use kopi_dataplane::counters::PortTotals;
-use kopi_dataplane::forwarding::WIRE;
+use kopi_dataplane::ids::WIRE;
 use kopi_dataplane::tap::Which;
 use kopi_ring::message::{Mac, Settings};
 use kopi_ring::{DropReason, PeerFault};

@@ -7,14 +7,16 @@ use kopi_dataplane::app_waker::WakeRequests;
 use kopi_dataplane::classes::Plan;
 use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
-use kopi_dataplane::filter::{self, Filter};
+use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::forwarding::{Forwarding, Member, PortId, WIRE};
 use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
+use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::shaper::Source;
+use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::tap::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
@@ -128,7 +130,7 @@ pub(crate) struct Crew<'a> {
     lab: &'a Lab,
     port: Port,
     hands: Vec<Hand>,
-    members: Vec<Member>,
+    members: Vec<FibPort>,
     ruleset: Option<Arc<Ruleset>>,
     plan: Option<Plan>,
     /// Whether the workers have yet to hear of the classes.
@@ -163,7 +165,7 @@ impl<'a> Crew<'a> {
         port.configure(&config, std::slice::from_ref(&lab.pool)).expect("a ring can be configured");
         let (rx, tx) = port.start().expect("a ring can be started");
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
-        let picture = Arc::new(Forwarding::new(1, true, MTU, &[]));
+        let picture = Arc::new(Snapshot::new(1, Fib::new(true, MTU, &[])));
         let seed = Seed::from_bytes([8; 64]);
         let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), lab.eal.tsc_hz()));
         let hands = (0..workers).zip(Mesh::among(workers, PORTS)).map(|(index, mesh)| {
@@ -187,7 +189,7 @@ impl<'a> Crew<'a> {
                 commands: orders,
                 replies: answers,
                 samples,
-                forwarding: Arc::clone(&picture),
+                snapshot: Arc::clone(&picture),
                 max_ports: PORTS,
                 clock: dpdk::tsc,
                 tsc_hz: lab.eal.tsc_hz(),
@@ -246,15 +248,15 @@ impl<'a> Crew<'a> {
     /// Gives the workers a picture with all changes, and waits until they use it.
     pub(crate) fn publish(&mut self) {
         self.epoch += 1;
-        let forwarding = Forwarding::new(self.epoch, self.wire_up, MTU, &self.members);
-        let forwarding = Arc::new(forwarding.with_filter(self.filter()));
+        let snapshot = Snapshot::new(self.epoch, Fib::new(self.wire_up, MTU, &self.members));
+        let snapshot = Arc::new(snapshot.with_policies(self.filter()));
         let due = self.retired + self.hands.len();
         let classes = std::mem::take(&mut self.classes_changed);
         for worker in 0..self.hands.len() {
-            let (forwarding, ledger) = (Arc::clone(&forwarding), Arc::new(Ledger::new(0)));
+            let (snapshot, ledger) = (Arc::clone(&snapshot), Arc::new(Ledger::new(0)));
             let shaper = self.plan.as_ref().map(|plan| plan.shaper(worker, PORTS, dpdk::tsc()));
             let shaper = classes.then_some(shaper);
-            self.tell(worker, Command::Forward(Change { forwarding, ledger, selections: Vec::new(), shaper }));
+            self.tell(worker, Command::Forward(Change { snapshot, ledger, selections: Vec::new(), shaper }));
         }
         wait_until("the workers use a picture", || {
             self.settle();
@@ -262,15 +264,15 @@ impl<'a> Crew<'a> {
         });
     }
 
-    fn filter(&self) -> Option<Filter> {
+    fn filter(&self) -> Option<PolicyTable> {
         let ruleset = self.ruleset.clone()?;
-        let member = |member: &Member| {
+        let member = |member: &FibPort| {
             let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
             let subject = ruleset.subject(&Owner::unknown("app"), None, &macs);
             let source = self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &subject));
-            filter::Member { id: member.id, generation: 1, subject, flows: u32::MAX, source }
+            policy_table::PolicyPort { id: member.id, generation: 1, subject, flows: u32::MAX, source }
         };
-        Some(Filter::new(Arc::clone(&ruleset), self.members.iter().map(member).collect()))
+        Some(PolicyTable::new(Arc::clone(&ruleset), self.members.iter().map(member).collect()))
     }
 
     /// Puts a policy in force.
@@ -300,7 +302,7 @@ impl<'a> Crew<'a> {
             let port = WorkerPort::new(&region, id, self.generation, worker, workers);
             self.tell(worker, Command::Attach(Box::new(port)));
         }
-        self.members.push(Member { id, settings, link: LinkProtocols::NONE });
+        self.members.push(FibPort { id, settings, link: LinkProtocols::NONE });
         app
     }
 

@@ -9,12 +9,14 @@ use kopi_config::policy::Tracking;
 use kopi_dataplane::app_waker::WakeRequests;
 use kopi_dataplane::command::{Change, Command, QUEUE};
 use kopi_dataplane::counters::WorkerCounters;
+use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::forwarding::{Forwarding, Member, PortId, WIRE};
 use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
+use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::port::{User, WorkerPort};
+use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
 use kopi_packet::{LinkProtocols, RssSeed, Seed};
@@ -59,7 +61,7 @@ pub(crate) struct Rig {
     commands: rtrb::Producer<Command>,
     counters: Arc<WorkerCounters>,
     pub(crate) senders: Vec<Sender>,
-    members: Vec<Member>,
+    members: Vec<FibPort>,
     _replies: rtrb::Consumer<kopi_dataplane::command::Reply>,
     _port: Port,
 }
@@ -99,7 +101,7 @@ impl Rig {
             commands: orders,
             replies: answers,
             samples,
-            forwarding: Arc::new(Forwarding::new(1, true, MTU, &[])),
+            snapshot: Arc::new(Snapshot::new(1, Fib::new(true, MTU, &[]))),
             max_ports: PORTS,
             clock,
             tsc_hz: hz,
@@ -118,7 +120,7 @@ impl Rig {
         let port = WorkerPort::new(&region, id, u32::from(id), 0, 1).of_user(user);
         assert!(self.commands.push(Command::Attach(Box::new(port))).is_ok(), "the worker takes orders");
         let settings = Settings { mtu: 9000, macs: vec![App::mac(id)], all_multicast: reads, promiscuous: false };
-        self.members.push(Member { id, settings, link: LinkProtocols::NONE });
+        self.members.push(FibPort { id, settings, link: LinkProtocols::NONE });
         let len = match kind {
             Kind::Flood(len) | Kind::Broadcast(len) => len,
             Kind::Fresh | Kind::Silent => 60,
@@ -136,9 +138,9 @@ impl Rig {
     }
 
     pub(crate) fn publish(&mut self) {
-        let forwarding = Arc::new(Forwarding::new(2, true, 9000, &self.members));
+        let snapshot = Arc::new(Snapshot::new(2, Fib::new(true, 9000, &self.members)));
         let ledger = Arc::new(Ledger::new(0));
-        let change = Change { forwarding, ledger, selections: Vec::new(), shaper: None };
+        let change = Change { snapshot, ledger, selections: Vec::new(), shaper: None };
         assert!(self.commands.push(Command::Forward(change)).is_ok(), "the worker takes orders");
         self.worker.turn(dpdk::tsc());
     }

@@ -6,7 +6,7 @@
 use crate::lab::Lab;
 use crate::shares::{HONEST, Kind, Rig};
 use dpdk::Batch;
-use kopi_dataplane::forwarding::PortId;
+use kopi_dataplane::ids::PortId;
 use kopi_dataplane::wire::Wire;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -5,12 +5,13 @@ use crate::lab::Lab;
 use dpdk::Batch;
 use kopi_config::policy::Tracking;
 use kopi_dataplane::burst::Burst;
-use kopi_dataplane::filter::Watch;
+use kopi_dataplane::fib::Fib;
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::forwarding::Forwarding;
 use kopi_dataplane::gate::Gate;
 use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::notes::packet_type;
+use kopi_dataplane::policy_table::Inspection;
+use kopi_dataplane::snapshot::Snapshot;
 use kopi_packet::{RssSeed, Seed};
 use kopi_policy::Connections;
 use kopi_ring::layout::Notes;
@@ -55,19 +56,19 @@ pub(crate) fn check(lab: &Lab) {
     let connections = Arc::new(Connections::new(64, Seed::from_bytes([8; 64]), &Tracking::default(), 1 << 30));
     let (noted, _) = rtrb::RingBuffer::new(1);
     let mut gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), 1 << 30, noted);
-    let forwarding = Forwarding::new(1, true, 1500, &[]);
+    let snapshot = Snapshot::new(1, Fib::new(true, 1500, &[]));
     let mut random = Random(5);
     let mut burst = Burst::new();
     let (mut followers, mut frames_seen) = (0, 0);
     for number in 0..BURSTS {
-        let watch = (number % 2 == 1).then_some(Watch { flags: 0x3f, tracks: true });
+        let watch = (number % 2 == 1).then_some(Inspection { flags: 0x3f, tracks: true });
         let frames = row(&mut random);
         lab.fill(&mut burst.batch, &frames);
         let bytes = burst.parse(1, &flows, watch);
         assert_eq!(bytes, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(burst.bytes(3..9), frames[3..9].iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(Some(burst.longest() as usize), frames.iter().map(Vec::len).max());
-        burst.judge(1, &mut flows, &mut gate, &forwarding, 1);
+        burst.judge(1, &mut flows, &mut gate, &snapshot, 1);
         let mut before = None;
         for (at, frame) in frames.iter().enumerate() {
             let (headers, mut key) = kopi_packet::parse(frame, 1);

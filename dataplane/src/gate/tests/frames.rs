@@ -1,6 +1,6 @@
 //! Frames of a small world: two apps, two hosts on the wire, few ports, so that what belongs together meets.
 
-use crate::forwarding::{PortId, WIRE};
+use crate::ids::{PortId, WIRE};
 use kopi_packet::checksum::{checksum, sum};
 use kopi_packet::tcp::flags::{ACK, FIN, PSH, RST, SYN, URG};
 use kopi_ring::message::Mac;

@@ -1,7 +1,7 @@
 //! Whose a frame is that comes for an address which an app has together with the host.
 
 use super::*;
-use crate::sharing::{Sharer, Sharing};
+use crate::shared_address::{SharedAddress, Sharer};
 use kopi_config::policy::Listen;
 use kopi_packet::describe::frame_between;
 use kopi_packet::{LinkProtocols, RssSeed};
@@ -28,7 +28,7 @@ fn between(from: [u8; 6], to: [u8; 6], text: &str) -> Vec<u8> {
 struct Scene {
     gate: Gate,
     table: FlowTable,
-    forwarding: Forwarding,
+    snapshot: Snapshot,
     now: u64,
 }
 
@@ -44,21 +44,22 @@ impl Scene {
             [(WEB, HOST_MAC, Some(0)), (BATCH, HOST_MAC, Some(1)), (OWN, OWN_MAC, None), (HOST, HOST_MAC, None)];
         let members = ports.map(|(id, mac, _)| {
             let settings = Settings { mtu: 1500, macs: vec![mac], all_multicast: id == HOST, ..Settings::default() };
-            forwarding::Member { id, settings, link: LinkProtocols::NONE }
+            FibPort { id, settings, link: LinkProtocols::NONE }
         });
         let subjects = ports.map(|(id, mac, entry)| {
             let subject = ruleset.subject(&Owner::unknown("x"), entry, &[MacAddr::new(mac)]).beside(&kernel);
-            Member { id, generation: id.into(), subject, flows: u32::MAX, source: Source::Ring(0) }
+            PolicyPort { id, generation: id.into(), subject, flows: u32::MAX, source: Source::Ring(0) }
         });
         let sharers =
             [Sharer { id: WEB, listen: policy.apps[0].listen.clone() }, Sharer { id: BATCH, listen: Vec::new() }];
-        let sharing = Sharing::new(HOST, HOST_MAC, &sharers);
-        let filter = Filter::new(ruleset, subjects.into());
-        let forwarding = Forwarding::new(1, true, 1500, &members).with_filter(Some(filter)).with_sharing(sharing);
+        let sharing = SharedAddress::new(HOST, HOST_MAC, &sharers);
+        let filter = PolicyTable::new(ruleset, subjects.into());
+        let snapshot =
+            Snapshot::new(1, Fib::new(true, 1500, &members)).with_policies(Some(filter)).with_shared_address(sharing);
         let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
         let (events, _) = rtrb::RingBuffer::new(EVENTS);
         let gate = Gate::new(connections, Arc::new(Ledger::new(2)), seed(), HZ, events);
-        Self { gate, table: FlowTable::new(1024, 8, seed(), RssSeed::from_bytes([1; 64])), forwarding, now: 1 }
+        Self { gate, table: FlowTable::new(1024, 8, seed(), RssSeed::from_bytes([1; 64])), snapshot, now: 1 }
     }
 
     /// What becomes of a frame from `source`, through the flow table as in a worker.
@@ -74,10 +75,10 @@ impl Scene {
 
     fn bytes(&mut self, source: PortId, frame: &[u8]) -> Verdict {
         let (headers, mut key) = kopi_packet::parse(frame, source);
-        let alone = self.forwarding.filter().unwrap().watch().complete(&mut key, frame, &headers);
+        let alone = self.snapshot.policies().unwrap().watch().complete(&mut key, frame, &headers);
         let hash = self.table.hash(&key);
         let flow = self.table.flow(&key, hash, u32::MAX, self.now).unwrap();
-        let _holds = self.gate.settle(flow, || frame, &key, alone, &self.forwarding, self.now);
+        let _holds = self.gate.settle(flow, || frame, &key, alone, &self.snapshot, self.now);
         flow.count(1, 60, self.now);
         self.now += 1000;
         flow.verdict
@@ -115,7 +116,7 @@ fn leased_ports_are_the_apps_and_the_rest_is_the_hosts() {
         }
     }
     assert_eq!(scene.arrives("arp reply 10.0.0.9 > 10.0.0.2"), Verdict::Promiscuous);
-    assert_eq!(scene.forwarding.takers(&HOST_MAC), [HOST, WEB, BATCH]);
+    assert_eq!(scene.snapshot.takers(&HOST_MAC), [HOST, WEB, BATCH]);
 }
 
 /// Answers go to whoever began, be it an app or the host, and go on doing so whoever else sends.

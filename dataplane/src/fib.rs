@@ -1,48 +1,16 @@
-//! Where frames go: a switch that does not learn.
+//! The forwarding table: a switch that does not learn.
 //!
-//! Every address is known from the apps' own settings, so nothing that an app sends can move another's traffic. The
-//! control thread builds a new [`Forwarding`] aside whenever a port comes, goes or changes, and hands it to the workers;
-//! its epoch makes the verdicts cached in the flow tables stale.
+//! Every address is known from the apps' own settings, so nothing that an app sends can move another's traffic.
 
-use crate::filter::Filter;
-use crate::sharing::Sharing;
-use kopi_packet::{FlowKey, LinkProtocol, LinkProtocols};
+use crate::ids::{PortId, Verdict, WIRE};
+use kopi_packet::{LinkProtocol, LinkProtocols};
 use kopi_ring::DropReason;
 use kopi_ring::layout::L2_OVERHEAD;
 use kopi_ring::message::{Mac, Settings};
 
-/// Number of a port: 0 is the wire, apps count from 1.
-pub type PortId = u16;
-
-/// The wire's number.
-pub const WIRE: PortId = 0;
-
-/// Which use of a port number is meant: numbers are used again, generations are not (they wrap at 2^32).
-pub type Generation = u32;
-
-/// Where a frame goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// To the physical port.
-    Wire,
-    /// To one app.
-    App(PortId),
-    /// To every app that wants this group address and, if it came from an app, to the wire.
-    Group,
-    /// To every app that [takes](Forwarding::takers) what is for nobody in particular: for an address that nobody owns, those
-    /// that are promiscuous.
-    Promiscuous,
-    /// Nowhere; the sender's account.
-    Drop(DropReason),
-    /// Nowhere; the account of this app, for which it was.
-    Refuse(PortId, DropReason),
-    /// Nowhere, because of this app's policy, and its sender is told.
-    Reject(PortId),
-}
-
-/// One port as the switch sees it.
+/// One port as the forwarding table sees it.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct FibPort {
     /// Its number.
     pub id: PortId,
     /// What it wants to receive and to carry.
@@ -51,10 +19,9 @@ pub struct Member {
     pub link: LinkProtocols,
 }
 
-/// An immutable picture of all ports. Replaced as a whole.
+/// Which port has which address, and what each carries. Immutable: a change replaces the whole table.
 #[derive(Debug)]
-pub struct Forwarding {
-    epoch: u32,
+pub struct Fib {
     wire_up: bool,
     /// Unicast addresses, sorted.
     unicast: Box<[(Mac, PortId)]>,
@@ -70,16 +37,12 @@ pub struct Forwarding {
     max_frame: Box<[u16]>,
     /// What each may say to the other end of the wire's link and hear from there, by port number.
     link: Box<[LinkProtocols]>,
-    /// The policy, if there is one.
-    filter: Option<Filter>,
-    /// The apps that have their address together with the host, if there are any.
-    sharing: Option<Sharing>,
 }
 
-impl Forwarding {
-    /// A picture of `members`. `epoch` must differ from the one before; 0 is never used.
+impl Fib {
+    /// The table of these ports. `wire_mtu` is in bytes of layer 3.
     #[must_use]
-    pub fn new(epoch: u32, wire_up: bool, wire_mtu: u16, members: &[Member]) -> Self {
+    pub fn new(wire_up: bool, wire_mtu: u16, members: &[FibPort]) -> Self {
         let picked = |wants: &dyn Fn(&Settings) -> bool| -> Box<[PortId]> {
             members.iter().filter(|m| wants(&m.settings)).map(|m| m.id).collect()
         };
@@ -113,7 +76,6 @@ impl Forwarding {
             }
         }
         Self {
-            epoch,
             wire_up,
             unicast: unicast.into(),
             groups: groups.collect(),
@@ -122,56 +84,14 @@ impl Forwarding {
             promiscuous: picked(&|s| s.promiscuous),
             max_frame: max_frame.into(),
             link: link.into(),
-            filter: None,
-            sharing: None,
         }
     }
 
-    /// The same picture, with a policy.
-    #[must_use]
-    pub fn with_filter(self, filter: Option<Filter>) -> Self {
-        Self { filter, ..self }
-    }
-
-    /// The same picture, with apps that have their address together with the host. It takes a policy, as whose a frame is
-    /// depends on connections.
-    #[must_use]
-    pub fn with_sharing(mut self, sharing: Option<Sharing>) -> Self {
-        if let Some(sharing) = &sharing
-            && let Some((_, owner)) = self.unicast.iter_mut().find(|(mac, _)| mac == sharing.mac())
-        {
-            // Without a closer look, it is the host's.
-            *owner = sharing.host();
+    /// Gives an address another owner, if it has one.
+    pub fn set_owner(&mut self, mac: &Mac, owner: PortId) {
+        if let Some((_, id)) = self.unicast.iter_mut().find(|(other, _)| other == mac) {
+            *id = owner;
         }
-        Self { sharing, ..self }
-    }
-
-    /// The apps that have their address together with the host, if there are any.
-    #[inline]
-    #[must_use]
-    pub const fn sharing(&self) -> Option<&Sharing> {
-        self.sharing.as_ref()
-    }
-
-    /// Whether port `id` is to have its copy of a frame for several, which is of link control if `protocol` says so.
-    #[inline]
-    #[must_use]
-    pub fn hears(&self, id: PortId, key: &FlowKey, protocol: Option<LinkProtocol>) -> bool {
-        protocol.is_none_or(|protocol| self.may_link(id, protocol))
-            && self.sharing.as_ref().is_none_or(|sharing| sharing.hears(id, key))
-    }
-
-    /// The policy, if there is one.
-    #[inline]
-    #[must_use]
-    pub const fn filter(&self) -> Option<&Filter> {
-        self.filter.as_ref()
-    }
-
-    /// Tells verdicts made under this picture from older ones.
-    #[must_use]
-    pub const fn epoch(&self) -> u32 {
-        self.epoch
     }
 
     /// Whether the wire takes frames.
@@ -185,7 +105,7 @@ impl Forwarding {
     /// [`Verdict::Group`] and [`Verdict::Promiscuous`] are for frames that may have to be copied; a frame from the wire
     /// that one app alone gets is that app's.
     #[must_use]
-    pub fn judge(&self, source: PortId, destination: &Mac) -> Verdict {
+    pub fn lookup(&self, source: PortId, destination: &Mac) -> Verdict {
         if is_group(destination) {
             return match self.listeners(destination) {
                 [one] if source == WIRE => Verdict::App(*one),
@@ -208,13 +128,13 @@ impl Forwarding {
     /// Where a frame of link control goes: between the wire and those who may say and hear that, and nowhere else. What an app
     /// says is for the other end of the wire's link, so no other app gets it, not even one that owns its destination.
     #[must_use]
-    pub fn judge_link(&self, source: PortId, destination: &Mac, protocol: LinkProtocol) -> Verdict {
+    pub fn lookup_link(&self, source: PortId, destination: &Mac, protocol: LinkProtocol) -> Verdict {
         const REFUSED: Verdict = Verdict::Drop(DropReason::LinkControl);
         if source != WIRE {
             return if self.may_link(source, protocol) { self.towards_wire() } else { REFUSED };
         }
         if !is_group(destination) {
-            return match self.judge(source, destination) {
+            return match self.lookup(source, destination) {
                 Verdict::App(id) if self.may_link(id, protocol) => Verdict::App(id),
                 _ => REFUSED,
             };
@@ -228,7 +148,10 @@ impl Forwarding {
     }
 
     /// Whether port `id` may say `protocol` to the other end of the wire's link, and hear it.
-    fn may_link(&self, id: PortId, protocol: LinkProtocol) -> bool {
+    /// Whether a port may say such a thing to the other end of the wire's link, and hear it from there.
+    #[inline]
+    #[must_use]
+    pub fn may_link(&self, id: PortId, protocol: LinkProtocol) -> bool {
         self.link.get(usize::from(id)).is_some_and(|allowed| allowed.contains(protocol))
     }
 
@@ -246,14 +169,10 @@ impl Forwarding {
         asked.ok().and_then(|at| self.groups.get(at)).map_or(&*self.all_multicast, |(_, ports)| ports)
     }
 
-    /// The apps that get a unicast frame which is for none of them alone: those that share the address, or want what is
-    /// nobody's.
+    /// Who gets unicast frames from the wire that nobody owns.
     #[must_use]
-    pub fn takers(&self, destination: &Mac) -> &[PortId] {
-        match &self.sharing {
-            Some(sharing) if sharing.mac() == destination => sharing.all(),
-            _ => &self.promiscuous,
-        }
+    pub const fn promiscuous(&self) -> &[PortId] {
+        &self.promiscuous
     }
 
     /// Longest frame in bytes that `port` carries, without FCS.
@@ -273,6 +192,8 @@ pub const fn is_group(mac: &Mac) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::Snapshot;
+    use kopi_packet::FlowKey;
 
     const BOB: Mac = [2, 0, 0, 0, 0, 1];
     const CAROL: Mac = [2, 0, 0, 0, 0, 2];
@@ -283,47 +204,47 @@ mod tests {
         Settings { mtu: 1500, macs: macs.to_vec(), ..Settings::default() }
     }
 
-    fn member(id: PortId, settings: Settings) -> Member {
-        Member { id, settings, link: LinkProtocols::NONE }
+    fn member(id: PortId, settings: Settings) -> FibPort {
+        FibPort { id, settings, link: LinkProtocols::NONE }
     }
 
-    fn two(change: impl Fn(&mut Settings)) -> Forwarding {
+    fn two(change: impl Fn(&mut Settings)) -> Fib {
         let mut carol = settings(&[CAROL]);
         change(&mut carol);
-        Forwarding::new(1, true, 1500, &[member(1, settings(&[BOB])), member(2, carol)])
+        Fib::new(true, 1500, &[member(1, settings(&[BOB])), member(2, carol)])
     }
 
     /// Unicast goes to the owner of the address, else to the wire, and never back.
     #[test]
     fn unicast_follows_ownership() {
         let f = two(|_| {});
-        assert_eq!(f.judge(1, &CAROL), Verdict::App(2));
-        assert_eq!(f.judge(WIRE, &BOB), Verdict::App(1));
-        assert_eq!(f.judge(1, &NOBODY), Verdict::Wire);
-        assert_eq!(f.judge(1, &BOB), Verdict::Drop(DropReason::SamePort));
-        assert_eq!(f.judge(WIRE, &NOBODY), Verdict::Drop(DropReason::UnknownUnicast));
+        assert_eq!(f.lookup(1, &CAROL), Verdict::App(2));
+        assert_eq!(f.lookup(WIRE, &BOB), Verdict::App(1));
+        assert_eq!(f.lookup(1, &NOBODY), Verdict::Wire);
+        assert_eq!(f.lookup(1, &BOB), Verdict::Drop(DropReason::SamePort));
+        assert_eq!(f.lookup(WIRE, &NOBODY), Verdict::Drop(DropReason::UnknownUnicast));
     }
 
     /// A promiscuous app sees what nobody owns, and nothing of what somebody else owns.
     #[test]
     fn promiscuous_app_gets_only_unowned_unicast() {
         let f = two(|s| s.promiscuous = true);
-        assert_eq!(f.judge(WIRE, &NOBODY), Verdict::App(2));
-        assert_eq!(f.takers(&NOBODY), [2]);
-        assert_eq!(f.judge(WIRE, &BOB), Verdict::App(1));
-        assert_eq!(f.judge(1, &NOBODY), Verdict::Wire);
+        assert_eq!(f.lookup(WIRE, &NOBODY), Verdict::App(2));
+        assert_eq!(f.promiscuous(), [2]);
+        assert_eq!(f.lookup(WIRE, &BOB), Verdict::App(1));
+        assert_eq!(f.lookup(1, &NOBODY), Verdict::Wire);
         let open = |mac| Settings { promiscuous: true, ..settings(&[mac]) };
-        let both = Forwarding::new(1, true, 1500, &[member(1, open(BOB)), member(2, open(CAROL))]);
-        assert_eq!(both.judge(WIRE, &NOBODY), Verdict::Promiscuous);
+        let both = Fib::new(true, 1500, &[member(1, open(BOB)), member(2, open(CAROL))]);
+        assert_eq!(both.lookup(WIRE, &NOBODY), Verdict::Promiscuous);
     }
 
     /// A group frame from the wire for one app alone is not copied; one from an app goes to the wire as well.
     #[test]
     fn group_of_one_is_unicast() {
         let f = two(|s| s.macs.push(GROUP));
-        assert_eq!(f.judge(WIRE, &GROUP), Verdict::App(2));
-        assert_eq!(f.judge(1, &GROUP), Verdict::Group);
-        assert_eq!(f.judge(WIRE, &[0xff; 6]), Verdict::Group);
+        assert_eq!(f.lookup(WIRE, &GROUP), Verdict::App(2));
+        assert_eq!(f.lookup(1, &GROUP), Verdict::Group);
+        assert_eq!(f.lookup(WIRE, &[0xff; 6]), Verdict::Group);
     }
 
     /// Broadcast reaches everybody; multicast those that asked, want all, or are promiscuous.
@@ -334,8 +255,7 @@ mod tests {
         assert_eq!(two(|s| s.macs.push(GROUP)).listeners(&GROUP), [2]);
         assert_eq!(two(|s| s.all_multicast = true).listeners(&GROUP), [2]);
         assert_eq!(two(|s| s.promiscuous = true).listeners(&GROUP), [2]);
-        let mixed = Forwarding::new(
-            1,
+        let mixed = Fib::new(
             true,
             1500,
             &[member(1, Settings { all_multicast: true, ..settings(&[BOB]) }), member(2, settings(&[CAROL, GROUP]))],
@@ -355,7 +275,7 @@ mod tests {
             ..Settings::default()
         };
         let members: Vec<_> = (1..12).map(|id| member(id.into(), ask(id))).collect();
-        let f = Forwarding::new(1, true, 1500, &members);
+        let f = Fib::new(true, 1500, &members);
         for mac in (0..10).map(group) {
             let wants = |s: &Settings| s.promiscuous || s.all_multicast || s.macs.contains(&mac);
             let expected: Vec<_> = members.iter().filter(|m| wants(&m.settings)).map(|m| m.id).collect();
@@ -372,7 +292,7 @@ mod tests {
         };
         let members: Vec<_> = (1..1024).map(|id| member(id, settings(&macs(id)))).collect();
         let begun = std::time::Instant::now();
-        let f = Forwarding::new(1, true, 1500, &members);
+        let f = Fib::new(true, 1500, &members);
         assert!(begun.elapsed() < std::time::Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(f.listeners(&[1, 0, 0, 2, 9, 5]), [2 * 256 + 9]);
     }
@@ -384,57 +304,59 @@ mod tests {
         const LLDP: Mac = [1, 0x80, 0xc2, 0, 0, 0xe];
         const REFUSED: Verdict = Verdict::Drop(DropReason::LinkControl);
         let everything = |mac| Settings { promiscuous: true, all_multicast: true, ..settings(&[mac, LLDP]) };
-        let picture = |bob, carol| {
-            let member = |id, mac, link| Member { id, settings: everything(mac), link };
-            Forwarding::new(1, true, 1500, &[member(1, BOB, bob), member(2, CAROL, carol)])
+        let table = |bob, carol| {
+            let member = |id, mac, link| FibPort { id, settings: everything(mac), link };
+            Fib::new(true, 1500, &[member(1, BOB, bob), member(2, CAROL, carol)])
         };
         let lldp = LinkProtocols::NONE.with(LinkProtocol::Lldp);
-        let none = picture(LinkProtocols::NONE, LinkProtocols::NONE);
+        let none = table(LinkProtocols::NONE, LinkProtocols::NONE);
         for source in [WIRE, 1, 2] {
             for destination in [LLDP, BOB, CAROL, NOBODY, [0xff; 6]] {
                 assert_eq!(
-                    none.judge_link(source, &destination, LinkProtocol::Lldp),
+                    none.lookup_link(source, &destination, LinkProtocol::Lldp),
                     REFUSED,
                     "{source} {destination:?}"
                 );
             }
         }
-        let one = picture(lldp, LinkProtocols::NONE);
-        assert_eq!(one.judge_link(1, &LLDP, LinkProtocol::Lldp), Verdict::Wire);
-        assert_eq!(one.judge_link(1, &CAROL, LinkProtocol::Lldp), Verdict::Wire, "no app gets it from another");
-        assert_eq!(one.judge_link(WIRE, &LLDP, LinkProtocol::Lldp), Verdict::App(1));
-        assert_eq!(one.judge_link(WIRE, &CAROL, LinkProtocol::Lldp), REFUSED);
-        assert_eq!(one.judge_link(2, &LLDP, LinkProtocol::Lldp), REFUSED);
+        let one = table(lldp, LinkProtocols::NONE);
+        assert_eq!(one.lookup_link(1, &LLDP, LinkProtocol::Lldp), Verdict::Wire);
+        assert_eq!(one.lookup_link(1, &CAROL, LinkProtocol::Lldp), Verdict::Wire, "no app gets it from another");
+        assert_eq!(one.lookup_link(WIRE, &LLDP, LinkProtocol::Lldp), Verdict::App(1));
+        assert_eq!(one.lookup_link(WIRE, &CAROL, LinkProtocol::Lldp), REFUSED);
+        assert_eq!(one.lookup_link(2, &LLDP, LinkProtocol::Lldp), REFUSED);
         for other in [LinkProtocol::MacControl, LinkProtocol::Stp, LinkProtocol::Other] {
-            assert_eq!((one.judge_link(1, &LLDP, other), one.judge_link(WIRE, &LLDP, other)), (REFUSED, REFUSED));
+            assert_eq!((one.lookup_link(1, &LLDP, other), one.lookup_link(WIRE, &LLDP, other)), (REFUSED, REFUSED));
         }
-        let both = picture(lldp, LinkProtocols::ALL);
-        assert_eq!(both.judge_link(WIRE, &LLDP, LinkProtocol::Lldp), Verdict::Group);
-        let hears = |protocol| [1, 2].map(|id| both.hears(id, &FlowKey::default(), protocol));
-        assert_eq!(hears(Some(LinkProtocol::Lldp)), [true, true]);
-        assert_eq!(hears(Some(LinkProtocol::Stp)), [false, true]);
-        assert_eq!(hears(None), [true, true]);
-        assert_eq!(both.judge_link(WIRE, &LLDP, LinkProtocol::Stp), Verdict::App(2));
+        let both = table(lldp, LinkProtocols::ALL);
+        assert_eq!(both.lookup_link(WIRE, &LLDP, LinkProtocol::Lldp), Verdict::Group);
+        assert_eq!([1, 2].map(|id| both.may_link(id, LinkProtocol::Lldp)), [true, true]);
+        assert_eq!([1, 2].map(|id| both.may_link(id, LinkProtocol::Stp)), [false, true]);
+        let both = Snapshot::new(1, both);
+        assert_eq!([1, 2].map(|id| both.hears(id, &FlowKey::default(), Some(LinkProtocol::Stp))), [false, true]);
+        assert_eq!([1, 2].map(|id| both.hears(id, &FlowKey::default(), None)), [true, true]);
+        let both = both.fib();
+        assert_eq!(both.lookup_link(WIRE, &LLDP, LinkProtocol::Stp), Verdict::App(2));
         // Who does not listen does not hear, and what goes to a link that is down goes nowhere.
-        let deaf = Member { id: 1, settings: settings(&[BOB]), link: LinkProtocols::ALL };
-        let deaf = Forwarding::new(1, false, 1500, &[deaf]);
-        assert_eq!(deaf.judge_link(WIRE, &LLDP, LinkProtocol::Lldp), REFUSED);
-        assert_eq!(deaf.judge_link(WIRE, &BOB, LinkProtocol::MacControl), Verdict::App(1));
-        assert_eq!(deaf.judge_link(1, &LLDP, LinkProtocol::Lldp), Verdict::Drop(DropReason::WireDown));
+        let deaf = FibPort { id: 1, settings: settings(&[BOB]), link: LinkProtocols::ALL };
+        let deaf = Fib::new(false, 1500, &[deaf]);
+        assert_eq!(deaf.lookup_link(WIRE, &LLDP, LinkProtocol::Lldp), REFUSED);
+        assert_eq!(deaf.lookup_link(WIRE, &BOB, LinkProtocol::MacControl), Verdict::App(1));
+        assert_eq!(deaf.lookup_link(1, &LLDP, LinkProtocol::Lldp), Verdict::Drop(DropReason::WireDown));
     }
 
     /// With the link down, what would go to the wire is dropped under its own name, and apps still reach each other.
     #[test]
     fn wire_down_stops_only_the_wire() {
-        let f = Forwarding::new(1, false, 1500, &[member(1, settings(&[BOB])), member(2, settings(&[CAROL]))]);
-        assert_eq!(f.judge(1, &NOBODY), Verdict::Drop(DropReason::WireDown));
-        assert_eq!(f.judge(1, &CAROL), Verdict::App(2));
+        let f = Fib::new(false, 1500, &[member(1, settings(&[BOB])), member(2, settings(&[CAROL]))]);
+        assert_eq!(f.lookup(1, &NOBODY), Verdict::Drop(DropReason::WireDown));
+        assert_eq!(f.lookup(1, &CAROL), Verdict::App(2));
     }
 
     /// Frame lengths follow each port's MTU; a port that is not there carries nothing.
     #[test]
     fn frame_length_follows_the_mtu() {
-        let f = Forwarding::new(1, true, 9000, &[member(3, settings(&[BOB]))]);
+        let f = Fib::new(true, 9000, &[member(3, settings(&[BOB]))]);
         assert_eq!([f.max_frame(WIRE), f.max_frame(3), f.max_frame(2), f.max_frame(99)], [9022, 1522, 0, 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a picture.
 
-use crate::forwarding::{Generation, PortId};
+use crate::ids::{Generation, PortId};
 use crate::shaper::Source;
 use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, tcp};
 use kopi_policy::{Ruleset, Subject};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// What one app is under the policy.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct PolicyPort {
     /// Number of its port.
     pub id: PortId,
     /// Which use of the number.
@@ -23,7 +23,7 @@ pub struct Member {
 
 /// An immutable policy with its apps.
 #[derive(Debug)]
-pub struct Filter {
+pub struct PolicyTable {
     ruleset: Arc<Ruleset>,
     /// By port number.
     subjects: Box<[Option<Subject>]>,
@@ -33,10 +33,10 @@ pub struct Filter {
     tracks: bool,
 }
 
-impl Filter {
+impl PolicyTable {
     /// The policy `ruleset` over `members`, whose subjects are of that ruleset.
     #[must_use]
-    pub fn new(ruleset: Arc<Ruleset>, members: Vec<Member>) -> Self {
+    pub fn new(ruleset: Arc<Ruleset>, members: Vec<PolicyPort>) -> Self {
         let ports = members.iter().map(|member| usize::from(member.id) + 1).max().unwrap_or(1);
         let mut subjects: Vec<Option<Subject>> = Vec::new();
         subjects.resize_with(ports, || None);
@@ -97,8 +97,8 @@ impl Filter {
 
     /// What of a frame has to be looked at beyond its flow key.
     #[must_use]
-    pub fn watch(&self) -> Watch {
-        Watch { flags: self.ruleset.tcp_flags_mask(), tracks: self.tracks }
+    pub fn watch(&self) -> Inspection {
+        Inspection { flags: self.ruleset.tcp_flags_mask(), tracks: self.tracks }
     }
 }
 
@@ -107,14 +107,14 @@ const UDP: u8 = 17;
 
 /// What of frames has to be looked at beyond their flow key.
 #[derive(Clone, Copy, Debug)]
-pub struct Watch {
+pub struct Inspection {
     /// Flags of TCP that belong to the key.
     pub flags: u8,
     /// Whether connections are tracked.
     pub tracks: bool,
 }
 
-impl Watch {
+impl Inspection {
     /// Whether [`complete`](Self::complete) has anything to do for a frame with this key.
     #[inline]
     #[must_use]

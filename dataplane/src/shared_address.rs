@@ -3,7 +3,7 @@
 //! What comes for that address is the host's, unless an app has a lease of the port, or a connection that the frame is of: that
 //! is for the [gate](crate::gate) to say, who knows the connections. What the kernel alone answers, no app hears.
 
-use crate::forwarding::PortId;
+use crate::ids::PortId;
 use kopi_config::policy::Listen;
 use kopi_packet::{FlowKey, ndp};
 use kopi_ring::message::Mac;
@@ -25,7 +25,7 @@ pub struct Sharer {
 
 /// The host and the apps that share its address. There is one app at least.
 #[derive(Debug)]
-pub struct Sharing {
+pub struct SharedAddress {
     host: PortId,
     mac: Mac,
     /// The apps, sorted.
@@ -36,7 +36,7 @@ pub struct Sharing {
     leased: Box<[(Listen, PortId)]>,
 }
 
-impl Sharing {
+impl SharedAddress {
     /// The `sharers` of the address `mac` of the host, whose port is `host`; `None` if there are none.
     #[must_use]
     pub fn new(host: PortId, mac: Mac, sharers: &[Sharer]) -> Option<Self> {
@@ -131,7 +131,7 @@ mod tests {
             Sharer { id: 7, listen: vec![listen(6, 80), listen(17, 53)] },
             Sharer { id: 3, listen: vec![listen(6, 443)] },
         ];
-        let sharing = Sharing::new(9, MAC, &sharers).unwrap();
+        let sharing = SharedAddress::new(9, MAC, &sharers).unwrap();
         let holder = |text: &str| sharing.leaseholder(&key(text));
         assert_eq!(holder("tcp 10.0.0.1:1000 > 10.0.0.2:80"), Some(7));
         assert_eq!(holder("tcp 10.0.0.1:1000 > 10.0.0.2:443"), Some(3));
@@ -145,13 +145,13 @@ mod tests {
         }
         assert_eq!((sharing.apps(), sharing.all()), (&[3, 7][..], &[9, 3, 7][..]));
         assert!(sharing.has(9) && sharing.has(3) && !sharing.has(1));
-        assert!(Sharing::new(9, MAC, &[]).is_none());
+        assert!(SharedAddress::new(9, MAC, &[]).is_none());
     }
 
     /// The kernel alone hears who asks for an address, and everybody else hears it as before.
     #[test]
     fn questions_for_neighbours_are_the_kernels() {
-        let sharing = Sharing::new(9, MAC, &[Sharer { id: 3, listen: Vec::new() }]).unwrap();
+        let sharing = SharedAddress::new(9, MAC, &[Sharer { id: 3, listen: Vec::new() }]).unwrap();
         let request = key("arp request 10.0.0.1 > 10.0.0.2");
         let reply = key("arp reply 10.0.0.1 > 10.0.0.2");
         let other = key("udp 10.0.0.1:67 > 255.255.255.255:68");

@@ -1,0 +1,32 @@
+//! Numbers of ports, and what is decided about a frame.
+
+use kopi_ring::DropReason;
+
+/// Number of a port: 0 is the wire, apps count from 1.
+pub type PortId = u16;
+
+/// The wire's number.
+pub const WIRE: PortId = 0;
+
+/// Which use of a port number is meant: numbers are used again, generations are not (they wrap at 2^32).
+pub type Generation = u32;
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To the physical port.
+    Wire,
+    /// To one app.
+    App(PortId),
+    /// To every app that wants this group address and, if it came from an app, to the wire.
+    Group,
+    /// To every app that [takes](crate::snapshot::Snapshot::takers) what is for nobody in particular: for an address that nobody owns, those
+    /// that are promiscuous.
+    Promiscuous,
+    /// Nowhere; the sender's account.
+    Drop(DropReason),
+    /// Nowhere; the account of this app, for which it was.
+    Refuse(PortId, DropReason),
+    /// Nowhere, because of this app's policy, and its sender is told.
+    Reject(PortId),
+}
