@@ -290,7 +290,7 @@ enum Stillness {
 impl Stillness {
     /// Judges by the states that the probes found before and after, and by the share of their cores that the processes
     /// had in between.
-    fn judge(before: State, after: Option<State>, share: f64) -> Self {
+    fn evaluate(before: State, after: Option<State>, share: f64) -> Self {
         match after {
             Some(after) if after != before => Self::Changed,
             Some(state) if share >= LEAST_SHARE => Self::Still(state),
@@ -341,7 +341,7 @@ impl<E: Experiment> Run<'_, E> {
             };
             let (measured, share) = measure(self)?;
             let after = State::of(self.probe()?, &self.method.thresholds);
-            let state = match Stillness::judge(before, after, share) {
+            let state = match Stillness::evaluate(before, after, share) {
                 Stillness::Still(state) => state,
                 Stillness::Changed => {
                     self.samples.changed += 1;
@@ -417,10 +417,10 @@ mod tests {
     #[test]
     fn a_sample_holds_only_in_one_state_and_with_the_cores_to_itself() {
         use State::{Far, Near};
-        assert_eq!(Stillness::judge(Near, Some(Near), 0.99), Stillness::Still(Near));
-        assert_eq!(Stillness::judge(Near, Some(Far), 0.99), Stillness::Changed);
-        assert_eq!(Stillness::judge(Far, Some(Far), 0.5), Stillness::Disturbed);
-        assert_eq!(Stillness::judge(Far, Some(Far), f64::NAN), Stillness::Disturbed);
-        assert_eq!(Stillness::judge(Far, None, 1.0), Stillness::Disturbed);
+        assert_eq!(Stillness::evaluate(Near, Some(Near), 0.99), Stillness::Still(Near));
+        assert_eq!(Stillness::evaluate(Near, Some(Far), 0.99), Stillness::Changed);
+        assert_eq!(Stillness::evaluate(Far, Some(Far), 0.5), Stillness::Disturbed);
+        assert_eq!(Stillness::evaluate(Far, Some(Far), f64::NAN), Stillness::Disturbed);
+        assert_eq!(Stillness::evaluate(Far, None, 1.0), Stillness::Disturbed);
     }
 }

@@ -67,7 +67,7 @@ struct Client {
     /// Its user, as limits know it.
     account: u32,
     state: State,
-    /// What it is to be told next, and which picture of the ports the workers have to use before. Until then it is not
+    /// What it is to be told next, and which snapshot of the ports the workers have to use before. Until then it is not
     /// heard: so a client has no more than one request under way, and no more than two regions.
     reply: Option<(Envelope, u64)>,
     /// The rings that it has asked for and that are being made, or wait for memory.
@@ -321,7 +321,7 @@ impl Attach {
     pub fn answer(&mut self, switch: &mut Switch) {
         let mut failed = Vec::new();
         for (at, client) in &mut self.clients {
-            let due = client.reply.take_if(|(_, picture)| switch.uses(*picture));
+            let due = client.reply.take_if(|(_, snapshot)| switch.uses(*snapshot));
             let said = due.map_or(Ok(()), |(envelope, _)| {
                 let (doorbell, rings) = match (&envelope.message, client.state) {
                     (Message::Ready(_), State::Attached(id)) => {
@@ -368,7 +368,7 @@ impl Attach {
             };
             let Some(Rings { sequence, setup, .. }) = client.asked.take() else { continue };
             let message = outcome.map_or_else(Message::Refused, |()| Message::Ready(setup.geometry));
-            client.reply = Some((Envelope { sequence, message }, switch.next_picture()));
+            client.reply = Some((Envelope { sequence, message }, switch.next_snapshot()));
         }
     }
 
@@ -577,7 +577,7 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
             return Err("sent a message out of order".into());
         }
     };
-    client.reply = Some((Envelope { sequence, message: reply }, switch.next_picture()));
+    client.reply = Some((Envelope { sequence, message: reply }, switch.next_snapshot()));
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! One burst of frames on its way through the stages.
 
 use crate::flow::{FlowTable, Hash};
-use crate::gate::Gate;
 use crate::ids::{PortId, Verdict};
-use crate::ledger::TallyId;
+use crate::policy_counters::CounterId;
+use crate::policy_stage::PolicyStage;
 use crate::policy_table::Inspection;
 use crate::snapshot::Snapshot;
 use dpdk::{Batch, Mbuf};
@@ -16,9 +16,9 @@ use std::ops::Range;
 /// Up to [`Batch::MAX`] frames from one port, with what each stage found out about them.
 #[derive(Debug)]
 pub struct Burst {
-    /// The frames. What lies here is private to kopid: it is what is judged, and what is sent.
+    /// The frames. What lies here is private to kopid: it is what is evaluated, and what is sent.
     pub batch: Batch,
-    /// Of the first frame of each train; see [`head`](Self::head).
+    /// Of the first frame of each run; see [`head`](Self::head).
     keys: [FlowKey; Batch::MAX],
     /// Bytes of each frame; of all together; of the shortest and of the longest.
     lens: [u32; Batch::MAX],
@@ -31,20 +31,20 @@ pub struct Burst {
     /// Whether somebody will look at the frames, who wants to know their queues.
     pub tapped: bool,
     /// What counts each frame at the sender's and at the receiver's side. Only known if the burst is `tapped`.
-    tallies: [[TallyId; 2]; Batch::MAX],
+    counter_ids: [[CounterId; 2]; Batch::MAX],
     /// The app's TX queue that each frame came by.
     queues: [u8; Batch::MAX],
     /// Whether classes are kept to, and so the next is wanted.
     pub classed: bool,
     /// The class of each frame at the sender's and at the receiver's side, counted from 1; 0 for none.
     classes: [[u16; 2]; Batch::MAX],
-    /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in trains, whose
+    /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in runs, whose
     /// members need no hash and no lookup of their own.
     follows: u32,
     /// Bit *i* is set if the verdict of frame *i* may be another one than that of the frame before it, as far as
     /// [`run`](Self::run) has gone.
     turns: u64,
-    /// Bit *i* is set if frame *i* is to be judged by itself, whatever is known of its flow. Such a frame is a train of
+    /// Bit *i* is set if frame *i* is to be evaluated by itself, whatever is known of its flow. Such a frame is a run of
     /// its own.
     alone: u32,
 }
@@ -68,7 +68,7 @@ impl Burst {
             alone: 0,
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
             tapped: false,
-            tallies: [[0; 2]; Batch::MAX],
+            counter_ids: [[0; 2]; Batch::MAX],
             queues: [0; Batch::MAX],
             classed: false,
             classes: [[0; 2]; Batch::MAX],
@@ -81,7 +81,7 @@ impl Burst {
         let (mut shortest, mut longest) = (u32::MAX, 0);
         let (mut follows, mut alone) = (0_u32, 0_u32);
         let mut hash = Hash::default();
-        // The first frame of the train, as far as others need no more than to be compared with it: by what the short way reads,
+        // The first frame of the run, as far as others need no more than to be compared with it: by what the short way reads,
         // or by how they begin.
         let (mut first, mut beginning, mut head): (&[u8], &[u8], usize) = (&[], &[], 0);
         let found = self.hashes.iter_mut().zip(&mut self.lens);
@@ -139,8 +139,15 @@ impl Burst {
         self.batch.get(range).unwrap_or_default().iter().map(Mbuf::data).zip(notes.iter().copied())
     }
 
-    /// Finds every frame's verdict, in the flow table or else by asking `gate`, and counts it to its flow.
-    pub fn judge(&mut self, source: PortId, flows: &mut FlowTable, gate: &mut Gate, snapshot: &Snapshot, now: u64) {
+    /// Finds every frame's verdict, in the flow table or else by asking the policy stage, and counts it to its flow.
+    pub fn evaluate(
+        &mut self,
+        source: PortId,
+        flows: &mut FlowTable,
+        policy_stage: &mut PolicyStage,
+        snapshot: &Snapshot,
+        now: u64,
+    ) {
         let max_frame = u32::from(snapshot.fib().max_frame(source));
         let limit = snapshot.policies().map_or(u32::MAX, |filter| filter.flow_limit(source));
         // Lengths are no part of the key. Mostly all are right; if not, each is looked at.
@@ -155,7 +162,7 @@ impl Burst {
             let mut end = n.min(start + 1 + (u64::from(self.follows) >> (start + 1)).trailing_ones() as usize);
             let Some(flow) = flows.flow(key, *hash, limit, now) else {
                 fill(&mut self.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
-                fill(&mut self.tallies, start..end, [0; 2]);
+                fill(&mut self.counter_ids, start..end, [0; 2]);
                 fill(&mut self.classes, start..end, [0; 2]);
                 fill(&mut self.notes, start..end, Notes::NONE);
                 start = end;
@@ -163,7 +170,7 @@ impl Burst {
             };
             let alone = self.alone >> start & 1 != 0;
             let frame = || self.batch.get(start).map_or(&[][..], Mbuf::data);
-            if !gate.settle(flow, frame, key, alone, snapshot, now) {
+            if !policy_stage.lookup(flow, frame, key, alone, snapshot, now) {
                 // What follows has to be looked at by itself.
                 end = start + 1;
             }
@@ -181,12 +188,12 @@ impl Burst {
             };
             fill(&mut self.notes, start..end, flow.notes());
             flow.count(packets, bytes, now);
-            gate.count(&flow.points, packets, bytes);
+            policy_stage.count(&flow.hooks, packets, bytes);
             if self.tapped {
-                fill(&mut self.tallies, start..end, flow.points.tallies);
+                fill(&mut self.counter_ids, start..end, flow.hooks.counter_ids);
             }
             if self.classed {
-                fill(&mut self.classes, start..end, flow.points.classes);
+                fill(&mut self.classes, start..end, flow.hooks.classes);
             }
             start = end;
         }
@@ -242,8 +249,8 @@ impl Burst {
 
     /// What counts frame `at` at the sender's side (0) or the receiver's (1). Only known if the burst is `tapped`.
     #[must_use]
-    pub fn tally(&self, at: usize, side: usize) -> TallyId {
-        self.tallies.get(at).and_then(|sides| sides.get(side)).copied().unwrap_or(0)
+    pub fn counter_id(&self, at: usize, side: usize) -> CounterId {
+        self.counter_ids.get(at).and_then(|sides| sides.get(side)).copied().unwrap_or(0)
     }
 
     /// What the app is told about frame `at`.
@@ -267,14 +274,14 @@ impl Burst {
         self.hashes.get(at).copied().unwrap_or_default()
     }
 
-    /// Bit *i* is set if frame *i* is not of the same flow as the one before it, or one of them is to be judged by itself.
+    /// Bit *i* is set if frame *i* is not of the same flow as the one before it, or one of them is to be evaluated by itself.
     #[inline]
     #[must_use]
     pub const fn trains(&self) -> u32 {
         !self.follows
     }
 
-    /// The first frame of the train that frame `at` is in.
+    /// The first frame of the run that frame `at` is in.
     #[inline]
     const fn head(&self, at: usize) -> usize {
         // Frame 0 follows none.
@@ -306,7 +313,7 @@ enum Likeness {
     Beginning,
 }
 
-/// Finds the `key` of a frame. Returns by what others are known to have it, and whether the frame is to be judged by itself.
+/// Finds the `key` of a frame. Returns by what others are known to have it, and whether the frame is to be evaluated by itself.
 #[inline]
 fn classify(frame: &[u8], source: PortId, watch: Option<Inspection>, key: &mut FlowKey) -> (Likeness, bool) {
     // Each way on its own: where they met, headers and key would be copied, which stalls right behind the parser's stores.
@@ -337,7 +344,7 @@ fn sum(lens: &[u32]) -> u64 {
     lens.iter().map(|len| u64::from(*len)).sum()
 }
 
-/// Writes `value` to a range of `places` that is not empty. A range of one, as that of a train in mixed traffic, is not worth a loop's
+/// Writes `value` to a range of `places` that is not empty. A range of one, as that of a run in mixed traffic, is not worth a loop's
 /// preparations.
 #[inline]
 pub fn fill<T: Copy>(places: &mut [T], range: Range<usize>, value: T) {
@@ -350,7 +357,7 @@ pub fn fill<T: Copy>(places: &mut [T], range: Range<usize>, value: T) {
     }
 }
 
-/// Gives the frames of a train the verdict of their flow, unless their lengths forbid it. Returns how many have it, and
+/// Gives the frames of a run the verdict of their flow, unless their lengths forbid it. Returns how many have it, and
 /// their bytes.
 #[inline]
 fn judge_each(verdicts: &mut [Verdict], lens: &[u32], of_flow: Verdict, max_frame: u32) -> (u64, u64) {

@@ -29,11 +29,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use stream::Picture;
+use stream::EpochNames;
 
 /// Bytes of all rings of all sessions.
 const MEMORY: usize = 1 << 30;
-/// Pictures that a session may not have heard of yet. What comes beyond is told by a later one.
+/// Snapshots that a session may not have heard of yet. What comes beyond is told by a later one.
 const UNHEARD: usize = 64;
 /// How long sessions are waited for when kopid ends.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -71,7 +71,7 @@ enum Stage {
     Tapped {
         /// What each worker's tap counts.
         counts: Vec<Arc<[PortCounts]>>,
-        pictures: SyncSender<Picture>,
+        snapshots: SyncSender<EpochNames>,
     },
     /// Workers show it nothing any more.
     Over,
@@ -162,8 +162,8 @@ impl Captures {
     /// yet, so that sessions know where the counts of an app begin.
     pub fn follow(&self, roster: &Arc<Roster>) -> Vec<Arc<Selection>> {
         let selection = |session: &Running| {
-            let Stage::Tapped { counts, pictures } = &session.stage else { return None };
-            if pictures.try_send(Picture::new(Arc::clone(roster), counts)).is_err() {
+            let Stage::Tapped { counts, snapshots } = &session.stage else { return None };
+            if snapshots.try_send(EpochNames::new(Arc::clone(roster), counts)).is_err() {
                 // It does not keep up, or has ended. It will hear of the next one.
                 log::debug!("capture {} missed a change of ports", session.id);
             }
@@ -231,9 +231,9 @@ impl Running {
             rings.push(consumer);
             counts.push(count);
         }
-        let (pictures, news) = sync_channel(UNHEARD);
-        let start = Start { rings, begun, counts: counts.clone(), roster, pictures: news };
-        let stage = Stage::Tapped { counts, pictures };
+        let (snapshots, news) = sync_channel(UNHEARD);
+        let start = Start { rings, begun, counts: counts.clone(), roster, snapshots: news };
+        let stage = Stage::Tapped { counts, snapshots };
         if let Stage::Draft { start: waits, .. } = std::mem::replace(&mut self.stage, stage)
             && waits.send(start).is_ok()
         {

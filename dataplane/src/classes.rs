@@ -10,7 +10,7 @@ use crate::dataplane::Dataplane;
 use crate::shaper::{ClassCounters, Sample, Shaper, Source};
 use hdrhistogram::Histogram;
 use kopi_config::Policy;
-use kopi_policy::{Ruleset, Subject};
+use kopi_policy::{PortPolicy, Ruleset};
 use rows::Leaving;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,14 +114,14 @@ impl Classes {
         }
     }
 
-    /// Puts the classes of `policy` in force, which workers will keep to with picture `picture`. Returns what each worker is
+    /// Puts the classes of `policy` in force, which workers will keep to with snapshot `snapshot`. Returns what each worker is
     /// to keep to.
-    pub fn replace(&mut self, policy: Option<&Policy>, picture: u64, now: u64) -> Vec<Option<Box<Shaper>>> {
+    pub fn replace(&mut self, policy: Option<&Policy>, snapshot: u64, now: u64) -> Vec<Option<Box<Shaper>>> {
         let plan = policy.and_then(|policy| Plan::new(policy, self.hz, self.workers, self.mtu, now));
         let shapers = (0..self.workers).map(|worker| plan.as_ref().map(|plan| plan.shaper(worker, self.ports, now)));
         let shapers = shapers.collect();
         if let Some(plan) = std::mem::replace(&mut self.plan, plan.map(Arc::new)) {
-            self.leaving.push(Leaving { picture, plan, entered: 0 });
+            self.leaving.push(Leaving { snapshot, plan, entered: 0 });
         }
         self.rated = 0;
         shapers
@@ -135,8 +135,8 @@ impl Classes {
 
     /// Where frames of an app to the wire wait.
     #[must_use]
-    pub fn source(&self, ruleset: &Ruleset, subject: &Subject) -> Source {
-        self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(ruleset, subject))
+    pub fn source(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Source {
+        self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(ruleset, port_policy))
     }
 
     /// Takes in what workers say, and looks at rates. To be called now and then.
@@ -149,9 +149,9 @@ impl Classes {
         self.forget_delays();
     }
 
-    /// Enters what some classes have counted under plans that no worker keeps to since picture `retired` was given back.
+    /// Enters what some classes have counted under plans that no worker keeps to since snapshot `retired` was given back.
     fn enter(&mut self, retired: u64) {
-        let over = self.leaving.iter_mut().find(|plan| plan.picture <= retired);
+        let over = self.leaving.iter_mut().find(|plan| plan.snapshot <= retired);
         let Some(Leaving { plan, entered, .. }) = over else { return };
         // Copied only while an operator is being answered.
         let past = Arc::make_mut(&mut self.past);
@@ -160,7 +160,7 @@ impl Classes {
         }
         *entered += STEP;
         let all = plan.leaf_count();
-        self.leaving.retain(|plan| plan.picture > retired || plan.entered < all);
+        self.leaving.retain(|plan| plan.snapshot > retired || plan.entered < all);
     }
 
     /// Looks at the rates of some classes, and at each of them once a second if there are not too many.

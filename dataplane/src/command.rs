@@ -3,8 +3,8 @@
 //! Each worker has a bounded queue in each direction. Objects change hands through them: the control thread builds,
 //! the worker uses, the control thread drops. A worker thereby never allocates or frees.
 
-use crate::ledger::Ledger;
 use crate::listing::Listing;
+use crate::policy_counters::PolicyCounters;
 use crate::port::WorkerPort;
 use crate::shaper::Shaper;
 use crate::snapshot::Snapshot;
@@ -12,13 +12,13 @@ use crate::tap::{Selection, Tap};
 use kopi_ring::PeerFault;
 use std::sync::Arc;
 
-/// A picture, and what goes with it.
+/// A snapshot, and what goes with it.
 #[derive(Debug)]
 pub struct Change {
-    /// By what is switched and judged.
+    /// Forwarding table and policy.
     pub snapshot: Arc<Snapshot>,
     /// In what is counted.
-    pub ledger: Arc<Ledger>,
+    pub policy_counters: Arc<PolicyCounters>,
     /// What capture sessions want to see.
     pub selections: Vec<Arc<Selection>>,
     /// The classes to keep to, `None` inside for none; `None` if they stay as they are.
@@ -32,7 +32,7 @@ pub enum Command {
     Attach(Box<WorkerPort>),
     /// Stop serving this port.
     Detach(crate::ids::PortId),
-    /// Switch and judge by another picture from now on.
+    /// Use another snapshot from now on.
     Forward(Change),
     /// Fill in this piece of a list of flows.
     List(Box<Listing>),

@@ -42,7 +42,7 @@ const OPERATORS_PER_USER: usize = 64;
 /// who has just come is about to ask.
 const THREADS_PER_USER: usize = 2 * OPERATORS_PER_USER;
 const MOMENT: Duration = Duration::from_secs(1);
-/// How long workers may take to judge by a new policy before an operator is told that it is in force. One that is off its core for
+/// How long workers may take to evaluate by a new policy before an operator is told that it is in force. One that is off its core for
 /// long is not waited for.
 const IN_FORCE: Duration = Duration::from_millis(100);
 /// Milliseconds of the control thread that the operators of a user may have in a second, and save.
@@ -131,7 +131,7 @@ struct Asked {
 /// A reply that waits for workers.
 #[derive(Debug)]
 struct Coming {
-    picture: u64,
+    snapshot: u64,
     until: Instant,
     reply: String,
     answer: SyncSender<Answer>,
@@ -394,18 +394,18 @@ impl Control {
         let answered = answer(question).unwrap_or(Answer::Refused(unknown));
         self.time.spend_time(account, begun.elapsed());
         match answered {
-            Answer::InForce(picture, line) => {
+            Answer::InForce(snapshot, line) => {
                 let until = Instant::now() + IN_FORCE;
-                self.coming.push(Coming { picture, until, reply: line, answer: reply });
+                self.coming.push(Coming { snapshot, until, reply: line, answer: reply });
             }
             // There is room for it. Whoever has gone does not need it.
             answered => drop(reply.try_send(answered)),
         }
     }
 
-    /// Gives the replies whose picture all workers use.
+    /// Gives the replies whose snapshot all workers use.
     pub fn settle(&mut self, uses: impl Fn(u64) -> bool) {
-        let come = |coming: &mut Coming| uses(coming.picture) || Instant::now() >= coming.until;
+        let come = |coming: &mut Coming| uses(coming.snapshot) || Instant::now() >= coming.until;
         for Coming { reply, answer, .. } in self.coming.extract_if(.., come) {
             drop(answer.try_send(Answer::Reply(reply)));
         }

@@ -334,7 +334,7 @@ impl Started {
                 finish: device.is_virtual(),
                 rx,
                 tx,
-                snapshot: Switch::empty_picture(link, wire.mtu),
+                snapshot: Switch::empty_snapshot(link, wire.mtu),
                 connections: Arc::clone(&connections),
             },
         )?;
@@ -472,7 +472,7 @@ impl Events<'_> {
             self.attach.answer(&mut self.switch);
             self.attach.sweep(&self.poller);
             self.serve();
-            self.control.settle(|picture| self.switch.uses(picture));
+            self.control.settle(|snapshot| self.switch.uses(snapshot));
         }
     }
 

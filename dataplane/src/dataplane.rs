@@ -4,12 +4,12 @@ use crate::app_waker::{AppWaker, Reach};
 use crate::command::{Change, Command, QUEUE, Reply};
 use crate::counters::{PortTotals, WorkerCounters};
 use crate::flow::FlowTable;
-use crate::gate::{EVENTS, Event, Gate};
 use crate::handoff::Mesh;
 use crate::ids::{Generation, PortId};
-use crate::ledger::Ledger;
 use crate::listing::Listing;
 use crate::load::Load;
+use crate::policy_counters::PolicyCounters;
+use crate::policy_stage::{EVENTS, Event, PolicyStage};
 use crate::port::{Caller, User, WorkerPort};
 use crate::rest::{Bedside, Ear, Rest};
 use crate::shaper::{SAMPLES, Sample, Shaper};
@@ -43,7 +43,7 @@ pub struct Setup {
     pub rx: Vec<RxQueue>,
     /// The wire's TX queues, for as many workers.
     pub tx: Vec<TxQueue>,
-    /// The first picture of the ports.
+    /// The first snapshot of the ports.
     pub snapshot: Arc<Snapshot>,
     /// The connections that all workers track.
     pub connections: Arc<Connections>,
@@ -92,10 +92,10 @@ struct Helm {
     replies: rtrb::Consumer<Reply>,
     /// Replies that were taken out of the queue and not looked at yet.
     heard: VecDeque<Reply>,
-    /// Pictures of the ports that it has given back.
+    /// Snapshots of the ports that it has given back.
     retired: u64,
-    /// Pictures that it was given and has not given back, with the ledgers that go with them; oldest first.
-    open: VecDeque<(Arc<Snapshot>, Arc<Ledger>)>,
+    /// Snapshots that it was given and has not given back, with the policy counters that go with them; oldest first.
+    open: VecDeque<(Arc<Snapshot>, Arc<PolicyCounters>)>,
     events: rtrb::Consumer<Event>,
     samples: rtrb::Consumer<Sample>,
     counters: Arc<WorkerCounters>,
@@ -134,16 +134,22 @@ impl Dataplane {
             let counters = Arc::new(WorkerCounters::new(apps + 1));
             let (noted, events) = rtrb::RingBuffer::new(EVENTS);
             let (sampled, samples) = rtrb::RingBuffer::new(SAMPLES);
-            let ledger = Arc::new(Ledger::new(0));
-            let gate = Gate::new(Arc::clone(&connections), Arc::clone(&ledger), random_seed()?, eal.tsc_hz(), noted);
-            let followed = Arc::clone(gate.followed());
+            let policy_counters = Arc::new(PolicyCounters::new(0));
+            let policy_stage = PolicyStage::new(
+                Arc::clone(&connections),
+                Arc::clone(&policy_counters),
+                random_seed()?,
+                eal.tsc_hz(),
+                noted,
+            );
+            let followed = Arc::clone(policy_stage.followed());
             let parts = Parts {
                 index,
                 wire: Wire::new(rx.next(), tx.next()).finishing(finish.then(|| Arc::clone(&counters))),
                 sender: index % senders,
                 pool: pool.clone(),
                 flows: FlowTable::new(flows, apps + 1, random_seed()?, rss.clone()),
-                gate,
+                policy_stage,
                 mesh,
                 counters: Arc::clone(&counters),
                 commands: orders,
@@ -164,7 +170,7 @@ impl Dataplane {
                 replies,
                 heard: VecDeque::new(),
                 retired: 0,
-                open: VecDeque::from([(Arc::clone(&snapshot), ledger)]),
+                open: VecDeque::from([(Arc::clone(&snapshot), policy_counters)]),
                 events,
                 samples,
                 counters,
@@ -292,7 +298,7 @@ impl Dataplane {
         self.workers.iter_mut().for_each(|worker| worker.tell(Command::Untap(session)));
     }
 
-    /// Has all workers switch and judge by `snapshot`, show capture sessions what `selections` say of it, and keep to
+    /// Has all workers use `snapshot`, show capture sessions what `selections` say of it, and keep to
     /// `shapers`, one for each, if there are any.
     pub fn forward(
         &mut self,
@@ -303,16 +309,16 @@ impl Dataplane {
         let mut shapers = shapers.map(Vec::into_iter);
         let rules = snapshot.policies().map_or(0, |filter| filter.ruleset().rules().len());
         for worker in &mut self.workers {
-            let ledger = Arc::new(Ledger::new(rules));
-            worker.open.push_back((Arc::clone(snapshot), Arc::clone(&ledger)));
+            let policy_counters = Arc::new(PolicyCounters::new(rules));
+            worker.open.push_back((Arc::clone(snapshot), Arc::clone(&policy_counters)));
             let shaper = shapers.as_mut().and_then(Iterator::next);
             let (snapshot, selections) = (Arc::clone(snapshot), selections.to_vec());
-            worker.tell(Command::Forward(Change { snapshot, ledger, selections, shaper }));
+            worker.tell(Command::Forward(Change { snapshot, policy_counters, selections, shaper }));
         }
     }
 
-    /// The ledgers in use, with the pictures that they belong to.
-    pub fn ledgers(&self) -> impl Iterator<Item = &(Arc<Snapshot>, Arc<Ledger>)> {
+    /// The policy counters in use, with the snapshots that they belong to.
+    pub fn policy_counters(&self) -> impl Iterator<Item = &(Arc<Snapshot>, Arc<PolicyCounters>)> {
         self.workers.iter().flat_map(|worker| worker.open.iter())
     }
 
@@ -338,7 +344,7 @@ impl Dataplane {
         self.workers.iter_mut().find_map(Helm::reply)
     }
 
-    /// Pictures of the ports that every worker has given back: it uses a later one than these.
+    /// Snapshots of the ports that every worker has given back: it uses a later one than these.
     #[must_use]
     pub fn retired(&self) -> u64 {
         self.workers.iter().map(|worker| worker.retired).min().unwrap_or(u64::MAX)

@@ -10,16 +10,16 @@ mod workers;
 use crate::app_waker::WakeRequests;
 use crate::burst::{Burst, fill};
 use crate::counters::{PortCounters, WorkerCounters};
-use crate::gate::Gate;
 use crate::handoff::{Handoff, Mesh, Target};
 use crate::ids::{PortId, Verdict};
-use crate::ledger::TallyId;
+use crate::policy_counters::CounterId;
+use crate::policy_stage::PolicyStage;
 use crate::port::{WorkerPort, worker_of};
 use crate::shaper::{Shaper, Source, Waiting, Waits};
 use crate::snapshot::Snapshot;
 use crate::tap::{Sighting, Taps, View};
 use crate::wire::Wire;
-use copies::Scene;
+use copies::ReplicateCtx;
 use dpdk::{Batch, Mbuf, Pool};
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
@@ -185,7 +185,14 @@ impl Delivery {
     /// Sends every frame of `burst`, from port `source`, where its verdict says, and leaves the burst empty.
     ///
     /// Frames of a burst mostly go the same way, so runs of equal verdicts are handled at once.
-    pub fn deliver(&mut self, burst: &mut Burst, source: PortId, snapshot: &Snapshot, gate: &mut Gate, now: u64) {
+    pub fn deliver(
+        &mut self,
+        burst: &mut Burst,
+        source: PortId,
+        snapshot: &Snapshot,
+        policy_stage: &mut PolicyStage,
+        now: u64,
+    ) {
         let n = burst.batch.len();
         let mut fates = Fates { to_wire: 0, to_workers: 0 };
         let mut start = 0;
@@ -202,7 +209,7 @@ impl Delivery {
                 Verdict::Refuse(id, reason) => self.drop_run(start..end, id, reason),
                 Verdict::Reject(id) => {
                     self.drop_run(start..end, id, DropReason::Rejected);
-                    let view = self.view(snapshot, gate, now);
+                    let view = self.view(snapshot, policy_stage, now);
                     let limited =
                         snapshot.policies().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
                     for mbuf in burst.batch.iter().take(end).skip(start) {
@@ -210,16 +217,16 @@ impl Delivery {
                     }
                 }
                 Verdict::Group | Verdict::Promiscuous => {
-                    let mut scene = Scene { burst, source, snapshot, gate, now };
+                    let mut ctx = ReplicateCtx { burst, source, snapshot, policy_stage, now };
                     for at in start..end {
-                        let route = self.spread(&mut scene, at, verdict);
+                        let route = self.spread(&mut ctx, at, verdict);
                         self.set_route(at, route, &mut fates);
                     }
                 }
             }
             start = end;
         }
-        let view = self.view(snapshot, gate, now);
+        let view = self.view(snapshot, policy_stage, now);
         if !self.taps.is_empty() {
             // The buffers are still here, and what becomes of each frame is known.
             self.taps.see(burst, source, &self.ports, &view);
@@ -251,9 +258,9 @@ impl Delivery {
     /// By what frames are told to capture sessions.
     #[inline]
     #[must_use]
-    pub fn view<'a>(&self, snapshot: &Snapshot, gate: &'a Gate, now: u64) -> View<'a> {
+    pub fn view<'a>(&self, snapshot: &Snapshot, policy_stage: &'a PolicyStage, now: u64) -> View<'a> {
         let (epoch, wire_up, queues) = (snapshot.epoch(), snapshot.fib().wire_up(), self.queues);
-        View { ledger: gate.ledger(), epoch, now, wire_up, queues }
+        View { policy_counters: policy_stage.policy_counters(), epoch, now, wire_up, queues }
     }
 
     fn drop_run(&mut self, run: Range<usize>, account: PortId, reason: DropReason) {
@@ -442,7 +449,7 @@ impl Delivery {
         &mut self,
         id: PortId,
         outcome: Result<(), DropReason>,
-        tally: TallyId,
+        counter_id: CounterId,
         mbuf: &Mbuf,
         queue: u8,
         view: &View<'_>,
@@ -452,7 +459,7 @@ impl Delivery {
                 Ok(()) => Sighting::passed(id, false, id),
                 Err(reason) => Sighting::dropped(id, false, id, reason),
             };
-            self.taps.see_one(sighting, tally, mbuf, queue, view);
+            self.taps.see_one(sighting, counter_id, mbuf, queue, view);
         }
     }
 

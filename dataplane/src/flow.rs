@@ -4,15 +4,15 @@
 //! of eight entries, a 16-bit tag of the hash finds the entry in it. A lookup touches the bucket's tags, the entry's key
 //! and the entry's state: three cache lines, two of them neighbours.
 //!
-//! The table is a cache. When a bucket is full, the entry unused for longest makes room; its packets are judged anew
+//! The table is a cache. When a bucket is full, the entry unused for longest makes room; its packets are evaluated anew
 //! when they come again. Entries idle for [`IDLE_SECONDS`] go by themselves.
 
 use crate::ids::{PortId, Verdict};
-use crate::ledger::TallyId;
 use crate::notes::packet_type;
+use crate::policy_counters::CounterId;
 use kopi_config::policy::{Direction, State};
 use kopi_packet::{FlowKey, RssSeed, Seed};
-use kopi_policy::{Judgement, Look, Stamp, TOUCH_SHIFT};
+use kopi_policy::{CtLookup, CtVersion, Evaluation, TOUCH_SHIFT};
 use kopi_ring::DropReason;
 use kopi_ring::layout::Notes;
 
@@ -48,9 +48,9 @@ pub struct Flow {
     /// TSC of the burst with its last packet, in units of [`SEEN_UNIT`].
     last_seen: u32,
     /// What the policy knows of it.
-    pub points: Points,
-    /// The state that its packets were judged by at the sender's and at the receiver's side; `None` for a side that they were
-    /// not judged at, or without tracking.
+    pub hooks: Hooks,
+    /// The state that its packets were evaluated by at the sender's and at the receiver's side; `None` for a side that they were
+    /// not evaluated at, or without tracking.
     pub states: [Option<State>; 2],
     /// The hash that chooses the queue of the app that gets its packets.
     rss: u32,
@@ -58,23 +58,23 @@ pub struct Flow {
     marks: u16,
 }
 
-/// Bit of [`Flow::marks`]: each packet is judged by itself.
+/// Bit of [`Flow::marks`]: each packet is evaluated by itself.
 const EACH: u16 = 1 << 15;
 
 /// What the policy knows of a flow at the sender's and at the receiver's side, in this order.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Points {
-    /// The connection that its packets belong to, in the condition that they were judged by. `None` if there is no
+pub struct Hooks {
+    /// The connection that its packets belong to, in the condition that they were evaluated by. `None` if there is no
     /// connection, or if the next packet may change it.
-    pub connections: [Option<Stamp>; 2],
+    pub connections: [Option<CtVersion>; 2],
     /// What counts them.
-    pub tallies: [TallyId; 2],
+    pub counter_ids: [CounterId; 2],
     /// Their classes, counted from 1; 0 for none.
     pub classes: [u16; 2],
 }
 
-impl Points {
-    const EMPTY: Self = Self { connections: [None; 2], tallies: [0; 2], classes: [0; 2] };
+impl Hooks {
+    const EMPTY: Self = Self { connections: [None; 2], counter_ids: [0; 2], classes: [0; 2] };
 }
 
 impl Flow {
@@ -86,13 +86,13 @@ impl Flow {
         bytes: 0,
         first_seen: 0,
         last_seen: 0,
-        points: Points::EMPTY,
+        hooks: Hooks::EMPTY,
         states: [None; 2],
         rss: 0,
         marks: 0,
     };
 
-    /// The flow of a packet with this key, the first one, at `now` (TSC). Nobody has judged it yet.
+    /// The flow of a packet with this key, the first one, at `now` (TSC). Nobody has evaluated it yet.
     fn new(key: &FlowKey, rss: &RssSeed, now: u64) -> Self {
         let (first_seen, last_seen) = (age_units(now), seen_units(now));
         Self { first_seen, last_seen, rss: key.rss(rss), marks: packet_type(key), ..Self::EMPTY }
@@ -100,12 +100,12 @@ impl Flow {
 
     /// Forgets what the policy has said of it.
     pub const fn forget(&mut self) {
-        self.points = Points::EMPTY;
+        self.hooks = Hooks::EMPTY;
         self.states = [None; 2];
         self.marks &= !EACH;
     }
 
-    /// Has each packet judged by itself: it says something that its key does not.
+    /// Has each packet evaluated by itself: it says something that its key does not.
     pub const fn judge_each(&mut self) {
         self.marks |= EACH;
         // So that those who ask whether connections have a say look further, and nobody else pays for this.
@@ -114,7 +114,7 @@ impl Flow {
         }
     }
 
-    /// Whether each packet is judged by itself.
+    /// Whether each packet is evaluated by itself.
     #[inline]
     #[must_use]
     pub const fn is_judged_each(&self) -> bool {
@@ -136,11 +136,17 @@ impl Flow {
     }
 
     /// Notes what was said at one side, and gives the look back, if there was one.
-    pub fn note(&mut self, side: Direction, judgement: &Judgement, look: Option<Look>, tally: TallyId) -> Option<Look> {
+    pub fn note(
+        &mut self,
+        side: Direction,
+        evaluation: &Evaluation,
+        look: Option<CtLookup>,
+        counter_id: CounterId,
+    ) -> Option<CtLookup> {
         let at = usize::from(side == Direction::Ingress);
-        self.states[at] = look.as_ref().map(Look::state);
-        self.points.tallies[at] = tally;
-        self.points.classes[at] = judgement.class.map_or(0, |class| class.saturating_add(1));
+        self.states[at] = look.as_ref().map(CtLookup::state);
+        self.hooks.counter_ids[at] = counter_id;
+        self.hooks.classes[at] = evaluation.class.map_or(0, |class| class.saturating_add(1));
         look
     }
 

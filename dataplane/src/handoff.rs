@@ -1,4 +1,4 @@
-//! Frames on their way from the worker that judged them to the worker that owns their destination.
+//! Frames on their way from the worker that evaluated them to the worker that owns their destination.
 
 use crate::ids::{Generation, PortId, WIRE};
 use crate::rest::Waker;
@@ -21,7 +21,7 @@ const RESERVED_PORT: std::ops::RangeInclusive<usize> = 8..=64;
 const FRAME: u32 = 16;
 const CREDIT_MAX: u32 = 128 * FRAME;
 
-/// A judged frame.
+/// An evaluated frame.
 #[derive(Debug)]
 pub struct Handoff {
     /// The frame.

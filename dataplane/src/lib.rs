@@ -2,10 +2,10 @@
 //!
 //! The dataplane, one worker for each core, sharing nothing:
 //!
-//! - [`worker`]: the loop; [`rest`]: what it does when there is nothing to do; [`burst`]: frames under way, and the stages parse and judge; [`deliver`]: the last stage;
-//! - [`flow`]: the flow table; [`snapshot`]: all that workers judge by; [`fib`]: which port has which address; [`shared_address`]: who has the
+//! - [`worker`]: the loop; [`rest`]: what it does when there is nothing to do; [`burst`]: frames under way, and the stages parse and evaluate; [`deliver`]: the last stage;
+//! - [`flow`]: the flow table; [`snapshot`]: all that workers judge frames by; [`fib`]: which port has which address; [`shared_address`]: who has the
 //!   host's; [`ids`]: numbers and verdicts;
-//! - [`gate`]: the policy, asked once for each flow; [`policy_table`]: the policy with its apps; [`ledger`]: what it has counted;
+//! - [`policy_stage`]: the policy, asked once for each flow; [`policy_table`]: the policy with its apps; [`policy_counters`]: what it has counted;
 //!   [`listing`]: flows, for operators;
 //! - [`wire`], [`port`]: where frames come from and go to; [`handoff`]: between workers;
 //! - [`shaper`]: the policy's classes, who may send next and what waits;
@@ -45,14 +45,12 @@ pub mod dataplane;
 pub mod deliver;
 pub mod fib;
 pub mod flow;
-pub mod gate;
 pub mod handoff;
 pub mod helper;
 pub mod host;
 pub mod identity;
 pub mod ids;
 pub mod kernel;
-pub mod ledger;
 pub mod listener;
 pub mod listing;
 pub mod load;
@@ -64,6 +62,8 @@ pub mod notes;
 pub mod operator;
 pub mod peers;
 pub mod policy;
+pub mod policy_counters;
+pub mod policy_stage;
 pub mod policy_table;
 pub mod poller;
 pub mod port;

@@ -9,7 +9,7 @@
 use crate::dataplane::Dataplane;
 use crate::flow::{Flow, FlowTable};
 use crate::ids::{PortId, Verdict, WIRE};
-use crate::ledger::{Ledger, Outcome};
+use crate::policy_counters::{CounterKey, PolicyCounters};
 use crate::policy_table::PolicyTable;
 use crate::registry::{App, Registry};
 use crate::report::stage_of;
@@ -40,8 +40,8 @@ pub struct Listed {
     /// What is known about it.
     pub flow: Flow,
     /// What the policy said at the sender's and at the receiver's side.
-    pub outcomes: [Option<Outcome>; 2],
-    /// Whether it was judged before the ports or the policy changed last. Its next frame has it judged anew.
+    pub outcomes: [Option<CounterKey>; 2],
+    /// Whether it was evaluated before the ports or the policy changed last. Its next frame has it evaluated anew.
     pub outdated: bool,
 }
 
@@ -63,7 +63,7 @@ impl Listed {
     #[must_use]
     pub fn class(&self, side: usize) -> Option<u16> {
         self.outcomes.get(side).copied().flatten()?;
-        self.flow.points.classes.get(side)?.checked_sub(1)
+        self.flow.hooks.classes.get(side)?.checked_sub(1)
     }
 
     /// The app that gets its packets, or would get them if it were not for the policy.
@@ -77,7 +77,7 @@ impl Listed {
     }
 }
 
-/// Some flows of one worker, all judged under one picture. Never grows beyond its first capacity.
+/// Some flows of one worker, all evaluated under one snapshot. Never grows beyond its first capacity.
 #[derive(Debug)]
 pub struct Listing {
     /// Which piece it is, and of which worker.
@@ -88,7 +88,7 @@ pub struct Listing {
     next: usize,
     /// Whether there are more.
     has_more: bool,
-    picture: Option<Arc<Snapshot>>,
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 impl Listing {
@@ -97,7 +97,7 @@ impl Listing {
         let (_, key) = kopi_packet::parse(&[], 0);
         let mut flows = vec![Listed { key, flow: Flow::EMPTY, outcomes: [None; 2], outdated: false }; PIECE];
         flows.clear();
-        Self { serial: 0, worker: 0, flows, next: 0, has_more: false, picture: None }
+        Self { serial: 0, worker: 0, flows, next: 0, has_more: false, snapshot: None }
     }
 
     /// Begins piece `serial`, at `position`.
@@ -106,10 +106,10 @@ impl Listing {
         (self.serial, self.worker, self.next, self.has_more) = (serial, position.worker, position.bucket, false);
     }
 
-    /// Copies some more flows, judged under `picture` into `ledger` or not judged anew yet; returns whether these were the last ones.
-    pub fn proceed(&mut self, table: &FlowTable, ledger: &Ledger, picture: &Arc<Snapshot>) -> bool {
-        let epoch = picture.epoch();
-        if self.picture.get_or_insert_with(|| Arc::clone(picture)).epoch() != epoch {
+    /// Copies some more flows, evaluated under `snapshot` and counted in `policy_counters`, or not evaluated anew yet; returns whether these were the last ones.
+    pub fn proceed(&mut self, table: &FlowTable, policy_counters: &PolicyCounters, snapshot: &Arc<Snapshot>) -> bool {
+        let epoch = snapshot.epoch();
+        if self.snapshot.get_or_insert_with(|| Arc::clone(snapshot)).epoch() != epoch {
             self.has_more = true;
             return true;
         }
@@ -119,7 +119,10 @@ impl Listing {
             let flows = table.flows(self.next, self.next + 1).map(|(key, flow)| Listed {
                 key: *key,
                 flow: *flow,
-                outcomes: flow.points.tallies.map(|tally| ledger.outcome(tally).filter(|_| flow.epoch == epoch)),
+                outcomes: flow
+                    .hooks
+                    .counter_ids
+                    .map(|counter_id| policy_counters.key(counter_id).filter(|_| flow.epoch == epoch)),
                 outdated: flow.epoch != epoch,
             });
             self.flows.extend(flows);
@@ -216,7 +219,7 @@ pub struct Piece {
     pub flows: Vec<Listed>,
     /// The apps that they come from or go to, as far as they are still there.
     pub who: BTreeMap<PortId, Who>,
-    /// What the policy that they were judged by calls what they have to do with; `None` without a policy.
+    /// What the policy that they were evaluated by calls what they have to do with; `None` without a policy.
     pub names: Option<Names>,
     /// Where the next piece begins, unless this is the last one.
     pub next: Option<Position>,
@@ -278,8 +281,8 @@ impl Lists {
         let (worker, workers) = (part.worker, self.desks.len());
         let Some(desk) = self.desks.get_mut(worker) else { return };
         if let Some(Current { to: Some(to), .. }) = desk.current.take_if(|current| current.serial == part.serial) {
-            let picture = part.picture.take();
-            let filter = picture.as_deref().and_then(Snapshot::policies);
+            let snapshot = part.snapshot.take();
+            let filter = snapshot.as_deref().and_then(Snapshot::policies);
             let next = match part.has_more {
                 true => Some(Position { worker, bucket: part.next }),
                 false => Some(Position { worker: worker + 1, bucket: 0 }).filter(|position| position.worker < workers),
@@ -293,7 +296,7 @@ impl Lists {
             // Whoever does not wait any more does not need it.
             drop(to.try_send(Ok(piece)));
         }
-        part.picture = None;
+        part.snapshot = None;
         desk.spare = Some(part);
     }
 

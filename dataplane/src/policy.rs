@@ -1,7 +1,7 @@
 //! The policy in force, on the control thread: read, compiled, replaced while traffic goes on, and taken back.
 
 use crate::ids::Generation;
-use crate::ledger::{Ledger, Outcome};
+use crate::policy_counters::{CounterKey, PolicyCounters};
 use crate::policy_table::PolicyTable;
 use crate::registry::App;
 use crate::snapshot::Snapshot;
@@ -39,7 +39,7 @@ pub struct Enforcement {
     /// When it was asked for; see [`Reload::turn`](crate::reload::Reload::turn).
     turn: u64,
     /// Shared with those who sum up what was counted, and copied if it changes meanwhile.
-    books: Arc<Books>,
+    rule_stats: Arc<RuleStats>,
 }
 
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Enforcement {
         let before = self.trial.as_ref().and_then(|trial| trial.before.as_deref());
         let rulesets = [self.ruleset.as_deref(), before];
         let known = rulesets.into_iter().flatten().flat_map(Ruleset::ids).copied().collect();
-        self.books_mut().keep_rules(&known);
+        self.rule_stats_mut().keep_rules(&known);
     }
 
     /// Confirms the policy in force; returns whether it was on trial.
@@ -130,14 +130,14 @@ impl Enforcement {
     }
 
     /// The same, to be added to.
-    pub fn books_mut(&mut self) -> &mut Books {
-        Arc::make_mut(&mut self.books)
+    pub fn rule_stats_mut(&mut self) -> &mut RuleStats {
+        Arc::make_mut(&mut self.rule_stats)
     }
 
-    /// What was counted under pictures that are no longer used.
+    /// What was counted under snapshots that are no longer used.
     #[must_use]
-    pub const fn books(&self) -> &Arc<Books> {
-        &self.books
+    pub const fn rule_stats(&self) -> &Arc<RuleStats> {
+        &self.rule_stats
     }
 }
 
@@ -217,10 +217,10 @@ pub enum Decider {
 
 impl Decider {
     /// What decided this, by the rules of then. A rule that there is not decides nothing.
-    fn of(outcome: &Outcome, ruleset: &Ruleset) -> Option<Self> {
-        Some(match outcome.cause {
+    fn of(key: &CounterKey, ruleset: &Ruleset) -> Option<Self> {
+        Some(match key.cause {
             Cause::Rule(rule) => Self::Rule(*ruleset.ids().get(usize::try_from(rule).ok()?)?),
-            Cause::Default => Self::Default(outcome.direction),
+            Cause::Default => Self::Default(key.direction),
             Cause::Lease(violation) => Self::Lease(violation),
             Cause::Malformed => Self::Malformed,
             Cause::Fragment => Self::Fragment,
@@ -239,30 +239,30 @@ pub struct Sum {
 
 /// What the rules have counted.
 #[derive(Clone, Debug, Default)]
-pub struct Books {
+pub struct RuleStats {
     rules: BTreeMap<RuleId, Sum>,
     defaults: BTreeMap<Direction, Sum>,
     refused: BTreeMap<(Generation, Decider), u64>,
 }
 
-impl Books {
-    /// Adds what stands in a ledger of a picture with `filter`.
-    pub fn enter(&mut self, ledger: &Ledger, filter: &PolicyTable) {
-        for (outcome, packets, bytes) in ledger.entries() {
-            self.enter_one(&outcome, Sum { packets, bytes }, filter);
+impl RuleStats {
+    /// Adds what stands in policy counters of a snapshot with `filter`.
+    pub fn enter(&mut self, policy_counters: &PolicyCounters, filter: &PolicyTable) {
+        for (key, packets, bytes) in policy_counters.entries() {
+            self.enter_one(&key, Sum { packets, bytes }, filter);
         }
     }
 
-    fn enter_one(&mut self, outcome: &Outcome, sum: Sum, filter: &PolicyTable) {
+    fn enter_one(&mut self, key: &CounterKey, sum: Sum, filter: &PolicyTable) {
         let ruleset = filter.ruleset();
-        rules_of(outcome, ruleset).for_each(|rule| self.rules.entry(rule).or_default().add(sum));
-        if let Cause::Default = outcome.cause {
-            self.defaults.entry(outcome.direction).or_default().add(sum);
+        rules_of(key, ruleset).for_each(|rule| self.rules.entry(rule).or_default().add(sum));
+        if let Cause::Default = key.cause {
+            self.defaults.entry(key.direction).or_default().add(sum);
         }
-        if outcome.decision != Decision::Accept
-            && let Some(decider) = Decider::of(outcome, ruleset)
+        if key.decision != Decision::Accept
+            && let Some(decider) = Decider::of(key, ruleset)
         {
-            *self.refused.entry((filter.generation(outcome.port), decider)).or_default() += sum.packets;
+            *self.refused.entry((filter.generation(key.port), decider)).or_default() += sum.packets;
         }
     }
 
@@ -296,30 +296,31 @@ impl Books {
     }
 }
 
-/// The rules that have seen frames with this outcome.
-fn rules_of(outcome: &Outcome, ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
+/// The rules that have seen frames with this counter key.
+fn rules_of(key: &CounterKey, ruleset: &Ruleset) -> impl Iterator<Item = RuleId> {
     let id = |rule: u32| usize::try_from(rule).ok().and_then(|rule| ruleset.ids().get(rule)).copied();
     let passed = ruleset.passing_rules().iter().enumerate();
-    let passed = passed.filter(|(bit, _)| outcome.passing >> bit & 1 == 1).map(|(_, rule)| *rule);
-    let decided = if let Cause::Rule(rule) = outcome.cause { Some(rule) } else { None };
+    let passed = passed.filter(|(bit, _)| key.passing >> bit & 1 == 1).map(|(_, rule)| *rule);
+    let decided = if let Cause::Rule(rule) = key.cause { Some(rule) } else { None };
     passed.chain(decided).filter_map(id)
 }
 
 /// What has been counted up to a moment, to be summed up wherever there is time for it.
 #[derive(Debug)]
 pub struct Counted {
-    /// Under pictures that are no longer used.
-    pub past: Arc<Books>,
+    /// Under snapshots that are no longer used.
+    pub past: Arc<RuleStats>,
     /// Under the others, with what each worker has counted.
-    pub open: Vec<(Arc<Snapshot>, Arc<Ledger>)>,
+    pub open: Vec<(Arc<Snapshot>, Arc<PolicyCounters>)>,
 }
 
 impl Counted {
-    /// Outcomes under pictures in use, with packets and bytes.
-    fn entries(&self) -> impl Iterator<Item = (&PolicyTable, Outcome, Sum)> {
-        let open = self.open.iter().filter_map(|(picture, ledger)| Some((picture.policies()?, ledger)));
-        open.flat_map(|(filter, ledger)| {
-            ledger.entries().map(move |(outcome, packets, bytes)| (filter, outcome, Sum { packets, bytes }))
+    /// Counters of snapshots in use, with packets and bytes.
+    fn entries(&self) -> impl Iterator<Item = (&PolicyTable, CounterKey, Sum)> {
+        let open =
+            self.open.iter().filter_map(|(snapshot, policy_counters)| Some((snapshot.policies()?, policy_counters)));
+        open.flat_map(|(filter, policy_counters)| {
+            policy_counters.entries().map(move |(key, packets, bytes)| (filter, key, Sum { packets, bytes }))
         })
     }
 
@@ -327,8 +328,8 @@ impl Counted {
     #[must_use]
     pub fn rules(&self, ids: &[RuleId]) -> BTreeMap<RuleId, Sum> {
         let mut sums: BTreeMap<_, _> = ids.iter().map(|id| (*id, self.past.rule(*id))).collect();
-        for (filter, outcome, sum) in self.entries() {
-            for rule in rules_of(&outcome, filter.ruleset()) {
+        for (filter, key, sum) in self.entries() {
+            for rule in rules_of(&key, filter.ruleset()) {
                 if let Some(known) = sums.get_mut(&rule) {
                     known.add(sum);
                 }
@@ -341,8 +342,8 @@ impl Counted {
     #[must_use]
     pub fn default(&self, direction: Direction) -> Sum {
         let mut total = self.past.default(direction);
-        let of_default = |outcome: &Outcome| outcome.cause == Cause::Default && outcome.direction == direction;
-        self.entries().filter(|(_, outcome, _)| of_default(outcome)).for_each(|(.., sum)| total.add(sum));
+        let of_default = |key: &CounterKey| key.cause == Cause::Default && key.direction == direction;
+        self.entries().filter(|(_, key, _)| of_default(key)).for_each(|(.., sum)| total.add(sum));
         total
     }
 
@@ -351,10 +352,10 @@ impl Counted {
     pub fn refused(&self, apps: &BTreeSet<Generation>) -> BTreeMap<(Generation, Decider), u64> {
         let past = self.past.refused.iter().filter(|((app, _), _)| apps.contains(app));
         let mut refused: BTreeMap<_, _> = past.map(|(of, packets)| (*of, *packets)).collect();
-        for (filter, outcome, sum) in self.entries().filter(|(_, outcome, _)| outcome.decision != Decision::Accept) {
-            let app = filter.generation(outcome.port);
+        for (filter, key, sum) in self.entries().filter(|(_, key, _)| key.decision != Decision::Accept) {
+            let app = filter.generation(key.port);
             if apps.contains(&app)
-                && let Some(decider) = Decider::of(&outcome, filter.ruleset())
+                && let Some(decider) = Decider::of(&key, filter.ruleset())
             {
                 *refused.entry((app, decider)).or_default() += sum.packets;
             }
@@ -384,15 +385,19 @@ mod tests {
         let mut enforcement = Enforcement::new(None, Some(policy(1))).unwrap();
         let rule = enforcement.ruleset().unwrap().ids()[0];
         let sum = Sum { packets: 3, bytes: 180 };
-        enforcement.books_mut().rules.insert(rule, sum);
-        enforcement.books_mut().refused.insert((1, Decider::Rule(rule)), 3);
+        enforcement.rule_stats_mut().rules.insert(rule, sum);
+        enforcement.rule_stats_mut().refused.insert((1, Decider::Rule(rule)), 3);
         let two = || compile(policy(2)).unwrap();
         enforcement.replace(two(), 7, Some(Duration::ZERO)).unwrap();
-        assert_eq!(enforcement.books().rule(rule), sum, "on trial");
+        assert_eq!(enforcement.rule_stats().rule(rule), sum, "on trial");
         assert!(enforcement.expire());
-        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused.len()), (sum, 1), "taken back");
+        assert_eq!(
+            (enforcement.rule_stats().rule(rule), enforcement.rule_stats().refused.len()),
+            (sum, 1),
+            "taken back"
+        );
         assert!(enforcement.replace(two(), 6, None).unwrap_err().contains("asked for later"));
         enforcement.replace(two(), 8, None).unwrap();
-        assert_eq!((enforcement.books().rule(rule), enforcement.books().refused.len()), (Sum::default(), 0));
+        assert_eq!((enforcement.rule_stats().rule(rule), enforcement.rule_stats().refused.len()), (Sum::default(), 0));
     }
 }

@@ -1,9 +1,9 @@
-//! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a picture.
+//! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a snapshot.
 
 use crate::ids::{Generation, PortId};
 use crate::shaper::Source;
 use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, tcp};
-use kopi_policy::{Ruleset, Subject};
+use kopi_policy::{PortPolicy, Ruleset};
 use std::sync::Arc;
 
 /// What one app is under the policy.
@@ -14,7 +14,7 @@ pub struct PolicyPort {
     /// Which use of the number.
     pub generation: Generation,
     /// What the rules know of it.
-    pub subject: Subject,
+    pub port_policy: PortPolicy,
     /// Flows of a worker that it may have begun.
     pub flows: u32,
     /// Where its frames to the wire wait, if classes are kept to.
@@ -26,7 +26,7 @@ pub struct PolicyPort {
 pub struct PolicyTable {
     ruleset: Arc<Ruleset>,
     /// By port number.
-    subjects: Box<[Option<Subject>]>,
+    port_policies: Box<[Option<PortPolicy>]>,
     flows: Box<[u32]>,
     generations: Box<[Generation]>,
     sources: Box<[Source]>,
@@ -34,25 +34,25 @@ pub struct PolicyTable {
 }
 
 impl PolicyTable {
-    /// The policy `ruleset` over `members`, whose subjects are of that ruleset.
+    /// The policy `ruleset` over `members`, whose policies are of that ruleset.
     #[must_use]
     pub fn new(ruleset: Arc<Ruleset>, members: Vec<PolicyPort>) -> Self {
         let ports = members.iter().map(|member| usize::from(member.id) + 1).max().unwrap_or(1);
-        let mut subjects: Vec<Option<Subject>> = Vec::new();
-        subjects.resize_with(ports, || None);
+        let mut port_policies: Vec<Option<PortPolicy>> = Vec::new();
+        port_policies.resize_with(ports, || None);
         let mut flows = vec![u32::MAX; ports];
         let mut generations = vec![0; ports];
         let mut sources = vec![Source::Ring(0); ports];
         for member in members {
             let at = usize::from(member.id);
-            subjects[at] = Some(member.subject);
+            port_policies[at] = Some(member.port_policy);
             flows[at] = member.flows;
             generations[at] = member.generation;
             sources[at] = member.source;
         }
         let tracks = ruleset.uses_state();
         let (flows, generations, sources) = (flows.into(), generations.into(), sources.into());
-        Self { ruleset, subjects: subjects.into(), flows, generations, sources, tracks }
+        Self { ruleset, port_policies: port_policies.into(), flows, generations, sources, tracks }
     }
 
     /// The rules.
@@ -64,8 +64,8 @@ impl PolicyTable {
     /// What app `id` is under them.
     #[inline]
     #[must_use]
-    pub fn subject(&self, id: PortId) -> Option<&Subject> {
-        self.subjects.get(usize::from(id)).and_then(Option::as_ref)
+    pub fn port_policy(&self, id: PortId) -> Option<&PortPolicy> {
+        self.port_policies.get(usize::from(id)).and_then(Option::as_ref)
     }
 
     /// Flows of a worker that app `id` may have begun.
@@ -123,7 +123,7 @@ impl Inspection {
     }
 
     /// Puts into `key` what the policy looks at beyond what the parser has put there. Returns whether the frame is to be
-    /// judged by itself: it says something that its key does not, and the policy looks at it.
+    /// evaluated by itself: it says something that its key does not, and the policy looks at it.
     #[inline]
     #[must_use]
     pub fn complete(self, key: &mut FlowKey, frame: &[u8], headers: &Headers) -> bool {

@@ -6,7 +6,7 @@ use crate::identity::Identity;
 use crate::ids::{Generation, PortId};
 use crate::regions::{Grant, Making};
 use kopi_packet::LinkProtocols;
-use kopi_policy::{Ruleset, Subject};
+use kopi_policy::{PortPolicy, Ruleset};
 use kopi_ring::layout::MAX_MTU;
 use kopi_ring::message::{Hello, Mac, Settings};
 use kopi_ring::status::DaemonStatus;
@@ -97,7 +97,7 @@ pub struct Terms {
     /// What it may say to the other end of the wire's link, and hear from there.
     pub link: LinkProtocols,
     /// What the rules know of it; `None` when that has to be worked out.
-    pub subject: Option<Subject>,
+    pub port_policy: Option<PortPolicy>,
 }
 
 /// Names and addresses that the policy keeps for others.
@@ -347,7 +347,7 @@ impl Registry {
         }
         if let Some(app) = self.get_mut(id) {
             app.settings = settings;
-            app.terms.subject = None;
+            app.terms.port_policy = None;
         }
         Ok(())
     }

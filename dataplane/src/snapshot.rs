@@ -1,4 +1,4 @@
-//! What all workers judge by, in one object.
+//! All that workers judge frames by, in one object.
 //!
 //! The control thread builds a new [`Snapshot`] aside whenever a port comes, goes or changes, or the policy does, and hands it to the
 //! workers. Its epoch makes the verdicts cached in the flow tables stale.

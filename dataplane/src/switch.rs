@@ -16,16 +16,16 @@ use crate::classes::Classes;
 use crate::command::Reply;
 use crate::dataplane::Dataplane;
 use crate::fib::Fib;
-use crate::gate::Event;
 use crate::helper::{Helper, Wake};
 use crate::identity::Identity;
 use crate::ids::PortId;
 use crate::kernel;
-use crate::ledger::{Ledger, Outcome};
 use crate::listing::{Given, Lists, Position};
 use crate::memory::{Machine, Memory};
 use crate::peers::Peers;
-use crate::policy::{Books, ByAccount, Changed, Counted, Enforcement, Machine as Accounts};
+use crate::policy::{ByAccount, Changed, Counted, Enforcement, Machine as Accounts, RuleStats};
+use crate::policy_counters::{CounterKey, PolicyCounters};
+use crate::policy_stage::Event;
 use crate::policy_table::{self, PolicyTable};
 use crate::regions::{Grant, Regions};
 use crate::registry::{self, App, Refusal, Registry, Reserved, Terms};
@@ -35,7 +35,7 @@ use crate::snapshot::Snapshot;
 use crate::throttle::Throttle;
 use crate::users::{Numbers, Users};
 use kopi_config::policy::{Decision, Direction};
-use kopi_policy::{Cause, Connections, Kernel, Ruleset, Subject};
+use kopi_policy::{Cause, Connections, Kernel, PortPolicy, Ruleset};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
 use kopi_ring::{DropReason, PeerFault, Region};
@@ -49,7 +49,7 @@ use tracked::user_of;
 
 /// Lines in the log in ten seconds about the apps of a user: their memory, and what the policy wants there.
 const LOG_LINES: u32 = 20;
-/// Time between two pictures. Under each, every flow is judged anew at its next frame.
+/// Time between two snapshots. Under each snapshot, every flow is evaluated anew at its next frame.
 const PICTURE: Duration = Duration::from_millis(5);
 /// Seconds of which a user may save its changes, to make them at once.
 const CHANGES_SAVED: u32 = 4;
@@ -83,15 +83,15 @@ pub struct Switch {
     wire: WireState,
     limits: Limits,
     epoch: u32,
-    /// Pictures of the ports that the workers were given since their first one.
-    pictures: u64,
-    /// The workers' picture of the ports is out of date.
+    /// Snapshots of the ports that the workers were given since their first one.
+    snapshots: u64,
+    /// The workers' snapshot of the ports is out of date.
     stale: bool,
     /// Users whose apps have made it so.
     changed_by: BTreeSet<u32>,
     /// When the workers were given their last one.
     published: Instant,
-    /// Pictures that users may cause.
+    /// Snapshots that users may cause.
     changes: Budgets,
     /// Changes of their processes that users may have followed.
     follows: Budgets,
@@ -186,7 +186,7 @@ impl Switch {
             wire,
             limits,
             epoch: 1,
-            pictures: 0,
+            snapshots: 0,
             stale: false,
             changed_by: BTreeSet::new(),
             published: Instant::now(),
@@ -235,8 +235,8 @@ impl Switch {
     /// What the rules have counted.
     #[must_use]
     pub fn counted(&self) -> Counted {
-        let open = self.dataplane.ledgers().cloned().collect();
-        Counted { past: Arc::clone(self.policy.books()), open }
+        let open = self.dataplane.policy_counters().cloned().collect();
+        Counted { past: Arc::clone(self.policy.rule_stats()), open }
     }
 
     /// The connections that are tracked.
@@ -325,7 +325,7 @@ impl Switch {
         }
         self.follows.spend(app.account);
         app.identity = identity;
-        // A process may call itself what it likes, as often as it likes: flows are judged anew only if it matters.
+        // A process may call itself what it likes, as often as it likes: flows are evaluated anew only if it matters.
         let same = self.policy.ruleset().is_none_or(|ruleset| is_same(ruleset, app, &self.kernel));
         if !same {
             return self.apply_policy();
@@ -378,7 +378,7 @@ impl Switch {
 
     fn log_event(&mut self, event: &Event) {
         let Some(ruleset) = self.policy.ruleset() else { return };
-        let Outcome { port, direction, decision, cause, .. } = event.outcome;
+        let CounterKey { port, direction, decision, cause, .. } = event.counter_key;
         let Some(app) = self.registry.get(port) else { return };
         let by = match cause {
             Cause::Rule(rule) => usize::try_from(rule).ok().and_then(|rule| ruleset.rules().get(rule)),
@@ -394,9 +394,9 @@ impl Switch {
         );
     }
 
-    /// The first picture of the ports, for workers that start.
+    /// The first snapshot of the ports, for workers that start.
     #[must_use]
-    pub fn empty_picture(link: Link, mtu: u16) -> Arc<Snapshot> {
+    pub fn empty_snapshot(link: Link, mtu: u16) -> Arc<Snapshot> {
         Arc::new(Snapshot::new(1, Fib::new(link.up, mtu, &[])))
     }
 
@@ -484,13 +484,13 @@ impl Switch {
         Ok(())
     }
 
-    /// Notes that the picture is out of date because of what the app of port `id` has done.
+    /// Notes that the snapshot is out of date because of what the app of port `id` has done.
     fn change_by(&mut self, id: PortId) {
         self.stale = true;
         self.changed_by.extend(self.registry.get(id).filter(|_| Some(id) != self.host()).map(|app| app.account));
     }
 
-    /// Whether a user's apps may change something now, for which every flow is judged anew.
+    /// Whether a user's apps may change something now, for which every flow is evaluated anew.
     #[must_use]
     pub fn may_change(&self, account: u32) -> bool {
         self.changes.has(account)
@@ -548,7 +548,7 @@ impl Switch {
         changed
     }
 
-    /// Gives the workers a new picture of the ports, if something has changed and the last one is some milliseconds old. Who
+    /// Gives the workers a new snapshot of the ports, if something has changed and the last one is some milliseconds old. Who
     /// has made the change pays for it.
     pub fn publish(&mut self) {
         if self.published.elapsed() >= PICTURE {
@@ -556,7 +556,7 @@ impl Switch {
         }
     }
 
-    /// How long it is until a picture that is due may be [published](Self::publish); `None` if none is due.
+    /// How long it is until a snapshot that is due may be [published](Self::publish); `None` if none is due.
     #[must_use]
     pub fn until_published(&self) -> Option<Duration> {
         self.stale.then(|| PICTURE.saturating_sub(self.published.elapsed()))
@@ -569,7 +569,7 @@ impl Switch {
         }
         self.published = Instant::now();
         std::mem::take(&mut self.changed_by).into_iter().for_each(|user| self.changes.spend(user));
-        // 0 marks a flow that was never judged.
+        // 0 marks a flow that was never evaluated.
         self.epoch = self.epoch.wrapping_add(1).max(1);
         // Before the apps are looked at, since it says where their frames wait.
         let shapers = self.shapers();
@@ -581,10 +581,10 @@ impl Switch {
             false => self.captures.follow(&Arc::new(self.roster(self.epoch))),
         };
         self.dataplane.forward(&Arc::new(snapshot), &selections, shapers);
-        self.pictures += 1;
+        self.snapshots += 1;
     }
 
-    /// What each worker is to keep to with the next picture, if that is anything else than before.
+    /// What each worker is to keep to with the next snapshot, if that is anything else than before.
     fn shapers(&mut self) -> Option<Vec<Option<Box<Shaper>>>> {
         let ruleset = self.policy.ruleset();
         let same = ruleset.map(Arc::as_ptr) == self.shaped.as_ref().map(Arc::as_ptr);
@@ -594,7 +594,7 @@ impl Switch {
         let had = !self.classes.is_empty();
         self.shaped = ruleset.cloned();
         let policy = self.shaped.as_ref().map(|ruleset| &**ruleset.policy());
-        let shapers = self.classes.replace(policy, self.pictures + 1, dpdk::tsc());
+        let shapers = self.classes.replace(policy, self.snapshots + 1, dpdk::tsc());
         (had || !self.classes.is_empty()).then_some(shapers)
     }
 
@@ -604,7 +604,7 @@ impl Switch {
         &self.classes
     }
 
-    /// Who is behind each port, under the picture with the epoch `epoch`.
+    /// Who is behind each port, under the snapshot with the epoch `epoch`.
     fn roster(&self, epoch: u32) -> Roster {
         Roster::new(epoch, &self.wire, self.registry.apps(), self.policy.ruleset().cloned())
     }
@@ -635,10 +635,10 @@ impl Switch {
 
     /// What the rules know of an app.
     #[must_use]
-    pub fn subject(&self, id: PortId) -> Option<Subject> {
+    pub fn port_policy(&self, id: PortId) -> Option<PortPolicy> {
         let app = self.registry.get(id)?;
         let ruleset = self.policy.ruleset()?;
-        Some(app.terms.subject.clone().unwrap_or_else(|| subject_of(ruleset, app, &self.kernel)))
+        Some(app.terms.port_policy.clone().unwrap_or_else(|| subject_of(ruleset, app, &self.kernel)))
     }
 
     /// The policy, with the apps as they are now.
@@ -649,13 +649,13 @@ impl Switch {
         let members = self.registry.apps_mut().filter(|app| app.region.is_some()).map(|app| {
             let limit =
                 app.terms.entry.and_then(|entry| ruleset.policy().apps.get(entry)).and_then(|entry| entry.flows);
-            let subject = app.terms.subject.take().unwrap_or_else(|| subject_of(&ruleset, app, &kernel));
-            app.terms.subject = Some(subject.clone());
-            let source = classes.source(&ruleset, &subject);
+            let port_policy = app.terms.port_policy.take().unwrap_or_else(|| subject_of(&ruleset, app, &kernel));
+            app.terms.port_policy = Some(port_policy.clone());
+            let source = classes.source(&ruleset, &port_policy);
             policy_table::PolicyPort {
                 id: app.id,
                 generation: app.generation,
-                subject,
+                port_policy,
                 flows: limit.unwrap_or(u32::MAX),
                 source,
             }
@@ -664,22 +664,22 @@ impl Switch {
         Some(PolicyTable::new(ruleset, members))
     }
 
-    /// Number of the picture that has everything that was changed so far.
+    /// Number of the snapshot that has everything that was changed so far.
     #[must_use]
-    pub const fn next_picture(&self) -> u64 {
-        self.pictures + self.stale as u64
+    pub const fn next_snapshot(&self) -> u64 {
+        self.snapshots + self.stale as u64
     }
 
-    /// Pictures that the workers were given since their first one.
+    /// Snapshots that the workers were given since their first one.
     #[must_use]
     pub const fn snapshots(&self) -> u64 {
-        self.pictures
+        self.snapshots
     }
 
-    /// Whether all workers use picture `picture` or a later one.
+    /// Whether all workers use snapshot `snapshot` or a later one.
     #[must_use]
-    pub fn uses(&self, picture: u64) -> bool {
-        self.dataplane.retired() >= picture
+    pub fn uses(&self, snapshot: u64) -> bool {
+        self.dataplane.retired() >= snapshot
     }
 
     /// Takes in the workers' answers; returns the ports whose apps broke the contract.
@@ -694,7 +694,9 @@ impl Switch {
                         faults.push((rings.id, fault));
                     }
                 }
-                Reply::Retired(change) => enter(self.policy.books_mut(), &change.snapshot, &change.ledger),
+                Reply::Retired(change) => {
+                    enter(self.policy.rule_stats_mut(), &change.snapshot, &change.policy_counters)
+                }
                 Reply::Listed(part) => self.lists.take(part, &self.registry),
                 Reply::Replaced(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
@@ -702,8 +704,8 @@ impl Switch {
         self.lists.proceed(&mut self.dataplane);
         let registry = &self.registry;
         let is_there = |generation| registry.apps().any(|app| app.generation == generation);
-        if self.policy.books().knows_others(is_there) {
-            self.policy.books_mut().keep_apps(is_there);
+        if self.policy.rule_stats().knows_others(is_there) {
+            self.policy.rule_stats_mut().keep_apps(is_there);
         }
         // A client may hold on to the file of a region; its memory goes all the same.
         for (region, grant) in self.retired.extract_if(.., |(region, _)| region.is_idle()) {
@@ -740,9 +742,9 @@ impl Switch {
     }
 }
 
-fn enter(books: &mut Books, picture: &Snapshot, ledger: &Ledger) {
-    if let Some(filter) = picture.policies() {
-        books.enter(ledger, filter);
+fn enter(rule_stats: &mut RuleStats, snapshot: &Snapshot, policy_counters: &PolicyCounters) {
+    if let Some(filter) = snapshot.policies() {
+        rule_stats.enter(policy_counters, filter);
     }
 }
 

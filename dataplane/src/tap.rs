@@ -17,7 +17,7 @@ use answers::Answers;
 use crate::burst::Burst;
 use crate::counters::Counter;
 use crate::ids::{PortId, Verdict, WIRE};
-use crate::ledger::{Ledger, Outcome, TallyId};
+use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
 use crate::port::WorkerPort;
 use dpdk::{Batch, Bpf, Mbuf};
 pub use kopi_api::request::Which;
@@ -34,14 +34,14 @@ pub const SESSIONS: usize = 32;
 /// Rules by one of which a frame was decided, or that it has passed on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Rules that decide, by their number in the picture's policy.
+    /// Rules that decide, by their number in the snapshot's policy.
     pub deciding: Vec<u32>,
-    /// Rules that were passed, in the bits of [`Outcome::passing`].
+    /// Rules that were passed, in the bits of [`CounterKey::passing`].
     pub passing: u64,
 }
 
 impl Rules {
-    fn has(&self, outcome: Option<&Outcome>) -> bool {
+    fn has(&self, outcome: Option<&CounterKey>) -> bool {
         outcome.is_some_and(|outcome| {
             let decided = matches!(outcome.cause, Cause::Rule(rule) if self.deciding.contains(&rule));
             decided || outcome.passing & self.passing != 0
@@ -49,7 +49,7 @@ impl Rules {
     }
 }
 
-/// What one session wants to see, under one picture of the ports. Immutable.
+/// What one session wants to see, under one snapshot of the ports. Immutable.
 #[derive(Debug)]
 pub struct Selection {
     /// The session's number.
@@ -119,9 +119,9 @@ pub struct Tap {
 /// By what a worker tells what it sees.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// What the tallies of flows stand for.
-    pub ledger: &'a Ledger,
-    /// The picture of the ports.
+    /// What the counters of flows stand for.
+    pub policy_counters: &'a PolicyCounters,
+    /// The snapshot of the ports.
     pub epoch: u32,
     /// TSC of the burst.
     pub now: u64,
@@ -141,7 +141,7 @@ struct Scene<'a> {
 }
 
 /// A frame at a port, with what counts it.
-type Seen = (Sighting, TallyId);
+type Seen = (Sighting, CounterId);
 
 impl Tap {
     /// A tap that writes into `ring` and counts in `counts`, which has a place for every port.
@@ -202,7 +202,7 @@ impl Tap {
             let Some(mbuf) = scene.burst.batch.get(at).filter(|_| at < end) else { return };
             for sighting in wanted.iter().flatten() {
                 let queue = queue_of(sighting, at, scene);
-                self.take((*sighting, scene.burst.tally(at, side_of(sighting))), mbuf, queue, scene.view);
+                self.take((*sighting, scene.burst.counter_id(at, side_of(sighting))), mbuf, queue, scene.view);
             }
             at += 1;
         }
@@ -217,8 +217,8 @@ impl Tap {
     }
 
     /// Writes one frame down that passes the filter, if the rules that it met are those that are asked for.
-    fn take(&mut self, (sighting, tally): Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
-        let outcome = view.ledger.outcome(tally);
+    fn take(&mut self, (sighting, counter_id): Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+        let outcome = view.policy_counters.key(counter_id);
         if self.selection.rules.as_ref().is_some_and(|rules| !rules.has(outcome.as_ref())) {
             return;
         }
@@ -227,7 +227,7 @@ impl Tap {
             return;
         }
         self.skip = self.selection.sample.saturating_sub(1);
-        // What happened to a frame after its judgement is no rule's doing.
+        // What happened to a frame after its evaluation is no rule's doing.
         let outcome = outcome.filter(|outcome| outcome.decision == sighting.decision);
         let rule = match outcome.map(|outcome| outcome.cause) {
             Some(Cause::Rule(rule)) => Some(rule),
@@ -327,8 +327,8 @@ impl Taps {
 
     /// Shows one frame at one port, that no burst shows.
     #[cold]
-    pub fn see_one(&mut self, sighting: Sighting, tally: TallyId, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
-        self.taps.iter_mut().for_each(|tap| tap.see_one((sighting, tally), mbuf, queue, view));
+    pub fn see_one(&mut self, sighting: Sighting, counter_id: CounterId, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+        self.taps.iter_mut().for_each(|tap| tap.see_one((sighting, counter_id), mbuf, queue, view));
     }
 
     /// Shows where frame `at` of a burst, from port `source`, comes from, if it goes to a group: at its sender, and on the
@@ -338,9 +338,9 @@ impl Taps {
         if source == WIRE {
             return self.see_one(Sighting::passed(WIRE, false, WIRE), 0, mbuf, view.queues[0], view);
         }
-        self.see_one(Sighting::passed(source, true, source), burst.tally(at, 0), mbuf, burst.queue(at), view);
+        self.see_one(Sighting::passed(source, true, source), burst.counter_id(at, 0), mbuf, burst.queue(at), view);
         if view.wire_up {
-            self.see_one(Sighting::passed(WIRE, true, source), burst.tally(at, 0), mbuf, view.queues[1], view);
+            self.see_one(Sighting::passed(WIRE, true, source), burst.counter_id(at, 0), mbuf, view.queues[1], view);
         }
     }
 
@@ -400,7 +400,7 @@ fn refused(
     [sent.or_else(|| at_wire(kept_out)), Some(kept_out)]
 }
 
-/// Whose tally counts a frame where it is seen: the sender's (0) or the receiver's (1).
+/// Whose counter counts a frame where it is seen: the sender's (0) or the receiver's (1).
 fn side_of(sighting: &Sighting) -> usize {
     usize::from(!sighting.out)
 }

@@ -1,7 +1,7 @@
 //! A worker: one thread, one core, run to completion.
 //!
 //! A turn takes what has come, in bursts of at most [`Batch::MAX`]: from the wire, from the apps' TX rings, from the
-//! other workers. Every burst passes the stages at once: parse, judge, deliver. Nothing here blocks, allocates, logs or
+//! other workers. Every burst passes the stages at once: parse, evaluate, deliver. Nothing here blocks, allocates, logs or
 //! makes a system call, but to wake another of kopid's threads, or to sleep when there is nothing to do; the clock is read once a burst. The
 //! one lock is that of a bucket of tracked connections, held for as long as it takes to write down a new one.
 //!
@@ -19,10 +19,10 @@ use crate::command::{Change, Command, Reply};
 use crate::counters::WorkerCounters;
 use crate::deliver::Delivery;
 use crate::flow::{FlowTable, IDLE_SECONDS};
-use crate::gate::Gate;
 use crate::handoff::Mesh;
 use crate::ids::{PortId, WIRE};
 use crate::listing::Listing;
+use crate::policy_stage::PolicyStage;
 use crate::policy_table::PolicyTable;
 use crate::port::queue_at;
 use crate::rest::Rest;
@@ -80,8 +80,8 @@ pub struct Parts {
     /// How long packets have waited in their classes, for the control thread.
     pub samples: rtrb::Producer<Sample>,
     /// What it asks about frames.
-    pub gate: Gate,
-    /// The first picture of the ports.
+    pub policy_stage: PolicyStage,
+    /// The first snapshot of the ports.
     pub snapshot: Arc<Snapshot>,
     /// Ports there can be, the wire included.
     pub max_ports: usize,
@@ -102,7 +102,7 @@ pub struct Worker {
     workers: usize,
     burst: Burst,
     flows: FlowTable,
-    gate: Gate,
+    policy_stage: PolicyStage,
     delivery: Delivery,
     snapshot: Arc<Snapshot>,
     pool: Pool,
@@ -136,7 +136,9 @@ impl Worker {
     /// A worker made of `parts`. Allocates everything that it will ever need.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { index, wire, sender, pool, flows, gate, mesh, counters, commands, replies, samples, .. } = parts;
+        let Parts {
+            index, wire, sender, pool, flows, policy_stage, mesh, counters, commands, replies, samples, ..
+        } = parts;
         let workers = mesh.workers();
         let sized = (parts.max_ports, parts.tsc_hz);
         let delivery = Delivery::new(index, sized, wire, sender, mesh, pool.clone(), Arc::clone(&counters));
@@ -146,7 +148,7 @@ impl Worker {
             workers,
             burst: Burst::new(),
             flows,
-            gate,
+            policy_stage,
             delivery,
             snapshot: parts.snapshot,
             pool,
@@ -184,7 +186,7 @@ impl Worker {
             }
             now = self.rest(busy, end);
         }
-        let view = self.delivery.view(&self.snapshot, &self.gate, now);
+        let view = self.delivery.view(&self.snapshot, &self.policy_stage, now);
         self.delivery.finish(&view);
     }
 
@@ -199,7 +201,7 @@ impl Worker {
         let mut moved = self.serve_wire(now);
         // Also without classes: there may have been some a moment ago.
         if self.delivery.has_orphans() {
-            let view = self.delivery.view(&self.snapshot, &self.gate, now);
+            let view = self.delivery.view(&self.snapshot, &self.policy_stage, now);
             moved += self.delivery.serve_orphans(&view);
         }
         if self.workers > 1 {
@@ -218,7 +220,7 @@ impl Worker {
             moved += self.serve_workers(now);
         }
         if !self.delivery.wire.is_clear() {
-            let view = self.delivery.view(&self.snapshot, &self.gate, now);
+            let view = self.delivery.view(&self.snapshot, &self.policy_stage, now);
             self.delivery.flush_wire(&view);
         }
         self.delivery.wake();
@@ -358,7 +360,7 @@ impl Worker {
         let until = self.mark + self.used;
         let mut moved = 0;
         loop {
-            let view = self.delivery.view(&self.snapshot, &self.gate, now);
+            let view = self.delivery.view(&self.snapshot, &self.policy_stage, now);
             let n = self.delivery.serve_workers(&view);
             moved += n;
             if n > 0 {
@@ -373,7 +375,7 @@ impl Worker {
     /// Sends what the other workers have for the wire, before this worker's own apps fill it again.
     #[inline]
     fn serve_senders(&mut self, now: u64) -> usize {
-        let view = self.delivery.view(&self.snapshot, &self.gate, now);
+        let view = self.delivery.view(&self.snapshot, &self.policy_stage, now);
         let moved = self.delivery.serve_senders(&view);
         if moved > 0 {
             self.mark = (self.clock)();
@@ -400,7 +402,7 @@ impl Worker {
     /// than one with a single queue.
     fn serve_app(&mut self, id: PortId, share: Share, now: u64) -> Result<Took, PeerFault> {
         let max_frame = self.snapshot.fib().max_frame(id);
-        // The rings of a new port come before the picture that has it. What was sent by then waits there.
+        // The rings of a new port come before the snapshot that has it. What was sent by then waits there.
         if max_frame == 0 {
             return Ok(Took::NOTHING);
         }
@@ -458,8 +460,8 @@ impl Worker {
     #[inline]
     fn pass(&mut self, source: PortId, now: u64) {
         self.burst.classed = self.delivery.shaper.is_some();
-        self.burst.judge(source, &mut self.flows, &mut self.gate, &self.snapshot, now);
-        self.delivery.deliver(&mut self.burst, source, &self.snapshot, &mut self.gate, now);
+        self.burst.evaluate(source, &mut self.flows, &mut self.policy_stage, &self.snapshot, now);
+        self.delivery.deliver(&mut self.burst, source, &self.snapshot, &mut self.policy_stage, now);
     }
 
     fn obey(&mut self, command: Command, now: u64) {
@@ -500,16 +502,16 @@ impl Worker {
         }
     }
 
-    /// Takes another picture, and gives the one before back.
+    /// Takes another snapshot, and gives the one before back.
     #[cold]
     fn turn_to(&mut self, change: Change, now: u64) {
-        let Change { snapshot, ledger, mut selections, shaper } = change;
+        let Change { snapshot, policy_counters, mut selections, shaper } = change;
         let snapshot = std::mem::replace(&mut self.snapshot, snapshot);
-        let rules = |picture: &Snapshot| picture.policies().map(|filter| Arc::as_ptr(filter.ruleset()));
-        let ledger = self.gate.turn_over(ledger, rules(&snapshot) != rules(&self.snapshot));
+        let rules = |snapshot: &Snapshot| snapshot.policies().map(|filter| Arc::as_ptr(filter.ruleset()));
+        let policy_counters = self.policy_stage.turn_over(policy_counters, rules(&snapshot) != rules(&self.snapshot));
         self.delivery.taps.select(&mut selections);
         let shaper = shaper.map(|shaper| self.delivery.reshape(shaper, now));
-        self.reply(Reply::Retired(Change { snapshot, ledger, selections, shaper }));
+        self.reply(Reply::Retired(Change { snapshot, policy_counters, selections, shaper }));
     }
 
     /// Ends an app that broke the contract, and no other.
@@ -521,7 +523,7 @@ impl Worker {
             counters.tx_packets.add(self.burst.batch.len() as u64);
             counters.drop(DropReason::PortGone, self.burst.batch.len() as u64);
         }
-        let view = self.delivery.view(&self.snapshot, &self.gate, now);
+        let view = self.delivery.view(&self.snapshot, &self.policy_stage, now);
         for mbuf in self.burst.batch.iter() {
             let gone = Sighting::dropped(id, true, id, DropReason::PortGone);
             self.delivery.taps.see_one(gone, 0, mbuf, 0, &view);
@@ -543,7 +545,7 @@ impl Worker {
     #[cold]
     fn list(&mut self) {
         if let Some(mut listing) = self.listing.take() {
-            if listing.proceed(&self.flows, self.gate.ledger(), &self.snapshot) {
+            if listing.proceed(&self.flows, self.policy_stage.policy_counters(), &self.snapshot) {
                 self.reply(Reply::Listed(listing));
             } else {
                 self.listing = Some(listing);

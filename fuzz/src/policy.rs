@@ -49,8 +49,8 @@ pub(crate) fn check(bytes: &[u8]) {
     ];
     for owner in &owners {
         let entry = ruleset.admit(owner, owner.name).ok().flatten();
-        let leased = ruleset.subject(owner, entry, &[MacAddr::new([2, 0, 0, 0, 0, 1])]);
-        let plain = ruleset.subject(owner, None, &[]);
+        let leased = ruleset.port_policy(owner, entry, &[MacAddr::new([2, 0, 0, 0, 0, 1])]);
+        let plain = ruleset.port_policy(owner, None, &[]);
         for frame in frames.chunks(FRAME).chain([&[0; 60][..]]).take(4) {
             let (headers, key) = parse(frame, 1);
             let key = key.with_tcp_flags(tcp::flags_of(frame, &headers) & ruleset.tcp_flags_mask());
@@ -58,19 +58,19 @@ pub(crate) fn check(bytes: &[u8]) {
             let dhcp = if dhcp::is_for_server(&key) { dhcp::request(frame, &headers) } else { None };
             for (direction, state) in cases() {
                 let packet = Packet { direction, key: &key, state, ndp, dhcp };
-                let judgement = ruleset.judge(&plain, &packet);
+                let evaluation = ruleset.evaluate(&plain, &packet);
                 // What is leased to others may be used by nobody else, of which the rules say nothing.
-                if !matches!(judgement.cause, Cause::Lease(_)) {
+                if !matches!(evaluation.cause, Cause::Lease(_)) {
                     assert_eq!(
-                        judgement,
-                        oracle::judge(ruleset.policy(), &Machine, owner, &packet),
+                        evaluation,
+                        oracle::evaluate(ruleset.policy(), &Machine, owner, &packet),
                         "{key} {packet:?}"
                     );
                 }
-                let judgement = ruleset.judge(&leased, &packet);
+                let evaluation = ruleset.evaluate(&leased, &packet);
                 let trace = ruleset.trace(&leased, &packet, MISSES);
-                assert_eq!(trace.judgement, judgement, "{key} {packet:?}");
-                assert_eq!(ruleset.judge_fragment(&leased, &packet, &judgement), judgement, "{key} {packet:?}");
+                assert_eq!(trace.evaluation, evaluation, "{key} {packet:?}");
+                assert_eq!(ruleset.evaluate_fragment(&leased, &packet, &evaluation), evaluation, "{key} {packet:?}");
             }
         }
     }

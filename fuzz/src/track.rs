@@ -68,8 +68,8 @@ fn counts_agree(table: &Connections, limits: Limits) {
 fn pass(table: &Connections, (zone, source): (u16, u16), direction: Direction, frame: &[u8], accept: bool, now: u64) {
     let (headers, key) = parse(frame, source);
     let seen = (frame, &headers, &key);
-    let look = table.look(zone, direction, seen, now);
-    let again = table.look(zone, direction, seen, now);
+    let look = table.lookup(zone, direction, seen, now);
+    let again = table.lookup(zone, direction, seen, now);
     assert_eq!((again.state(), again.connection()), (look.state(), look.connection()), "{key}");
     assert!(look.state() != State::Related || key.icmp().is_some(), "{key}");
     let ip = key.src_addr().is_some() && !headers.shape.eq(&kopi_packet::Shape::Arp);

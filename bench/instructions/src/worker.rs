@@ -13,10 +13,10 @@ use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ids::WIRE;
-use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::policy_counters::PolicyCounters;
+use kopi_dataplane::policy_stage::PolicyStage;
 use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::shaper::Source;
@@ -312,8 +312,8 @@ impl Bench {
         let (filter, plan) = policy(case.setting, &members)?;
         let snapshot = Snapshot::new(2, Fib::new(true, MTU, &members)).with_policies(filter);
         let shaper = plan.map(|plan| Some(plan.shaper(0, PORTS, self.now)));
-        let (snapshot, ledger) = (Arc::new(snapshot), Arc::new(Ledger::new(64)));
-        self.tell(Command::Forward(Change { snapshot, ledger, selections: Vec::new(), shaper }))?;
+        let (snapshot, policy_counters) = (Arc::new(snapshot), Arc::new(PolicyCounters::new(64)));
+        self.tell(Command::Forward(Change { snapshot, policy_counters, selections: Vec::new(), shaper }))?;
         if case.setting == Setting::Capture {
             self.tell(Command::Tap(Box::new(tap()?)))?;
         }
@@ -413,7 +413,13 @@ fn worker(
         sender: 0,
         pool: lab.pool.clone(),
         flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
-        gate: Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), HZ, noted),
+        policy_stage: PolicyStage::new(
+            connections,
+            Arc::new(PolicyCounters::new(0)),
+            Seed::from_bytes([9; 64]),
+            HZ,
+            noted,
+        ),
         mesh,
         counters,
         commands,
@@ -447,9 +453,9 @@ fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>,
     let ruleset = Arc::new(ruleset);
     let member = |member: &FibPort| {
         let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
-        let subject = ruleset.subject(&Owner::unknown("app"), None, &macs);
-        let source = plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &subject));
-        policy_table::PolicyPort { id: member.id, generation: 1, subject, flows: u32::MAX, source }
+        let port_policy = ruleset.port_policy(&Owner::unknown("app"), None, &macs);
+        let source = plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &port_policy));
+        policy_table::PolicyPort { id: member.id, generation: 1, port_policy, flows: u32::MAX, source }
     };
     let members = members.iter().map(member).collect();
     Ok((Some(PolicyTable::new(Arc::clone(&ruleset), members)), plan))

@@ -1,6 +1,6 @@
 //! What a worker pays for a capture session, alone on one core: nanoseconds per frame by kind of session.
 //!
-//! The stages of a worker (parse, judge, deliver) run over bursts of 32 frames of 64 bytes, with no other thread and no
+//! The stages of a worker (parse, evaluate, deliver) run over bursts of 32 frames of 64 bytes, with no other thread and no
 //! application, and each burst is timed. Sessions take turns, a few bursts each. As the medians are of thousands of
 //! bursts, they hold on a machine that is busy with other things, where `kopi-bench capture` finds no quiet sample; but
 //! taking frames out of an app's ring is not in them. Rings of sessions are emptied between bursts. Arguments, if there
@@ -14,10 +14,10 @@ use kopi_dataplane::counters::WorkerCounters;
 use kopi_dataplane::deliver::Delivery;
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ids::{PortId, WIRE};
-use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::policy_counters::PolicyCounters;
+use kopi_dataplane::policy_stage::PolicyStage;
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::tap::{Line, PortCounts, Selection, Tap, Which};
@@ -65,7 +65,7 @@ struct Bench {
     pool: Pool,
     burst: Burst,
     flows: FlowTable,
-    gate: Gate,
+    policy_stage: PolicyStage,
     snapshot: Snapshot,
     delivery: Delivery,
     app: Consumer,
@@ -97,9 +97,26 @@ impl Bench {
         let seed = Seed::from_bytes([8; 64]);
         let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), eal.tsc_hz()));
         let (noted, _) = rtrb::RingBuffer::new(1);
-        let gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), eal.tsc_hz(), noted);
+        let policy_stage = PolicyStage::new(
+            connections,
+            Arc::new(PolicyCounters::new(0)),
+            Seed::from_bytes([9; 64]),
+            eal.tsc_hz(),
+            noted,
+        );
         let flows = FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64]));
-        Ok(Self { pool, burst: Burst::new(), flows, gate, snapshot, delivery, app, frames, next: 0, _port: port })
+        Ok(Self {
+            pool,
+            burst: Burst::new(),
+            flows,
+            policy_stage,
+            snapshot,
+            delivery,
+            app,
+            frames,
+            next: 0,
+            _port: port,
+        })
     }
 
     /// Passes one burst from `source` on, and returns the cycles that it took.
@@ -119,8 +136,8 @@ impl Bench {
             self.burst.note_queue(0, 0);
         }
         self.burst.parse(source, &self.flows, None);
-        self.burst.judge(source, &mut self.flows, &mut self.gate, &self.snapshot, begun);
-        self.delivery.deliver(&mut self.burst, source, &self.snapshot, &mut self.gate, begun);
+        self.burst.evaluate(source, &mut self.flows, &mut self.policy_stage, &self.snapshot, begun);
+        self.delivery.deliver(&mut self.burst, source, &self.snapshot, &mut self.policy_stage, begun);
         let took = tsc() - begun;
         while self.app.poll()? > 0 {
             self.app.next()?;

@@ -8,7 +8,7 @@ use super::output::Output;
 use super::request::Request;
 use super::roster::Roster;
 use super::session::{Bell, Parts, Session};
-use super::stream::Picture;
+use super::stream::EpochNames;
 use super::talk::Talk;
 use crate::tap::{Line, PortCounts};
 use dpdk::Bpf;
@@ -39,7 +39,7 @@ pub struct Start {
     /// Who is behind each port now.
     pub roster: Arc<Roster>,
     /// The same, whenever it changes.
-    pub pictures: Receiver<Picture>,
+    pub snapshots: Receiver<EpochNames>,
 }
 
 /// A capture that has not begun: what its thread is given.
@@ -95,8 +95,8 @@ impl Place {
         bell.wake();
         // Without an answer kopid ends.
         let Ok(start) = start.recv() else { return };
-        let Start { rings, begun, counts, roster, pictures } = start;
-        Session::new(Parts { request, talk, output, rings, begun, counts, roster, pictures, hz, bell }).run();
+        let Start { rings, begun, counts, roster, snapshots } = start;
+        Session::new(Parts { request, talk, output, rings, begun, counts, roster, snapshots, hz, bell }).run();
     }
 
     /// Makes the thread that of a session.

@@ -150,7 +150,7 @@ impl Request {
         self.wanted.interfaces.is_empty() && !self.owned && !matches!(self.wanted.direction, Some(Way::Out))
     }
 
-    /// What workers are to show session `session` under the picture of `roster`.
+    /// What workers are to show session `session` under the snapshot of `roster`.
     #[must_use]
     pub fn selection(&self, session: u32, roster: &Roster) -> Selection {
         let direction = self.wanted.direction.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Who was behind each port under one picture: what a frame's port number and rule number stand for.
+//! Who was behind each port under one snapshot: what a frame's port number and rule number stand for.
 
 use crate::identity::Identity;
 use crate::ids::{Generation, PortId, WIRE};
@@ -73,10 +73,10 @@ fn describe(identity: &Identity) -> String {
     }
 }
 
-/// All ports and rules under one picture. Immutable.
+/// All ports and rules under one snapshot. Immutable.
 #[derive(Debug)]
 pub struct Roster {
-    /// The picture's epoch.
+    /// The snapshot's epoch.
     pub epoch: u32,
     /// The ports, by number.
     members: Vec<Option<Member>>,
@@ -85,7 +85,7 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// The roster of the picture with the epoch `epoch`.
+    /// The roster of the snapshot with the epoch `epoch`.
     pub fn new<'a>(
         epoch: u32,
         wire: &WireState,

@@ -5,7 +5,7 @@
 use super::output::{Broken, Output, Progress};
 use super::request::Request;
 use super::roster::Roster;
-use super::stream::{Picture, Stream, Sums};
+use super::stream::{EpochNames, Stream, Sums};
 use super::talk::{Heard, Talk, Why};
 use crate::clock::Clock;
 use crate::tap::{Head, Line, PortCounts};
@@ -76,7 +76,7 @@ pub struct Parts {
     /// Who is behind each port now.
     pub roster: Arc<Roster>,
     /// The same, whenever it changes.
-    pub pictures: Receiver<Picture>,
+    pub snapshots: Receiver<EpochNames>,
     /// Ticks of the TSC in a second.
     pub hz: u64,
     /// How to be let go of.
@@ -92,7 +92,7 @@ pub struct Session {
     rings: Vec<rtrb::Consumer<Line>>,
     begun: Arc<AtomicUsize>,
     counts: Vec<Arc<[PortCounts]>>,
-    pictures: Receiver<Picture>,
+    snapshots: Receiver<EpochNames>,
     clock: Clock,
     bell: Arc<Bell>,
     stream: Stream,
@@ -120,7 +120,7 @@ impl Session {
     /// A session that has written nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { request, talk, output, rings, begun, counts, roster, pictures, hz, bell } = parts;
+        let Parts { request, talk, output, rings, begun, counts, roster, snapshots, hz, bell } = parts;
         let clock = Clock::new(hz);
         let now = clock.ns(dpdk::tsc());
         let stream = Stream::new(Arc::clone(&request), counts.clone(), roster, now);
@@ -130,7 +130,7 @@ impl Session {
             rings,
             begun,
             counts,
-            pictures,
+            snapshots,
             clock,
             bell,
             stream,
@@ -228,8 +228,8 @@ impl Session {
     }
 
     fn learn(&mut self) {
-        while let Ok(picture) = self.pictures.try_recv() {
-            self.stream.learn(picture);
+        while let Ok(snapshot) = self.snapshots.try_recv() {
+            self.stream.learn(snapshot);
         }
     }
 

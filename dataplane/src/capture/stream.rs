@@ -11,7 +11,7 @@ use kopi_pcapng::{self as pcapng, Direction, Note};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Pictures that records are told by, at most: those in a ring may be some pictures old.
+/// Snapshots that records are told by, at most: those in a ring may be some snapshots old.
 const PICTURES: usize = 64;
 /// Labels that are kept; there are as many as there are apps, rules and reasons together.
 const LABELS: usize = 4096;
@@ -55,14 +55,14 @@ impl Sums {
 
 /// Who is behind each port, and what had been counted there just before workers saw it so.
 #[derive(Debug)]
-pub struct Picture {
+pub struct EpochNames {
     /// The ports.
     pub roster: Arc<Roster>,
     /// By port, for as many as the roster has.
     pub sums: Box<[Sums]>,
 }
 
-impl Picture {
+impl EpochNames {
     /// `roster` right now, over what `counts` have counted.
     #[must_use]
     pub fn new(roster: Arc<Roster>, counts: &[Arc<[PortCounts]>]) -> Self {
@@ -115,7 +115,7 @@ struct Label {
 pub struct Stream {
     request: Arc<Request>,
     counts: Vec<Arc<[PortCounts]>>,
-    pictures: VecDeque<Picture>,
+    snapshots: VecDeque<EpochNames>,
     interfaces: Vec<Interface>,
     labels: BTreeMap<[u64; 2], Label>,
     last: Option<([u64; 2], Label)>,
@@ -138,7 +138,7 @@ impl Stream {
         let mut stream = Self {
             request,
             counts,
-            pictures: VecDeque::new(),
+            snapshots: VecDeque::new(),
             interfaces: Vec::new(),
             labels: BTreeMap::new(),
             last: None,
@@ -149,7 +149,7 @@ impl Stream {
             delivered: 0,
             given_up: 0,
         };
-        stream.learn(Picture { roster, sums });
+        stream.learn(EpochNames { roster, sums });
         stream
     }
 
@@ -171,28 +171,28 @@ impl Stream {
         self.given_up
     }
 
-    /// Whether the picture with the epoch `epoch` is known.
+    /// Whether the snapshot with the epoch `epoch` is known.
     #[must_use]
     pub fn knows(&self, epoch: u32) -> bool {
-        self.pictures.iter().any(|picture| picture.roster.epoch == epoch)
+        self.snapshots.iter().any(|snapshot| snapshot.roster.epoch == epoch)
     }
 
-    /// Learns who is behind each port under another picture, or anew under one that is known.
-    pub fn learn(&mut self, picture: Picture) {
-        self.list(&picture);
-        self.pictures.retain(|known| known.roster.epoch != picture.roster.epoch);
-        if self.pictures.len() >= PICTURES {
-            self.pictures.pop_front();
+    /// Learns who is behind each port under another snapshot, or anew under one that is known.
+    pub fn learn(&mut self, snapshot: EpochNames) {
+        self.list(&snapshot);
+        self.snapshots.retain(|known| known.roster.epoch != snapshot.roster.epoch);
+        if self.snapshots.len() >= PICTURES {
+            self.snapshots.pop_front();
         }
-        self.pictures.push_back(picture);
+        self.snapshots.push_back(snapshot);
         self.forget_labels();
     }
 
     /// Makes interfaces of the ports that the file is to have from the beginning.
-    fn list(&mut self, picture: &Picture) {
+    fn list(&mut self, snapshot: &EpochNames) {
         let request = Arc::clone(&self.request);
-        for member in picture.roster.members().filter(|member| request.lists(member)) {
-            self.interface(member, picture.base(member.id));
+        for member in snapshot.roster.members().filter(|member| request.lists(member)) {
+            self.interface(member, snapshot.base(member.id));
         }
     }
 
@@ -291,13 +291,13 @@ impl Stream {
             return label.clone();
         }
         let sighting = &head.sighting;
-        let pictures = &self.pictures;
-        let picture =
-            pictures.iter().rev().find(|picture| picture.roster.epoch == head.epoch).or_else(|| pictures.back());
-        let base = picture.map(|picture| picture.base(sighting.port)).unwrap_or_default();
-        let roster = picture.map(|picture| Arc::clone(&picture.roster));
+        let snapshots = &self.snapshots;
+        let snapshot =
+            snapshots.iter().rev().find(|snapshot| snapshot.roster.epoch == head.epoch).or_else(|| snapshots.back());
+        let base = snapshot.map(|snapshot| snapshot.base(sighting.port)).unwrap_or_default();
+        let roster = snapshot.map(|snapshot| Arc::clone(&snapshot.roster));
         let member = roster.as_deref().and_then(|roster| roster.member(sighting.port)).cloned();
-        // The app may be gone from all pictures that are known, if there were very many since.
+        // The app may be gone from all snapshots that are known, if there were very many since.
         let member = member.unwrap_or_else(|| Member {
             id: sighting.port,
             generation: 0,
@@ -389,8 +389,8 @@ impl Stream {
             };
             pcapng::statistics(out, &statistics);
         }
-        for picture in &mut self.pictures {
-            picture.sums.iter_mut().zip(&sums).for_each(|(base, now)| *base = *now);
+        for snapshot in &mut self.snapshots {
+            snapshot.sums.iter_mut().zip(&sums).for_each(|(base, now)| *base = *now);
         }
     }
 
@@ -400,9 +400,9 @@ impl Stream {
         self.start_ns = now_ns;
         self.interfaces.clear();
         self.forget_labels();
-        if let Some(picture) = self.pictures.pop_back() {
-            self.list(&picture);
-            self.pictures.push_back(picture);
+        if let Some(snapshot) = self.snapshots.pop_back() {
+            self.list(&snapshot);
+            self.snapshots.push_back(snapshot);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::shaper::{ClassCounters, Lane, Leaf, Numbers, Shaper, Source};
 use kopi_config::Policy;
 use kopi_config::policy::{Class, Direction, Wire};
 use kopi_packet::mark::Mark;
-use kopi_policy::{Ruleset, Subject};
+use kopi_policy::{PortPolicy, Ruleset};
 use kopi_qos::{ClassSpec, CodelConfig, Limit, Options, Queue, QueueConfig, Rate, Scheduler, SharedBucket};
 use kopi_ring::layout::L2_OVERHEAD;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -88,13 +88,13 @@ impl Plan {
 
     /// Where frames of an app to the wire wait: in its rings, if all of them are of one class.
     #[must_use]
-    pub fn source(&self, ruleset: &Ruleset, subject: &Subject) -> Source {
+    pub fn source(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Source {
         let Some(lane) = self.lanes.iter().find(|lane| lane.direction == Direction::Egress) else {
             return Source::Ring(0);
         };
-        let own = ruleset.class_of(subject, Direction::Egress).and_then(|class| lane.leaf(class));
+        let own = ruleset.class_of(port_policy, Direction::Egress).and_then(|class| lane.leaf(class));
         let leaf = own.unwrap_or(lane.numbers.unclassed);
-        if ruleset.has_class_rules(subject, Direction::Egress) { Source::Split(leaf) } else { Source::Ring(leaf) }
+        if ruleset.has_class_rules(port_policy, Direction::Egress) { Source::Split(leaf) } else { Source::Ring(leaf) }
     }
 
     /// How many leaves there are, in all directions.

@@ -34,8 +34,8 @@ pub struct Row {
 /// A plan that workers keep to no more, or not for long. What the first of its classes have counted is entered into what is past.
 #[derive(Clone, Debug)]
 pub(super) struct Leaving {
-    /// The picture that ends it.
-    pub(super) picture: u64,
+    /// The snapshot that ends it.
+    pub(super) snapshot: u64,
     pub(super) plan: Arc<Plan>,
     /// How many of its classes are entered.
     pub(super) entered: usize,

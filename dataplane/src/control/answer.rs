@@ -22,7 +22,7 @@ pub enum Answer {
     Part(Part),
     /// The connection is that of a capture from now on.
     Place(Box<Place>),
-    /// This line is the reply once all workers use this picture: whoever is told that a policy is in force may count on it for the next
+    /// This line is the reply once all workers use this snapshot: whoever is told that a policy is in force may count on it for the next
     /// frame.
     InForce(u64, String),
 }

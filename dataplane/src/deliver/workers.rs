@@ -1,4 +1,4 @@
-//! Frames between workers: one judges a frame, another one has the ring or the queue that it goes to.
+//! Frames between workers: one evaluates a frame, another one has the ring or the queue that it goes to.
 
 use super::{Delivery, count_drop};
 use crate::handoff::{Handoff, Target};
@@ -22,7 +22,7 @@ impl Delivery {
         }
     }
 
-    /// Delivers what other workers have judged, up to a burst from each, and returns how many frames moved.
+    /// Delivers what other workers have evaluated, up to a burst from each, and returns how many frames moved.
     #[inline]
     pub fn serve_workers(&mut self, view: &View<'_>) -> usize {
         let mut moved = 0;

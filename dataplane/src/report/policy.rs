@@ -14,7 +14,7 @@ use kopi_api::{Class, Drops, Explained, Reloaded};
 use kopi_config::policy::{Action, ClassSelection, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::key_between;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, LinkProtocols, MacAddr, dhcp, icmp, ndp};
-use kopi_policy::{Cause, Packet, RuleId, Ruleset, Subject};
+use kopi_policy::{Cause, Packet, PortPolicy, RuleId, Ruleset};
 use kopi_ring::DropReason;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,11 +206,11 @@ pub(super) fn reload(wanted: &Wanted, who: &str, switch: &mut Switch, attach: &m
         log::info!("{who} has confirmed the policy");
         return Ok(Answer::Reply(summary(switch, "", &[])));
     };
-    let picture = put_in_force(reload, *trial, who, switch, attach)?;
-    Ok(Answer::InForce(picture, summary(switch, &reload.name, &reload.warnings)))
+    let snapshot = put_in_force(reload, *trial, who, switch, attach)?;
+    Ok(Answer::InForce(snapshot, summary(switch, &reload.name, &reload.warnings)))
 }
 
-/// Puts a policy in force for `who`, on trial for a time if one is given, and logs it. Returns the picture by which workers judge when
+/// Puts a policy in force for `who`, on trial for a time if one is given, and logs it. Returns the snapshot by which workers evaluate when
 /// they have taken it.
 ///
 /// # Errors
@@ -225,12 +225,12 @@ pub(crate) fn put_in_force(
 ) -> Result<u64, String> {
     let notices = switch.reload(reload, trial)?;
     attach.dismiss(&notices, switch);
-    let picture = switch.next_picture();
+    let snapshot = switch.next_snapshot();
     switch.publish_now();
     let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
     let trial = trial.map(|time| format!(", on trial for {} s", time.as_secs())).unwrap_or_default();
     log::info!("{who} has put {:?} in force, {rules} rules{trial}", reload.name);
-    Ok(picture)
+    Ok(snapshot)
 }
 
 fn summary(switch: &Switch, file: &str, warnings: &[String]) -> String {
@@ -265,12 +265,12 @@ pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Answer, St
     // A description has nothing behind its ports: a client of DHCP is taken to speak of itself.
     let client = dhcp::Request { hardware: key.src_mac(), address: Ipv4Addr::UNSPECIFIED, identifier: None };
     let dhcp = dhcp::is_for_server(&key).then(|| dhcp::request(&frame, &headers).unwrap_or(client));
-    let subject = switch.subject(app.id).ok_or("the app has gone")?;
+    let port_policy = switch.port_policy(app.id).ok_or("the app has gone")?;
     let asked = Asked { app: app.name.clone(), link: app.terms.link, direction, key, state, ndp, dhcp };
     let ruleset = Arc::clone(ruleset);
     // Every rule is looked at, and there may be a hundred thousand.
     Ok(Answer::part(move |rows| {
-        rows.push(&asked.explain(&ruleset, &subject));
+        rows.push(&asked.explain(&ruleset, &port_policy));
         Ok(None)
     }))
 }
@@ -287,17 +287,17 @@ struct Asked {
 }
 
 impl Asked {
-    fn explain(self, ruleset: &Ruleset, subject: &Subject) -> Explained {
+    fn explain(self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Explained {
         let Self { app, link, direction, key, state, ndp, dhcp } = self;
-        let trace = ruleset.trace(subject, &Packet { direction, key: &key, state, ndp, dhcp }, MISSES);
-        let cause = trace.judgement.cause;
+        let trace = ruleset.trace(port_policy, &Packet { direction, key: &key, state, ndp, dhcp }, MISSES);
+        let cause = trace.evaluation.cause;
         let rule = cause.rule().and_then(|rule| ruleset.rules().get(usize::try_from(rule).ok()?));
         let refused = LinkProtocol::of(&key).is_some_and(|protocol| !link.contains(protocol));
-        let (decision, why, rule) = match trace.judgement.decision {
+        let (decision, why, rule) = match trace.evaluation.decision {
             Decision::Accept if refused => (Decision::Drop, DropReason::LinkControl.name(), None),
             decision => (decision, cause_name(cause), rule),
         };
-        let class = trace.judgement.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
+        let class = trace.evaluation.class.and_then(|class| ruleset.policy().classes.get(usize::from(class)));
         let missed = trace.missed.iter().map(|miss| Missed {
             rule: miss.rule.name.clone(),
             fields: miss.fields.iter().map(ToString::to_string).collect(),

@@ -142,7 +142,7 @@ impl Switch {
     }
 
     /// Takes in what has become of regions: has the workers serve rings that are ready, which they do once they
-    /// [use](Self::uses) the [next picture](Self::next_picture). Returns the ports whose rings are, or cannot be had.
+    /// [use](Self::uses) the [next snapshot](Self::next_snapshot). Returns the ports whose rings are, or cannot be had.
     #[must_use]
     pub fn take_regions(&mut self) -> Vec<Made> {
         let mut made = Vec::new();

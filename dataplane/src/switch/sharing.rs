@@ -60,7 +60,7 @@ impl Switch {
         self.kernel = Arc::new(kernel);
         self.warn_of_ports();
         for app in self.registry.apps_mut().filter(|app| app.terms.shared) {
-            app.terms.subject = None;
+            app.terms.port_policy = None;
             self.stale = true;
         }
     }

@@ -6,7 +6,7 @@ use crate::policy::owner_of;
 use crate::registry::{App, HOST_NAME, Terms};
 use kopi_config::policy::Address;
 use kopi_packet::{LinkProtocols, MacAddr};
-use kopi_policy::{Kernel, Refusal, Ruleset, Subject};
+use kopi_policy::{Kernel, PortPolicy, Refusal, Ruleset};
 use kopi_ring::message::Mac;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) fn terms(
         shared,
         queues: entry.and_then(|entry| entry.queues),
         link: entry.map_or(LinkProtocols::NONE, |entry| entry.allow.link),
-        subject: None,
+        port_policy: None,
     })
 }
 
@@ -40,15 +40,15 @@ pub(super) fn terms_of_host(ruleset: Option<&Ruleset>) -> Terms {
     Terms { entry, name: Some(HOST_NAME.to_owned()), link: LinkProtocols::ALL, ..Terms::default() }
 }
 
-pub(super) fn subject_of(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> Subject {
+pub(super) fn subject_of(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> PortPolicy {
     let own = app.settings.macs.iter().filter(|mac| !is_group(mac));
     let macs: Vec<MacAddr> = own.map(|mac| MacAddr::new(*mac)).collect();
-    ruleset.subject(&owner_of(app), app.terms.entry, &macs).beside(kernel)
+    ruleset.port_policy(&owner_of(app), app.terms.entry, &macs).beside(kernel)
 }
 
 /// Whether the policy still says of an app what it said before.
 pub(super) fn is_same(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> bool {
     let terms = terms(Some(ruleset), &app.identity, &app.asked, None);
-    let same = |before: &Subject| before.is_same(&subject_of(ruleset, app, kernel));
-    terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.subject.as_ref().is_none_or(same)
+    let same = |before: &PortPolicy| before.is_same(&subject_of(ruleset, app, kernel));
+    terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.port_policy.as_ref().is_none_or(same)
 }

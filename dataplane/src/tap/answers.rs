@@ -45,7 +45,7 @@ impl Answers {
         let Self { filter, sets } = self;
         let Some(sets) = sets else { return ask(filter, burst, bits(run)) };
         let (mut passing, mut open) = (0, 0);
-        // Frames of a train share an answer, and a run may begin in the middle of one.
+        // Frames of a run share an answer, and a run may begin in the middle of one.
         let mut trains = bits(run.clone()) & (burst.trains() | 1 << run.start);
         while trains != 0 {
             let at = trains.trailing_zeros() as usize;

@@ -67,9 +67,9 @@ impl Sighting {
 pub struct Head {
     /// TSC of the burst.
     pub tsc: u64,
-    /// The picture by whose port and rule numbers this is told.
+    /// The snapshot by whose port and rule numbers this is told.
     pub epoch: u32,
-    /// The rule that has decided, by its number in the picture's policy.
+    /// The rule that has decided, by its number in the snapshot's policy.
     pub rule: Option<u32>,
     /// Bytes of the frame, without FCS.
     pub len: u32,

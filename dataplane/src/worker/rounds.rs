@@ -2,7 +2,7 @@
 //!
 //! What a worker has to give is time, and mutually distrusting users share it. So a round gives each user who has frames a
 //! quantum of it, and within a user's turn each of the user's apps. What a burst has cost, to whomever it went and however
-//! it was judged, is taken from the deficits of its app and its user; who is in debt is passed over. A user with eight apps
+//! it was evaluated, is taken from the deficits of its app and its user; who is in debt is passed over. A user with eight apps
 //! gets no more than a user with one, and costly frames come more rarely than cheap ones.
 //!
 //! A round goes on where it was left: when the wire takes no more, the next frames are those of whose turn it was, not those

@@ -63,7 +63,7 @@ impl Worker {
 
     /// Lets the scheduler know of an app that has something to send, or has its frames wait in the queues of their classes.
     fn look_at(&mut self, id: PortId, now: u64) -> Result<Look, PeerFault> {
-        // Only the picture knows where the frames of a new port wait.
+        // Only the snapshot knows where the frames of a new port wait.
         if self.snapshot.fib().max_frame(id) == 0 {
             return Ok(Look::Empty);
         }
@@ -103,7 +103,7 @@ impl Worker {
             let n = match turn {
                 Turn::Nobody => break,
                 Turn::Queue { leaf, bytes } => {
-                    let view = self.delivery.view(&self.snapshot, &self.gate, now);
+                    let view = self.delivery.view(&self.snapshot, &self.policy_stage, now);
                     let (n, sample) = self.delivery.serve_queue(direction, leaf, bytes, &view);
                     self.note(sample);
                     if n == 0 {

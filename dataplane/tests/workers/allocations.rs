@@ -15,7 +15,7 @@ const WINDOW: u64 = 900;
 /// An address of nobody's, so that frames to it take the way over the wire.
 const NOBODY: Mac = [2, 9, 9, 9, 9, 9];
 
-/// Every kind of rule, and state by which frames are judged.
+/// Every kind of rule, and state by which frames are evaluated.
 const POLICY: &str = r#"
 default = { egress = "accept", ingress = "accept" }
 [[rule]]

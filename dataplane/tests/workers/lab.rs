@@ -9,10 +9,10 @@ use kopi_dataplane::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::counters::{PortTotals, WorkerCounters};
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ids::{PortId, WIRE};
-use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::policy_counters::PolicyCounters;
+use kopi_dataplane::policy_stage::PolicyStage;
 use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::shaper::Source;
@@ -141,7 +141,7 @@ pub(crate) struct Crew<'a> {
     generation: u32,
     /// Faults that the workers have found.
     pub(crate) faults: Vec<(PortId, PeerFault)>,
-    /// Pictures given back, and ports let go of, by all workers together.
+    /// Snapshots given back, and ports let go of, by all workers together.
     retired: usize,
     detached: usize,
 }
@@ -165,7 +165,7 @@ impl<'a> Crew<'a> {
         port.configure(&config, std::slice::from_ref(&lab.pool)).expect("a ring can be configured");
         let (rx, tx) = port.start().expect("a ring can be started");
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
-        let picture = Arc::new(Snapshot::new(1, Fib::new(true, MTU, &[])));
+        let snapshot = Arc::new(Snapshot::new(1, Fib::new(true, MTU, &[])));
         let seed = Seed::from_bytes([8; 64]);
         let connections = Arc::new(Connections::new(1024, seed, &Tracking::default(), lab.eal.tsc_hz()));
         let hands = (0..workers).zip(Mesh::among(workers, PORTS)).map(|(index, mesh)| {
@@ -176,20 +176,21 @@ impl<'a> Crew<'a> {
             let (noted, _events) = rtrb::RingBuffer::new(1);
             let (samples, _) = rtrb::RingBuffer::new(1);
             let (seed, hz) = (Seed::from_bytes([9; 64]), lab.eal.tsc_hz());
-            let gate = Gate::new(Arc::clone(&connections), Arc::new(Ledger::new(0)), seed, hz, noted);
+            let policy_stage =
+                PolicyStage::new(Arc::clone(&connections), Arc::new(PolicyCounters::new(0)), seed, hz, noted);
             let parts = Parts {
                 index,
                 wire: Wire::new(rx.next(), tx.next()),
                 sender: 0,
                 pool: lab.pool.clone(),
                 flows: FlowTable::new(1024, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
-                gate,
+                policy_stage,
                 mesh,
                 counters: Arc::clone(&counters),
                 commands: orders,
                 replies: answers,
                 samples,
-                snapshot: Arc::clone(&picture),
+                snapshot: Arc::clone(&snapshot),
                 max_ports: PORTS,
                 clock: dpdk::tsc,
                 tsc_hz: lab.eal.tsc_hz(),
@@ -245,7 +246,7 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Gives the workers a picture with all changes, and waits until they use it.
+    /// Gives the workers a snapshot with all changes, and waits until they use it.
     pub(crate) fn publish(&mut self) {
         self.epoch += 1;
         let snapshot = Snapshot::new(self.epoch, Fib::new(self.wire_up, MTU, &self.members));
@@ -253,12 +254,12 @@ impl<'a> Crew<'a> {
         let due = self.retired + self.hands.len();
         let classes = std::mem::take(&mut self.classes_changed);
         for worker in 0..self.hands.len() {
-            let (snapshot, ledger) = (Arc::clone(&snapshot), Arc::new(Ledger::new(0)));
+            let (snapshot, policy_counters) = (Arc::clone(&snapshot), Arc::new(PolicyCounters::new(0)));
             let shaper = self.plan.as_ref().map(|plan| plan.shaper(worker, PORTS, dpdk::tsc()));
             let shaper = classes.then_some(shaper);
-            self.tell(worker, Command::Forward(Change { snapshot, ledger, selections: Vec::new(), shaper }));
+            self.tell(worker, Command::Forward(Change { snapshot, policy_counters, selections: Vec::new(), shaper }));
         }
-        wait_until("the workers use a picture", || {
+        wait_until("the workers use a snapshot", || {
             self.settle();
             self.retired >= due
         });
@@ -268,9 +269,9 @@ impl<'a> Crew<'a> {
         let ruleset = self.ruleset.clone()?;
         let member = |member: &FibPort| {
             let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
-            let subject = ruleset.subject(&Owner::unknown("app"), None, &macs);
-            let source = self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &subject));
-            policy_table::PolicyPort { id: member.id, generation: 1, subject, flows: u32::MAX, source }
+            let port_policy = ruleset.port_policy(&Owner::unknown("app"), None, &macs);
+            let source = self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &port_policy));
+            policy_table::PolicyPort { id: member.id, generation: 1, port_policy, flows: u32::MAX, source }
         };
         Some(PolicyTable::new(Arc::clone(&ruleset), self.members.iter().map(member).collect()))
     }
@@ -291,7 +292,7 @@ impl<'a> Crew<'a> {
         app
     }
 
-    /// The same, but for the picture that has the app: workers have its rings and do not know it yet.
+    /// The same, but for the snapshot that has the app: workers have its rings and do not know it yet.
     pub(crate) fn give_rings(&mut self, id: PortId, settings: Settings, queues: usize, slots: u32) -> App {
         let geometry = Geometry::new(&vec![slots; queues], &vec![slots; queues], 2048).expect("a geometry");
         let region = Region::create(&geometry, HugePages::Off).expect("there is memory for a region");
@@ -407,7 +408,7 @@ impl<'a> Crew<'a> {
 
 /// Both sides of the equation: what came in or was made by copying, and what went out or was dropped.
 #[must_use]
-pub(crate) fn books(totals: &[PortTotals]) -> (u64, u64) {
+pub(crate) fn rule_stats(totals: &[PortTotals]) -> (u64, u64) {
     let (mut debit, mut credit) = (0, 0);
     for (id, totals) in (0..).zip(totals) {
         // TX and RX are named from the app's side; on the wire they are the NIC's own.

@@ -11,10 +11,10 @@ use kopi_dataplane::command::{Change, Command, QUEUE};
 use kopi_dataplane::counters::WorkerCounters;
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::gate::Gate;
 use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ids::{PortId, WIRE};
-use kopi_dataplane::ledger::Ledger;
+use kopi_dataplane::policy_counters::PolicyCounters;
+use kopi_dataplane::policy_stage::PolicyStage;
 use kopi_dataplane::port::{User, WorkerPort};
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::wire::Wire;
@@ -88,14 +88,15 @@ impl Rig {
         let (noted, _) = rtrb::RingBuffer::new(1);
         let (samples, _) = rtrb::RingBuffer::new(1);
         let connections = Arc::new(Connections::new(1024, Seed::from_bytes([8; 64]), &Tracking::default(), hz));
-        let gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), hz, noted);
+        let policy_stage =
+            PolicyStage::new(connections, Arc::new(PolicyCounters::new(0)), Seed::from_bytes([9; 64]), hz, noted);
         let worker = Worker::new(Parts {
             index: 0,
             wire: wire(rx.into_iter().next(), tx.into_iter().next()),
             sender: 0,
             pool: pool.clone(),
             flows: FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
-            gate,
+            policy_stage,
             mesh: Mesh::among(1, PORTS).remove(0),
             counters: Arc::clone(&counters),
             commands: orders,
@@ -139,8 +140,8 @@ impl Rig {
 
     pub(crate) fn publish(&mut self) {
         let snapshot = Arc::new(Snapshot::new(2, Fib::new(true, 9000, &self.members)));
-        let ledger = Arc::new(Ledger::new(0));
-        let change = Change { snapshot, ledger, selections: Vec::new(), shaper: None };
+        let policy_counters = Arc::new(PolicyCounters::new(0));
+        let change = Change { snapshot, policy_counters, selections: Vec::new(), shaper: None };
         assert!(self.commands.push(Command::Forward(change)).is_ok(), "the worker takes orders");
         self.worker.turn(dpdk::tsc());
     }

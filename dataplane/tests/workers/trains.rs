@@ -7,9 +7,9 @@ use kopi_config::policy::Tracking;
 use kopi_dataplane::burst::Burst;
 use kopi_dataplane::fib::Fib;
 use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::gate::Gate;
-use kopi_dataplane::ledger::Ledger;
 use kopi_dataplane::notes::packet_type;
+use kopi_dataplane::policy_counters::PolicyCounters;
+use kopi_dataplane::policy_stage::PolicyStage;
 use kopi_dataplane::policy_table::Inspection;
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_packet::{RssSeed, Seed};
@@ -55,7 +55,8 @@ pub(crate) fn check(lab: &Lab) {
     let mut flows = FlowTable::new(64, 2, Seed::from_bytes([7; 64]), rss.clone());
     let connections = Arc::new(Connections::new(64, Seed::from_bytes([8; 64]), &Tracking::default(), 1 << 30));
     let (noted, _) = rtrb::RingBuffer::new(1);
-    let mut gate = Gate::new(connections, Arc::new(Ledger::new(0)), Seed::from_bytes([9; 64]), 1 << 30, noted);
+    let mut policy_stage =
+        PolicyStage::new(connections, Arc::new(PolicyCounters::new(0)), Seed::from_bytes([9; 64]), 1 << 30, noted);
     let snapshot = Snapshot::new(1, Fib::new(true, 1500, &[]));
     let mut random = Random(5);
     let mut burst = Burst::new();
@@ -68,7 +69,7 @@ pub(crate) fn check(lab: &Lab) {
         assert_eq!(bytes, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(burst.bytes(3..9), frames[3..9].iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(Some(burst.longest() as usize), frames.iter().map(Vec::len).max());
-        burst.judge(1, &mut flows, &mut gate, &snapshot, 1);
+        burst.evaluate(1, &mut flows, &mut policy_stage, &snapshot, 1);
         let mut before = None;
         for (at, frame) in frames.iter().enumerate() {
             let (headers, mut key) = kopi_packet::parse(frame, 1);

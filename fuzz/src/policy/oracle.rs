@@ -4,33 +4,33 @@ use std::net::IpAddr;
 
 use kopi_config::policy::{Action, Addresses, Decision, Direction, Field, Match, Owners, Policy, Rule, Scalar};
 use kopi_packet::{FlowKey, Fragment, MacAddr, Shape};
-use kopi_policy::{Accounts, Cause, Judgement, Owner, Packet, Selector};
+use kopi_policy::{Accounts, Cause, Evaluation, Owner, Packet, Selector};
 
 /// Judges a frame of an app without a lease.
-pub(super) fn judge(policy: &Policy, machine: &dyn Accounts, owner: &Owner<'_>, packet: &Packet<'_>) -> Judgement {
-    let mut judgement =
-        Judgement { decision: Decision::Drop, cause: Cause::Malformed, passing: 0, class: None, log: false };
+pub(super) fn evaluate(policy: &Policy, machine: &dyn Accounts, owner: &Owner<'_>, packet: &Packet<'_>) -> Evaluation {
+    let mut evaluation =
+        Evaluation { decision: Decision::Drop, cause: Cause::Malformed, passing: 0, class: None, log: false };
     if matches!(packet.key.shape(), Shape::Malformed(_) | Shape::Runt) && policy.default.malformed == Decision::Drop {
-        return judgement;
+        return evaluation;
     }
     if packet.key.fragment() == Fragment::Later && policy.default.fragments == Decision::Drop {
-        return Judgement { cause: Cause::Fragment, ..judgement };
+        return Evaluation { cause: Cause::Fragment, ..evaluation };
     }
     let mut bit = 1;
     for (index, rule) in (0..).zip(&policy.rules) {
         let matches = owned(rule, machine, owner) && holds(&rule.matches, packet);
         if matches {
             let class = rule.class.of(packet.direction).map(|class| u16::try_from(class).expect("few classes"));
-            judgement.class = class.or(judgement.class);
-            judgement.log |= rule.log || rule.action == Action::Log;
+            evaluation.class = class.or(evaluation.class);
+            evaluation.log |= rule.log || rule.action == Action::Log;
         }
         match rule.action {
             Action::Decide(decision) if matches => {
-                return Judgement { decision, cause: Cause::Rule(index), ..judgement };
+                return Evaluation { decision, cause: Cause::Rule(index), ..evaluation };
             }
             Action::Decide(_) => {}
             _ => {
-                judgement.passing |= if matches { bit } else { 0 };
+                evaluation.passing |= if matches { bit } else { 0 };
                 bit <<= 1;
             }
         }
@@ -39,7 +39,7 @@ pub(super) fn judge(policy: &Policy, machine: &dyn Accounts, owner: &Owner<'_>, 
         Direction::Egress => policy.default.egress,
         Direction::Ingress => policy.default.ingress,
     };
-    Judgement { decision, cause: Cause::Default, ..judgement }
+    Evaluation { decision, cause: Cause::Default, ..evaluation }
 }
 
 /// A field that is not stated holds; one that is stated does not hold for a frame without it.

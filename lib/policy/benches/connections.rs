@@ -63,7 +63,7 @@ fn segment(host: u32, direction: Direction, flags: u8) -> [u8; 64] {
 /// Parses, looks, accepts, as a worker does for a frame that its flow table does not answer for.
 fn pass(table: &Connections, direction: Direction, frame: &[u8], now: u64) -> Option<Ref> {
     let (headers, key) = parse(frame, 1);
-    let look = table.look(1, direction, (frame, &headers, &key), now);
+    let look = table.lookup(1, direction, (frame, &headers, &key), now);
     table.accept(&look, now)
 }
 
@@ -102,7 +102,7 @@ fn known(count: u32) {
     });
     report(&format!("{count} connections, look and accept"), per_round, || {
         let one = |(frame, headers, key): &([u8; 64], Headers, FlowKey)| {
-            let look = table.look(1, Direction::Ingress, (frame, headers, key), now);
+            let look = table.lookup(1, Direction::Ingress, (frame, headers, key), now);
             table.accept(&look, now)
         };
         frames.iter().filter(|frame| one(frame).is_some()).count()

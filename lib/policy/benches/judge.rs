@@ -1,4 +1,4 @@
-//! Time to compile a policy, memory that took at most, time to work out the subject of an app, and time to judge the
+//! Time to compile a policy, memory that took at most, time to work out the policy of an app, and time to evaluate the
 //! first packet of a flow, over the number of rules:
 //! `cargo bench -p kopi-policy --bench judge`.
 //!
@@ -42,8 +42,8 @@ fn main() {
         }
         return;
     }
-    println!("{:24} {:>7} {:>11} {:>9} {:>11}   ns per judgement", "", "", "", "", "");
-    println!("policy                     rules  compile ms        MB  subject us     median     best");
+    println!("{:24} {:>7} {:>11} {:>9} {:>11}   ns per evaluation", "", "", "", "", "");
+    println!("policy                     rules  compile ms        MB  port_policy us     median     best");
     for (at, (_, counts, _)) in POLICIES.iter().enumerate() {
         for count in *counts {
             // Memory is only seen in a process that has freed none before.
@@ -66,7 +66,7 @@ fn run(name: &str, rules: Vec<Rule>) {
     let memory = resident() - before;
     let owner = Owner { uid: Some(1003), gid: Some(100), groups: Some(&[]), ..Owner::unknown("app") };
     let start = Instant::now();
-    let subject = ruleset.subject(&owner, None, &[]);
+    let port_policy = ruleset.port_policy(&owner, None, &[]);
     let attach = start.elapsed().as_secs_f64() * 1e6;
     let keys = keys();
     let mut times: Vec<f64> = (0..ROUNDS)
@@ -74,7 +74,7 @@ fn run(name: &str, rules: Vec<Rule>) {
             let start = Instant::now();
             for key in &keys {
                 let packet = Packet::new(Direction::Egress, black_box(key), State::New);
-                black_box(ruleset.judge(&subject, &packet));
+                black_box(ruleset.evaluate(&port_policy, &packet));
             }
             start.elapsed().as_secs_f64() * 1e9 / f64::from(u32::try_from(KEYS).unwrap_or(1))
         })

@@ -2,13 +2,13 @@
 //!
 //! A worker asks for every frame that its flow table does not answer for, and for every TCP segment with SYN, FIN or RST:
 //!
-//! 1. [`Connections::look`] says the [`State`](kopi_config::policy::State) of the frame and changes nothing;
+//! 1. [`Connections::lookup`] says the [`State`](kopi_config::policy::State) of the frame and changes nothing;
 //! 2. the rules judge it by that state;
 //! 3. if it was accepted, [`Connections::accept`] begins the connection or moves it on, and gives the [`Ref`] under which
 //!    the flow table remembers it.
 //!
 //! From then on [`Connections::holds`] tells, by one load, whether the connection is still in the condition of which the
-//! flow table keeps a [`Stamp`], so that packets need no look, and [`Connections::touch`], called at most once a second, keeps the connection alive. A `Ref` whose connection is gone
+//! flow table keeps a [`CtVersion`], so that packets need no look, and [`Connections::touch`], called at most once a second, keeps the connection alive. A `Ref` whose connection is gone
 //! is told by its generation.
 //!
 //! # Memory and time
@@ -53,15 +53,15 @@
 //! | `table` | [`Connections`]: find, judge, begin, move on |
 //! | `room` | who has to go for a new one |
 //! | `zones` | whose connections there are, and how many each may have |
-//! | `look` | both steps for a whole frame: [`Look`] |
+//! | `lookup` | both steps for a whole frame: [`CtLookup`] |
 //! | `upkeep` | what the control thread does: sweep, forget, list |
 //! | `entry` | the layout in memory |
 //! | `phase` | how far a connection has come, and time-outs |
 //! | `numbers` | what a TCP segment does, by its numbers |
 //! | `window` | the numbers of TCP, and its window |
 
+mod ct_lookup;
 mod entry;
-mod look;
 mod numbers;
 mod phase;
 mod room;
@@ -74,9 +74,9 @@ mod zones;
 #[cfg(test)]
 mod tests;
 
-pub use look::Look;
+pub use ct_lookup::CtLookup;
 pub(crate) use phase::Phase;
-pub use table::{Connections, Ref, Stamp, TOUCH_SHIFT};
+pub use table::{Connections, CtVersion, Ref, TOUCH_SHIFT};
 pub use tuple::{Sort, Tuple};
 pub use upkeep::{Connection, Stats};
 pub use zones::{Holder, Limit, Limits, ZONES};

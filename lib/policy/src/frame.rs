@@ -14,7 +14,7 @@ pub struct Packet<'a> {
     pub key: &'a FlowKey,
     /// What connection tracking says; not looked at unless [`Ruleset::uses_state`](crate::Ruleset::uses_state).
     pub state: State,
-    /// What [`ndp::message`] says of a frame for which [`ndp::is_ndp`] is true. Such frames must not share a judgement by
+    /// What [`ndp::message`] says of a frame for which [`ndp::is_ndp`] is true. Such frames must not share an evaluation by
     /// their key. Looked at on egress only.
     pub ndp: Option<ndp::Message>,
     /// The same for [`dhcp::request`] and [`dhcp::is_for_server`].
@@ -31,7 +31,7 @@ impl<'a> Packet<'a> {
 
 /// What is to be done with a frame, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub struct Evaluation {
     /// What is to be done.
     pub decision: Decision,
     /// Why.

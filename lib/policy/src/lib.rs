@@ -4,7 +4,7 @@
 //! flow, and keeps the answer in its flow table.
 //!
 //! A policy becomes a [`Ruleset`]. It says by which entry a process may attach ([`Ruleset::admit`]), works out what is
-//! the same for all frames of an attached app (a [`Subject`]), and judges frames ([`Ruleset::judge`]).
+//! the same for all frames of an attached app (a [`PortPolicy`]), and evaluates frames ([`Ruleset::evaluate`]).
 //!
 //! [`Connections`] knows which frames belong together, and says the state by which rules judge a frame. [`Fragments`]
 //! keeps what was decided about a first fragment for the later ones.
@@ -26,11 +26,11 @@ mod trace;
 
 pub use admission::Refusal;
 pub use connection::{
-    Connection, Connections, Holder, Limit, Limits, Look, Ref, Sort, Stamp, Stats, TOUCH_SHIFT, Tuple, ZONES,
+    Connection, Connections, CtLookup, CtVersion, Holder, Limit, Limits, Ref, Sort, Stats, TOUCH_SHIFT, Tuple, ZONES,
 };
 pub use fragment::{Followed, FragmentKey, Fragments, HOLD_SECONDS};
-pub use frame::{Cause, Judgement, Packet, Violation};
+pub use frame::{Cause, Evaluation, Packet, Violation};
 pub use kernel::Kernel;
 pub use owner::{Accounts, Owner, Selector};
-pub use ruleset::{RuleId, Ruleset, Subject, TooMany};
+pub use ruleset::{PortPolicy, RuleId, Ruleset, TooMany};
 pub use trace::{Miss, Trace};

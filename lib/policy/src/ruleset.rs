@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::admission::{Entries, Refusal};
 use crate::bits::{Block, Ones, Pool, Set, intersect};
 use crate::fields::{self, Fields, MAX_VIEWS};
-use crate::frame::{Cause, Judgement, Packet};
+use crate::frame::{Cause, Evaluation, Packet};
 use crate::kernel::Kernel;
 use crate::lease::{Leases, Tenant};
 use crate::owner::{Accounts, Names, Owner, OwnerParts};
@@ -61,13 +61,13 @@ pub enum TooMany {
 ///
 /// It belongs to the ruleset that made it. Judged by another, frames get a verdict that means nothing.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct PortPolicy {
     pub(crate) rules: Set,
     tenant: Tenant,
     class: ClassSelection,
 }
 
-impl Subject {
+impl PortPolicy {
     /// The same, for an app that has its address together with the kernel, to which `kernel` belongs. No other app is changed.
     /// An app that is not told of its kernel may use nothing of it.
     #[must_use]
@@ -86,7 +86,7 @@ impl Subject {
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Ruleset>();
-    shared::<Subject>();
+    shared::<PortPolicy>();
 };
 
 impl Ruleset {
@@ -147,22 +147,22 @@ impl Ruleset {
 
     /// The class of an app's frames that go this way, where no rule gives one.
     #[must_use]
-    pub fn class_of(&self, subject: &Subject, direction: Direction) -> Option<u16> {
-        class(subject.class, direction)
+    pub fn class_of(&self, port_policy: &PortPolicy, direction: Direction) -> Option<u16> {
+        class(port_policy.class, direction)
     }
 
     /// Whether rules may give frames of an app that go this way another class.
     #[must_use]
-    pub fn has_class_rules(&self, subject: &Subject, direction: Direction) -> bool {
+    pub fn has_class_rules(&self, port_policy: &PortPolicy, direction: Direction) -> bool {
         let gives = |rule: &Rule| {
             let way = rule.matches.direction.is_none_or(|way| way == direction);
             way && rule.class.of(direction).is_some()
         };
         let mut rules = self.classing.iter().map(|rule| *rule as usize);
-        rules.any(|index| subject.rules.contains(index) && gives(&self.policy.rules[index]))
+        rules.any(|index| port_policy.rules.contains(index) && gives(&self.policy.rules[index]))
     }
 
-    /// The rules that go on to the next one: bit `i` of [`Judgement::passing`] is for the rule with the index
+    /// The rules that go on to the next one: bit `i` of [`Evaluation::passing`] is for the rule with the index
     /// `passing_rules()[i]`.
     #[must_use]
     pub fn passing_rules(&self) -> &[u32] {
@@ -209,9 +209,9 @@ impl Ruleset {
     /// Works out what is the same for every frame of an app. `owner.name` is the name of its port, `entry` what
     /// [`admit`](Self::admit) said, `macs` the unicast addresses of its port. To be done again when any of them changes.
     #[must_use]
-    pub fn subject(&self, owner: &Owner<'_>, entry: Option<usize>, macs: &[MacAddr]) -> Subject {
+    pub fn port_policy(&self, owner: &Owner<'_>, entry: Option<usize>, macs: &[MacAddr]) -> PortPolicy {
         let entry = entry.and_then(|index| Some((index, self.policy.apps.get(index)?)));
-        Subject {
+        PortPolicy {
             rules: self.owners.rules_of(owner),
             tenant: self.leases.tenant(entry, macs),
             class: entry.map_or_else(ClassSelection::default, |(_, app)| app.class),
@@ -220,42 +220,42 @@ impl Ruleset {
 
     /// Judges a frame: whether it can be read, whether what it uses is the app's own, then by the rules.
     ///
-    /// The judgement depends on nothing but the subject, the direction, the key and the state, except in neighbour
+    /// The evaluation depends on nothing but the port's policy, the direction, the key and the state, except in neighbour
     /// discovery. So it may be kept for all frames that have these in common. Never allocates.
     #[must_use]
-    pub fn judge(&self, subject: &Subject, packet: &Packet<'_>) -> Judgement {
+    pub fn evaluate(&self, port_policy: &PortPolicy, packet: &Packet<'_>) -> Evaluation {
         let later = packet.key.fragment() == Fragment::Later;
-        match self.precondition(subject, packet) {
-            Some(judgement) => judgement,
+        match self.precondition(port_policy, packet) {
+            Some(evaluation) => evaluation,
             None if later && self.policy.default.fragments != Decision::Accept => {
-                refused(subject, packet, self.policy.default.fragments, Cause::Fragment)
+                refused(port_policy, packet, self.policy.default.fragments, Cause::Fragment)
             }
-            None => self.by_rules(subject, packet),
+            None => self.by_rules(port_policy, packet),
         }
     }
 
     /// Judges a fragment that is not the first one, and shares the fate of the first unless it has faults of its own.
     #[must_use]
-    pub fn judge_fragment(&self, subject: &Subject, packet: &Packet<'_>, first: &Judgement) -> Judgement {
-        self.precondition(subject, packet).unwrap_or(*first)
+    pub fn evaluate_fragment(&self, port_policy: &PortPolicy, packet: &Packet<'_>, first: &Evaluation) -> Evaluation {
+        self.precondition(port_policy, packet).unwrap_or(*first)
     }
 
     /// What is said of a frame before the rules are asked.
     #[inline]
-    fn precondition(&self, subject: &Subject, packet: &Packet<'_>) -> Option<Judgement> {
+    fn precondition(&self, port_policy: &PortPolicy, packet: &Packet<'_>) -> Option<Evaluation> {
         let unread = matches!(packet.key.shape(), Shape::Malformed(_) | Shape::Runt);
         let malformed = self.policy.default.malformed;
         if unread && malformed != Decision::Accept {
-            return Some(refused(subject, packet, malformed, Cause::Malformed));
+            return Some(refused(port_policy, packet, malformed, Cause::Malformed));
         }
-        let violation = subject.tenant.violation(packet)?;
-        Some(refused(subject, packet, Decision::Drop, Cause::Lease(violation)))
+        let violation = port_policy.tenant.violation(packet)?;
+        Some(refused(port_policy, packet, Decision::Drop, Cause::Lease(violation)))
     }
 
-    fn by_rules(&self, subject: &Subject, packet: &Packet<'_>) -> Judgement {
+    fn by_rules(&self, port_policy: &PortPolicy, packet: &Packet<'_>) -> Evaluation {
         let mut passing = 0;
         let mut decided = None;
-        self.matching(subject, packet, |at, block| {
+        self.matching(port_policy, packet, |at, block| {
             let mut decisive = block;
             decisive.and(&self.decisive.blocks()[at]);
             let first = decisive.first();
@@ -267,13 +267,13 @@ impl Ruleset {
             decided = first.map(|bit| at * Block::RULES + bit);
             decided.is_some()
         });
-        self.judgement(subject, packet.direction, decided, passing)
+        self.evaluation(port_policy, packet.direction, decided, passing)
     }
 
     /// Gives `found` the blocks of rules that are for the frame, in order, until it says that it has enough.
     #[inline]
-    fn matching(&self, subject: &Subject, packet: &Packet<'_>, mut found: impl FnMut(usize, Block) -> bool) {
-        let owner = subject.rules.view();
+    fn matching(&self, port_policy: &PortPolicy, packet: &Packet<'_>, mut found: impl FnMut(usize, Block) -> bool) {
+        let owner = port_policy.rules.view();
         let mut views = [owner; MAX_VIEWS];
         let mut count = 0;
         self.fields.look_up(packet, |view| {
@@ -285,7 +285,13 @@ impl Ruleset {
         let _enough = intersect(&views[..=count], &self.pool).any(|(at, block)| found(at, block));
     }
 
-    fn judgement(&self, subject: &Subject, direction: Direction, decided: Option<usize>, passing: u64) -> Judgement {
+    fn evaluation(
+        &self,
+        port_policy: &PortPolicy,
+        direction: Direction,
+        decided: Option<usize>,
+        passing: u64,
+    ) -> Evaluation {
         let default = match direction {
             Direction::Egress => self.policy.default.egress,
             Direction::Ingress => self.policy.default.ingress,
@@ -298,22 +304,22 @@ impl Ruleset {
             of_passed = class(rule.class, direction).or(of_passed);
         }
         let rule = decided.map(|index| &rules[index]);
-        Judgement {
+        Evaluation {
             decision: rule.and_then(|rule| rule.action.decision()).unwrap_or(default),
             cause: decided.and_then(|index| u32::try_from(index).ok()).map_or(Cause::Default, Cause::Rule),
             passing,
             class: rule
                 .and_then(|rule| class(rule.class, direction))
                 .or(of_passed)
-                .or_else(|| class(subject.class, direction)),
+                .or_else(|| class(port_policy.class, direction)),
             log: log || rule.is_some_and(asks_for_log),
         }
     }
 }
 
-/// The judgement of a frame that no rule was asked about.
-fn refused(subject: &Subject, packet: &Packet<'_>, decision: Decision, cause: Cause) -> Judgement {
-    Judgement { decision, cause, passing: 0, class: class(subject.class, packet.direction), log: false }
+/// The evaluation of a frame that no rule was asked about.
+fn refused(port_policy: &PortPolicy, packet: &Packet<'_>, decision: Decision, cause: Cause) -> Evaluation {
+    Evaluation { decision, cause, passing: 0, class: class(port_policy.class, packet.direction), log: false }
 }
 
 fn asks_for_log(rule: &Rule) -> bool {

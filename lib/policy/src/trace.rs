@@ -1,4 +1,4 @@
-//! A judgement with its reasons, for people.
+//! An evaluation with its reasons, for people.
 
 use std::cmp::Reverse;
 
@@ -6,14 +6,14 @@ use kopi_config::policy::Rule;
 
 use crate::bits::Ones;
 use crate::fields;
-use crate::frame::{Cause, Judgement, Packet};
-use crate::ruleset::{Ruleset, Subject};
+use crate::frame::{Cause, Evaluation, Packet};
+use crate::ruleset::{PortPolicy, Ruleset};
 
 /// Why a frame was judged as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace<'a> {
-    /// The same that [`Ruleset::judge`] says.
-    pub judgement: Judgement,
+    /// The same that [`Ruleset::evaluate`] says.
+    pub evaluation: Evaluation,
     /// The rule that decided, unless it was none.
     pub rule: Option<&'a Rule>,
     /// Rules that matched before and went on, in order.
@@ -35,17 +35,17 @@ impl Ruleset {
     /// Judges a frame, and tells by which rules, and by what at most `most` others did not match. Takes a look at every
     /// rule: for people who ask, not for the way of a frame.
     #[must_use]
-    pub fn trace(&self, subject: &Subject, packet: &Packet<'_>, most: usize) -> Trace<'_> {
-        let judgement = self.judge(subject, packet);
+    pub fn trace(&self, port_policy: &PortPolicy, packet: &Packet<'_>, most: usize) -> Trace<'_> {
+        let evaluation = self.evaluate(port_policy, packet);
         let rules = self.rules();
-        let (asked, rule) = match judgement.cause {
+        let (asked, rule) = match evaluation.cause {
             Cause::Rule(index) => (index as usize, rules.get(index as usize)),
             Cause::Default => (rules.len(), None),
             Cause::Lease(_) | Cause::Malformed | Cause::Fragment => (0, None),
         };
         let mut missed: Vec<(usize, Miss<'_>)> = Vec::new();
         for (index, rule) in rules.iter().enumerate().take(asked) {
-            let owner = (!subject.rules.contains(index)).then_some("owner");
+            let owner = (!port_policy.rules.contains(index)).then_some("owner");
             let fields: Vec<_> = fields::differences(&rule.matches, packet).into_iter().chain(owner).collect();
             if !fields.is_empty() {
                 missed.push((index, Miss { rule, fields }));
@@ -55,8 +55,8 @@ impl Ruleset {
         missed.sort_by_key(|(index, miss)| (miss.fields.len(), Reverse(*index)));
         missed.truncate(most);
         missed.sort_by_key(|(index, _)| *index);
-        let passed = Ones(judgement.passing).filter_map(|bit| rules.get(self.passing_rules()[bit] as usize));
+        let passed = Ones(evaluation.passing).filter_map(|bit| rules.get(self.passing_rules()[bit] as usize));
         let missed = missed.into_iter().map(|(_, miss)| miss).collect();
-        Trace { judgement, rule, passed: passed.collect(), missed }
+        Trace { evaluation, rule, passed: passed.collect(), missed }
     }
 }

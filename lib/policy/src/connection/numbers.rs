@@ -134,7 +134,7 @@ pub(crate) struct Arrival<'a> {
 const AHEAD: u32 = 1 << 30;
 
 impl Arrival<'_> {
-    pub(crate) fn judge(&self) -> Move {
+    pub(crate) fn evaluate(&self) -> Move {
         // What nobody has confirmed is not so.
         let challenged = self.phase == Phase::Challenged;
         let phase = if challenged { Phase::Established } else { self.phase };

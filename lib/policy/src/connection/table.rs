@@ -133,9 +133,9 @@ impl Ref {
 /// | generation | tag | flags | phase | place: index  |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp(NonZeroU64);
+pub struct CtVersion(NonZeroU64);
 
-impl Stamp {
+impl CtVersion {
     fn new(of: Ref, word: u64) -> Option<Self> {
         NonZeroU64::new(word & CONDITION | of.0.get() & !CONDITION).map(Self)
     }
@@ -329,7 +329,7 @@ impl Connections {
         if slot.phase.is_tcp() {
             let Some((segment, kind)) = segment.and_then(|s| Some((s, Kind::of(s.flags)?))) else { return invalid };
             refused = kind == Kind::Rst && !slot.answered;
-            match self.arrival(index, slot, side, segment, kind).judge() {
+            match self.arrival(index, slot, side, segment, kind).evaluate() {
                 Move::Invalid => return invalid,
                 Move::Reopen => return Outcome { state: State::New, next: Next::Anew },
                 Move::Pass if slot.answered || side == Side::Originator => {
@@ -570,9 +570,9 @@ impl Connections {
 
     /// The condition of connection `of`, if it is such that a plain packet in `direction` is in `state`.
     #[must_use]
-    pub fn stamp(&self, of: Ref, direction: Direction, state: State) -> Option<Stamp> {
+    pub fn stamp(&self, of: Ref, direction: Direction, state: State) -> Option<CtVersion> {
         let (_, word, _) = self.slot(of)?;
-        let stamp = Stamp::new(of, word)?;
+        let stamp = CtVersion::new(of, word)?;
         // Asked after the word was read: if it has changed since, the stamp does not hold.
         (self.plain(of, direction) == Some(state)).then_some(stamp)
     }
@@ -580,7 +580,7 @@ impl Connections {
     /// Whether the connection is still in the condition that `stamp` tells. One load, for every packet.
     #[inline]
     #[must_use]
-    pub fn holds(&self, stamp: Stamp) -> bool {
+    pub fn holds(&self, stamp: CtVersion) -> bool {
         let index = stamp.index();
         let slot = self.buckets.get(index / WAYS).and_then(|bucket| bucket.0.get(index % WAYS));
         slot.is_some_and(|slot| (slot.load(Acquire) ^ stamp.0.get()) & CONDITION == 0)

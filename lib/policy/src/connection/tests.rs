@@ -79,13 +79,13 @@ fn icmp(src: [u8; 4], dst: [u8; 4], kind: u8, id: u16) -> Vec<u8> {
 /// Looks at a frame and accepts it, whatever it is: its state, and the connection it has afterwards.
 fn pass(table: &Connections, direction: Direction, frame: &[u8], now: u64) -> (State, Option<Ref>) {
     let (headers, key) = parse(frame, 1);
-    let look = table.look(1, direction, (frame, &headers, &key), now);
+    let look = table.lookup(1, direction, (frame, &headers, &key), now);
     (look.state(), table.accept(&look, now))
 }
 
 fn state(table: &Connections, direction: Direction, frame: &[u8], now: u64) -> State {
     let (headers, key) = parse(frame, 1);
-    table.look(1, direction, (frame, &headers, &key), now).state()
+    table.lookup(1, direction, (frame, &headers, &key), now).state()
 }
 
 /// A segment from the app, or to it, on port 5432 of the peer.
@@ -280,12 +280,12 @@ fn zones_and_vlans_are_apart() {
     let table = table(64);
     let syn = segment(Egress, SYN);
     let (headers, key) = parse(&syn, 1);
-    let state_in = |zone| table.look(zone, Egress, (&syn, &headers, &key), 0);
+    let state_in = |zone| table.lookup(zone, Egress, (&syn, &headers, &key), 0);
     table.accept(&state_in(1), 0).unwrap();
     assert!(state_in(1).connection().is_some() && state_in(2).connection().is_none());
     let tagged = [&syn[..12], &[0x81, 0, 0, 5], &syn[12..]].concat();
     let (headers, key) = parse(&tagged, 1);
-    assert!(table.look(1, Egress, (&tagged, &headers, &key), 0).connection().is_none());
+    assert!(table.lookup(1, Egress, (&tagged, &headers, &key), 0).connection().is_none());
     assert_eq!((table.in_zone(1), table.in_zone(2)), (1, 0));
 }
 
@@ -478,7 +478,7 @@ proptest! {
         let (_, key) = parse(&frame, 1);
         pass(&table, direction, &segment(Egress, SYN), 0);
         let other: (Headers, FlowKey) = (Headers::default(), key);
-        let look = table.look(1, direction, (&frame, &other.0, &other.1), 0);
+        let look = table.lookup(1, direction, (&frame, &other.0, &other.1), 0);
         table.accept(&look, 0);
     }
 }

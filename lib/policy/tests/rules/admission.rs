@@ -144,8 +144,8 @@ fn unknown_owner_is_not_allowed_by_owner() {
             policy.rules = vec![Rule::new("r".into(), Match::default(), owner.clone(), Action::Decide(decision))];
             let ruleset = ruleset(policy);
             let key = Frame { dst_mac: 1, src_mac: 2, tags: vec![], body: Body::Length }.key(0, 0);
-            let subject = ruleset.subject(&unknown, None, &[]);
-            let cause = ruleset.judge(&subject, &Packet::new(Direction::Egress, &key, State::Untracked)).cause;
+            let port_policy = ruleset.port_policy(&unknown, None, &[]);
+            let cause = ruleset.evaluate(&port_policy, &Packet::new(Direction::Egress, &key, State::Untracked)).cause;
             assert_eq!(cause == Cause::Rule(0), matches, "{owner:?} {decision:?}");
         }
     }

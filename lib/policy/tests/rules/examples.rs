@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kopi_config::policy::{Decision, Direction, Direction::Egress, Direction::Ingress, Policy, State};
 use kopi_packet::{Fragment, MacAddr};
-use kopi_policy::{Accounts, Cause, Judgement, Owner, Packet, Ruleset, Subject, Violation};
+use kopi_policy::{Accounts, Cause, Evaluation, Owner, Packet, PortPolicy, Ruleset, Violation};
 
 use crate::frame::{Body, Frame, Ip, L4, Pair};
 
@@ -35,7 +35,7 @@ fn ruleset(name: &str) -> Ruleset {
 /// An attached app, as it came in by the entry for it.
 struct Client<'a> {
     ruleset: &'a Ruleset,
-    subject: Subject,
+    port_policy: PortPolicy,
 }
 
 impl<'a> Client<'a> {
@@ -43,14 +43,14 @@ impl<'a> Client<'a> {
         let owner = Owner { uid: Some(uid), gid: Some(uid), groups: Some(&[]), exe: Some(exe), ..Owner::unknown(name) };
         let entry = ruleset.admit(&owner, name).unwrap();
         let macs: Vec<MacAddr> = entry.and_then(|entry| ruleset.policy().apps[entry].mac).into_iter().collect();
-        Self { ruleset, subject: ruleset.subject(&owner, entry, &macs) }
+        Self { ruleset, port_policy: ruleset.port_policy(&owner, entry, &macs) }
     }
 
-    fn judge(&self, direction: Direction, state: State, number: u8, src: [u8; 4], l4: L4) -> Judgement {
+    fn evaluate(&self, direction: Direction, state: State, number: u8, src: [u8; 4], l4: L4) -> Evaluation {
         let ip = Ip { addresses: Pair::V4(src, [10, 0, 0, 99]), dscp: 0, part: Fragment::None, l4, short: false };
         let frame = Frame { dst_mac: 0x63, src_mac: number, tags: vec![], body: Body::Ip(ip) };
         let key = frame.key(0, 0xff);
-        self.ruleset.judge(&self.subject, &Packet::new(direction, &key, state))
+        self.ruleset.evaluate(&self.port_policy, &Packet::new(direction, &key, state))
     }
 }
 
@@ -67,11 +67,11 @@ fn paper_partitions_the_ports() {
     for (client, number, own, other) in [(&bob, 11, 5432, 3306), (&charlie, 12, 3306, 5432)] {
         let from = [10, 0, 0, number];
         for (port, decision) in [(own, Decision::Accept), (other, Decision::Drop)] {
-            let reached = client.judge(Ingress, State::New, 0x63, [10, 0, 0, 9], tcp(999, port));
-            let answers = client.judge(Egress, State::Established, number, from, tcp(port, 999));
+            let reached = client.evaluate(Ingress, State::New, 0x63, [10, 0, 0, 9], tcp(999, port));
+            let answers = client.evaluate(Egress, State::Established, number, from, tcp(port, 999));
             assert_eq!((reached.decision, answers.decision), (decision, decision), "{number} {port}");
         }
-        let spoofs = client.judge(Egress, State::New, number, [10, 0, 0, 77], tcp(own, 999));
+        let spoofs = client.evaluate(Egress, State::New, number, [10, 0, 0, 77], tcp(own, 999));
         assert_eq!(spoofs.cause, Cause::Lease(Violation::Ip));
         assert_eq!(spoofs.class, bob_or_charlie(&ruleset, number));
     }
@@ -91,13 +91,13 @@ fn bob_or_charlie(ruleset: &Ruleset, number: u8) -> Option<u16> {
 fn lockdown_passes_what_is_listed() {
     let ruleset = ruleset("policy-lockdown.toml");
     let web = Client::new(&ruleset, "web", 33, "/usr/sbin/nginx");
-    let rule = |judgement: Judgement| match judgement.cause {
-        Cause::Rule(index) => (judgement.decision, ruleset.rules()[index as usize].name.as_str()),
+    let rule = |evaluation: Evaluation| match evaluation.cause {
+        Cause::Rule(index) => (evaluation.decision, ruleset.rules()[index as usize].name.as_str()),
         cause => panic!("{cause:?}"),
     };
     let tcp = |dst, flags| L4::Tcp { src: 999, dst, flags };
     let client = [10, 0, 0, 9];
-    let reached = |state, l4| web.judge(Ingress, state, 0x63, client, l4);
+    let reached = |state, l4| web.evaluate(Ingress, state, 0x63, client, l4);
     assert_eq!(rule(reached(State::New, tcp(443, 2))), (Decision::Accept, "web"));
     assert_eq!(rule(reached(State::Established, tcp(443, 16))), (Decision::Accept, "established"));
     assert_eq!(reached(State::New, tcp(443, 16)).cause, Cause::Default);

@@ -7,7 +7,7 @@ use kopi_config::policy::{
     Action, Addresses, Decision, Direction, Field, Match, OwnerMatch, Owners, Policy, Rule, Scalar, State,
 };
 use kopi_packet::Fragment;
-use kopi_policy::{Cause, Judgement, Owner};
+use kopi_policy::{Cause, Evaluation, Owner};
 
 use crate::frame::{Body, Frame, Ip, L4, Pair, mac};
 
@@ -20,32 +20,32 @@ pub(crate) struct Case<'a> {
 }
 
 /// Judges a frame of an app without a lease.
-pub(crate) fn judge(policy: &Policy, owner: &Owner<'_>, case: Case<'_>) -> Judgement {
-    let mut judgement =
-        Judgement { decision: Decision::Drop, cause: Cause::Malformed, passing: 0, class: None, log: false };
+pub(crate) fn evaluate(policy: &Policy, owner: &Owner<'_>, case: Case<'_>) -> Evaluation {
+    let mut evaluation =
+        Evaluation { decision: Decision::Drop, cause: Cause::Malformed, passing: 0, class: None, log: false };
     if case.frame.is_malformed() && policy.default.malformed == Decision::Drop {
-        return judgement;
+        return evaluation;
     }
     let later = matches!(&case.frame.body, Body::Ip(ip) if ip.part == Fragment::Later);
     if later && policy.default.fragments == Decision::Drop {
-        return Judgement { cause: Cause::Fragment, ..judgement };
+        return Evaluation { cause: Cause::Fragment, ..evaluation };
     }
     let mut bit = 1;
     for (index, rule) in policy.rules.iter().enumerate() {
         let matches = owned(rule, owner) && holds(&rule.matches, case);
         if matches {
-            judgement.class =
-                rule.class.of(case.direction).map(|class| u16::try_from(class).unwrap()).or(judgement.class);
-            judgement.log |= rule.log || rule.action == Action::Log;
+            evaluation.class =
+                rule.class.of(case.direction).map(|class| u16::try_from(class).unwrap()).or(evaluation.class);
+            evaluation.log |= rule.log || rule.action == Action::Log;
         }
         match rule.action {
             Action::Decide(decision) if matches => {
                 let cause = Cause::Rule(u32::try_from(index).unwrap());
-                return Judgement { decision, cause, ..judgement };
+                return Evaluation { decision, cause, ..evaluation };
             }
             Action::Decide(_) => {}
             _ => {
-                judgement.passing |= if matches { bit } else { 0 };
+                evaluation.passing |= if matches { bit } else { 0 };
                 bit <<= 1;
             }
         }
@@ -54,7 +54,7 @@ pub(crate) fn judge(policy: &Policy, owner: &Owner<'_>, case: Case<'_>) -> Judge
         Direction::Egress => policy.default.egress,
         Direction::Ingress => policy.default.ingress,
     };
-    Judgement { decision, cause: Cause::Default, ..judgement }
+    Evaluation { decision, cause: Cause::Default, ..evaluation }
 }
 
 /// A field that is not stated holds; one that is stated does not hold for a frame without it.

@@ -8,7 +8,7 @@ use kopi_config::policy::{
 };
 use kopi_packet::dhcp::Request;
 use kopi_packet::{FlowKey, Fragment, MacAddr, ndp, parse};
-use kopi_policy::{Cause, Judgement, Owner, Packet, Ruleset, Subject, Violation};
+use kopi_policy::{Cause, Evaluation, Owner, Packet, PortPolicy, Ruleset, Violation};
 
 use crate::frame::{Body, Frame, Ip, L4, Pair, mac};
 
@@ -35,21 +35,21 @@ fn policy() -> Policy {
     policy
 }
 
-fn subject(ruleset: &Ruleset, entry: Option<usize>) -> Subject {
+fn port_policy(ruleset: &Ruleset, entry: Option<usize>) -> PortPolicy {
     let number = entry.map_or(9, |index| u8::try_from(index).unwrap() + 1);
-    ruleset.subject(&Owner::unknown("app"), entry, &[mac(number)])
+    ruleset.port_policy(&Owner::unknown("app"), entry, &[mac(number)])
 }
 
-fn judge(entry: Option<usize>, direction: Direction, state: State, frame: &Frame) -> Judgement {
+fn evaluate(entry: Option<usize>, direction: Direction, state: State, frame: &Frame) -> Evaluation {
     let ruleset = Ruleset::new(Arc::new(policy()), &()).unwrap();
     assert!(ruleset.uses_state());
     let key = frame.key(0, 0);
-    ruleset.judge(&subject(&ruleset, entry), &Packet { ndp: frame.ndp(), ..Packet::new(direction, &key, state) })
+    ruleset.evaluate(&port_policy(&ruleset, entry), &Packet { ndp: frame.ndp(), ..Packet::new(direction, &key, state) })
 }
 
 /// What is wrong with a frame from the app of an entry.
 fn violation(entry: Option<usize>, frame: &Frame) -> Option<Violation> {
-    of(judge(entry, Egress, State::New, frame))
+    of(evaluate(entry, Egress, State::New, frame))
 }
 
 /// What a client of DHCP with this number says of itself.
@@ -69,17 +69,17 @@ fn of_bytes(entry: Option<usize>, bytes: &[u8], dhcp: Option<Request>) -> Option
     let ruleset = Ruleset::new(Arc::new(policy()), &()).unwrap();
     let (headers, key) = parse(bytes, 3);
     let packet = Packet { dhcp, ndp: ndp::message(bytes, &headers), ..Packet::new(Egress, &key, State::New) };
-    of(ruleset.judge(&subject(&ruleset, entry), &packet))
+    of(ruleset.evaluate(&port_policy(&ruleset, entry), &packet))
 }
 
-fn of(judgement: Judgement) -> Option<Violation> {
-    match judgement.cause {
+fn of(evaluation: Evaluation) -> Option<Violation> {
+    match evaluation.cause {
         Cause::Lease(violation) => {
-            assert_eq!(judgement.decision, Decision::Drop);
+            assert_eq!(evaluation.decision, Decision::Drop);
             Some(violation)
         }
         cause => {
-            assert_eq!((cause, judgement.decision), (Cause::Default, Decision::Accept));
+            assert_eq!((cause, evaluation.decision), (Cause::Default, Decision::Accept));
             None
         }
     }
@@ -220,7 +220,7 @@ fn nobody_speaks_for_others() {
         let judge = |entry, frame: &Frame| {
             let key = frame.key(0, 0);
             let packet = Packet { ndp: frame.ndp(), ..Packet::new(Egress, &key, State::Untracked) };
-            of(ruleset.judge(&ruleset.subject(&Owner::unknown("app"), entry, &[mac(1)]), &packet))
+            of(ruleset.evaluate(&ruleset.port_policy(&Owner::unknown("app"), entry, &[mac(1)]), &packet))
         };
         for (frame, refused) in &cases {
             let allowed = match refused {
@@ -236,7 +236,7 @@ fn nobody_speaks_for_others() {
         // What arrives is not looked at.
         let (frame, key) = (&cases[0].0, cases[0].0.key(0, 0));
         let arrives = Packet { ndp: frame.ndp(), ..Packet::new(Ingress, &key, State::Untracked) };
-        assert_eq!(of(ruleset.judge(&subject(&ruleset, BOB), &arrives)), None);
+        assert_eq!(of(ruleset.evaluate(&port_policy(&ruleset, BOB), &arrives)), None);
     }
 }
 
@@ -259,7 +259,7 @@ fn leased_addresses_are_nobody_elses() {
     for (address, expected) in [("fe80::ff:fe00:9", None), ("fe80::ff:fe00:8", Some(Violation::Ip))] {
         let key = ip(9, v6(address, "2001:db8::7"), udp(1, 2)).key(0, 0);
         let packet = Packet::new(Egress, &key, State::New);
-        assert_eq!(of(ruleset.judge(&subject(&ruleset, UNLISTED), &packet)), expected, "{address}");
+        assert_eq!(of(ruleset.evaluate(&port_policy(&ruleset, UNLISTED), &packet)), expected, "{address}");
     }
     assert_eq!(violation(CAROL, &ip(3, v4([10, 0, 0, 12]), udp(1, 2))), Some(Violation::Mac));
     assert_eq!(violation(UNLISTED, &ip(3, v4([10, 0, 0, 12]), udp(1, 2))), None);
@@ -344,12 +344,12 @@ fn listed_ports_are_for_those_who_list_them() {
         let (number, address) = own(entry);
         let egress = ip(number, Pair::V4(address, [10, 0, 0, 77]), port(5432, 999));
         let ingress = ip(7, Pair::V4([10, 0, 0, 77], address), port(999, 5432));
-        let found = [of(judge(entry, Egress, state, &egress)), of(judge(entry, Ingress, state, &ingress))];
+        let found = [of(evaluate(entry, Egress, state, &egress)), of(evaluate(entry, Ingress, state, &ingress))];
         assert_eq!(found, expected, "{entry:?} {state:?}");
     }
     let reaches = |entry, state, port| {
         let (_, address) = own(entry);
-        of(judge(entry, Ingress, state, &ip(7, Pair::V4([10, 0, 0, 77], address), tcp(999, port))))
+        of(evaluate(entry, Ingress, state, &ip(7, Pair::V4([10, 0, 0, 77], address), tcp(999, port))))
     };
     assert_eq!(reaches(BOB, State::New, 22), listen);
     assert_eq!(reaches(BOB, State::Invalid, 22), listen);
@@ -364,14 +364,14 @@ fn listed_ports_are_for_those_who_list_them() {
 }
 
 /// Bytes that cannot be read are no way round a lease, whatever the policy says of malformed frames. A later fragment
-/// that breaks a lease does not get through by the judgement of its first one.
+/// that breaks a lease does not get through by the evaluation of its first one.
 #[test]
 fn what_is_hidden_is_not_the_lease() {
     let mut policy = policy();
     policy.default.malformed = Decision::Accept;
     let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
     let judge = |entry, key: &FlowKey| {
-        ruleset.judge(&subject(&ruleset, entry), &Packet::new(Egress, key, State::Untracked)).cause
+        ruleset.evaluate(&port_policy(&ruleset, entry), &Packet::new(Egress, key, State::Untracked)).cause
     };
     let frame = arp(1, 2, 1, [10, 0, 0, 8], [0; 4]);
     let cut = parse(&frame.bytes(0)[..30], 3).1;
@@ -384,24 +384,24 @@ fn what_is_hidden_is_not_the_lease() {
         let body = Body::Ip(Ip { addresses, dscp: 0, part, l4: udp(5, 6), short: false });
         Frame { dst_mac: 7, src_mac: number, tags: vec![], body }.key(0, 0)
     };
-    let bob = subject(&ruleset, BOB);
+    let bob = port_policy(&ruleset, BOB);
     let first = part(1, Fragment::First);
-    let first = ruleset.judge(&bob, &Packet::new(Egress, &first, State::New));
+    let first = ruleset.evaluate(&bob, &Packet::new(Egress, &first, State::New));
     assert_eq!((first.decision, first.cause), (Decision::Accept, Cause::Default));
     let (own, spoofed) = (part(1, Fragment::Later), part(2, Fragment::Later));
-    let later = |key| ruleset.judge_fragment(&bob, &Packet::new(Egress, key, State::New), &first);
+    let later = |key| ruleset.evaluate_fragment(&bob, &Packet::new(Egress, key, State::New), &first);
     assert_eq!(later(&own), first);
     assert_eq!(later(&spoofed).cause, Cause::Lease(Violation::Mac));
-    assert_eq!(ruleset.judge(&bob, &Packet::new(Egress, &own, State::New)).cause, Cause::Fragment);
+    assert_eq!(ruleset.evaluate(&bob, &Packet::new(Egress, &own, State::New)).cause, Cause::Fragment);
 }
 
-/// Two subjects are the same if no frame could tell them apart: a name that no rule asks for changes nothing.
+/// Two port policies are the same if no frame could tell them apart: a name that no rule asks for changes nothing.
 #[test]
 fn what_no_rule_asks_for_makes_no_other_subject() {
     let text = "[[app]]\nname = \"a\"\nowner = { uid = 1 }\n[[rule]]\nowner = { comm = \"bad*\" }\naction = \"drop\"\n";
     let policy = Policy::parse(text, "test").unwrap();
     let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
-    let of = |comm, entry, n| ruleset.subject(&Owner { comm: Some(comm), ..Owner::unknown("a") }, entry, &[mac(n)]);
+    let of = |comm, entry, n| ruleset.port_policy(&Owner { comm: Some(comm), ..Owner::unknown("a") }, entry, &[mac(n)]);
     let before = of("good", Some(0), 1);
     assert!(before.is_same(&of("better", Some(0), 1)));
     assert!(!before.is_same(&of("bad one", Some(0), 1)), "a rule is for it now");

@@ -224,41 +224,41 @@ proptest! {
         let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
         let policy = ruleset.policy();
         for owner in some_owners() {
-            let subject = ruleset.subject(&owner, None, &[]);
+            let port_policy = ruleset.port_policy(&owner, None, &[]);
             for (frame, direction, state, noise) in &cases {
-                let expected = interpreter::judge(policy, &owner, Case { frame, direction: *direction, state: *state });
+                let expected = interpreter::evaluate(policy, &owner, Case { frame, direction: *direction, state: *state });
                 let key = frame.key(*noise, 0xff);
-                let judgement = ruleset.judge(&subject, &Packet::new(*direction, &key, *state));
-                prop_assert_eq!(judgement, expected, "{:?} {:?} {:?}", owner, frame, key);
+                let evaluation = ruleset.evaluate(&port_policy, &Packet::new(*direction, &key, *state));
+                prop_assert_eq!(evaluation, expected, "{:?} {:?} {:?}", owner, frame, key);
                 let masked = frame.key(noise.wrapping_add(1), ruleset.tcp_flags_mask());
-                prop_assert_eq!(judgement, ruleset.judge(&subject, &Packet::new(*direction, &masked, *state)));
+                prop_assert_eq!(evaluation, ruleset.evaluate(&port_policy, &Packet::new(*direction, &masked, *state)));
                 if !ruleset.uses_state() {
                     let other = Packet::new(*direction, &masked, State::Invalid);
-                    prop_assert_eq!(judgement, ruleset.judge(&subject, &other));
+                    prop_assert_eq!(evaluation, ruleset.evaluate(&port_policy, &other));
                 }
             }
         }
     }
 
-    /// A trace is the judgement itself, and the rules that it says did not match do not match alone either.
+    /// A trace is the evaluation itself, and the rules that it says did not match do not match alone either.
     #[test]
     fn trace_tells_what_judge_does(policy in policy(), frame in frame(), direction in direction(), state in state()) {
         let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
         let owner = some_owners()[0];
-        let subject = ruleset.subject(&owner, None, &[]);
+        let port_policy = ruleset.port_policy(&owner, None, &[]);
         let key = frame.key(0, 0xff);
         let packet = Packet::new(direction, &key, state);
-        let trace = ruleset.trace(&subject, &packet, 5);
-        prop_assert_eq!(trace.judgement, ruleset.judge(&subject, &packet));
-        prop_assert_eq!(trace.passed.len(), trace.judgement.passing.count_ones() as usize);
-        prop_assert_eq!(trace.rule.is_some(), matches!(trace.judgement.cause, Cause::Rule(_)));
+        let trace = ruleset.trace(&port_policy, &packet, 5);
+        prop_assert_eq!(trace.evaluation, ruleset.evaluate(&port_policy, &packet));
+        prop_assert_eq!(trace.passed.len(), trace.evaluation.passing.count_ones() as usize);
+        prop_assert_eq!(trace.rule.is_some(), matches!(trace.evaluation.cause, Cause::Rule(_)));
         prop_assert!(trace.missed.len() <= 5);
         for miss in &trace.missed {
             prop_assert!(!miss.fields.is_empty());
             let mut alone = Policy::default();
             (alone.default, alone.rules) = (ruleset.policy().default, vec![miss.rule.clone()]);
-            let judgement = interpreter::judge(&alone, &owner, Case { frame: &frame, direction, state });
-            prop_assert!(judgement.cause == Cause::Default && judgement.passing == 0, "{:?}", miss);
+            let evaluation = interpreter::evaluate(&alone, &owner, Case { frame: &frame, direction, state });
+            prop_assert!(evaluation.cause == Cause::Default && evaluation.passing == 0, "{:?}", miss);
         }
     }
 }

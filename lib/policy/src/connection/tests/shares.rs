@@ -134,7 +134,7 @@ fn a_sender_pays_at_its_receivers_point() {
     let arrives = |source: u16, n: u32| {
         let frame = udp((Ipv4Addr::from_bits(0x0b00_0000 + n).octets(), 1), (APP, 1));
         let (headers, key) = parse(&frame, source);
-        table.accept(&table.look(2, Ingress, (&frame, &headers, &key), 1), 1)
+        table.accept(&table.lookup(2, Ingress, (&frame, &headers, &key), 1), 1)
     };
     assert_eq!((0..500).filter(|n| arrives(1, *n).is_some()).count(), 500, "in each other's places");
     assert_eq!((table.in_zone(1), table.in_zone(2), table.noted(2)), (64, 0, (0, 0)));
@@ -151,7 +151,7 @@ fn an_expired_one_of_anothers_is_no_place_beyond_the_limit() {
     let table = shared(64, limits, &[(1, FILLER), (2, HONEST)]);
     let frame = udp((Ipv4Addr::from_bits(0x0b00_0001).octets(), 1), (APP, 1));
     let (headers, key) = parse(&frame, 1);
-    assert!(table.accept(&table.look(2, Ingress, (&frame, &headers, &key), 1), 1).is_some());
+    assert!(table.accept(&table.lookup(2, Ingress, (&frame, &headers, &key), 1), 1).is_some());
     assert_eq!((table.in_zone(1), table.in_zone(2)), (1, 0));
     let late = 10_000 * HZ;
     assert!((2..5).all(|n| begin(&table, 2, n, true, late).is_some()));

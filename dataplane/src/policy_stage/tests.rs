@@ -1,17 +1,17 @@
 //! What is kept of flows against the policy asked anew for every frame.
 
 mod frames;
-mod sharing;
+mod shared_address;
 
 use super::*;
 use crate::fib::{Fib, FibPort};
-use crate::flow::{FlowTable, Hash, Points};
+use crate::flow::{FlowTable, Hash, Hooks};
 use crate::policy_table::PolicyPort;
 use crate::shaper::Source;
 use frames::{MACS, Step, broadcast_syn, frames, steps};
 use kopi_config::policy::{Policy, Tracking};
 use kopi_packet::{LinkProtocols, MacAddr, RssSeed};
-use kopi_policy::{Owner, Ruleset, Subject, TOUCH_SHIFT};
+use kopi_policy::{Owner, PortPolicy, Ruleset, TOUCH_SHIFT};
 use kopi_ring::message::Settings;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -87,8 +87,8 @@ fn policy() -> impl Strategy<Value = String> {
     )
 }
 
-/// A picture of two apps under `policy`.
-fn picture(epoch: u32, policy: &Policy) -> Snapshot {
+/// A snapshot of two apps under `policy`.
+fn snapshot(epoch: u32, policy: &Policy) -> Snapshot {
     let ruleset = Arc::new(Ruleset::new(Arc::new(policy.clone()), &()).unwrap());
     let ids: [PortId; 2] = [1, 2];
     let members = ids.map(|id| {
@@ -96,13 +96,13 @@ fn picture(epoch: u32, policy: &Policy) -> Snapshot {
         let settings = Settings { mtu: 1500, macs: vec![mac], all_multicast: true, ..Settings::default() };
         FibPort { id, settings, link: LinkProtocols::NONE }
     });
-    let subjects = ids.map(|id| {
+    let port_policies = ids.map(|id| {
         let owner = Owner { name: "one", uid: Some(id.into()), ..Owner::default() };
         let entry = (id == 1).then_some(0);
-        let subject = ruleset.subject(&owner, entry, &[MacAddr::new(MACS[usize::from(id) - 1])]);
-        PolicyPort { id, generation: id.into(), subject, flows: u32::MAX, source: Source::Ring(0) }
+        let port_policy = ruleset.port_policy(&owner, entry, &[MacAddr::new(MACS[usize::from(id) - 1])]);
+        PolicyPort { id, generation: id.into(), port_policy, flows: u32::MAX, source: Source::Ring(0) }
     });
-    let filter = PolicyTable::new(ruleset, subjects.into());
+    let filter = PolicyTable::new(ruleset, port_policies.into());
     Snapshot::new(epoch, Fib::new(true, 1500, &members)).with_policies(Some(filter))
 }
 
@@ -110,7 +110,7 @@ fn picture(epoch: u32, policy: &Policy) -> Snapshot {
 #[derive(Debug, PartialEq)]
 struct Fate {
     verdict: Verdict,
-    outcomes: [Option<Outcome>; 2],
+    outcomes: [Option<CounterKey>; 2],
     classes: [u16; 2],
     /// Of a frame for several: who does not get it, and why.
     refused: Vec<(PortId, DropReason)>,
@@ -119,7 +119,7 @@ struct Fate {
 /// The policy without anything that is kept of flows: every frame takes the long way.
 struct Plain {
     connections: Connections,
-    fragments: Vec<(FragmentKey, u64, Judgement)>,
+    fragments: Vec<(FragmentKey, u64, Evaluation)>,
 }
 
 impl Plain {
@@ -134,31 +134,31 @@ impl Plain {
         id: PortId,
         direction: Direction,
         seen: Seen<'_>,
-    ) -> (Judgement, Option<Look>) {
+    ) -> (Evaluation, Option<CtLookup>) {
         let Seen { frame, headers, key, now } = seen;
-        let subject: &Subject = filter.subject(id).unwrap();
+        let port_policy: &PortPolicy = filter.port_policy(id).unwrap();
         let ruleset = filter.ruleset();
-        let look = ruleset.uses_state().then(|| self.connections.look(id, direction, (frame, headers, key), now));
-        let state = look.as_ref().map_or(State::Untracked, Look::state);
+        let look = ruleset.uses_state().then(|| self.connections.lookup(id, direction, (frame, headers, key), now));
+        let state = look.as_ref().map_or(State::Untracked, CtLookup::state);
         let packet = Packet { direction, key, state, ndp: ndp::message(frame, headers), dhcp: None };
         let part = fragment_id(frame, headers)
             .and_then(|part| FragmentKey::of(self.connections.holder(id), direction, key, part));
-        let Some(part) = part else { return (ruleset.judge(subject, &packet), look) };
+        let Some(part) = part else { return (ruleset.evaluate(port_policy, &packet), look) };
         if key.fragment() == Fragment::First {
-            let judgement = ruleset.judge(subject, &packet);
-            self.fragments.push((part, now, judgement));
-            return (judgement, look);
+            let evaluation = ruleset.evaluate(port_policy, &packet);
+            self.fragments.push((part, now, evaluation));
+            return (evaluation, look);
         }
         let first = self.fragments.iter().rev().find(|(other, ..)| *other == part);
         let first = first.filter(|(_, since, _)| now - since < kopi_policy::HOLD_SECONDS * HZ);
-        let judgement = match first {
-            Some((.., first)) => ruleset.judge_fragment(subject, &packet, first),
-            None => ruleset.judge(subject, &packet),
+        let evaluation = match first {
+            Some((.., first)) => ruleset.evaluate_fragment(port_policy, &packet, first),
+            None => ruleset.evaluate(port_policy, &packet),
         };
-        (judgement, look)
+        (evaluation, look)
     }
 
-    fn judge(&mut self, frame: &[u8], source: PortId, snapshot: &Snapshot, now: u64) -> Fate {
+    fn evaluate(&mut self, frame: &[u8], source: PortId, snapshot: &Snapshot, now: u64) -> Fate {
         let filter = snapshot.policies().unwrap();
         let (headers, key) = kopi_packet::parse(frame, source);
         let flags = kopi_packet::tcp::flags_of(frame, &headers) & filter.ruleset().tcp_flags_mask();
@@ -169,11 +169,12 @@ impl Plain {
         let mut fate = Fate { verdict, outcomes: [None; 2], classes: [0; 2], refused: Vec::new() };
         let mut looks = Vec::new();
         let mut side = |plain: &mut Self, id, direction, fate: &mut Fate| {
-            let (judgement, look) = plain.pass(filter, id, direction, seen);
-            fate.outcomes[usize::from(direction == Direction::Ingress)] = Some(Outcome::new(id, direction, &judgement));
-            fate.classes[usize::from(direction == Direction::Ingress)] = judgement.class.map_or(0, |class| class + 1);
+            let (evaluation, look) = plain.pass(filter, id, direction, seen);
+            fate.outcomes[usize::from(direction == Direction::Ingress)] =
+                Some(CounterKey::new(id, direction, &evaluation));
+            fate.classes[usize::from(direction == Direction::Ingress)] = evaluation.class.map_or(0, |class| class + 1);
             looks.extend(look);
-            refusal(id, source, &judgement)
+            refusal(id, source, &evaluation)
         };
         if source != WIRE
             && let Some(refused) = side(self, source, Direction::Egress, &mut fate)
@@ -194,11 +195,11 @@ impl Plain {
         }
         if fate.verdict == Verdict::Group {
             for id in snapshot.fib().listeners(&destination).iter().filter(|id| **id != source) {
-                let (judgement, look) = self.pass(filter, *id, Direction::Ingress, seen);
-                if judgement.decision == Decision::Accept {
+                let (evaluation, look) = self.pass(filter, *id, Direction::Ingress, seen);
+                if evaluation.decision == Decision::Accept {
                     let _connection = look.and_then(|look| self.connections.accept(&look, now));
                 } else {
-                    fate.refused.push((*id, reason(&judgement)));
+                    fate.refused.push((*id, reason(&evaluation)));
                 }
             }
         }
@@ -208,7 +209,7 @@ impl Plain {
 
 /// The policy as a worker asks it.
 struct Cached {
-    gate: Gate,
+    policy_stage: PolicyStage,
     flows: FlowTable,
     /// The frame before of the same burst: its source and key, whether it was alone, and whether what was found for it
     /// holds for its followers.
@@ -220,9 +221,9 @@ impl Cached {
     fn new() -> Self {
         let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
         let (events, consumer) = rtrb::RingBuffer::new(EVENTS);
-        let gate = Gate::new(connections, Arc::new(Ledger::new(0)), seed(), HZ, events);
+        let policy_stage = PolicyStage::new(connections, Arc::new(PolicyCounters::new(0)), seed(), HZ, events);
         Self {
-            gate,
+            policy_stage,
             flows: FlowTable::new(1 << 12, 3, seed(), RssSeed::from_bytes([1; 64])),
             before: None,
             _events: consumer,
@@ -230,22 +231,22 @@ impl Cached {
     }
 
     /// As [`crate::burst::Burst`] does it.
-    fn judge(&mut self, frame: &[u8], source: PortId, snapshot: &Snapshot, now: u64) -> Fate {
+    fn evaluate(&mut self, frame: &[u8], source: PortId, snapshot: &Snapshot, now: u64) -> Fate {
         let watch = snapshot.policies().unwrap().watch();
         let (headers, mut key) = kopi_packet::parse(frame, source);
         let alone = watch.complete(&mut key, frame, &headers);
         let hash: Hash = self.flows.hash(&key);
         let flow = self.flows.flow(&key, hash, u32::MAX, now).unwrap();
         let follows = self.before.is_some_and(|(last, was_alone, holds)| last == key && !was_alone && !alone && holds);
-        let holds = follows || self.gate.settle(flow, || frame, &key, alone, snapshot, now);
+        let holds = follows || self.policy_stage.lookup(flow, || frame, &key, alone, snapshot, now);
         self.before = Some((key, alone, holds));
         flow.count(1, 64, now);
-        let Flow { verdict, points: Points { tallies, classes, .. }, .. } = *flow;
-        let outcomes = tallies.map(|tally| self.gate.ledger().outcome(tally));
+        let Flow { verdict, hooks: Hooks { counter_ids, classes, .. }, .. } = *flow;
+        let outcomes = counter_ids.map(|counter_id| self.policy_stage.policy_counters().key(counter_id));
         let mut fate = Fate { verdict, outcomes, classes, refused: Vec::new() };
         if verdict == Verdict::Group {
             for id in snapshot.fib().listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {
-                if let Some(reason) = self.gate.admit(frame, &key, *id, snapshot, now).refused {
+                if let Some(reason) = self.policy_stage.admit(frame, &key, *id, snapshot, now).refused {
                     fate.refused.push((*id, reason));
                 }
             }
@@ -258,7 +259,7 @@ fn compare(policies: &[String; 2], steps: &[Step]) -> Result<(), TestCaseError> 
     let policies = policies.each_ref().map(|text| Policy::parse(text, "random").unwrap());
     let (mut plain, mut cached) = (Plain::new(), Cached::new());
     let (mut epoch, mut now) = (0, 1000 * HZ);
-    let mut snapshot = None;
+    let mut current = None;
     let mut used = 1;
     for step in std::iter::once(&Step::Reload).chain(steps) {
         match step {
@@ -272,19 +273,19 @@ fn compare(policies: &[String; 2], steps: &[Step]) -> Result<(), TestCaseError> 
                 epoch += 1;
                 let tracking = &policies[used].tracking;
                 plain.connections.set_tracking(tracking);
-                cached.gate.connections.set_tracking(tracking);
+                cached.policy_stage.connections.set_tracking(tracking);
                 plain.fragments.clear();
                 cached.before = None;
-                drop(cached.gate.turn_over(Arc::new(Ledger::new(0)), true));
-                snapshot = Some(picture(epoch, &policies[used]));
+                drop(cached.policy_stage.turn_over(Arc::new(PolicyCounters::new(0)), true));
+                current = Some(snapshot(epoch, &policies[used]));
                 continue;
             }
             Step::Send(_) => {}
         }
-        let snapshot = snapshot.as_ref().unwrap();
+        let snapshot = current.as_ref().unwrap();
         for (source, frame) in frames(step) {
-            let expected = plain.judge(&frame, source, snapshot, now);
-            let fate = cached.judge(&frame, source, snapshot, now);
+            let expected = plain.evaluate(&frame, source, snapshot, now);
+            let fate = cached.evaluate(&frame, source, snapshot, now);
             let key = kopi_packet::parse(&frame, source).1;
             prop_assert_eq!(&fate, &expected, "{} from {} {:02x?}", key, source, frame);
         }
@@ -312,7 +313,7 @@ proptest! {
 #[test]
 fn broadcast_frames_are_no_way_around_a_lease() {
     let text = "[[app]]\nname = \"one\"\nlisten = \"tcp/1\"\n";
-    let snapshot = picture(1, &Policy::parse(text, "test").unwrap());
-    let fate = Cached::new().judge(&broadcast_syn(), WIRE, &snapshot, 1000 * HZ);
+    let snapshot = snapshot(1, &Policy::parse(text, "test").unwrap());
+    let fate = Cached::new().evaluate(&broadcast_syn(), WIRE, &snapshot, 1000 * HZ);
     assert_eq!((fate.verdict, fate.refused), (Verdict::Group, vec![(1, DropReason::PortNotLeased)]));
 }

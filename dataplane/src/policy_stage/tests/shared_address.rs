@@ -26,7 +26,7 @@ fn between(from: [u8; 6], to: [u8; 6], text: &str) -> Vec<u8> {
 
 /// One worker, and the apps.
 struct Scene {
-    gate: Gate,
+    policy_stage: PolicyStage,
     table: FlowTable,
     snapshot: Snapshot,
     now: u64,
@@ -46,20 +46,20 @@ impl Scene {
             let settings = Settings { mtu: 1500, macs: vec![mac], all_multicast: id == HOST, ..Settings::default() };
             FibPort { id, settings, link: LinkProtocols::NONE }
         });
-        let subjects = ports.map(|(id, mac, entry)| {
-            let subject = ruleset.subject(&Owner::unknown("x"), entry, &[MacAddr::new(mac)]).beside(&kernel);
-            PolicyPort { id, generation: id.into(), subject, flows: u32::MAX, source: Source::Ring(0) }
+        let port_policies = ports.map(|(id, mac, entry)| {
+            let port_policy = ruleset.port_policy(&Owner::unknown("x"), entry, &[MacAddr::new(mac)]).beside(&kernel);
+            PolicyPort { id, generation: id.into(), port_policy, flows: u32::MAX, source: Source::Ring(0) }
         });
         let sharers =
             [Sharer { id: WEB, listen: policy.apps[0].listen.clone() }, Sharer { id: BATCH, listen: Vec::new() }];
         let sharing = SharedAddress::new(HOST, HOST_MAC, &sharers);
-        let filter = PolicyTable::new(ruleset, subjects.into());
+        let filter = PolicyTable::new(ruleset, port_policies.into());
         let snapshot =
             Snapshot::new(1, Fib::new(true, 1500, &members)).with_policies(Some(filter)).with_shared_address(sharing);
         let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
         let (events, _) = rtrb::RingBuffer::new(EVENTS);
-        let gate = Gate::new(connections, Arc::new(Ledger::new(2)), seed(), HZ, events);
-        Self { gate, table: FlowTable::new(1024, 8, seed(), RssSeed::from_bytes([1; 64])), snapshot, now: 1 }
+        let policy_stage = PolicyStage::new(connections, Arc::new(PolicyCounters::new(2)), seed(), HZ, events);
+        Self { policy_stage, table: FlowTable::new(1024, 8, seed(), RssSeed::from_bytes([1; 64])), snapshot, now: 1 }
     }
 
     /// What becomes of a frame from `source`, through the flow table as in a worker.
@@ -78,7 +78,7 @@ impl Scene {
         let alone = self.snapshot.policies().unwrap().watch().complete(&mut key, frame, &headers);
         let hash = self.table.hash(&key);
         let flow = self.table.flow(&key, hash, u32::MAX, self.now).unwrap();
-        let _holds = self.gate.settle(flow, || frame, &key, alone, &self.snapshot, self.now);
+        let _holds = self.policy_stage.lookup(flow, || frame, &key, alone, &self.snapshot, self.now);
         flow.count(1, 60, self.now);
         self.now += 1000;
         flow.verdict

@@ -12,7 +12,7 @@ use super::zones::Holder;
 
 /// What was found out about a frame, for the rules and for [`Connections::accept`].
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
+pub struct CtLookup {
     state: State,
     direction: Direction,
     /// The tuple of the connection that would begin with the frame and on whose account, or the connection it belongs to.
@@ -27,7 +27,7 @@ enum Of {
     Known(Ref),
 }
 
-impl Look {
+impl CtLookup {
     /// The state of the frame, by which the rules judge it.
     #[must_use]
     pub const fn state(&self) -> State {
@@ -53,23 +53,23 @@ impl Connections {
     ///
     /// `headers` and `key` are what [`parse`](kopi_packet::parse) found in `frame`. Never panics, whatever the frame is.
     #[must_use]
-    pub fn look(
+    pub fn lookup(
         &self,
         zone: u16,
         direction: Direction,
         (frame, headers, key): (&[u8], &Headers, &FlowKey),
         now: u64,
-    ) -> Look {
+    ) -> CtLookup {
         let tuple = match Sort::of(zone, key, direction) {
             Sort::Tracked(tuple) => tuple,
-            Sort::Clear(state) => return Look::clear(state, direction),
+            Sort::Clear(state) => return CtLookup::clear(state, direction),
             Sort::Error if !checksum::is_intact(frame, headers) => return self.damaged(zone, direction),
             Sort::Error => {
                 let about = icmp::embedded(frame, headers)
                     .and_then(|quoted| Tuple::quoted(zone, key, direction, &quoted))
                     .and_then(|tuple| self.find(&tuple, now));
                 let state = if about.is_some() { State::Related } else { State::Invalid };
-                return Look::clear(state, direction);
+                return CtLookup::clear(state, direction);
             }
         };
         let segment = Segment::of(frame, headers);
@@ -88,22 +88,22 @@ impl Connections {
         if turns && !checksum::is_intact(frame, headers) {
             return self.damaged(zone, direction);
         }
-        Look { state, direction, of, segment }
+        CtLookup { state, direction, of, segment }
     }
 
     #[cold]
-    fn damaged(&self, zone: u16, direction: Direction) -> Look {
+    fn damaged(&self, zone: u16, direction: Direction) -> CtLookup {
         let stripes = self.stripes();
         if let Some(stripe) = stripes.get(usize::from(zone) % stripes.len()) {
             stripe.damaged.fetch_add(1, Relaxed);
         }
-        Look::clear(State::Invalid, direction)
+        CtLookup::clear(State::Invalid, direction)
     }
 
-    /// Takes down that the frame of this [`look`](Self::look) was accepted, and returns its connection.
+    /// Takes down that the frame of this [`lookup`](Self::lookup) was accepted, and returns its connection.
     ///
     /// `None` if it has none: connections are no notion of it, it is invalid, or there is no room for a new one.
-    pub fn accept(&self, look: &Look, now: u64) -> Option<Ref> {
+    pub fn accept(&self, look: &CtLookup, now: u64) -> Option<Ref> {
         let segment = look.segment.as_ref();
         match look.of {
             Of::Nothing => None,

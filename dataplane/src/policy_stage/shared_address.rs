@@ -1,15 +1,15 @@
 //! Whose a frame is that comes for an address which apps share with the host, and whether one of these may begin what it begins.
 
-use super::{Gate, Seen};
+use super::{PolicyStage, Seen};
 use crate::ids::{PortId, Verdict};
 use crate::shared_address::{SharedAddress, tells_of_neighbour};
 use crate::snapshot::Snapshot;
 use kopi_config::policy::{Direction, State};
 use kopi_packet::{Fragment, fragment_id};
-use kopi_policy::{FragmentKey, Look, Tuple};
+use kopi_policy::{CtLookup, FragmentKey, Tuple};
 use kopi_ring::DropReason;
 
-impl Gate {
+impl PolicyStage {
     /// Where a frame of port `source` goes that is for the shared address.
     ///
     /// To the app to which the port is leased; to the app that knows the connection, or the packet that an ICMP error is about,
@@ -35,7 +35,7 @@ impl Gate {
                 .and_then(|part| FragmentKey::of(self.connections.holder(id), Direction::Ingress, key, part));
             return part.is_some_and(|part| self.fragments.recall(&part, now).is_some());
         }
-        let look = self.connections.look(id, Direction::Ingress, (frame, headers, key), now);
+        let look = self.connections.lookup(id, Direction::Ingress, (frame, headers, key), now);
         look.connection().is_some() || look.state() == State::Related
     }
 
@@ -45,10 +45,10 @@ impl Gate {
         &self,
         sharing: &SharedAddress,
         source: PortId,
-        look: Option<&Look>,
+        look: Option<&CtLookup>,
         seen: Seen<'_>,
     ) -> bool {
-        let first_answer = |look: &Look| look.connection().is_none_or(|own| self.connections.is_unasked(own));
+        let first_answer = |look: &CtLookup| look.connection().is_none_or(|own| self.connections.is_unasked(own));
         let begins = look.is_some_and(first_answer);
         begins
             && sharing.has(source)

@@ -1,23 +1,23 @@
 //! What one worker asks before a frame passes: the policy at the sender's side, the switch, the policy at the receiver's.
 //!
 //! The first frame of a flow takes the long way. What it finds is kept in the flow table, and holds for the frames that
-//! follow until there is another picture of the ports, or a connection enters another state.
+//! follow until there is another snapshot of the ports, or a connection enters another state.
 
-mod sharing;
+mod shared_address;
 
-use crate::flow::{Flow, Points};
+use crate::flow::{Flow, Hooks};
 use crate::ids::{PortId, Verdict, WIRE};
-use crate::ledger::{Ledger, Outcome, TallyId};
+use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
 use crate::policy_table::PolicyTable;
 use crate::snapshot::Snapshot;
 use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, dhcp, fragment_id, ndp};
 use kopi_policy::{
-    Cause, Connections, Followed, FragmentKey, Fragments, Judgement, Look, Packet, Stamp, Tuple, Violation,
+    Cause, Connections, CtLookup, CtVersion, Evaluation, Followed, FragmentKey, Fragments, Packet, Tuple, Violation,
 };
 use kopi_ring::DropReason;
-use sharing::may_move;
+use shared_address::may_move;
 use std::sync::Arc;
 
 /// Packets whose fragments a worker follows at a time.
@@ -29,7 +29,7 @@ pub struct Event {
     /// What the frame was.
     pub key: FlowKey,
     /// What was decided, and whose frame it was.
-    pub outcome: Outcome,
+    pub counter_key: CounterKey,
 }
 
 /// Events that wait for the control thread. More are counted and lost.
@@ -37,10 +37,10 @@ pub const EVENTS: usize = 256;
 
 /// One worker's side of the policy.
 #[derive(Debug)]
-pub struct Gate {
+pub struct PolicyStage {
     connections: Arc<Connections>,
-    fragments: Fragments<Judgement>,
-    ledger: Arc<Ledger>,
+    fragments: Fragments<Evaluation>,
+    policy_counters: Arc<PolicyCounters>,
     events: rtrb::Producer<Event>,
 }
 
@@ -54,41 +54,41 @@ struct Seen<'a> {
 }
 
 /// What one side says of a frame.
-struct Passage {
-    judgement: Judgement,
-    look: Option<Look>,
-    tally: TallyId,
+struct HookEvaluation {
+    evaluation: Evaluation,
+    look: Option<CtLookup>,
+    counter_id: CounterId,
 }
 
 /// What becomes of one copy of a frame that goes to several apps.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
     /// What has counted it.
-    pub tally: TallyId,
+    pub counter_id: CounterId,
     /// Why the app does not get it; `None` if it does.
     pub refused: Option<DropReason>,
 }
 
-impl Gate {
-    /// A gate with an empty memory, that counts in `ledger`. `hz` are the ticks of the clock in a second.
+impl PolicyStage {
+    /// A policy stage with an empty memory, that counts in `policy_counters`. `hz` are the ticks of the clock in a second.
     #[must_use]
     pub fn new(
         connections: Arc<Connections>,
-        ledger: Arc<Ledger>,
+        policy_counters: Arc<PolicyCounters>,
         seed: Seed,
         hz: u64,
         events: rtrb::Producer<Event>,
     ) -> Self {
-        Self { connections, fragments: Fragments::new(FRAGMENTED, seed, hz), ledger, events }
+        Self { connections, fragments: Fragments::new(FRAGMENTED, seed, hz), policy_counters, events }
     }
 
-    /// Counts in `ledger` from now on, for another picture, perhaps with other rules; returns the one that it replaces.
-    pub fn turn_over(&mut self, ledger: Arc<Ledger>, other_rules: bool) -> Arc<Ledger> {
+    /// Counts in `policy_counters` from now on, for another snapshot, perhaps with other rules; returns the one that it replaces.
+    pub fn turn_over(&mut self, policy_counters: Arc<PolicyCounters>, other_rules: bool) -> Arc<PolicyCounters> {
         if other_rules {
             self.fragments.clear();
         }
         self.fragments.forget_gone(|holder| self.connections.is_current(holder));
-        std::mem::replace(&mut self.ledger, ledger)
+        std::mem::replace(&mut self.policy_counters, policy_counters)
     }
 
     /// How many packets in fragments of each app are followed, for others to read.
@@ -97,17 +97,17 @@ impl Gate {
         self.fragments.followed()
     }
 
-    /// What is counted, for those who want to know what a tally is of.
+    /// The counters, for those who want to know what a counter is of.
     #[must_use]
-    pub const fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
+    pub const fn policy_counters(&self) -> &Arc<PolicyCounters> {
+        &self.policy_counters
     }
 
-    /// Has `flow` say what becomes of a frame with the key `key`, which is judged by itself if it is `alone`. Returns
+    /// Has `flow` say what becomes of a frame with the key `key`, which is evaluated by itself if it is `alone`. Returns
     /// whether that holds for frames of the flow that come right after it, too, unless they are alone.
     #[inline]
     #[must_use]
-    pub fn settle<'a>(
+    pub fn lookup<'a>(
         &mut self,
         flow: &mut Flow,
         frame: impl Fn() -> &'a [u8],
@@ -119,7 +119,7 @@ impl Gate {
         if !alone && self.holds(flow, &frame, key, snapshot, now) {
             return true;
         }
-        self.judge(flow, frame(), key, snapshot, now);
+        self.evaluate(flow, frame(), key, snapshot, now);
         !alone && self.holds(flow, &frame, key, snapshot, now)
     }
 
@@ -149,14 +149,14 @@ impl Gate {
         if touch && !passes(flow.verdict) {
             return false;
         }
-        let same = |direction, state: Option<State>, stamp: Option<Stamp>| match (state, stamp) {
+        let same = |direction, state: Option<State>, stamp: Option<CtVersion>| match (state, stamp) {
             (None | Some(State::Untracked), _) => true,
             (Some(_), Some(stamp)) => self.connections.holds(stamp),
             // There may be room for a connection by now.
             (Some(State::New), None) if touch => false,
             (Some(state), None) => self.is_without_connection(flow, (key, direction), state, now),
         };
-        let ([out, into], [stamp_out, stamp_into]) = (flow.states, flow.points.connections);
+        let ([out, into], [stamp_out, stamp_into]) = (flow.states, flow.hooks.connections);
         same(Direction::Egress, out, stamp_out)
             && same(Direction::Ingress, into, stamp_into)
             && (!touch || self.touch(flow, frame(), now))
@@ -168,10 +168,10 @@ impl Gate {
     fn touch(&self, flow: &Flow, frame: &[u8], now: u64) -> bool {
         let (headers, _) = kopi_packet::parse(frame, WIRE);
         let segment = Segment::of(frame, &headers);
-        let [out, into] = flow.points.connections;
-        let alive = |stamp: Option<Stamp>, direction| {
+        let [out, into] = flow.hooks.connections;
+        let alive = |stamp: Option<CtVersion>, direction| {
             stamp
-                .and_then(Stamp::connection)
+                .and_then(CtVersion::connection)
                 .is_none_or(|of| self.connections.touch(of, direction, segment.as_ref(), now))
         };
         alive(out, Direction::Egress) && alive(into, Direction::Ingress)
@@ -195,7 +195,7 @@ impl Gate {
 
     /// Judges `frame`, of port `source`, and has `flow` say what was found. The long way.
     #[inline(never)]
-    fn judge(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, now: u64) {
+    fn evaluate(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, now: u64) {
         let source = key.source();
         let news = flow.epoch != snapshot.epoch();
         flow.epoch = snapshot.epoch();
@@ -214,15 +214,15 @@ impl Gate {
         let seen = Seen { frame, headers: &headers, key, now };
         let mut looks = [None, None];
         if source != WIRE {
-            let passage = self.pass(filter, source, Direction::Egress, seen, news);
-            looks[0] = flow.note(Direction::Egress, &passage.judgement, passage.look, passage.tally);
+            let evaluated = self.pass(filter, source, Direction::Egress, seen, news);
+            looks[0] = flow.note(Direction::Egress, &evaluated.evaluation, evaluated.look, evaluated.counter_id);
             if dhcp::is_for_server(key) {
                 // What a client says of itself stands behind what a key holds.
                 flow.judge_each();
             }
-            if let Some(refused) = refusal(source, source, &passage.judgement) {
+            if let Some(refused) = refusal(source, source, &evaluated.evaluation) {
                 flow.verdict = refused;
-                flow.points.connections = self.known(looks);
+                flow.hooks.connections = self.known(looks);
                 return;
             }
         }
@@ -234,79 +234,86 @@ impl Gate {
             _ => route(),
         };
         if let Verdict::App(id) = flow.verdict {
-            let passage = self.pass(filter, id, Direction::Ingress, seen, news);
-            looks[1] = flow.note(Direction::Ingress, &passage.judgement, passage.look, passage.tally);
-            if let Some(refused) = refusal(id, source, &passage.judgement) {
+            let evaluated = self.pass(filter, id, Direction::Ingress, seen, news);
+            looks[1] = flow.note(Direction::Ingress, &evaluated.evaluation, evaluated.look, evaluated.counter_id);
+            if let Some(refused) = refusal(id, source, &evaluated.evaluation) {
                 flow.verdict = refused;
             }
         }
         if !passes(flow.verdict) {
-            flow.points.connections = self.known(looks);
+            flow.hooks.connections = self.known(looks);
             return;
         }
         let [out, into] = looks;
-        flow.points.connections = [
+        flow.hooks.connections = [
             out.and_then(|look| self.accept(&look, Direction::Egress, now)),
             into.and_then(|look| self.accept(&look, Direction::Ingress, now)),
         ];
     }
 
     /// The conditions of the connections of a frame that does not pass, and so changes nothing about them.
-    fn known(&self, [out, into]: [Option<Look>; 2]) -> [Option<Stamp>; 2] {
-        let stamp = |look: Look, direction| self.connections.stamp(look.connection()?, direction, look.state());
+    fn known(&self, [out, into]: [Option<CtLookup>; 2]) -> [Option<CtVersion>; 2] {
+        let stamp = |look: CtLookup, direction| self.connections.stamp(look.connection()?, direction, look.state());
         [out.and_then(|look| stamp(look, Direction::Egress)), into.and_then(|look| stamp(look, Direction::Ingress))]
     }
 
     /// Takes down that a frame was accepted, and returns the condition of its connection in which more of them need no
     /// look.
-    fn accept(&self, look: &Look, direction: Direction, now: u64) -> Option<Stamp> {
+    fn accept(&self, look: &CtLookup, direction: Direction, now: u64) -> Option<CtVersion> {
         let of = self.connections.accept(look, now)?;
         self.connections.stamp(of, direction, look.state())
     }
 
     /// Judges one copy of a frame that goes to several apps, for app `id`, and counts it.
     pub fn admit(&mut self, frame: &[u8], key: &FlowKey, id: PortId, snapshot: &Snapshot, now: u64) -> Admission {
-        let Some(filter) = snapshot.policies() else { return Admission { tally: 0, refused: None } };
+        let Some(filter) = snapshot.policies() else { return Admission { counter_id: 0, refused: None } };
         let (headers, _) = kopi_packet::parse(frame, key.source());
         let seen = Seen { frame, headers: &headers, key, now };
-        let passage = self.pass(filter, id, Direction::Ingress, seen, false);
-        self.ledger.count(passage.tally, 1, frame.len() as u64);
-        let refused = match passage.judgement.decision {
+        let evaluated = self.pass(filter, id, Direction::Ingress, seen, false);
+        self.policy_counters.count(evaluated.counter_id, 1, frame.len() as u64);
+        let refused = match evaluated.evaluation.decision {
             Decision::Accept => {
-                if let Some(look) = passage.look {
-                    // Which connection it is of is of no interest: each copy is judged by itself.
+                if let Some(look) = evaluated.look {
+                    // Which connection it is of is of no interest: each copy is evaluated by itself.
                     let _connection = self.connections.accept(&look, now);
                 }
                 None
             }
-            Decision::Drop | Decision::Reject => Some(reason(&passage.judgement)),
+            Decision::Drop | Decision::Reject => Some(reason(&evaluated.evaluation)),
         };
-        Admission { tally: passage.tally, refused }
+        Admission { counter_id: evaluated.counter_id, refused }
     }
 
     /// Counts packets of a flow.
     #[inline]
-    pub fn count(&self, points: &Points, packets: u64, bytes: u64) {
-        let [out, into] = points.tallies;
+    pub fn count(&self, hooks: &Hooks, packets: u64, bytes: u64) {
+        let [out, into] = hooks.counter_ids;
         if out != 0 {
-            self.ledger.count(out, packets, bytes);
+            self.policy_counters.count(out, packets, bytes);
         }
         if into != 0 {
-            self.ledger.count(into, packets, bytes);
+            self.policy_counters.count(into, packets, bytes);
         }
     }
 
     /// One side of the way: that of app `id`.
-    fn pass(&mut self, filter: &PolicyTable, id: PortId, direction: Direction, seen: Seen<'_>, news: bool) -> Passage {
+    fn pass(
+        &mut self,
+        filter: &PolicyTable,
+        id: PortId,
+        direction: Direction,
+        seen: Seen<'_>,
+        news: bool,
+    ) -> HookEvaluation {
         let Seen { frame, headers, key, now } = seen;
-        let look = filter.tracks().then(|| self.connections.look(id, direction, (frame, headers, key), now));
-        let Some(subject) = filter.subject(id) else {
-            // The picture has every app that it delivers to; one without a subject gets nothing.
-            let judgement =
-                Judgement { decision: Decision::Drop, cause: Cause::Default, passing: 0, class: None, log: false };
-            return Passage { judgement, look, tally: 0 };
+        let look = filter.tracks().then(|| self.connections.lookup(id, direction, (frame, headers, key), now));
+        let Some(port_policy) = filter.port_policy(id) else {
+            // The snapshot has every app that it delivers to; one without a policy of its own gets nothing.
+            let evaluation =
+                Evaluation { decision: Decision::Drop, cause: Cause::Default, passing: 0, class: None, log: false };
+            return HookEvaluation { evaluation, look, counter_id: 0 };
         };
-        let state = look.as_ref().map_or(State::Untracked, Look::state);
+        let state = look.as_ref().map_or(State::Untracked, CtLookup::state);
         let ndp = if ndp::is_ndp(key) { ndp::message(frame, headers) } else { None };
         let dhcp = if dhcp::is_for_server(key) { dhcp::request(frame, headers) } else { None };
         let packet = Packet { direction, key, state, ndp, dhcp };
@@ -316,19 +323,19 @@ impl Gate {
                 .and_then(|part| FragmentKey::of(self.connections.holder(id), direction, key, part)),
         };
         let first = fragment.as_ref().filter(|_| key.fragment() == Fragment::Later);
-        let judgement = match first.and_then(|key| self.fragments.recall(key, now)) {
-            Some(first) => filter.ruleset().judge_fragment(subject, &packet, &first),
-            None => filter.ruleset().judge(subject, &packet),
+        let evaluation = match first.and_then(|key| self.fragments.recall(key, now)) {
+            Some(first) => filter.ruleset().evaluate_fragment(port_policy, &packet, &first),
+            None => filter.ruleset().evaluate(port_policy, &packet),
         };
         if let (Some(fragment), Fragment::First) = (fragment, key.fragment()) {
-            self.fragments.remember(&fragment, self.connections.charged(id, key.source()), judgement, now);
+            self.fragments.remember(&fragment, self.connections.charged(id, key.source()), evaluation, now);
         }
-        let outcome = Outcome::new(id, direction, &judgement);
-        if judgement.log && news {
+        let counter_key = CounterKey::new(id, direction, &evaluation);
+        if evaluation.log && news {
             // With the queue full, the log is behind anyway, and says how much it left out.
-            let _lost = self.events.push(Event { key: *key, outcome });
+            let _lost = self.events.push(Event { key: *key, counter_key });
         }
-        Passage { judgement, look, tally: self.ledger.tally_of(&outcome) }
+        HookEvaluation { evaluation, look, counter_id: self.policy_counters.counter_of(&counter_key) }
     }
 }
 
@@ -337,7 +344,7 @@ const fn passes(verdict: Verdict) -> bool {
     !matches!(verdict, Verdict::Drop(_) | Verdict::Refuse(..) | Verdict::Reject(_))
 }
 
-/// The app at whose side a frame of a flow was judged.
+/// The app at whose side a frame of a flow was evaluated.
 fn zone(verdict: Verdict, key: &FlowKey, direction: Direction) -> Option<PortId> {
     match (direction, verdict) {
         (Direction::Egress, _) => Some(key.source()),
@@ -347,22 +354,22 @@ fn zone(verdict: Verdict, key: &FlowKey, direction: Direction) -> Option<PortId>
 }
 
 /// What becomes of a frame that app `id` does not let pass; `None` if it does.
-fn refusal(id: PortId, source: PortId, judgement: &Judgement) -> Option<Verdict> {
-    match judgement.decision {
+fn refusal(id: PortId, source: PortId, evaluation: &Evaluation) -> Option<Verdict> {
+    match evaluation.decision {
         Decision::Accept => None,
         Decision::Reject => Some(Verdict::Reject(id)),
-        Decision::Drop if id == source => Some(Verdict::Drop(reason(judgement))),
-        Decision::Drop => Some(Verdict::Refuse(id, reason(judgement))),
+        Decision::Drop if id == source => Some(Verdict::Drop(reason(evaluation))),
+        Decision::Drop => Some(Verdict::Refuse(id, reason(evaluation))),
     }
 }
 
-fn reason(judgement: &Judgement) -> DropReason {
-    match judgement.cause {
+fn reason(evaluation: &Evaluation) -> DropReason {
+    match evaluation.cause {
         Cause::Lease(Violation::Listen) => DropReason::PortNotLeased,
         Cause::Lease(_) => DropReason::Spoofed,
         Cause::Malformed => DropReason::Malformed,
         Cause::Fragment => DropReason::Fragment,
-        Cause::Rule(_) | Cause::Default if judgement.decision == Decision::Reject => DropReason::Rejected,
+        Cause::Rule(_) | Cause::Default if evaluation.decision == Decision::Reject => DropReason::Rejected,
         Cause::Rule(_) | Cause::Default => DropReason::Policy,
     }
 }
