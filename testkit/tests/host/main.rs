@@ -7,6 +7,7 @@ mod addresses;
 mod checksums;
 mod examples;
 mod faults;
+mod nobody;
 mod takeover;
 mod traffic;
 
