@@ -438,14 +438,14 @@ fn check_reads_the_files_itself() {
 fn check_looks_at_the_machine() {
     let folder = Folder::new("check-machine");
     let config = folder.0.join("kopid.toml").display().to_string();
-    let text = "[wire]\ndevice = \"net_af_xdp0,iface=nowhere0\"\n[dataplane]\ncores = [65000]\n[socket]\nowner = \"no-such-user\"\n\
+    let text = "[wire]\ndevice = \"net_af_xdp0,iface=nowhere0\"\n[dataplane]\ncores = [1023]\n[socket]\nowner = \"no-such-user\"\n\
                 [control]\ngroup = \"no-such-group\"\n";
     fs::write(&config, text).unwrap();
     let output = folder.kopictl(&["check", &config]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), out(&output)), (Some(1), format!("{config}: refused\n").as_str()), "{said}");
     for words in [
-        "error: CPU 65000 of `cores` in [dataplane] is not online",
+        "error: CPU 1023 of `cores` in [dataplane] is not online",
         "error: the wire `net_af_xdp0,iface=nowhere0` cannot be used: there is no interface `nowhere0` here",
         "there is no user `no-such-user` on this system",
         "there is no group `no-such-group` on this system",
