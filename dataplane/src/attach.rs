@@ -1,7 +1,7 @@
 //! The apps' socket: connections, handshakes, requests.
 //!
-//! Every connection is one app, or somebody who has yet to say hello. Whatever a peer does wrong ends its own
-//! connection with a refusal that says why, and costs the others nothing: connections, half-open ones of each user,
+//! Every connection is one app, or a peer that has not sent its hello yet. Whatever a peer does wrong ends its own
+//! connection with a refusal that gives the reason, and costs the others nothing: connections, half-open ones of each user,
 //! and changes in a given time are limited. Nothing is sent or received here: that is for [the thread of the peer's
 //! user](crate::peers), so that nobody else waits for what a peer has made slow.
 
@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a peer may take to say hello.
+/// How long a peer may take to send its hello.
 const GREETING: Duration = Duration::from_secs(2);
 /// How long it may take to find out who a peer is, and what its user is called after that: the latter is for people, and known later
 /// if the name service does not answer.
@@ -67,13 +67,13 @@ struct Client {
     /// Its user, as limits know it.
     account: u32,
     state: State,
-    /// What it is to be told next, and which snapshot of the ports the workers have to use before. Until then it is not
-    /// heard: so a client has no more than one request under way, and no more than two regions.
+    /// The next message to it, and which snapshot of the ports the workers have to use before. Until then nothing is received
+    /// from it: so a client has no more than one request under way, and no more than two regions.
     reply: Option<(Envelope, u64)>,
     /// The rings that it has asked for and that are being made, or wait for memory.
     asked: Option<Rings>,
     /// Whether its next request is waited for.
-    heard: bool,
+    receiving: bool,
     /// When it was last begun to look at its process.
     looked: Instant,
 }
@@ -93,7 +93,7 @@ enum State {
     Unknown(Instant),
     /// Only what its user is called is not known, until then at most.
     Nameless(Instant),
-    /// It has until then to say hello.
+    /// It has until then to send its hello.
     Greeting(Instant),
     /// It has this port.
     Attached(PortId),
@@ -106,9 +106,9 @@ impl Client {
         describe(&self.identity)
     }
 
-    /// Whether its next request is to be heard, and is not yet waited for.
+    /// Whether its next request may be received, and is not yet waited for.
     const fn is_next(&self) -> bool {
-        !self.heard && self.reply.is_none() && self.asked.is_none() && !matches!(self.state, State::Closed)
+        !self.receiving && self.reply.is_none() && self.asked.is_none() && !matches!(self.state, State::Closed)
     }
 
     /// When its patience or kopid's ends, before it has a port.
@@ -119,14 +119,14 @@ impl Client {
         }
     }
 
-    /// Has its hello come.
-    fn greet(&mut self) {
+    /// Waits for its hello.
+    fn await_hello(&mut self) {
         self.state = State::Greeting(Instant::now() + GREETING);
         self.connection.listen();
     }
 
-    /// Says something; a peer that does not read its replies is of no use.
-    fn say(&self, sequence: u32, message: Message, fds: Vec<OwnedFd>) -> Result<(), String> {
+    /// Sends a message; a peer that does not read its replies is of no use.
+    fn send(&self, sequence: u32, message: Message, fds: Vec<OwnedFd>) -> Result<(), String> {
         self.connection.send(Envelope { sequence, message }, fds)
     }
 }
@@ -151,7 +151,7 @@ impl Attach {
         }
         // Now, while there are file descriptors to find it out with.
         if !identity::gives_handles() {
-            log::debug!("this kernel gives no handle on a peer, so processes are told apart by their start");
+            log::debug!("this kernel gives no handle on a peer, so processes are distinguished by their start");
         }
         let (throttle, lives) = (Throttle::new(LOG_LINES), Throttle::new(LOG_LINES_LIVES));
         let requests = Budgets::new(requests_per_user, requests_per_user);
@@ -164,11 +164,11 @@ impl Attach {
         self.clients.len()
     }
 
-    /// Accepts who waits.
+    /// Accepts the connections that wait.
     pub fn accept(&mut self, switch: &mut Switch, poller: &Poller) {
         for _ in 0..ACCEPT_BURST {
             match self.listener.accept() {
-                Ok(Some(socket)) => self.greet(socket, switch, poller),
+                Ok(Some(socket)) => self.accept_one(socket, switch, poller),
                 Ok(None) => return,
                 Err(errno) => {
                     self.throttle.warn(&format_args!("cannot accept apps for now: {errno}"));
@@ -179,7 +179,7 @@ impl Attach {
         }
     }
 
-    fn greet(&mut self, socket: OwnedFd, switch: &mut Switch, poller: &Poller) {
+    fn accept_one(&mut self, socket: OwnedFd, switch: &mut Switch, poller: &Poller) {
         // The user is known at once; the rest about a peer takes time.
         let peer = socket::peer_credentials(&socket).ok();
         let accepted = Accepted::now(peer.as_ref());
@@ -201,11 +201,11 @@ impl Attach {
         self.make_room(account, switch);
         connection.attest(accepted);
         let state = State::Unknown(Instant::now() + IDENTIFYING);
-        let (process, reply, asked, heard, looked) = (None, None, None, true, Instant::now());
-        self.clients.insert(Client { connection, process, identity, account, state, reply, asked, heard, looked });
+        let (process, reply, asked, receiving, looked) = (None, None, None, true, Instant::now());
+        self.clients.insert(Client { connection, process, identity, account, state, reply, asked, receiving, looked });
     }
 
-    /// Takes in who a peer is. It is heard once its user has a name.
+    /// Takes in who a peer is. Its hello is received once its user has a name.
     fn identify(
         &mut self,
         at: usize,
@@ -234,27 +234,27 @@ impl Attach {
         match name {
             Name::Is(name) => {
                 client.identity.user = name;
-                client.greet();
+                client.await_hello();
             }
             Name::Later => client.state = State::Nameless(Instant::now() + NAMING),
         }
     }
 
-    /// Takes in names of users that have been found. Who waits for its own is heard.
+    /// Takes in names of users that have been found, and receives the hellos of clients that waited for theirs.
     pub fn take_names(&mut self, switch: &mut Switch) {
         for (uid, name) in self.names.take() {
             switch.name(uid, name.as_deref());
             for (_, client) in self.clients.iter_mut().filter(|(_, client)| client.identity.known_uid() == Some(uid)) {
                 client.identity.user.clone_from(&name);
                 if let State::Nameless(_) = client.state {
-                    client.greet();
+                    client.await_hello();
                 }
             }
         }
     }
 
     /// Lets go of a connection that has no port yet, if there are as many as there may be: of this user, or else of the one
-    /// that has most. So nobody who connects and says nothing keeps others out, under however many names.
+    /// that has most. So a peer that connects and sends nothing keeps nobody out, under however many names.
     fn make_room(&mut self, account: u32, switch: &mut Switch) {
         let silent = || self.clients.iter().filter_map(|(at, client)| Some((client.deadline()?, client.account, at)));
         let silent: Vec<_> = silent().collect();
@@ -269,7 +269,8 @@ impl Attach {
         self.close(at, switch, "made room: too many silent connections");
     }
 
-    /// Takes in what the peers' threads have to tell. Returns the apps that may not stay as what their processes have become.
+    /// Handles the events that the peers' threads have sent. Returns the apps that may not stay as what their processes have
+    /// become.
     pub fn receive(&mut self, switch: &mut Switch, poller: &Poller) -> Vec<Notice> {
         let mut notices = Vec::new();
         while let Some(event) = switch.peers().event() {
@@ -278,8 +279,8 @@ impl Attach {
         notices
     }
 
-    /// Hears one request of a client, among other things. Its reply comes with [`answer`](Self::answer), and only then its next
-    /// request.
+    /// Handles one event, such as a request of a client. The reply comes with [`answer`](Self::answer), and the next request is
+    /// received only after that.
     fn handle(&mut self, event: Event, switch: &mut Switch, poller: &Poller) -> Vec<Notice> {
         let mut open = self.clients.iter_mut().filter(|(_, client)| client.state != State::Closed);
         let Some((at, client)) = open.find(|(_, client)| client.connection.serial() == event.serial) else {
@@ -297,7 +298,7 @@ impl Attach {
             What::Received(Ok(envelope)) => {
                 self.requests.spend(client.account);
                 // Not even its end is of interest before it has its reply.
-                client.heard = false;
+                client.receiving = false;
                 if let Err(reason) = respond(client, envelope, switch, &mut self.lives) {
                     self.close(at, switch, &reason);
                 }
@@ -316,13 +317,13 @@ impl Attach {
         Vec::new()
     }
 
-    /// Sends the replies whose effect all workers have taken up: an app that was told that its rings are served, or its
-    /// address changed, may count on it for its next frame. Clients that may make another request are heard again.
+    /// Sends the replies whose effect all workers have taken up: an app that has been sent that its rings are served, or its
+    /// address changed, may count on it for its next frame. The next requests of clients that may make another are received.
     pub fn answer(&mut self, switch: &mut Switch) {
         let mut failed = Vec::new();
         for (at, client) in &mut self.clients {
             let due = client.reply.take_if(|(_, snapshot)| switch.uses(*snapshot));
-            let said = due.map_or(Ok(()), |(envelope, _)| {
+            let sent = due.map_or(Ok(()), |(envelope, _)| {
                 let (doorbell, rings) = match (&envelope.message, client.state) {
                     (Message::Ready(_), State::Attached(id)) => {
                         (switch.take_doorbell(id), switch.app(id).and_then(|app| app.region.as_ref()))
@@ -333,14 +334,14 @@ impl Attach {
                 let rings = rings.map_err(|error| format!("cannot be given its rings: {error}"))?;
                 // Our end of the way to the client's goes with the message, and is closed by whoever sends it.
                 let fds = rings.into_iter().chain(doorbell.map(OwnedFd::from)).collect();
-                client.say(envelope.sequence, envelope.message, fds)
+                client.send(envelope.sequence, envelope.message, fds)
             });
             let may_ask = self.requests.has(client.account) && switch.may_change(client.account);
-            if said.is_ok() && client.is_next() && may_ask {
+            if sent.is_ok() && client.is_next() && may_ask {
                 client.connection.listen();
-                client.heard = true;
+                client.receiving = true;
             }
-            if let (Err(reason), true) = (said, client.state != State::Closed) {
+            if let (Err(reason), true) = (sent, client.state != State::Closed) {
                 failed.push((at, reason));
             }
         }
@@ -395,7 +396,7 @@ impl Attach {
     }
 
     /// Ends the connections of apps that the policy does not let stay as they are. Their drivers attach again, on the
-    /// terms of the policy in force, or hear why they may not.
+    /// terms of the policy in force, or are refused with the reason.
     pub fn dismiss(&mut self, notices: &[Notice], switch: &mut Switch) {
         for (id, why) in notices {
             let found = self.clients.iter().find(|(_, client)| client.state == State::Attached(*id));
@@ -426,25 +427,26 @@ impl Attach {
         }
     }
 
-    /// Tells every app about the wire's link.
-    pub fn tell_link(&mut self, link: Link, switch: &mut Switch) {
+    /// Sends the wire's link to every app.
+    pub fn send_link(&mut self, link: Link, switch: &mut Switch) {
         let attached = |(at, client): (usize, &Client)| matches!(client.state, State::Attached(_)).then_some(at);
         for at in self.clients.iter().filter_map(attached).collect::<Vec<_>>() {
-            let said = self.clients.get(at).map(|client| client.say(0, Message::Link(link), Vec::new()));
-            if let Some(Err(reason)) = said {
+            let sent = self.clients.get(at).map(|client| client.send(0, Message::Link(link), Vec::new()));
+            if let Some(Err(reason)) = sent {
                 self.close(at, switch, &reason);
             }
         }
     }
 
-    /// Called ten times a second, `passed` after the last time: ends late greetings, grants further requests, lets a resting listener go on.
+    /// Called ten times a second, `passed` after the last time: closes connections without a hello, grants further requests, lets a
+    /// resting listener go on.
     pub fn tick(&mut self, passed: Duration, switch: &mut Switch, poller: &Poller) {
         self.listener.wake(poller, Token::AppListener);
         self.throttle.tick();
         self.lives.tick();
         self.requests.grant(passed);
         if let Some(away) = passed.checked_sub(AWAY) {
-            // Nobody is late for what could not be heard meanwhile.
+            // No peer is late while its messages could not be received.
             for (_, client) in &mut self.clients {
                 if let State::Unknown(deadline) | State::Nameless(deadline) | State::Greeting(deadline) =
                     &mut client.state
@@ -470,7 +472,7 @@ impl Attach {
                 let line =
                     format_args!("the name service does not say what user {uid} is called: it is shown by its number");
                 self.throttle.warn_of(&client.identity, &line);
-                client.greet();
+                client.await_hello();
             }
             State::Unknown(_) => {
                 client.connection.refuse(0, "kopid could not find out in time who you are");
@@ -541,7 +543,7 @@ fn fullest(silent: impl Iterator<Item = (Instant, u32)> + Clone, account: u32) -
 ///
 /// # Errors
 ///
-/// Why the connection has to end, for the log; the peer has been told.
+/// Why the connection has to end, for the log; the peer has been sent a refusal.
 fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: &mut Throttle) -> Result<(), String> {
     let Envelope { sequence, message } = envelope;
     let reply = match (client.state, message) {

@@ -273,8 +273,8 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
     drop(control);
     // Nobody may use a region any more when it is emptied.
     drop(host);
-    // The apps hear it at once; their sockets close behind it.
-    attach.tell_link(Link { up: false, speed: 0 }, &mut switch);
+    // The apps get it at once; their sockets close behind it.
+    attach.send_link(Link { up: false, speed: 0 }, &mut switch);
     switch.peers().flush(FAREWELL);
     drop(switch);
     drop(attach);
@@ -452,7 +452,7 @@ impl Events<'_> {
             let timeout = if self.control.is_due() { Duration::ZERO } else { timeout };
             for token in self.poller.wait(timeout)? {
                 match token {
-                    Token::Signal => stops |= self.obey(signals),
+                    Token::Signal => stops |= self.handle_signals(signals),
                     token => self.handle(token),
                 }
             }
@@ -526,7 +526,7 @@ impl Events<'_> {
     }
 
     /// Handles the signals that have come. Returns whether kopid is to end.
-    fn obey(&mut self, signals: &mut Signals) -> bool {
+    fn handle_signals(&mut self, signals: &mut Signals) -> bool {
         let mut stops = false;
         for wish in signals.take() {
             match wish {
@@ -579,7 +579,7 @@ impl Events<'_> {
             self.device.tell_link(link);
             // The workers first, so that nobody counts on a link that they do not know of.
             self.switch.publish_now();
-            self.attach.tell_link(link, &mut self.switch);
+            self.attach.send_link(link, &mut self.switch);
         }
         if let Some(host) = &mut self.host {
             host.tick(link.up).map_err(DaemonError::HostGone)?;

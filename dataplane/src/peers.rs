@@ -9,7 +9,7 @@
 //!
 //! So neither the control thread nor a worker makes such a call. The sockets and doorbells of all applications of one user belong
 //! to one thread, and whoever makes it slow keeps nobody waiting but itself. What is to be done on them are jobs in a queue,
-//! and what was heard comes back as [`Event`]s. The queue is bounded: a user whose thread does not keep up loses its connections.
+//! and what was received comes back as [`Event`]s. The queue is bounded: a user whose thread does not keep up loses its connections.
 //!
 //! While the kernel wakes a million waiters, it does nothing else on that CPU. So a job that took long is followed by a pause
 //! fifty times as long, unless so much waits that its file descriptors become a burden to others; and a socket on which calls
@@ -59,12 +59,12 @@ const PERIOD: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(60);
 /// Bytes of a thread's stack: messages are two kilobytes long.
 const STACK: usize = 128 << 10;
-/// The number of the event by which a thread hears of new jobs. Connections count from 1.
+/// The number of the event that announces new jobs to a thread. Connections count from 1.
 const JOBS: u64 = 0;
 /// Events taken at one time.
 const EVENTS: usize = 32;
 
-/// What a user's thread has to tell about a connection.
+/// An event on a connection, sent by its user's thread.
 #[derive(Debug)]
 pub struct Event {
     /// [`Connection::serial`].
@@ -95,13 +95,13 @@ pub struct Peers {
     /// For those without a thread of their own: the owner is not known, or no thread could be made.
     anybody: Arc<User>,
     events: Receiver<Event>,
-    teller: Teller,
+    sender: EventSender,
     next: u64,
 }
 
-/// How threads tell the control thread of events.
+/// How threads send events to the control thread.
 #[derive(Clone, Debug)]
-struct Teller {
+struct EventSender {
     events: Sender<Event>,
     wake: Wake,
 }
@@ -179,15 +179,15 @@ impl Peers {
     /// The system's, if there is no file descriptor or thread to be had.
     pub fn new() -> std::io::Result<Self> {
         let (sender, events) = channel();
-        let teller = Teller { events: sender, wake: Wake::new()? };
-        let anybody = Arc::new(User::start("kopi-user".to_owned(), teller.clone())?);
-        Ok(Self { users: BTreeMap::new(), anybody, events, teller, next: JOBS + 1 })
+        let sender = EventSender { events: sender, wake: Wake::new()? };
+        let anybody = Arc::new(User::start("kopi-user".to_owned(), sender.clone())?);
+        Ok(Self { users: BTreeMap::new(), anybody, events, sender, next: JOBS + 1 })
     }
 
     /// Becomes readable when there are [events](Self::event).
     #[must_use]
     pub fn wake(&self) -> BorrowedFd<'_> {
-        self.teller.wake.as_fd()
+        self.sender.wake.as_fd()
     }
 
     /// The next event, if there is one.
@@ -196,7 +196,7 @@ impl Peers {
             return Some(event);
         }
         // It only says that there may be some. What comes after this is found by the second look.
-        self.teller.wake.hush();
+        self.sender.wake.hush();
         self.events.try_recv().ok()
     }
 
@@ -205,7 +205,7 @@ impl Peers {
         if let Some(user) = self.users.get(&uid) {
             return Arc::clone(user);
         }
-        match User::start(format!("kopi-user-{uid}"), self.teller.clone()) {
+        match User::start(format!("kopi-user-{uid}"), self.sender.clone()) {
             Ok(user) => Arc::clone(self.users.entry(uid).or_insert_with(|| Arc::new(user))),
             Err(error) => {
                 log::debug!("user {uid} has no thread of its own: {error}");
@@ -266,7 +266,7 @@ impl Peers {
 }
 
 impl User {
-    fn start(name: String, teller: Teller) -> std::io::Result<Self> {
+    fn start(name: String, sender: EventSender) -> std::io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared {
             wake,
@@ -283,7 +283,7 @@ impl User {
             epoll,
             jobs: queue,
             shared: Arc::clone(&shared),
-            teller,
+            sender,
             objects: BTreeMap::new(),
             suspects: BTreeSet::new(),
             resting: Vec::new(),
@@ -375,7 +375,7 @@ impl Shared {
 }
 
 impl Connection {
-    /// By what its events are told from those of others.
+    /// Distinguishes its events from those of other connections.
     #[must_use]
     pub const fn serial(&self) -> u64 {
         self.serial
@@ -419,8 +419,8 @@ impl Connection {
         self.user.ask_once(&self.looking, job)
     }
 
-    /// Has the next message come as an [event](What::Received). Until then nothing is read, and nobody hears of the connection's
-    /// end.
+    /// Has the next message come as an [event](What::Received). Until then nothing is read, and the connection's end is not
+    /// noticed.
     pub fn listen(&self) {
         self.user.take_on(Job::Listen(self.serial));
     }
@@ -445,9 +445,9 @@ impl Drop for QuietDoorbell {
     }
 }
 
-impl Teller {
-    fn tell(&self, serial: u64, what: What) {
-        // At the end of the daemon nobody listens any more.
+impl EventSender {
+    fn send(&self, serial: u64, what: What) {
+        // At the end of the daemon nobody receives any more.
         if self.events.send(Event { serial, what }).is_ok() {
             self.wake.wake();
         }
@@ -466,7 +466,7 @@ struct Talker {
     epoll: OwnedFd,
     jobs: Receiver<Job>,
     shared: Arc<Shared>,
-    teller: Teller,
+    sender: EventSender,
     objects: BTreeMap<u64, Object>,
     /// What very long calls were made on.
     suspects: BTreeSet<u64>,
@@ -492,7 +492,7 @@ impl Talker {
                         Job::Send(serial, ..) | Job::Quiet(serial, _) => *serial,
                         _ => JOBS,
                     };
-                    self.timed(serial, |talker| talker.obey(job));
+                    self.timed(serial, |talker| talker.handle(job));
                     self.shared.backlog.fetch_sub(1, AcqRel);
                 }
             }
@@ -512,21 +512,21 @@ impl Talker {
             && let Some(object) = self.objects.remove(&serial)
         {
             self.resting.push((Instant::now() + REST, object));
-            self.teller.tell(serial, What::Slow(spent));
+            self.sender.send(serial, What::Slow(spent));
         }
         if spent >= LONG && self.shared.backlog.load(Relaxed) < HURRY {
             park_timeout((spent * PAUSE).min(LONGEST_PAUSE));
         }
     }
 
-    fn obey(&mut self, job: Job) {
+    fn handle(&mut self, job: Job) {
         match job {
             Job::Open(serial, object) => drop(self.objects.insert(serial, object)),
             Job::Send(serial, envelope, fds) => {
                 let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
                 let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
                 if let Err(errno) = socket::send(socket, &envelope, &fds) {
-                    self.teller.tell(serial, What::Unsent(errno));
+                    self.sender.send(serial, What::Unsent(errno));
                 }
             }
             Job::Listen(serial) => {
@@ -537,7 +537,7 @@ impl Talker {
                     other => other,
                 };
                 if let Err(errno) = watched {
-                    self.teller.tell(serial, What::Received(Err(ReceiveError::System(errno))));
+                    self.sender.send(serial, What::Received(Err(ReceiveError::System(errno))));
                 }
             }
             Job::Quiet(serial, asked) => {
@@ -554,12 +554,12 @@ impl Talker {
             Job::Attest(serial, accepted) => {
                 let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
                 let attested = identity::attest(socket, accepted).map(Box::new);
-                self.teller.tell(serial, What::Attested(attested));
+                self.sender.send(serial, What::Attested(attested));
             }
             Job::Look(serial, identity, handle, asked) => {
                 asked.store(false, Relaxed);
                 if let Some(identity) = identity.refreshed(&handle) {
-                    self.teller.tell(serial, What::Changed(Box::new(identity)));
+                    self.sender.send(serial, What::Changed(Box::new(identity)));
                 }
             }
             Job::Dismiss(socket, text) => {
@@ -580,10 +580,10 @@ impl Talker {
             Ok((envelope, fds)) if fds.is_empty() => Ok(envelope),
             // They are closed here. A kernel that lets them be refused gives none.
             Ok(_) => Err(ReceiveError::Descriptors),
-            Err(ReceiveError::WouldBlock) => return self.obey(Job::Listen(serial)),
+            Err(ReceiveError::WouldBlock) => return self.handle(Job::Listen(serial)),
             Err(error) => Err(error),
         };
-        self.teller.tell(serial, What::Received(received));
+        self.sender.send(serial, What::Received(received));
     }
 }
 

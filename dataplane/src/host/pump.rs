@@ -39,7 +39,7 @@ pub struct Calls {
     pub own: Doorbell,
 }
 
-/// What the thread is told.
+/// An order of the control thread's.
 #[derive(Debug)]
 pub enum Order {
     /// To use these files, one for each queue, since the interface was made again.
@@ -94,7 +94,7 @@ impl Pump {
         Self { queues, offload, orders, tally, bell: calls.own, sleep_ns: *SLEEP_NS.start() }
     }
 
-    /// Works until told to stop.
+    /// Works until it is ordered to stop.
     pub fn run(&mut self) {
         if let Err(errno) = set_current_timer_slack(NonZeroU64::new(SLACK_NS)) {
             log::debug!("the host port sleeps longer than it is to: {errno}");
@@ -103,7 +103,7 @@ impl Pump {
         if let Err(errno) = setpriority_process(Some(gettid()), NICE) {
             log::debug!("the host port waits for its CPU as others do: {errno}");
         }
-        while self.obey() {
+        while self.handle_orders() {
             if self.turn() > 0 {
                 self.sleep_ns = *SLEEP_NS.start();
             } else {
@@ -113,7 +113,7 @@ impl Pump {
     }
 
     /// Takes an order, if there is one; returns whether to go on.
-    fn obey(&mut self) -> bool {
+    fn handle_orders(&mut self) -> bool {
         match self.orders.try_recv() {
             Ok(Order::Tap(files)) => {
                 let mut files = files.into_iter();
