@@ -36,12 +36,17 @@ pub(crate) fn mac(app: u16) -> Mac {
     [2, 0, 0, 0, high, low]
 }
 
-/// A frame of each of `flows` flows, in turn between the apps from 1 to `apps`. They have `len` bytes.
+/// Two frames of each of `flows` flows, in turn between the apps from 1 to `apps`. They have `len` bytes, and those of a flow differ in
+/// what differs between the packets of a flow.
 pub(crate) fn all(way: Way, protocol: Protocol, flows: usize, apps: u16, len: u16) -> Vec<Vec<u8>> {
-    (0..u16::MAX).zip(1..=flows).map(|(flow, _)| frame(way, protocol, flow, mac(1 + flow % apps), len)).collect()
+    let each = |serial| {
+        let flows = (0..u16::MAX).zip(1..=flows);
+        flows.map(move |(flow, _)| frame(way, protocol, (flow, serial), mac(1 + flow % apps), len))
+    };
+    [1, 2].into_iter().flat_map(each).collect()
 }
 
-fn frame(way: Way, protocol: Protocol, flow: u16, app: Mac, len: u16) -> Vec<u8> {
+fn frame(way: Way, protocol: Protocol, (flow, serial): (u16, u8), app: Mac, len: u16) -> Vec<u8> {
     let (to, from) = match way {
         Way::Out => (STATION, app),
         Way::In => (app, STATION),
@@ -55,8 +60,8 @@ fn frame(way: Way, protocol: Protocol, flow: u16, app: Mac, len: u16) -> Vec<u8>
         Protocol::Ipv4 => {
             frame.extend_from_slice(&[8, 0, 0x45, 0]);
             frame.extend_from_slice(&ip.to_be_bytes());
-            frame.extend_from_slice(&[0, 0, 0, 0, 64, 17, 0, 0, 198, 19, 0, 1, 198, 18, 0, 1]);
-            udp(&mut frame, flow, ip.saturating_sub(20));
+            frame.extend_from_slice(&[0, serial, 0, 0, 64, 17, 0, serial, 198, 19, 0, 1, 198, 18, 0, 1]);
+            udp(&mut frame, flow, ip.saturating_sub(20), serial);
         }
         Protocol::Ipv6 => {
             let payload = ip.saturating_sub(40);
@@ -66,7 +71,7 @@ fn frame(way: Way, protocol: Protocol, flow: u16, app: Mac, len: u16) -> Vec<u8>
             for last in [2, 1] {
                 frame.extend_from_slice(&[0x20, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
             }
-            udp(&mut frame, flow, payload);
+            udp(&mut frame, flow, payload, serial);
         }
         Protocol::Zeros => {}
     }
@@ -74,9 +79,9 @@ fn frame(way: Way, protocol: Protocol, flow: u16, app: Mac, len: u16) -> Vec<u8>
     frame
 }
 
-fn udp(frame: &mut Vec<u8>, flow: u16, len: u16) {
+fn udp(frame: &mut Vec<u8>, flow: u16, len: u16, checksum: u8) {
     frame.extend_from_slice(&(1024 + flow).to_be_bytes());
     frame.extend_from_slice(&[0, 9]);
     frame.extend_from_slice(&len.to_be_bytes());
-    frame.extend_from_slice(&[0, 0]);
+    frame.extend_from_slice(&[0, checksum]);
 }

@@ -70,15 +70,17 @@ pub fn is_alike(frame: &[u8], before: &[u8]) -> bool {
     differ(0, !0) | differ(6, !0) | differ(14, START) == 0
 }
 
-/// Bytes from the start of a frame that [`begins_alike`] compares: headers of IPv6 without extensions, and the first eight bytes behind.
-const BEGINNING: usize = ETHERNET + IPV6 + 8;
+/// Bytes from the start of a frame that [`begins_alike`] compares: headers of IPv6 without extensions, and the ports behind. Not more,
+/// since what follows differs from packet to packet: TCP's sequence number, UDP's checksum.
+const BEGINNING: usize = ETHERNET + IPV6 + 4;
 
 /// Whether [`parse`] has read nothing of a frame behind the bytes that [`begins_alike`] compares, given the headers that it found.
 #[inline]
 #[must_use]
 pub const fn ends_early(headers: &Headers) -> bool {
-    // Nothing of a transport header is read but its first eight bytes.
-    headers.l4_offset > 0 && headers.l4_offset as usize + 8 <= BEGINNING
+    // Nothing of a transport header is read but its first four bytes, or six of an echo of ICMP.
+    let read = if matches!(headers.proto, key::ICMP | key::ICMPV6) { 6 } else { 4 };
+    headers.l4_offset > 0 && headers.l4_offset as usize + read <= BEGINNING
 }
 
 /// Whether `frame` has the length of `before`, and begins with the same bytes: then [`parse`] finds the same in both, given the same
@@ -269,23 +271,34 @@ mod tests {
         }
     }
 
-    /// A frame of any kind that is parsed, of every layer, with tags and extension headers.
+    /// A frame of any kind that is parsed, of every layer, with tags, options and extension headers.
     fn layered() -> impl Strategy<Value = Vec<u8>> {
         let tags = prop_oneof![Just(&[][..]), Just(&[0x81, 0, 0, 7][..]), Just(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9][..])];
         let protos = prop_oneof![Just(6_u8), Just(17), Just(1), Just(58), Just(132), Just(0), Just(44), any::<u8>()];
-        (tags, any::<bool>(), protos, any::<[u8; 80]>(), 0_usize..90).prop_map(|(tags, v6, proto, rest, length)| {
-            let mut frame = Vec::from([2; 12]);
-            frame.extend_from_slice(tags);
-            let ip =
-                if v6 { [0x86, 0xdd, 0x60, 0, 0, 0, 0, 60, proto, 64] } else { [8, 0, 0x45, 0, 0, 60, 0, 0, 0, 0] };
-            frame.extend_from_slice(&ip);
-            if !v6 {
-                frame.extend_from_slice(&[64, proto]);
-            }
-            frame.extend_from_slice(&rest);
-            frame.truncate(frame.len() - 10 + length.min(10));
-            frame
-        })
+        let inside = prop_oneof![Just(6_u8), Just(17), Just(58), any::<u8>()];
+        let rest = (any::<[u8; 80]>(), inside, any::<bool>(), 0_u8..=2);
+        (tags, any::<bool>(), protos, rest, 0_usize..=20).prop_map(
+            |(tags, v6, proto, (mut rest, inside, plain, more), cut)| {
+                let mut frame = Vec::from([2; 12]);
+                frame.extend_from_slice(tags);
+                // An extension header of eight bytes that is in order, or options that end at once; or whatever there is.
+                if plain {
+                    rest[32..40].copy_from_slice(&[inside, 0, 0, 0, 0, 0, 0, 0]);
+                    rest[8..16].fill(0);
+                }
+                let ip = match v6 {
+                    true => [0x86, 0xdd, 0x60, 0, 0, 0, 0, 30, proto, 64],
+                    false => [8, 0, 0x45 + more, 0, 0, 60, 0, 0, 0, 0],
+                };
+                frame.extend_from_slice(&ip);
+                if !v6 {
+                    frame.extend_from_slice(&[64, proto]);
+                }
+                frame.extend_from_slice(&rest);
+                frame.truncate(frame.len() - cut);
+                frame
+            },
+        )
     }
 
     proptest! {
@@ -314,14 +327,18 @@ mod tests {
         let mut frame = [0; 80];
         frame[12..22].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 26, 6, 64]);
         assert!(ends_early(&parse(&frame, 1).0));
+        // Sequence number, acknowledgement, flags, checksum.
         let mut other = frame;
-        other[62] = 1;
+        other[58..74].fill(0xff);
         assert!(begins_alike(&other, &frame));
-        other[61] = 1;
+        other[57] = 1;
         assert!(!begins_alike(&other, &frame) && !begins_alike(&frame[..79], &frame));
-        // An extension header.
-        frame[20] = 60;
-        assert!(!ends_early(&parse(&frame, 1).0));
+        // An echo, whose identifier stands behind what is compared; an extension header.
+        for (proto, kind) in [(58, 128), (60, 17)] {
+            (frame[20], frame[54]) = (proto, kind);
+            let (headers, _) = parse(&frame, 1);
+            assert!(headers.l4_offset > 0 && !ends_early(&headers), "{headers:?}");
+        }
     }
 
     /// What differs between the packets of a flow keeps them alike; every byte of the key tells them apart.
