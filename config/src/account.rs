@@ -131,6 +131,11 @@ impl Form for Mode {
             Raw::Truth(_) => Err(Fault::default()),
         }
     }
+
+    /// Such as 0o660, which is meant as it is read.
+    fn read_based(number: i128) -> Result<Self, Fault> {
+        Err(Fault::unexpected((0..=0o777).contains(&number).then(|| format!("write it as a string: \"{number:04o}\""))))
+    }
 }
 
 impl Serialize for Mode {

@@ -78,11 +78,14 @@ fn missing(config: &Config, file: &str) -> Vec<Diagnostic> {
     let device = config.wire.device.devargs();
     let interface = find_interface(device)
         .err()
-        .map(|reason| error("device", format!("the wire `{device}` cannot be used: {reason}")));
-    let sockets = [&config.socket, &config.control].map(|socket| {
+        .map(|reason| error("wire.device", format!("the wire `{device}` cannot be used: {reason}")));
+    let sockets = [("socket", &config.socket), ("control", &config.control)].map(|(table, socket)| {
         socket_owners(socket).err().map(|NoAccount { kind, name }| {
             let key = if kind == "user" { "owner" } else { kind };
-            error(key, format!("{}: there is no {kind} `{name}` on this system", socket.path.as_path().display()))
+            error(
+                &format!("{table}.{key}"),
+                format!("{}: there is no {kind} `{name}` on this system", socket.path.as_path().display()),
+            )
         })
     });
     cpus.into_iter().chain(interface).chain(sockets.into_iter().flatten()).collect()

@@ -62,7 +62,7 @@ pub(crate) fn read<'r, T>(
     value: &'r DeValue<'r>,
     read: impl Fn(Node<'_, 'r>) -> Result<T, Refusal>,
 ) -> (Option<T>, bool) {
-    let tries = Tries { place, failed: RefCell::default(), progress: Cell::new(0) };
+    let tries = Tries { place, failed: RefCell::default(), checked: RefCell::default(), progress: Cell::new(0) };
     loop {
         let before = tries.progress.get();
         let path = Path { parent: None, name: "", index: None };
@@ -79,19 +79,26 @@ pub(crate) fn read<'r, T>(
 #[derive(Debug)]
 pub(crate) struct Tries<'p, 'r> {
     place: &'p Place<'r>,
-    /// The values that are left out, by their address, and the tables whose names are checked.
+    /// The values that are left out, by their address.
     failed: RefCell<Vec<usize>>,
+    /// The tables whose names are checked, likewise.
+    checked: RefCell<Vec<usize>>,
     /// How much a next try has to leave out.
     progress: Cell<usize>,
 }
 
 impl Tries<'_, '_> {
-    /// Leaves out what is at `address`; false if it is already.
-    fn fail(&self, address: usize) -> bool {
-        let mut failed = self.failed.borrow_mut();
-        let is_new = !failed.contains(&address);
+    /// Leaves out what is at `address`.
+    fn fail(&self, address: usize) {
+        self.note(&self.failed, address);
+    }
+
+    /// Adds `address` to a list; false if it is there already.
+    fn note(&self, list: &RefCell<Vec<usize>>, address: usize) -> bool {
+        let mut list = list.borrow_mut();
+        let is_new = !list.contains(&address);
         if is_new {
-            failed.push(address);
+            list.push(address);
             self.progress.set(self.progress.get() + 1);
         }
         is_new
@@ -146,7 +153,7 @@ impl<'r> Node<'_, 'r> {
     /// Reports each name in the table that is not one of `known`.
     fn check_names(&self, entries: &DeTable<'_>, known: &[&str]) {
         if entries.keys().all(|key| known.contains(&key.get_ref().as_ref()))
-            || !self.tries.fail(std::ptr::from_ref(self.value).addr())
+            || !self.tries.note(&self.tries.checked, std::ptr::from_ref(self.value).addr())
         {
             return;
         }
@@ -170,7 +177,9 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
         let read = match self.value {
             DeValue::String(text) => visitor.visit_str(text),
             DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => visitor.visit_i128(number),
+                Ok(value) if number.radix() == 10 => visitor.visit_i128(value),
+                // Only decimal numbers have a sign.
+                Ok(value) => visitor.visit_u128(value.unsigned_abs()),
                 Err(_) => Err(unexpected(&visitor)),
             },
             DeValue::Boolean(truth) => visitor.visit_bool(*truth),

@@ -146,7 +146,8 @@ impl From<Diagnostic> for Errors {
 
 impl From<Vec<Diagnostic>> for Errors {
     fn from(errors: Vec<Diagnostic>) -> Self {
-        Self { count: errors.len(), diagnostics: errors }
+        let count = errors.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        Self { count, diagnostics: errors }
     }
 }
 

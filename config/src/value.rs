@@ -73,6 +73,15 @@ pub trait Form {
     ///
     /// If it is not of this form.
     fn read(raw: Raw<'_>) -> Result<Self::Value, Fault>;
+
+    /// Reads a number that is not written in decimal digits.
+    ///
+    /// # Errors
+    ///
+    /// If it is not of this form.
+    fn read_based(number: i128) -> Result<Self::Value, Fault> {
+        Self::read(Raw::Number(number))
+    }
 }
 
 /// A field of the form `F`, in `#[serde(with = "As::<F>")]`.
@@ -99,6 +108,11 @@ impl<F: Form> As<F> {
     }
 }
 
+/// A number that was not written in decimal digits.
+fn based(number: u128) -> i128 {
+    i128::try_from(number).unwrap_or(i128::MAX)
+}
+
 /// Reads one value of the form `F`.
 struct Scalar<F>(PhantomData<F>);
 
@@ -121,6 +135,10 @@ impl<F: Form> Visitor<'_> for Scalar<F> {
 
     fn visit_i128<E: Error>(self, number: i128) -> Result<F::Value, E> {
         Self::read(Raw::Number(number))
+    }
+
+    fn visit_u128<E: Error>(self, number: u128) -> Result<F::Value, E> {
+        F::read_based(based(number)).map_err(|fault| fault.carry(F::expected()))
     }
 
     fn visit_bool<E: Error>(self, truth: bool) -> Result<F::Value, E> {
@@ -177,6 +195,10 @@ impl<'de, F: Form> Visitor<'de> for Items<F> {
 
     fn visit_i128<E: Error>(self, number: i128) -> Result<Self::Value, E> {
         self.one(Raw::Number(number))
+    }
+
+    fn visit_u128<E: Error>(self, number: u128) -> Result<Self::Value, E> {
+        self.one(Raw::Number(based(number)))
     }
 
     fn visit_bool<E: Error>(self, truth: bool) -> Result<Self::Value, E> {

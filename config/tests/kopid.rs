@@ -202,6 +202,7 @@ fn wrong_values_say_what_would_be_right() {
         ("socket", "owner = \"a b\"", 9, ["a name or a number", "found the string `\"a b\"`"]),
         ("socket", "group = 4294967295", 9, ["a name or a number up to 4294967294", "found the whole number"]),
         ("control", "mode = 660", 8, ["permission bits in octal", "write it as a string: \"0660\""]),
+        ("control", "mode = 0o660", 8, ["permission bits in octal", "write it as a string: \"0660\""]),
         ("control", "mode = \"0668\"", 8, ["permission bits in octal", "found the string `\"0668\"`"]),
         ("control", "mode = \"04755\"", 8, ["permission bits in octal", "found the string"]),
         (

@@ -30,7 +30,7 @@ fn errors_look_like_a_compilers() {
 fn all_faults_are_reported_at_once() {
     let text = "default = { egress = \"acept\" }
 [[rule]]
-match = { proto = \"tpc\", src = \"10.0.0.1/8\", state = \"nwe\", not = { state = \"odl\", vlan = 5000 } }
+match = { proto = \"tpc\", dst_prot = 1, src = \"10.0.0.1/8\", state = \"nwe\", not = { state = \"odl\", vlna = 5, vlan = 5000 } }
 owner = { user = \"a b\", not = { uid = -1 } }
 action = \"dorp\"
 log = \"yes\"
@@ -49,9 +49,11 @@ rate = \"fast\"
     let expected = [
         "default.egress",
         "rule.match.proto",
+        "rule.match.dst_prot",
         "rule.match.src",
         "rule.match.state",
         "rule.match.not.state",
+        "rule.match.not.vlna",
         "rule.match.not.vlan",
         "rule.owner.user",
         "rule.owner.not.uid",
