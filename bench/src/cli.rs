@@ -344,12 +344,12 @@ impl Args {
         let stem = format!("{}-{}", machine.date, machine.kind());
         let text = |error| BenchError::Failed(format!("write the page: {error}"));
 
-        let snapshot = format!("{stem}.svg");
-        let plot = (!rates.is_empty()).then_some(snapshot.as_str());
+        let picture = format!("{stem}.svg");
+        let plot = (!rates.is_empty()).then_some(picture.as_str());
         if plot.is_some() {
             let title = format!("Mpps, {}, {}", machine.cpu, machine.date);
             let drawn = plot::svg(&title, rates).map_err(text)?;
-            fs::write(folder.join(&snapshot), drawn).doing(|| format!("write {snapshot}"))?;
+            fs::write(folder.join(&picture), drawn).doing(|| format!("write {picture}"))?;
         }
         let written = report::page(&machine, method, rates, trips, plot).map_err(text)?;
         let page = folder.join(format!("{stem}.md"));

@@ -317,7 +317,7 @@ impl Attach {
         Vec::new()
     }
 
-    /// Sends the replies whose effect all workers have taken up: an app that has been sent that its rings are served, or its
+    /// Sends the replies whose effect all workers have taken up: an app that was told that its rings are served, or its
     /// address changed, may count on it for its next frame. The next requests of clients that may make another are received.
     pub fn answer(&mut self, switch: &mut Switch) {
         let mut failed = Vec::new();

@@ -18,7 +18,7 @@ use std::ops::Range;
 pub struct Burst {
     /// The frames. What lies here is private to kopid: it is what is evaluated, and what is sent.
     pub batch: Batch,
-    /// Of the first frame of each run; see [`head`](Self::head).
+    /// Of the first frame of each run of one flow; see [`head`](Self::head).
     keys: [FlowKey; Batch::MAX],
     /// Bytes of each frame; of all together; of the shortest and of the longest.
     lens: [u32; Batch::MAX],
@@ -277,7 +277,7 @@ impl Burst {
     /// Bit *i* is set if frame *i* is not of the same flow as the one before it, or one of them is to be evaluated by itself.
     #[inline]
     #[must_use]
-    pub const fn trains(&self) -> u32 {
+    pub const fn flow_starts(&self) -> u32 {
         !self.follows
     }
 

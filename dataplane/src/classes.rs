@@ -26,6 +26,8 @@ const DELAY_DIGITS: u8 = 2;
 /// Leaves that are looked at in one go, and those of whose delays: the control thread is away for a millisecond or two.
 const STEP: usize = 4096;
 const DELAYS_STEP: usize = 256;
+/// In leaves, what it costs at least to enter what a plan has counted.
+const PLAN_COST: usize = 16;
 
 /// What was counted for a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,16 +153,22 @@ impl Classes {
 
     /// Enters what some classes have counted under plans that no worker keeps to since snapshot `retired` was given back.
     fn enter(&mut self, retired: u64) {
-        let over = self.leaving.iter_mut().find(|plan| plan.snapshot <= retired);
-        let Some(Leaving { plan, entered, .. }) = over else { return };
-        // Copied only while an operator is being answered.
-        let past = Arc::make_mut(&mut self.past);
-        for (id, totals) in plan.leaves(*entered..*entered + STEP) {
-            past.entry(id).or_default().join(&Totals { backlog: (0, 0), ..totals });
+        let mut left = STEP;
+        for Leaving { plan, entered, .. } in self.leaving.iter_mut().filter(|plan| plan.snapshot <= retired) {
+            if left == 0 {
+                break;
+            }
+            // Copied only while an operator is being answered.
+            let past = Arc::make_mut(&mut self.past);
+            let step = left.min(plan.leaf_count().saturating_sub(*entered));
+            for (id, totals) in plan.leaves(*entered..*entered + step) {
+                past.entry(id).or_default().join(&Totals { backlog: (0, 0), ..totals });
+            }
+            *entered += step;
+            // A plan costs something even without a leaf.
+            left -= step.max(PLAN_COST).min(left);
         }
-        *entered += STEP;
-        let all = plan.leaf_count();
-        self.leaving.retain(|plan| plan.snapshot > retired || plan.entered < all);
+        self.leaving.retain(|leaving| leaving.snapshot > retired || leaving.entered < leaving.plan.leaf_count());
     }
 
     /// Looks at the rates of some classes, and at each of them once a second if there are not too many.

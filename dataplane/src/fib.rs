@@ -148,7 +148,6 @@ impl Fib {
     }
 
     /// Whether port `id` may say `protocol` to the other end of the wire's link, and hear it.
-    /// Whether a port may say such a thing to the other end of the wire's link, and hear it from there.
     #[inline]
     #[must_use]
     pub fn may_link(&self, id: PortId, protocol: LinkProtocol) -> bool {

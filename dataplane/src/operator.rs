@@ -25,9 +25,13 @@ impl Operator {
     #[must_use]
     pub fn name(&self) -> String {
         let uid = self.uid;
-        let user = match User::from_uid(uid.into()) {
-            Ok(Some(user)) => format!("user {} ({uid})", user.name),
-            _ => format!("uid {uid}"),
+        let user = match uid {
+            // Nobody needs to be asked what this user is called.
+            0 => "user root (0)".to_owned(),
+            _ => match User::from_uid(uid.into()) {
+                Ok(Some(user)) => format!("user {} ({uid})", user.name),
+                _ => format!("uid {uid}"),
+            },
         };
         match self.pid {
             Some(pid) => format!("{user}, pid {pid}"),

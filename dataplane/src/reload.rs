@@ -182,8 +182,10 @@ impl Hangup {
         let turn = self.source.turn();
         let work = move |sender: Option<Operator>| {
             let _counts = &reading;
+            let read = read(turn);
+            // A name service that hangs holds up neither the next SIGHUP nor anybody else, see `READINGS`; and mostly it is not asked.
             let who = sender.map_or_else(|| "the kernel".to_owned(), |sender| sender.name());
-            (read(turn), format!("{who} (SIGHUP)"))
+            (read, format!("{who} (SIGHUP)"))
         };
         let reader = Helper::start("kopi-reload", self.wake.clone(), work);
         let mut reader = reader.map_err(|error| format!("no thread to read it: {error}"))?;

@@ -2,8 +2,8 @@
 //!
 //! With `idle = "poll"` it looks again at once. With `idle = "adaptive"` it does so for a while, then with pauses that leave the
 //! core to its sibling, and then it sleeps until somebody calls: an app through its doorbell, the wire through its own
-//! file descriptor if its driver has one, another worker or the control thread. Before it sleeps it sets the alarms of all
-//! rings that it empties, and takes one more turn: frames that came before an alarm was seen are found by that turn, and all
+//! file descriptor if its driver has one, another worker or the control thread. Before it sleeps it sets `need_wakeup` of all
+//! rings that it empties, and takes one more turn: frames that came before the flag was seen are found by that turn, and all
 //! later ones make a call ([`kopi_ring::need_wakeup`]).
 
 use kopi_ring::Doorbell;
@@ -41,14 +41,14 @@ const WIRE: u64 = NOBODY - 1;
 #[derive(Debug)]
 pub struct Waker {
     /// Whether it wants to be called, as with the rings of apps.
-    alarm: AtomicU32,
+    need_wakeup: AtomicU32,
     event: OwnedFd,
 }
 
 impl Waker {
     /// Wakes the worker if it sleeps. To be called after what it is to see, and a [`barrier`].
     pub fn call(&self) {
-        if need_wakeup::take(&self.alarm) {
+        if need_wakeup::take(&self.need_wakeup) {
             // Nobody but this process has it, and it never fills up.
             let _written = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         }
@@ -95,9 +95,9 @@ pub enum Step {
     Look,
     /// Looks again after a moment.
     Pause,
-    /// Sets all alarms and looks again.
+    /// Sets `need_wakeup` everywhere and looks again.
     Arm,
-    /// Sleeps, since the look after the alarms were set has found nothing.
+    /// Sleeps, since the look after the flags were set has found nothing.
     Sleep,
 }
 
@@ -105,7 +105,7 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Rest {
     side: Bedside,
-    /// Whether the alarms are set.
+    /// Whether the flags are set.
     armed: bool,
     /// The TSC when there was last something to do.
     since: u64,
@@ -141,7 +141,7 @@ impl Rest {
             Some(Ear::Readable(fd)) => epoll::add(&epoll, fd, EventData::new_u64(WIRE), EventFlags::IN)?,
             None => {}
         }
-        let waker = Arc::new(Waker { alarm: AtomicU32::new(0), event });
+        let waker = Arc::new(Waker { need_wakeup: AtomicU32::new(0), event });
         let ticks =
             |span: Duration| u64::try_from(span.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(u64::MAX);
         Ok(Self {
@@ -164,7 +164,7 @@ impl Rest {
         &self.side
     }
 
-    /// Notes that there was something to do until `now`. Whether alarms have to be cleared.
+    /// Notes that there was something to do until `now`. Whether flags have to be cleared.
     #[inline]
     pub const fn worked(&mut self, now: u64) -> bool {
         self.since = now;
@@ -187,11 +187,11 @@ impl Rest {
         }
     }
 
-    /// Asks for calls from the other threads of this process. The worker has set the alarms of its rings; the turn that it takes
+    /// Asks for calls from the other threads of this process. The worker has set `need_wakeup` of its rings; the turn that it takes
     /// next comes after all of them.
     pub fn arm(&mut self) {
         self.armed = true;
-        need_wakeup::set(&self.side.waker.alarm);
+        need_wakeup::set(&self.side.waker.need_wakeup);
         barrier();
         // The apps' barriers are light. Without this, naps are short.
         let _made_up = need_wakeup::heavy_barrier();
@@ -199,7 +199,7 @@ impl Rest {
 
     /// Asks for no more calls.
     pub fn disarm(&self) {
-        need_wakeup::clear(&self.side.waker.alarm);
+        need_wakeup::clear(&self.side.waker.need_wakeup);
     }
 
     /// Sleeps from `now` until somebody calls, at most until `until`, if that is worth it; else returns at once. Gives the
@@ -227,7 +227,7 @@ impl Rest {
         let gone = EventFlags::ERR | EventFlags::HUP;
         let deaf = events.iter().any(|event| { event.data }.u64() == WIRE && { event.flags }.intersects(gone));
         let called = !events.is_empty();
-        // Who has called has taken an alarm back: all of them are set anew.
+        // Who has called has taken a flag back: all of them are set anew.
         self.armed &= !called;
         if deaf {
             self.stop_listening();
@@ -253,7 +253,7 @@ mod tests {
 
     const HZ: u64 = 1_000_000_000;
 
-    /// A worker spins, pauses, sets its alarms and sleeps, in this order, and begins anew when there was something to do.
+    /// A worker spins, pauses, sets its flags and sleeps, in this order, and begins anew when there was something to do.
     #[test]
     fn rest_deepens_with_time() {
         let mut rest = Rest::new(HZ, None).unwrap();
@@ -262,27 +262,27 @@ mod tests {
         assert_eq!(steps, [Step::Look, Step::Look, Step::Pause, Step::Pause, Step::Arm]);
         rest.arm();
         assert_eq!(rest.step(260_000), Step::Sleep);
-        assert!(rest.worked(270_000), "alarms are set");
+        assert!(rest.worked(270_000), "flags are set");
         assert_eq!(rest.step(270_001), Step::Look);
     }
 
-    /// A call that was made after the alarm ends a sleep, however early; one without an alarm is none.
+    /// A call that was made after the flag was set ends a sleep, however early; one without a flag is none.
     #[test]
     fn calls_end_a_sleep() {
         let mut rest = Rest::new(HZ, None).unwrap();
         let waker = Arc::clone(&rest.side().waker);
         waker.call();
         rest.arm();
-        assert!(!rest.sleep(0, 1_000_000, |_| ()), "called before the alarm was set");
-        assert_eq!(rest.step(0), Step::Sleep, "alarms are still set");
+        assert!(!rest.sleep(0, 1_000_000, |_| ()), "called before the flag was set");
+        assert_eq!(rest.step(0), Step::Sleep, "flags are still set");
         waker.call();
         waker.call();
         let begun = Instant::now();
         assert!(rest.sleep(0, u64::MAX, |_| ()));
         assert!(begun.elapsed() < NAP);
-        assert_ne!(rest.step(0), Step::Sleep, "the alarm was taken back");
+        assert_ne!(rest.step(0), Step::Sleep, "the flag was taken back");
         rest.arm();
-        assert!(!rest.sleep(0, 1_000_000, |_| ()), "one call for one alarm");
+        assert!(!rest.sleep(0, 1_000_000, |_| ()), "one call for one flag");
     }
 
     /// A wire that is readable lets nobody sleep until the driver has read what is there; one that calls does so once.

@@ -50,7 +50,7 @@ use tracked::user_of;
 /// Lines in the log in ten seconds about the apps of a user: their memory, and what the policy wants there.
 const LOG_LINES: u32 = 20;
 /// Time between two snapshots. Under each snapshot, every flow is evaluated anew at its next frame.
-const PICTURE: Duration = Duration::from_millis(5);
+const SNAPSHOT_PERIOD: Duration = Duration::from_millis(5);
 /// Seconds of which a user may save its changes, to make them at once.
 const CHANGES_SAVED: u32 = 4;
 /// Changes of names and cgroups of a user's processes that are followed at once, and then one in so much time.
@@ -551,7 +551,7 @@ impl Switch {
     /// Gives the workers a new snapshot of the ports, if something has changed and the last one is some milliseconds old. Who
     /// has made the change pays for it.
     pub fn publish(&mut self) {
-        if self.published.elapsed() >= PICTURE {
+        if self.published.elapsed() >= SNAPSHOT_PERIOD {
             self.publish_now();
         }
     }
@@ -559,7 +559,7 @@ impl Switch {
     /// How long it is until a snapshot that is due may be [published](Self::publish); `None` if none is due.
     #[must_use]
     pub fn until_published(&self) -> Option<Duration> {
-        self.stale.then(|| PICTURE.saturating_sub(self.published.elapsed()))
+        self.stale.then(|| SNAPSHOT_PERIOD.saturating_sub(self.published.elapsed()))
     }
 
     /// [Publishes](Self::publish) however old the last one is: for what apps cannot cause.

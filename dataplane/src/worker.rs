@@ -194,7 +194,7 @@ impl Worker {
     pub fn turn(&mut self, now: u64) -> bool {
         while let Ok(command) = self.commands.pop() {
             self.obey(command, now);
-            // New rings have no alarms yet.
+            // New rings have no `need_wakeup` set yet.
             self.stir(now);
         }
         self.mark = now;

@@ -161,7 +161,7 @@ impl Control {
         self.thread.get() == Some(&std::thread::current().id())
     }
 
-    /// Gives ethdev the link as it is, and returns whether that changed it.
+    /// Gives ethdev the link as it is, and returns whether it went up or down by that.
     pub(crate) fn update_link(&self) -> bool {
         let link = self.state().link();
         self.device.set_link(link.up, link.speed)

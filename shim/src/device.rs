@@ -253,7 +253,7 @@ impl Device {
         write!(self, dev_flags = before | flags);
     }
 
-    /// Sets the link that applications see, and returns whether that changed it.
+    /// Sets the link that applications see, and returns whether it went up or down by that.
     pub(crate) fn set_link(self, up: bool, speed_mbps: u32) -> bool {
         // 0 is the daemon's word for an unknown speed, and ethdev's for none.
         let unknown = if up { sys::RTE_ETH_SPEED_NUM_UNKNOWN } else { 0 };

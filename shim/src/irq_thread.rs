@@ -4,7 +4,7 @@
 //! not write to it, since it could be made to block: it wakes the futex in the region, and this thread writes to the eventfds of
 //! the queues that were meant.
 //!
-//! An enabled interrupt outlives the daemon: when the rings of the next one come, the thread signals the queue, because the
+//! An enabled interrupt outlives the daemon: when the rings of the next one come, the control thread signals the queue, because the
 //! application can only sleep on a ring that a burst has taken.
 
 use crate::ring_slot::RingSlot;

@@ -43,7 +43,12 @@ enum NoPacket {
 
 impl MbufCache {
     /// An empty cache over `pool`.
-    pub(crate) const fn new(pool: *mut sys::rte_mempool, template: Template) -> Self {
+    ///
+    /// # Safety
+    ///
+    /// `pool` is a pool of packet buffers, valid for as long as the cache is, and the one that `template` was made for: each buffer
+    /// takes the headroom and the bytes of a frame that the template says.
+    pub(crate) const unsafe fn new(pool: *mut sys::rte_mempool, template: Template) -> Self {
         Self { mbufs: [null_mut(); SIZE], len: 0, template, pool }
     }
 

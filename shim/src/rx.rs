@@ -49,14 +49,9 @@ impl RxQueue {
         let hashed = config.offloads & sys::RTE_ETH_RX_OFFLOAD_RSS_HASH != 0;
         // SAFETY: a pool of packet buffers, by the caller's word.
         let template = unsafe { Template::new(pool, port, config.room, hashed) };
-        Self {
-            ring: None,
-            shared: Arc::new(RingSlot::new()),
-            mbufs: MbufCache::new(pool, template),
-            broken: None,
-            config,
-            irq_thread: None,
-        }
+        // SAFETY: by the caller's word, the pool is valid while the queue is, and its buffers take what the template says.
+        let mbufs = unsafe { MbufCache::new(pool, template) };
+        Self { ring: None, shared: Arc::new(RingSlot::new()), mbufs, broken: None, config, irq_thread: None }
     }
 
     /// What the queue shares with the control thread.

@@ -139,20 +139,20 @@ impl Trip {
     ///
     /// When there are no packet buffers.
     pub(crate) fn window(&mut self, rate: u64, time: Duration, beside: impl FnMut()) -> Result<Trips> {
-        let mut counter_id = Tally::new(self.hz)?;
+        let mut tally = Tally::new(self.hz)?;
         // What is still under way belongs to no window.
         while self.rx.receive(&mut self.batch) > 0 {
             self.batch.free_all();
         }
         let end = tsc() + self.cycles(time);
         match rate {
-            0 => self.one_at_a_time(end, &mut counter_id)?,
-            rate => self.steady(end, self.hz / rate, &mut counter_id, beside)?,
+            0 => self.one_at_a_time(end, &mut tally)?,
+            rate => self.steady(end, self.hz / rate, &mut tally, beside)?,
         }
-        Ok(counter_id.trips())
+        Ok(tally.trips())
     }
 
-    fn one_at_a_time(&mut self, end: u64, counter_id: &mut Tally) -> Result<()> {
+    fn one_at_a_time(&mut self, end: u64, tally: &mut Tally) -> Result<()> {
         let patience = self.cycles(PATIENCE);
         while tsc() < end {
             let number = self.number;
@@ -160,7 +160,7 @@ impl Trip {
             if !self.send(start)? {
                 continue;
             }
-            counter_id.sent += 1;
+            tally.sent += 1;
             let mut back = None;
             while back.is_none() && tsc() - start < patience {
                 self.receive(|frame, now| {
@@ -170,13 +170,13 @@ impl Trip {
                 });
             }
             if let Some(cycles) = back {
-                counter_id.record(cycles);
+                tally.record(cycles);
             }
         }
         Ok(())
     }
 
-    fn steady(&mut self, end: u64, distance: u64, counter_id: &mut Tally, mut beside: impl FnMut()) -> Result<()> {
+    fn steady(&mut self, end: u64, distance: u64, tally: &mut Tally, mut beside: impl FnMut()) -> Result<()> {
         let first = self.number;
         let mut due = tsc() + distance;
         let last_call = end + self.cycles(PATIENCE);
@@ -187,12 +187,12 @@ impl Trip {
             }
             // The stamp is when the frame was due: a system that refuses it makes it late.
             if due < end && now >= due && self.send(due)? {
-                counter_id.sent += 1;
+                tally.sent += 1;
                 due += distance;
             }
             self.receive(|frame, now| {
                 if frame.number >= first {
-                    counter_id.record(now.saturating_sub(frame.stamp));
+                    tally.record(now.saturating_sub(frame.stamp));
                 }
             });
             beside();

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Snapshots that records are told by, at most: those in a ring may be some snapshots old.
-const PICTURES: usize = 64;
+const SNAPSHOTS: usize = 64;
 /// Labels that are kept; there are as many as there are apps, rules and reasons together.
 const LABELS: usize = 4096;
 
@@ -181,7 +181,7 @@ impl Stream {
     pub fn learn(&mut self, snapshot: EpochNames) {
         self.list(&snapshot);
         self.snapshots.retain(|known| known.roster.epoch != snapshot.roster.epoch);
-        if self.snapshots.len() >= PICTURES {
+        if self.snapshots.len() >= SNAPSHOTS {
             self.snapshots.pop_front();
         }
         self.snapshots.push_back(snapshot);

@@ -23,7 +23,7 @@ pub struct Downlink {
     bytes: Box<[u8]>,
     /// Segments that are put together, if they are at all.
     trains: Vec<Box<Train>>,
-    /// The run to be given up next.
+    /// The train to be given up next.
     next: usize,
 }
 
@@ -76,7 +76,7 @@ impl Downlink {
         lost
     }
 
-    /// Passes the frame that was copied on, at once or as part of a run.
+    /// Passes the frame that was copied on, at once or as part of a train.
     fn pass(&mut self, length: usize, file: &OwnedFd, tally: &Tally) -> Result<(), Gone> {
         let whole = self.bytes.get(..vnet::LEN + length).unwrap_or_default();
         let frame = whole.get(vnet::LEN..).unwrap_or_default();

@@ -45,21 +45,21 @@ impl Answers {
         let Self { filter, sets } = self;
         let Some(sets) = sets else { return ask(filter, burst, bits(run)) };
         let (mut passing, mut open) = (0, 0);
-        // Frames of a run share an answer, and a run may begin in the middle of one.
-        let mut trains = bits(run.clone()) & (burst.trains() | 1 << run.start);
-        while trains != 0 {
-            let at = trains.trailing_zeros() as usize;
-            trains &= trains - 1;
+        // Frames of one flow in a row share an answer, and `run` may begin in the middle of them.
+        let mut starts = bits(run.clone()) & (burst.flow_starts() | 1 << run.start);
+        while starts != 0 {
+            let at = starts.trailing_zeros() as usize;
+            starts &= starts - 1;
             let hash = burst.hash(at);
             let set = &mut sets[place(hash)];
             // This is nearly always so: people look for needles.
             if set[0] == hash.bits() | NONE {
                 continue;
             }
-            let train = bits(at..run.end.min(trains.trailing_zeros() as usize));
+            let frames = bits(at..run.end.min(starts.trailing_zeros() as usize));
             match known(set, hash).unwrap_or_else(|| learn(filter, set, burst, at)) {
-                ALL => passing |= train,
-                SOME => open |= train,
+                ALL => passing |= frames,
+                SOME => open |= frames,
                 _ => {}
             }
         }

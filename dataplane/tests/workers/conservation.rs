@@ -2,7 +2,7 @@
 //! a reason, exactly, when the workers have ended. Also while ports come and go, the wire's link flaps, rings overflow
 //! and an app breaks its contract in the middle of a burst.
 
-use crate::lab::{App, Crew, Lab, MTU, received, rule_stats, seen, wait_until};
+use crate::lab::{App, Crew, Lab, MTU, books, received, seen, wait_until};
 use kopi_dataplane::counters::PortTotals;
 use kopi_dataplane::ids::WIRE;
 use kopi_dataplane::tap::Which;
@@ -169,15 +169,15 @@ fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool, policies: &[&str]) {
         crew.wire_up = true;
         crew.publish();
         wait_until("all frames are taken", || apps.iter_mut().all(|app| app.unsent() == 0));
-        wait_until("the rule_stats balance while the workers run", || {
+        wait_until("the books balance while the workers run", || {
             let totals: Vec<_> = (0..8).map(|id| crew.totals(id)).collect();
-            let (debit, credit) = rule_stats(&totals);
+            let (debit, credit) = books(&totals);
             debit == credit
         });
     }
     let (totals, _) = crew.stop();
     apps.into_iter().for_each(|app| witness.question(app));
-    let (debit, credit) = rule_stats(&totals);
+    let (debit, credit) = books(&totals);
     assert_eq!(debit, credit, "{workers} workers, seed {seed}: {totals:?}");
     assert!(debit > 10_000, "only {debit} frames");
     let counted: Vec<_> = totals.iter().map(|t| (t.tx_packets, t.rx_packets)).collect();
@@ -247,7 +247,7 @@ fn fault_in_the_middle(lab: &Lab, workers: usize) {
     apps[0].publish();
     wait_until("the others go on", || crew.totals(3).rx_packets == before + 20);
     let (totals, _) = crew.stop();
-    let (debit, credit) = rule_stats(&totals);
+    let (debit, credit) = books(&totals);
     assert_eq!(debit, credit, "{workers} workers: {totals:?}");
     assert_eq!((totals[2].tx_packets, totals[2].drops[DropReason::PortGone.index()]), (5, 5));
 }
@@ -296,7 +296,7 @@ class = "down"
     crew.enforce("");
     wait_until("what waited has gone", || gone(&crew) == (100, 100));
     let (totals, _) = crew.stop();
-    let (debit, credit) = rule_stats(&totals);
+    let (debit, credit) = books(&totals);
     assert_eq!(debit, credit, "{workers} workers: {totals:?}");
 }
 

@@ -408,7 +408,7 @@ impl<'a> Crew<'a> {
 
 /// Both sides of the equation: what came in or was made by copying, and what went out or was dropped.
 #[must_use]
-pub(crate) fn rule_stats(totals: &[PortTotals]) -> (u64, u64) {
+pub(crate) fn books(totals: &[PortTotals]) -> (u64, u64) {
     let (mut debit, mut credit) = (0, 0);
     for (id, totals) in (0..).zip(totals) {
         // TX and RX are named from the app's side; on the wire they are the NIC's own.

@@ -80,7 +80,7 @@ pub(crate) fn check(lab: &Lab) {
             assert_eq!(burst.notes(at), Notes::new(packet_type(&key), key.rss(&rss)), "frame {at} of {frames:02x?}");
             assert_eq!(burst.rss(at), key.rss(&rss));
             let follows = before == Some((key, false)) && !alone;
-            assert_eq!(burst.trains() >> at & 1 == 0, follows, "frame {at} of {frames:02x?}");
+            assert_eq!(burst.flow_starts() >> at & 1 == 0, follows, "frame {at} of {frames:02x?}");
             followers += u32::from(follows);
             frames_seen += 1;
             before = Some((key, alone));

@@ -38,7 +38,7 @@ pub struct Status {
     pub captures: usize,
     /// Connections on the apps' socket.
     pub connections: usize,
-    /// Pictures that workers have judged by since the start.
+    /// Snapshots that workers have used since the start.
     pub snapshots: u64,
     /// Shared memory of apps.
     pub ring_memory: RingMemory,

@@ -95,7 +95,7 @@ fn single_rows_have_their_keys() {
     let missed = vec![Missed::default()];
     assert_eq!(
         sorted(&Explained { missed, ..Explained::default() }),
-        "app cause class decision direction line missed missed.fields missed.rule packet passed rule state"
+        "app cause class decision direction line missed missed.fields missed.rule packet passed payload rule state"
     );
     assert_eq!(
         sorted(&Session::default()),

@@ -114,7 +114,7 @@ impl Bpf {
         !matches!(self.code, Code::Interpreted)
     }
 
-    /// For which frames the answer depends on nothing but the flow key, so that one answer is that of a whole train of
+    /// For which frames the answer depends on nothing but the flow key, so that one answer is that of a whole run of
     /// frames with equal keys.
     ///
     /// What is false may still be so: `udp port 53` depends on the key of a tagged frame, too, but that is not looked

@@ -43,7 +43,7 @@ fn main() {
         return;
     }
     println!("{:24} {:>7} {:>11} {:>9} {:>11}   ns per evaluation", "", "", "", "", "");
-    println!("policy                     rules  compile ms        MB  port_policy us     median     best");
+    println!("policy                     rules  compile ms        MB   attach us     median     best");
     for (at, (_, counts, _)) in POLICIES.iter().enumerate() {
         for count in *counts {
             // Memory is only seen in a process that has freed none before.

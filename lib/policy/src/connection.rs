@@ -50,10 +50,10 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | `tuple` | what a frame is to connection tracking: [`Sort`], [`Tuple`] |
-//! | `table` | [`Connections`]: find, judge, begin, move on |
+//! | `table` | [`Connections`]: find, evaluate, begin, move on |
 //! | `room` | who has to go for a new one |
 //! | `zones` | whose connections there are, and how many each may have |
-//! | `lookup` | both steps for a whole frame: [`CtLookup`] |
+//! | `ct_lookup` | both steps for a whole frame: [`CtLookup`] |
 //! | `upkeep` | what the control thread does: sweep, forget, list |
 //! | `entry` | the layout in memory |
 //! | `phase` | how far a connection has come, and time-outs |
