@@ -122,13 +122,15 @@ fn borrowed_program_is_unknown() {
     let becomes = other.display().to_string();
     for name in ["other", "own"] {
         let mut borrowed = start(name, &becomes);
+        wait_until("kopid has accepted the connection", SOON, || kopid.status()["connections"] == 1);
+        borrowed.input().write_all(b"!").expect("it reads its input");
         let answer = borrowed.expect_more("refused");
         assert!(answer.contains(name), "{answer}");
         borrowed.signal(Signal::KILL);
         borrowed.wait(SOON);
+        kopid.await_no_connections();
     }
     assert!(kopid.ask("apps").is_empty());
-    kopid.await_no_connections();
     assert!(kopid.stop().success());
 }
 

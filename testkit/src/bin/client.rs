@@ -42,7 +42,7 @@ enum Arguments {
         /// Give the connection away and end
         #[arg(long)]
         leave: bool,
-        /// Give the connection away and become this program
+        /// Give the connection away and become this program, once there is a byte on our standard input
         #[arg(long)]
         r#become: Option<PathBuf>,
         command: Vec<String>,
@@ -170,7 +170,9 @@ fn hand_over(path: &Path, leave: bool, other: Option<PathBuf>, command: &[String
         return Ok(());
     }
     if let Some(other) = other {
-        // It reads our input until that ends.
+        // The test says when: kopid looks at the program once it has accepted the connection, not before. A byte at a time, since
+        // the other program reads our input on, until that ends.
+        rustix::io::read(io::stdin(), &mut [0])?;
         return Err(Command::new(other).exec().into());
     }
     // Our input ends when we are to end, whoever has the connection by then.

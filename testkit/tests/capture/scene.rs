@@ -38,8 +38,9 @@ impl Scene {
     /// An app of user `uid` that sends and receives what the test tells it to.
     pub(crate) fn app(&self, name: &str, mac: Mac, uid: u32, args: &[&str]) -> Piped {
         let how = Launch { user: Some(uid), ..Launch::default() };
-        let app = Piped::client(&self.dir, &self.kopid, name, &text_of(mac), &how, args);
+        let mut app = Piped::client(&self.dir, &self.kopid, name, &text_of(mac), &how, args);
         drop(self.kopid.await_app(name));
+        assert_eq!(app.answer(), None);
         app
     }
 

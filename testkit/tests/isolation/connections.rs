@@ -27,8 +27,9 @@ impl Host {
     fn new(dir: &TempDir, kopid: &Kopid, name: &str, number: u8, uid: u32) -> Self {
         let address = mac(number).map(|byte| format!("{byte:02x}")).join(":");
         let how = Launch { user: Some(uid), ..Launch::default() };
-        let app = Piped::client(dir, kopid, name, &address, &how, &[]);
+        let mut app = Piped::client(dir, kopid, name, &address, &how, &[]);
         drop(kopid.await_app(name));
+        assert_eq!(app.answer(), None);
         Self { app, number }
     }
 
