@@ -4,9 +4,10 @@
 //! - [`draft`]: a capture whose filter is compiled; [`session`]: from the workers' rings to the client's file, on the thread of the operator's connection; [`talk`]: its client;
 //! - [`stream`]: the blocks of pcapng; [`output`]: files, pipes and sockets that never keep anybody waiting.
 //!
-//! The control thread starts a session, gives each worker a [tap](crate::tap), and tells both whenever ports change. The
+//! The control thread starts a session, gives each worker a [tap](crate::stages::mirror), and tells both whenever ports change. The
 //! session ends by itself; then its taps are taken back.
 
+pub mod clock;
 pub mod draft;
 pub mod output;
 pub mod request;
@@ -15,8 +16,8 @@ pub mod session;
 pub mod stream;
 pub mod talk;
 
-use crate::dataplane::Dataplane;
-use crate::tap::{Line, PortCounts, SESSIONS, Selection, Tap};
+use crate::control::workers::Dataplane;
+use crate::stages::mirror::{Line, PortCounts, SESSIONS, Selection, Tap};
 pub use draft::Place;
 use draft::{Filter, Here, Start};
 use request::Request;

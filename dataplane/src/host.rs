@@ -1,33 +1,35 @@
 //! The host port: the kernel's own port on the wire.
 //!
 //! An app inside kopid. It has a region of rings as every app has, and workers serve it as they serve every app, so policy,
-//! capture and counters know it as the app `host`. Its other side is a thread of kopid's, the [`Pump`], which moves
+//! capture and counters know it as the app `host`. Its other side is a thread of kopid's, the [`TapThread`], which moves
 //! frames between these rings and a TAP interface. Workers make no system call for it.
 //!
 //! - [`Host`], on the control thread: makes the interface, follows the wire's link, makes it again when it was deleted;
-//! - [`pump`]: the thread; [`uplink`]: from the kernel; [`downlink`]: to the kernel.
+//! - [`tap_thread`]: the thread; [`tap_rx`]: frames from the kernel; [`tap_tx`]: frames to it;
+//! - [`host_sockets`]: addresses and ports of the kernel; [`netdev`]: its interface under a virtual wire.
 
-pub mod downlink;
-pub mod pump;
-pub mod uplink;
+pub mod host_sockets;
+pub mod netdev;
+pub mod tap_rx;
+pub mod tap_thread;
+pub mod tap_tx;
 
-use crate::counters::Counter;
+use crate::control::ports::{HOST_NAME, Refusal};
+use crate::control::publish::{SetupError, Switch};
 use crate::ids::PortId;
-use crate::kernel;
-use crate::registry::{HOST_NAME, Refusal};
-use crate::switch::{SetupError, Switch};
+use crate::worker::counters::Counter;
 use dpdk::{TapConfig, TapDevice, TapError};
 use kopi_config::host;
 use kopi_packet::MacAddr;
 use kopi_ring::layout::DEFAULT_SLOT;
 use kopi_ring::message::Mac;
 use kopi_ring::{Doorbell, Geometry, Region, RegionError};
-use pump::{Calls, Order, Pump};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tap_thread::{Calls, Order, TapThread};
 use thiserror::Error;
 
 /// Slots in a ring from the kernel, of which one large segment takes 45, and in one to it: the thread may sleep for a
@@ -62,7 +64,7 @@ pub enum HostError {
     Descriptors(std::io::Error),
 }
 
-/// What the pump counts, and tells. Written by its thread alone.
+/// What the thread counts, and tells. Written by its thread alone.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Reads and writes of frames: a large segment is one.
@@ -91,7 +93,7 @@ impl Tally {
     fn lost(&self, tap: &str) -> [(&'static str, u64); 6] {
         let Self { tap_full, tap_down, tap_refused, bad_offload, foreign_mac, .. } = self;
         [
-            ("tap_queue_full", kernel::tx_dropped(tap)),
+            ("tap_queue_full", host_sockets::tx_dropped(tap)),
             ("tap_full", tap_full.get()),
             ("tap_down", tap_down.get()),
             ("tap_refused", tap_refused.get()),
@@ -173,8 +175,8 @@ impl Host {
         let region = Region::open(fd, &geometry)?;
         let tally = Arc::new(Tally::default());
         let (orders, heard) = channel();
-        let mut pump = Pump::new(&region, files, config.offload, calls, heard, (Arc::clone(&tally), macs));
-        let thread = std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || pump.run())?;
+        let mut thread = TapThread::new(&region, files, config.offload, calls, heard, (Arc::clone(&tally), macs));
+        let thread = std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || thread.run())?;
         log::info!("the kernel's port is `{}`, port {id} `{HOST_NAME}`", config.name);
         let (carrier, retry, foreigners) = (false, Instant::now(), Vec::new());
         Ok(Self { id, config, tap: Some(tap), carrier, retry, foreigners, tally, orders, thread: Some(thread) })

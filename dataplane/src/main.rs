@@ -4,7 +4,7 @@
 use clap::Parser;
 use kopi_config::Config;
 use kopi_config::check::check_config;
-use kopi_dataplane::{daemon, logging};
+use kopi_dataplane::control::{daemon, logging};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -5,8 +5,8 @@
 //! thread works out from the counters what each rule and each app has seen. Policy counters belong to one snapshot of the ports,
 //! whose rules and port numbers their keys name.
 
-use crate::counters::Counter;
 use crate::ids::PortId;
+use crate::worker::counters::Counter;
 use kopi_config::policy::{Decision, Direction};
 use kopi_policy::{Cause, Evaluation, Violation};
 use std::sync::atomic::AtomicU64;

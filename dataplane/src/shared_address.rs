@@ -1,7 +1,7 @@
 //! The apps that have their address together with the host. Part of a snapshot.
 //!
 //! What comes for that address is the host's, unless an app has a lease of the port, or a connection that the frame is of: that
-//! is for the [policy stage](crate::policy_stage) to say, who knows the connections. What the kernel alone answers, no app hears.
+//! is for the [policy stage](crate::stages::policy) to say, who knows the connections. What the kernel alone answers, no app hears.
 
 use crate::ids::PortId;
 use kopi_config::policy::Listen;

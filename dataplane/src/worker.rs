@@ -8,28 +8,39 @@
 //! A worker's time is shared out. The apps have theirs in rounds (`rounds.rs`), by user. The wire has a burst in each turn,
 //! and more until it has had as much time as all apps together in the turn before; so have the other workers.
 
-mod idle;
+pub mod burst;
+pub mod command;
+pub mod counters;
+pub mod flow_dump;
+pub mod flow_table;
+pub mod handoff;
+pub mod idle;
+pub mod load;
+pub mod packet_type;
+pub mod port;
+mod rest_steps;
 mod rounds;
 mod shaped;
+pub mod wire;
 mod wire_cost;
 
-use crate::app_waker::WakeRequests;
-use crate::burst::Burst;
-use crate::command::{Change, Command, Reply};
-use crate::counters::WorkerCounters;
-use crate::deliver::Delivery;
-use crate::flow::{FlowTable, IDLE_SECONDS};
-use crate::handoff::Mesh;
+use crate::control::app_waker::WakeRequests;
 use crate::ids::{PortId, WIRE};
-use crate::listing::Listing;
-use crate::policy_stage::PolicyStage;
 use crate::policy_table::PolicyTable;
-use crate::port::queue_at;
-use crate::rest::Rest;
-use crate::shaper::Sample;
 use crate::snapshot::Snapshot;
-use crate::tap::Sighting;
-use crate::wire::Wire;
+use crate::stages::deliver::Delivery;
+use crate::stages::mirror::Sighting;
+use crate::stages::policy::PolicyStage;
+use crate::stages::shape::Sample;
+use crate::worker::burst::Burst;
+use crate::worker::command::{Change, Command, Reply};
+use crate::worker::counters::WorkerCounters;
+use crate::worker::flow_dump::Listing;
+use crate::worker::flow_table::{FlowTable, IDLE_SECONDS};
+use crate::worker::handoff::Mesh;
+use crate::worker::idle::Rest;
+use crate::worker::port::queue_at;
+use crate::worker::wire::Wire;
 use dpdk::{Batch, Pool};
 use kopi_config::policy::Direction;
 use kopi_ring::layout::MIN_FRAME;

@@ -4,7 +4,7 @@
 //! IPv4, in bursts of 32 as a worker has them. Prints the median and the range of the samples.
 #![forbid(unsafe_code)]
 
-use kopi_dataplane::flow::FlowTable;
+use kopi_dataplane::worker::flow_table::FlowTable;
 use kopi_packet::{FlowKey, RssSeed, Seed};
 use std::hint::black_box;
 use std::io::{self, Write};

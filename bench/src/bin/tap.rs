@@ -9,19 +9,19 @@
 
 use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig, tsc};
 use kopi_config::policy::Tracking;
-use kopi_dataplane::burst::Burst;
-use kopi_dataplane::counters::WorkerCounters;
-use kopi_dataplane::deliver::Delivery;
 use kopi_dataplane::fib::{Fib, FibPort};
-use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
-use kopi_dataplane::policy_stage::PolicyStage;
-use kopi_dataplane::port::WorkerPort;
 use kopi_dataplane::snapshot::Snapshot;
-use kopi_dataplane::tap::{Line, PortCounts, Selection, Tap, Which};
-use kopi_dataplane::wire::Wire;
+use kopi_dataplane::stages::deliver::Delivery;
+use kopi_dataplane::stages::mirror::{Line, PortCounts, Selection, Tap, Which};
+use kopi_dataplane::stages::policy::PolicyStage;
+use kopi_dataplane::worker::burst::Burst;
+use kopi_dataplane::worker::counters::WorkerCounters;
+use kopi_dataplane::worker::flow_table::FlowTable;
+use kopi_dataplane::worker::handoff::Mesh;
+use kopi_dataplane::worker::port::WorkerPort;
+use kopi_dataplane::worker::wire::Wire;
 use kopi_packet::{LinkProtocols, RssSeed, Seed};
 use kopi_policy::Connections;
 use kopi_ring::message::Settings;

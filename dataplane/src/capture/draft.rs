@@ -10,7 +10,7 @@ use super::roster::Roster;
 use super::session::{Bell, Parts, Session};
 use super::stream::EpochNames;
 use super::talk::Talk;
-use crate::tap::{Line, PortCounts};
+use crate::stages::mirror::{Line, PortCounts};
 use dpdk::Bpf;
 use rustix::fd::OwnedFd;
 use rustix::process::setpriority_process;

@@ -1,10 +1,10 @@
 //! What an operator wants to capture.
 
 use super::roster::{Member, Roster};
+use crate::control::policy::Machine;
+use crate::control::ports::ANY_NAME;
 use crate::ids::WIRE;
-use crate::policy::Machine;
-use crate::registry::ANY_NAME;
-use crate::tap::{Rules, Selection};
+use crate::stages::mirror::{Rules, Selection};
 use dpdk::Bpf;
 use kopi_api::request::{Capture, Way};
 use kopi_config::Account;

@@ -1,9 +1,9 @@
 //! Who was behind each port under one snapshot: what a frame's port number and rule number stand for.
 
-use crate::identity::Identity;
+use crate::control::identity::Identity;
+use crate::control::ports::{App, WIRE_NAME};
+use crate::control::publish::WireState;
 use crate::ids::{Generation, PortId, WIRE};
-use crate::registry::{App, WIRE_NAME};
-use crate::switch::WireState;
 use kopi_policy::{Owner, Ruleset};
 use kopi_ring::message::Mac;
 use std::sync::Arc;

@@ -2,10 +2,10 @@
 
 use super::request::Request;
 use super::roster::{Member, Roster};
-use crate::identity::Identity;
+use crate::control::identity::Identity;
+use crate::control::publish::word;
 use crate::ids::{Generation, PortId};
-use crate::switch::word;
-use crate::tap::{Head, PortCounts};
+use crate::stages::mirror::{Head, PortCounts};
 use kopi_config::policy::Decision;
 use kopi_pcapng::{self as pcapng, Direction, Note};
 use std::collections::{BTreeMap, VecDeque};

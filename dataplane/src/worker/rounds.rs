@@ -18,7 +18,7 @@
 //! much as the least indebted owes.
 
 use crate::ids::PortId;
-use crate::port::User;
+use crate::worker::port::User;
 use std::ops::Range;
 
 /// Looks at an app that find nothing, one after the other, before it is idle.

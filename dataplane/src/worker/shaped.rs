@@ -2,8 +2,8 @@
 
 use super::{SLICES_PER_SECOND, Share, Took, Worker};
 use crate::ids::PortId;
-use crate::port::User;
-use crate::shaper::{Sample, Source, Turn};
+use crate::stages::shape::{Sample, Source, Turn};
+use crate::worker::port::User;
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
 use kopi_ring::PeerFault;

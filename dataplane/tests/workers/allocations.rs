@@ -1,7 +1,7 @@
 //! Design decision 6: a worker allocates nothing, neither for a frame nor for a change that the control thread asks for.
 
 use crate::lab::{App, Crew, Lab, MTU, wait_while_moving};
-use kopi_dataplane::tap::Which;
+use kopi_dataplane::stages::mirror::Which;
 use kopi_ring::message::{Mac, Settings};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

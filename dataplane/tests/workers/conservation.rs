@@ -3,9 +3,9 @@
 //! and an app breaks its contract in the middle of a burst.
 
 use crate::lab::{App, Crew, Lab, MTU, books, received, seen, wait_until};
-use kopi_dataplane::counters::PortTotals;
 use kopi_dataplane::ids::WIRE;
-use kopi_dataplane::tap::Which;
+use kopi_dataplane::stages::mirror::Which;
+use kopi_dataplane::worker::counters::PortTotals;
 use kopi_ring::message::{Mac, Settings};
 use kopi_ring::{DropReason, PeerFault};
 

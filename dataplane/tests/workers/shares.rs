@@ -6,18 +6,18 @@
 use crate::lab::{App, Lab, MTU};
 use dpdk::{Port, PortConfig, RxQueue, TxQueue};
 use kopi_config::policy::Tracking;
-use kopi_dataplane::app_waker::WakeRequests;
-use kopi_dataplane::command::{Change, Command, QUEUE};
-use kopi_dataplane::counters::WorkerCounters;
+use kopi_dataplane::control::app_waker::WakeRequests;
 use kopi_dataplane::fib::{Fib, FibPort};
-use kopi_dataplane::flow::FlowTable;
-use kopi_dataplane::handoff::Mesh;
 use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
-use kopi_dataplane::policy_stage::PolicyStage;
-use kopi_dataplane::port::{User, WorkerPort};
 use kopi_dataplane::snapshot::Snapshot;
-use kopi_dataplane::wire::Wire;
+use kopi_dataplane::stages::policy::PolicyStage;
+use kopi_dataplane::worker::command::{Change, Command, QUEUE};
+use kopi_dataplane::worker::counters::WorkerCounters;
+use kopi_dataplane::worker::flow_table::FlowTable;
+use kopi_dataplane::worker::handoff::Mesh;
+use kopi_dataplane::worker::port::{User, WorkerPort};
+use kopi_dataplane::worker::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
 use kopi_packet::{LinkProtocols, RssSeed, Seed};
 use kopi_policy::Connections;
@@ -62,7 +62,7 @@ pub(crate) struct Rig {
     counters: Arc<WorkerCounters>,
     pub(crate) senders: Vec<Sender>,
     members: Vec<FibPort>,
-    _replies: rtrb::Consumer<kopi_dataplane::command::Reply>,
+    _replies: rtrb::Consumer<kopi_dataplane::worker::command::Reply>,
     _port: Port,
 }
 

@@ -7,7 +7,7 @@ use crate::lab::Lab;
 use crate::shares::{HONEST, Kind, Rig};
 use dpdk::Batch;
 use kopi_dataplane::ids::PortId;
-use kopi_dataplane::wire::Wire;
+use kopi_dataplane::worker::wire::Wire;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Nanoseconds, of which a turn of the worker takes so many. Its bursts take none.

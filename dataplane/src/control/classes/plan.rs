@@ -1,0 +1,371 @@
+//! The classes of one policy, made ready for the workers.
+
+use super::{Row, Totals};
+use crate::stages::shape::{ClassCounters, Lane, Leaf, Numbers, Shaper, Source};
+use kopi_config::Policy;
+use kopi_config::policy::{Class, Direction, Wire};
+use kopi_packet::mark::Mark;
+use kopi_policy::{PortPolicy, Ruleset};
+use kopi_qos::{ClassSpec, CodelConfig, Limit, Options, Queue, QueueConfig, Rate, Scheduler, SharedBucket};
+use kopi_ring::layout::L2_OVERHEAD;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// The class of frames to the wire that have none. A policy may say what it gets.
+const UNCLASSED: &str = "default";
+/// Bytes of a queue for each packet that it may hold, at most: a full frame.
+const PACKET: u64 = 1518;
+
+/// The classes of one policy.
+#[derive(Debug)]
+pub struct Plan {
+    lanes: Vec<LanePlan>,
+    begun: Instant,
+}
+
+/// The classes of one direction.
+#[derive(Debug)]
+struct LanePlan {
+    direction: Direction,
+    specs: Vec<ClassSpec>,
+    options: Options,
+    numbers: Numbers,
+    /// By the scheduler's numbers.
+    leaves: Vec<LeafPlan>,
+    /// By worker.
+    counters: Vec<Arc<[ClassCounters]>>,
+    /// Of each class that is a leaf. The control thread writes them.
+    rates: Box<[LeafRate]>,
+    /// The leaves at or below each class.
+    below: (Box<[u32]>, Box<[u32]>),
+}
+
+/// How fast a class is.
+#[derive(Debug, Default)]
+struct LeafRate {
+    /// Bytes at the last look, when that was in milliseconds after the beginning, and bits per second before it.
+    bytes: AtomicU64,
+    at_ms: AtomicU64,
+    bits: AtomicU64,
+}
+
+#[derive(Debug)]
+struct LeafPlan {
+    /// Its index in the policy; `None` for what has no class and the policy says nothing of.
+    index: Option<usize>,
+    name: String,
+    is_leaf: bool,
+    config: QueueConfig,
+    mark: Mark,
+}
+
+impl Plan {
+    /// The classes of `policy` for `workers` workers; `None` if it says nothing of any.
+    #[must_use]
+    pub fn new(policy: &Policy, hz: u64, workers: usize, mtu: u16, now: u64) -> Option<Self> {
+        let directions = [Direction::Egress, Direction::Ingress];
+        let lanes = directions.into_iter().filter_map(|way| LanePlan::new(policy, way, (hz, workers, mtu), now));
+        let lanes: Vec<_> = lanes.collect();
+        (!lanes.is_empty()).then(|| Self { lanes, begun: Instant::now() })
+    }
+
+    /// What worker `worker` is to keep to, with ports below `ports`.
+    ///
+    /// # Panics
+    ///
+    /// If the policy's classes are no tree: it is checked when it is read.
+    #[must_use]
+    pub fn shaper(&self, worker: usize, ports: usize, now: u64) -> Box<Shaper> {
+        let lane = |direction| {
+            let plan = self.lanes.iter().find(|plan| plan.direction == direction)?;
+            Some(plan.lane(worker, ports, now))
+        };
+        Box::new(Shaper { egress: lane(Direction::Egress), ingress: lane(Direction::Ingress) })
+    }
+
+    /// Where frames of an app to the wire wait: in its rings, if all of them are of one class.
+    #[must_use]
+    pub fn source(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Source {
+        let Some(lane) = self.lanes.iter().find(|lane| lane.direction == Direction::Egress) else {
+            return Source::Ring(0);
+        };
+        let own = ruleset.class_of(port_policy, Direction::Egress).and_then(|class| lane.leaf(class));
+        let leaf = own.unwrap_or(lane.numbers.unclassed);
+        if ruleset.has_class_rules(port_policy, Direction::Egress) { Source::Split(leaf) } else { Source::Ring(leaf) }
+    }
+
+    /// How many leaves there are, in all directions.
+    #[must_use]
+    pub fn leaf_count(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.numbers.ids.len()).sum()
+    }
+
+    /// How many classes there are, in all directions.
+    #[must_use]
+    pub fn class_count(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.leaves.len()).sum()
+    }
+
+    /// What leaves in `range`, as far as there are so many, have counted, by what they are known by.
+    pub fn leaves(&self, range: Range<usize>) -> impl Iterator<Item = (u64, Totals)> + '_ {
+        let leaves = self.lanes.iter().flat_map(|lane| lane.numbers.ids.iter().map(move |leaf| (lane, *leaf)));
+        leaves.skip(range.start).take(range.len()).map(|(lane, (id, leaf))| (id, lane.counted(leaf)))
+    }
+
+    /// What the leaf known as `id` has counted, and its number among all leaves.
+    #[must_use]
+    pub fn counted(&self, id: u64) -> Option<(usize, Totals)> {
+        let mut before = 0;
+        for lane in &self.lanes {
+            let ids = &lane.numbers.ids;
+            if let Some((at, (_, leaf))) =
+                ids.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|at| Some((at, ids.get(at)?)))
+            {
+                return Some((before + at, lane.counted(*leaf)));
+            }
+            before += ids.len();
+        }
+        None
+    }
+
+    /// Works out the rates of the leaves in `range`, as far as there are so many.
+    pub fn rate(&self, range: Range<usize>, now: Instant) {
+        let leaves = self.lanes.iter().flat_map(|lane| lane.numbers.ids.iter().map(move |leaf| (lane, *leaf)));
+        for (lane, (_, leaf)) in leaves.skip(range.start).take(range.len()) {
+            if let Some(rate) = lane.rates.get(leaf as usize) {
+                rate.note(lane.counted(leaf).bytes, now.saturating_duration_since(self.begun));
+            }
+        }
+    }
+
+    /// By what class number `at` is known.
+    #[must_use]
+    pub fn id(&self, at: usize) -> Option<u64> {
+        let (lane, at) = self.find(at)?;
+        lane.specs.get(at).map(|spec| spec.id)
+    }
+
+    /// Counts for a leaf at each worker.
+    #[cfg(test)]
+    pub(super) fn count(&self, name: &str, packets: u64, bytes: u64) {
+        let lane = &self.lanes[0];
+        let at = lane.leaves.iter().position(|leaf| leaf.name == name).unwrap();
+        for counters in &lane.counters {
+            counters[at].packets.add(packets);
+            counters[at].bytes.add(bytes);
+        }
+    }
+
+    /// The lane of class number `at`, and its number there.
+    fn find(&self, mut at: usize) -> Option<(&LanePlan, usize)> {
+        for lane in &self.lanes {
+            if at < lane.leaves.len() {
+                return Some((lane, at));
+            }
+            at -= lane.leaves.len();
+        }
+        None
+    }
+
+    /// What is to be shown of class number `at`: in the order of the policy, what has no class last in its direction. `totals` makes of what
+    /// a leaf known as this has counted what it has counted under all plans.
+    pub(super) fn row(&self, at: usize, totals: impl Fn(u64, Totals) -> Totals) -> Option<Row> {
+        let (lane, at) = self.find(at)?;
+        let (leaf, spec) = (lane.leaves.get(at)?, lane.specs.get(at)?);
+        let (mut sum, mut bits_per_second) = (Totals::default(), 0);
+        for below in lane.below(at) {
+            let Some(id) = lane.specs.get(*below as usize).map(|spec| spec.id) else { continue };
+            sum.join(&totals(id, lane.counted(*below)));
+            bits_per_second += lane.rates.get(*below as usize).map_or(0, |rate| rate.bits.load(Relaxed));
+        }
+        Some(Row {
+            name: leaf.name.clone(),
+            parent: spec.parent.and_then(|parent| lane.leaves.get(parent as usize)).map(|parent| parent.name.clone()),
+            direction: lane.direction,
+            index: leaf.index,
+            is_leaf: leaf.is_leaf,
+            totals: sum,
+            bits_per_second,
+            delay_ns: None,
+        })
+    }
+}
+
+impl LeafRate {
+    /// Notes that there are `bytes` by now, `at` after the beginning.
+    fn note(&self, bytes: u64, at: Duration) {
+        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let more = bytes.saturating_sub(self.bytes.swap(bytes, Relaxed));
+        let passed = at.saturating_sub(self.at_ms.swap(at, Relaxed)).max(1);
+        let bits = u128::from(more) * 8_000 / u128::from(passed);
+        self.bits.store(u64::try_from(bits).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+/// The leaves at or below each class: where those of each class begin in a list of all, and the list.
+fn leaves_below(specs: &[ClassSpec], leaves: &[LeafPlan]) -> (Box<[u32]>, Box<[u32]>) {
+    let above = |at: usize| {
+        let first = u32::try_from(at).ok();
+        std::iter::successors(first, |at| specs.get(*at as usize).and_then(|spec| spec.parent))
+    };
+    let numbers = || (0..leaves.len()).filter(|at| leaves[*at].is_leaf);
+    let mut starts = vec![0_u32; leaves.len() + 1];
+    for class in numbers().flat_map(above) {
+        starts[class as usize + 1] += 1;
+    }
+    (1..starts.len()).for_each(|at| starts[at] += starts[at - 1]);
+    let mut next = starts.clone();
+    let mut below = vec![0; starts.last().map_or(0, |all| *all as usize)];
+    for at in numbers() {
+        for class in above(at) {
+            let place = &mut next[class as usize];
+            below[*place as usize] = u32::try_from(at).unwrap_or(u32::MAX);
+            *place += 1;
+        }
+    }
+    (starts.into(), below.into())
+}
+
+impl LanePlan {
+    fn new(policy: &Policy, direction: Direction, machine: (u64, usize, u16), now: u64) -> Option<Self> {
+        let (hz, workers, mtu) = machine;
+        let members: Vec<(usize, &Class)> =
+            policy.classes.iter().enumerate().filter(|(_, class)| class.direction == direction).collect();
+        let limited = direction == Direction::Egress && policy.wire.rate.is_some();
+        if members.is_empty() && !limited {
+            return None;
+        }
+        let frame = u32::from(mtu.saturating_add(L2_OVERHEAD)) + u32::from(policy.wire.overhead);
+        let limits = Limits { hz, frame, shared: workers > 1, now };
+        let options = options(&policy.wire, direction, &limits);
+        let mut of_class = vec![u32::MAX; policy.classes.len()];
+        (0..).zip(&members).for_each(|(at, (index, _))| of_class[*index] = at);
+        let mut specs: Vec<ClassSpec> =
+            members.iter().map(|(_, class)| spec(class, direction, &of_class, &limits)).collect();
+        let mut leaves: Vec<LeafPlan> =
+            members.iter().map(|(index, class)| LeafPlan::of_class(*index, class, hz, frame)).collect();
+        let unclassed = match (0..).zip(&leaves).find(|(_, leaf)| leaf.name == UNCLASSED && leaf.is_leaf) {
+            Some((at, _)) => at,
+            None => {
+                let class = Class::new(UNCLASSED.to_owned());
+                specs.push(spec(&class, direction, &of_class, &limits));
+                leaves.push(LeafPlan { index: None, ..LeafPlan::of_class(0, &class, hz, frame) });
+                u32::try_from(leaves.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        let mut ids: Vec<(u64, u32)> = (0..)
+            .zip(specs.iter().zip(&leaves))
+            .filter(|(_, (_, leaf))| leaf.is_leaf)
+            .map(|(at, (spec, _))| (spec.id, at))
+            .collect();
+        ids.sort_unstable();
+        // Inner classes hold no frames.
+        for (of, leaf) in of_class.iter_mut().zip(policy.classes.iter().map(|class| class.is_leaf)) {
+            *of = if leaf { *of } else { u32::MAX };
+        }
+        let counters = (0..workers).map(|_| leaves.iter().map(|_| ClassCounters::default()).collect());
+        let counters = counters.collect();
+        let numbers = Numbers { of_class: of_class.into(), ids: ids.into(), unclassed };
+        let rates = leaves.iter().map(|_| LeafRate::default()).collect();
+        let below = leaves_below(&specs, &leaves);
+        Some(Self { direction, specs, options, numbers, leaves, counters, rates, below })
+    }
+
+    fn leaf(&self, class: u16) -> Option<u32> {
+        self.numbers.of_class.get(usize::from(class)).copied().filter(|leaf| *leaf != u32::MAX)
+    }
+
+    fn lane(&self, worker: usize, ports: usize, now: u64) -> Lane {
+        let scheduler = Scheduler::new(&self.specs, &self.options, now).expect("the policy's classes are a tree");
+        // A queue takes no room in a store until it holds something, and its number is all that it takes from this one.
+        let leaves = self
+            .leaves
+            .iter()
+            .zip(&self.specs)
+            .map(|(leaf, spec)| Leaf::new(spec.id, Queue::new(leaf.config), leaf.config, leaf.mark));
+        let counters = self.counters.get(worker).cloned().unwrap_or_default();
+        Lane::new(scheduler, leaves.collect(), &self.numbers, counters, ports)
+    }
+
+    /// What leaf number `leaf` has counted at all workers.
+    fn counted(&self, leaf: u32) -> Totals {
+        let mut totals = Totals::default();
+        let counters = self.counters.iter().filter_map(|counters| counters.get(leaf as usize));
+        counters.for_each(|counters| totals.add(counters));
+        totals
+    }
+
+    /// Numbers of the leaves at or below class number `at`.
+    fn below(&self, at: usize) -> &[u32] {
+        let (starts, leaves) = &self.below;
+        let ends = starts.get(at).zip(starts.get(at + 1));
+        ends.and_then(|(from, to)| leaves.get(*from as usize..*to as usize)).unwrap_or_default()
+    }
+}
+
+impl LeafPlan {
+    fn of_class(index: usize, class: &Class, hz: u64, frame: u32) -> Self {
+        let ticks =
+            |time: Duration| u64::try_from(time.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(u64::MAX);
+        let codel = CodelConfig { target: ticks(class.target), interval: ticks(class.interval), mtu: frame };
+        let config = QueueConfig {
+            packets: class.limit,
+            bytes: u64::from(class.limit) * PACKET.max(frame.into()),
+            quantum: frame,
+            codel: Some(codel),
+        };
+        let mark = Mark { dscp: class.dscp, vlan_priority: class.vlan_priority };
+        Self { index: Some(index), name: class.name.clone(), is_leaf: class.is_leaf, config, mark }
+    }
+}
+
+/// What limits are made by.
+struct Limits {
+    hz: u64,
+    frame: u32,
+    /// Whether several workers keep to them together.
+    shared: bool,
+    now: u64,
+}
+
+impl Limits {
+    fn limit(&self, bits: u64, burst: Option<u64>) -> Limit {
+        let rate = Rate::from_bits(bits);
+        let limit = Limit { burst, ..Limit::new(rate) };
+        if !self.shared {
+            return limit;
+        }
+        let burst = burst.unwrap_or_else(|| rate.burst(self.frame));
+        limit.shared(Arc::new(SharedBucket::new(rate, burst, self.frame, self.hz, self.now)))
+    }
+}
+
+fn options(wire: &Wire, direction: Direction, limits: &Limits) -> Options {
+    let rate = wire.rate.filter(|_| direction == Direction::Egress);
+    Options {
+        frame: limits.frame,
+        overhead: wire.overhead.into(),
+        quantum: limits.frame.saturating_mul(2),
+        wire: rate.map(|rate| limits.limit(rate.bits(), wire.burst.map(|burst| burst.bytes()))),
+        ..Options::new(limits.hz)
+    }
+}
+
+fn spec(class: &Class, direction: Direction, of_class: &[u32], limits: &Limits) -> ClassSpec {
+    let parent = class.parent.and_then(|parent| of_class.get(parent)).copied();
+    let rate = class.rate.map(|rate| limits.limit(rate.bits(), class.burst.map(|burst| burst.bytes())));
+    let ceil = class.ceiling().map(|ceil| limits.limit(ceil.bits(), class.cburst.map(|burst| burst.bytes())));
+    let (weight, priority) = (class.weight, class.priority);
+    ClassSpec { parent, rate, ceil, weight, priority, ..ClassSpec::new(id_of(&class.name, direction)) }
+}
+
+/// By what a class is known across reloads.
+fn id_of(name: &str, direction: Direction) -> u64 {
+    // Always the same within one build of the program, and ids live no longer than that.
+    let mut hasher = DefaultHasher::new();
+    (name, direction).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,591 @@
+//! The threads that talk to applications: one for each user.
+//!
+//! How long a system call takes on an object that an application holds too is for that application to decide. Reading from a
+//! socket, writing to it and closing it wake everybody who polls its other end, and one `poll(2)` may do so a million times; a
+//! descriptor that comes with a message may be a connection that lingers when it is closed. Non-blocking sockets are no help:
+//! nothing here blocks, it just takes long.
+//!
+//! The same holds for what is read of a process ([`crate::control::identity`]).
+//!
+//! So neither the control thread nor a worker makes such a call. The sockets and doorbells of all applications of one user belong
+//! to one thread, and whoever makes it slow keeps nobody waiting but itself. What is to be done on them are jobs in a queue,
+//! and what was received comes back as [`Event`]s. The queue is bounded: a user whose thread does not keep up loses its connections.
+//!
+//! While the kernel wakes a million waiters, it does nothing else on that CPU. So a job that took long is followed by a pause
+//! fifty times as long, unless so much waits that its file descriptors become a burden to others; and a socket on which calls
+//! take very long is left alone for a minute, even by closing it. Its application loses its port.
+
+use crate::control::helper::Wake;
+use crate::control::identity::{self, Accepted, Identity, IdentityError};
+use kopi_ring::message::{Envelope, Message};
+use kopi_ring::socket::{self, ReceiveError};
+use kopi_ring::{Doorbell, WakeFutex};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
+
+/// Jobs of a user whose connections are not accepted as fast as they come any more.
+const BEHIND: usize = 64;
+/// Jobs of one user that may wait. Closing something is always taken on.
+const BACKLOG: usize = 4096;
+/// A user with more jobs than this gets no pauses: what waits are file descriptors, too.
+const HURRY: usize = 1024;
+/// CPU time that no honest job takes. A send and a receive take some ten microseconds.
+const LONG: Duration = Duration::from_millis(1);
+/// Pauses after a job that took long, in times of it; and their limit.
+const PAUSE: u32 = 50;
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// CPU time of a call that is put up with once: after the second, its socket is not touched any more, for some time. A machine that
+/// is itself a guest may lose as much to others, now and then.
+const VERY_LONG: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_secs(60);
+/// CPU time from which on a call of the [waker](crate::control::app_waker) counts. It takes some five microseconds.
+const LONG_CALL: Duration = Duration::from_micros(100);
+/// How much of that others put up with in a period, before the user's calls are left to its own thread.
+const LONG_CALLS: Duration = Duration::from_millis(1);
+const PERIOD: Duration = Duration::from_secs(10);
+/// How long a user counts as slow after the last job that took long.
+const SLOW: Duration = Duration::from_secs(60);
+/// Bytes of a thread's stack: messages are two kilobytes long.
+const STACK: usize = 128 << 10;
+/// The number of the event that announces new jobs to a thread. Connections count from 1.
+const JOBS: u64 = 0;
+/// Events taken at one time.
+const EVENTS: usize = 32;
+
+/// An event on a connection, sent by its user's thread.
+#[derive(Debug)]
+pub struct Event {
+    /// [`Connection::serial`].
+    pub serial: u64,
+    /// What has happened.
+    pub what: What,
+}
+
+/// What has happened to a connection.
+#[derive(Debug)]
+pub enum What {
+    /// This came, after it was [listened](Connection::listen) for; or the reason why nothing more will come.
+    Received(Result<Envelope, ReceiveError>),
+    /// A message was not taken.
+    Unsent(Errno),
+    /// This is the process that connected it, and what becomes readable when it ends.
+    Attested(Result<Box<(Identity, Option<OwnedFd>)>, IdentityError>),
+    /// The process has changed its name or its cgroup.
+    Changed(Box<Identity>),
+    /// A system call on it took so much time of a CPU. Nothing more will come.
+    Slow(Duration),
+}
+
+/// The threads of all users, for the control thread.
+#[derive(Debug)]
+pub struct Peers {
+    users: BTreeMap<u32, Arc<User>>,
+    /// For those without a thread of their own: the owner is not known, or no thread could be made.
+    anybody: Arc<User>,
+    events: Receiver<Event>,
+    sender: EventSender,
+    next: u64,
+}
+
+/// How threads send events to the control thread.
+#[derive(Clone, Debug)]
+struct EventSender {
+    events: Sender<Event>,
+    wake: Wake,
+}
+
+/// The thread of one user. It ends when nobody has this any more, after what was to be done before.
+#[derive(Debug)]
+pub struct User {
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+/// What a user's thread has in common with others.
+#[derive(Debug)]
+struct Shared {
+    wake: OwnedFd,
+    /// Jobs that are not done.
+    backlog: AtomicUsize,
+    begun: Instant,
+    /// Milliseconds from `begun` until when the user counts as slow.
+    slow_until: AtomicU64,
+    /// Nanoseconds of long calls in this period, and its number. Written by the waker alone.
+    calls: AtomicU64,
+    period: AtomicU64,
+}
+
+/// A connection with an application. It is closed when this is dropped, behind what was sent before.
+#[derive(Debug)]
+pub struct Connection {
+    user: Arc<User>,
+    serial: u64,
+    looking: Arc<AtomicBool>,
+}
+
+/// The daemon's end of a doorbell, whose worker side is quieted on its user's thread. It is closed when this is dropped.
+#[derive(Debug)]
+pub struct QuietDoorbell {
+    user: Arc<User>,
+    serial: u64,
+    asked: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Job {
+    /// Has this from now on.
+    Open(u64, Object),
+    Send(u64, Envelope, Vec<OwnedFd>),
+    /// Receives the next message, when there is one.
+    Listen(u64),
+    /// Takes out what was rung.
+    Quiet(u64, Arc<AtomicBool>),
+    /// Wakes a sleeping application.
+    Call(WakeFutex, Arc<AtomicBool>),
+    /// Finds out who has connected a socket that was accepted then.
+    Attest(u64, Accepted),
+    /// Looks whether a process, with a handle on it, is as it was.
+    Look(u64, Box<Identity>, Arc<OwnedFd>, Arc<AtomicBool>),
+    /// Says something to an operator, and closes the connection.
+    Dismiss(OwnedFd, String),
+    Close(u64),
+    End,
+}
+
+/// What an application has the other end of.
+#[derive(Debug)]
+enum Object {
+    Socket(OwnedFd),
+    Doorbell(Doorbell),
+}
+
+impl Peers {
+    /// No applications yet.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there is no file descriptor or thread to be had.
+    pub fn new() -> std::io::Result<Self> {
+        let (sender, events) = channel();
+        let sender = EventSender { events: sender, wake: Wake::new()? };
+        let anybody = Arc::new(User::start("kopi-user".to_owned(), sender.clone())?);
+        Ok(Self { users: BTreeMap::new(), anybody, events, sender, next: JOBS + 1 })
+    }
+
+    /// Becomes readable when there are [events](Self::event).
+    #[must_use]
+    pub fn wake(&self) -> BorrowedFd<'_> {
+        self.sender.wake.as_fd()
+    }
+
+    /// The next event, if there is one.
+    pub fn event(&self) -> Option<Event> {
+        if let Ok(event) = self.events.try_recv() {
+            return Some(event);
+        }
+        // It only says that there may be some. What comes after this is found by the second look.
+        self.sender.wake.hush();
+        self.events.try_recv().ok()
+    }
+
+    /// The thread of user `uid`.
+    pub fn user(&mut self, uid: u32) -> Arc<User> {
+        if let Some(user) = self.users.get(&uid) {
+            return Arc::clone(user);
+        }
+        match User::start(format!("kopi-user-{uid}"), self.sender.clone()) {
+            Ok(user) => Arc::clone(self.users.entry(uid).or_insert_with(|| Arc::new(user))),
+            Err(error) => {
+                log::debug!("user {uid} has no thread of its own: {error}");
+                Arc::clone(&self.anybody)
+            }
+        }
+    }
+
+    /// Takes over `socket`, at whose other end is a process of user `uid`; `None` if that is not known.
+    pub fn connect(&mut self, uid: Option<u32>, socket: OwnedFd) -> Connection {
+        let (user, serial) = (self.user_if_known(uid), self.serial());
+        user.take_on(Job::Open(serial, Object::Socket(socket)));
+        Connection { user, serial, looking: Arc::default() }
+    }
+
+    /// Says `text` to the operator at the other end of `socket`, who is of user `uid`, and closes it.
+    pub fn dismiss(&mut self, uid: Option<u32>, socket: OwnedFd, text: String) {
+        self.user_if_known(uid).take_on(Job::Dismiss(socket, text));
+    }
+
+    /// Whether much waits to be done for user `uid`.
+    pub fn is_behind(&mut self, uid: Option<u32>) -> bool {
+        self.user_if_known(uid).backlog() >= BEHIND
+    }
+
+    fn user_if_known(&mut self, uid: Option<u32>) -> Arc<User> {
+        match uid {
+            Some(uid) => self.user(uid),
+            None => Arc::clone(&self.anybody),
+        }
+    }
+
+    /// Takes over the daemon's end of a doorbell that an application of user `uid` rings.
+    pub fn quieting(&mut self, uid: u32, doorbell: Doorbell) -> QuietDoorbell {
+        let (user, serial) = (self.user(uid), self.serial());
+        user.take_on(Job::Open(serial, Object::Doorbell(doorbell)));
+        QuietDoorbell { user, serial, asked: Arc::default() }
+    }
+
+    fn serial(&mut self) -> u64 {
+        let serial = self.next;
+        self.next += 1;
+        serial
+    }
+
+    /// Ends the threads of users who have nothing here any more. To be called now and then.
+    pub fn sweep(&mut self) {
+        self.users.retain(|_, user| Arc::strong_count(user) > 1 || user.backlog() > 0 || user.is_slow());
+    }
+
+    /// Waits until everything that was sent has been taken, at most for `patience`.
+    pub fn flush(&self, patience: Duration) {
+        let begun = Instant::now();
+        while self.users.values().any(|user| user.backlog() > 0) && begun.elapsed() < patience {
+            park_timeout(Duration::from_micros(200));
+        }
+    }
+}
+
+impl User {
+    fn start(name: String, sender: EventSender) -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let shared = Arc::new(Shared {
+            wake,
+            backlog: AtomicUsize::new(0),
+            begun: Instant::now(),
+            slow_until: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            period: AtomicU64::new(0),
+        });
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &shared.wake, EventData::new_u64(JOBS), EventFlags::IN | EventFlags::ET)?;
+        let (jobs, queue) = channel();
+        let mut talker = Talker {
+            epoll,
+            jobs: queue,
+            shared: Arc::clone(&shared),
+            sender,
+            objects: BTreeMap::new(),
+            suspects: BTreeSet::new(),
+            resting: Vec::new(),
+        };
+        // It inherits the control thread's CPUs: those without a worker, if there are any.
+        std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || talker.run())?;
+        Ok(Self { jobs, shared })
+    }
+
+    /// Jobs that are not done yet.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.shared.backlog.load(Acquire)
+    }
+
+    /// Whether so much is to be done for this user that nothing more should be begun.
+    #[must_use]
+    pub fn is_swamped(&self) -> bool {
+        self.backlog() >= BACKLOG
+    }
+
+    /// Whether what was done for this user has taken long lately.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.shared.slow_until.load(Relaxed) > self.shared.now()
+    }
+
+    /// Notes that a call, for which others had to wait, took `time` of a CPU.
+    pub fn note_call(&self, time: Duration) {
+        if time >= LONG_CALL {
+            self.shared.note_call(time);
+        }
+    }
+
+    /// Wakes the app at `futex` on this user's thread, unless the thread is about to do so anyway; `asked` says whether it is.
+    pub fn call(&self, futex: &WakeFutex, asked: &Arc<AtomicBool>) {
+        let _waits = self.ask_once(asked, |asked| Job::Call(futex.clone(), asked));
+    }
+
+    /// Takes a job on, unless it waits already or too much does; returns whether it was.
+    fn ask_once(&self, asked: &Arc<AtomicBool>, job: impl FnOnce(Arc<AtomicBool>) -> Job) -> bool {
+        let taken = !self.is_swamped() && !asked.swap(true, AcqRel);
+        if taken {
+            self.take_on(job(Arc::clone(asked)));
+        }
+        taken
+    }
+
+    fn take_on(&self, job: Job) {
+        self.shared.backlog.fetch_add(1, AcqRel);
+        // The thread ends only after this value.
+        if self.jobs.send(job).is_ok() {
+            let _written = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.take_on(Job::End);
+    }
+}
+
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    #[cold]
+    fn note_call(&self, time: Duration) {
+        let period = self.begun.elapsed().as_secs() / PERIOD.as_secs();
+        if self.period.swap(period, Relaxed) != period {
+            self.calls.store(0, Relaxed);
+        }
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
+        let sum = self.calls.load(Relaxed).saturating_add(time);
+        self.calls.store(sum, Relaxed);
+        if u128::from(sum) >= LONG_CALLS.as_nanos() {
+            self.note_time(LONG);
+        }
+    }
+
+    fn note_time(&self, time: Duration) {
+        if time >= LONG {
+            let span = u64::try_from(SLOW.as_millis()).unwrap_or(u64::MAX);
+            self.slow_until.store(self.now().saturating_add(span), Relaxed);
+        }
+    }
+}
+
+impl Connection {
+    /// Distinguishes its events from those of other connections.
+    #[must_use]
+    pub const fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// The thread that serves it.
+    #[must_use]
+    pub const fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// Sends a message with the file descriptors `fds`. If the peer does not take it, there will be an [event](What::Unsent).
+    ///
+    /// # Errors
+    ///
+    /// A text for people, if too much waits to be done for this user.
+    pub fn send(&self, envelope: Envelope, fds: Vec<OwnedFd>) -> Result<(), String> {
+        if self.user.is_swamped() {
+            return Err(format!("does not take its messages: {BACKLOG} jobs of its user's wait"));
+        }
+        self.user.take_on(Job::Send(self.serial, envelope, fds));
+        Ok(())
+    }
+
+    /// Says no. The peer may be gone or not listening, which changes nothing: it is let go of anyway.
+    pub fn refuse(&self, sequence: u32, why: &str) {
+        if let Err(reason) = self.send(Envelope { sequence, message: Message::Refused(why.into()) }, Vec::new()) {
+            log::debug!("a refusal was not sent: {reason}");
+        }
+    }
+
+    /// Has it found out who has connected it, which comes as an [event](What::Attested). It was accepted at `accepted`.
+    pub fn attest(&self, accepted: Accepted) {
+        self.user.take_on(Job::Attest(self.serial, accepted));
+    }
+
+    /// Has it looked whether the process behind `handle` is as it was; what has changed comes as an [event](What::Changed). Not if
+    /// it waits for that already, or too much waits to be done for this user: then it returns false.
+    pub fn look(&self, identity: &Identity, handle: &Arc<OwnedFd>) -> bool {
+        let job = |asked| Job::Look(self.serial, Box::new(identity.clone()), Arc::clone(handle), asked);
+        self.user.ask_once(&self.looking, job)
+    }
+
+    /// Has the next message come as an [event](What::Received). Until then nothing is read, and the connection's end is not
+    /// noticed.
+    pub fn listen(&self) {
+        self.user.take_on(Job::Listen(self.serial));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.user.take_on(Job::Close(self.serial));
+    }
+}
+
+impl QuietDoorbell {
+    /// Has what was rung taken out.
+    pub fn quiet(&self) {
+        self.user.ask_once(&self.asked, |asked| Job::Quiet(self.serial, asked));
+    }
+}
+
+impl Drop for QuietDoorbell {
+    fn drop(&mut self) {
+        self.user.take_on(Job::Close(self.serial));
+    }
+}
+
+impl EventSender {
+    fn send(&self, serial: u64, what: What) {
+        // At the end of the daemon nobody receives any more.
+        if self.events.send(Event { serial, what }).is_ok() {
+            self.wake.wake();
+        }
+    }
+}
+
+/// CPU time that this thread has used.
+#[must_use]
+pub fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// A user's thread.
+#[derive(Debug)]
+struct Talker {
+    epoll: OwnedFd,
+    jobs: Receiver<Job>,
+    shared: Arc<Shared>,
+    sender: EventSender,
+    objects: BTreeMap<u64, Object>,
+    /// What very long calls were made on.
+    suspects: BTreeSet<u64>,
+    /// What is not to be touched until then.
+    resting: Vec<(Instant, Object)>,
+}
+
+impl Talker {
+    fn run(&mut self) {
+        loop {
+            let mut room = [const { MaybeUninit::uninit() }; EVENTS];
+            let events = epoll::wait(&self.epoll, &mut room, None).map(|(events, _)| &*events).unwrap_or_default();
+            for event in events {
+                let serial = { event.data }.u64();
+                if serial != JOBS {
+                    self.timed(serial, |talker| talker.receive(serial));
+                    continue;
+                }
+                let _read = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+                while let Ok(job) = self.jobs.try_recv() {
+                    let serial = match &job {
+                        Job::End => return,
+                        Job::Send(serial, ..) | Job::Quiet(serial, _) => *serial,
+                        _ => JOBS,
+                    };
+                    self.timed(serial, |talker| talker.handle(job));
+                    self.shared.backlog.fetch_sub(1, AcqRel);
+                }
+            }
+            self.resting.retain(|(until, _)| Instant::now() < *until);
+        }
+    }
+
+    /// Does something for connection or doorbell `serial`, if for any, and pauses if it took long.
+    fn timed(&mut self, serial: u64, work: impl FnOnce(&mut Self)) {
+        let begun = thread_time();
+        work(self);
+        let spent = thread_time().saturating_sub(begun);
+        self.shared.note_time(spent);
+        if spent >= VERY_LONG
+            && self.objects.contains_key(&serial)
+            && !self.suspects.insert(serial)
+            && let Some(object) = self.objects.remove(&serial)
+        {
+            self.resting.push((Instant::now() + REST, object));
+            self.sender.send(serial, What::Slow(spent));
+        }
+        if spent >= LONG && self.shared.backlog.load(Relaxed) < HURRY {
+            park_timeout((spent * PAUSE).min(LONGEST_PAUSE));
+        }
+    }
+
+    fn handle(&mut self, job: Job) {
+        match job {
+            Job::Open(serial, object) => drop(self.objects.insert(serial, object)),
+            Job::Send(serial, envelope, fds) => {
+                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                if let Err(errno) = socket::send(socket, &envelope, &fds) {
+                    self.sender.send(serial, What::Unsent(errno));
+                }
+            }
+            Job::Listen(serial) => {
+                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+                let (data, flags) = (EventData::new_u64(serial), EventFlags::IN | EventFlags::ONESHOT);
+                let watched = match epoll::modify(&self.epoll, socket, data, flags) {
+                    Err(Errno::NOENT) => epoll::add(&self.epoll, socket, data, flags),
+                    other => other,
+                };
+                if let Err(errno) = watched {
+                    self.sender.send(serial, What::Received(Err(ReceiveError::System(errno))));
+                }
+            }
+            Job::Quiet(serial, asked) => {
+                asked.store(false, Relaxed);
+                if let Some(Object::Doorbell(doorbell)) = self.objects.get(&serial) {
+                    doorbell.quiet();
+                }
+            }
+            Job::Call(futex, asked) => {
+                // First, so that who asks from now on is called for that, too.
+                asked.store(false, Relaxed);
+                futex.wake();
+            }
+            Job::Attest(serial, accepted) => {
+                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+                let attested = identity::attest(socket, accepted).map(Box::new);
+                self.sender.send(serial, What::Attested(attested));
+            }
+            Job::Look(serial, identity, handle, asked) => {
+                asked.store(false, Relaxed);
+                if let Some(identity) = identity.refreshed(&handle) {
+                    self.sender.send(serial, What::Changed(Box::new(identity)));
+                }
+            }
+            Job::Dismiss(socket, text) => {
+                // It may be gone or not listening.
+                let _sent = kopi_api::transport::send(&socket, text.as_bytes(), None, SendFlags::DONTWAIT);
+            }
+            Job::Close(serial) => {
+                self.suspects.remove(&serial);
+                drop(self.objects.remove(&serial));
+            }
+            Job::End => {}
+        }
+    }
+
+    fn receive(&mut self, serial: u64) {
+        let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
+        let received = match socket::receive(socket) {
+            Ok((envelope, fds)) if fds.is_empty() => Ok(envelope),
+            // They are closed here. A kernel that lets them be refused gives none.
+            Ok(_) => Err(ReceiveError::Descriptors),
+            Err(ReceiveError::WouldBlock) => return self.handle(Job::Listen(serial)),
+            Err(error) => Err(error),
+        };
+        self.sender.send(serial, What::Received(received));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! The rings of a port: how many and how large they may be, and how they come into being.
+
+use super::Switch;
+use super::tracked::user_of;
+use crate::control::app_waker::Reach;
+use crate::control::memory::{MemoryRefusal, Room, free_huge_memory};
+use crate::control::ports::{App, Pending};
+use crate::control::regions::{Done, Grant};
+use crate::ids::PortId;
+use crate::worker::port::User;
+use kopi_ring::message::Setup;
+use kopi_ring::{Doorbell, Geometry, HugePages, Region, RegionError};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What an app may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Apps at one time.
+    pub apps: usize,
+    /// Queues in each direction.
+    pub queues: u16,
+    /// Slots in a ring.
+    pub ring: u32,
+    /// Apps of one user.
+    pub apps_per_user: usize,
+    /// Requests of one user's apps in a second.
+    pub requests_per_user: u32,
+    /// Changes of the ports that one user's apps may make in a second.
+    pub changes_per_user: u32,
+    /// Bytes of shared memory of an app.
+    pub memory: u64,
+    /// Bytes of shared memory of all apps.
+    pub memory_total: u64,
+    /// Bytes of shared memory of the apps of one user.
+    pub memory_per_user: u64,
+    /// Where that memory comes from.
+    pub huge_pages: HugePages,
+    /// Tracked connections.
+    pub connections: kopi_policy::Limits,
+}
+
+/// Why rings were refused. The text goes to the app.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// More queues than the configuration allows.
+    #[error("{asked} queues asked for, [limits] queues allows {limit}")]
+    Queues {
+        /// Queues asked for, in one direction.
+        asked: usize,
+        /// The limit.
+        limit: u16,
+    },
+    /// More queues than the policy allows this app.
+    #[error("{asked} queues asked for, the policy allows this app {limit}")]
+    PolicyQueues {
+        /// Queues asked for, in one direction.
+        asked: usize,
+        /// The limit.
+        limit: u16,
+    },
+    /// A ring larger than the configuration allows.
+    #[error("ring of {asked} slots asked for, [limits] ring_size allows {limit}")]
+    Ring {
+        /// Slots asked for.
+        asked: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// More memory than the configuration allows.
+    #[error("{asked} bytes of rings asked for, [limits] memory allows {limit}")]
+    Memory {
+        /// Bytes asked for.
+        asked: usize,
+        /// The limit.
+        limit: u64,
+    },
+    /// More memory than users, or all of them, may have.
+    #[error(transparent)]
+    Room(#[from] MemoryRefusal),
+    /// The memory could not be had.
+    #[error(transparent)]
+    Region(#[from] RegionError),
+    /// The port went away.
+    #[error("no such port")]
+    Gone,
+}
+
+/// Who has the other side of rings.
+#[derive(Debug)]
+enum Side {
+    /// An app, which sleeps at times or does not.
+    App { sleeps: bool },
+    /// The host's thread, which this wakes.
+    Host(Doorbell),
+}
+
+/// Bytes that kopid does not take for rings, however much there is.
+const SPARE: u64 = 64 << 20;
+/// Bytes of a huge page.
+const HUGE_PAGE: u64 = 2 << 20;
+/// Bytes of an ordinary page.
+const PAGE: u64 = 4096;
+
+/// What becomes of a request for rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// They are being made: see [`Switch::take_regions`].
+    Making,
+    /// They have to be asked for again when memory that is no longer in use has been given back.
+    Later,
+}
+
+/// What has come of rings that were being made.
+pub type Made = (PortId, Result<(), SetupError>);
+
+impl Switch {
+    /// Has rings made for a port, in place of any it has, if there may be so many.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`], and the port keeps what it had.
+    pub fn setup(&mut self, id: PortId, setup: &Setup) -> Result<Asked, SetupError> {
+        let app = self.registry.get(id).ok_or(SetupError::Gone)?;
+        self.check(&setup.geometry, app.terms.queues)?;
+        let page = if self.limits.huge_pages == HugePages::Off { PAGE } else { HUGE_PAGE };
+        let bytes = (setup.geometry.layout().size as u64).next_multiple_of(page);
+        let (grant, before) = (Grant { user: app.account, bytes }, app.grant.bytes);
+        if self.memory.room(grant, before)? == Room::Later {
+            if before > 0 {
+                // There is no room for both.
+                self.halt(id);
+            }
+            return Ok(Asked::Later);
+        }
+        self.check_machine(bytes)?;
+        let making = self.regions.make(grant, setup.geometry.clone(), self.limits.huge_pages);
+        self.memory.take(grant);
+        let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
+        app.pending = Some(Pending { making, grant, sleeps: setup.sleeps });
+        Ok(Asked::Making)
+    }
+
+    /// Takes in what has become of regions: has the workers serve rings that are ready, which they do once they
+    /// [use](Self::uses) the [next snapshot](Self::next_snapshot). Returns the ports whose rings are, or cannot be had.
+    #[must_use]
+    pub fn take_regions(&mut self) -> Vec<Made> {
+        let mut made = Vec::new();
+        for done in self.regions.done() {
+            match done {
+                Done::Freed(grant) => self.memory.give_back(grant),
+                Done::Made { serial, grant, outcome } => {
+                    let waits = |app: &App| app.pending.as_ref().is_some_and(|p| p.making.serial() == serial);
+                    let app = self.registry.apps_mut().find(|app| waits(app));
+                    let pending = app.and_then(|app| app.pending.take().map(|pending| (app.id, pending)));
+                    if pending.is_some() && outcome.is_err() {
+                        self.memory.leave(grant);
+                    }
+                    match (pending, outcome) {
+                        (Some((id, pending)), Ok(region)) => {
+                            made.push((id, self.install(id, region, grant, Side::App { sleeps: pending.sleeps })));
+                        }
+                        (None, Ok(region)) => self.regions.empty(grant, region),
+                        (pending, Err(error)) => {
+                            self.memory.give_back(grant);
+                            made.extend(pending.map(|(id, _)| (id, Err(error.into()))));
+                        }
+                    }
+                }
+            }
+        }
+        made
+    }
+
+    /// Gives the host's port rings, whose thread is woken by `doorbell`. At once, since it is at the start.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`], and the port keeps what it had.
+    pub fn setup_host(&mut self, id: PortId, geometry: &Geometry, doorbell: Doorbell) -> Result<(), SetupError> {
+        let app = self.registry.get(id).ok_or(SetupError::Gone)?;
+        self.check(geometry, app.terms.queues)?;
+        let region = Region::create(geometry, self.limits.huge_pages)?;
+        self.install(id, region, Grant::default(), Side::Host(doorbell))
+    }
+
+    /// Has the workers serve the rings of `region`.
+    fn install(&mut self, id: PortId, region: Region, grant: Grant, side: Side) -> Result<(), SetupError> {
+        let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
+        let host = self.registry.host();
+        let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
+        let pair = match self.dataplane.sleeps() {
+            true => Doorbell::pair().map(|(ours, theirs)| (Some(ours), Some(theirs))),
+            false => Ok((None, None)),
+        };
+        let listened = pair.and_then(|(ours, theirs)| {
+            ours.as_ref().map_or(Ok(()), |ours| self.dataplane.listen(id, ours)).map(|()| (ours, theirs))
+        });
+        let (ours, theirs) = match listened {
+            Ok(pair) => pair,
+            Err(errno) => {
+                self.retire(region, grant);
+                return Err(no_doorbell(errno).into());
+            }
+        };
+        if !std::mem::replace(&mut app.started, true) {
+            // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
+            // app is told that it is admitted when they have, so there are none from now on.
+            let is_unused = |number| self.connections.in_account(number) == 0;
+            self.connections.open_zone(id, self.numbers.of(user_of(app, host), is_unused));
+        }
+        if self.limits.huge_pages == HugePages::Auto && !region.huge() {
+            let size = region.size() >> 10;
+            self.throttle.warn_of(&app.identity, &format_args!(
+                "{}: {size} KiB of rings lie in 4 KiB pages, the huge-page pool has no room: `sysctl vm.nr_hugepages`",
+                app.name
+            ));
+        }
+        let port = (id, app.generation);
+        match side {
+            Side::App { sleeps } => {
+                let uid = app.account;
+                let doorbell = ours.map(|ours| self.peers.quieting(uid, ours));
+                let reach = Reach { user: self.peers.user(uid), futex: sleeps.then(|| region.wake_futex()), doorbell };
+                self.dataplane.attach(&region, port, User::Id(uid), reach);
+            }
+            Side::Host(call) => {
+                self.dataplane.attach_host(&region, port, Arc::new(call), ours.map(Arc::new).as_ref());
+            }
+        }
+        app.doorbell = theirs;
+        app.status = Some(region.daemon_status());
+        let before = (app.region.replace(region), std::mem::replace(&mut app.grant, grant));
+        let shared = app.terms.shared;
+        if let (Some(region), grant) = before {
+            self.retire(region, grant);
+        }
+        self.change_by(id);
+        if shared {
+            // What is known may be half a second old.
+            self.look_at_kernel();
+        }
+        Ok(())
+    }
+
+    /// Notes that no app uses a region any more. It is emptied when no worker does either.
+    pub(super) fn retire(&mut self, region: Region, grant: Grant) {
+        self.memory.leave(grant);
+        self.retired.push((region, grant));
+    }
+
+    /// Whether the machine, and kopid's control groups, have `bytes` more. Huge pages are no part of what they have.
+    fn check_machine(&self, bytes: u64) -> Result<(), MemoryRefusal> {
+        let pool = match self.limits.huge_pages {
+            HugePages::Off => 0,
+            HugePages::Auto => free_huge_memory(),
+            HugePages::Require => return Ok(()),
+        };
+        let pending = self.registry.apps().filter_map(|app| app.pending.as_ref()).map(|pending| pending.grant.bytes);
+        let pending = pending.sum::<u64>();
+        let left = self.machine.left().saturating_sub(SPARE + pending);
+        if bytes + pending > pool && bytes > left {
+            return Err(MemoryRefusal::Machine { asked: bytes, left });
+        }
+        Ok(())
+    }
+
+    fn check(&self, geometry: &Geometry, own: Option<u16>) -> Result<(), SetupError> {
+        let Limits { queues, ring, memory, .. } = self.limits;
+        let policy = own.filter(|own| *own < queues);
+        for sizes in [geometry.tx(), geometry.rx()] {
+            if let Some(limit) = policy.filter(|limit| sizes.len() > usize::from(*limit)) {
+                return Err(SetupError::PolicyQueues { asked: sizes.len(), limit });
+            }
+            if sizes.len() > usize::from(queues) {
+                return Err(SetupError::Queues { asked: sizes.len(), limit: queues });
+            }
+            if let Some(asked) = sizes.iter().copied().find(|size| *size > ring) {
+                return Err(SetupError::Ring { asked, limit: ring });
+            }
+        }
+        let asked = geometry.layout().size;
+        if asked as u64 > memory { Err(SetupError::Memory { asked, limit: memory }) } else { Ok(()) }
+    }
+
+    /// The client's end of the doorbell of the rings last made for a port, if there is one. Once.
+    pub fn take_doorbell(&mut self, id: PortId) -> Option<Doorbell> {
+        self.registry.get_mut(id).and_then(|app| app.doorbell.take())
+    }
+}

@@ -1,0 +1,346 @@
+//! What operators are told, as JSON. The keys are an interface: they stay.
+
+mod flows;
+mod policy;
+
+pub(crate) use policy::put_in_force;
+
+use crate::control::attach::Attach;
+use crate::control::ports::{App, HOST_NAME, format_mac};
+use crate::control::publish::Switch;
+use crate::control::server::{Answer, Brought, Next, Question, Rows};
+use crate::host::HostFacts;
+use crate::ids::{PortId, WIRE};
+use crate::stages::policy::FRAGMENTED;
+use crate::worker::counters::PortTotals;
+use dpdk::Stats;
+use kopi_api::apps::Queues;
+use kopi_api::stats::Device;
+use kopi_api::status::{InForce, Mbufs, RingMemory, Tracked, Wire, Worker};
+use kopi_api::{Drops, Port, Status};
+use kopi_ring::DropReason;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// What only the control thread knows, for the reports.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Seconds since the daemon was ready.
+    pub uptime_seconds: u64,
+    /// Ticks of the workers' clock in a second.
+    pub tsc_hz: u64,
+    /// The wire device's own counters.
+    pub device: Stats,
+    /// Packet buffers in all, and free now.
+    pub mbufs: (u32, u32),
+    /// Connections on the apps' socket.
+    pub connections: usize,
+    /// The host port, if there is one.
+    pub host: Option<HostFacts>,
+}
+
+/// What answers are made from, on the control thread.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// Apps, ports and workers.
+    pub switch: &'a mut Switch,
+    /// The rest.
+    pub facts: &'a Facts,
+}
+
+/// Apps of one part of an answer.
+const PART: usize = 64;
+
+/// The answer to a question, or `None` if there is no such command.
+#[must_use]
+pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, facts: &Facts) -> Option<Answer> {
+    Some(match (question.command.as_str(), &question.brought) {
+        (_, Brought::Next(_)) => {
+            let Brought::Next(next) = question.brought else { return None };
+            next.answer(&mut Sources { switch, facts })
+        }
+        ("reload", Brought::Policy(wanted, who)) => {
+            policy::reload(wanted, who, switch, attach).unwrap_or_else(Answer::Refused)
+        }
+        ("capture", Brought::Capture(request)) => match switch.capture(question.account, Arc::clone(request)) {
+            Ok(place) => Answer::Place(Box::new(place)),
+            Err(error) => Answer::Refused(error),
+        },
+        ("explain", _) => policy::explain(&question, switch).unwrap_or_else(Answer::Refused),
+        ("flows", _) => flows::flows(&question, &mut Sources { switch, facts }),
+        (command, _) => {
+            if let Err(refused) = question.check(&[]) {
+                return Some(Answer::Refused(refused));
+            }
+            let sources = &mut Sources { switch, facts };
+            match command {
+                "status" => Answer::Reply(kopi_api::answer("status", &[status(switch, facts)])),
+                "apps" => from_app(0, Vec::new(), sources, |app, sources| describe(app, sources.switch)),
+                "stats" => from_app(0, vec![wire_stats(sources)], sources, |app, sources| stats(app, sources.switch)),
+                "drops" => policy::drops(sources),
+                "rules" => policy::rules(sources),
+                "classes" => policy::classes(sources),
+                _ => return None,
+            }
+        }
+    })
+}
+
+/// An answer of `first`, and of a row for each app from number `from` on, some apps at a time.
+fn from_app<R: Serialize + Send + 'static>(
+    from: PortId,
+    first: Vec<R>,
+    sources: &Sources<'_>,
+    row: fn(&App, &Sources<'_>) -> R,
+) -> Answer {
+    let (mut made, mut next) = (first, None);
+    for (n, app) in sources.switch.apps().filter(|app| app.id >= from).enumerate() {
+        if n == PART {
+            next = Some(app.id);
+            break;
+        }
+        made.push(row(app, sources));
+    }
+    Answer::part(move |text: &mut Rows| {
+        made.iter().for_each(|row| text.push(row));
+        Ok(next.map(|from| Next::new(move |sources| from_app(from, Vec::new(), sources, row))))
+    })
+}
+
+fn status(switch: &Switch, facts: &Facts) -> Status {
+    let wire = switch.wire();
+    let workers = switch.dataplane().counters().zip(switch.dataplane().loads());
+    let workers = workers.map(|((cpu, counters), load)| Worker {
+        cpu: cpu.into(),
+        turns: counters.turns.get(),
+        busy_turns: counters.busy_turns.get(),
+        busy_seconds: seconds(counters.busy_cycles.get(), facts.tsc_hz),
+        busy: load.busy,
+        sleeps: counters.sleeps.get(),
+        asleep_seconds: seconds(counters.asleep_cycles.get(), facts.tsc_hz),
+        asleep: load.asleep,
+        longest_turn_ns: nanoseconds(counters.longest_turn.take(), facts.tsc_hz),
+        flows: counters.flows.get(),
+        flow_misses: counters.flow_misses.get(),
+        flow_evictions: counters.flow_evictions.get(),
+        answers_withheld: counters.answers_withheld.get(),
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        dpdk: dpdk::eal::version().to_owned(),
+        dpdk_built: dpdk::eal::built_version().to_owned(),
+        protocol: kopi_ring::PROTOCOL.into(),
+        uptime_seconds: facts.uptime_seconds,
+        wire: Wire {
+            device: wire.device.clone(),
+            driver: wire.driver.clone(),
+            mac: format_mac(&wire.mac),
+            mtu: wire.mtu.into(),
+            link: if wire.link.up { "up" } else { "down" }.to_owned(),
+            speed_mbps: wire.link.speed.into(),
+            checksums_finished: switch.dataplane().finished(),
+        },
+        idle: if switch.dataplane().sleeps() { "adaptive" } else { "poll" }.to_owned(),
+        workers: workers.collect(),
+        host: facts.host.as_ref().map(HostFacts::status),
+        policy: switch.policy().ruleset().map(|ruleset| InForce {
+            file: switch.policy().path().map(|path| path.display().to_string()),
+            rules: ruleset.rules().len(),
+            apps: ruleset.policy().apps.len(),
+            tracks: ruleset.uses_state(),
+            connections: connections(switch),
+            confirm_seconds: switch.policy().trial_seconds(),
+        }),
+        flows: switch.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum(),
+        mbufs: Mbufs { total: facts.mbufs.0, free: facts.mbufs.1 },
+        apps: switch.apps().filter(|app| Some(app.id) != switch.host()).count(),
+        captures: switch.captures().len(),
+        connections: facts.connections,
+        snapshots: switch.snapshots(),
+        ring_memory: RingMemory { total: switch.memory().total(), used: switch.memory().used() },
+    }
+}
+
+/// What has become of the connections that were tracked.
+fn connections(switch: &Switch) -> Tracked {
+    let stats = switch.connections().stats();
+    Tracked {
+        begun: stats.begun,
+        evicted: stats.evicted,
+        refused: stats.refused,
+        swept: stats.swept,
+        bad_checksums: stats.damaged,
+        used: switch.connections().used(),
+        capacity: switch.connections().capacity(),
+        per_user: switch.limits().connections.per_user,
+        per_app: switch.limits().connections.per_app,
+    }
+}
+
+/// Milliseconds are precise enough for a time that people read, and 136 years are long enough.
+fn seconds(cycles: u64, hz: u64) -> f64 {
+    let hz = hz.max(1);
+    let whole = u32::try_from(cycles / hz).unwrap_or(u32::MAX);
+    let micros = u128::from(cycles % hz) * 1_000_000 / u128::from(hz);
+    f64::from(whole) + f64::from(u32::try_from(micros).unwrap_or(999_999)) / 1e6
+}
+
+fn nanoseconds(cycles: u64, hz: u64) -> u64 {
+    u64::try_from(u128::from(cycles) * 1_000_000_000 / u128::from(hz.max(1))).unwrap_or(u64::MAX)
+}
+
+fn totals_of(app: &App, switch: &Switch) -> PortTotals {
+    switch.dataplane().totals(app.id).since(&app.base)
+}
+
+fn describe(app: &App, switch: &Switch) -> kopi_api::App {
+    let totals = totals_of(app, switch);
+    let (tracked, limits) = (switch.tracked(app), switch.limits().connections);
+    let queues = |r: &kopi_ring::Region| Queues { rx: r.geometry().rx().len(), tx: r.geometry().tx().len() };
+    kopi_api::App {
+        port: app.id.into(),
+        name: app.name.clone(),
+        pid: app.identity.pid,
+        uid: app.identity.known_uid(),
+        gid: app.identity.known_gid(),
+        user: app.identity.user.clone(),
+        comm: app.identity.comm.clone(),
+        exe: app.identity.exe.clone(),
+        cgroup: app.identity.cgroup.clone(),
+        label: app.identity.label.clone(),
+        driver: app.driver.clone(),
+        mac: app.settings.macs.first().map(format_mac),
+        macs: app.settings.macs.iter().map(format_mac).collect(),
+        mtu: app.settings.mtu.into(),
+        promiscuous: app.settings.promiscuous,
+        all_multicast: app.settings.all_multicast,
+        state: if app.region.is_some() { "running" } else { "stopped" }.to_owned(),
+        queues: app.region.as_ref().map(queues).unwrap_or_default(),
+        memory: app.region.as_ref().map_or(0, |region| region.size() as u64),
+        huge_pages: app.region.as_ref().is_some_and(kopi_ring::Region::huge),
+        tx_packets: totals.tx_packets,
+        tx_bytes: totals.tx_bytes,
+        rx_packets: totals.rx_packets,
+        rx_bytes: totals.rx_bytes,
+        drops: totals.dropped(),
+        connections: tracked.own,
+        connections_limit: limits.per_app,
+        connections_refused: tracked.refused,
+        user_connections: tracked.of_user,
+        user_connections_limit: limits.per_user,
+        fragments: switch.dataplane().fragments(app.id),
+        fragments_shared: switch.dataplane().workers() * FRAGMENTED,
+    }
+}
+
+fn port_stats(name: &str, totals: &PortTotals, device: Option<Device>) -> Port {
+    Port {
+        port: name.to_owned(),
+        rx_packets: totals.rx_packets,
+        rx_bytes: totals.rx_bytes,
+        tx_packets: totals.tx_packets,
+        tx_bytes: totals.tx_bytes,
+        copies: totals.copies,
+        drops: totals.dropped(),
+        device,
+    }
+}
+
+fn stats(app: &App, switch: &Switch) -> Port {
+    port_stats(&app.name, &totals_of(app, switch), None)
+}
+
+fn wire_stats(sources: &Sources<'_>) -> Port {
+    let Stats { rx_missed, rx_errors, rx_no_mbuf, tx_errors, .. } = sources.facts.device;
+    let device = Device { rx_missed, rx_errors, rx_no_mbuf, tx_errors };
+    port_stats("wire", &sources.switch.dataplane().totals(WIRE), Some(device))
+}
+
+/// The stage in which frames are dropped for a reason.
+#[must_use]
+pub const fn stage_of(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Runt | DropReason::Oversize => "parse",
+        DropReason::UnknownUnicast
+        | DropReason::NoListener
+        | DropReason::SamePort
+        | DropReason::WireDown
+        | DropReason::LinkControl => "forward",
+        DropReason::RxRingFull
+        | DropReason::NoMbuf
+        | DropReason::WireTxFull
+        | DropReason::HandoffFull
+        | DropReason::PortGone => "deliver",
+        DropReason::Policy
+        | DropReason::Rejected
+        | DropReason::Spoofed
+        | DropReason::PortNotLeased
+        | DropReason::Malformed
+        | DropReason::Fragment
+        | DropReason::FlowLimit => "filter",
+        DropReason::QueueFull | DropReason::Codel => "shape",
+    }
+}
+
+/// Frames of a port that were dropped, by reason.
+fn drops_of_port(name: &str, totals: &PortTotals) -> Vec<Drops> {
+    let counted = DropReason::ALL.iter().zip(totals.drops);
+    counted.filter_map(|(why, n)| dropped(name, stage_of(*why), why.name(), None, n)).collect()
+}
+
+fn dropped(app: &str, stage: &str, reason: &str, rule: Option<&str>, packets: u64) -> Option<Drops> {
+    (packets > 0).then(|| Drops {
+        app: app.to_owned(),
+        stage: stage.to_owned(),
+        reason: reason.to_owned(),
+        rule: rule.map(str::to_owned),
+        packets,
+    })
+}
+
+/// What was dropped that is no app's.
+fn other_drops(sources: &Sources<'_>) -> Vec<Drops> {
+    let Sources { switch, facts } = sources;
+    let mut rows = drops_of_port("wire", &switch.dataplane().totals(WIRE));
+    // What the device lost before a worker saw it, or after a worker gave it away.
+    rows.extend(dropped("wire", "device", "rx_missed", None, facts.device.rx_missed));
+    rows.extend(dropped("wire", "device", "no_mbuf", None, facts.device.rx_no_mbuf));
+    rows.extend(dropped("wire", "device", "tx_errors", None, facts.device.tx_errors));
+    // What lies between the host port's rings and the kernel.
+    for (reason, packets) in facts.host.iter().flat_map(|host| host.lost) {
+        rows.extend(dropped(HOST_NAME, "device", reason, None, packets));
+    }
+    rows
+}
+
+/// Every reason for which frames of an app were dropped. `refused` is what rules have: name, reason and frames.
+fn drops_of_app(name: &str, totals: &PortTotals, refused: &[(String, &'static str, u64)]) -> Vec<Drops> {
+    let mut totals = *totals;
+    let mut rows = Vec::new();
+    for (rule, reason, packets) in refused {
+        // What a rule has dropped is told by rule; the rest, if there is any, without.
+        let counted = DropReason::ALL.iter().zip(&mut totals.drops).find(|(why, _)| why.name() == *reason);
+        if let Some((why, left)) = counted {
+            *left = left.saturating_sub(*packets);
+            rows.extend(dropped(name, stage_of(*why), reason, Some(rule), *packets));
+        }
+    }
+    rows.extend(drops_of_port(name, &totals));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker that is busy for years has a number of seconds still, with milliseconds.
+    #[test]
+    fn seconds_have_no_end() {
+        let hz = 3_000_000_000;
+        assert_eq!([0, hz / 2, 10 * hz + hz / 1000].map(|cycles| seconds(cycles, hz)), [0.0, 0.5, 10.001]);
+        let year = 365 * 86_400;
+        assert_eq!(seconds(year * hz, hz), 31_536_000.0);
+        assert!(seconds(u64::MAX, 0).is_finite());
+    }
+}

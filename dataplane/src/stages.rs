@@ -1,0 +1,9 @@
+//! The stages that a burst passes, in this order: policy, mirror, deliver; classes shape what leaves.
+//!
+//! A stage keeps its own state, works on a whole [burst](crate::worker::burst::Burst) and neither blocks nor allocates. [`worker`](crate::worker) calls
+//! them one after the other.
+
+pub mod deliver;
+pub mod mirror;
+pub mod policy;
+pub mod shape;

@@ -1,0 +1,109 @@
+//! Frames that go to several receivers: each gets a copy, as far as the policy lets it.
+
+use super::{Delivery, Route};
+use crate::ids::{PortId, Verdict, WIRE};
+use crate::snapshot::Snapshot;
+use crate::stages::mirror::Sighting;
+use crate::stages::policy::PolicyStage;
+use crate::worker::burst::Burst;
+use kopi_packet::LinkProtocol;
+use kopi_ring::DropReason;
+
+/// A burst that is delivered, and what is asked about it.
+pub(super) struct ReplicateCtx<'a> {
+    pub(super) burst: &'a mut Burst,
+    pub(super) source: PortId,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) policy_stage: &'a mut PolicyStage,
+    pub(super) now: u64,
+}
+
+impl Delivery {
+    pub(super) fn spread(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize, verdict: Verdict) -> Route {
+        match verdict {
+            Verdict::Group => self.deliver_to_group(ctx, at),
+            _ => self.deliver_to_many(ctx, at),
+        }
+    }
+
+    fn deliver_to_group(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize) -> Route {
+        let (source, snapshot) = (ctx.source, ctx.snapshot);
+        let listeners = snapshot.fib().listeners(&ctx.burst.destination(at));
+        let to_wire = source != WIRE && snapshot.fib().wire_up();
+        if ctx.burst.tapped && to_wire {
+            self.show_sent(ctx, at);
+        }
+        let copies = self.copy_to(ctx, at, listeners);
+        match (to_wire, copies) {
+            (true, copies) => {
+                self.count_copies(source, copies);
+                self.towards_wire()
+            }
+            (false, 0) => {
+                let reason = if source == WIRE { DropReason::NoListener } else { DropReason::WireDown };
+                self.drop_for(source, reason, 1);
+                ctx.burst.amend(at, Verdict::Drop(reason));
+                Route::Free
+            }
+            (false, copies) => {
+                self.count_copies(source, copies - 1);
+                Route::Free
+            }
+        }
+    }
+
+    fn deliver_to_many(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize) -> Route {
+        let source = ctx.source;
+        match self.copy_to(ctx, at, ctx.snapshot.takers(&ctx.burst.destination(at))) {
+            0 => {
+                self.drop_for(source, DropReason::NoListener, 1);
+                ctx.burst.amend(at, Verdict::Drop(DropReason::NoListener));
+            }
+            copies => self.count_copies(source, copies - 1),
+        }
+        Route::Free
+    }
+
+    /// Shows capture sessions where a frame to a group comes from, before they are shown who gets it.
+    fn show_sent(&mut self, ctx: &ReplicateCtx<'_>, at: usize) {
+        let Some(mbuf) = ctx.burst.batch.get(at) else { return };
+        let view = self.view(ctx.snapshot, ctx.policy_stage, ctx.now);
+        self.taps.see_group(ctx.burst, at, ctx.source, mbuf, &view);
+    }
+
+    /// Copies a frame to all of `ports` but its source, as far as the policy lets each have it, and returns to how many.
+    fn copy_to(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize, ports: &[PortId]) -> u64 {
+        let ReplicateCtx { ref burst, source, snapshot, now, .. } = *ctx;
+        let Some(mbuf) = burst.batch.get(at) else { return 0 };
+        if burst.tapped && (source == WIRE || !snapshot.fib().wire_up()) && ports.iter().any(|id| *id != source) {
+            self.show_sent(ctx, at);
+        }
+        let ReplicateCtx { ref burst, .. } = *ctx;
+        let mut copies = 0;
+        let key = burst.key(at);
+        let protocol = LinkProtocol::of(&key);
+        for id in ports.iter().copied().filter(|id| *id != source && snapshot.hears(*id, &key, protocol)) {
+            let admission = ctx.policy_stage.admit(mbuf.data(), &key, id, snapshot, now);
+            let outcome = match admission.refused {
+                None => self.deliver_to_app(burst, at, id, snapshot, Some(source)).map(|route| {
+                    debug_assert_eq!(route, Route::Free);
+                }),
+                Some(reason) => Err(self.refuse_for(id, reason)),
+            };
+            if burst.tapped {
+                let view = self.view(snapshot, ctx.policy_stage, now);
+                let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
+                let queue = queue.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX));
+                if outcome == Err(DropReason::HandoffFull) && source != WIRE {
+                    // The loss of who has sent too much.
+                    let sighting = Sighting::dropped(source, true, source, DropReason::HandoffFull);
+                    self.taps.see_late(sighting, mbuf, queue, &view);
+                } else {
+                    self.show(id, outcome, admission.counter_id, mbuf, queue, &view);
+                }
+            }
+            copies += 1;
+        }
+        copies
+    }
+}

@@ -1,0 +1,115 @@
+//! Frames between workers: one evaluates a frame, another one has the ring or the queue that it goes to.
+
+use super::{Delivery, count_drop};
+use crate::ids::{PortId, WIRE};
+use crate::stages::mirror::{Sighting, View};
+use crate::worker::handoff::{Handoff, Target};
+use dpdk::{Batch, Mbuf};
+use kopi_ring::DropReason;
+
+impl Delivery {
+    /// Has another worker take a frame of port `source`. If it does not, that is on the account of the sender, who has sent too
+    /// much there; and of the receiver for what comes from the wire, where there is nobody else to ask.
+    pub(super) fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
+        if handoff.target == Target::Wire {
+            self.handed += u64::from(handoff.mbuf.len());
+        }
+        if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
+            let (blamed, out) = blamed(source, target);
+            count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
+            let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
+            self.taps.see_late(sighting, &mbuf, 0, view);
+        }
+    }
+
+    /// Delivers what other workers have evaluated, up to a burst from each, and returns how many frames moved.
+    #[inline]
+    pub fn serve_workers(&mut self, view: &View<'_>) -> usize {
+        let mut moved = 0;
+        for worker in 0..self.workers {
+            for _ in 0..Batch::MAX {
+                let Some(Handoff { mbuf, target }) = self.mesh.receive(worker) else { break };
+                moved += 1;
+                self.arrive(mbuf, target, view);
+            }
+        }
+        if moved > 0 {
+            self.flush();
+        }
+        moved
+    }
+
+    /// Sends what other workers have for the wire, as much as is their part of it. Frames for a busy wire wait where they are, and
+    /// their sender stops draining its apps. Returns how many frames moved.
+    pub fn serve_senders(&mut self, view: &View<'_>) -> usize {
+        let mut moved = 0;
+        for worker in 0..self.workers {
+            while self.wire.is_clear() {
+                let most = self.mesh.may_send(worker);
+                if most == 0 {
+                    break;
+                }
+                for _ in 0..most {
+                    let Some(Handoff { mbuf, target }) = self.mesh.receive_for_wire(worker) else { break };
+                    moved += 1;
+                    self.arrive(mbuf, target, view);
+                }
+                self.flush();
+            }
+        }
+        moved
+    }
+
+    /// Notes that an app here has sent a burst of `frames`, and that apps of `users` users have more.
+    #[inline]
+    pub fn note_sent(&mut self, frames: usize, users: usize) {
+        if self.workers > 1 {
+            // A burst is short, and users are no more than ports.
+            let number = |n: usize| u32::from(u16::try_from(n).unwrap_or(u16::MAX));
+            self.mesh.sent(number(frames), number(users));
+        }
+    }
+
+    /// Notes that no app here has anything to send.
+    #[inline]
+    pub fn note_idle(&mut self) {
+        if self.workers > 1 {
+            self.mesh.idle();
+        }
+    }
+
+    /// Gives a frame to its target, which is this worker's. It leaves with the next flush of the wire, or is shown to the app
+    /// when rings are published.
+    pub(super) fn arrive(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
+        match target {
+            Target::Wire => {
+                if let Some(counters) = self.counters.ports.first() {
+                    self.wire.send(mbuf, counters);
+                }
+            }
+            Target::App { id, generation, queue, notes } => {
+                let outcome = if self.port_mut(id).is_some_and(|port| port.generation == generation) {
+                    self.push(mbuf.data(), id, queue, notes)
+                } else {
+                    Err(self.refuse_for(id, DropReason::PortGone))
+                };
+                if let Err(reason) = outcome {
+                    let queue = u8::try_from(queue).unwrap_or(u8::MAX);
+                    self.taps.see_late(Sighting::dropped(id, false, id, reason), &mbuf, queue, view);
+                }
+                if let Err(mbuf) = self.spent.push(mbuf) {
+                    self.spent.free_all();
+                    drop(mbuf);
+                }
+            }
+        }
+    }
+}
+
+/// On whose account a frame of port `source` is dropped that another worker does not take, and whether as one that it has sent.
+pub(super) const fn blamed(source: PortId, target: Target) -> (PortId, bool) {
+    match target {
+        Target::App { id, .. } if source == WIRE || source == id => (id, false),
+        Target::App { .. } | Target::Wire => (source, true),
+    }
+}

@@ -1,0 +1,69 @@
+//! What the control thread and the workers tell each other.
+//!
+//! Each worker has a bounded queue in each direction. Objects change hands through them: the control thread builds,
+//! the worker uses, the control thread drops. A worker thereby never allocates or frees.
+
+use crate::policy_counters::PolicyCounters;
+use crate::snapshot::Snapshot;
+use crate::stages::mirror::{Selection, Tap};
+use crate::stages::shape::Shaper;
+use crate::worker::flow_dump::Listing;
+use crate::worker::port::WorkerPort;
+use kopi_ring::PeerFault;
+use std::sync::Arc;
+
+/// A snapshot, and what goes with it.
+#[derive(Debug)]
+pub struct Change {
+    /// Forwarding table and policy.
+    pub snapshot: Arc<Snapshot>,
+    /// In what is counted.
+    pub policy_counters: Arc<PolicyCounters>,
+    /// What capture sessions want to see.
+    pub selections: Vec<Arc<Selection>>,
+    /// The classes to keep to, `None` inside for none; `None` if they stay as they are.
+    pub shaper: Option<Option<Box<Shaper>>>,
+}
+
+/// From the control thread to a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve these rings. They take the place of the port's earlier ones, if any.
+    Attach(Box<WorkerPort>),
+    /// Stop serving this port.
+    Detach(crate::ids::PortId),
+    /// Use another snapshot from now on.
+    Forward(Change),
+    /// Fill in this piece of a list of flows.
+    List(Box<Listing>),
+    /// Show a capture session what it wants.
+    Tap(Box<Tap>),
+    /// Show capture sessions something else.
+    Select(Vec<Arc<Selection>>),
+    /// Show this capture session nothing more.
+    Untap(u32),
+    /// Send what is under way, and end.
+    Stop,
+}
+
+/// From a worker to the control thread.
+#[derive(Debug)]
+pub enum Reply {
+    /// These rings are no longer served: others took their place.
+    Replaced(Box<WorkerPort>),
+    /// The port asked to be detached is no longer served. Its rings come along, unless a fault had ended them before.
+    Detached(crate::ids::PortId, Option<Box<WorkerPort>>),
+    /// The app broke the contract; its rings are no longer served.
+    Fault(Box<WorkerPort>, PeerFault),
+    /// All this is no longer used.
+    Retired(Change),
+    /// The piece is complete.
+    Listed(Box<Listing>),
+    /// These selections are no longer used.
+    Selected(Vec<Arc<Selection>>),
+    /// This tap is no longer used.
+    Untapped(Box<Tap>),
+}
+
+/// Commands that one queue holds. The one of replies holds more, so that a worker always has room for its answers.
+pub const QUEUE: usize = 4096;

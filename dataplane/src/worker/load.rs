@@ -1,0 +1,62 @@
+//! How a worker spends its time.
+
+use crate::worker::counters::WorkerCounters;
+
+/// Shares of the time between two looks, a second or so apart.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// The TSC, busy cycles and cycles asleep at the last look.
+    last: (u64, u64, u64),
+    /// Share of the time in turns that moved a frame, 0 to 1.
+    pub busy: f64,
+    /// Share of the time asleep, 0 to 1. The rest was spent looking for something to do.
+    pub asleep: f64,
+}
+
+impl Load {
+    /// Looks at `counters` if a second, `hz` ticks of the TSC, has passed by `now`.
+    pub fn look(&mut self, counters: &WorkerCounters, now: u64, hz: u64) {
+        let (then, busy, asleep) = self.last;
+        let span = now.saturating_sub(then);
+        if span < hz {
+            return;
+        }
+        let seen = (now, counters.busy_cycles.get(), counters.asleep_cycles.get());
+        // The first look has nothing to compare with.
+        if then > 0 {
+            self.busy = share(seen.1.saturating_sub(busy), span);
+            self.asleep = share(seen.2.saturating_sub(asleep), span);
+        }
+        self.last = seen;
+    }
+}
+
+/// `part` of `whole`, in thousandths. A part that began before the whole is cut.
+fn share(part: u64, whole: u64) -> f64 {
+    let thousandths = u128::from(part.min(whole)) * 1000 / u128::from(whole.max(1));
+    f64::from(u16::try_from(thousandths).unwrap_or(1000)) / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each look tells of the time since the one before, and none comes before a second has passed.
+    #[test]
+    fn shares_are_those_of_the_last_second() {
+        let (counters, mut load) = (WorkerCounters::new(1), Load::default());
+        let hz = 1000;
+        load.look(&counters, 10_000, hz);
+        counters.busy_cycles.add(100);
+        counters.asleep_cycles.add(900);
+        load.look(&counters, 10_999, hz);
+        assert_eq!((load.busy, load.asleep), (0.0, 0.0));
+        load.look(&counters, 11_000, hz);
+        assert_eq!((load.busy, load.asleep), (0.1, 0.9));
+        load.look(&counters, 13_000, hz);
+        assert_eq!((load.busy, load.asleep), (0.0, 0.0));
+        counters.busy_cycles.add(5000);
+        load.look(&counters, 14_000, hz);
+        assert_eq!((load.busy, load.asleep), (1.0, 0.0), "a turn that is longer than a second");
+    }
+}

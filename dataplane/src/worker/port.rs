@@ -1,0 +1,177 @@
+//! An app's port as one worker holds it: the ends of the rings that this worker serves.
+
+use crate::control::app_waker::WakeRequests;
+use crate::ids::{Generation, PortId};
+use kopi_ring::layout::MAX_QUEUES;
+use kopi_ring::{Consumer, Doorbell, Producer, Region};
+use std::sync::Arc;
+
+/// Who shares a worker's time with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The user with this uid, as the kernel told it when the app attached.
+    Id(u32),
+    /// The kernel, whose port is everybody's.
+    Host,
+}
+
+/// The rings of one port that one worker serves. The control thread makes it, the worker owns it, and it goes back to
+/// the control thread to be dropped.
+#[derive(Debug)]
+pub struct WorkerPort {
+    /// The port's number.
+    pub id: PortId,
+    /// Which use of that number.
+    pub generation: Generation,
+    /// On whose time it is served.
+    pub user: User,
+    /// The app's TX rings that this worker drains.
+    pub tx: Vec<Consumer>,
+    /// The one of `tx` to be looked at first, so that all get their turn.
+    pub next_tx: usize,
+    /// The app's RX rings by queue number; `None` where another worker fills it.
+    pub rx: [Option<RxRing>; MAX_QUEUES],
+    /// RX rings of the port, on all workers.
+    pub rx_queues: u16,
+    /// What wakes the app, if its RX queues may sleep.
+    pub caller: Option<Caller>,
+    /// By what the host's thread wakes the worker, if that sleeps at times.
+    pub doorbell: Option<Arc<Doorbell>>,
+    /// How often the app's doorbell was rung since it was last to be quieted.
+    pub rings: u8,
+    /// Whether frames were published since somebody last looked for sleepers.
+    pub shown: bool,
+}
+
+/// What wakes whoever sleeps behind a port.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// An app, in another process: the [waker](crate::control::app_waker) calls it.
+    App,
+    /// The host port's thread. It is kopid's own, so nobody can make its descriptor block.
+    Host(Arc<Doorbell>),
+}
+
+/// An RX ring with frames that may not be published yet.
+#[derive(Debug)]
+pub struct RxRing {
+    /// The filling end.
+    pub ring: Producer,
+    /// Whether there are unpublished frames in it.
+    pub dirty: bool,
+}
+
+/// The worker, of `workers`, that serves queue `queue` of port `id`, in both directions.
+#[inline]
+#[must_use]
+pub fn worker_of(id: PortId, queue: u16, workers: usize) -> usize {
+    (usize::from(id) + usize::from(queue)) % workers
+}
+
+/// The queue that lies at place `at` among those of port `id` that worker `worker` of `workers` serves: the inverse of
+/// [`worker_of`].
+#[must_use]
+pub fn queue_at(id: PortId, at: usize, worker: usize, workers: usize) -> usize {
+    let first = (worker + workers - usize::from(id) % workers) % workers;
+    first + at * workers
+}
+
+impl WorkerPort {
+    /// The part of `region`'s rings that worker `worker` of `workers` serves, for an app whose RX queues always poll. The app is
+    /// served on the host's time until it [is said](Self::of_user) on whose.
+    #[must_use]
+    pub fn new(region: &Region, id: PortId, generation: Generation, worker: usize, workers: usize) -> Self {
+        let mine = |queue: &usize| u16::try_from(*queue).is_ok_and(|q| worker_of(id, q, workers) == worker);
+        let geometry = region.geometry();
+        let tx = (0..geometry.tx().len()).filter(mine).filter_map(|q| region.tx_consumer(q)).collect();
+        let mut rx = [const { None }; MAX_QUEUES];
+        for queue in (0..geometry.rx().len()).filter(mine) {
+            if let Some(slot) = rx.get_mut(queue) {
+                *slot = region.rx_producer(queue).map(|ring| RxRing { ring, dirty: false });
+            }
+        }
+        let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
+        let user = User::Host;
+        Self {
+            id,
+            generation,
+            user,
+            tx,
+            next_tx: 0,
+            rx,
+            rx_queues,
+            caller: None,
+            doorbell: None,
+            rings: 0,
+            shown: false,
+        }
+    }
+
+    /// The same, for an app of `user`.
+    #[must_use]
+    pub fn of_user(self, user: User) -> Self {
+        Self { user, ..self }
+    }
+
+    /// The same, for a port that is woken by `caller`, and for the host's, if it wakes the worker, by `doorbell`.
+    #[must_use]
+    pub fn waking(self, caller: Option<Caller>, doorbell: Option<Arc<Doorbell>>) -> Self {
+        Self { caller, doorbell, ..self }
+    }
+
+    /// Has the app woken if one of its RX queues here sleeps and has frames: one call at most, for all of them. A
+    /// [barrier](kopi_ring::need_wakeup::barrier) has to be passed between the publication of frames and this.
+    pub fn wake(&mut self, requests: &mut WakeRequests) {
+        self.shown = false;
+        let Some(caller) = &self.caller else { return };
+        // Each of them, since one call is for all.
+        let called = self.rx.iter().flatten().fold(false, |called, rx| rx.ring.take_need_wakeup() | called);
+        match caller {
+            Caller::App if called => requests.call(self.id),
+            Caller::Host(doorbell) if called => doorbell.ring(),
+            Caller::App | Caller::Host(_) => {}
+        }
+    }
+
+    /// The RX queue for a flow with this hash.
+    #[inline]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below the number of queues")]
+    pub const fn queue_for(&self, rss: u32) -> u16 {
+        ((rss as u64 * self.rx_queues as u64) >> 32) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kopi_ring::{Geometry, HugePages};
+
+    /// Every ring of a port is served by exactly one worker.
+    #[test]
+    fn rings_are_spread_without_overlap() {
+        let geometry = Geometry::new(&[64; 5], &[64; 3], 256).unwrap();
+        let region = Region::create(&geometry, HugePages::Off).unwrap();
+        for workers in 1..=4 {
+            let ports: Vec<_> = (0..workers).map(|w| WorkerPort::new(&region, 7, 1, w, workers)).collect();
+            assert_eq!(ports.iter().map(|p| p.tx.len()).sum::<usize>(), 5);
+            for queue in 0..3 {
+                let served = ports.iter().enumerate().filter(|(_, p)| p.rx[queue].is_some()).map(|(w, _)| w);
+                let place = queue / workers;
+                assert_eq!(queue_at(7, place, worker_of(7, u16::try_from(queue).unwrap(), workers), workers), queue);
+                let expected = worker_of(7, u16::try_from(queue).unwrap(), workers);
+                assert_eq!(served.collect::<Vec<_>>(), [expected]);
+            }
+            assert!(ports.iter().all(|p| p.rx[3..].iter().all(Option::is_none)));
+        }
+    }
+
+    /// Hashes reach every queue, and none beyond the last.
+    #[test]
+    fn hashes_spread_over_all_queues() {
+        let geometry = Geometry::new(&[64], &[64; 3], 256).unwrap();
+        let region = Region::create(&geometry, HugePages::Off).unwrap();
+        let port = WorkerPort::new(&region, 1, 1, 0, 1);
+        assert_eq!([0, 0x5555_5556, u32::MAX].map(|h| port.queue_for(h)), [0, 1, 2]);
+    }
+}
