@@ -25,8 +25,6 @@ mod copy;
 mod doorbell;
 mod fault;
 pub mod index;
-#[cfg(feature = "lab")]
-pub mod lab;
 pub mod layout;
 mod mapping;
 pub mod message;

@@ -223,11 +223,6 @@ impl Region {
         pages::hush();
     }
 
-    #[cfg(feature = "lab")]
-    pub(crate) fn mapping(&self) -> Arc<Mapping> {
-        Arc::clone(&self.mapping)
-    }
-
     fn memory(&self, span: &RingSpan) -> RingMemory {
         RingMemory::new(Arc::clone(&self.mapping), span)
     }

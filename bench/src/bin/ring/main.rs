@@ -1,4 +1,4 @@
-//! The rings alone: what one frame costs between two cores, by the shape of the ring.
+//! The rings alone: what one frame costs between two cores, by the size of the ring.
 //!
 //! A producer copies frames from private buffers into the ring, a consumer copies them out into private buffers, in
 //! bursts of 32, each on its own core. One sample is 0.1 s of that; the cache-line latency between the cores is
@@ -14,8 +14,7 @@ mod questions;
 mod samples;
 
 use clap::Parser;
-use kopi_ring::lab::Lab;
-use kopi_ring::layout::{DEFAULT_SLOT, MAX_RING};
+use kopi_ring::layout::MIN_RING;
 use kopi_ring::{Geometry, HugePages, Region};
 use pair::Cores;
 use questions::Question;
@@ -25,7 +24,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The cost of a frame between two cores, by the shape of the ring.
+/// The cost of a frame between two cores, by the size of the ring.
 #[derive(Debug, Parser)]
 #[command(name = "kopi-bench-ring", version)]
 struct Options {
@@ -65,10 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pages = if options.no_huge { HugePages::Off } else { HugePages::Auto };
     let mut samples = Samples::load(options.keep.as_deref(), options.near_below)?;
     let questions = if options.question.is_empty() { Question::all() } else { options.question.clone() };
-    // The laboratory's rings take the place of this one.
-    let room = Geometry::new(&[MAX_RING], &[MAX_RING], DEFAULT_SLOT)?;
-    let region = Region::create(&room, pages)?;
-    let lab = Lab::new(&region);
+    let region = Region::create(&Geometry::new(&[MIN_RING], &[MIN_RING], 2048)?, pages)?;
     let pages = if region.huge() { "huge" } else { "4k" };
     let deadline = Instant::now() + Duration::from_secs(options.seconds);
     let time = Duration::from_millis(options.sample_ms);
@@ -77,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut before = probe::one_way_ns(cores);
         while Instant::now() < deadline && !samples.enough(question, &variants, pages, options.samples) {
             for variant in &variants {
-                let found = variant.measure(&lab, cores, options.no_huge, time)?;
+                let found = variant.measure(cores, options.no_huge, time)?;
                 let after = probe::one_way_ns(cores);
                 samples.add(Sample::new(question, variant, pages, [before, after], found), options.near_below)?;
                 before = after;

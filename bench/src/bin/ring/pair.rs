@@ -1,7 +1,6 @@
 //! A producer and a consumer on two cores, and what a frame costs between them.
 
 use core_affinity::CoreId;
-use kopi_ring::lab::{Drainer, Filler};
 use kopi_ring::layout::{LINE, Notes};
 use kopi_ring::{Consumer, PeerFault, Producer};
 use std::fs;
@@ -56,84 +55,25 @@ fn waited_ns() -> u64 {
     text.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or_default()
 }
 
-/// The filling end of some ring.
-pub(crate) trait Fill: Send {
-    fn free(&mut self, want: u32) -> Result<u32, PeerFault>;
-    fn push(&mut self, frame: &[u8]);
-    fn publish(&mut self);
-}
-
-/// The emptying end of some ring.
-pub(crate) trait Drain: Send {
-    /// Takes up to a burst of frames, copies each to a buffer of its own, and releases them.
-    fn burst(&mut self, to: &mut Buffers) -> Result<u32, PeerFault>;
-}
-
-impl Fill for Producer {
-    #[inline]
-    fn free(&mut self, want: u32) -> Result<u32, PeerFault> {
-        Self::free(self, want)
-    }
-    #[inline]
-    fn push(&mut self, frame: &[u8]) {
-        Self::push(self, frame, Notes::NONE);
-    }
-    #[inline]
-    fn publish(&mut self) {
-        Self::publish(self);
-    }
-}
-
-impl Drain for Consumer {
-    #[inline]
-    fn burst(&mut self, to: &mut Buffers) -> Result<u32, PeerFault> {
-        let ready = self.poll()?.min(BURST);
-        let mut taken = 0;
-        while taken < ready {
-            let Some(frame) = self.next()? else { break };
-            // The length is known only here, as for a daemon that gives each frame a packet buffer.
-            let len = frame.len() as usize;
-            if let Some(buffer) = to.current().get_mut(..len) {
-                self.copy(&frame, buffer);
-            }
-            to.advance();
-            taken += 1;
+/// Takes up to a burst of frames, copies each to a buffer of its own, and releases them.
+#[inline]
+fn drain_burst(ring: &mut Consumer, to: &mut Buffers) -> Result<u32, PeerFault> {
+    let ready = ring.poll()?.min(BURST);
+    let mut taken = 0;
+    while taken < ready {
+        let Some(frame) = ring.next()? else { break };
+        // The length is known only here, as for a daemon that gives each frame a packet buffer.
+        let len = frame.len() as usize;
+        if let Some(buffer) = to.current().get_mut(..len) {
+            ring.copy(&frame, buffer);
         }
-        if taken > 0 {
-            self.release();
-        }
-        Ok(taken)
+        to.advance();
+        taken += 1;
     }
-}
-
-impl<const F: u8, const M: u8> Fill for Filler<F, M> {
-    #[inline]
-    fn free(&mut self, want: u32) -> Result<u32, PeerFault> {
-        Ok(Self::free(self, want))
+    if taken > 0 {
+        ring.release();
     }
-    #[inline]
-    fn push(&mut self, frame: &[u8]) {
-        Self::push(self, frame);
-    }
-    #[inline]
-    fn publish(&mut self) {
-        Self::publish(self);
-    }
-}
-
-impl<const F: u8, const M: u8> Drain for Drainer<F, M> {
-    #[inline]
-    fn burst(&mut self, to: &mut Buffers) -> Result<u32, PeerFault> {
-        let mut taken = 0;
-        while taken < BURST && self.take(to.current()).is_some() {
-            to.advance();
-            taken += 1;
-        }
-        if taken > 0 {
-            self.release();
-        }
-        Ok(taken)
-    }
+    Ok(taken)
 }
 
 /// Private packet buffers, taken in turn.
@@ -187,7 +127,7 @@ pub(crate) struct Found {
 }
 
 /// Drives frames through the ring.
-pub(crate) fn run(mut fill: impl Fill, mut drain: impl Drain, cores: Cores, load: Load) -> Result<Found, PeerFault> {
+pub(crate) fn run(mut fill: Producer, mut drain: Consumer, cores: Cores, load: Load) -> Result<Found, PeerFault> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let producer = scope.spawn(|| {
@@ -211,14 +151,14 @@ pub(crate) fn run(mut fill: impl Fill, mut drain: impl Drain, cores: Cores, load
     })
 }
 
-fn fill_until(stop: &AtomicBool, fill: &mut impl Fill, load: Load) -> Result<(), PeerFault> {
+fn fill_until(stop: &AtomicBool, fill: &mut Producer, load: Load) -> Result<(), PeerFault> {
     let mut sources = Buffers::new(SOURCES);
     while !stop.load(Relaxed) {
         let free = fill.free(BURST)?.min(BURST);
         let mut unpublished = 0;
         for _ in 0..free {
             let len = black_box(load.len);
-            fill.push(sources.current().get(..len).unwrap_or_default());
+            fill.push(sources.current().get(..len).unwrap_or_default(), Notes::NONE);
             sources.advance();
             unpublished += 1;
             if unpublished == load.publish {
@@ -234,14 +174,14 @@ fn fill_until(stop: &AtomicBool, fill: &mut impl Fill, load: Load) -> Result<(),
 }
 
 /// Empties the ring and returns the nanoseconds per frame. The first tenth of the time is not counted.
-fn drain_for(stop: &AtomicBool, drain: &mut impl Drain, time: Duration) -> Result<f64, PeerFault> {
+fn drain_for(stop: &AtomicBool, drain: &mut Consumer, time: Duration) -> Result<f64, PeerFault> {
     let mut sinks = Buffers::new(SINKS);
     let mut count = |time: Duration| {
         let start = Instant::now();
         let mut frames = 0_u64;
         loop {
             for _ in 0..BURSTS_PER_LOOK {
-                frames += u64::from(drain.burst(&mut sinks)?);
+                frames += u64::from(drain_burst(drain, &mut sinks)?);
             }
             let elapsed = start.elapsed();
             if elapsed >= time || stop.load(Relaxed) {
