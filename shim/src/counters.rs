@@ -3,11 +3,9 @@
 //! Counters have one writer each, the core that polls the queue or the daemon, and are never set back: a reset notes where they
 //! stand, and later answers are relative to that.
 
-use kopi_ring::DropReason;
 use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::status::{DROP_COUNTERS, StatusPage};
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use kopi_ring::{Counter, DropReason};
 
 /// The counters of one queue. Written by the core that polls the queue, read by any thread.
 #[derive(Debug, Default)]
@@ -27,23 +25,6 @@ pub(crate) struct Counters {
     pub(crate) link_down: Counter,
     /// Times that no packet buffer could be had.
     pub(crate) no_mbuf: Counter,
-}
-
-/// A counter with one writer.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Only the one writer may.
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// The count so far.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
 }
 
 /// Counters of one queue at one moment.

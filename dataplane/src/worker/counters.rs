@@ -1,30 +1,7 @@
 //! Counters with one writer each.
 
+pub use kopi_ring::Counter;
 use kopi_ring::DropReason;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// A counter that one thread writes and any thread reads.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds `n`. Only the owning thread may call this: it is a load and a store, not an atomic addition.
-    #[inline]
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
-    }
-
-    /// Sets the value, where a counter is a gauge. Only the owning thread may call this.
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
-    }
-
-    /// The current value.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// What one worker counts for one port. TX and RX are named from the app's side; for the wire they are the NIC's own.
 #[derive(Debug, Default)]

@@ -8,6 +8,7 @@
 //! - [`Producer`], [`Consumer`]: the two ends of a ring over mapped memory.
 //! - [`WakeFutex`], [`RxInterrupt`]: how an app is woken; [`Doorbell`]: how the daemon is.
 //! - [`Region`]: the sealed memfd that holds an app's rings, and what to do when its pages vanish.
+//! - [`Counter`]: a counter with one writer.
 //! - [`status`]: the page in which the daemon publishes the state of a port.
 //! - [`message`], [`socket`]: the attach protocol.
 //! - [`DropReason`], [`PeerFault`]: what may go wrong, by name.
@@ -22,6 +23,7 @@
 
 mod consumer;
 mod copy;
+mod counter;
 mod doorbell;
 mod fault;
 pub mod index;
@@ -42,6 +44,7 @@ mod wake_futex;
 
 pub use consumer::{Consumer, Frame};
 pub use copy::prefetch;
+pub use counter::Counter;
 pub use doorbell::Doorbell;
 pub use fault::PeerFault;
 pub use layout::{Geometry, Layout};
