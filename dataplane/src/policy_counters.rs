@@ -48,7 +48,7 @@ impl CounterKey {
         let (kind, rule) = match self.cause {
             Cause::Rule(rule) => (1, rule),
             Cause::Default => (2, 0),
-            Cause::Lease(violation) => {
+            Cause::PortSecurity(violation) => {
                 (3, (0..).zip(Violation::ALL).find(|(_, v)| *v == violation).map_or(0, |(at, _)| at))
             }
             Cause::Malformed => (4, 0),
@@ -69,7 +69,7 @@ impl CounterKey {
         let cause = match word & 0xff {
             1 => Cause::Rule(rule),
             2 => Cause::Default,
-            3 => Cause::Lease(*Violation::ALL.get(usize::try_from(rule).ok()?)?),
+            3 => Cause::PortSecurity(*Violation::ALL.get(usize::try_from(rule).ok()?)?),
             4 => Cause::Malformed,
             5 => Cause::Fragment,
             _ => return None,
@@ -173,7 +173,7 @@ mod tests {
             Cause::Rule(0),
             Cause::Rule(99_999),
             Cause::Default,
-            Cause::Lease(Violation::Ndp),
+            Cause::PortSecurity(Violation::Ndp),
             Cause::Malformed,
             Cause::Fragment,
         ];

@@ -49,7 +49,7 @@ pub(crate) fn check(bytes: &[u8]) {
     ];
     for owner in &owners {
         let entry = ruleset.admit(owner, owner.name).ok().flatten();
-        let leased = ruleset.port_policy(owner, entry, &[MacAddr::new([2, 0, 0, 0, 0, 1])]);
+        let secured = ruleset.port_policy(owner, entry, &[MacAddr::new([2, 0, 0, 0, 0, 1])]);
         let plain = ruleset.port_policy(owner, None, &[]);
         for frame in frames.chunks(FRAME).chain([&[0; 60][..]]).take(4) {
             let (headers, key) = parse(frame, 1);
@@ -59,18 +59,18 @@ pub(crate) fn check(bytes: &[u8]) {
             for (direction, state) in cases() {
                 let packet = Packet { direction, key: &key, state, ndp, dhcp };
                 let evaluation = ruleset.evaluate(&plain, &packet);
-                // What is leased to others may be used by nobody else, of which the rules say nothing.
-                if !matches!(evaluation.cause, Cause::Lease(_)) {
+                // What is reserved for others may be used by nobody else, of which the rules say nothing.
+                if !matches!(evaluation.cause, Cause::PortSecurity(_)) {
                     assert_eq!(
                         evaluation,
                         oracle::evaluate(ruleset.policy(), &Machine, owner, &packet),
                         "{key} {packet:?}"
                     );
                 }
-                let evaluation = ruleset.evaluate(&leased, &packet);
-                let trace = ruleset.trace(&leased, &packet, MISSES);
+                let evaluation = ruleset.evaluate(&secured, &packet);
+                let trace = ruleset.trace(&secured, &packet, MISSES);
                 assert_eq!(trace.evaluation, evaluation, "{key} {packet:?}");
-                assert_eq!(ruleset.evaluate_fragment(&leased, &packet, &evaluation), evaluation, "{key} {packet:?}");
+                assert_eq!(ruleset.evaluate_fragment(&secured, &packet, &evaluation), evaluation, "{key} {packet:?}");
             }
         }
     }

@@ -68,24 +68,31 @@ fn counts_agree(table: &Connections, limits: Limits) {
 fn pass(table: &Connections, (zone, source): (u16, u16), direction: Direction, frame: &[u8], accept: bool, now: u64) {
     let (headers, key) = parse(frame, source);
     let seen = (frame, &headers, &key);
-    let look = table.lookup(zone, direction, seen, now);
+    let lookup = table.lookup(zone, direction, seen, now);
     let again = table.lookup(zone, direction, seen, now);
-    assert_eq!((again.state(), again.connection()), (look.state(), look.connection()), "{key}");
-    assert!(look.state() != State::Related || key.icmp().is_some(), "{key}");
+    assert_eq!((again.state(), again.connection()), (lookup.state(), lookup.connection()), "{key}");
+    assert!(lookup.state() != State::Related || key.icmp().is_some(), "{key}");
     let ip = key.src_addr().is_some() && !headers.shape.eq(&kopi_packet::Shape::Arp);
-    assert!(ip || look.state() == State::Untracked || look.state() == State::Invalid, "{key}: {:?}", look.state());
+    assert!(
+        ip || lookup.state() == State::Untracked || lookup.state() == State::Invalid,
+        "{key}: {:?}",
+        lookup.state()
+    );
     if !accept {
         return;
     }
-    let Some(of) = table.accept(&look, now) else { return };
-    assert!(look.state() != State::Untracked, "{key}");
-    assert!(look.state() != State::Invalid || look.connection() == Some(of), "an invalid frame began something: {key}");
-    // What is known may be on the account of an app that has gone.
-    assert!(table.in_zone(table.charged(zone, source).zone()) > 0 || look.connection().is_some());
-    if let Some(stamp) = table.stamp(of, direction, look.state()) {
-        assert!(table.holds(stamp) && stamp.connection() == Some(of));
+    let Some(of) = table.accept(&lookup, now) else { return };
+    assert!(lookup.state() != State::Untracked, "{key}");
+    assert!(
+        lookup.state() != State::Invalid || lookup.connection() == Some(of),
+        "an invalid frame began something: {key}"
+    );
+    // What is known may be charged to an app that has gone.
+    assert!(table.in_zone(table.charged(zone, source).zone()) > 0 || lookup.connection().is_some());
+    if let Some(version) = table.version(of, direction, lookup.state()) {
+        assert!(table.holds(version) && version.connection() == Some(of));
     }
     let _state = table.plain(of, direction);
-    let _settled = table.settled(of);
+    let _established = table.is_established(of);
     let _there = table.touch(of, direction, None, now);
 }

@@ -207,8 +207,8 @@ pub enum Decider {
     Rule(RuleId),
     /// The default of the direction.
     Default(Direction),
-    /// A lease.
-    Lease(Violation),
+    /// Port security.
+    PortSecurity(Violation),
     /// It could not be parsed.
     Malformed,
     /// It was a fragment without its first.
@@ -221,7 +221,7 @@ impl Decider {
         Some(match key.cause {
             Cause::Rule(rule) => Self::Rule(*ruleset.ids().get(usize::try_from(rule).ok()?)?),
             Cause::Default => Self::Default(key.direction),
-            Cause::Lease(violation) => Self::Lease(violation),
+            Cause::PortSecurity(violation) => Self::PortSecurity(violation),
             Cause::Malformed => Self::Malformed,
             Cause::Fragment => Self::Fragment,
         })

@@ -35,7 +35,7 @@ use crate::stages::shape::Shaper;
 use crate::worker::command::Reply;
 use crate::worker::flow_dump::{Given, Lists, Position};
 use kopi_config::policy::{Decision, Direction};
-use kopi_policy::{Cause, Connections, Kernel, PortPolicy, Ruleset};
+use kopi_policy::{Cause, Connections, HostSockets, PortPolicy, Ruleset};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Mac, Settings, Welcome};
 use kopi_ring::{DropReason, PeerFault, Region};
@@ -109,14 +109,14 @@ pub struct Switch {
     accounts: Helper<ByAccount, Changed>,
     hangs: bool,
     /// Who reads the kernel's lists.
-    kernel_lists: Helper<String, Kernel>,
+    kernel_lists: Helper<String, HostSockets>,
     /// Which of those that have apps.
     numbers: Numbers,
     throttle: Throttle,
     policy: Enforcement,
     connections: Arc<Connections>,
     /// What is the kernel's of the address that apps share with it.
-    kernel: Arc<Kernel>,
+    kernel: Arc<HostSockets>,
     /// The interface of the kernel's port, if it has one.
     tap: String,
     /// What the policy wants in the log.
@@ -143,7 +143,7 @@ pub struct Helpers {
     /// Who asks the name service.
     pub accounts: Helper<ByAccount, Changed>,
     /// Who reads what the kernel has.
-    pub kernel_lists: Helper<String, Kernel>,
+    pub kernel_lists: Helper<String, HostSockets>,
 }
 
 impl Helpers {

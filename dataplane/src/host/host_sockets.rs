@@ -5,7 +5,7 @@
 //! is not known yet.
 
 use kopi_config::policy::Listen;
-use kopi_policy::Kernel;
+use kopi_policy::HostSockets;
 use nix::ifaddrs::getifaddrs;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,12 +25,12 @@ const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
 /// What the kernel has now; `tap` is the interface of its port.
 #[must_use]
-pub fn look(tap: &str) -> Kernel {
+pub fn look(tap: &str) -> HostSockets {
     let text = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     let ephemeral = range_of(&text("ip_local_port_range")).unwrap_or(EPHEMERAL);
     let sockets = LISTS.iter().flat_map(|(list, proto)| ports_of(list).into_iter().map(|port| (*proto, port)));
     let sockets = sockets.map(|(proto, port)| Listen { proto, port });
-    Kernel::new(addresses_of(tap), ephemeral, ranges_of(&text("ip_local_reserved_ports")), sockets)
+    HostSockets::new(addresses_of(tap), ephemeral, ranges_of(&text("ip_local_reserved_ports")), sockets)
 }
 
 /// Packets that the kernel has lost because nobody took them from `interface` in time, as the interface counts them.

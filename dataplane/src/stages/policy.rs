@@ -253,7 +253,7 @@ impl PolicyStage {
 
     /// The conditions of the connections of a frame that does not pass, and so changes nothing about them.
     fn known(&self, [out, into]: [Option<CtLookup>; 2]) -> [Option<CtVersion>; 2] {
-        let stamp = |look: CtLookup, direction| self.connections.stamp(look.connection()?, direction, look.state());
+        let stamp = |look: CtLookup, direction| self.connections.version(look.connection()?, direction, look.state());
         [out.and_then(|look| stamp(look, Direction::Egress)), into.and_then(|look| stamp(look, Direction::Ingress))]
     }
 
@@ -261,7 +261,7 @@ impl PolicyStage {
     /// look.
     fn accept(&self, look: &CtLookup, direction: Direction, now: u64) -> Option<CtVersion> {
         let of = self.connections.accept(look, now)?;
-        self.connections.stamp(of, direction, look.state())
+        self.connections.version(of, direction, look.state())
     }
 
     /// Judges one copy of a frame that goes to several apps, for app `id`, and counts it.
@@ -365,8 +365,8 @@ fn refusal(id: PortId, source: PortId, evaluation: &Evaluation) -> Option<Verdic
 
 fn reason(evaluation: &Evaluation) -> DropReason {
     match evaluation.cause {
-        Cause::Lease(Violation::Listen) => DropReason::PortNotLeased,
-        Cause::Lease(_) => DropReason::Spoofed,
+        Cause::PortSecurity(Violation::Listen) => DropReason::PortNotLeased,
+        Cause::PortSecurity(_) => DropReason::Spoofed,
         Cause::Malformed => DropReason::Malformed,
         Cause::Fragment => DropReason::Fragment,
         Cause::Rule(_) | Cause::Default if evaluation.decision == Decision::Reject => DropReason::Rejected,

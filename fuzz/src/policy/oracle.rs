@@ -6,7 +6,7 @@ use kopi_config::policy::{Action, Addresses, Decision, Direction, Field, Match, 
 use kopi_packet::{FlowKey, Fragment, MacAddr, Shape};
 use kopi_policy::{Accounts, Cause, Evaluation, Owner, Packet, Selector};
 
-/// Judges a frame of an app without a lease.
+/// Evaluates a frame of an app without an entry.
 pub(super) fn evaluate(policy: &Policy, machine: &dyn Accounts, owner: &Owner<'_>, packet: &Packet<'_>) -> Evaluation {
     let mut evaluation =
         Evaluation { decision: Decision::Drop, cause: Cause::Malformed, passing: 0, class: None, log: false };

@@ -60,11 +60,11 @@ fn segment(host: u32, direction: Direction, flags: u8) -> [u8; 64] {
     frame
 }
 
-/// Parses, looks, accepts, as a worker does for a frame that its flow table does not answer for.
+/// Parses, looks up, accepts, as a worker does for a frame that its flow table does not answer for.
 fn pass(table: &Connections, direction: Direction, frame: &[u8], now: u64) -> Option<Ref> {
     let (headers, key) = parse(frame, 1);
-    let look = table.lookup(1, direction, (frame, &headers, &key), now);
-    table.accept(&look, now)
+    let lookup = table.lookup(1, direction, (frame, &headers, &key), now);
+    table.accept(&lookup, now)
 }
 
 fn establish(table: &Connections, host: u32, now: u64) -> Option<Ref> {
@@ -100,14 +100,14 @@ fn known(count: u32) {
         now += HZ;
         refs.iter().filter(|&&of| table.touch(of, Direction::Ingress, None, now)).count()
     });
-    report(&format!("{count} connections, look and accept"), per_round, || {
+    report(&format!("{count} connections, lookup and accept"), per_round, || {
         let one = |(frame, headers, key): &([u8; 64], Headers, FlowKey)| {
-            let look = table.lookup(1, Direction::Ingress, (frame, headers, key), now);
-            table.accept(&look, now)
+            let lookup = table.lookup(1, Direction::Ingress, (frame, headers, key), now);
+            table.accept(&lookup, now)
         };
         frames.iter().filter(|frame| one(frame).is_some()).count()
     });
-    assert_eq!(refs.iter().filter(|&&of| table.settled(of)).count(), refs.len(), "some were lost");
+    assert_eq!(refs.iter().filter(|&&of| table.is_established(of)).count(), refs.len(), "some were lost");
 }
 
 /// A flood of SYNs from random hosts, answered by the app or not, against a table with 1,000 established connections.
@@ -128,7 +128,7 @@ fn flood(capacity: usize, answered: bool) {
         }
         0
     });
-    let left = established.iter().filter(|&&of| table.settled(of)).count();
+    let left = established.iter().filter(|&&of| table.is_established(of)).count();
     let stats = table.stats();
     println!("    established before {}, after {left}; {stats:?}", established.len());
 }

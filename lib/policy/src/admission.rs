@@ -20,7 +20,7 @@ pub enum Refusal {
         /// The name.
         asked: String,
     },
-    /// There is an `[[app]]` for the process, and the process asks for another name: so it would evade its lease.
+    /// There is an `[[app]]` for the process, and the process asks for another name: so it would evade its port security.
     #[error("the policy has the name `{entry}` for this process, not `{asked}`")]
     OtherName {
         /// The name that was asked for.

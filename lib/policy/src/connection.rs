@@ -3,13 +3,13 @@
 //! A worker asks for every frame that its flow table does not answer for, and for every TCP segment with SYN, FIN or RST:
 //!
 //! 1. [`Connections::lookup`] says the [`State`](kopi_config::policy::State) of the frame and changes nothing;
-//! 2. the rules judge it by that state;
+//! 2. the rules evaluate it with that state;
 //! 3. if it was accepted, [`Connections::accept`] begins the connection or moves it on, and gives the [`Ref`] under which
 //!    the flow table remembers it.
 //!
-//! From then on [`Connections::holds`] tells, by one load, whether the connection is still in the condition of which the
-//! flow table keeps a [`CtVersion`], so that packets need no look, and [`Connections::touch`], called at most once a second, keeps the connection alive. A `Ref` whose connection is gone
-//! is told by its generation.
+//! From then on the flow table keeps a [`CtVersion`], and [`Connections::holds`] says by one load whether the connection is still
+//! in that version, so that its packets need no lookup. [`Connections::touch`], called at most once a second, keeps the
+//! connection alive. A `Ref` whose connection is gone is known by its generation.
 //!
 //! # Memory and time
 //!
@@ -54,18 +54,20 @@
 //! | `room` | who has to go for a new one |
 //! | `zones` | whose connections there are, and how many each may have |
 //! | `ct_lookup` | both steps for a whole frame: [`CtLookup`] |
+//! | `ct_ref` | what a flow table keeps of a connection: [`Ref`], [`CtVersion`] |
 //! | `upkeep` | what the control thread does: sweep, forget, list |
 //! | `entry` | the layout in memory |
-//! | `phase` | how far a connection has come, and time-outs |
+//! | `timeouts` | how long a connection may stay in its state |
 //! | `numbers` | what a TCP segment does, by its numbers |
 //! | `window` | the numbers of TCP, and its window |
 
 mod ct_lookup;
+mod ct_ref;
 mod entry;
 mod numbers;
-mod phase;
 mod room;
 mod table;
+mod timeouts;
 mod tuple;
 mod upkeep;
 mod window;
@@ -75,8 +77,8 @@ mod zones;
 mod tests;
 
 pub use ct_lookup::CtLookup;
-pub(crate) use phase::Phase;
-pub use table::{Connections, CtVersion, Ref, TOUCH_SHIFT};
+pub use ct_ref::{CtVersion, Ref};
+pub use table::{Connections, TOUCH_SHIFT};
 pub use tuple::{Sort, Tuple};
 pub use upkeep::{Connection, Stats};
 pub use zones::{Holder, Limit, Limits, ZONES};

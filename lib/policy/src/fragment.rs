@@ -1,6 +1,6 @@
 //! What was decided about the first fragment of a packet, for the fragments that follow it.
 //!
-//! Only the first fragment has ports, so only it can be judged. The others take its verdict, if they come after it; those
+//! Only the first fragment has ports, so only it can be evaluated. The others take its verdict, if they come after it; those
 //! that come before it are for the policy to decide. Each worker has a table of its own, of a fixed size.
 //!
 //! # Who makes room
@@ -10,7 +10,7 @@
 //! whatever the others do, and nobody's packet waits for its fragments in vain because somebody else's are many.
 //!
 //! What an application has lies in a queue, oldest first; a packet is found by a hash under a secret seed. Verdicts of who has
-//! gone are the first to make room. On whose account a verdict is, the caller says: see
+//! gone are the first to make room. To whom a verdict is charged, the caller says: see
 //! [`Connections::charged`](crate::Connections::charged).
 
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ use crate::connection::{Holder, ZONES};
 /// A verdict holds for so many seconds, as long as Linux waits for the rest of a packet (`ipfrag_time`).
 pub const HOLD_SECONDS: u64 = 30;
 
-/// What the fragments of one packet have in common at one policy point.
+/// What the fragments of one packet have in common at one policy hook.
 ///
 /// # Source
 ///
@@ -35,7 +35,7 @@ pub const HOLD_SECONDS: u64 = 30;
 pub struct FragmentKey([u64; 8]);
 
 impl FragmentKey {
-    /// The key of a fragment at the policy point of `holder`; `id` is what [`fragment_id`](kopi_packet::fragment_id) says of it.
+    /// The key of a fragment at the policy hook of `holder`; `id` is what [`fragment_id`](kopi_packet::fragment_id) says of it.
     /// `None` if the frame is not IP.
     #[must_use]
     pub fn of(holder: Holder, direction: Direction, key: &FlowKey, id: u32) -> Option<Self> {
@@ -181,7 +181,7 @@ impl<T: Copy> Fragments<T> {
     }
 
     /// Remembers what was decided about the first fragment of a packet, instead of what was decided about an earlier packet
-    /// with the same key, on the account of `holder`.
+    /// with the same key, charged to `holder`.
     pub fn remember(&mut self, key: &FragmentKey, holder: Holder, verdict: T, now: u64) {
         let zone = index(holder.zone());
         if self.queues[zone].holder != holder {

@@ -1,4 +1,4 @@
-//! What is judged, and what is said of it.
+//! What is evaluated, and what comes of it.
 
 use kopi_config::policy::{Decision, Direction, State};
 use kopi_packet::{FlowKey, dhcp, ndp};
@@ -54,7 +54,7 @@ pub enum Cause {
     /// No rule: the default of the direction.
     Default,
     /// What the frame uses is not the app's.
-    Lease(Violation),
+    PortSecurity(Violation),
     /// It could not be parsed to its end.
     Malformed,
     /// It is a later fragment, and its first one was not seen.
@@ -67,7 +67,7 @@ impl Cause {
     pub const fn rule(self) -> Option<u32> {
         match self {
             Self::Rule(index) => Some(index),
-            Self::Default | Self::Lease(_) | Self::Malformed | Self::Fragment => None,
+            Self::Default | Self::PortSecurity(_) | Self::Malformed | Self::Fragment => None,
         }
     }
 }

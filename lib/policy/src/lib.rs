@@ -6,7 +6,7 @@
 //! A policy becomes a [`Ruleset`]. It says by which entry a process may attach ([`Ruleset::admit`]), works out what is
 //! the same for all frames of an attached app (a [`PortPolicy`]), and evaluates frames ([`Ruleset::evaluate`]).
 //!
-//! [`Connections`] knows which frames belong together, and says the state by which rules judge a frame. [`Fragments`]
+//! [`Connections`] knows which frames belong together, and says the state by which rules evaluate a frame. [`Fragments`]
 //! keeps what was decided about a first fragment for the later ones.
 #![forbid(unsafe_code)]
 
@@ -16,10 +16,10 @@ mod connection;
 mod fields;
 mod fragment;
 mod frame;
-mod kernel;
-mod lease;
+mod host_sockets;
 mod owner;
 mod plane;
+mod port_security;
 mod ruleset;
 mod tcp;
 mod trace;
@@ -30,7 +30,7 @@ pub use connection::{
 };
 pub use fragment::{Followed, FragmentKey, Fragments, HOLD_SECONDS};
 pub use frame::{Cause, Evaluation, Packet, Violation};
-pub use kernel::Kernel;
+pub use host_sockets::HostSockets;
 pub use owner::{Accounts, Owner, Selector};
 pub use ruleset::{PortPolicy, RuleId, Ruleset, TooMany};
 pub use trace::{Miss, Trace};

@@ -13,9 +13,9 @@ use crate::admission::{Entries, Refusal};
 use crate::bits::{Block, Ones, Pool, Set, intersect};
 use crate::fields::{self, Fields, MAX_VIEWS};
 use crate::frame::{Cause, Evaluation, Packet};
-use crate::kernel::Kernel;
-use crate::lease::{Leases, Tenant};
+use crate::host_sockets::HostSockets;
 use crate::owner::{Accounts, Names, Owner, OwnerParts};
+use crate::port_security::{PortSecurity, PortSecurityTable};
 
 /// A policy as the dataplane asks it: who may attach, and what is to be done with a frame.
 ///
@@ -25,7 +25,7 @@ pub struct Ruleset {
     policy: Arc<Policy>,
     names: Names,
     entries: Entries,
-    leases: Leases,
+    port_security: PortSecurityTable,
     owners: OwnerParts,
     fields: Fields,
     pool: Box<[Block]>,
@@ -59,26 +59,26 @@ pub enum TooMany {
 
 /// One attached app under one ruleset, with all that can be worked out before its first frame.
 ///
-/// It belongs to the ruleset that made it. Judged by another, frames get a verdict that means nothing.
+/// It belongs to the ruleset that made it. Evaluated by another, frames get a verdict that means nothing.
 #[derive(Clone, Debug)]
 pub struct PortPolicy {
     pub(crate) rules: Set,
-    tenant: Tenant,
+    security: PortSecurity,
     class: ClassSelection,
 }
 
 impl PortPolicy {
-    /// The same, for an app that has its address together with the kernel, to which `kernel` belongs. No other app is changed.
-    /// An app that is not told of its kernel may use nothing of it.
+    /// The same with the sockets of `host`, for an app that shares the host's address. No other app is changed. Without them, such
+    /// an app may use no address and no port of the host.
     #[must_use]
-    pub fn beside(self, kernel: &Arc<Kernel>) -> Self {
-        Self { tenant: self.tenant.beside(kernel), ..self }
+    pub fn with_host_sockets(self, host: &Arc<HostSockets>) -> Self {
+        Self { security: self.security.with_host_sockets(host), ..self }
     }
 
-    /// Whether every frame of the one is judged as it would be for the other. Both have to be of one ruleset.
+    /// Whether every frame of the one is evaluated as it would be for the other. Both have to be of one ruleset.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.rules == other.rules && self.tenant.is_same(&other.tenant) && self.class == other.class
+        self.rules == other.rules && self.security.is_same(&other.security) && self.class == other.class
     }
 }
 
@@ -109,7 +109,7 @@ impl Ruleset {
         }
         let mut pool = Pool::default();
         let names = Names::resolve(&policy, accounts);
-        let leases = Leases::of(&policy);
+        let port_security = PortSecurityTable::of(&policy);
         Ok(Self {
             entries: Entries::compile(&policy.apps, policy.default.attach, &names),
             owners: OwnerParts::compile(rules, &names),
@@ -120,9 +120,9 @@ impl Ruleset {
             classing,
             ids: ids(&policy),
             tcp_flags_mask: fields::tcp_flags_mask(rules),
-            uses_state: fields::uses_state(rules) || leases.lists_ports(),
+            uses_state: fields::uses_state(rules) || port_security.lists_ports(),
             names,
-            leases,
+            port_security,
             policy,
         })
     }
@@ -213,12 +213,12 @@ impl Ruleset {
         let entry = entry.and_then(|index| Some((index, self.policy.apps.get(index)?)));
         PortPolicy {
             rules: self.owners.rules_of(owner),
-            tenant: self.leases.tenant(entry, macs),
+            security: self.port_security.port(entry, macs),
             class: entry.map_or_else(ClassSelection::default, |(_, app)| app.class),
         }
     }
 
-    /// Judges a frame: whether it can be read, whether what it uses is the app's own, then by the rules.
+    /// Evaluates a frame: whether it can be read, whether what it uses is the app's own, then by the rules.
     ///
     /// The evaluation depends on nothing but the port's policy, the direction, the key and the state, except in neighbour
     /// discovery. So it may be kept for all frames that have these in common. Never allocates.
@@ -234,7 +234,7 @@ impl Ruleset {
         }
     }
 
-    /// Judges a fragment that is not the first one, and shares the fate of the first unless it has faults of its own.
+    /// Evaluates a fragment that is not the first one, and shares the fate of the first unless it has faults of its own.
     #[must_use]
     pub fn evaluate_fragment(&self, port_policy: &PortPolicy, packet: &Packet<'_>, first: &Evaluation) -> Evaluation {
         self.precondition(port_policy, packet).unwrap_or(*first)
@@ -248,8 +248,8 @@ impl Ruleset {
         if unread && malformed != Decision::Accept {
             return Some(refused(port_policy, packet, malformed, Cause::Malformed));
         }
-        let violation = port_policy.tenant.violation(packet)?;
-        Some(refused(port_policy, packet, Decision::Drop, Cause::Lease(violation)))
+        let violation = port_policy.security.violation(packet)?;
+        Some(refused(port_policy, packet, Decision::Drop, Cause::PortSecurity(violation)))
     }
 
     fn by_rules(&self, port_policy: &PortPolicy, packet: &Packet<'_>) -> Evaluation {

@@ -1,8 +1,8 @@
 //! The states of a TCP connection, as a firewall in the middle sees them.
 //!
-//! Each segment that passes moves the connection from one [`Phase`] to the next: [`step`]. The policy point does not see
+//! Each segment that passes moves the connection from one [`TcpState`] to the next: [`step`]. The policy hook does not see
 //! what the hosts do with a segment, nor whether it arrives, so it follows them loosely, and lets pass what the receiver
-//! is better able to judge.
+//! is better able to decide.
 //!
 //! # Source
 //!
@@ -13,7 +13,76 @@
 
 use kopi_packet::tcp::flags::{ACK, FIN, RST, SYN, URG};
 
-use crate::connection::Phase;
+/// How far a connection has come, as one who sees its segments pass knows it. Connections of other protocols are in the last
+/// states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum TcpState {
+    SynSent = 1,
+    SynRecv = 2,
+    Established = 3,
+    FinWait = 4,
+    CloseWait = 5,
+    LastAck = 6,
+    TimeWait = 7,
+    Close = 8,
+    /// SYN from both sides.
+    SynSent2 = 9,
+    /// UDP and UDP-Lite.
+    Udp = 10,
+    /// Requests of ICMP and ICMPv6 that have replies.
+    Icmp = 11,
+    /// Every other protocol.
+    Other = 12,
+    /// Established, and a reset or FIN has passed of which we cannot tell whether its receiver takes it: see
+    /// [`numbers`](crate::connection).
+    Challenged = 13,
+}
+
+impl TcpState {
+    /// Every state, in the order of their numbers, which start at one.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::SynSent,
+        Self::SynRecv,
+        Self::Established,
+        Self::FinWait,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Close,
+        Self::SynSent2,
+        Self::Udp,
+        Self::Icmp,
+        Self::Other,
+        Self::Challenged,
+    ];
+
+    /// The name of the state, as `conntrack -L` prints it.
+    pub(crate) const fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::SynSent => "SYN_SENT",
+            Self::SynRecv => "SYN_RECV",
+            // What the two ends make of a claim, nobody knows yet.
+            Self::Established | Self::Challenged => "ESTABLISHED",
+            Self::FinWait => "FIN_WAIT",
+            Self::CloseWait => "CLOSE_WAIT",
+            Self::LastAck => "LAST_ACK",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::SynSent2 => "SYN_SENT2",
+            Self::Udp | Self::Icmp | Self::Other => return None,
+        })
+    }
+
+    pub(crate) const fn is_tcp(self) -> bool {
+        self.name().is_some()
+    }
+
+    /// Whether both sides have said that nothing more will come.
+    pub(crate) const fn is_over(self) -> bool {
+        matches!(self, Self::TimeWait | Self::Close)
+    }
+}
 
 /// Who sends a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +121,8 @@ impl Kind {
 /// What a segment does to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The connection is in this phase now.
-    To(Phase),
+    /// The connection is in this state now.
+    To(TcpState),
     /// It passes and changes nothing: it may be right, if the hosts know more than we do, and if it is not, the receiver
     /// answers with a reset that we will see.
     Ignore,
@@ -66,21 +135,21 @@ pub(crate) enum Step {
     Reopen,
 }
 
-/// The phase of a connection that begins with such a segment; `None` if none can. A plain segment begins one only if
+/// The state of a connection that begins with such a segment; `None` if none can. A plain segment begins one only if
 /// connections may be picked up in their middle (`loose`).
-pub(crate) const fn first(kind: Kind, loose: bool) -> Option<Phase> {
+pub(crate) const fn first(kind: Kind, loose: bool) -> Option<TcpState> {
     match kind {
-        Kind::Syn => Some(Phase::SynSent),
-        Kind::Ack if loose => Some(Phase::Established),
+        Kind::Syn => Some(TcpState::SynSent),
+        Kind::Ack if loose => Some(TcpState::Established),
         Kind::Ack | Kind::SynAck | Kind::Fin | Kind::Rst => None,
     }
 }
 
-/// What a segment of this kind from this side does to a connection in this phase.
-pub(crate) const fn step(side: Side, kind: Kind, phase: Phase) -> Step {
-    use Phase::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, SynSent2, TimeWait};
+/// What a segment of this kind from this side does to a connection in this state.
+pub(crate) const fn step(side: Side, kind: Kind, state: TcpState) -> Step {
     use Side::{Originator, Responder};
-    match (kind, side, phase) {
+    use TcpState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, SynSent, SynSent2, TimeWait};
+    match (kind, side, state) {
         // A retransmission, or a new attempt.
         (Kind::Syn, Originator, SynSent) => Step::To(SynSent),
         (Kind::Syn, Originator, SynSent2) => Step::To(SynSent2),
@@ -115,8 +184,8 @@ pub(crate) const fn step(side: Side, kind: Kind, phase: Phase) -> Step {
         (Kind::Fin | Kind::Ack, _, TimeWait) => Step::To(TimeWait),
         (Kind::Fin | Kind::Ack, _, Close) => Step::To(Close),
         (Kind::Rst, ..) => Step::To(Close),
-        // The table never asks about phases of other protocols, and about one that is challenged as what it may well be.
-        (_, _, Phase::Udp | Phase::Icmp | Phase::Other | Phase::Challenged) => Step::Invalid,
+        // The table never asks about states of other protocols, and about one that is challenged as what it may well be.
+        (_, _, TcpState::Udp | TcpState::Icmp | TcpState::Other | TcpState::Challenged) => Step::Invalid,
     }
 }
 
@@ -124,27 +193,34 @@ pub(crate) const fn step(side: Side, kind: Kind, phase: Phase) -> Step {
 mod tests {
     use super::*;
 
-    /// Plays segments and names the phase after each; `-` for ignored, `!` for invalid, `new` for reopened.
+    #[test]
+    fn states_are_listed_by_their_numbers() {
+        for (number, state) in (1_u8..).zip(TcpState::ALL) {
+            assert_eq!(state as u8, number);
+        }
+    }
+
+    /// Plays segments and names the state after each; `-` for ignored, `!` for invalid, `new` for reopened.
     fn play(segments: &[(Side, u8)]) -> Vec<String> {
-        let mut phase = None;
-        let name = |phase: Phase| phase.name().unwrap().to_owned();
+        let mut state = None;
+        let name = |state: TcpState| state.name().unwrap().to_owned();
         segments
             .iter()
             .map(|&(side, flags)| {
                 let Some(kind) = Kind::of(flags) else { return "!".to_owned() };
-                let step = match phase {
+                let step = match state {
                     None => first(kind, true).map_or(Step::Invalid, Step::To),
-                    Some(phase) => step(side, kind, phase),
+                    Some(state) => step(side, kind, state),
                 };
                 match step {
                     Step::To(next) => {
-                        phase = Some(next);
+                        state = Some(next);
                         name(next)
                     }
                     Step::Ignore => "-".to_owned(),
                     Step::Invalid => "!".to_owned(),
                     Step::Reopen => {
-                        phase = first(kind, false);
+                        state = first(kind, false);
                         "new".to_owned()
                     }
                 }
@@ -159,28 +235,28 @@ mod tests {
     #[test]
     fn rfc_9293_figure_6_and_12_open_talk_close() {
         let talk = [(R, ACK), (O, ACK | 0x08), (O, FIN | ACK), (R, ACK), (R, FIN | ACK), (O, ACK)];
-        let phases = play(&[&OPEN[..], &talk].concat());
-        assert_eq!(phases[..3], ["SYN_SENT", "SYN_RECV", "ESTABLISHED"]);
-        assert_eq!(phases[3..5], ["ESTABLISHED", "ESTABLISHED"]);
-        assert_eq!(phases[5..], ["FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT"]);
+        let states = play(&[&OPEN[..], &talk].concat());
+        assert_eq!(states[..3], ["SYN_SENT", "SYN_RECV", "ESTABLISHED"]);
+        assert_eq!(states[3..5], ["ESTABLISHED", "ESTABLISHED"]);
+        assert_eq!(states[5..], ["FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT"]);
     }
 
     #[test]
     fn rfc_9293_figure_7_simultaneous_open() {
-        let phases = play(&[(O, SYN), (R, SYN), (O, SYN | ACK), (R, SYN | ACK), (O, ACK)]);
-        assert_eq!(phases, ["SYN_SENT", "SYN_SENT2", "SYN_RECV", "-", "ESTABLISHED"]);
+        let states = play(&[(O, SYN), (R, SYN), (O, SYN | ACK), (R, SYN | ACK), (O, ACK)]);
+        assert_eq!(states, ["SYN_SENT", "SYN_SENT2", "SYN_RECV", "-", "ESTABLISHED"]);
     }
 
     #[test]
     fn rfc_9293_figure_9_a_half_open_connection_is_reset() {
-        let phases = play(&[&OPEN[..], &[(O, SYN), (R, ACK), (O, RST)]].concat());
-        assert_eq!(phases[3..], ["-", "ESTABLISHED", "CLOSE"]);
+        let states = play(&[&OPEN[..], &[(O, SYN), (R, ACK), (O, RST)]].concat());
+        assert_eq!(states[3..], ["-", "ESTABLISHED", "CLOSE"]);
     }
 
     #[test]
     fn both_close_at_the_same_time() {
-        let phases = play(&[&OPEN[..], &[(O, FIN | ACK), (R, FIN | ACK), (O, ACK), (R, ACK)]].concat());
-        assert_eq!(phases[3..], ["FIN_WAIT", "LAST_ACK", "TIME_WAIT", "TIME_WAIT"]);
+        let states = play(&[&OPEN[..], &[(O, FIN | ACK), (R, FIN | ACK), (O, ACK), (R, ACK)]].concat());
+        assert_eq!(states[3..], ["FIN_WAIT", "LAST_ACK", "TIME_WAIT", "TIME_WAIT"]);
     }
 
     #[test]
@@ -215,19 +291,20 @@ mod tests {
         }
     }
 
-    /// Out-of-place segments of a blind sender neither open, nor close without a reset, nor end up in a phase of
+    /// Out-of-place segments of a blind sender neither open, nor close without a reset, nor end up in a state of
     /// another protocol.
     #[test]
     fn every_step_stays_within_tcp() {
-        for phase in Phase::ALL.into_iter().filter(|phase| phase.name().is_some() && *phase != Phase::Challenged) {
+        for state in TcpState::ALL.into_iter().filter(|state| state.name().is_some() && *state != TcpState::Challenged)
+        {
             for kind in [Kind::Syn, Kind::SynAck, Kind::Fin, Kind::Ack, Kind::Rst] {
                 for side in [O, R] {
-                    match step(side, kind, phase) {
+                    match step(side, kind, state) {
                         Step::To(next) => {
-                            assert!(next.name().is_some(), "{side:?} {kind:?} {phase:?}");
-                            assert_eq!(next == Phase::Close, kind == Kind::Rst || phase == Phase::Close);
-                            let opens = next == Phase::Established && phase != Phase::Established;
-                            assert!(!opens || (phase == Phase::SynRecv && side == O), "{side:?} {kind:?} {phase:?}");
+                            assert!(next.name().is_some(), "{side:?} {kind:?} {state:?}");
+                            assert_eq!(next == TcpState::Close, kind == Kind::Rst || state == TcpState::Close);
+                            let opens = next == TcpState::Established && state != TcpState::Established;
+                            assert!(!opens || (state == TcpState::SynRecv && side == O), "{side:?} {kind:?} {state:?}");
                         }
                         Step::Reopen => assert!(kind == Kind::Syn && side == O),
                         Step::Ignore | Step::Invalid => {}

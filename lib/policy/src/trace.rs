@@ -9,7 +9,7 @@ use crate::fields;
 use crate::frame::{Cause, Evaluation, Packet};
 use crate::ruleset::{PortPolicy, Ruleset};
 
-/// Why a frame was judged as it was.
+/// Why a frame was evaluated as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace<'a> {
     /// The same that [`Ruleset::evaluate`] says.
@@ -32,7 +32,7 @@ pub struct Miss<'a> {
 }
 
 impl Ruleset {
-    /// Judges a frame, and tells by which rules, and by what at most `most` others did not match. Takes a look at every
+    /// Evaluates a frame, and says by which rules, and why at most `most` others did not match. Visits every
     /// rule: for people who ask, not for the way of a frame.
     #[must_use]
     pub fn trace(&self, port_policy: &PortPolicy, packet: &Packet<'_>, most: usize) -> Trace<'_> {
@@ -41,7 +41,7 @@ impl Ruleset {
         let (asked, rule) = match evaluation.cause {
             Cause::Rule(index) => (index as usize, rules.get(index as usize)),
             Cause::Default => (rules.len(), None),
-            Cause::Lease(_) | Cause::Malformed | Cause::Fragment => (0, None),
+            Cause::PortSecurity(_) | Cause::Malformed | Cause::Fragment => (0, None),
         };
         let mut missed: Vec<(usize, Miss<'_>)> = Vec::new();
         for (index, rule) in rules.iter().enumerate().take(asked) {

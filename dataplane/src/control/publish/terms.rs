@@ -6,7 +6,7 @@ use crate::control::ports::{App, HOST_NAME, Terms};
 use crate::fib::is_group;
 use kopi_config::policy::Address;
 use kopi_packet::{LinkProtocols, MacAddr};
-use kopi_policy::{Kernel, PortPolicy, Refusal, Ruleset};
+use kopi_policy::{HostSockets, PortPolicy, Refusal, Ruleset};
 use kopi_ring::message::Mac;
 use std::sync::Arc;
 
@@ -40,14 +40,14 @@ pub(super) fn terms_of_host(ruleset: Option<&Ruleset>) -> Terms {
     Terms { entry, name: Some(HOST_NAME.to_owned()), link: LinkProtocols::ALL, ..Terms::default() }
 }
 
-pub(super) fn subject_of(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> PortPolicy {
+pub(super) fn subject_of(ruleset: &Ruleset, app: &App, kernel: &Arc<HostSockets>) -> PortPolicy {
     let own = app.settings.macs.iter().filter(|mac| !is_group(mac));
     let macs: Vec<MacAddr> = own.map(|mac| MacAddr::new(*mac)).collect();
-    ruleset.port_policy(&owner_of(app), app.terms.entry, &macs).beside(kernel)
+    ruleset.port_policy(&owner_of(app), app.terms.entry, &macs).with_host_sockets(kernel)
 }
 
 /// Whether the policy still says of an app what it said before.
-pub(super) fn is_same(ruleset: &Ruleset, app: &App, kernel: &Arc<Kernel>) -> bool {
+pub(super) fn is_same(ruleset: &Ruleset, app: &App, kernel: &Arc<HostSockets>) -> bool {
     let terms = terms(Some(ruleset), &app.identity, &app.asked, None);
     let same = |before: &PortPolicy| before.is_same(&subject_of(ruleset, app, kernel));
     terms.is_ok_and(|terms| terms.entry == app.terms.entry) && app.terms.port_policy.as_ref().is_none_or(same)

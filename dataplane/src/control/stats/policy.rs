@@ -187,7 +187,7 @@ pub(super) const fn cause_name(cause: Cause) -> &'static str {
     match cause {
         Cause::Rule(_) => "rule",
         Cause::Default => "default",
-        Cause::Lease(violation) => violation.name(),
+        Cause::PortSecurity(violation) => violation.name(),
         Cause::Malformed => "malformed",
         Cause::Fragment => "fragment",
     }

@@ -6,7 +6,8 @@ use kopi_config::policy::{Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Headers, checksum, icmp};
 
-use super::table::{Connections, Ref};
+use super::ct_ref::Ref;
+use super::table::Connections;
 use super::tuple::{Sort, Tuple};
 use super::zones::Holder;
 
@@ -15,7 +16,7 @@ use super::zones::Holder;
 pub struct CtLookup {
     state: State,
     direction: Direction,
-    /// The tuple of the connection that would begin with the frame and on whose account, or the connection it belongs to.
+    /// The tuple of the connection that would begin with the frame and to whom it is charged, or the connection it belongs to.
     of: Of,
     segment: Option<Segment>,
 }
@@ -28,7 +29,7 @@ enum Of {
 }
 
 impl CtLookup {
-    /// The state of the frame, by which the rules judge it.
+    /// The state of the frame, by which the rules evaluate it.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
@@ -49,7 +50,7 @@ impl CtLookup {
 }
 
 impl Connections {
-    /// Finds out the state of a frame at the policy point of app `zone`, which it leaves or reaches, and changes nothing.
+    /// Finds out the state of a frame at the policy hook of app `zone`, which it leaves or reaches, and changes nothing.
     ///
     /// `headers` and `key` are what [`parse`](kopi_packet::parse) found in `frame`. Never panics, whatever the frame is.
     #[must_use]
@@ -73,10 +74,10 @@ impl Connections {
             }
         };
         let segment = Segment::of(frame, headers);
-        let (state, turns, of) = match self.find(&tuple, now) {
+        let (state, changes, of) = match self.find(&tuple, now) {
             Some(of) => {
-                let (state, turns) = self.foresee(of, direction, segment.as_ref());
-                (state, turns, Of::Known(of))
+                let (state, changes) = self.foresee(of, direction, segment.as_ref());
+                (state, changes, Of::Known(of))
             }
             None if self.opening(&tuple, direction, segment.as_ref()).is_some() => {
                 (State::New, true, Of::Begins(tuple, self.charged(zone, key.source())))
@@ -85,7 +86,7 @@ impl Connections {
         };
         // Its receiver will not take it, so it neither begins a connection nor moves one on. What changes nothing is not
         // summed up.
-        if turns && !checksum::is_intact(frame, headers) {
+        if changes && !checksum::is_intact(frame, headers) {
             return self.damaged(zone, direction);
         }
         CtLookup { state, direction, of, segment }
@@ -103,12 +104,12 @@ impl Connections {
     /// Takes down that the frame of this [`lookup`](Self::lookup) was accepted, and returns its connection.
     ///
     /// `None` if it has none: connections are no notion of it, it is invalid, or there is no room for a new one.
-    pub fn accept(&self, look: &CtLookup, now: u64) -> Option<Ref> {
-        let segment = look.segment.as_ref();
-        match look.of {
+    pub fn accept(&self, lookup: &CtLookup, now: u64) -> Option<Ref> {
+        let segment = lookup.segment.as_ref();
+        match lookup.of {
             Of::Nothing => None,
-            Of::Known(of) => self.advance(of, look.direction, segment, now),
-            Of::Begins(tuple, holder) => self.begin(&tuple, holder, look.direction, segment, now),
+            Of::Known(of) => self.advance(of, lookup.direction, segment, now),
+            Of::Begins(tuple, holder) => self.begin(&tuple, holder, lookup.direction, segment, now),
         }
     }
 }

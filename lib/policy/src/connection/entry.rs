@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, fence};
 
 use kopi_config::policy::Direction;
 
-use super::phase::{Phase, Units};
+use super::timeouts::Units;
+use crate::tcp::TcpState;
 
 /// Connections in a bucket: their slots fill one cache line.
 pub(crate) const WAYS: usize = 8;
@@ -14,13 +15,13 @@ pub(crate) const WAYS: usize = 8;
 ///
 /// ```text
 /// 63         48     40      36      32              0
-/// | generation | tag | flags | phase | last seen     |   a free slot is 0
+/// | generation | tag | flags | state | last seen     |   a free slot is 0
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     /// When its last packet was seen.
     pub(crate) seen: Units,
-    pub(crate) phase: Phase,
+    pub(crate) tcp_state: TcpState,
     /// Whether there were packets in both directions.
     pub(crate) answered: bool,
     /// Whether the originator has shown that it got an answer: it is not made up by one side, and is not evicted.
@@ -51,7 +52,7 @@ impl Slot {
             | bit(self.windowed, WINDOWED);
         let [s0, s1, s2, s3] = self.seen.to_le_bytes();
         let [g0, g1] = self.generation.to_le_bytes();
-        u64::from_le_bytes([s0, s1, s2, s3, flags << 4 | self.phase as u8, self.tag, g0, g1])
+        u64::from_le_bytes([s0, s1, s2, s3, flags << 4 | self.tcp_state as u8, self.tag, g0, g1])
     }
 
     /// Whether a slot that is `word` may have this tag: cheaper than to take it apart. A free slot has the tag 0.
@@ -63,11 +64,11 @@ impl Slot {
     /// `None` for a free slot.
     pub(crate) fn from_word(word: u64) -> Option<Self> {
         let [s0, s1, s2, s3, low, tag, g0, g1] = word.to_le_bytes();
-        let phase = *Phase::ALL.get(usize::from(low & 0x0f).checked_sub(1)?)?;
+        let tcp_state = *TcpState::ALL.get(usize::from(low & 0x0f).checked_sub(1)?)?;
         let flags = low >> 4;
         Some(Self {
             seen: Units::from_le_bytes([s0, s1, s2, s3]),
-            phase,
+            tcp_state,
             answered: flags & ANSWERED != 0,
             assured: flags & ASSURED != 0,
             begun: if flags & INGRESS != 0 { Direction::Ingress } else { Direction::Egress },
@@ -149,12 +150,12 @@ mod tests {
 
     #[test]
     fn every_slot_is_read_as_it_was_written() {
-        for phase in Phase::ALL {
+        for tcp_state in TcpState::ALL {
             for flags in 0_u8..16 {
                 let set = |bit: u8| flags & bit != 0;
                 let slot = Slot {
                     seen: 0x1234_5678,
-                    phase,
+                    tcp_state,
                     answered: set(1),
                     assured: set(2),
                     begun: if set(4) { Direction::Ingress } else { Direction::Egress },

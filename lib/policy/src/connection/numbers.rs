@@ -28,9 +28,8 @@
 
 use kopi_packet::tcp::{Segment, flags};
 
-use super::phase::Phase;
 use super::window::{Half, after, fits};
-use crate::tcp::{Kind, Side, Step, step};
+use crate::tcp::{Kind, Side, Step, TcpState, step};
 
 /// What a segment does to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +38,10 @@ pub(crate) enum Move {
     Invalid,
     /// It passes, and nothing changes.
     Pass,
-    /// The connection is in this phase now.
-    To(Phase),
-    /// The connection is in this phase now, and what follows may prove what the segment says.
-    Claim(Phase, Claim),
+    /// The connection is in this state now.
+    To(TcpState),
+    /// The connection is in this state now, and what follows may prove what the segment says.
+    Claim(TcpState, Claim),
     /// The answer to a SYN that was ignored: both ends have begun anew.
     Again(Segment),
     /// The connection was over, and this begins another between the same ports.
@@ -120,7 +119,7 @@ pub(crate) struct Arrival<'a> {
     pub(crate) kind: Kind,
     /// Who sends it.
     pub(crate) side: Side,
-    pub(crate) phase: Phase,
+    pub(crate) tcp_state: TcpState,
     /// The numbers of the sender, and of the receiver.
     pub(crate) own: Half,
     pub(crate) other: Half,
@@ -136,13 +135,13 @@ const AHEAD: u32 = 1 << 30;
 impl Arrival<'_> {
     pub(crate) fn evaluate(&self) -> Move {
         // What nobody has confirmed is not so.
-        let challenged = self.phase == Phase::Challenged;
-        let phase = if challenged { Phase::Established } else { self.phase };
-        let next = step(self.side, self.kind, phase);
+        let challenged = self.tcp_state == TcpState::Challenged;
+        let state = if challenged { TcpState::Established } else { self.tcp_state };
+        let next = step(self.side, self.kind, state);
         match (self.kind, next) {
             (_, Step::Invalid) => Move::Invalid,
             (_, Step::Reopen) => Move::Reopen,
-            (Kind::Syn, Step::Ignore) => Move::Claim(self.phase, Claim::syn(self.side, self.segment)),
+            (Kind::Syn, Step::Ignore) => Move::Claim(self.tcp_state, Claim::syn(self.side, self.segment)),
             (Kind::Syn, Step::To(next)) => self.syn(next),
             (Kind::SynAck, Step::Ignore) => self.again().unwrap_or(Move::Pass),
             (Kind::SynAck, Step::To(next)) => match self.again() {
@@ -150,7 +149,7 @@ impl Arrival<'_> {
                 Some(again) => again,
                 None => Move::Invalid,
             },
-            (Kind::Rst, _) if matches!(phase, Phase::TimeWait | Phase::Close) => Move::To(Phase::Close),
+            (Kind::Rst, _) if matches!(state, TcpState::TimeWait | TcpState::Close) => Move::To(TcpState::Close),
             (Kind::Rst, _) => self.reset(),
             (Kind::Fin, Step::To(next)) => self.fin(next),
             (Kind::Ack, Step::To(next)) => self.plain(next, challenged),
@@ -158,15 +157,15 @@ impl Arrival<'_> {
         }
     }
 
-    /// The phase, unless the segment does not fit.
-    fn checked(&self, next: Phase) -> Move {
+    /// The state, unless the segment does not fit.
+    fn checked(&self, next: TcpState) -> Move {
         let fits = !self.checked || fits(self.own, self.other, self.segment);
         if fits { Move::To(next) } else { Move::Invalid }
     }
 
     /// A SYN before the handshake is done: the same again, or the other side's, or another attempt, of which the answer
     /// will tell whether it is one.
-    fn syn(&self, next: Phase) -> Move {
+    fn syn(&self, next: TcpState) -> Move {
         match self.own.is_silent() || self.segment.end() == self.own.end {
             true => self.checked(next),
             false => Move::Claim(next, Claim::syn(self.side, self.segment)),
@@ -185,18 +184,18 @@ impl Arrival<'_> {
         }
         let answers_ignored = self.claim.is_some_and(|claim| claim.answered_by(self.side, segment).is_some());
         if answers_ignored {
-            return Move::To(Phase::Close);
+            return Move::To(TcpState::Close);
         }
         let is_next = |number: u32| segment.seq == number;
-        let refusing = own.is_silent() || (self.phase == Phase::SynSent && self.side == Side::Responder);
+        let refusing = own.is_silent() || (self.tcp_state == TcpState::SynSent && self.side == Side::Responder);
         match other.acked {
-            Some(expected) if is_next(expected) => Move::To(Phase::Close),
+            Some(expected) if is_next(expected) => Move::To(TcpState::Close),
             _ if refusing => {
                 let refuses = segment.has(flags::ACK) && segment.ack == other.end;
-                if refuses { Move::To(Phase::Close) } else { Move::Invalid }
+                if refuses { Move::To(TcpState::Close) } else { Move::Invalid }
             }
-            Some(_) if self.checked && is_next(own.end) => Move::To(Phase::Close),
-            None if is_next(own.end) => Move::To(Phase::Close),
+            Some(_) if self.checked && is_next(own.end) => Move::To(TcpState::Close),
+            None if is_next(own.end) => Move::To(TcpState::Close),
             None => Move::Invalid,
             Some(expected) if after(expected, segment.seq) => Move::Invalid,
             Some(_) if self.checked => {
@@ -213,7 +212,7 @@ impl Arrival<'_> {
         }
     }
 
-    fn fin(&self, next: Phase) -> Move {
+    fn fin(&self, next: TcpState) -> Move {
         let Self { segment, other, .. } = *self;
         if self.checked {
             return self.checked(next);
@@ -232,14 +231,14 @@ impl Arrival<'_> {
     fn challenge(&self, of: Option<Of>) -> Move {
         let Some(of) = of else { return Move::Pass };
         let claim = Claim { side: self.side, of };
-        match self.phase {
-            Phase::Established | Phase::Challenged => Move::Claim(Phase::Challenged, claim),
+        match self.tcp_state {
+            TcpState::Established | TcpState::Challenged => Move::Claim(TcpState::Challenged, claim),
             _ if of == Of::Reset => Move::Pass,
-            phase => Move::Claim(phase, claim),
+            state => Move::Claim(state, claim),
         }
     }
 
-    fn plain(&self, next: Phase, challenged: bool) -> Move {
+    fn plain(&self, next: TcpState, challenged: bool) -> Move {
         let Self { segment, side, .. } = *self;
         if self.checked && !fits(self.own, self.other, segment) {
             return Move::Invalid;
@@ -248,16 +247,18 @@ impl Arrival<'_> {
             Some(Claim { side, of: Of::Fin { end } }) => Some((side, end)),
             _ => None,
         };
-        match (self.phase, fin) {
-            (_, Some((of, end))) if of != side && segment.ack == end => match self.phase {
-                Phase::SynRecv | Phase::Established | Phase::Challenged => Move::To(Phase::CloseWait),
-                _ => Move::To(Phase::TimeWait),
+        match (self.tcp_state, fin) {
+            (_, Some((of, end))) if of != side && segment.ack == end => match self.tcp_state {
+                TcpState::SynRecv | TcpState::Established | TcpState::Challenged => Move::To(TcpState::CloseWait),
+                _ => Move::To(TcpState::TimeWait),
             },
             // The other one has not got that far, or this one acknowledges behind its FIN.
-            (Phase::Challenged, Some((of, end))) if of != side || segment.seq == end => Move::To(Phase::Challenged),
-            _ if challenged => Move::To(Phase::Established),
-            (Phase::SynRecv, _) if next == Phase::Established && segment.ack != self.other.end => {
-                Move::To(Phase::SynRecv)
+            (TcpState::Challenged, Some((of, end))) if of != side || segment.seq == end => {
+                Move::To(TcpState::Challenged)
+            }
+            _ if challenged => Move::To(TcpState::Established),
+            (TcpState::SynRecv, _) if next == TcpState::Established && segment.ack != self.other.end => {
+                Move::To(TcpState::SynRecv)
             }
             _ => Move::To(next),
         }

@@ -4,14 +4,15 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 use super::entry::{Slot, WAYS};
-use super::phase::{Phase, Units, since};
 use super::table::Connections;
+use super::timeouts::{Units, since};
 use super::zones::{Holder, Limit};
+use crate::tcp::TcpState;
 
 /// Buckets that are searched for something that an application at its limit may give up.
 const SEARCH: usize = 32;
 
-/// On whose account the slots of one bucket are, by their [marks](Holder::mark). Written under the bucket's lock before a slot is, and
+/// To whom the slots of one bucket are charged, by their [marks](Holder::mark). Written under the bucket's lock before a slot is, and
 /// read after it was: who then frees the slot as it was has read the right one.
 #[derive(Debug, Default)]
 #[repr(align(32))]
@@ -35,7 +36,7 @@ const fn class(class: u64) -> u64 {
 /// What a new connection needs a place for.
 #[derive(Clone, Copy, Debug)]
 struct Newcomer {
-    /// On whose account it is.
+    /// To whom it is charged.
     holder: Holder,
     /// The limit for which its holder has to give up one of its own.
     limit: Option<Limit>,
@@ -55,7 +56,7 @@ impl Connections {
         now: Units,
     ) -> (Option<usize>, u64) {
         let newcomer = Newcomer { holder, limit: None, firm: true, now };
-        // What takes the place of one of the same account is no more than before. One with the same key may be another's.
+        // What takes the place of one charged to the same is no more than before. One with the same key may be another's.
         let replaced = same.and_then(|way| self.holder_at(bucket * WAYS + way));
         if replaced == Some(holder) {
             let taken = self.take(bucket, same, newcomer);
@@ -131,7 +132,7 @@ impl Connections {
         Some(self.slots_of(bucket)?.each_ref().map(|at| at.load(Acquire)))
     }
 
-    /// On whose account the connection at a place is; `None` if that has gone.
+    /// To whom the connection at a place is charged; `None` if that has gone.
     pub(super) fn holder_at(&self, index: usize) -> Option<Holder> {
         self.zones.marked(self.mark(index)?.load(Relaxed))
     }
@@ -158,13 +159,13 @@ impl Connections {
         if self.settings.is_expired(slot, now) {
             return Some((class(1), age));
         }
-        if slot.phase.is_over() {
+        if slot.tcp_state.is_over() {
             return Some((class(2), age));
         }
         let step = match slot {
             _ if !slot.answered => Some(0),
             _ if !slot.assured => Some(1),
-            _ if slot.phase == Phase::Challenged => Some(2),
+            _ if slot.tcp_state == TcpState::Challenged => Some(2),
             _ => None,
         };
         if of.zone() == holder.zone() {

@@ -1,6 +1,5 @@
 //! The table itself.
 
-use std::num::NonZeroU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
@@ -8,14 +7,15 @@ use kopi_config::policy::{Direction, State, Tracking};
 use kopi_packet::Seed;
 use kopi_packet::tcp::Segment;
 
+use super::ct_ref::{CtVersion, Ref, VERSION};
 use super::entry::{Bucket, Entry, Key, Slot, WAYS};
 use super::numbers::{Arrival, Claim, Move};
-use super::phase::{Clock, Phase, Settings, Units, since};
 use super::room::Marks;
+use super::timeouts::{Clock, Settings, Units, since};
 use super::tuple::{Tuple, proto};
 use super::window::{Half, Windows};
 use super::zones::{Holder, Zones};
-use crate::tcp::{self, Kind, Side};
+use crate::tcp::{self, Kind, Side, TcpState};
 
 /// A connection is told that it lives, and its numbers are noted, at the first packet of a direction after the clock has
 /// passed a multiple of two to this power: a few times a second, since the shortest time-out is one second.
@@ -31,7 +31,7 @@ pub struct Connections {
     entries: Box<[Entry]>,
     windows: Box<[Windows]>,
     stripes: Box<[Stripe]>,
-    /// On whose account the slots are.
+    /// To whom the slots are charged.
     pub(super) marks: Box<[Marks]>,
     pub(super) zones: Zones,
     seed: Seed,
@@ -78,85 +78,8 @@ fn count(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
-/// A connection of the table, for as long as it is there. Small enough to be kept with each flow.
-///
-/// The generation and the tag tell a connection from others that had its place before: from all but one in 2^24. So a
-/// reference that is not looked at while its place changes hands 65,536 times may come to stand for another connection.
-///
-/// ```text
-/// 63  56    48           32              0
-/// | 1 | tag | generation |  place: index  |
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ref(NonZeroU64);
-
-impl Ref {
-    fn new(index: usize, slot: Slot) -> Option<Self> {
-        let place = u64::from(u32::try_from(index).ok()?);
-        let word = 1 << 63 | u64::from(slot.tag) << 48 | u64::from(slot.generation) << 32 | place;
-        NonZeroU64::new(word).map(Self)
-    }
-
-    /// The reference as a number that is not zero.
-    #[must_use]
-    pub const fn to_u64(self) -> u64 {
-        self.0.get()
-    }
-
-    /// The reference that was made into `word`; `None` if none was.
-    #[must_use]
-    pub const fn from_u64(word: u64) -> Option<Self> {
-        match NonZeroU64::new(word) {
-            Some(word) if word.get() >> 63 != 0 => Some(Self(word)),
-            _ => None,
-        }
-    }
-
-    pub(super) fn index(self) -> usize {
-        let [a, b, c, d, ..] = self.0.get().to_le_bytes();
-        usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX)
-    }
-
-    fn is_of(self, slot: Slot) -> bool {
-        let [_, _, _, _, g0, g1, tag, _] = self.0.get().to_le_bytes();
-        slot.generation == u16::from_le_bytes([g0, g1]) && slot.tag == tag
-    }
-}
-
-/// A connection in one condition: everything about it but when its last packet was seen.
-///
-/// As long as it [holds](Connections::holds), a plain packet is what the packet before it was. Small enough to be kept with
-/// each flow, and cheap enough to be asked about for each.
-///
-/// ```text
-/// 63         48     40      36      32              0
-/// | generation | tag | flags | phase | place: index  |
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CtVersion(NonZeroU64);
-
-impl CtVersion {
-    fn new(of: Ref, word: u64) -> Option<Self> {
-        NonZeroU64::new(word & CONDITION | of.0.get() & !CONDITION).map(Self)
-    }
-
-    /// The connection.
-    #[must_use]
-    pub fn connection(self) -> Option<Ref> {
-        let [a, b, c, d, _, tag, g0, g1] = self.0.get().to_le_bytes();
-        NonZeroU64::new(u64::from_le_bytes([a, b, c, d, g0, g1, tag, 1 << 7])).map(Ref)
-    }
-
-    fn index(self) -> usize {
-        usize::try_from(self.0.get() & !CONDITION).unwrap_or(usize::MAX)
-    }
-}
-
-/// The half of a slot that says everything but when the last packet was seen.
-const CONDITION: u64 = 0xffff_ffff_0000_0000;
-
 /// What a packet is to its connection, and what becomes of the connection if the packet passes.
-struct Outcome {
+struct Transition {
     state: State,
     next: Next,
 }
@@ -174,12 +97,12 @@ enum Next {
     Anew,
 }
 
-impl Outcome {
+impl Transition {
     /// Whether more changes about a connection, which was `slot`, than when its last packet was seen.
-    fn turns(&self, slot: Slot) -> bool {
+    fn changes(&self, slot: Slot) -> bool {
         match self.next {
             Next::Nothing => false,
-            Next::Slot(next) => (next.to_word() ^ slot.to_word()) & CONDITION != 0,
+            Next::Slot(next) => (next.to_word() ^ slot.to_word()) & VERSION != 0,
             Next::Claim(..) | Next::Again(..) | Next::Anew => true,
         }
     }
@@ -242,7 +165,7 @@ impl Connections {
         Some((self.buckets.get(index / WAYS)?.0.get(index % WAYS)?, self.entries.get(index)?))
     }
 
-    /// On whose account the connection at a place is.
+    /// To whom the connection at a place is charged.
     pub(super) fn mark(&self, index: usize) -> Option<&AtomicU32> {
         self.marks.get(index / WAYS)?.0.get(index % WAYS)
     }
@@ -306,66 +229,72 @@ impl Connections {
     /// The same, and whether the packet would change more about its connection than when its last one was seen.
     pub(super) fn foresee(&self, of: Ref, direction: Direction, segment: Option<&Segment>) -> (State, bool) {
         self.slot(of).map_or((State::Invalid, false), |(_, _, slot)| {
-            let outcome = self.outcome(of.index(), slot, direction, segment, slot.seen);
-            (outcome.state, outcome.turns(slot))
+            let transition = self.transition(of.index(), slot, direction, segment, slot.seen);
+            (transition.state, transition.changes(slot))
         })
     }
 
-    fn outcome(
+    fn transition(
         &self,
         index: usize,
         slot: Slot,
         direction: Direction,
         segment: Option<&Segment>,
         now: Units,
-    ) -> Outcome {
+    ) -> Transition {
         let side = side_of(slot, direction);
-        let invalid = Outcome { state: State::Invalid, next: Next::Nothing };
+        let invalid = Transition { state: State::Invalid, next: Next::Nothing };
         let state = if side == Side::Responder || slot.answered { State::Established } else { State::New };
         // Without the setting not all segments are looked at.
         let slot = Slot { windowed: slot.windowed && self.settings.window(), ..slot };
-        let mut phase = slot.phase;
+        let mut tcp_state = slot.tcp_state;
         let mut refused = false;
-        if slot.phase.is_tcp() {
+        if slot.tcp_state.is_tcp() {
             let Some((segment, kind)) = segment.and_then(|s| Some((s, Kind::of(s.flags)?))) else { return invalid };
             refused = kind == Kind::Rst && !slot.answered;
             match self.arrival(index, slot, side, segment, kind).evaluate() {
                 Move::Invalid => return invalid,
-                Move::Reopen => return Outcome { state: State::New, next: Next::Anew },
+                Move::Reopen => return Transition { state: State::New, next: Next::Anew },
                 Move::Pass if slot.answered || side == Side::Originator => {
-                    return Outcome { state, next: Next::Nothing };
+                    return Transition { state, next: Next::Nothing };
                 }
                 Move::Pass => {}
-                Move::Claim(phase, claim) => {
-                    return Outcome { state, next: Next::Claim(Slot { phase, ..slot }, claim) };
+                Move::Claim(tcp_state, claim) => {
+                    return Transition { state, next: Next::Claim(Slot { tcp_state, ..slot }, claim) };
                 }
                 Move::Again(syn) => {
                     let windowed = self.settings.window();
-                    let slot =
-                        Slot { seen: now, phase: Phase::SynRecv, answered: true, assured: false, windowed, ..slot };
-                    return Outcome { state, next: Next::Again(slot, syn) };
+                    let slot = Slot {
+                        seen: now,
+                        tcp_state: TcpState::SynRecv,
+                        answered: true,
+                        assured: false,
+                        windowed,
+                        ..slot
+                    };
+                    return Transition { state, next: Next::Again(slot, syn) };
                 }
-                Move::To(next) => phase = next,
+                Move::To(next) => tcp_state = next,
             }
         }
         let answered = slot.answered || (side == Side::Responder && !refused);
-        let proven = match phase {
+        let proven = match tcp_state {
             // As in Linux: the originator's acknowledgment of the handshake, or an answer to what was picked up.
-            Phase::Established => matches!(slot.phase, Phase::SynRecv | Phase::Established),
-            _ => !phase.is_tcp() && side == Side::Originator,
+            TcpState::Established => matches!(slot.tcp_state, TcpState::SynRecv | TcpState::Established),
+            _ => !tcp_state.is_tcp() && side == Side::Originator,
         };
         let assured = slot.assured || (slot.answered && proven);
         // How long a fragmented segment is cannot be told, so what the other side may acknowledge cannot either. Without
         // data its sequence number was not checked, and it proves nothing.
         let windowed = slot.windowed && segment.is_none_or(|segment| segment.whole || segment.payload_len == 0);
-        Outcome { state, next: Next::Slot(Slot { seen: now, phase, answered, assured, windowed, ..slot }) }
+        Transition { state, next: Next::Slot(Slot { seen: now, tcp_state, answered, assured, windowed, ..slot }) }
     }
 
     fn arrival<'a>(&self, index: usize, slot: Slot, side: Side, segment: &'a Segment, kind: Kind) -> Arrival<'a> {
         let unknown = (Half::default(), Half::default());
         let (own, other) = self.windows.get(index).map_or(unknown, |windows| windows.halves(side));
         let claim = self.entries.get(index).and_then(|entry| Claim::from_word(entry.claim()));
-        Arrival { segment, kind, side, phase: slot.phase, own, other, checked: slot.windowed, claim }
+        Arrival { segment, kind, side, tcp_state: slot.tcp_state, own, other, checked: slot.windowed, claim }
     }
 
     /// Takes down that a packet of connection `of` was accepted; the arguments are those of
@@ -377,15 +306,15 @@ impl Connections {
         let units = self.clock.units(now);
         loop {
             let (at, word, slot) = self.slot(of)?;
-            let outcome = self.outcome(of.index(), slot, direction, segment, units);
-            let next = match outcome.next {
+            let transition = self.transition(of.index(), slot, direction, segment, units);
+            let next = match transition.next {
                 Next::Nothing => return Some(of),
                 Next::Anew => return self.reopen(of, direction, segment, now),
                 Next::Slot(next) | Next::Again(next, _) | Next::Claim(next, _) => next.to_word(),
             };
             // A lost race means that the other direction has moved on: then it is asked again.
             if next == word || at.compare_exchange(word, next, AcqRel, Relaxed).is_ok() {
-                self.take_down(of.index(), slot, direction, segment, &outcome.next, now);
+                self.take_down(of.index(), slot, direction, segment, &transition.next, now);
                 return Some(of);
             }
         }
@@ -401,13 +330,13 @@ impl Connections {
         now: u64,
     ) {
         let (Some(segment), true, Some((_, entry)), Some(windows)) =
-            (segment, slot.phase.is_tcp(), self.place(index), self.windows.get(index))
+            (segment, slot.tcp_state.is_tcp(), self.place(index), self.windows.get(index))
         else {
             return;
         };
         let side = side_of(slot, direction);
         match *next {
-            Next::Slot(next) if next.phase == Phase::Close => {}
+            Next::Slot(next) if next.tcp_state == TcpState::Close => {}
             Next::Slot(next) if next.windowed => windows.advance(side, segment),
             Next::Slot(_) => {
                 let plain = Kind::of(segment.flags) == Some(Kind::Ack) && self.plain_in(slot, direction).is_some();
@@ -422,8 +351,8 @@ impl Connections {
         }
     }
 
-    /// Begins the connection of `tuple` with a packet that goes in `direction` and was accepted as new, on the account of the
-    /// app at whose point it is.
+    /// Begins the connection of `tuple` with a packet that goes in `direction` and was accepted as new, charged to the
+    /// app at whose hook it is.
     ///
     /// `None` if no connection may begin with it, or if there is no room. If another worker was faster, the packet is one
     /// more of that connection.
@@ -431,7 +360,7 @@ impl Connections {
         self.begin(tuple, self.zones.holder(tuple.zone()), direction, segment, now)
     }
 
-    /// The same, on the account of `holder`.
+    /// The same, charged to `holder`.
     pub(super) fn begin(
         &self,
         tuple: &Tuple,
@@ -440,7 +369,7 @@ impl Connections {
         segment: Option<&Segment>,
         now: u64,
     ) -> Option<Ref> {
-        let phase = self.opening(tuple, direction, segment)?;
+        let tcp_state = self.opening(tuple, direction, segment)?;
         let units = self.clock.units(now);
         let (key, bucket, tag) = self.key(tuple);
         let held = self.stripes[bucket % STRIPES].lock();
@@ -460,26 +389,26 @@ impl Connections {
         };
         count(&held.0.begun, 1);
         self.zones.enter(holder);
-        let slot = self.first(phase, direction, tag, units);
+        let slot = self.first(tcp_state, direction, tag, units);
         self.publish(bucket * WAYS + way, (&key, holder), slot, segment, now)
     }
 
-    /// The phase in which the connection of `tuple` begins with this packet; `None` if it cannot.
-    pub(super) fn opening(&self, tuple: &Tuple, direction: Direction, segment: Option<&Segment>) -> Option<Phase> {
+    /// The state in which the connection of `tuple` begins with this packet; `None` if it cannot.
+    pub(super) fn opening(&self, tuple: &Tuple, direction: Direction, segment: Option<&Segment>) -> Option<TcpState> {
         match tuple.proto() {
             proto::TCP => tcp::first(Kind::of(segment?.flags)?, self.settings.loose()),
-            proto::UDP | proto::UDP_LITE => Some(Phase::Udp),
+            proto::UDP | proto::UDP_LITE => Some(TcpState::Udp),
             _ => match tuple.asked() {
                 // A reply does not begin anything.
-                Some(asked) => (asked == direction).then_some(Phase::Icmp),
-                None => Some(Phase::Other),
+                Some(asked) => (asked == direction).then_some(TcpState::Icmp),
+                None => Some(TcpState::Other),
             },
         }
     }
 
-    fn first(&self, phase: Phase, begun: Direction, tag: u8, seen: Units) -> Slot {
-        let windowed = phase == Phase::SynSent && self.settings.window();
-        Slot { seen, phase, answered: false, assured: false, begun, windowed, tag, generation: 0 }
+    fn first(&self, tcp_state: TcpState, begun: Direction, tag: u8, seen: Units) -> Slot {
+        let windowed = tcp_state == TcpState::SynSent && self.settings.window();
+        Slot { seen, tcp_state, answered: false, assured: false, begun, windowed, tag, generation: 0 }
     }
 
     /// Writes a new connection to its place, whose slot is free, under the lock of its bucket.
@@ -495,7 +424,7 @@ impl Connections {
         let slot = Slot { generation: entry.next_generation(), ..slot };
         self.mark(index)?.store(holder.mark(), Relaxed);
         entry.write(key, slot.seen, slot.generation);
-        if let (true, Some(first), Some(windows)) = (slot.phase.is_tcp(), segment, self.windows.get(index)) {
+        if let (true, Some(first), Some(windows)) = (slot.tcp_state.is_tcp(), segment, self.windows.get(index)) {
             windows.begin(first, slot.windowed, epoch(now));
         }
         at.store(slot.to_word(), Release);
@@ -505,12 +434,12 @@ impl Connections {
     /// Makes the connection of `of`, which is over, into a new one with the same tuple.
     fn reopen(&self, of: Ref, direction: Direction, segment: Option<&Segment>, now: u64) -> Option<Ref> {
         let units = self.clock.units(now);
-        let phase = tcp::first(Kind::of(segment?.flags)?, false)?;
+        let tcp_state = tcp::first(Kind::of(segment?.flags)?, false)?;
         let held = self.stripes[of.index() / WAYS % STRIPES].lock();
         loop {
             let (at, word, slot) = self.slot(of)?;
             let (key, _) = self.place(of.index())?.1.read(at, word)?;
-            // What was somebody's who has gone is on the account of whose key it has, who may have enough.
+            // What was somebody's who has gone is charged to whose key it has, who may have enough.
             let heir = || Some(Holder::of_key(&key)).filter(|heir| self.zones.reached(*heir).is_none());
             let Some(holder) = self.holder_at(of.index()).or_else(heir) else {
                 count(&held.0.refused, 1);
@@ -520,7 +449,7 @@ impl Connections {
             if self.remove(of.index(), word) {
                 count(&held.0.begun, 1);
                 self.zones.enter(holder);
-                let first = self.first(phase, direction, slot.tag, units);
+                let first = self.first(tcp_state, direction, slot.tag, units);
                 return self.publish(of.index(), (&key, holder), first, segment, now);
             }
         }
@@ -536,7 +465,7 @@ impl Connections {
             // Whoever is faster has seen a packet as well.
             let _same_anyway = at.compare_exchange(word, Slot { seen: units, ..slot }.to_word(), AcqRel, Relaxed);
         }
-        if let (true, true, Some(segment)) = (alive, slot.phase.is_tcp(), segment)
+        if let (true, true, Some(segment)) = (alive, slot.tcp_state.is_tcp(), segment)
             && let Some(windows) = self.windows.get(of.index())
         {
             windows.note(side_of(slot, direction), segment, epoch(now), false);
@@ -544,8 +473,8 @@ impl Connections {
         alive
     }
 
-    /// The state of a packet in `direction` that needs no look, because it changes nothing: not SYN, FIN or RST if it is
-    /// TCP. `None` if it has to be looked at: the connection is gone, or the packet would change it.
+    /// The state of a packet in `direction` that needs no lookup, because it changes nothing: not SYN, FIN or RST if it is
+    /// TCP. `None` if it needs one: the connection is gone, or the packet would change it.
     ///
     /// One load from a line that changes only when a connection of the bucket does, so it may be asked for every packet.
     #[inline]
@@ -555,8 +484,8 @@ impl Connections {
     }
 
     fn plain_in(&self, slot: Slot, direction: Direction) -> Option<State> {
-        let tcp = slot.phase.is_tcp();
-        if tcp && (slot.phase != Phase::Established || (slot.windowed && self.settings.window())) {
+        let tcp = slot.tcp_state.is_tcp();
+        if tcp && (slot.tcp_state != TcpState::Established || (slot.windowed && self.settings.window())) {
             return None;
         }
         let originator = slot.begun == direction;
@@ -568,22 +497,22 @@ impl Connections {
         }
     }
 
-    /// The condition of connection `of`, if it is such that a plain packet in `direction` is in `state`.
+    /// The version of connection `of`, if it is such that a plain packet in `direction` is in `state`.
     #[must_use]
-    pub fn stamp(&self, of: Ref, direction: Direction, state: State) -> Option<CtVersion> {
+    pub fn version(&self, of: Ref, direction: Direction, state: State) -> Option<CtVersion> {
         let (_, word, _) = self.slot(of)?;
-        let stamp = CtVersion::new(of, word)?;
-        // Asked after the word was read: if it has changed since, the stamp does not hold.
-        (self.plain(of, direction) == Some(state)).then_some(stamp)
+        let version = CtVersion::new(of, word)?;
+        // Asked after the word was read: if it has changed since, the version does not hold.
+        (self.plain(of, direction) == Some(state)).then_some(version)
     }
 
-    /// Whether the connection is still in the condition that `stamp` tells. One load, for every packet.
+    /// Whether the connection is still in `version`. One load, for every packet.
     #[inline]
     #[must_use]
-    pub fn holds(&self, stamp: CtVersion) -> bool {
-        let index = stamp.index();
+    pub fn holds(&self, version: CtVersion) -> bool {
+        let index = version.index();
         let slot = self.buckets.get(index / WAYS).and_then(|bucket| bucket.0.get(index % WAYS));
-        slot.is_some_and(|slot| (slot.load(Acquire) ^ stamp.0.get()) & CONDITION == 0)
+        slot.is_some_and(|slot| version.is_of(slot.load(Acquire)))
     }
 
     /// The state of a packet in `direction` that has the tuple `tuple` and no connection, and that is an acknowledgment if it
@@ -604,10 +533,10 @@ impl Connections {
         self.slot(of).is_some_and(|(_, _, slot)| slot.begun == Direction::Ingress && !slot.answered)
     }
 
-    /// Whether packets of connection `of` need no look in either direction, but for TCP segments with SYN, FIN or RST, and
+    /// Whether packets of connection `of` need no lookup in either direction, but for TCP segments with SYN, FIN or RST, and
     /// all are [`State::Established`].
     #[must_use]
-    pub fn settled(&self, of: Ref) -> bool {
+    pub fn is_established(&self, of: Ref) -> bool {
         self.plain(of, Direction::Egress) == Some(State::Established)
             && self.plain(of, Direction::Ingress) == Some(State::Established)
     }

@@ -79,8 +79,8 @@ fn icmp(src: [u8; 4], dst: [u8; 4], kind: u8, id: u16) -> Vec<u8> {
 /// Looks at a frame and accepts it, whatever it is: its state, and the connection it has afterwards.
 fn pass(table: &Connections, direction: Direction, frame: &[u8], now: u64) -> (State, Option<Ref>) {
     let (headers, key) = parse(frame, 1);
-    let look = table.lookup(1, direction, (frame, &headers, &key), now);
-    (look.state(), table.accept(&look, now))
+    let lookup = table.lookup(1, direction, (frame, &headers, &key), now);
+    (lookup.state(), table.accept(&lookup, now))
 }
 
 fn state(table: &Connections, direction: Direction, frame: &[u8], now: u64) -> State {
@@ -110,7 +110,7 @@ fn tcp_state(table: &Connections, now: u64) -> Option<&'static str> {
 fn a_tcp_connection_from_syn_to_time_wait() {
     let table = table(64);
     let of = open(&table, 0);
-    assert!(table.settled(of));
+    assert!(table.is_established(of));
     assert_eq!(table.plain(of, Ingress), Some(Established));
     let steps = [
         (Ingress, ACK, "ESTABLISHED"),
@@ -122,13 +122,13 @@ fn a_tcp_connection_from_syn_to_time_wait() {
     for (direction, flags, name) in steps {
         assert_eq!(pass(&table, direction, &segment(direction, flags), 0), (Established, Some(of)), "{name}");
         assert_eq!(tcp_state(&table, 0), Some(name));
-        assert_eq!(table.settled(of), name == "ESTABLISHED");
+        assert_eq!(table.is_established(of), name == "ESTABLISHED");
     }
     let (state, again) = pass(&table, Egress, &segment(Egress, SYN), 1);
     assert_eq!((state, tcp_state(&table, 1)), (New, Some("SYN_SENT")));
     assert_ne!(again, Some(of));
     assert_eq!(
-        (table.plain(of, Egress), table.settled(of), table.touch(of, Egress, None, 1)),
+        (table.plain(of, Egress), table.is_established(of), table.touch(of, Egress, None, 1)),
         (None, false, false),
         "stale"
     );
@@ -160,9 +160,9 @@ fn a_picked_up_connection_is_settled_once_both_sides_are_seen() {
     let of = of.unwrap();
     assert_eq!((state, table.plain(of, Ingress), table.plain(of, Egress)), (New, Some(New), None));
     assert_eq!(pass(&table, Egress, &segment(Egress, ACK), 0).0, Established);
-    assert!(!table.settled(of));
+    assert!(!table.is_established(of));
     assert_eq!(pass(&table, Ingress, &segment(Ingress, ACK), 0).0, Established);
-    assert!(table.settled(of));
+    assert!(table.is_established(of));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn udp_is_established_by_its_answer_and_settled_by_the_next_packet() {
     assert_eq!(pass(&table, Ingress, &back, 0).0, Established);
     assert_eq!((table.plain(of, Egress), table.plain(of, Ingress)), (None, Some(Established)));
     assert_eq!(pass(&table, Egress, &there, 0), (Established, Some(of)));
-    assert!(table.settled(of));
+    assert!(table.is_established(of));
     // The other way round it is another connection, of another pair of ports.
     assert_eq!(state(&table, Ingress, &udp((PEER, 5353), (APP, 53)), 0), New);
 }
@@ -289,7 +289,7 @@ fn zones_and_vlans_are_apart() {
     assert_eq!((table.in_zone(1), table.in_zone(2)), (1, 0));
 }
 
-/// Each phase ends after its time, not before, and a packet or a touch renews it.
+/// Each state ends after its time, not before, and a packet or a touch renews it.
 #[test]
 fn connections_end_when_their_time_is_up() {
     let short = |t: &mut Tracking| (t.tcp_syn, t.tcp_established, t.tcp_closing) = (11, 22, 5);
@@ -341,7 +341,7 @@ fn with_the_window_checked_a_blind_reset_is_invalid() {
     assert_eq!(state(&table, Ingress, &numbered(Ingress, SYN | ACK, 7000, 1002), 0), Invalid);
     assert_eq!(pass(&table, Ingress, &numbered(Ingress, SYN | ACK, 7000, 1001), 0).0, Established);
     let (state_of_ack, of) = pass(&table, Egress, &numbered(Egress, ACK, 1001, 7001), 0);
-    assert_eq!((state_of_ack, table.settled(of.unwrap())), (Established, false));
+    assert_eq!((state_of_ack, table.is_established(of.unwrap())), (Established, false));
     assert_eq!(pass(&table, Ingress, &numbered(Ingress, RST, 900_000, 0), 0).0, Invalid);
     assert_eq!(tcp_state(&table, 0), Some("ESTABLISHED"));
     assert_eq!(pass(&table, Ingress, &numbered(Ingress, RST, 7001, 0), 0).0, Established);
@@ -356,15 +356,15 @@ fn a_fragmented_segment_ends_the_check_of_the_window() {
     let mut fragment = segment(Egress, ACK);
     fragment[20] = 0x20;
     sum_up(&mut fragment);
-    assert_eq!((pass(&table, Egress, &fragment, 0).0, table.settled(of)), (Established, false), "no data");
+    assert_eq!((pass(&table, Egress, &fragment, 0).0, table.is_established(of)), (Established, false), "no data");
     fragment.extend([0; 8]);
     fragment[17] += 8;
     fragment[38] = 0x70;
     sum_up(&mut fragment);
-    assert_eq!((pass(&table, Egress, &fragment, 0).0, table.settled(of)), (Invalid, false));
+    assert_eq!((pass(&table, Egress, &fragment, 0).0, table.is_established(of)), (Invalid, false));
     fragment[38] = 0;
     sum_up(&mut fragment);
-    assert_eq!((pass(&table, Egress, &fragment, 0).0, table.settled(of)), (Established, true));
+    assert_eq!((pass(&table, Egress, &fragment, 0).0, table.is_established(of)), (Established, true));
 }
 
 #[test]
@@ -437,7 +437,7 @@ proptest! {
                     prop_assert_eq!(table.advance(of, direction, None, now), Some(of));
                     let assured = known.assured || (known.answered && direction == known.begun);
                     model.insert(n, Known { seen: now, answered, assured, ..known });
-                    prop_assert_eq!(table.settled(of), assured);
+                    prop_assert_eq!(table.is_established(of), assured);
                 }
                 (Some(of), None) => prop_assert!(false, "{:?} of nobody", of),
                 (None, known) => {
@@ -478,26 +478,26 @@ proptest! {
         let (_, key) = parse(&frame, 1);
         pass(&table, direction, &segment(Egress, SYN), 0);
         let other: (Headers, FlowKey) = (Headers::default(), key);
-        let look = table.lookup(1, direction, (&frame, &other.0, &other.1), 0);
-        table.accept(&look, 0);
+        let lookup = table.lookup(1, direction, (&frame, &other.0, &other.1), 0);
+        table.accept(&lookup, 0);
     }
 }
 
-/// A stamp holds as long as nothing but time has changed, and names its connection.
+/// A version holds as long as nothing but time has changed, and names its connection.
 #[test]
 fn a_stamp_holds_until_the_connection_moves_on() {
     let table = table(64);
     let (there, back) = (udp((APP, 5), (PEER, 6)), udp((PEER, 6), (APP, 5)));
     let of = pass(&table, Egress, &there, 1).1.unwrap();
-    let stamp = table.stamp(of, Egress, New).unwrap();
-    assert_eq!((stamp.connection(), table.stamp(of, Egress, Established)), (Some(of), None));
-    assert!(table.touch(of, Egress, None, HZ) && table.holds(stamp), "time alone changes nothing");
+    let version = table.version(of, Egress, New).unwrap();
+    assert_eq!((version.connection(), table.version(of, Egress, Established)), (Some(of), None));
+    assert!(table.touch(of, Egress, None, HZ) && table.holds(version), "time alone changes nothing");
     pass(&table, Ingress, &back, HZ);
-    assert!(!table.holds(stamp), "it was answered");
+    assert!(!table.holds(version), "it was answered");
     pass(&table, Egress, &there, HZ);
-    let stamp = table.stamp(of, Egress, Established).unwrap();
-    assert!(table.holds(stamp));
+    let version = table.version(of, Egress, Established).unwrap();
+    assert!(table.holds(version));
     table.forget_zone(1);
     table.sweep(HZ, table.buckets());
-    assert!(!table.holds(stamp), "it is gone");
+    assert!(!table.holds(version), "it is gone");
 }

@@ -22,7 +22,7 @@ pub enum Sort {
     Tracked(Tuple),
     /// An ICMP error: what it is about stands in its payload.
     Error,
-    /// Its state is clear without a look at the table: [`State::Untracked`] or [`State::Invalid`].
+    /// Its state is clear without a lookup in the table: [`State::Untracked`] or [`State::Invalid`].
     Clear(State),
 }
 
@@ -64,7 +64,7 @@ struct Ends {
 }
 
 impl Sort {
-    /// What the frame with this key is, at the policy point of app `zone`, which it leaves or reaches.
+    /// What the frame with this key is, at the policy hook of app `zone`, which it leaves or reaches.
     #[must_use]
     pub fn of(zone: u16, key: &FlowKey, direction: Direction) -> Self {
         let (src, dst) = match (key.shape(), key.src_addr(), key.dst_addr()) {

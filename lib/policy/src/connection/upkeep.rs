@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use kopi_config::policy::Direction;
 
 use super::entry::{Slot, WAYS};
-use super::phase::since;
 use super::table::Connections;
+use super::timeouts::since;
 use super::tuple::Tuple;
 use super::zones::{Holder, Limit, Limits};
 
@@ -71,13 +71,13 @@ impl Connections {
         self.zones.set_limits(limits);
     }
 
-    /// How many connections are on the account of app `zone`.
+    /// How many connections are charged to app `zone`.
     #[must_use]
     pub fn in_zone(&self, zone: u16) -> u32 {
         self.zones.in_zone(zone)
     }
 
-    /// How many there are on somebody's account.
+    /// How many connections are charged to anybody.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.zones.used()
@@ -108,9 +108,9 @@ impl Connections {
         self.zones.holder(zone)
     }
 
-    /// On whose account it is what a frame that port `source` has sent begins at the policy point of app `zone`: on that of the
-    /// app that sends, at its receiver's point as well, so that nobody can spend another's. What comes from the wire, port 0,
-    /// is on the account of its receiver.
+    /// To whom a connection is charged that a frame from port `source` begins at the policy hook of app `zone`: to the app that
+    /// sends, at its receiver's hook as well, so that nobody can use up what is another's. What comes from the wire, port 0, is
+    /// charged to its receiver.
     #[must_use]
     pub fn charged(&self, zone: u16, source: u16) -> Holder {
         self.zones.holder(if source == WIRE { zone } else { source })
@@ -202,7 +202,7 @@ impl Connections {
             icmp: tuple.icmp(),
             vlans: tuple.vlans(),
             begun: slot.begun,
-            tcp_state: slot.phase.name(),
+            tcp_state: slot.tcp_state.name(),
             answered: slot.answered,
             assured: slot.assured,
             age: self.clock.seconds(since(began, now)),

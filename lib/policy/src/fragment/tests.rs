@@ -137,12 +137,12 @@ proptest! {
     /// its oldest; who has gone has nothing; all is found that is there, and nothing else.
     #[test]
     fn who_has_most_makes_room(steps in prop::collection::vec((0_u16..6, 0_u32..40, 0_u8..20), 1..300)) {
-        const POINT: u16 = 7;
+        const HOOK: u16 = 7;
         let mut table = table(16);
         let mut model = Model::new();
         let mut left: Vec<FragmentKey> = Vec::new();
         let mut lives = [1_u16; 6];
-        let point = holder(POINT, 9, 1);
+        let hook = holder(HOOK, 9, 1);
         for (value, (zone, id, what)) in (0_u32..).zip(steps) {
             let at = usize::from(zone);
             match what {
@@ -160,7 +160,7 @@ proptest! {
                 _ => {
                     let holder = holder(zone, zone / 2, lives[at]);
                     // Several have a part in the same packets, as the senders of one receiver.
-                    let key = key_of(point, 1, id, true);
+                    let key = key_of(hook, 1, id, true);
                     table.remember(&key, holder, value, 0);
                     if let Some(known) = model.iter().position(|(other, ..)| *other == key) {
                         model.remove(known);
@@ -179,7 +179,7 @@ proptest! {
                 prop_assert_eq!(usize::from(table.followed().in_zone(zone)), count);
             }
             for id in 0..40 {
-                let key = key_of(point, 1, id, false);
+                let key = key_of(hook, 1, id, false);
                 let known = model.iter().find(|(other, ..)| *other == key).map(|(.., value)| *value);
                 let found = table.recall(&key, 1);
                 // What was left by who has gone may be found as long as nobody needs its place.

@@ -72,7 +72,7 @@ fn entry_of_the_host_admits_nobody() {
 }
 
 /// The first entry for the owner counts, or the one with the name that is asked for; no name is had that is another's,
-/// and no lease evaded by another name.
+/// and no port security evaded by another name.
 #[test]
 fn first_entry_for_the_owner_admits() {
     let mut policy = Policy::default();

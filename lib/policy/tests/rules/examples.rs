@@ -72,7 +72,7 @@ fn paper_partitions_the_ports() {
             assert_eq!((reached.decision, answers.decision), (decision, decision), "{number} {port}");
         }
         let spoofs = client.evaluate(Egress, State::New, number, [10, 0, 0, 77], tcp(own, 999));
-        assert_eq!(spoofs.cause, Cause::Lease(Violation::Ip));
+        assert_eq!(spoofs.cause, Cause::PortSecurity(Violation::Ip));
         assert_eq!(spoofs.class, bob_or_charlie(&ruleset, number));
     }
     let other =
@@ -101,7 +101,7 @@ fn lockdown_passes_what_is_listed() {
     assert_eq!(rule(reached(State::New, tcp(443, 2))), (Decision::Accept, "web"));
     assert_eq!(rule(reached(State::Established, tcp(443, 16))), (Decision::Accept, "established"));
     assert_eq!(reached(State::New, tcp(443, 16)).cause, Cause::Default);
-    assert_eq!(reached(State::New, tcp(22, 2)).cause, Cause::Lease(Violation::Listen));
+    assert_eq!(reached(State::New, tcp(22, 2)).cause, Cause::PortSecurity(Violation::Listen));
     let ping = L4::Icmp { kind: 8, code: 0, rest: vec![0; 8] };
     assert_eq!(rule(reached(State::New, ping)), (Decision::Accept, "ping"));
     assert_eq!(ruleset.tcp_flags_mask(), 0b1_0111);

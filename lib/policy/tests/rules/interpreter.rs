@@ -19,7 +19,7 @@ pub(crate) struct Case<'a> {
     pub(crate) state: State,
 }
 
-/// Judges a frame of an app without a lease.
+/// Evaluates a frame of an app without an entry.
 pub(crate) fn evaluate(policy: &Policy, owner: &Owner<'_>, case: Case<'_>) -> Evaluation {
     let mut evaluation =
         Evaluation { decision: Decision::Drop, cause: Cause::Malformed, passing: 0, class: None, log: false };

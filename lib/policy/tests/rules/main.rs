@@ -1,4 +1,4 @@
-//! The compiled rules, the leases and the admission, against what they are meant to be.
+//! The compiled rules, port security and admission, against what they are meant to be.
 #![expect(
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
@@ -9,5 +9,5 @@ mod admission;
 mod examples;
 mod frame;
 mod interpreter;
-mod leases;
 mod model;
+mod port_security;

@@ -217,8 +217,8 @@ fn config(cases: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(config(400))]
 
-    /// The compiled rules judge every frame of every owner as the interpreter does: decision, cause, rules passed,
-    /// class and log. Two frames of one flow are judged alike, and so is one with other flags that no rule looks at.
+    /// The compiled rules evaluate every frame of every owner as the interpreter does: decision, cause, rules passed,
+    /// class and log. Two frames of one flow are evaluated alike, and so is one with other flags that no rule looks at.
     #[test]
     fn compiled_rules_are_the_rules(policy in policy(), cases in vec((frame(), direction(), state(), any::<u8>()), 20)) {
         let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
@@ -242,7 +242,7 @@ proptest! {
 
     /// A trace is the evaluation itself, and the rules that it says did not match do not match alone either.
     #[test]
-    fn trace_tells_what_judge_does(policy in policy(), frame in frame(), direction in direction(), state in state()) {
+    fn trace_says_what_evaluate_does(policy in policy(), frame in frame(), direction in direction(), state in state()) {
         let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
         let owner = some_owners()[0];
         let port_policy = ruleset.port_policy(&owner, None, &[]);

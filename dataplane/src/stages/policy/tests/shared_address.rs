@@ -5,7 +5,7 @@ use crate::shared_address::{SharedAddress, Sharer};
 use kopi_config::policy::Listen;
 use kopi_packet::describe::frame_between;
 use kopi_packet::{LinkProtocols, RssSeed};
-use kopi_policy::Kernel;
+use kopi_policy::HostSockets;
 use std::collections::BTreeSet;
 
 /// An app and another that share the host's address, one with an address of its own, and the host.
@@ -39,7 +39,7 @@ impl Scene {
         assert!(ruleset.uses_state(), "whose a frame is depends on connections");
         let addresses = BTreeSet::from(["10.0.0.2".parse().unwrap()]);
         let ssh = Listen { proto: 6, port: 22 };
-        let kernel = Arc::new(Kernel::new(addresses, 32768..=60999, Vec::new(), [ssh]));
+        let kernel = Arc::new(HostSockets::new(addresses, 32768..=60999, Vec::new(), [ssh]));
         let ports =
             [(WEB, HOST_MAC, Some(0)), (BATCH, HOST_MAC, Some(1)), (OWN, OWN_MAC, None), (HOST, HOST_MAC, None)];
         let members = ports.map(|(id, mac, _)| {
@@ -47,7 +47,8 @@ impl Scene {
             FibPort { id, settings, link: LinkProtocols::NONE }
         });
         let port_policies = ports.map(|(id, mac, entry)| {
-            let port_policy = ruleset.port_policy(&Owner::unknown("x"), entry, &[MacAddr::new(mac)]).beside(&kernel);
+            let port_policy =
+                ruleset.port_policy(&Owner::unknown("x"), entry, &[MacAddr::new(mac)]).with_host_sockets(&kernel);
             PolicyPort { id, generation: id.into(), port_policy, flows: u32::MAX, source: Source::Ring(0) }
         });
         let sharers =

@@ -41,7 +41,7 @@ impl Talk {
             talk.now += TOUCH;
             talk.send_data(direction, flags, numbers, length);
         }
-        assert_eq!(talk.phase(), Some("ESTABLISHED"));
+        assert_eq!(talk.tcp_state(), Some("ESTABLISHED"));
         talk
     }
 
@@ -54,7 +54,7 @@ impl Talk {
         pass(&self.table, direction, &frame, self.now).0
     }
 
-    fn phase(&self) -> Option<&'static str> {
+    fn tcp_state(&self) -> Option<&'static str> {
         tcp_state(&self.table, self.now)
     }
 
@@ -96,7 +96,11 @@ fn resets_are_taken_as_linux_takes_them() {
             // Without the window, nobody knows how far it has moved since the last look.
             let state = if !window && number == RESETS[0].0 { Established } else { state };
             assert_eq!(talk.send(Ingress, RST, (number, 0)), state, "window {window}, {number}");
-            assert_eq!(talk.phase(), Some(if lives { "ESTABLISHED" } else { "CLOSE" }), "window {window}, {number}");
+            assert_eq!(
+                talk.tcp_state(),
+                Some(if lives { "ESTABLISHED" } else { "CLOSE" }),
+                "window {window}, {number}"
+            );
             assert_eq!(talk.keeps_its_time(), lives, "window {window}, {number}");
             let after = talk.send_data(Ingress, ACK, (PEER_NEXT, APP_NEXT), 5);
             assert_eq!(after, Established, "window {window}, {number}");
@@ -122,7 +126,7 @@ proptest! {
             prop_assume!(seq.wrapping_sub(PEER_NEXT - 256) > 512 && ack.wrapping_sub(APP_NEXT - 256) > 512);
             talk.now += if pause { TOUCH } else { 0 };
             talk.send_data(Ingress, flags, (seq, ack), length);
-            prop_assert_eq!(talk.phase(), Some("ESTABLISHED"));
+            prop_assert_eq!(talk.tcp_state(), Some("ESTABLISHED"));
             prop_assert!(talk.keeps_its_time());
         }
         talk.now += TOUCH;
@@ -132,7 +136,7 @@ proptest! {
         prop_assert_eq!(talk.send(Egress, ACK, (APP_NEXT, PEER_NEXT + 5)), Established);
         prop_assert!(talk.keeps_its_time());
         prop_assert_eq!(talk.send(Ingress, RST, (PEER_NEXT + 5, 0)), Established);
-        prop_assert_eq!(talk.phase(), Some("CLOSE"));
+        prop_assert_eq!(talk.tcp_state(), Some("CLOSE"));
     }
 }
 
@@ -145,11 +149,11 @@ fn a_reset_that_may_be_right_costs_no_more_than_a_place() {
         // Within one touch: the acknowledgment passes by the flow table.
         let next = PEER_NEXT + 100 * round;
         assert_eq!(talk.send(Ingress, RST, (next, 0)), Established);
-        assert!(talk.keeps_its_time() && talk.phase() == Some("ESTABLISHED"));
+        assert!(talk.keeps_its_time() && talk.tcp_state() == Some("ESTABLISHED"));
         let of = talk.table.find(&tuple_of(Ingress), talk.now).unwrap();
         assert_eq!(talk.table.plain(of, Egress), None, "what follows is looked at");
         assert_eq!(talk.send_data(Egress, ACK, (APP_NEXT, PEER_NEXT), 5), Established);
-        assert!(talk.table.settled(of), "the app has not taken it");
+        assert!(talk.table.is_established(of), "the app has not taken it");
     }
     talk.send(Ingress, RST, (PEER_NEXT + 1000, 0));
     let small = Talk { table: Connections::new(8, seed(), &Tracking::default(), HZ), now: talk.now };
@@ -185,22 +189,22 @@ fn a_fin_counts_once_it_is_acknowledged() {
         if !window {
             // The peer has sent 500 bytes by way of the flow table, and the app acknowledged none of them so far.
             assert_eq!(talk.send(Ingress, FIN | ACK, (PEER_NEXT + 500, APP_NEXT)), Established);
-            assert_eq!(talk.phase(), Some("ESTABLISHED"));
+            assert_eq!(talk.tcp_state(), Some("ESTABLISHED"));
             assert_eq!(talk.send(Egress, ACK, (APP_NEXT, PEER_NEXT + 400)), Established);
             assert!(talk.keeps_its_time());
             assert_eq!(talk.send(Egress, ACK, (APP_NEXT, PEER_NEXT + 501)), Established);
         } else {
             assert_eq!(talk.send(Ingress, FIN | ACK, (PEER_NEXT + 9_000_000, APP_NEXT)), Invalid);
             assert_eq!(talk.send(Ingress, FIN | ACK, (PEER_NEXT, APP_NEXT)), Established);
-            assert_eq!(talk.phase(), Some("FIN_WAIT"));
+            assert_eq!(talk.tcp_state(), Some("FIN_WAIT"));
             assert_eq!(talk.send(Egress, ACK, (APP_NEXT, PEER_NEXT + 1)), Established);
         }
-        assert_eq!(talk.phase(), Some("CLOSE_WAIT"), "window {window}");
+        assert_eq!(talk.tcp_state(), Some("CLOSE_WAIT"), "window {window}");
         assert!(!talk.keeps_its_time());
         let acked = if window { PEER_NEXT + 1 } else { PEER_NEXT + 501 };
         assert_eq!(talk.send(Egress, FIN | ACK, (APP_NEXT, acked)), Established);
         assert_eq!(talk.send(Ingress, ACK, (acked, APP_NEXT + 1)), Established);
-        assert_eq!(talk.phase(), Some("TIME_WAIT"), "window {window}");
+        assert_eq!(talk.tcp_state(), Some("TIME_WAIT"), "window {window}");
     }
 }
 
@@ -213,22 +217,22 @@ fn a_syn_changes_nothing_until_it_is_answered() {
             assert_eq!(talk.send(Egress, SYN, (500_000, 0)), Established);
             assert!(talk.keeps_its_time() && talk.now == time);
             assert_eq!(talk.send(Ingress, ACK, (PEER_NEXT, APP_NEXT)), Established, "RFC 5961: asks back");
-            assert_eq!(talk.phase(), Some("ESTABLISHED"));
+            assert_eq!(talk.tcp_state(), Some("ESTABLISHED"));
         };
         let mut talk = Talk::begin(window);
         lost(&mut talk);
         assert_eq!(talk.send(Ingress, SYN | ACK, (900_000, 500_001)), Established);
-        assert_eq!(talk.phase(), Some("SYN_RECV"), "window {window}");
+        assert_eq!(talk.tcp_state(), Some("SYN_RECV"), "window {window}");
         assert_eq!(talk.send(Egress, ACK, (500_001, 900_001)), Established);
-        assert_eq!(talk.phase(), Some("ESTABLISHED"));
+        assert_eq!(talk.tcp_state(), Some("ESTABLISHED"));
         talk.now += TOUCH;
         assert_eq!(talk.send_data(Ingress, ACK, (900_001, 500_001), 9), Established, "by the new numbers");
         let mut talk = Talk::begin(window);
         lost(&mut talk);
         assert_ne!(talk.send(Ingress, RST | ACK, (0, 500_002)), New);
-        assert_eq!(talk.phase(), Some("ESTABLISHED"), "of a blind sender");
+        assert_eq!(talk.tcp_state(), Some("ESTABLISHED"), "of a blind sender");
         assert_eq!(talk.send(Ingress, RST | ACK, (0, 500_001)), Established);
-        assert_eq!(talk.phase(), Some("CLOSE"), "window {window}");
+        assert_eq!(talk.tcp_state(), Some("CLOSE"), "window {window}");
     }
 }
 
@@ -282,11 +286,11 @@ fn a_wrong_checksum_changes_nothing() {
             assert_eq!(pass(&talk.table, Ingress, &frame, talk.now), (Invalid, None), "{flags:#x}");
         }
         assert_eq!(talk.table.stats().damaged, 3);
-        assert!(talk.phase() == Some("ESTABLISHED") && talk.keeps_its_time());
+        assert!(talk.tcp_state() == Some("ESTABLISHED") && talk.keeps_its_time());
         let data = damaged(frame(Ingress, ACK, (PEER_NEXT, APP_NEXT), 4));
         assert_eq!(pass(&talk.table, Ingress, &data, talk.now).0, Established);
         assert_eq!(talk.send(Ingress, RST, (PEER_NEXT, 0)), Established, "the right one");
-        assert_eq!(talk.phase(), Some("CLOSE"));
+        assert_eq!(talk.tcp_state(), Some("CLOSE"));
     }
 }
 

@@ -52,7 +52,7 @@ fn a_filler_costs_another_user_nothing() {
                 honest.push(of);
             }
         }
-        assert!(honest.iter().all(|of| table.settled(*of)), "{limits:?} {assured}");
+        assert!(honest.iter().all(|of| table.is_established(*of)), "{limits:?} {assured}");
         assert!(table.in_account(FILLER) <= limits.per_user);
         assert_eq!((table.in_account(HONEST), table.in_zone(9)), (200, 200));
         (1..8).for_each(|zone| table.forget_zone(zone));
@@ -64,7 +64,7 @@ fn a_filler_costs_another_user_nothing() {
             (1000, 0),
             "{limits:?} {assured}"
         );
-        assert!(honest.iter().all(|of| table.settled(*of)));
+        assert!(honest.iter().all(|of| table.is_established(*of)));
     }
 }
 
@@ -82,7 +82,7 @@ fn a_crowded_bucket_gives_way_to_who_has_less() {
         begin(&table, 1, n, false, 3);
         begin(&table, 3, n, false, 3);
     }
-    assert!(table.settled(own), "who has more takes nothing");
+    assert!(table.is_established(own), "who has more takes nothing");
     for n in 2..9 {
         begin(&table, 2, n, true, 4);
     }
@@ -127,7 +127,7 @@ fn apps_of_one_user_share_its_limit() {
     assert_eq!((table.in_zone(1), table.in_zone(2)), (64, 64));
 }
 
-/// What an app sends to another is on its own account at the other's point, too: it cannot spend the other's.
+/// What an app sends to another is charged to it at the other's hook, too: it cannot use up the other's.
 #[test]
 fn a_sender_pays_at_its_receivers_point() {
     let table = shared(1024, Limits { per_app: 64, per_user: 64 }, &[(1, FILLER), (2, HONEST)]);

@@ -33,7 +33,7 @@ fn a_syn_flood_loses_no_established_connection() {
                 pass(&table, Egress, &tcp(to, from, SYN | ACK), 1);
             }
         }
-        assert!(established.iter().all(|&of| table.settled(of)), "answers: {answers}");
+        assert!(established.iter().all(|&of| table.is_established(of)), "answers: {answers}");
         assert!(table.stats().evicted > 100_000);
         assert_eq!(table.stats().refused, 0);
     }

@@ -74,7 +74,7 @@ fn of_bytes(entry: Option<usize>, bytes: &[u8], dhcp: Option<Request>) -> Option
 
 fn of(evaluation: Evaluation) -> Option<Violation> {
     match evaluation.cause {
-        Cause::Lease(violation) => {
+        Cause::PortSecurity(violation) => {
             assert_eq!(evaluation.decision, Decision::Drop);
             Some(violation)
         }
@@ -113,20 +113,20 @@ fn arp(src_mac: u8, op: u16, sender: u8, src: [u8; 4], dst: [u8; 4]) -> Frame {
 
 /// Only the addresses of the entry are the app's; the last frames are those that a host sends to get one.
 #[test]
-fn source_addresses_are_the_lease() {
-    let lease = |number, src| violation(BOB, &ip(number, v4(src), udp(1, 2)));
-    assert_eq!(lease(1, [10, 0, 0, 8]), None);
-    assert_eq!(lease(1, [10, 0, 0, 11]), None);
-    assert_eq!(lease(1, [10, 0, 0, 12]), Some(Violation::Ip));
-    assert_eq!(lease(1, [0, 0, 0, 0]), Some(Violation::Ip));
-    assert_eq!(lease(2, [10, 0, 0, 8]), Some(Violation::Mac));
-    let lease = |src| violation(BOB, &ip(1, v6(src, "2001:db8::7"), udp(1, 2)));
-    assert_eq!(lease("2001:db8::1:ffff"), None);
-    assert_eq!(lease("2001:db8::2:0"), Some(Violation::Ip));
-    assert_eq!(lease("fe80::ff:fe00:1"), None);
-    assert_eq!(lease("fe80::ff:fe00:2"), Some(Violation::Ip));
-    assert_eq!(lease("fe80::5"), None);
-    assert_eq!(lease("::"), Some(Violation::Ip));
+fn source_addresses_are_those_of_the_entry() {
+    let spoofed = |number, src| violation(BOB, &ip(number, v4(src), udp(1, 2)));
+    assert_eq!(spoofed(1, [10, 0, 0, 8]), None);
+    assert_eq!(spoofed(1, [10, 0, 0, 11]), None);
+    assert_eq!(spoofed(1, [10, 0, 0, 12]), Some(Violation::Ip));
+    assert_eq!(spoofed(1, [0, 0, 0, 0]), Some(Violation::Ip));
+    assert_eq!(spoofed(2, [10, 0, 0, 8]), Some(Violation::Mac));
+    let spoofed = |src| violation(BOB, &ip(1, v6(src, "2001:db8::7"), udp(1, 2)));
+    assert_eq!(spoofed("2001:db8::1:ffff"), None);
+    assert_eq!(spoofed("2001:db8::2:0"), Some(Violation::Ip));
+    assert_eq!(spoofed("fe80::ff:fe00:1"), None);
+    assert_eq!(spoofed("fe80::ff:fe00:2"), Some(Violation::Ip));
+    assert_eq!(spoofed("fe80::5"), None);
+    assert_eq!(spoofed("::"), Some(Violation::Ip));
 
     let discover = |addresses, l4| violation_for_all(BOB, &ip(1, addresses, l4), Some(request(1)));
     assert_eq!(discover(Pair::V4([0; 4], [255; 4]), udp(68, 67)), None);
@@ -217,7 +217,7 @@ fn nobody_speaks_for_others() {
         let text = format!("[[app]]\nname = \"a\"\nallow = [{words}]\n");
         policy.apps[0].allow = Policy::parse(text, "test").unwrap().apps[0].allow;
         let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
-        let judge = |entry, frame: &Frame| {
+        let refusal = |entry, frame: &Frame| {
             let key = frame.key(0, 0);
             let packet = Packet { ndp: frame.ndp(), ..Packet::new(Egress, &key, State::Untracked) };
             of(ruleset.evaluate(&ruleset.port_policy(&Owner::unknown("app"), entry, &[mac(1)]), &packet))
@@ -229,10 +229,10 @@ fn nobody_speaks_for_others() {
                 Violation::Dhcp => word == "dhcp-server",
                 _ => word == "tunnel",
             };
-            assert_eq!(judge(BOB, frame), (!allowed).then_some(*refused), "{frame:?} with {word:?}");
-            assert_eq!(judge(FREE, frame), None, "{frame:?}");
+            assert_eq!(refusal(BOB, frame), (!allowed).then_some(*refused), "{frame:?} with {word:?}");
+            assert_eq!(refusal(FREE, frame), None, "{frame:?}");
         }
-        assert!(harmless.iter().all(|frame| judge(BOB, frame).is_none()), "with {word:?}");
+        assert!(harmless.iter().all(|frame| refusal(BOB, frame).is_none()), "with {word:?}");
         // What arrives is not looked at.
         let (frame, key) = (&cases[0].0, cases[0].0.key(0, 0));
         let arrives = Packet { ndp: frame.ndp(), ..Packet::new(Ingress, &key, State::Untracked) };
@@ -242,7 +242,7 @@ fn nobody_speaks_for_others() {
 
 /// Who is not bob may not use what is bob's, and otherwise what he likes; `free` may use anything.
 #[test]
-fn leased_addresses_are_nobody_elses() {
+fn reserved_addresses_are_nobody_elses() {
     for (entry, number) in [(CAROL, 2), (UNLISTED, 9)] {
         let from = |src| violation(entry, &ip(number, v4(src), udp(1, 2)));
         assert_eq!(from([10, 0, 0, 12]), None, "{entry:?}");
@@ -251,7 +251,7 @@ fn leased_addresses_are_nobody_elses() {
         assert_eq!(violation(entry, &arp(number, 2, 1, [10, 0, 0, 7], [0; 4])), Some(Violation::Arp));
         assert_eq!(violation(entry, &ip(1, v4([10, 0, 0, 12]), udp(1, 2))), Some(Violation::Mac), "{entry:?}");
     }
-    // Even where the block is leased, the link-local address of an own MAC address is the app's.
+    // Even where the block is reserved, the link-local address of an own MAC address is the app's.
     let whole = Cidr::new("fe80::".parse().unwrap(), 64).unwrap();
     let mut policy = policy();
     policy.apps[0].addresses.push(whole);
@@ -363,21 +363,21 @@ fn listed_ports_are_for_those_who_list_them() {
     assert_eq!(violation(CAROL, &ip(2, v4([10, 0, 0, 12]), tcp(999, 5432))), None);
 }
 
-/// Bytes that cannot be read are no way round a lease, whatever the policy says of malformed frames. A later fragment
-/// that breaks a lease does not get through by the evaluation of its first one.
+/// Bytes that cannot be read are no way round port security, whatever the policy says of malformed frames. A later fragment
+/// that breaks it does not get through by the evaluation of its first one.
 #[test]
-fn what_is_hidden_is_not_the_lease() {
+fn what_is_hidden_is_not_own() {
     let mut policy = policy();
     policy.default.malformed = Decision::Accept;
     let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
-    let judge = |entry, key: &FlowKey| {
+    let cause = |entry, key: &FlowKey| {
         ruleset.evaluate(&port_policy(&ruleset, entry), &Packet::new(Egress, key, State::Untracked)).cause
     };
     let frame = arp(1, 2, 1, [10, 0, 0, 8], [0; 4]);
     let cut = parse(&frame.bytes(0)[..30], 3).1;
-    assert_eq!(judge(BOB, &cut), Cause::Lease(Violation::Ip));
-    assert_eq!(judge(FREE, &cut), Cause::Default);
-    assert_eq!(judge(BOB, &Frame { body: Body::Length, ..frame }.key(0, 0)), Cause::Default);
+    assert_eq!(cause(BOB, &cut), Cause::PortSecurity(Violation::Ip));
+    assert_eq!(cause(FREE, &cut), Cause::Default);
+    assert_eq!(cause(BOB, &Frame { body: Body::Length, ..frame }.key(0, 0)), Cause::Default);
 
     let part = |number, part| {
         let addresses = v4([10, 0, 0, 8]);
@@ -391,7 +391,7 @@ fn what_is_hidden_is_not_the_lease() {
     let (own, spoofed) = (part(1, Fragment::Later), part(2, Fragment::Later));
     let later = |key| ruleset.evaluate_fragment(&bob, &Packet::new(Egress, key, State::New), &first);
     assert_eq!(later(&own), first);
-    assert_eq!(later(&spoofed).cause, Cause::Lease(Violation::Mac));
+    assert_eq!(later(&spoofed).cause, Cause::PortSecurity(Violation::Mac));
     assert_eq!(ruleset.evaluate(&bob, &Packet::new(Egress, &own, State::New)).cause, Cause::Fragment);
 }
 
@@ -405,6 +405,6 @@ fn what_no_rule_asks_for_makes_no_other_subject() {
     let before = of("good", Some(0), 1);
     assert!(before.is_same(&of("better", Some(0), 1)));
     assert!(!before.is_same(&of("bad one", Some(0), 1)), "a rule is for it now");
-    assert!(!before.is_same(&of("good", None, 1)), "another lease");
+    assert!(!before.is_same(&of("good", None, 1)), "another entry");
     assert!(!before.is_same(&of("good", Some(0), 2)), "another address");
 }

@@ -1,6 +1,6 @@
 //! Time to compile a policy, memory that took at most, time to work out the policy of an app, and time to evaluate the
 //! first packet of a flow, over the number of rules:
-//! `cargo bench -p kopi-policy --bench judge`.
+//! `cargo bench -p kopi-policy --bench evaluate`.
 //!
 //! The keys are of as many flows, in random order. The median of many short rounds is printed, and the best one beside
 //! it; a round visits the same keys as the one before, so what it looks at may lie in the second-level cache.

@@ -1,4 +1,4 @@
-//! How far a connection has come, and how long it may stay there without a packet.
+//! How long a connection may stay in its state without a packet.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -6,76 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use kopi_config::policy::Tracking;
 
 use super::entry::Slot;
-
-/// How far a connection has come. The TCP phases are those of [`crate::tcp`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    SynSent = 1,
-    SynRecv = 2,
-    Established = 3,
-    FinWait = 4,
-    CloseWait = 5,
-    LastAck = 6,
-    TimeWait = 7,
-    Close = 8,
-    /// SYN from both sides.
-    SynSent2 = 9,
-    /// UDP and UDP-Lite.
-    Udp = 10,
-    /// Requests of ICMP and ICMPv6 that have replies.
-    Icmp = 11,
-    /// Every other protocol.
-    Other = 12,
-    /// Established, and a reset or FIN has passed of which we cannot tell whether its receiver takes it: see
-    /// [`numbers`](super::numbers).
-    Challenged = 13,
-}
-
-impl Phase {
-    /// Every phase, in the order of their numbers, which start at one.
-    pub(crate) const ALL: [Self; 13] = [
-        Self::SynSent,
-        Self::SynRecv,
-        Self::Established,
-        Self::FinWait,
-        Self::CloseWait,
-        Self::LastAck,
-        Self::TimeWait,
-        Self::Close,
-        Self::SynSent2,
-        Self::Udp,
-        Self::Icmp,
-        Self::Other,
-        Self::Challenged,
-    ];
-
-    /// The name of a TCP state, as `conntrack -L` prints it.
-    pub(crate) const fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::SynSent => "SYN_SENT",
-            Self::SynRecv => "SYN_RECV",
-            // What the two ends make of a claim, nobody knows yet.
-            Self::Established | Self::Challenged => "ESTABLISHED",
-            Self::FinWait => "FIN_WAIT",
-            Self::CloseWait => "CLOSE_WAIT",
-            Self::LastAck => "LAST_ACK",
-            Self::TimeWait => "TIME_WAIT",
-            Self::Close => "CLOSE",
-            Self::SynSent2 => "SYN_SENT2",
-            Self::Udp | Self::Icmp | Self::Other => return None,
-        })
-    }
-
-    pub(crate) const fn is_tcp(self) -> bool {
-        self.name().is_some()
-    }
-
-    /// Whether both sides have said that nothing more will come.
-    pub(crate) const fn is_over(self) -> bool {
-        matches!(self, Self::TimeWait | Self::Close)
-    }
-}
+use crate::tcp::TcpState;
 
 /// Turns the caller's ticks into the unit in which the table keeps time: a power of two of ticks, one to two milliseconds
 /// of a fast clock. Fine enough to tell under a flood which connection is older, and no division is needed.
@@ -120,7 +51,7 @@ impl Clock {
 /// The settings of `[tracking]`, which a reload of the policy may change while workers read them.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
-    /// By the number of the phase.
+    /// By the number of the state.
     timeouts: [AtomicU32; 16],
     udp_stream: AtomicU32,
     /// A connection that was picked up in its middle and is not answered yet.
@@ -135,17 +66,19 @@ impl Settings {
     const UNANSWERED: u32 = 300;
 
     pub(crate) fn set(&self, tracking: &Tracking, clock: Clock) {
-        for phase in Phase::ALL {
-            let seconds = match phase {
-                Phase::SynSent | Phase::SynRecv | Phase::SynSent2 => tracking.tcp_syn,
-                Phase::Established | Phase::Challenged => tracking.tcp_established,
-                Phase::FinWait | Phase::CloseWait | Phase::LastAck | Phase::TimeWait => tracking.tcp_closing,
-                Phase::Close => tracking.tcp_closed,
-                Phase::Udp => tracking.udp,
-                Phase::Icmp => tracking.icmp,
-                Phase::Other => tracking.other,
+        for state in TcpState::ALL {
+            let seconds = match state {
+                TcpState::SynSent | TcpState::SynRecv | TcpState::SynSent2 => tracking.tcp_syn,
+                TcpState::Established | TcpState::Challenged => tracking.tcp_established,
+                TcpState::FinWait | TcpState::CloseWait | TcpState::LastAck | TcpState::TimeWait => {
+                    tracking.tcp_closing
+                }
+                TcpState::Close => tracking.tcp_closed,
+                TcpState::Udp => tracking.udp,
+                TcpState::Icmp => tracking.icmp,
+                TcpState::Other => tracking.other,
             };
-            self.timeouts[phase as usize].store(clock.timeout(seconds), Relaxed);
+            self.timeouts[state as usize].store(clock.timeout(seconds), Relaxed);
         }
         self.udp_stream.store(clock.timeout(tracking.udp_stream), Relaxed);
         self.unanswered.store(clock.timeout(tracking.tcp_established.min(Self::UNANSWERED)), Relaxed);
@@ -165,12 +98,12 @@ impl Settings {
 
     /// How long the connection may stay without a packet.
     fn timeout(&self, slot: Slot) -> Units {
-        let of = match slot.phase {
-            Phase::Udp if slot.answered => &self.udp_stream,
-            Phase::Established if !slot.answered => &self.unanswered,
+        let of = match slot.tcp_state {
+            TcpState::Udp if slot.answered => &self.udp_stream,
+            TcpState::Established if !slot.answered => &self.unanswered,
             // A refused connection never was one: the next packet is looked at as the first.
-            Phase::Close if !slot.answered => return 0,
-            phase => &self.timeouts[phase as usize],
+            TcpState::Close if !slot.answered => return 0,
+            state => &self.timeouts[state as usize],
         };
         of.load(Relaxed)
     }
@@ -194,13 +127,6 @@ pub(crate) fn since(then: Units, now: Units) -> Units {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn phases_are_listed_by_their_numbers() {
-        for (number, phase) in (1_u8..).zip(Phase::ALL) {
-            assert_eq!(phase as u8, number);
-        }
-    }
 
     /// For clocks from a kernel's jiffies to a fast TSC, a time-out is never short, and never half a second long.
     #[test]

@@ -1,26 +1,26 @@
-//! What is an app's own: addresses to send from, ports to be reached at.
+//! Port security: the addresses that an app may send from, and the ports that it may be reached at.
 //!
-//! An `[[app]]` entry leases to the process that attaches by it:
+//! An `[[app]]` entry reserves for the process that attaches by it:
 //!
-//! - **a MAC address**, `mac`. Without it, the addresses that the port has asked for and been given.
+//! - **a MAC address**, `mac`. Without it, the app has the addresses that its port has asked for and been given.
 //! - **IP addresses**, `addresses`. A packet from another source address is dropped, and so are ARP that names another
-//!   sender and neighbour discovery about another target. Without any, it may speak from every address that no other
-//!   entry leases. Link-local addresses made of its own MAC addresses (RFC 4291, appendix A) are always its own.
+//!   sender and neighbour discovery about another target. Without any, the app may send from every address that no other
+//!   entry reserves. Link-local addresses made of its own MAC addresses (RFC 4291, appendix A) are always its own.
 //! - **ports**, `listen`. At these it may be reached by new connections; at other ports only by packets of connections
 //!   that it began, and by what is for a multicast address of IP or for 255.255.255.255, which connection tracking does
 //!   not follow. The port is at its own side: the destination port of ingress, the source port of egress. A port that any
 //!   entry lists is for no app that does not list it, in either direction, be it for a server or as the ephemeral port of
 //!   a client.
 //!
-//! An app with `address = "shared"` has the MAC and the IP addresses of the host. It sends from the kernel's addresses, or from
-//! those among `addresses`, and begins connections from ports that are not the kernel's ([`Kernel`]). What is on its `listen` is
-//! its own all the same: there the kernel is the one that may not.
+//! An app with `address = "shared"` has the MAC and the IP addresses of the host. It sends from the host's addresses, or from
+//! those among `addresses`, and begins connections from ports that the host does not use ([`HostSockets`]). The ports of its
+//! `listen` are its own all the same: there the host is the one that may not.
 //!
 //! An app with IP addresses of its own does not speak for others either: it sends no messages of routers and of servers of
 //! DHCP, and nothing inside of which there could be another address, unless its entry allows that. What it says as a client
 //! of DHCP is of its own MAC address, for every app that is checked.
 //!
-//! What is leased to one is nobody else's, so a process that has attached by no entry may use what is left.
+//! What one entry reserves is nobody else's, so a process that has attached by no entry may use what is left.
 //! `spoof_check = false` frees an app from the first two.
 //!
 //! A host that has no address yet may ask for one: by DHCP (RFC 2131, 4.1), by an ARP probe (RFC 5227, 2.1.1), and as
@@ -35,7 +35,7 @@ use kopi_config::policy::{Address, Addresses, Allowed, App, Cidr, Direction, Fie
 use kopi_packet::{FlowKey, MacAddr, Malformed, Shape, dhcp, encapsulates, ndp};
 
 use crate::frame::{Packet, Violation};
-use crate::kernel::Kernel;
+use crate::host_sockets::HostSockets;
 
 const UDP: u8 = 17;
 /// VRRP (RFC 9568) and CARP, by which a router becomes that of a network.
@@ -63,109 +63,109 @@ mod icmp6 {
     pub(super) const MULTICAST_ROUTER_ADVERTISEMENT: u8 = 151;
 }
 
-/// What one entry leases.
+/// What one `[[app]]` entry reserves and allows.
 #[derive(Debug)]
-struct Lease {
+struct Entry {
     /// Whether it has the address of the host.
     shared: bool,
-    spoofing: Spoofing,
+    spoof_check: SpoofCheck,
     addresses: Option<Addresses>,
     listen: BTreeSet<Listen>,
     allow: Allowed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spoofing {
+enum SpoofCheck {
     /// The app may send from any address.
-    Allowed,
+    Off,
     /// It may send from its own addresses.
-    Checked,
-    /// It has attached by no entry, and may send from addresses that nobody leases.
+    On,
+    /// It has attached by no entry, and may send from addresses that no entry reserves.
     Unlisted,
 }
 
-/// All leases of a policy.
+/// Port security of a whole policy.
 #[derive(Debug)]
-pub(crate) struct Leases {
+pub(crate) struct PortSecurityTable {
     /// By the index of the entry.
-    entries: Vec<Arc<Lease>>,
-    unlisted: Arc<Lease>,
-    taken: Arc<Taken>,
+    entries: Vec<Arc<Entry>>,
+    unlisted: Arc<Entry>,
+    reserved: Arc<Reserved>,
 }
 
-/// What is leased to anybody.
+/// What any entry reserves.
 #[derive(Debug)]
-struct Taken {
+struct Reserved {
     macs: BTreeSet<MacAddr>,
     addresses: Addresses,
     ports: BTreeSet<Listen>,
 }
 
-/// The lease of one attached app.
+/// Port security of one attached app.
 #[derive(Clone, Debug)]
-pub(crate) struct Tenant {
-    lease: Arc<Lease>,
-    taken: Arc<Taken>,
+pub(crate) struct PortSecurity {
+    entry: Arc<Entry>,
+    reserved: Arc<Reserved>,
     macs: Box<[MacAddr]>,
-    /// What is the kernel's, if it has its address together with the kernel.
-    kernel: Option<Arc<Kernel>>,
+    /// What the host uses, if the app shares the host's address.
+    host: Option<Arc<HostSockets>>,
 }
 
-impl Tenant {
-    /// Whether both may use the same; only for tenants under one ruleset.
+impl PortSecurity {
+    /// Whether both may use the same. Both have to be of one ruleset.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.lease, &other.lease) && self.macs == other.macs && self.kernel == other.kernel
+        Arc::ptr_eq(&self.entry, &other.entry) && self.macs == other.macs && self.host == other.host
     }
 
-    /// The same, beside `kernel`, if it has its address together with it.
-    pub(crate) fn beside(mut self, kernel: &Arc<Kernel>) -> Self {
-        self.kernel = self.lease.shared.then(|| Arc::clone(kernel));
+    /// The same with the sockets of `host`, if the app shares its address.
+    pub(crate) fn with_host_sockets(mut self, host: &Arc<HostSockets>) -> Self {
+        self.host = self.entry.shared.then(|| Arc::clone(host));
         self
     }
 }
 
-impl Leases {
+impl PortSecurityTable {
     pub(crate) fn of(policy: &Policy) -> Self {
         let apps = &policy.apps;
-        let taken = Taken {
+        let reserved = Reserved {
             macs: apps.iter().filter_map(|app| app.mac).collect(),
             addresses: addresses(apps.iter().flat_map(|app| &app.addresses)),
             ports: apps.iter().flat_map(|app| app.listen.iter().copied()).collect(),
         };
-        let unlisted = Lease {
+        let unlisted = Entry {
             shared: false,
-            spoofing: Spoofing::Unlisted,
+            spoof_check: SpoofCheck::Unlisted,
             addresses: None,
             listen: BTreeSet::new(),
             allow: Allowed::default(),
         };
         Self {
-            entries: apps.iter().map(|app| Arc::new(Lease::of(app))).collect(),
+            entries: apps.iter().map(|app| Arc::new(Entry::of(app))).collect(),
             unlisted: Arc::new(unlisted),
-            taken: Arc::new(taken),
+            reserved: Arc::new(reserved),
         }
     }
 
     /// What belongs to the app that attached by `entry` and whose port has the addresses `macs`.
-    pub(crate) fn tenant(&self, entry: Option<(usize, &App)>, macs: &[MacAddr]) -> Tenant {
-        let lease = entry.and_then(|(index, _)| self.entries.get(index)).unwrap_or(&self.unlisted);
+    pub(crate) fn port(&self, entry: Option<(usize, &App)>, macs: &[MacAddr]) -> PortSecurity {
+        let of = entry.and_then(|(index, _)| self.entries.get(index)).unwrap_or(&self.unlisted);
         let macs = entry.and_then(|(_, app)| app.mac).map_or_else(|| macs.into(), |mac| [mac].into());
-        // Until it is told what is the kernel's, everything is.
-        let kernel = lease.shared.then(Arc::default);
-        Tenant { lease: Arc::clone(lease), taken: Arc::clone(&self.taken), macs, kernel }
+        // Until the sockets of the host are known, every port is the host's.
+        let host = of.shared.then(Arc::default);
+        PortSecurity { entry: Arc::clone(of), reserved: Arc::clone(&self.reserved), macs, host }
     }
 
-    /// Whether ports are leased, or are the kernel's, so that new connections have to be told apart.
+    /// Whether ports are reserved, or are the host's, so that new connections have to be told apart.
     pub(crate) fn lists_ports(&self) -> bool {
-        !self.taken.ports.is_empty() || self.entries.iter().any(|lease| lease.shared)
+        !self.reserved.ports.is_empty() || self.entries.iter().any(|entry| entry.shared)
     }
 }
 
-impl Lease {
+impl Entry {
     fn of(app: &App) -> Self {
         Self {
             shared: app.address == Address::Shared,
-            spoofing: if app.spoof_check { Spoofing::Checked } else { Spoofing::Allowed },
+            spoof_check: if app.spoof_check { SpoofCheck::On } else { SpoofCheck::Off },
             addresses: (!app.addresses.is_empty()).then(|| addresses(&app.addresses)),
             listen: app.listen.iter().copied().collect(),
             allow: app.allow,
@@ -173,12 +173,12 @@ impl Lease {
     }
 }
 
-impl Tenant {
+impl PortSecurity {
     /// What the frame uses that is not the app's.
     #[inline]
     pub(crate) fn violation(&self, packet: &Packet<'_>) -> Option<Violation> {
         let spoofed = match packet.direction {
-            Direction::Egress if self.lease.spoofing != Spoofing::Allowed => self.spoofed(packet),
+            Direction::Egress if self.entry.spoof_check != SpoofCheck::Off => self.spoofed(packet),
             _ => None,
         };
         spoofed.or_else(|| (!self.may_use_port(packet)).then_some(Violation::Listen))
@@ -191,7 +191,7 @@ impl Tenant {
         }
         let (Some(source), Some(destination)) = (key.src_addr(), key.dst_addr()) else {
             // What claims to have an address and does not show it cannot be the app's.
-            let hides = matches!(key.shape(), Shape::Malformed(_)) && self.lease.addresses.is_some();
+            let hides = matches!(key.shape(), Shape::Malformed(_)) && self.entry.addresses.is_some();
             return hides.then_some(Violation::Ip).or_else(|| self.speaks_for_others(packet));
         };
         if let (Some(sender), Some(operation)) = (key.arp_sender(), key.arp_operation()) {
@@ -210,7 +210,7 @@ impl Tenant {
 
     /// What a frame says that is not for a host with addresses of its own to say.
     fn speaks_for_others(&self, packet: &Packet<'_>) -> Option<Violation> {
-        let (key, allow) = (packet.key, self.lease.allow);
+        let (key, allow) = (packet.key, self.entry.allow);
         if !self.is_bound() {
             return None;
         }
@@ -225,13 +225,13 @@ impl Tenant {
 
     /// Whether it has IP addresses of its own, and may use no others.
     fn is_bound(&self) -> bool {
-        self.lease.addresses.is_some() || self.kernel.is_some()
+        self.entry.addresses.is_some() || self.host.is_some()
     }
 
     /// Whether a packet for a server of DHCP speaks of nothing but what is the app's own. One that cannot be read does not, if
     /// the app has addresses.
     fn client_is_own(&self, packet: &Packet<'_>) -> bool {
-        if self.lease.allow.dhcp_server || !dhcp::is_for_server(packet.key) {
+        if self.entry.allow.dhcp_server || !dhcp::is_for_server(packet.key) {
             return true;
         }
         let Some(request) = packet.dhcp else { return !self.is_bound() };
@@ -260,24 +260,24 @@ impl Tenant {
     }
 
     fn has_mac(&self, mac: MacAddr) -> bool {
-        match self.lease.spoofing {
-            Spoofing::Unlisted => !self.taken.macs.contains(&mac) || self.macs.contains(&mac),
+        match self.entry.spoof_check {
+            SpoofCheck::Unlisted => !self.reserved.macs.contains(&mac) || self.macs.contains(&mac),
             _ => self.macs.contains(&mac),
         }
     }
 
     fn owns(&self, address: IpAddr) -> bool {
-        let leased = match (&self.lease.addresses, &self.kernel) {
+        let owned = match (&self.entry.addresses, &self.host) {
             (Some(own), _) => own.contains(address),
-            (None, Some(kernel)) => kernel.has_address(address),
-            (None, None) => !self.taken.addresses.contains(address),
+            (None, Some(host)) => host.has_address(address),
+            (None, None) => !self.reserved.addresses.contains(address),
         };
-        leased || self.macs.iter().any(|mac| link_local(*mac) == address)
+        owned || self.macs.iter().any(|mac| link_local(*mac) == address)
     }
 
     fn may_use_port(&self, packet: &Packet<'_>) -> bool {
         let key = packet.key;
-        if self.taken.ports.is_empty() && self.kernel.is_none() {
+        if self.reserved.ports.is_empty() && self.host.is_none() {
             return true;
         }
         let port = match packet.direction {
@@ -288,11 +288,11 @@ impl Tenant {
         let local = Listen { proto: key.proto(), port };
         let begins = matches!(packet.state, State::New | State::Invalid);
         let bound = match packet.direction {
-            Direction::Ingress => begins && !self.lease.listen.is_empty(),
-            // What it has begun before the kernel took the port goes on.
-            Direction::Egress => begins && self.kernel.as_ref().is_some_and(|kernel| kernel.has_port(local)),
+            Direction::Ingress => begins && !self.entry.listen.is_empty(),
+            // What it has begun before the host took the port goes on.
+            Direction::Egress => begins && self.host.as_ref().is_some_and(|host| host.has_port(local)),
         };
-        !(bound || self.taken.ports.contains(&local)) || self.lease.listen.contains(&local)
+        !(bound || self.reserved.ports.contains(&local)) || self.entry.listen.contains(&local)
     }
 }
 
@@ -316,7 +316,7 @@ fn asks_for_address(key: &FlowKey, source: IpAddr, destination: IpAddr) -> bool 
     }
 }
 
-/// Whether only a router says this, or something that wants to be taken for one. In IPv6 what cannot be followed to its end may
+/// Whether only a router says this, or something that wants to be reserved for one. In IPv6 what cannot be followed to its end may
 /// be of neighbour discovery.
 fn is_of_router(key: &FlowKey) -> bool {
     use icmp6::{LISTENER_QUERY, MULTICAST_ROUTER_ADVERTISEMENT, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_RENUMBERING};

@@ -1,4 +1,4 @@
-//! What is the kernel's of an address that apps share with it.
+//! What the host's kernel uses of an address that apps share with it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use kopi_config::policy::Listen;
 /// but for what the administrator has reserved (`ip_local_port_range` and `ip_local_reserved_ports` in the kernel's
 /// `Documentation/networking/ip-sysctl.rst`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kernel {
+pub struct HostSockets {
     addresses: BTreeSet<IpAddr>,
     ephemeral: RangeInclusive<u16>,
     reserved: Vec<RangeInclusive<u16>>,
@@ -20,7 +20,7 @@ pub struct Kernel {
     sockets: BTreeSet<Listen>,
 }
 
-impl Kernel {
+impl HostSockets {
     /// The kernel with these `addresses`, that chooses ports of `ephemeral` that are not `reserved`, and on which `sockets`
     /// are open.
     #[must_use]
@@ -30,10 +30,10 @@ impl Kernel {
         reserved: Vec<RangeInclusive<u16>>,
         sockets: impl IntoIterator<Item = Listen>,
     ) -> Self {
-        let mut kernel = Self { addresses, ephemeral, reserved, sockets: BTreeSet::new() };
+        let mut host = Self { addresses, ephemeral, reserved, sockets: BTreeSet::new() };
         // Those among the ephemeral ports come and go all the time, and make no difference.
-        kernel.sockets = sockets.into_iter().filter(|socket| !kernel.chooses(socket.port)).collect();
-        kernel
+        host.sockets = sockets.into_iter().filter(|socket| !host.chooses(socket.port)).collect();
+        host
     }
 
     /// Whether the kernel may choose the port for a socket at any time.
@@ -55,8 +55,8 @@ impl Kernel {
     }
 }
 
-impl Default for Kernel {
-    /// One without addresses, to which every port belongs.
+impl Default for HostSockets {
+    /// No address, and every port.
     fn default() -> Self {
         Self { addresses: BTreeSet::new(), ephemeral: 0..=u16::MAX, reserved: Vec::new(), sockets: BTreeSet::new() }
     }
@@ -73,23 +73,19 @@ mod tests {
     #[test]
     fn ports_are_the_kernels_by_range_or_by_socket() {
         let sockets = [(TCP, 22), (UDP, 53), (TCP, 40_000), (TCP, 50_001)].map(|(proto, port)| Listen { proto, port });
-        let kernel = Kernel::new(BTreeSet::new(), 32768..=60999, vec![50_000..=50_009, 8080..=8080], sockets);
+        let host = HostSockets::new(BTreeSet::new(), 32768..=60999, vec![50_000..=50_009, 8080..=8080], sockets);
         for port in 0..=u16::MAX {
             let ephemeral = (32768..=60999).contains(&port) && !(50_000..=50_009).contains(&port);
-            assert_eq!(kernel.chooses(port), ephemeral, "{port}");
-            assert_eq!(
-                kernel.has_port(Listen { proto: TCP, port }),
-                ephemeral || port == 22 || port == 50_001,
-                "{port}"
-            );
-            assert_eq!(kernel.has_port(Listen { proto: UDP, port }), ephemeral || port == 53, "{port}");
+            assert_eq!(host.chooses(port), ephemeral, "{port}");
+            assert_eq!(host.has_port(Listen { proto: TCP, port }), ephemeral || port == 22 || port == 50_001, "{port}");
+            assert_eq!(host.has_port(Listen { proto: UDP, port }), ephemeral || port == 53, "{port}");
         }
     }
 
-    /// Sockets that come and go among the ephemeral ports make no other kernel of it.
+    /// Sockets that come and go among the ephemeral ports change nothing.
     #[test]
     fn ephemeral_sockets_make_no_difference() {
-        let of = |port| Kernel::new(BTreeSet::new(), 32768..=60999, Vec::new(), [Listen { proto: TCP, port }]);
+        let of = |port| HostSockets::new(BTreeSet::new(), 32768..=60999, Vec::new(), [Listen { proto: TCP, port }]);
         assert_eq!(of(40_000), of(41_000));
         assert_ne!(of(80), of(81));
     }
