@@ -1,6 +1,6 @@
-//! What is done with frames behind the parser: marks, segments, trains.
+//! What is done with frames behind the parser: marks, segments, runs.
 
-use kopi_packet::coalesce::{self, Train};
+use kopi_packet::coalesce::{self, Run};
 use kopi_packet::mark::Mark;
 use kopi_packet::segment::Outgoing;
 use kopi_packet::vnet::{self, VnetHeader};
@@ -52,19 +52,19 @@ fn cut(bytes: &[u8]) {
     assert!(outgoing.piece(outgoing.len()).is_none());
 }
 
-/// A train is no longer than its parts, and a whole frame itself if they are.
+/// A run is no longer than its parts, and a whole frame itself if they are.
 fn join(bytes: &[u8]) {
     let Some((&at, frames)) = bytes.split_first() else { return };
     let (a, b) = frames.split_at(frames.len().min(usize::from(at) * 8));
     let Some(first) = coalesce::Segment::of(a) else { return };
-    let mut train = Box::new(Train::new());
-    train.begin(&first, a);
+    let mut run = Box::new(Run::new());
+    run.begin(&first, a);
     let mut parts = a.len();
     if let Some(next) = coalesce::Segment::of(b) {
         for _ in 0..2 {
-            let _joined = train.offer(&next, b);
+            let _joined = run.offer(&next, b);
             parts += b.len();
         }
     }
-    assert!(train.finish().len() <= parts + vnet::LEN);
+    assert!(run.finish().len() <= parts + vnet::LEN);
 }

@@ -2,7 +2,7 @@
 
 use super::Tally;
 use super::tap_thread::Gone;
-use kopi_packet::coalesce::{Offer, Segment, Train};
+use kopi_packet::coalesce::{Offer, Run, Segment};
 use kopi_packet::vnet::{self, VnetHeader};
 use kopi_ring::Consumer;
 use rustix::fd::OwnedFd;
@@ -22,7 +22,7 @@ pub struct TapTx {
     /// A header and the frame behind it.
     bytes: Box<[u8]>,
     /// Segments that are put together, if they are at all.
-    trains: Vec<Box<Train>>,
+    trains: Vec<Box<Run>>,
     /// The train to be given up next.
     next: usize,
 }
@@ -31,7 +31,7 @@ impl TapTx {
     /// Out of `ring`. Segments are put together if `coalesce`.
     #[must_use]
     pub fn new(ring: Consumer, coalesce: bool) -> Self {
-        let trains = (0..if coalesce { TRAINS } else { 0 }).map(|_| Box::new(Train::new())).collect();
+        let trains = (0..if coalesce { TRAINS } else { 0 }).map(|_| Box::new(Run::new())).collect();
         Self { ring, bytes: vec![0; vnet::LEN + LONGEST].into(), trains, next: 0 }
     }
 
@@ -111,7 +111,7 @@ impl TapTx {
     }
 }
 
-fn flush(train: &mut Train, file: &OwnedFd, tally: &Tally) -> Result<(), Gone> {
+fn flush(train: &mut Run, file: &OwnedFd, tally: &Tally) -> Result<(), Gone> {
     if train.is_empty() {
         return Ok(());
     }
@@ -120,7 +120,7 @@ fn flush(train: &mut Train, file: &OwnedFd, tally: &Tally) -> Result<(), Gone> {
     outcome
 }
 
-fn write_train(train: &mut Train, file: &OwnedFd, tally: &Tally) -> Result<(), Gone> {
+fn write_train(train: &mut Run, file: &OwnedFd, tally: &Tally) -> Result<(), Gone> {
     let frames = train.count().into();
     write(train.finish(), file, frames, tally)
 }

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 
 /// `ETHTOOL_GLINK`, `ETHTOOL_GFLAGS`, `ETHTOOL_GGRO`, `ETHTOOL_GCHANNELS`: whether there is a link, whether frames are merged by the
-/// card and by the kernel, and how many queues there are.
+/// NIC and by the kernel, and how many queues there are.
 const GLINK: u32 = 0x0a;
 const GFLAGS: u32 = 0x25;
 const GGRO: u32 = 0x2b;
@@ -143,7 +143,7 @@ impl Interface {
         Some(channels.rx + channels.combined)
     }
 
-    /// Whether received frames are merged into longer ones, by the kernel (GRO) or by the card (LRO).
+    /// Whether received frames are merged into longer ones, by the kernel (GRO) or by the NIC (LRO).
     #[must_use]
     pub fn merges(&self) -> bool {
         self.value(GGRO).is_ok_and(|on| on != 0) || self.value(GFLAGS).is_ok_and(|flags| flags & LRO != 0)

@@ -1,4 +1,4 @@
-//! A TAP interface of the kernel: the network card that the kernel sees, whose other end is a file.
+//! A TAP interface of the kernel: the NIC that the kernel sees, whose other end is a file.
 //!
 //! It stands beside DPDK's devices because it is one more of the daemon's ends to the outside, and because making it takes
 //! `ioctl`, which has no safe form: [`TapDevice::open`] and the setters are all of it. Frames are moved by ordinary reads and
@@ -113,7 +113,7 @@ impl TapDevice {
         &self.name
     }
 
-    /// Says whether there is a carrier: whether the card's link is up.
+    /// Says whether there is a carrier: whether the NIC's link is up.
     ///
     /// # Errors
     ///

@@ -46,7 +46,7 @@ pub fn checksum(sum: u64) -> u16 {
 /// or ICMP. `headers` is what [`parse`](crate::parse) found in the frame.
 ///
 /// True for what has no such checksum: other protocols, UDP without one, and fragments, whose checksum covers parts that are
-/// not here. Also true if only the sum of the pseudo header stands there, which a kernel leaves for a card to complete
+/// not here. Also true if only the sum of the pseudo header stands there, which a kernel leaves for a NIC to complete
 /// (`CHECKSUM_PARTIAL` of Linux): on a virtual wire such frames arrive as they are, and their receiver takes them.
 ///
 /// # Source
@@ -138,8 +138,8 @@ pub fn complete(frame: &mut [u8], headers: &Headers) {
     }
 }
 
-/// Completes the checksum of TCP or UDP in `frame` if only the sum of the pseudo header stands there, as a card does for a kernel that
-/// has left it to the card (`CHECKSUM_PARTIAL` of Linux). Returns whether that was so.
+/// Completes the checksum of TCP or UDP in `frame` if only the sum of the pseudo header stands there, as a NIC does for a kernel that
+/// has left it to the NIC (`CHECKSUM_PARTIAL` of Linux). Returns whether that was so.
 ///
 /// By chance that sum is the right checksum, once in 65,536 frames; then the frame stays as it is.
 pub fn finish(frame: &mut [u8], headers: &Headers) -> bool {
@@ -251,7 +251,7 @@ mod tests {
         assert!(intact(&later), "the checksum covers what is not here");
     }
 
-    /// What Linux leaves to a card: the sum of the pseudo header, not turned round.
+    /// What Linux leaves to a NIC: the sum of the pseudo header, not turned round.
     #[test]
     fn a_checksum_that_is_left_to_the_card_counts_as_intact() {
         for (proto, start, mut frame) in all().into_iter().filter(|(proto, ..)| matches!(*proto, TCP | UDP)) {
@@ -266,7 +266,7 @@ mod tests {
         }
     }
 
-    /// What Linux has left to the card is finished as a card does it, and nothing else is touched: no right checksum, no wrong one,
+    /// What Linux has left to the NIC is finished as a NIC does it, and nothing else is touched: no right checksum, no wrong one,
     /// none that is missing.
     #[test]
     fn what_is_left_to_the_card_is_finished() {

@@ -80,7 +80,7 @@ fn pseudo(packet: &[u8], v6: bool) -> Option<u64> {
     Some(sum(packet.get(addresses)?) + u64::from(PROTO_TCP))
 }
 
-/// What became of a segment that was offered to a [`Train`].
+/// What became of a segment that was offered to a [`Run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// It is part of it now.
@@ -93,7 +93,7 @@ pub enum Offer {
 
 /// Segments of one flow that are put together, with the header before them. Large: keep it in a box.
 #[derive(Debug)]
-pub struct Train {
+pub struct Run {
     bytes: [u8; ROOM],
     /// The first segment; `None` if there is nothing.
     head: Option<Segment>,
@@ -106,7 +106,7 @@ pub struct Train {
     closed: bool,
 }
 
-impl Train {
+impl Run {
     /// An empty one.
     #[must_use]
     pub const fn new() -> Self {
@@ -227,7 +227,7 @@ impl Train {
     }
 }
 
-impl Default for Train {
+impl Default for Run {
     fn default() -> Self {
         Self::new()
     }
@@ -243,7 +243,7 @@ fn is_same_flow(head: &Segment, mine: &[u8], other: &Segment, theirs: &[u8]) -> 
         && part(head.tcp..head.tcp + 4)
 }
 
-/// Whether what may not differ within a train does not: everything but lengths, identification, checksums, the sequence
+/// Whether what may not differ within a run does not: everything but lengths, identification, checksums, the sequence
 /// number and PSH.
 fn is_same_header(head: &Segment, mine: &[u8], theirs: &[u8]) -> bool {
     let part = |range: Range<usize>| mine.get(range.clone()) == theirs.get(range);

@@ -25,7 +25,7 @@
 //! | [`mark`] | code point and VLAN priority written into frames |
 //! | [`checksum`] | the Internet checksum |
 //! | [`vnet`] | the header before frames of a TAP interface |
-//! | [`segment`] | what a kernel leaves to its card: checksums, and cutting TCP segments |
+//! | [`segment`] | what a kernel leaves to its NIC: checksums, and cutting TCP segments |
 //! | [`coalesce`] | the reverse: putting TCP segments together |
 //! | [`describe`] | frames from what people write about them |
 //!

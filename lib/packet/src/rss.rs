@@ -5,7 +5,7 @@ use crate::{FlowKey, Fragment, Seed};
 
 /// The seed of the hash that applications get with what they receive, and that chooses the queue: one per host.
 ///
-/// It is not a secret: whoever is on the host can work it out, as with a card's well-known key, and so choose the queue of what
+/// It is not a secret: whoever is on the host can work it out, as with a NIC's well-known key, and so choose the queue of what
 /// they send. It is not the [`Seed`] of the flow table, nor made from it.
 #[derive(Clone, Debug)]
 pub struct RssSeed(Seed);
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(first.rss(&seed()), later.rss(&seed()));
     }
 
-    /// What is not IP has no hash, as from a card.
+    /// What is not IP has no hash, as from a NIC.
     #[test]
     fn what_is_not_ip_has_none() {
         for text in [

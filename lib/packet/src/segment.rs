@@ -1,4 +1,4 @@
-//! What a kernel leaves undone when it thinks that its network card will do it: checksums, and cutting a large TCP segment
+//! What a kernel leaves undone when it thinks that its NIC will do it: checksums, and cutting a large TCP segment
 //! into frames.
 //!
 //! A frame and its [`VnetHeader`] become an [`Outgoing`], which is one frame or many. Everything that the header claims is

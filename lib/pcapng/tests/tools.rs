@@ -39,9 +39,9 @@ const INTERFACES: [Interface<'_>; 3] = [
 ];
 
 /// A packet and how many bytes are kept of it.
-type Sighting = (Packet<'static>, usize);
+type PacketRecord = (Packet<'static>, usize);
 
-fn sightings() -> Vec<Sighting> {
+fn records() -> Vec<PacketRecord> {
     let packet = |interface, ns, len, direction, queue, drops, comment, kept| {
         let timestamp_ns = 1_700_000_000_000_000_000_u64 + ns;
         (Packet { interface, timestamp_ns, len, direction, queue, drops, comment }, kept)
@@ -72,7 +72,7 @@ fn header() -> Vec<u8> {
 /// A whole file: three interfaces, packets, statistics.
 fn file() -> Vec<u8> {
     let mut out = header();
-    for (packet, kept) in sightings() {
+    for (packet, kept) in records() {
         kopi_pcapng::packet(&mut out, &packet, FRAME[..kept].chunks(50));
     }
     for interface in 0..3 {
@@ -145,7 +145,7 @@ fn tshark_reads_packets() {
         "frame.drop_count",
         "frame.comment",
     ];
-    let expected: Vec<Vec<String>> = sightings()
+    let expected: Vec<Vec<String>> = records()
         .iter()
         .map(|(packet, kept)| {
             let interface = INTERFACES[usize::try_from(packet.interface).expect("one of three")];
@@ -224,7 +224,7 @@ fn tcpdump_reads_packets() {
     let printed = ask("tcpdump", &["-r", "-", "-n", "-e", "-q", "-tt", "--time-stamp-precision=nano"], &file());
     // The bytes of frames that it does not know are in lines of their own, which begin with a tab.
     let lines: Vec<_> = printed.lines().filter(|line| !line.starts_with('\t')).collect();
-    let seen = sightings();
+    let seen = records();
     assert_eq!(lines.len(), seen.len(), "{printed}");
     for (line, (packet, kept)) in lines.iter().zip(&seen) {
         if *kept == 0 {
@@ -252,7 +252,7 @@ fn the_largest_packet_is_read() {
     let mut file = Vec::new();
     kopi_pcapng::section(&mut file, &Section::default());
     kopi_pcapng::interface(&mut file, &Interface { name: &comment, description: &comment, snap, ..INTERFACES[0] });
-    let mut packet = sightings()[0].0;
+    let mut packet = records()[0].0;
     (packet.len, packet.comment) = (snap, &comment);
     for _ in 0..2 {
         kopi_pcapng::packet(&mut file, &packet, std::iter::repeat_n(&FRAME[..], MAX_CAPTURED / FRAME.len()));

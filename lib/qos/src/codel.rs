@@ -57,7 +57,7 @@ impl Codel {
     ///
     /// It has waited for `sojourn` ticks, and `backlog` bytes are behind it.
     #[inline]
-    pub fn judge(&mut self, config: &CodelConfig, (sojourn, backlog): (u64, u64), now: u64) -> bool {
+    pub fn should_drop(&mut self, config: &CodelConfig, (sojourn, backlog): (u64, u64), now: u64) -> bool {
         let late = self.is_late(config, sojourn, backlog, now);
         let drop = match (self.dropping, late) {
             (true, false) => {
@@ -221,7 +221,7 @@ mod tests {
         let mut drops = 0;
         while let Some(packet) = queue.pop_front() {
             let backlog = queue.iter().map(|packet| packet.1).sum();
-            if !codel.judge(config, (now - packet.0, backlog), now) {
+            if !codel.should_drop(config, (now - packet.0, backlog), now) {
                 return (Some(packet), drops);
             }
             drops += 1;
@@ -284,7 +284,7 @@ mod tests {
         for step in 0..100_000_u64 {
             // 95 ms above, 5 ms below.
             let sojourn = if step % 100 < 95 { 50_000_000 } else { 4_000_000 };
-            assert!(!codel.judge(&config, (sojourn, 100_000), step * 1_000_000), "{step}");
+            assert!(!codel.should_drop(&config, (sojourn, 100_000), step * 1_000_000), "{step}");
         }
     }
 
@@ -294,7 +294,7 @@ mod tests {
         let config = CodelConfig::new(HZ, 1514);
         let mut codel = Codel::default();
         for step in 1..1000 {
-            assert!(!codel.judge(&config, (HZ, 1514), step * HZ));
+            assert!(!codel.should_drop(&config, (HZ, 1514), step * HZ));
         }
     }
 }

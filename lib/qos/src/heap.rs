@@ -41,7 +41,7 @@ pub(crate) fn remove(heap: &mut [Entry], places: &mut [u32], at: usize) {
     let last = heap.len() - 1;
     let entry = heap[last];
     if at < last {
-        settle(&mut heap[..last], places, at, entry);
+        sift(&mut heap[..last], places, at, entry);
     }
 }
 
@@ -49,11 +49,11 @@ pub(crate) fn remove(heap: &mut [Entry], places: &mut [u32], at: usize) {
 #[inline]
 pub(crate) fn change(heap: &mut [Entry], places: &mut [u32], at: usize, key: u64) {
     let entry = Entry { key, ..heap[at] };
-    settle(heap, places, at, entry);
+    sift(heap, places, at, entry);
 }
 
 /// Puts `entry` where `at` was, or wherever it belongs.
-fn settle(heap: &mut [Entry], places: &mut [u32], at: usize, entry: Entry) {
+fn sift(heap: &mut [Entry], places: &mut [u32], at: usize, entry: Entry) {
     if at > 0 && before(entry.key, heap[(at - 1) / CHILDREN].key) {
         up(heap, places, at, entry);
     } else {

@@ -248,7 +248,7 @@ impl Queue {
             let sojourn = now.saturating_sub(arrival);
             if let Some(codel) = &self.config.codel
                 && drops < DROPS_MAX
-                && flow.codel.judge(codel, (sojourn, flow.bytes), now)
+                && flow.codel.should_drop(codel, (sojourn, flow.bytes), now)
             {
                 drops += 1;
                 sink(item, Cause::Codel);

@@ -187,7 +187,7 @@ impl Scheduler {
         if !node.active {
             node.active = true;
             self.active += 1;
-            self.settle(leaf, now);
+            self.update(leaf, now);
         }
     }
 
@@ -198,7 +198,7 @@ impl Scheduler {
         if node.active {
             node.active = false;
             self.active -= 1;
-            self.settle(leaf, now);
+            self.update(leaf, now);
         }
     }
 
@@ -263,7 +263,7 @@ impl Scheduler {
                 rate.charge_guarantee(bytes);
             }
             let (home, parent) = (node.home, node.parent);
-            self.watch(home, group, bytes);
+            self.guard(home, group, bytes);
             self.tree.served(at, group, bytes);
             let group = self.group_of(at, now);
             self.tree.place(at, group);
@@ -285,7 +285,7 @@ impl Scheduler {
             if group == OUT {
                 return;
             }
-            self.watch(home, group, bytes);
+            self.guard(home, group, bytes);
             self.tree.served(at, group, bytes);
             self.tree.place(at, group);
             at = parent;
@@ -306,7 +306,7 @@ impl Scheduler {
 
     /// Counts `bytes` that a member of `group` was given, while others wait.
     #[inline]
-    fn watch(&mut self, family: u32, group: u8, bytes: u64) {
+    fn guard(&mut self, family: u32, group: u8, bytes: u64) {
         let family = &mut self.tree.families[family as usize];
         let others = family.mask & family.mask.wrapping_sub(1);
         if others == 0 {
@@ -323,7 +323,7 @@ impl Scheduler {
     }
 
     /// Puts node `at` where it belongs after something about it has changed, and those above it that this concerns.
-    fn settle(&mut self, mut at: u32, now: u64) {
+    fn update(&mut self, mut at: u32, now: u64) {
         while at != WIRE {
             let group = self.group_of(at, now);
             if !self.tree.place(at, group) {
@@ -373,7 +373,7 @@ impl Scheduler {
         if guaranteed { node.priority } else { node.priority + PRIORITIES }
     }
 
-    /// Looks again at the nodes whose timers have run out: at all of them if no class can be served.
+    /// Updates the nodes whose timers have run out: at all of them if no class can be served.
     #[inline]
     fn wake(&mut self, now: u64) {
         let mut looked = 0;
@@ -382,7 +382,7 @@ impl Scheduler {
                 break;
             }
             self.timers.clear(at);
-            self.settle(at, now);
+            self.update(at, now);
             looked += 1;
         }
     }

@@ -14,14 +14,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the two sides know of each other beside the ring.
 #[derive(Default)]
-struct Tally {
+struct Counts {
     popped: AtomicU64,
     sleeps: AtomicU64,
     done: AtomicBool,
 }
 
 /// Pops until all is done; sleeps whenever there is nothing.
-fn consume(mut ring: Consumer, region: &Region, tally: &Tally) {
+fn consume(mut ring: Consumer, region: &Region, counts: &Counts) {
     let (futex, interrupt) = (region.wake_futex(), region.rx_interrupt(0).unwrap());
     let mut popped = 0;
     loop {
@@ -31,12 +31,12 @@ fn consume(mut ring: Consumer, region: &Region, tally: &Tally) {
             }
             ring.release();
         }
-        tally.popped.store(popped, Relaxed);
+        counts.popped.store(popped, Relaxed);
         let wakeups = futex.count();
-        if tally.done.load(Relaxed) {
+        if counts.done.load(Relaxed) {
             return;
         }
-        tally.sleeps.fetch_add(1, Relaxed);
+        counts.sleeps.fetch_add(1, Relaxed);
         if !interrupt.enable() {
             futex.wait(wakeups, None);
         }
@@ -46,7 +46,7 @@ fn consume(mut ring: Consumer, region: &Region, tally: &Tally) {
 
 /// Pushes `rounds` bursts, each after the one before was popped and a pause of anything between nothing and the time that it
 /// takes to fall asleep. Returns the number of wake-ups.
-fn produce(ring: &mut Producer, region: &Region, tally: &Tally, rounds: u64) -> u64 {
+fn produce(ring: &mut Producer, region: &Region, counts: &Counts, rounds: u64) -> u64 {
     let futex = region.wake_futex();
     let (mut wakeups, mut pushed, mut seed) = (0, 0, 0x9e37_79b9_u64);
     for round in 0..rounds {
@@ -65,7 +65,7 @@ fn produce(ring: &mut Producer, region: &Region, tally: &Tally, rounds: u64) -> 
             futex.wake();
         }
         let mut since = None;
-        while tally.popped.load(Relaxed) < pushed {
+        while counts.popped.load(Relaxed) < pushed {
             let waited = since.get_or_insert_with(Instant::now).elapsed();
             assert!(waited < TIMEOUT, "round {round}: the consumer sleeps with frames in its ring");
             std::hint::spin_loop();
@@ -75,7 +75,7 @@ fn produce(ring: &mut Producer, region: &Region, tally: &Tally, rounds: u64) -> 
 }
 
 /// Ends the consumer when it goes out of scope, so that a failed assertion ends the test instead of hanging it.
-struct End<'a>(&'a Region, &'a Tally);
+struct End<'a>(&'a Region, &'a Counts);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
@@ -88,13 +88,13 @@ fn play(rounds: u64) {
     let region = Region::create(&Geometry::new(&[64], &[64], 256).unwrap(), HugePages::Off).unwrap();
     let mut producer = region.rx_producer(0).unwrap();
     let consumer = region.rx_consumer(0).unwrap();
-    let tally = Tally::default();
+    let counts = Counts::default();
     let wakeups = std::thread::scope(|scope| {
-        scope.spawn(|| consume(consumer, &region, &tally));
-        let _end = End(&region, &tally);
-        produce(&mut producer, &region, &tally, rounds)
+        scope.spawn(|| consume(consumer, &region, &counts));
+        let _end = End(&region, &counts);
+        produce(&mut producer, &region, &counts, rounds)
     });
-    let sleeps = tally.sleeps.load(Relaxed);
+    let sleeps = counts.sleeps.load(Relaxed);
     assert!(wakeups > rounds / 100, "{wakeups} wake-ups in {rounds} rounds prove little");
     assert!(wakeups <= sleeps, "{wakeups} wake-ups for {sleeps} sleeps");
 }

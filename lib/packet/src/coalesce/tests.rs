@@ -6,23 +6,23 @@ use proptest::prelude::*;
 use std::boxed::Box;
 use std::vec::Vec;
 
-fn begin(train: &mut Train, frame: &[u8]) {
-    train.begin(&Segment::of(frame).unwrap(), frame);
-    assert!(!train.is_empty());
+fn begin(run: &mut Run, frame: &[u8]) {
+    run.begin(&Segment::of(frame).unwrap(), frame);
+    assert!(!run.is_empty());
 }
 
 /// `None` if the frame is nothing that is put to others.
-fn offer(train: &mut Train, frame: &[u8]) -> Option<Offer> {
-    Segment::of(frame).map(|segment| train.offer(&segment, frame))
+fn offer(run: &mut Run, frame: &[u8]) -> Option<Offer> {
+    Segment::of(frame).map(|segment| run.offer(&segment, frame))
 }
 
-/// What a train of `frames` becomes, and how many of them it took.
+/// What a run of `frames` becomes, and how many of them it took.
 fn together(frames: &[Vec<u8>]) -> (Vec<u8>, VnetHeader, usize) {
-    let mut train = Box::new(Train::new());
-    assert!(train.is_empty());
-    begin(&mut train, &frames[0]);
-    let taken = frames[1..].iter().take_while(|frame| offer(&mut train, frame) == Some(Offer::Taken)).count();
-    let bytes = train.finish();
+    let mut run = Box::new(Run::new());
+    assert!(run.is_empty());
+    begin(&mut run, &frames[0]);
+    let taken = frames[1..].iter().take_while(|frame| offer(&mut run, frame) == Some(Offer::Taken)).count();
+    let bytes = run.finish();
     let header = VnetHeader::read(bytes.first_chunk().unwrap()).unwrap();
     (bytes[LEN..].to_vec(), header, taken + 1)
 }
@@ -49,7 +49,7 @@ proptest! {
         prop_assert_eq!(cut(&mut made.clone(), &made_header), pieces);
     }
 
-    /// A frame that differs in anything, or whose checksum is wrong, is not put to the others; alone in a train it passes as it
+    /// A frame that differs in anything, or whose checksum is wrong, is not put to the others; alone in a run it passes as it
     /// came.
     #[test]
     fn what_differs_stays_apart(v6: bool, at in 0_usize..94, bit in 0_u8..8, repair: bool) {
@@ -84,16 +84,16 @@ proptest! {
     /// Whatever comes, in whatever order, all payload of a flow goes on in the order in which it came.
     #[test]
     fn order_is_kept(steps in prop::collection::vec((0_u32..4, 1_usize..200, any::<bool>()), 1..40)) {
-        let mut train = Box::new(Train::new());
+        let mut run = Box::new(Run::new());
         let (mut sequence, mut sent, mut got) = (u32::MAX - 500, Vec::new(), Vec::new());
-        let deliver = |train: &mut Train, got: &mut Vec<(u32, u8)>| {
-            let bytes = train.finish();
+        let deliver = |run: &mut Run, got: &mut Vec<(u32, u8)>| {
+            let bytes = run.finish();
             let header = VnetHeader::read(bytes.first_chunk().unwrap()).unwrap();
             for piece in cut(&mut bytes[LEN..].to_vec(), &header) {
                 let segment = read(&piece);
                 got.extend((0_u32..).zip(&segment.payload).map(|(at, byte)| (segment.sequence.wrapping_add(at), *byte)));
             }
-            train.clear();
+            run.clear();
         };
         for (jump, length, push) in steps {
             // Now and then something is missing, or comes again.
@@ -102,52 +102,52 @@ proptest! {
             let frame = whole(false, &payload, if push { ACK | PSH } else { ACK }, sequence);
             sent.extend((0_u32..).zip(&payload).map(|(at, byte)| (sequence.wrapping_add(at), *byte)));
             sequence = sequence.wrapping_add(u32::try_from(length).unwrap());
-            if train.is_empty() || offer(&mut train, &frame) != Some(Offer::Taken) {
-                if !train.is_empty() {
-                    deliver(&mut train, &mut got);
+            if run.is_empty() || offer(&mut run, &frame) != Some(Offer::Taken) {
+                if !run.is_empty() {
+                    deliver(&mut run, &mut got);
                 }
-                begin(&mut train, &frame);
+                begin(&mut run, &frame);
             }
         }
-        deliver(&mut train, &mut got);
+        deliver(&mut run, &mut got);
         prop_assert_eq!(got, sent);
     }
 }
 
-/// A train ends where an IPv4 packet would be longer than its length field can say.
+/// A run ends where an IPv4 packet would be longer than its length field can say.
 #[test]
 fn trains_fit_their_length_field() {
-    let mut train = Box::new(Train::new());
+    let mut run = Box::new(Run::new());
     let mut sequence = 0;
-    begin(&mut train, &whole(false, &[7; 1448], ACK, sequence));
+    begin(&mut run, &whole(false, &[7; 1448], ACK, sequence));
     let mut taken = 1;
     loop {
         sequence += 1448;
-        if offer(&mut train, &whole(false, &[7; 1448], ACK, sequence)) != Some(Offer::Taken) {
+        if offer(&mut run, &whole(false, &[7; 1448], ACK, sequence)) != Some(Offer::Taken) {
             break;
         }
         taken += 1;
     }
     assert_eq!(taken, (65535 - 52) / 1448);
-    assert!(train.finish().len() <= LEN + 14 + 65535);
+    assert!(run.finish().len() <= LEN + 14 + 65535);
 }
 
 /// What is nothing to be put together says so, and padding is not taken for payload.
 #[test]
 fn padding_and_others_are_told_apart() {
-    let mut train = Box::new(Train::new());
+    let mut run = Box::new(Run::new());
     let mut padded = whole(false, &[1; 4], ACK, 1);
     padded.extend([0; 6]);
-    begin(&mut train, &padded);
-    assert_eq!(train.finish().len(), LEN + padded.len() - 6);
-    assert_eq!(offer(&mut train, &whole(false, &[], ACK, 5)), None, "no payload");
-    assert_eq!(offer(&mut train, &whole(false, &[1], ACK | crate::tcp::flags::FIN, 5)), None);
-    assert_eq!(offer(&mut train, &[0; 60]), None);
-    assert_eq!(offer(&mut train, &whole(true, &[1], ACK, 5)), Some(Offer::Other));
-    assert_eq!(offer(&mut train, &whole(false, &[1], ACK, 6)), Some(Offer::Follows), "a gap");
-    assert_eq!(offer(&mut train, &whole(false, &[1], ACK, 5)), Some(Offer::Taken));
-    train.clear();
-    assert_eq!(offer(&mut train, &whole(false, &[1], ACK, 6)), Some(Offer::Other), "there is nothing to follow");
-    train.begin(&Segment::of(&padded).unwrap(), &padded[..20]);
-    assert!(train.is_empty(), "another frame than was read");
+    begin(&mut run, &padded);
+    assert_eq!(run.finish().len(), LEN + padded.len() - 6);
+    assert_eq!(offer(&mut run, &whole(false, &[], ACK, 5)), None, "no payload");
+    assert_eq!(offer(&mut run, &whole(false, &[1], ACK | crate::tcp::flags::FIN, 5)), None);
+    assert_eq!(offer(&mut run, &[0; 60]), None);
+    assert_eq!(offer(&mut run, &whole(true, &[1], ACK, 5)), Some(Offer::Other));
+    assert_eq!(offer(&mut run, &whole(false, &[1], ACK, 6)), Some(Offer::Follows), "a gap");
+    assert_eq!(offer(&mut run, &whole(false, &[1], ACK, 5)), Some(Offer::Taken));
+    run.clear();
+    assert_eq!(offer(&mut run, &whole(false, &[1], ACK, 6)), Some(Offer::Other), "there is nothing to follow");
+    run.begin(&Segment::of(&padded).unwrap(), &padded[..20]);
+    assert!(run.is_empty(), "another frame than was read");
 }

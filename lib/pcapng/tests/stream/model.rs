@@ -11,13 +11,13 @@ use proptest::prelude::*;
 pub(crate) enum Item {
     Section([String; 3]),
     Interface { name: String, description: String, mac: Option<[u8; 6]>, filter: Option<String>, snap: u32 },
-    Packet(Sighting),
+    Packet(PacketRecord),
     Statistics(Statistics),
 }
 
 /// A packet as it is meant.
 #[derive(Clone, Debug)]
-pub(crate) struct Sighting {
+pub(crate) struct PacketRecord {
     pub(crate) interface: u32,
     pub(crate) timestamp_ns: u64,
     pub(crate) len: u32,
@@ -42,7 +42,7 @@ fn arrange(items: Vec<Item>) -> Vec<Item> {
         match &mut item {
             Item::Section(_) => interfaces = 0,
             Item::Interface { .. } => interfaces += 1,
-            Item::Packet(Sighting { interface, .. }) | Item::Statistics(Statistics { interface, .. }) => {
+            Item::Packet(PacketRecord { interface, .. }) | Item::Statistics(Statistics { interface, .. }) => {
                 if interfaces == 0 {
                     let name = String::from("first");
                     arranged.push(Item::Interface {
@@ -71,7 +71,7 @@ fn items() -> impl Strategy<Value = Item> {
     let drops = prop_oneof![Just(0), any::<u64>()];
     let packet = (any::<(u32, u64, u32)>(), direction, any::<Option<u32>>(), drops, texts(), data, 1_usize..300)
         .prop_map(|((interface, timestamp_ns, len), direction, queue, drops, comment, data, piece)| {
-            Item::Packet(Sighting { interface, timestamp_ns, len, direction, queue, drops, comment, data, piece })
+            Item::Packet(PacketRecord { interface, timestamp_ns, len, direction, queue, drops, comment, data, piece })
         });
     let statistics = any::<(u32, [u64; 7])>().prop_map(|(interface, numbers)| {
         let [timestamp_ns, start_ns, end_ns, received, accepted, dropped, delivered] = numbers;

@@ -1,6 +1,6 @@
 //! The writer against the crate `pcap-parser`.
 
-use crate::model::{Item, Sighting, kept, streams, written};
+use crate::model::{Item, PacketRecord, kept, streams, written};
 use kopi_pcapng::{Direction, MAX_TEXT, Statistics};
 use pcap_parser::pcapng::{
     Block, EnhancedPacketBlock, InterfaceDescriptionBlock, InterfaceStatisticsBlock, OptionCode, PcapNGOptionError,
@@ -58,7 +58,7 @@ fn interface(block: &InterfaceDescriptionBlock<'_>, item: &Item) {
     is_text(block.if_filter(), &filter.unwrap_or_default());
 }
 
-fn packet(block: &EnhancedPacketBlock<'_>, this: &Sighting) {
+fn packet(block: &EnhancedPacketBlock<'_>, this: &PacketRecord) {
     assert_eq!((block.if_id, block.origlen), (this.interface, this.len));
     assert_eq!(u64::from(block.ts_high) << 32 | u64::from(block.ts_low), this.timestamp_ns);
     assert_eq!(block.packet_data(), this.data);

@@ -1,6 +1,6 @@
 //! What is written is what is read.
 
-use crate::model::{Dialect, Item, Sighting, expected, streams, written};
+use crate::model::{Dialect, Item, PacketRecord, expected, streams, written};
 use kopi_pcapng::{Block, Direction, InterfaceInfo, Reader, Statistics};
 use proptest::prelude::*;
 use std::io::{self, Read};
@@ -108,7 +108,7 @@ fn the_largest_packet_is_read_back() {
     let items = [
         Item::Section(Default::default()),
         Item::Interface { name: "a".into(), description: String::new(), mac: None, filter: None, snap: 262_144 },
-        Item::Packet(Sighting {
+        Item::Packet(PacketRecord {
             interface: 0,
             timestamp_ns: u64::MAX,
             len: u32::MAX,

@@ -70,7 +70,7 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// Takes a step of `sim` and judges it.
+    /// Takes a step of `sim` and checks it.
     pub(crate) fn step(&mut self, sim: &mut Sim) {
         sim.arrive();
         let now = sim.now;
@@ -121,7 +121,7 @@ impl<'a> Oracle<'a> {
         Class { parent: self.classes[at].parent, priority: self.classes[at].priority }
     }
 
-    /// Judges the run as a whole: out of turn only what the guard gives, a part in 64 of what the parent got.
+    /// Checks the run as a whole: out of turn only what the guard gives, a part in 64 of what the parent got.
     pub(crate) fn finish(&self, options: &Options) {
         let pick = u64::from(options.quantum + options.frame);
         for parent in std::iter::once(None).chain((0..self.classes.len()).map(|at| u32::try_from(at).ok())) {
