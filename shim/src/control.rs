@@ -12,7 +12,7 @@ use crate::session::{Lost, Made, RequestError, Session, wait};
 use crate::tx_publisher::TxPublisher;
 use crate::{abi, event, thread};
 use kopi_ring::Geometry;
-use kopi_ring::message::{Hello, Settings, Setup};
+use kopi_ring::message::{Hello, Settings, Setup, Welcome};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::sync::atomic::AtomicBool;
@@ -110,10 +110,7 @@ impl Control {
         let mut state = self.state();
         let before = state.want.clone();
         change(&mut state.want);
-        if state.want == before {
-            return Ok(());
-        }
-        if !state.attached {
+        if state.want == before || !state.attached {
             return Ok(());
         }
         let asked = state.ask();
@@ -177,10 +174,10 @@ impl Control {
         let mut limiter = Limiter::default();
         while !self.is_stopping() {
             match Session::open(&self.args.socket, self.hello(), self.stop.as_fd()) {
-                Ok(mut session) => {
+                Ok((mut session, welcome)) => {
                     limiter.reset();
                     let since = Instant::now();
-                    self.attached(&session);
+                    self.attached(welcome);
                     let lost = self.serve(&mut session);
                     self.detached();
                     if since.elapsed() >= GOOD {
@@ -211,10 +208,10 @@ impl Control {
         }
     }
 
-    fn attached(&self, session: &Session) {
-        let welcome = session.welcome();
+    fn attached(&self, welcome: Welcome) {
         let mut state = self.state();
-        state.attach(welcome, session.link());
+        state.attach(welcome);
+        let name = state.name.clone();
         if state.first.is_none() {
             state.first = Some(FirstAttempt::Attached);
         } else {
@@ -222,7 +219,7 @@ impl Control {
         }
         drop(state);
         self.handled.notify_all();
-        notice!("port {}: attached to {} as {}", self.device.port(), self.args.socket.display(), welcome.name);
+        notice!("port {}: attached to {} as {name}", self.device.port(), self.args.socket.display());
     }
 
     fn not_attached(&self, error: &RequestError, limiter: &mut Limiter) {
@@ -331,8 +328,7 @@ impl Control {
             return Ok(true);
         };
         if agreed.rings != Some(rings.generation) {
-            let slot_size = session.welcome().slot_size;
-            let geometry = Geometry::new(&rings.tx, &rings.rx, slot_size)
+            let geometry = Geometry::new(&rings.tx, &rings.rx, session.slot_size())
                 .map_err(|error| RequestError::Refused(error.to_string()))?;
             self.leave_rings();
             let made = session.setup(&Setup { geometry, sleeps: rings.sleeps }, stop)?;

@@ -3,73 +3,61 @@
 //! Counters have one writer each, the core that polls the queue or the daemon, and are never set back: a reset notes where they
 //! stand, and later answers are relative to that.
 
-use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::status::{DROP_COUNTERS, StatusPage};
+use kopi_ring::status::StatusPage;
 use kopi_ring::{Counter, DropReason};
 
 /// The counters of one queue. Written by the core that polls the queue, read by any thread.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(128))]
-pub(crate) struct Counters {
+pub(crate) struct Counters<T = Counter> {
     /// Frames handed over.
-    pub(crate) packets: Counter,
+    pub(crate) packets: T,
     /// Their bytes.
-    pub(crate) bytes: Counter,
+    pub(crate) bytes: T,
     /// Frames dropped here because they are shorter than an Ethernet header.
-    pub(crate) runt: Counter,
+    pub(crate) runt: T,
     /// Frames dropped here because they are longer than the MTU allows.
-    pub(crate) oversize: Counter,
+    pub(crate) oversize: T,
     /// Frames dropped here because their segments do not add up.
-    pub(crate) malformed: Counter,
+    pub(crate) malformed: T,
     /// Frames thrown away because they came while the application had the link down.
-    pub(crate) link_down: Counter,
+    pub(crate) link_down: T,
     /// Times that no packet buffer could be had.
-    pub(crate) no_mbuf: Counter,
+    pub(crate) no_mbuf: T,
 }
 
 /// Counters of one queue at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct CountersSnapshot {
-    pub(crate) packets: u64,
-    pub(crate) bytes: u64,
-    pub(crate) runt: u64,
-    pub(crate) oversize: u64,
-    pub(crate) malformed: u64,
-    pub(crate) link_down: u64,
-    pub(crate) no_mbuf: u64,
+pub(crate) type CountersSnapshot = Counters<u64>;
+
+impl<T> Counters<T> {
+    /// What `each` makes of every counter and its counterpart in `other`.
+    fn zip(&self, other: &Self, each: impl Fn(&T, &T) -> u64) -> CountersSnapshot {
+        Counters {
+            packets: each(&self.packets, &other.packets),
+            bytes: each(&self.bytes, &other.bytes),
+            runt: each(&self.runt, &other.runt),
+            oversize: each(&self.oversize, &other.oversize),
+            malformed: each(&self.malformed, &other.malformed),
+            link_down: each(&self.link_down, &other.link_down),
+            no_mbuf: each(&self.no_mbuf, &other.no_mbuf),
+        }
+    }
+}
+
+impl Counters {
+    /// The counts so far.
+    pub(crate) fn snapshot(&self) -> CountersSnapshot {
+        self.zip(self, |counter, _| counter.get())
+    }
 }
 
 impl CountersSnapshot {
-    pub(crate) fn of(counters: &Counters) -> Self {
-        Self {
-            packets: counters.packets.get(),
-            bytes: counters.bytes.get(),
-            runt: counters.runt.get(),
-            oversize: counters.oversize.get(),
-            malformed: counters.malformed.get(),
-            link_down: counters.link_down.get(),
-            no_mbuf: counters.no_mbuf.get(),
-        }
-    }
-
-    fn with(self, other: Self, each: impl Fn(u64, u64) -> u64) -> Self {
-        Self {
-            packets: each(self.packets, other.packets),
-            bytes: each(self.bytes, other.bytes),
-            runt: each(self.runt, other.runt),
-            oversize: each(self.oversize, other.oversize),
-            malformed: each(self.malformed, other.malformed),
-            link_down: each(self.link_down, other.link_down),
-            no_mbuf: each(self.no_mbuf, other.no_mbuf),
-        }
-    }
-
     pub(crate) fn since(self, base: Self) -> Self {
-        self.with(base, u64::wrapping_sub)
+        self.zip(&base, |now, then| now.wrapping_sub(*then))
     }
 
     pub(crate) fn and(self, other: Self) -> Self {
-        self.with(other, u64::wrapping_add)
+        self.zip(&other, |a, b| a.wrapping_add(*b))
     }
 
     /// Packets dropped by the queue because something is wrong with them.
@@ -79,20 +67,17 @@ impl CountersSnapshot {
 }
 
 /// Frames that daemons have dropped on behalf of the port, over all attachments.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Drops {
     page: Option<StatusPage>,
     /// By daemons of the past.
-    carried: [u64; DROP_COUNTERS],
+    carried: DropCounts,
     /// By this daemon, as last seen.
-    seen: [u64; DROP_COUNTERS],
+    seen: DropCounts,
 }
 
-impl Default for Drops {
-    fn default() -> Self {
-        Self { page: None, carried: [0; DROP_COUNTERS], seen: [0; DROP_COUNTERS] }
-    }
-}
+/// Frames dropped, by [`DropReason::index`].
+pub(crate) type DropCounts = [u64; DropReason::ALL.len()];
 
 impl Drops {
     /// Reads from `page` from now on. The same daemon goes on counting there.
@@ -126,50 +111,12 @@ impl Drops {
         }
     }
 
-    /// Frames dropped so far, by [`DropReason::index`].
-    pub(crate) fn totals(&mut self) -> [u64; DROP_COUNTERS] {
+    /// Frames dropped so far.
+    pub(crate) fn totals(&mut self) -> DropCounts {
         self.refresh();
         let mut totals = self.carried;
         totals.iter_mut().zip(&self.seen).for_each(|(total, seen)| *total = total.wrapping_add(*seen));
         totals
-    }
-}
-
-/// Where the counters stood when they were last reset.
-#[derive(Debug)]
-pub(crate) struct Base {
-    pub(crate) rx: [CountersSnapshot; MAX_QUEUES],
-    pub(crate) tx: [CountersSnapshot; MAX_QUEUES],
-    pub(crate) drops: [u64; DROP_COUNTERS],
-    pub(crate) reconnects: u64,
-    pub(crate) peer_faults: u64,
-}
-
-impl Default for Base {
-    fn default() -> Self {
-        Self {
-            rx: [CountersSnapshot::default(); MAX_QUEUES],
-            tx: [CountersSnapshot::default(); MAX_QUEUES],
-            drops: [0; DROP_COUNTERS],
-            reconnects: 0,
-            peer_faults: 0,
-        }
-    }
-}
-
-impl Base {
-    /// RX queue `index` starts from zero.
-    pub(crate) fn forget_rx(&mut self, index: u16) {
-        if let Some(base) = self.rx.get_mut(usize::from(index)) {
-            *base = CountersSnapshot::default();
-        }
-    }
-
-    /// TX queue `index` starts from zero.
-    pub(crate) fn forget_tx(&mut self, index: u16) {
-        if let Some(base) = self.tx.get_mut(usize::from(index)) {
-            *base = CountersSnapshot::default();
-        }
     }
 }
 

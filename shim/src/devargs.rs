@@ -50,15 +50,16 @@ impl Default for Args {
 }
 
 impl Args {
-    /// Reads pairs of key and value.
+    /// Reads what stands behind the device's name: `key=value,key=value`.
     ///
     /// # Errors
     ///
     /// [`ArgError`] at the first pair that makes no sense.
-    pub(crate) fn parse<'a>(pairs: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Result<Self, ArgError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ArgError> {
         let mut args = Self::default();
         let mut seen: Vec<&str> = Vec::new();
-        for (key, value) in pairs {
+        for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             if !["socket", "name", "queues", "mac"].contains(&key) {
                 return Err(ArgError::UnknownKey(key.into()));
             }
@@ -66,7 +67,9 @@ impl Args {
                 return Err(ArgError::Twice(key.into()));
             }
             seen.push(key);
-            let value = value.filter(|v| !v.is_empty()).ok_or_else(|| ArgError::NoValue(key.into()))?;
+            if value.is_empty() {
+                return Err(ArgError::NoValue(key.into()));
+            }
             match key {
                 "socket" => args.socket = socket(value)?,
                 "name" => args.name = name(value)?,
@@ -116,23 +119,18 @@ fn mac(value: &str) -> Result<Mac, ArgError> {
 mod tests {
     use super::*;
 
-    fn one<'a>(key: &'a str, value: &'a str) -> Result<Args, ArgError> {
-        Args::parse([(key, Some(value))])
+    fn one(key: &str, value: &str) -> Result<Args, ArgError> {
+        Args::parse(&format!("{key}={value}"))
     }
 
     /// Every key is understood, and what is left out has its default.
     #[test]
     fn keys_are_understood() {
-        assert_eq!(Args::parse([]), Ok(Args::default()));
-        let all = [
-            ("socket", Some("/a/b")),
-            ("name", Some("db-1.x_y")),
-            ("queues", Some("3")),
-            ("mac", Some("2:a:0b:0:0:1")),
-        ];
+        assert_eq!(Args::parse(""), Ok(Args::default()));
         let expected =
             Args { socket: "/a/b".into(), name: "db-1.x_y".into(), queues: 3, mac: Some([2, 10, 11, 0, 0, 1]) };
-        assert_eq!(Args::parse(all), Ok(expected));
+        assert_eq!(Args::parse("socket=/a/b,name=db-1.x_y,queues=3,mac=2:a:0b:0:0:1"), Ok(expected));
+        assert_eq!(one("socket", "/a=b").map(|args| args.socket), Ok("/a=b".into()));
     }
 
     /// Fault 25: the error names the key, whatever is wrong with it.
@@ -160,8 +158,8 @@ mod tests {
         }
         assert!(one("socket", &"x".repeat(107)).is_ok());
         assert!(one("sokcet", "/x").unwrap_err().to_string().contains("socket, name, queues and mac"));
-        assert_eq!(Args::parse([("queues", None)]), Err(ArgError::NoValue("queues".into())));
-        assert_eq!(Args::parse([("mac", Some(""))]), Err(ArgError::NoValue("mac".into())));
-        assert_eq!(Args::parse([("queues", Some("1")), ("queues", Some("2"))]), Err(ArgError::Twice("queues".into())));
+        assert_eq!(Args::parse("queues"), Err(ArgError::NoValue("queues".into())));
+        assert_eq!(Args::parse("mac="), Err(ArgError::NoValue("mac".into())));
+        assert_eq!(Args::parse("queues=1,queues=2"), Err(ArgError::Twice("queues".into())));
     }
 }

@@ -153,40 +153,14 @@ impl Device {
         data.dev_started() != 0
     }
 
-    /// The driver's RX queue `index`, or null.
-    pub(crate) fn rx_queue(self, index: u16) -> *mut c_void {
-        let queues = read!(self, rx_queues);
-        queue(queues, index, self.rx_queues()).map_or(std::ptr::null_mut(), |at| {
-            // SAFETY: inside the array of ethdev.
-            unsafe { at.read() }
-        })
+    /// The driver's RX queues.
+    pub(crate) fn rx_array(self) -> QueueArray {
+        QueueArray { at: read!(self, rx_queues), len: self.rx_queues() }
     }
 
-    /// The driver's TX queue `index`, or null.
-    pub(crate) fn tx_queue(self, index: u16) -> *mut c_void {
-        let queues = read!(self, tx_queues);
-        queue(queues, index, self.tx_queues()).map_or(std::ptr::null_mut(), |at| {
-            // SAFETY: inside the array of ethdev.
-            unsafe { at.read() }
-        })
-    }
-
-    /// Sets the driver's RX queue `index`.
-    pub(crate) fn set_rx_queue(self, index: u16, to: *mut c_void) {
-        let queues = read!(self, rx_queues);
-        if let Some(at) = queue(queues, index, self.rx_queues()) {
-            // SAFETY: inside the array of ethdev.
-            unsafe { at.write(to) };
-        }
-    }
-
-    /// Sets the driver's TX queue `index`.
-    pub(crate) fn set_tx_queue(self, index: u16, to: *mut c_void) {
-        let queues = read!(self, tx_queues);
-        if let Some(at) = queue(queues, index, self.tx_queues()) {
-            // SAFETY: inside the array of ethdev.
-            unsafe { at.write(to) };
-        }
+    /// The driver's TX queues.
+    pub(crate) fn tx_array(self) -> QueueArray {
+        QueueArray { at: read!(self, tx_queues), len: self.tx_queues() }
     }
 
     /// Sets the state of all queues.
@@ -271,7 +245,32 @@ impl Device {
     }
 }
 
-/// The place of queue `index` in an array of `count`.
-fn queue(array: *mut *mut c_void, index: u16, count: u16) -> Option<*mut *mut c_void> {
-    (!array.is_null() && index < count).then(|| array.wrapping_add(index.into()))
+/// The array in which ethdev keeps the driver's queues of one direction. It is valid as long as the port is not configured anew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueArray {
+    at: *mut *mut c_void,
+    len: u16,
+}
+
+impl QueueArray {
+    /// Queues configured.
+    pub(crate) const fn len(self) -> u16 {
+        self.len
+    }
+
+    /// Queue `index`, or null.
+    pub(crate) fn get(self, index: u16) -> *mut c_void {
+        // SAFETY: inside the array of ethdev.
+        self.place(index).map_or(std::ptr::null_mut(), |place| unsafe { place.read() })
+    }
+
+    /// Puts `queue` in the place of queue `index`, which is returned, if there is one.
+    pub(crate) fn replace(self, index: u16, queue: *mut c_void) -> *mut c_void {
+        // SAFETY: inside the array of ethdev.
+        self.place(index).map_or(std::ptr::null_mut(), |place| unsafe { place.replace(queue) })
+    }
+
+    fn place(self, index: u16) -> Option<*mut *mut c_void> {
+        (!self.at.is_null() && index < self.len).then(|| self.at.wrapping_add(index.into()))
+    }
 }

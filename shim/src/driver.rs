@@ -13,7 +13,7 @@ use crate::{rx, secondary, thread, tx};
 use dpdk_sys as sys;
 use kopi_ring::message::Mac;
 use std::cell::UnsafeCell;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
@@ -218,40 +218,8 @@ unsafe fn device_args(vdev: *const sys::rte_vdev_device) -> Result<Args, String>
     if text.is_null() {
         return Ok(Args::default());
     }
-    // Unknown keys are found below, where they can be named.
     // SAFETY: a C string.
-    let list = unsafe { sys::rte_kvargs_parse(text, std::ptr::null()) };
-    if list.is_null() {
-        return Err("the device arguments are not of the form key=value,key=value".into());
-    }
-    // SAFETY: a list just made, and ours.
-    let parsed = unsafe { &*list };
-    // SAFETY: as above.
-    let pairs = unsafe { pairs(parsed) };
-    let args = pairs.and_then(|pairs| {
-        let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_deref()));
-        Args::parse(pairs).map_err(|error| error.to_string())
-    });
-    // SAFETY: the list from above, no longer in use.
-    unsafe { sys::rte_kvargs_free(list) };
-    args
-}
-
-/// Copies the pairs of a list.
-///
-/// # Safety
-///
-/// `list` was made by `rte_kvargs_parse`.
-unsafe fn pairs(list: &sys::rte_kvargs) -> Result<Vec<(String, Option<String>)>, String> {
-    // SAFETY: null or a C string, as lists have them.
-    let text = |at: *const c_char| (!at.is_null()).then(|| unsafe { CStr::from_ptr(at) });
-    let utf8 = |text: &CStr| text.to_str().map(str::to_owned).map_err(|_| "a device argument is not UTF-8".to_owned());
-    let pairs = list.pairs.iter().take(list.count as usize);
-    pairs
-        .map(|pair| {
-            let key = text(pair.key).map_or(Ok(String::new()), utf8)?;
-            let value = text(pair.value).map(utf8).transpose()?;
-            Ok((key, value))
-        })
-        .collect()
+    let text = unsafe { CStr::from_ptr(text) };
+    let text = text.to_str().map_err(|_| "a device argument is not UTF-8".to_owned())?;
+    Args::parse(text).map_err(|error| error.to_string())
 }

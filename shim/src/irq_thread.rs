@@ -149,7 +149,7 @@ impl IrqThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::region;
+    use crate::tests::region;
     use kopi_ring::Producer;
     use kopi_ring::layout::Notes;
     use kopi_ring::need_wakeup::barrier;

@@ -40,7 +40,7 @@ mod secondary;
 mod session;
 mod stats;
 #[cfg(test)]
-mod testing;
+mod tests;
 mod thread;
 mod tx;
 mod tx_publisher;
@@ -50,7 +50,6 @@ mod tx_publisher;
 mod libraries {
     #[link(name = "rte_eal")]
     #[link(name = "rte_ethdev")]
-    #[link(name = "rte_kvargs")]
     #[link(name = "rte_mbuf")]
     #[link(name = "rte_mempool")]
     #[link(name = "rte_net")]

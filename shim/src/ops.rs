@@ -7,9 +7,11 @@ use crate::device::Device;
 use crate::errno::code;
 use crate::limits::{Limits, PTYPES};
 use crate::log::{error, warning};
-use crate::port::Port;
+use crate::port::{Port, Queue};
 use crate::port_state::{MAX_GROUPS, Refusal, Rings, Want};
+use crate::rx::RxQueue;
 use crate::stats::Totals;
+use crate::tx::TxQueue;
 use dpdk_sys as sys;
 use kopi_ring::layout::MIN_RING;
 use kopi_ring::message::Mac;
@@ -147,7 +149,7 @@ operation! {
             return code(libc::EINVAL);
         }
         let scattered = (0..device.rx_queues())
-            .filter_map(|q| port.rx_queue(q))
+            .filter_map(|q| port.queue::<RxQueue>(q))
             .any(|q| u32::from(q.config().room) < queues::frame_for(device.mtu()));
         device.set_scattered_rx(scattered);
         let mut state = port.control.state();
@@ -175,18 +177,16 @@ operation! {
     }
 }
 
-/// Ring sizes of all queues. The daemon makes at least one ring in each direction; one that no queue uses stays small.
+/// Ring sizes of all queues.
 fn rings(port: &Port) -> Rings {
-    let device = port.device;
-    let rx = (0..device.rx_queues()).map(|q| port.rx_queue(q).map_or(MIN_RING, |q| q.config().descriptors.into()));
-    let tx = (0..device.tx_queues()).map(|q| port.tx_queue(q).map_or(MIN_RING, |q| q.config().descriptors.into()));
-    let (mut rx, mut tx): (Vec<u32>, Vec<u32>) = (rx.collect(), tx.collect());
-    for sizes in [&mut rx, &mut tx] {
-        if sizes.is_empty() {
-            sizes.push(MIN_RING);
-        }
-    }
+    let (tx, rx) = (ring_sizes::<TxQueue>(port), ring_sizes::<RxQueue>(port));
     Rings { generation: 0, tx, rx, sleeps: port.interrupts.is_some() }
+}
+
+/// The daemon makes at least one ring in each direction; one that no queue uses stays small.
+fn ring_sizes<Q: Queue>(port: &Port) -> Vec<u32> {
+    let size = |index| port.queue::<Q>(index).map_or(MIN_RING, |queue| queue.descriptors().into());
+    (0..Q::array(port.device).len().max(1)).map(size).collect()
 }
 
 operation! {
@@ -231,12 +231,7 @@ operation! {
     /// Makes the port as it was after probe, on a new connection. ethdev has stopped it.
     reset(port) {
         let device = port.device;
-        for index in 0..device.rx_queues() {
-            port.release_rx_queue(index);
-        }
-        for index in 0..device.tx_queues() {
-            port.release_tx_queue(index);
-        }
+        port.release_queues();
         let mut state = port.control.state();
         let main = port.control.args().mac.or_else(|| state.welcome.as_ref().map(|welcome| welcome.mac));
         let main = main.unwrap_or_else(|| state.want.main_mac());

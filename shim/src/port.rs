@@ -1,10 +1,16 @@
 //! What belongs to one port.
 
 use crate::control::Control;
-use crate::device::Device;
+use crate::counters::CountersSnapshot;
+use crate::device::{Device, QueueArray};
+use crate::port_state::{PortState, Slots};
+use crate::ring_slot::RingSlot;
 use crate::rx::RxQueue;
 use crate::rx_interrupt::RxInterrupts;
 use crate::tx::TxQueue;
+use crate::tx_publisher::TxPublisher;
+use kopi_ring::Consumer;
+use kopi_ring::layout::MAX_QUEUES;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -17,6 +23,58 @@ pub(crate) struct Port {
     /// Receive interrupts, if it was configured with them.
     pub(crate) interrupts: Option<RxInterrupts>,
 }
+
+/// A queue of either direction, as ethdev and the port's state keep it.
+pub(crate) trait Queue {
+    /// Its end of a ring.
+    type End;
+
+    /// Where ethdev keeps the queues of this direction.
+    fn array(device: Device) -> QueueArray;
+
+    /// What the port's state has of these queues, and what their counters stood at when they were last reset.
+    fn state(state: &mut PortState) -> (&mut Slots<Self::End>, &mut [CountersSnapshot; MAX_QUEUES]);
+
+    /// What the queue shares with the control thread.
+    fn shared(&self) -> &Arc<RingSlot<Self::End>>;
+
+    /// Slots in its ring.
+    fn descriptors(&self) -> u16;
+
+    /// Drops its rings and buffers. The application does not use it now, and the control thread offers no ring.
+    fn reset(&mut self);
+}
+
+macro_rules! queue {
+    ($queue:ty, $end:ty, $array:ident, $direction:ident) => {
+        impl Queue for $queue {
+            type End = $end;
+
+            fn array(device: Device) -> QueueArray {
+                device.$array()
+            }
+
+            fn state(state: &mut PortState) -> (&mut Slots<$end>, &mut [CountersSnapshot; MAX_QUEUES]) {
+                (&mut state.$direction, &mut state.base.$direction)
+            }
+
+            fn shared(&self) -> &Arc<RingSlot<$end>> {
+                self.shared()
+            }
+
+            fn descriptors(&self) -> u16 {
+                self.config().descriptors
+            }
+
+            fn reset(&mut self) {
+                self.reset();
+            }
+        }
+    };
+}
+
+queue!(RxQueue, Consumer, rx_array, rx);
+queue!(TxQueue, TxPublisher, tx_array, tx);
 
 impl Port {
     /// The port of `device`, if it still has one.
@@ -46,96 +104,79 @@ impl Port {
             self.interrupts = Some(interrupts);
         }
         for index in 0..queues {
-            let queue = self.device.rx_queue(index).cast::<RxQueue>();
-            // SAFETY: null or the queue that was stored there, which no burst function uses now.
-            if let Some(queue) = unsafe { queue.as_mut() } {
+            // SAFETY: no burst function uses it now.
+            if let Some(queue) = unsafe { self.queue_mut::<RxQueue>(index) } {
                 queue.set_irq_thread(self.interrupts.as_ref().map(RxInterrupts::irq_thread));
             }
         }
         Ok(())
     }
 
-    /// RX queue `index`, if it is set up.
-    pub(crate) fn rx_queue(&self, index: u16) -> Option<&RxQueue> {
-        let queue = self.device.rx_queue(index).cast::<RxQueue>();
+    /// Queue `index`, if it is set up.
+    pub(crate) fn queue<Q: Queue>(&self, index: u16) -> Option<&Q> {
+        let queue = Q::array(self.device).get(index).cast::<Q>();
         // SAFETY: null or the queue that was stored there. What is read of it does not change while it exists.
         unsafe { queue.as_ref() }
     }
 
-    /// TX queue `index`, if it is set up.
-    pub(crate) fn tx_queue(&self, index: u16) -> Option<&TxQueue> {
-        let queue = self.device.tx_queue(index).cast::<TxQueue>();
-        // SAFETY: null or the queue that was stored there. What is read of it does not change while it exists.
-        unsafe { queue.as_ref() }
+    /// # Safety
+    ///
+    /// No burst function uses the queue as long as the result lives.
+    #[expect(clippy::mut_from_ref, reason = "the queue lies in a box of its own, which ethdev refers to")]
+    unsafe fn queue_mut<Q: Queue>(&self, index: u16) -> Option<&mut Q> {
+        let queue = Q::array(self.device).get(index).cast::<Q>();
+        // SAFETY: null or the queue that was stored there, and nobody else uses it, by the caller's word.
+        unsafe { queue.as_mut() }
     }
 
-    /// Puts a new RX queue in its place.
-    pub(crate) fn set_rx_queue(&self, index: u16, queue: Box<RxQueue>) {
+    /// Puts a new queue in the place of `index`, which is empty.
+    pub(crate) fn set_queue<Q: Queue>(&self, index: u16, queue: Q) {
+        let shared = Arc::clone(queue.shared());
         let mut state = self.control.state();
-        if let Some(slot) = state.rx.get_mut(usize::from(index)) {
-            *slot = Some(Arc::clone(queue.shared()));
+        let (slots, base) = Q::state(&mut state);
+        if let (Some(slot), Some(base)) = (slots.get_mut(usize::from(index)), base.get_mut(usize::from(index))) {
+            *slot = Some(shared);
+            // It counts from zero.
+            *base = CountersSnapshot::default();
         }
-        state.base.forget_rx(index);
-        self.device.set_rx_queue(index, Box::into_raw(queue).cast());
+        Q::array(self.device).replace(index, Box::into_raw(Box::new(queue)).cast());
     }
 
-    /// Puts a new TX queue in its place.
-    pub(crate) fn set_tx_queue(&self, index: u16, queue: Box<TxQueue>) {
+    /// Frees queue `index`, if there is one. The application does not use it now.
+    pub(crate) fn release_queue<Q: Queue>(&self, index: u16) {
         let mut state = self.control.state();
-        if let Some(slot) = state.tx.get_mut(usize::from(index)) {
-            *slot = Some(Arc::clone(queue.shared()));
-        }
-        state.base.forget_tx(index);
-        self.device.set_tx_queue(index, Box::into_raw(queue).cast());
-    }
-
-    /// Frees RX queue `index`, if there is one. The application does not use it now.
-    pub(crate) fn release_rx_queue(&self, index: u16) {
-        let mut state = self.control.state();
-        if let Some(slot) = state.rx.get_mut(usize::from(index)) {
+        if let Some(slot) = Q::state(&mut state).0.get_mut(usize::from(index)) {
             *slot = None;
         }
-        let queue = self.device.rx_queue(index).cast::<RxQueue>();
-        self.device.set_rx_queue(index, std::ptr::null_mut());
+        let queue = Q::array(self.device).replace(index, std::ptr::null_mut()).cast::<Q>();
         if !queue.is_null() {
             // SAFETY: the box that was stored there, and is no more.
             drop(unsafe { Box::from_raw(queue) });
         }
     }
 
-    /// Frees TX queue `index`, if there is one. The application does not use it now.
-    pub(crate) fn release_tx_queue(&self, index: u16) {
-        let mut state = self.control.state();
-        if let Some(slot) = state.tx.get_mut(usize::from(index)) {
-            *slot = None;
-        }
-        let queue = self.device.tx_queue(index).cast::<TxQueue>();
-        self.device.set_tx_queue(index, std::ptr::null_mut());
-        if !queue.is_null() {
-            // SAFETY: the box that was stored there, and is no more.
-            drop(unsafe { Box::from_raw(queue) });
-        }
+    /// Frees all queues. The application does not use them now.
+    pub(crate) fn release_queues(&self) {
+        (0..self.device.rx_queues()).for_each(|index| self.release_queue::<RxQueue>(index));
+        (0..self.device.tx_queues()).for_each(|index| self.release_queue::<TxQueue>(index));
     }
 
     /// Makes all queues drop their rings and buffers. The application does not poll now.
     pub(crate) fn reset_queues(&self) {
         // Held so that the control thread offers no ring meanwhile.
         let state = self.control.state();
-        for index in 0..self.device.rx_queues() {
-            let queue = self.device.rx_queue(index).cast::<RxQueue>();
-            // SAFETY: null or the queue that was stored there, which no burst function uses now.
-            if let Some(queue) = unsafe { queue.as_mut() } {
-                queue.reset();
-            }
-        }
-        for index in 0..self.device.tx_queues() {
-            let queue = self.device.tx_queue(index).cast::<TxQueue>();
-            // SAFETY: null or the queue that was stored there, which no burst function uses now.
-            if let Some(queue) = unsafe { queue.as_mut() } {
-                queue.reset();
-            }
-        }
+        self.reset_all::<RxQueue>();
+        self.reset_all::<TxQueue>();
         drop(state);
+    }
+
+    fn reset_all<Q: Queue>(&self) {
+        for index in 0..Q::array(self.device).len() {
+            // SAFETY: no burst function uses it now.
+            if let Some(queue) = unsafe { self.queue_mut::<Q>(index) } {
+                queue.reset();
+            }
+        }
     }
 
     /// Ends the control thread and frees everything.
@@ -148,12 +189,7 @@ impl Port {
                 let _ended = thread.join();
             }
         }
-        for index in 0..self.device.rx_queues() {
-            self.release_rx_queue(index);
-        }
-        for index in 0..self.device.tx_queues() {
-            self.release_tx_queue(index);
-        }
+        self.release_queues();
         self.interrupts = None;
     }
 }

@@ -1,9 +1,10 @@
 //! What the application wants of a port, and how far the daemon has agreed to it.
 
-use crate::counters::{Base, Drops};
+use crate::counters::Drops;
 use crate::devargs::Args;
 use crate::irq_thread::IrqThread;
 use crate::ring_slot::RingSlot;
+use crate::stats::Totals;
 use crate::tx_publisher::TxPublisher;
 use kopi_ring::Consumer;
 use kopi_ring::layout::{L2_OVERHEAD, MAX_QUEUES};
@@ -119,6 +120,9 @@ impl Want {
     }
 }
 
+/// What the control thread shares with the queues of one direction, by number.
+pub(crate) type Slots<E> = [Option<Arc<RingSlot<E>>>; MAX_QUEUES];
+
 /// What changes in the life of a port. Shared between its operations and its control thread.
 #[derive(Debug)]
 pub(crate) struct PortState {
@@ -146,14 +150,14 @@ pub(crate) struct PortState {
     /// A new connection is to take the place of this one.
     pub(crate) reattach: bool,
     /// The queues that are set up.
-    pub(crate) tx: [Option<Arc<RingSlot<TxPublisher>>>; MAX_QUEUES],
-    pub(crate) rx: [Option<Arc<RingSlot<Consumer>>>; MAX_QUEUES],
+    pub(crate) tx: Slots<TxPublisher>,
+    pub(crate) rx: Slots<Consumer>,
     /// The thread that passes interrupts on to the RX queues, if they have any.
     pub(crate) irq_thread: Option<Arc<IrqThread>>,
     /// What the daemon dropped on the port's behalf.
     pub(crate) drops: Drops,
     /// What the counters stood at when they were last reset.
-    pub(crate) base: Base,
+    pub(crate) base: Totals,
     /// Times that the port was attached anew.
     pub(crate) reconnects: u64,
     /// Times that the daemon broke the contract of the rings.
@@ -180,7 +184,7 @@ impl PortState {
             rx: [const { None }; MAX_QUEUES],
             irq_thread: None,
             drops: Drops::default(),
-            base: Base::default(),
+            base: Totals::default(),
             reconnects: 0,
             peer_faults: 0,
         }
@@ -209,16 +213,16 @@ impl PortState {
     }
 
     /// There is a daemon.
-    pub(crate) fn attach(&mut self, welcome: &Welcome, link: Link) {
+    pub(crate) fn attach(&mut self, welcome: Welcome) {
         self.attached = true;
         self.agreed = false;
         self.reattach = false;
-        self.wire = link;
+        self.wire = welcome.link;
         self.name.clone_from(&welcome.name);
         if self.want.main_mac() == Mac::default() {
             self.want.set_mac(0, welcome.mac);
         }
-        self.welcome = Some(welcome.clone());
+        self.welcome = Some(welcome);
     }
 
     /// The daemon is gone.
@@ -235,17 +239,12 @@ impl PortState {
     /// Reads the daemon's counters, drops ring ends that queues have retired, and returns a fault that a queue has run into.
     pub(crate) fn service(&mut self) -> Option<&'static str> {
         self.drops.refresh();
-        let mut fault = None;
-        for slot in self.tx.iter().flatten() {
-            slot.collect();
-            let found = slot.take_fault();
-            fault = fault.or(found);
-        }
-        for slot in self.rx.iter().flatten() {
-            slot.collect();
-            let found = slot.take_fault();
-            fault = fault.or(found);
-        }
+        self.tx.iter().flatten().for_each(|slot| slot.collect());
+        self.rx.iter().flatten().for_each(|slot| slot.collect());
+        let tx = self.tx.iter().flatten().filter_map(|slot| slot.take_fault());
+        let rx = self.rx.iter().flatten().filter_map(|slot| slot.take_fault());
+        // All of them are taken, and the first one is told of.
+        let fault = tx.chain(rx).reduce(|first, _| first);
         if fault.is_some() {
             self.peer_faults = self.peer_faults.wrapping_add(1);
         }

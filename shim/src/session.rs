@@ -22,7 +22,7 @@ const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Session {
     socket: OwnedFd,
     sequence: u32,
-    welcome: Welcome,
+    slot_size: u32,
     link: Link,
 }
 
@@ -92,13 +92,13 @@ fn is_mount(path: &Path) -> bool {
 }
 
 impl Session {
-    /// Connects and asks for a port. Ends early when `stop` becomes readable.
+    /// Connects and asks for a port, and returns it with the daemon's answer. Ends early when `stop` becomes readable.
     ///
     /// # Errors
     ///
     /// [`RequestError::Refused`] if the daemon does not give us one, [`RequestError::Lost`] if there is no daemon, or
     /// none that answers.
-    pub(crate) fn open(path: &Path, hello: Hello, stop: BorrowedFd<'_>) -> Result<Self, RequestError> {
+    pub(crate) fn open(path: &Path, hello: Hello, stop: BorrowedFd<'_>) -> Result<(Self, Welcome), RequestError> {
         // A socket that does not block: `connect` would wait for as long as a hanging daemon's backlog is full.
         let socket = socket::new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(Lost::Connect)?;
         let address = SocketAddrUnix::new(path).map_err(Lost::Connect)?;
@@ -107,31 +107,20 @@ impl Session {
             Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN => Lost::Absent(errno),
             other => Lost::Connect(other),
         })?;
-        let nothing = Link { up: false, speed: 0 };
-        let welcome = Welcome {
-            port: 0,
-            name: String::new(),
-            mac: [0; 6],
-            max_mtu: 0,
-            max_queues: 0,
-            max_ring: 0,
-            slot_size: 0,
-            link: nothing,
-        };
-        let mut session = Self { socket, sequence: 0, welcome, link: nothing };
+        let mut session = Self { socket, sequence: 0, slot_size: 0, link: Link { up: false, speed: 0 } };
         match session.request(Message::Hello(hello), ANSWER_TIMEOUT, stop)? {
             (Message::Welcome(welcome), fds) if fds.is_empty() => {
                 session.link = welcome.link;
-                session.welcome = welcome;
-                Ok(session)
+                session.slot_size = welcome.slot_size;
+                Ok((session, welcome))
             }
             _ => Err(Lost::Answer.into()),
         }
     }
 
-    /// The daemon's answer to the hello.
-    pub(crate) const fn welcome(&self) -> &Welcome {
-        &self.welcome
+    /// Bytes of a slot, as the daemon wants them.
+    pub(crate) const fn slot_size(&self) -> u32 {
+        self.slot_size
     }
 
     /// The wire's link, as last received.

@@ -1,23 +1,22 @@
 //! The statistics of a port, as applications read and reset them.
 
-use crate::counters::{Base, CountersSnapshot};
-use crate::port_state::PortState;
+use crate::counters::{CountersSnapshot, DropCounts};
+use crate::port_state::{PortState, Slots};
 use kopi_ring::DropReason;
 use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::status::DROP_COUNTERS;
 
-/// The counters of a port since the last reset.
-#[derive(Debug)]
+/// The counters of a port: as they are, as they were at the last reset, or since then.
+#[derive(Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) rx: [CountersSnapshot; MAX_QUEUES],
     pub(crate) tx: [CountersSnapshot; MAX_QUEUES],
-    drops: [u64; DROP_COUNTERS],
+    drops: DropCounts,
     reconnects: u64,
     peer_faults: u64,
 }
 
 impl Totals {
-    /// The counters of `state` now.
+    /// The counters of `state` since the last reset.
     pub(crate) fn of(state: &mut PortState) -> Self {
         let mut totals = Self::raw(state);
         let base = &state.base;
@@ -30,22 +29,19 @@ impl Totals {
     }
 
     fn raw(state: &mut PortState) -> Self {
-        let mut rx = [CountersSnapshot::default(); MAX_QUEUES];
-        let mut tx = [CountersSnapshot::default(); MAX_QUEUES];
-        for (snapshot, slot) in rx.iter_mut().zip(&state.rx) {
-            *snapshot = slot.as_ref().map(|slot| CountersSnapshot::of(slot.counters())).unwrap_or_default();
+        let PortState { reconnects, peer_faults, .. } = *state;
+        Self {
+            rx: snapshots(&state.rx),
+            tx: snapshots(&state.tx),
+            drops: state.drops.totals(),
+            reconnects,
+            peer_faults,
         }
-        for (snapshot, slot) in tx.iter_mut().zip(&state.tx) {
-            *snapshot = slot.as_ref().map(|slot| CountersSnapshot::of(slot.counters())).unwrap_or_default();
-        }
-        let drops = state.drops.totals();
-        Self { rx, tx, drops, reconnects: state.reconnects, peer_faults: state.peer_faults }
     }
 
     /// Sets all counters of `state` back.
     pub(crate) fn reset(state: &mut PortState) {
-        let Self { rx, tx, drops, reconnects, peer_faults } = Self::raw(state);
-        state.base = Base { rx, tx, drops, reconnects, peer_faults };
+        state.base = Self::raw(state);
     }
 
     /// All RX queues together.
@@ -69,6 +65,10 @@ impl Totals {
         let own = [rx.runt, rx.link_down, tx.runt, tx.oversize, tx.malformed, self.reconnects, self.peer_faults];
         DropReason::ALL.iter().map(|reason| self.drops(*reason)).chain(own).collect()
     }
+}
+
+fn snapshots<E>(slots: &Slots<E>) -> [CountersSnapshot; MAX_QUEUES] {
+    slots.each_ref().map(|slot| slot.as_ref().map(|slot| slot.counters().snapshot()).unwrap_or_default())
 }
 
 /// The names of the extended statistics.

@@ -22,7 +22,7 @@ pub(super) fn frame_for(mtu: u16) -> u32 {
 /// Whether all RX queues can take frames of this MTU. Logs an error if not.
 pub(super) fn fits(port: &Port, mtu: u16) -> bool {
     let short = (0..port.device.rx_queues()).find_map(|index| {
-        let config = port.rx_queue(index)?.config();
+        let config = port.queue::<RxQueue>(index)?.config();
         (u32::from(config.room) < frame_for(mtu) && !config.scatter).then_some((index, config.room))
     });
     if let Some((index, room)) = short {
@@ -72,11 +72,11 @@ operation! {
         }
         let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
         let config = RxConfig { descriptors, room, scatter, offloads };
-        port.release_rx_queue(index);
+        port.release_queue::<RxQueue>(index);
         // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
         let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };
         queue.set_irq_thread(port.interrupts.as_ref().map(RxInterrupts::irq_thread));
-        port.set_rx_queue(index, Box::new(queue));
+        port.set_queue(index, queue);
         0
     }
 }
@@ -90,7 +90,7 @@ operation! {
 unsafe fn interrupt_queue<'a>(dev: *mut sys::rte_eth_dev, index: u16) -> Option<(&'a RxQueue, &'a IrqThread)> {
     // SAFETY: by the caller's word.
     let device = unsafe { Device::new(dev) }?;
-    let queue = device.rx_queue(index).cast::<RxQueue>();
+    let queue = device.rx_array().get(index).cast::<RxQueue>();
     // SAFETY: null or the queue that was stored there. What is read of it does not change while it is in use.
     let queue = unsafe { queue.as_ref() }?;
     queue.irq_thread().map(|irq_thread| (queue, &**irq_thread))
@@ -117,7 +117,7 @@ pub(super) unsafe extern "C" fn rx_queue_intr_disable(dev: *mut sys::rte_eth_dev
 pub(super) unsafe extern "C" fn rx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
     // SAFETY: ethdev calls this with one of our ports.
     if let Some(port) = unsafe { port(dev) } {
-        port.release_rx_queue(index);
+        port.release_queue::<RxQueue>(index);
     }
 }
 
@@ -139,8 +139,8 @@ operation! {
         }
         let offloads = device.tx_offloads() | conf.map_or(0, |conf| conf.offloads);
         let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
-        port.release_tx_queue(index);
-        port.set_tx_queue(index, Box::new(TxQueue::new(TxConfig { descriptors, offloads })));
+        port.release_queue::<TxQueue>(index);
+        port.set_queue(index, TxQueue::new(TxConfig { descriptors, offloads }));
         port.control.state().limit_frames();
         0
     }
@@ -149,7 +149,7 @@ operation! {
 pub(super) unsafe extern "C" fn tx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
     // SAFETY: ethdev calls this with one of our ports.
     if let Some(port) = unsafe { port(dev) } {
-        port.release_tx_queue(index);
+        port.release_queue::<TxQueue>(index);
     }
 }
 
@@ -157,7 +157,7 @@ pub(super) unsafe extern "C" fn rxq_info_get(dev: *mut sys::rte_eth_dev, index: 
     // SAFETY: ethdev calls this with one of our ports.
     let Some(port) = (unsafe { port(dev) }) else { return };
     // SAFETY: from ethdev.
-    let (Some(queue), Some(info)) = (port.rx_queue(index), unsafe { info.as_mut() }) else { return };
+    let (Some(queue), Some(info)) = (port.queue::<RxQueue>(index), unsafe { info.as_mut() }) else { return };
     let config = queue.config();
     info.mp = queue.pool();
     info.conf.offloads = config.offloads;
@@ -171,7 +171,7 @@ pub(super) unsafe extern "C" fn txq_info_get(dev: *mut sys::rte_eth_dev, index: 
     // SAFETY: ethdev calls this with one of our ports.
     let Some(port) = (unsafe { port(dev) }) else { return };
     // SAFETY: from ethdev.
-    let (Some(queue), Some(info)) = (port.tx_queue(index), unsafe { info.as_mut() }) else { return };
+    let (Some(queue), Some(info)) = (port.queue::<TxQueue>(index), unsafe { info.as_mut() }) else { return };
     info.conf.offloads = queue.config().offloads;
     info.nb_desc = queue.config().descriptors;
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Pool, TestEal, allocations, bytes, pattern, region, reported};
+use crate::tests::{Pool, TestEal, allocations, bytes, pattern, region, reported};
 use kopi_ring::layout::Notes;
 use kopi_ring::{Producer, Region};
 use std::ptr::null_mut;

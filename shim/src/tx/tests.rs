@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{TestEal, allocations, fill as write, pattern, region, reported};
+use crate::tests::{TestEal, allocations, fill as write, pattern, region, reported};
 use kopi_ring::{Consumer, Doorbell, Region};
 
 fn queue(region: &Region, offloads: u64) -> TxQueue {
