@@ -1,10 +1,10 @@
 //! `kopictl takeover`: what an interface has is moved to the kernel's port of kopid's, and back.
 //!
-//! - [`message`]: what the kernel shows, which sent back makes it again; [`kernel`]: who is asked and told; [`mod@form`]: what of
-//!   a message counts, and how it is moved; [`mod@text`]: what people call it;
+//! - [`message`]: what the kernel shows, which sent back makes it again; [`kernel`]: the kernel itself; [`mod@form`]: what of a
+//!   message counts, and how it is moved; `text`: what people call it;
 //! - [`survey`]: what an interface has, and what of it cannot be carried; [`state`]: the file that it is kept in, and [`first_version`] an older one;
-//! - [`steps`]: what is done in which order; [`mod@arrange`]: routes and rules among those of others; [`mod@cut`] and [`shell`]:
-//!   what arrives is kept from the kernel.
+//! - [`steps`]: what is done in which order; [`mod@arrange`]: routes and rules among those of others; [`mod@cut`]: what arrives
+//!   is kept from the kernel.
 //!
 //! The file is written before anything is touched, and removed when everything is back. So whatever happens in between, to
 //! kopictl, to kopid or to the interfaces, `--undo` knows what has to be there, and needs no kopid.
@@ -15,7 +15,6 @@ mod first_version;
 mod form;
 mod kernel;
 mod message;
-mod shell;
 mod state;
 mod steps;
 mod survey;
@@ -26,9 +25,9 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::request::Request;
 use crate::streams::{complain, print};
+use cut::System;
 use kernel::{Fault, Rtnetlink};
 use rustix::time::{ClockId, clock_gettime};
-use shell::System;
 use state::State;
 use std::path::{Path, PathBuf};
 use steps::Tools;

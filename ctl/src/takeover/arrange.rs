@@ -4,15 +4,15 @@
 //! group, what is moved stands where it stood, between what others have there. What is new is made before what is old goes.
 
 use super::form::{
-    GroupKey, Link, Mapping, NHA_GROUP, NHA_ID, RTA_DST, RTA_EXPIRES, aged, group_key, has_gateway, identity,
-    interfaces, moved, names,
+    GroupKey, Link, Mapping, NHA_GROUP, NHA_ID, address_key, aged, group_key, has_gateway, identity, interfaces, moved,
+    names,
 };
 use super::kernel::{Act, Fault, Kernel};
 use super::message::{INET6, Kind, Message};
 use super::state::{Row, State};
-use super::steps::{Tools, drop_address, of};
-use super::survey::{self, BY_KERNEL, is_own};
-use super::text;
+use super::steps::{Tools, drop_address};
+use super::survey::{self, is_own};
+use nix::libc::{RTA_DST, RTA_EXPIRES, RTPROT_KERNEL};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,7 +72,7 @@ impl Fresh {
     /// What the kernel says.
     pub(crate) fn before(link: &Link, kernel: &mut dyn Kernel) -> Result<Self, Fault> {
         let mut rows = survey::rows(kernel)?;
-        rows.retain(|row| row.kind() == Kind::Route && row.byte(5) == BY_KERNEL && names(row, link));
+        rows.retain(|row| row.kind() == Kind::Route && row.byte(5) == RTPROT_KERNEL && names(row, link));
         Ok(Self { addresses: survey::addresses(link, kernel)?, rows })
     }
 
@@ -85,15 +85,14 @@ impl Fresh {
         let known: BTreeSet<Message> = self.rows.iter().map(identity).collect();
         let mut now = Self::before(link, kernel)?;
         now.rows.retain(|row| !known.contains(&identity(row)));
-        now.addresses
-            .retain(|address| !self.addresses.iter().any(|old| old.bytes().get(8..) == address.bytes().get(8..)));
+        now.addresses.retain(|address| !self.addresses.iter().any(|old| old.attributes() == address.attributes()));
         Ok(now)
     }
 
     /// Takes away what an interface has made for itself, and had not before.
     pub(crate) fn drop_addresses(&self, state: &State, kernel: &mut dyn Kernel) -> Vec<String> {
-        let known: Vec<_> = state.addresses.iter().map(super::form::address_key).collect();
-        let new = self.addresses.iter().filter(|of| is_own(of) && !known.contains(&super::form::address_key(of)));
+        let known: Vec<_> = state.addresses.iter().map(address_key).collect();
+        let new = self.addresses.iter().filter(|of| is_own(of) && !known.contains(&address_key(of)));
         new.filter_map(|address| drop_address(address, kernel)).collect()
     }
 }
@@ -131,7 +130,7 @@ pub(crate) fn arrange(
         let mut actual: BTreeMap<GroupKey, Vec<Message>> = BTreeMap::new();
         match survey::rows(kernel) {
             Ok(rows) => rows.into_iter().for_each(|row| actual.entry(group_key(&row)).or_default().push(row)),
-            Err(fault) => note(Err(fault.to_string())),
+            Err(fault) => note(Err(fault.into())),
         }
         let first = first.get_or_insert_with(|| {
             actual
@@ -171,7 +170,7 @@ impl Group {
         let mut known = BTreeSet::new();
         let mut wanted = Vec::new();
         for row in rows {
-            let here = moved(&row.message, &side.mapping).sorted();
+            let here = moved(&row.message, &side.mapping);
             let is = identity(&here);
             if (row.ours || there.contains(&is))
                 && let Some(left) = aged(&here, side.age)
@@ -184,8 +183,7 @@ impl Group {
         let lasting = |row: &Message| row.without(&[RTA_EXPIRES]);
         let away = side.away.as_ref();
         let ours = rows.iter().filter(|row| row.ours);
-        let stale: BTreeSet<Message> =
-            ours.filter_map(|row| Some(lasting(&moved(&row.message, away?).sorted()))).collect();
+        let stale: BTreeSet<Message> = ours.filter_map(|row| Some(lasting(&moved(&row.message, away?)))).collect();
         // Of next hops that IPv6 has for a destination and a metric, the kernel makes one route: another one is what is left of it.
         let whole = wanted.iter().any(is_joined);
         for row in all() {
@@ -253,16 +251,16 @@ fn is_joined(row: &Message) -> bool {
 }
 
 fn make(act: Act, row: &Message, kernel: &mut dyn Kernel) -> Result<(), String> {
-    match kernel.tell(act, row) {
-        Err(fault) if !fault.is(&[Errno::EXIST]) => Err(of(text::of(row))(fault)),
+    match kernel.change(act, row) {
+        Err(fault) if !fault.is(&[Errno::EXIST]) => Err(fault.about(row)),
         _ => Ok(()),
     }
 }
 
 fn delete(row: &Message, kernel: &mut dyn Kernel) -> Result<bool, String> {
-    match kernel.tell(Act::Delete, row) {
+    match kernel.change(Act::Delete, row) {
         Err(fault) if fault.is(&[Errno::SRCH, Errno::NOENT]) => Ok(false),
-        Err(fault) => Err(of(text::of(row))(fault)),
+        Err(fault) => Err(fault.about(row)),
         Ok(()) => Ok(true),
     }
 }
@@ -272,15 +270,15 @@ fn arrange_nexthops(state: &State, side: &Side<'_>, kernel: &mut dyn Kernel) -> 
     if state.nexthops.is_empty() {
         return Ok(false);
     }
-    let actual: BTreeSet<Message> = survey::nexthops(kernel).map_err(|fault| fault.to_string())?.into_iter().collect();
-    let wanted = state.nexthops.iter().map(|of| moved(of, &side.mapping).sorted());
+    let actual: BTreeSet<Message> = survey::nexthops(kernel)?.into_iter().collect();
+    let wanted = state.nexthops.iter().map(|of| moved(of, &side.mapping));
     // Groups behind their members.
     let (groups, single): (Vec<_>, Vec<_>) = wanted.partition(|of| of.get(NHA_GROUP).is_some());
     let mut outcome = Ok(false);
     for nexthop in single.into_iter().chain(groups).filter(|of| of.get(NHA_ID).is_some() && !actual.contains(of)) {
-        match kernel.tell(Act::Replace, &nexthop) {
+        match kernel.change(Act::Replace, &nexthop) {
             Ok(()) => outcome = outcome.map(|_| true),
-            Err(fault) => outcome = Err(of(text::of(&nexthop))(fault)),
+            Err(fault) => outcome = Err(fault.about(&nexthop)),
         }
     }
     outcome
@@ -290,11 +288,11 @@ fn arrange_neighbours(state: &State, side: &Side<'_>, kernel: &mut dyn Kernel) -
     if state.neighbours.is_empty() {
         return Ok(false);
     }
-    let actual = survey::neighbours(side.here, kernel).map_err(|fault| fault.to_string())?;
+    let actual = survey::neighbours(side.here, kernel)?;
     let mut changed = false;
-    for neighbour in state.neighbours.iter().map(|of| moved(of, &side.mapping).sorted()) {
+    for neighbour in state.neighbours.iter().map(|of| moved(of, &side.mapping)) {
         if !actual.contains(&neighbour) {
-            kernel.tell(Act::Replace, &neighbour).map_err(of(text::of(&neighbour)))?;
+            kernel.change(Act::Replace, &neighbour).map_err(|fault| fault.about(&neighbour))?;
             changed = true;
         }
     }

@@ -65,11 +65,16 @@ impl FirstVersion {
             ipv6_off.map(|off| format!("echo {} > /proc/sys/net/ipv6/conf/{interface}/disable_ipv6", u8::from(off))),
         );
         commands.push(format!("ip link set dev {interface} up"));
-        commands.extend(
-            addresses.iter().map(|address| {
-                format!("ip address add {} dev {interface}{}", address.words(), address.rest(interface))
-            }),
-        );
+        for address in addresses {
+            let text =
+                |word: &str, text: Option<&String>| text.map(|text| format!(" {word} {text}")).unwrap_or_default();
+            let broadcast = text("broadcast", address.broadcast.as_ref());
+            let label = text("label", address.label.as_ref().filter(|label| *label != interface));
+            // Nobody else has it but the other interface, which would be taken for somebody else.
+            let nodad = if address.family == "inet6" { " nodad" } else { "" };
+            let (place, scope) = (address.place(), &address.scope);
+            commands.push(format!("ip address add {place}{broadcast} scope {scope} dev {interface}{label}{nodad}"));
+        }
         commands.extend(addresses.iter().map(|address| format!("ip address del {} dev {tap}", address.place())));
         commands.extend(routes.iter().map(|route| {
             format!("ip {} route replace {} dev {interface}", if route.v6 { "-6" } else { "-4" }, route.words.join(" "))
@@ -89,19 +94,6 @@ impl Address {
             Some(peer) => format!("{local} peer {peer}/{prefixlen}"),
             None => format!("{local}/{prefixlen}"),
         }
-    }
-
-    fn words(&self) -> String {
-        let broadcast = self.broadcast.as_ref().map(|broadcast| format!(" broadcast {broadcast}")).unwrap_or_default();
-        format!("{}{broadcast} scope {}", self.place(), self.scope)
-    }
-
-    /// What stands behind the interface.
-    fn rest(&self, interface: &str) -> String {
-        let label = self.label.as_ref().filter(|label| *label != interface).map(|label| format!(" label {label}"));
-        // Nobody else has it but the other interface, which would be taken for somebody else.
-        let nodad = if self.family == "inet6" { " nodad" } else { "" };
-        format!("{}{nodad}", label.unwrap_or_default())
     }
 }
 

@@ -2,49 +2,24 @@
 
 use super::message::{INET6, Kind, Message, attributes, name_text, number, push};
 use super::state::NAME_MAX;
-use std::borrow::Cow;
+use nix::libc::{
+    IFA_ADDRESS, IFA_CACHEINFO, IFA_F_DEPRECATED, IFA_F_HOMEADDRESS, IFA_F_MANAGETEMPADDR, IFA_F_MCAUTOJOIN,
+    IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_FLAGS, IFA_LABEL, IFA_LOCAL, NDA_DST, NDA_LLADDR, NDA_PORT, NDA_VLAN,
+    NDA_VNI, RTA_CACHEINFO, RTA_DST, RTA_ENCAP, RTA_ENCAP_TYPE, RTA_EXPIRES, RTA_GATEWAY, RTA_MULTIPATH, RTA_OIF,
+    RTA_PRIORITY, RTA_SRC, RTA_TABLE, RTA_VIA,
+};
 use std::collections::BTreeMap;
 
-/// Attributes of addresses (`linux/if_addr.h`).
-pub(crate) const IFA_ADDRESS: u16 = 1;
-pub(crate) const IFA_LOCAL: u16 = 2;
-const IFA_LABEL: u16 = 3;
-pub(crate) const IFA_CACHEINFO: u16 = 6;
-pub(crate) const IFA_FLAGS: u16 = 8;
+/// Attributes of addresses that `libc` has not (`linux/if_addr.h`).
 const IFA_TARGET_NETNSID: u16 = 10;
 pub(crate) const IFA_PROTO: u16 = 11;
-/// Their flags. The first is `SECONDARY` for IPv4.
-pub(crate) const TEMPORARY: u32 = 0x01;
-pub(crate) const NODAD: u32 = 0x02;
-pub(crate) const DADFAILED: u32 = 0x08;
-const HOMEADDRESS: u32 = 0x10;
-const DEPRECATED: u32 = 0x20;
-pub(crate) const TENTATIVE: u32 = 0x40;
-const MANAGETEMPADDR: u32 = 0x100;
-const NOPREFIXROUTE: u32 = 0x200;
-const MCAUTOJOIN: u32 = 0x400;
-pub(crate) const STABLE_PRIVACY: u32 = 0x800;
-/// Those that are for whoever makes an address to say, by family.
-const SET_FLAGS: u32 = NOPREFIXROUTE | MCAUTOJOIN;
-const SET_FLAGS6: u32 = SET_FLAGS | NODAD | HOMEADDRESS | MANAGETEMPADDR;
+/// Flags of addresses that are for whoever makes one to say, by family.
+const SET_FLAGS: u32 = IFA_F_NOPREFIXROUTE | IFA_F_MCAUTOJOIN;
+const SET_FLAGS6: u32 = SET_FLAGS | IFA_F_NODAD | IFA_F_HOMEADDRESS | IFA_F_MANAGETEMPADDR;
 /// A lifetime without an end.
 const FOREVER: u32 = u32::MAX;
 
-/// Attributes of routes (`linux/rtnetlink.h`).
-pub(crate) const RTA_DST: u16 = 1;
-pub(crate) const RTA_SRC: u16 = 2;
-pub(crate) const RTA_IIF: u16 = 3;
-pub(crate) const RTA_OIF: u16 = 4;
-pub(crate) const RTA_GATEWAY: u16 = 5;
-pub(crate) const RTA_PRIORITY: u16 = 6;
-pub(crate) const RTA_PREFSRC: u16 = 7;
-pub(crate) const RTA_MULTIPATH: u16 = 9;
-const RTA_CACHEINFO: u16 = 12;
-pub(crate) const RTA_TABLE: u16 = 15;
-pub(crate) const RTA_VIA: u16 = 18;
-const RTA_ENCAP_TYPE: u16 = 21;
-const RTA_ENCAP: u16 = 22;
-pub(crate) const RTA_EXPIRES: u16 = 23;
+/// The same of routes (`linux/rtnetlink.h`).
 pub(crate) const RTA_NH_ID: u16 = 30;
 /// What a nexthop object says in the place of the route.
 const OF_NEXTHOP: [u16; 6] = [RTA_OIF, RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_ENCAP_TYPE, RTA_ENCAP];
@@ -64,10 +39,10 @@ const NEXTHOP_SET: [u16; 10] = [1, 2, 3, 4, 5, 6, 7, 8, 11, NHA_RES_GROUP];
 /// What is told of a resilient group, and not set.
 const UNBALANCED_TIME: u16 = 4;
 
-/// Attributes of neighbours that are set (`linux/neighbour.h`): address, link address, VLAN, port, VNI, protocol, flags.
-pub(crate) const NDA_DST: u16 = 1;
-pub(crate) const NDA_LLADDR: u16 = 2;
-const NEIGHBOUR_SET: [u16; 7] = [NDA_DST, NDA_LLADDR, 5, 6, 7, 12, 15];
+/// Attributes of neighbours that are set (`linux/neighbour.h`).
+const NDA_PROTOCOL: u16 = 12;
+const NDA_FLAGS_EXT: u16 = 15;
+const NEIGHBOUR_SET: [u16; 7] = [NDA_DST, NDA_LLADDR, NDA_VLAN, NDA_PORT, NDA_VNI, NDA_PROTOCOL, NDA_FLAGS_EXT];
 
 /// Attributes of rules (`linux/fib_rules.h`).
 pub(crate) const FRA_IIFNAME: u16 = 3;
@@ -85,28 +60,26 @@ pub(crate) struct Link {
 
 /// A message in the form in which it makes what it shows: without conditions, and with what is left of its time in seconds.
 pub(crate) fn canonical(message: &Message) -> Message {
-    let new = match message.kind() {
+    match message.kind() {
         Kind::Link => message.clone(),
         Kind::Address => canonical_address(message),
         Kind::Route => canonical_route(message),
-        Kind::Neighbour => message.map(|at, value| NEIGHBOUR_SET.contains(&at).then_some(value.into())),
+        Kind::Neighbour => message.only(&NEIGHBOUR_SET),
         Kind::Rule => message.clone().with_header(8, &(message.word(8) & RULE_FLAGS).to_ne_bytes()),
         Kind::Nexthop => {
             let flags = message.word(4) & u32::from(ROUTE_FLAGS);
             let new = message.map(|at, value| match at {
                 NHA_RES_GROUP => {
                     let mut group = Vec::new();
-                    attributes(value)
-                        .filter(|(at, _)| *at != UNBALANCED_TIME)
-                        .for_each(|(at, value)| push(&mut group, at, value));
-                    Some(group.into())
+                    let set = attributes(value).filter(|(at, _)| *at != UNBALANCED_TIME);
+                    set.for_each(|(at, value)| push(&mut group, at, value));
+                    Some(group)
                 }
                 at => NEXTHOP_SET.contains(&at).then_some(value.into()),
             });
             new.with_header(1, &[0]).with_header(4, &flags.to_ne_bytes())
         }
-    };
-    new.sorted()
+    }
 }
 
 fn canonical_address(message: &Message) -> Message {
@@ -116,10 +89,10 @@ fn canonical_address(message: &Message) -> Message {
         IFA_FLAGS | IFA_TARGET_NETNSID => None,
         // How long it is preferred, how long it is valid (`ifa_cacheinfo`). When it was made and changed is for the kernel to say, and
         // of an IPv4 address without an end it does not say that it is not preferred.
-        IFA_CACHEINFO if flags & DEPRECATED != 0 => {
-            Some([&[0; 4], value.get(4..8).unwrap_or_default(), &[0; 8]].concat().into())
+        IFA_CACHEINFO if flags & IFA_F_DEPRECATED != 0 => {
+            Some([&[0; 4], value.get(4..8).unwrap_or_default(), &[0; 8]].concat())
         }
-        IFA_CACHEINFO => Some([value.get(..8).unwrap_or_default(), &[0; 8]].concat().into()),
+        IFA_CACHEINFO => Some([value.get(..8).unwrap_or_default(), &[0; 8]].concat()),
         _ => Some(value.into()),
     });
     new.with(IFA_FLAGS, &(flags & set).to_ne_bytes()).with_header(2, &[0])
@@ -136,7 +109,7 @@ fn canonical_route(message: &Message) -> Message {
         }
         RTA_EXPIRES => None,
         at if by_object && OF_NEXTHOP.contains(&at) => None,
-        RTA_MULTIPATH => Some(hops(value, |flags, index| (flags & ROUTE_FLAGS, index)).into()),
+        RTA_MULTIPATH => Some(hops(value, |flags, index| (flags & ROUTE_FLAGS, index))),
         _ => Some(value.into()),
     });
     let new = match expires.map(|ticks| ticks.div_ceil(TICKS)).or_else(|| message.number(RTA_EXPIRES)) {
@@ -174,10 +147,8 @@ pub(crate) fn identity(message: &Message) -> Message {
         Some(_) => 1,
     };
     message.map(|at, value| match (message.kind(), at) {
-        (Kind::Address, IFA_CACHEINFO) => {
-            Some(vec![class(number(value)), class(value.get(4..).and_then(number))].into())
-        }
-        (Kind::Route, RTA_EXPIRES) => Some(Cow::Borrowed(&[])),
+        (Kind::Address, IFA_CACHEINFO) => Some(vec![class(number(value)), class(value.get(4..).and_then(number))]),
+        (Kind::Route, RTA_EXPIRES) => Some(Vec::new()),
         _ => Some(value.into()),
     })
 }
@@ -193,12 +164,12 @@ pub(crate) fn aged(message: &Message, seconds: u32) -> Option<Message> {
             let Some(times) = message.get(IFA_CACHEINFO) else { return Some(message.clone()) };
             let (preferred, valid) = (left(number(times)), left(times.get(4..).and_then(number)));
             let times = [preferred.to_ne_bytes(), valid.to_ne_bytes(), [0; 4], [0; 4]].concat();
-            (valid > 0).then(|| message.with(IFA_CACHEINFO, &times).sorted())
+            (valid > 0).then(|| message.with(IFA_CACHEINFO, &times))
         }
         Kind::Route => {
             let Some(all) = message.number(RTA_EXPIRES) else { return Some(message.clone()) };
             let seconds = left(Some(all));
-            (seconds > 0).then(|| message.with(RTA_EXPIRES, &seconds.to_ne_bytes()).sorted())
+            (seconds > 0).then(|| message.with(RTA_EXPIRES, &seconds.to_ne_bytes()))
         }
         _ => Some(message.clone()),
     }
@@ -263,12 +234,12 @@ impl Mapping {
 
 /// The same for other interfaces.
 pub(crate) fn moved(message: &Message, by: &Mapping) -> Message {
-    let index = |value| by.index(number(value).unwrap_or(0)).to_ne_bytes().to_vec();
+    let index = |value: &[u8]| by.index(number(value).unwrap_or(0)).to_ne_bytes().to_vec();
     let new = message.map(|at, value| match (message.kind(), at) {
-        (Kind::Address, IFA_LABEL) => Some(by.name(value, true).into()),
-        (Kind::Rule, FRA_IIFNAME | FRA_OIFNAME) => Some(by.name(value, false).into()),
-        (Kind::Route, RTA_OIF) | (Kind::Nexthop, NHA_OIF) => Some(index(value).into()),
-        (Kind::Route, RTA_MULTIPATH) => Some(hops(value, |flags, old| (flags, by.index(old))).into()),
+        (Kind::Address, IFA_LABEL) => Some(by.name(value, true)),
+        (Kind::Rule, FRA_IIFNAME | FRA_OIFNAME) => Some(by.name(value, false)),
+        (Kind::Route, RTA_OIF) | (Kind::Nexthop, NHA_OIF) => Some(index(value)),
+        (Kind::Route, RTA_MULTIPATH) => Some(hops(value, |flags, old| (flags, by.index(old)))),
         _ => Some(value.into()),
     });
     match message.kind() {

@@ -1,24 +1,16 @@
-//! The kernel, asked and told by rtnetlink.
+//! The kernel, by way of rtnetlink.
 
-use super::message::{Kind, Message, name_text};
-use netlink_packet_core::{NLA_TYPE_MASK, NetlinkBuffer};
+use super::message::{Kind, Message, attributes, name_text};
+use netlink_packet_core::{
+    Emitable, NLA_TYPE_MASK, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE,
+    NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rustix::io::Errno;
-use std::fmt;
+use std::fmt::Display;
 use std::io;
+use thiserror::Error;
 
-/// Flags of requests (`linux/netlink.h`).
-const REQUEST: u16 = 0x1;
-const ACK: u16 = 0x4;
-const DUMP: u16 = 0x300;
-const REPLACE: u16 = 0x100;
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
-/// An answer that is not what it was when it began.
-const DUMP_INTR: u16 = 0x10;
-/// Types of messages that are about the talk itself.
-const ERROR: u16 = 2;
-const DONE: u16 = 3;
 /// What the kernel says of an error, in an attribute (`NLMSGERR_ATTR_MSG`), behind the error and the header that it is about.
 const ERROR_TEXT: u16 = 1;
 const ERROR_HEADER: usize = 20;
@@ -39,18 +31,19 @@ pub(crate) enum Act {
 impl Act {
     const fn flags(self) -> u16 {
         match self {
-            Self::Replace => CREATE | REPLACE,
-            Self::Append => CREATE | APPEND,
+            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+            Self::Append => NLM_F_CREATE | NLM_F_APPEND,
             Self::Delete => 0,
         }
     }
 }
 
 /// Why the kernel did not.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{text}")]
 pub(crate) struct Fault {
     /// What kind of error it is.
-    pub(crate) errno: Option<Errno>,
+    errno: Option<Errno>,
     text: String,
 }
 
@@ -59,14 +52,19 @@ impl Fault {
         self.errno.is_some_and(|errno| any.contains(&errno))
     }
 
+    /// What it is about, and what it is.
+    pub(crate) fn about(&self, what: impl Display) -> String {
+        format!("{what}: {self}")
+    }
+
     pub(crate) fn text(text: impl Into<String>) -> Self {
         Self { errno: None, text: text.into() }
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+impl From<Fault> for String {
+    fn from(fault: Fault) -> Self {
+        fault.text
     }
 }
 
@@ -82,7 +80,7 @@ impl From<Errno> for Fault {
     }
 }
 
-/// Who is asked and told.
+/// What answers and does.
 pub(crate) trait Kernel {
     /// Everything of the kind and header of `like`.
     ///
@@ -91,12 +89,12 @@ pub(crate) trait Kernel {
     /// What the kernel says.
     fn dump(&mut self, like: &Message) -> Result<Vec<Message>, Fault>;
 
-    /// Does it.
+    /// Makes what `message` shows, or takes it away.
     ///
     /// # Errors
     ///
     /// What the kernel says.
-    fn tell(&mut self, act: Act, message: &Message) -> Result<(), Fault>;
+    fn change(&mut self, act: Act, message: &Message) -> Result<(), Fault>;
 
     /// Whether IPv6 is off for an interface; `None` if this kernel has none.
     fn ipv6_off(&mut self, interface: &str) -> Option<bool>;
@@ -131,14 +129,13 @@ impl Rtnetlink {
 
     fn send(&mut self, kind: u16, flags: u16, message: &Message) -> Result<(), Fault> {
         self.sequence += 1;
-        let length = u32::try_from(message.bytes().len() + 16).unwrap_or(u32::MAX);
-        let mut bytes = Vec::with_capacity(message.bytes().len() + 16);
-        bytes.extend(length.to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend((REQUEST | flags).to_ne_bytes());
-        bytes.extend(self.sequence.to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(message.bytes());
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut bytes = [vec![0; header.buffer_len()], message.bytes()].concat();
+        header.length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        header.emit(&mut bytes);
         self.socket.send(&bytes, 0)?;
         Ok(())
     }
@@ -156,10 +153,10 @@ impl Rtnetlink {
                 if buffer.sequence_number() != self.sequence {
                     continue;
                 }
-                whole &= buffer.flags() & DUMP_INTR == 0;
+                whole &= buffer.flags() & NLM_F_DUMP_INTR == 0;
                 match buffer.message_type() {
                     // A list that the kernel could not go on with ends like this, too.
-                    DONE | ERROR => return fault(buffer.payload()).map_or(Ok(whole), Err),
+                    NLMSG_DONE | NLMSG_ERROR => return fault(buffer.payload()).map_or(Ok(whole), Err),
                     kind => take(kind, buffer.payload()),
                 }
             }
@@ -174,9 +171,10 @@ fn fault(payload: &[u8]) -> Option<Fault> {
         return None;
     }
     let errno = Errno::from_raw_os_error(code.saturating_neg());
-    let attributes = super::message::attributes(payload.get(ERROR_HEADER..).unwrap_or_default());
-    let mut said = attributes.filter(|(number, _)| number & NLA_TYPE_MASK == ERROR_TEXT);
-    let text = said.next().map_or_else(|| errno.to_string(), |(_, text)| format!("{} ({errno})", name_text(text)));
+    let mut said = attributes(payload.get(ERROR_HEADER..).unwrap_or_default());
+    let text = said
+        .find(|(number, _)| number & NLA_TYPE_MASK == ERROR_TEXT)
+        .map_or_else(|| errno.to_string(), |(_, text)| format!("{} ({errno})", name_text(text)));
     Some(Fault { errno: Some(errno), text })
 }
 
@@ -184,7 +182,7 @@ impl Kernel for Rtnetlink {
     fn dump(&mut self, like: &Message) -> Result<Vec<Message>, Fault> {
         let kind = like.kind();
         for _ in 0..TRIES {
-            self.send(kind.new_type() + 2, DUMP, like)?;
+            self.send(kind.new_type() + 2, NLM_F_DUMP, like)?;
             let mut all = Vec::new();
             let whole = self.receive(|of, bytes| {
                 if of == kind.new_type() {
@@ -198,11 +196,11 @@ impl Kernel for Rtnetlink {
         Err(Fault::text("what the kernel has changes faster than it can be read"))
     }
 
-    fn tell(&mut self, act: Act, message: &Message) -> Result<(), Fault> {
+    fn change(&mut self, act: Act, message: &Message) -> Result<(), Fault> {
         let kind = message.kind().new_type() + u16::from(act == Act::Delete);
         // A link is changed, not made.
         let flags = if message.kind() == Kind::Link { 0 } else { act.flags() };
-        self.send(kind, ACK | flags, message)?;
+        self.send(kind, NLM_F_ACK | flags, message)?;
         self.receive(|_, _| {}).map(drop)
     }
 

@@ -4,10 +4,9 @@
 
 use netlink_packet_core::{NLA_F_NESTED, NLA_F_NET_BYTEORDER, NLA_TYPE_MASK, NlasIterator};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Address families (`linux/socket.h`).
+/// Address families (`linux/socket.h`), which are bytes here.
 pub(crate) const INET: u8 = 2;
 pub(crate) const INET6: u8 = 10;
 pub(crate) const BRIDGE: u8 = 7;
@@ -47,62 +46,68 @@ impl Kind {
     }
 }
 
-/// A message without the header that all of rtnetlink's have.
+/// A message without the header that all of rtnetlink's have. Its attributes are in the order of their numbers, for comparisons.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Saved", into = "Saved")]
 pub(crate) struct Message {
     kind: Kind,
-    bytes: Vec<u8>,
+    header: Vec<u8>,
+    attributes: Vec<(u16, Vec<u8>)>,
 }
 
 impl Message {
     /// A message of `bytes`, if they can be one.
     pub(crate) fn new(kind: Kind, bytes: &[u8]) -> Option<Self> {
-        let attributes = bytes.get(kind.header()..)?;
-        NlasIterator::new(attributes).all(|attribute| attribute.is_ok()).then(|| Self { kind, bytes: bytes.into() })
+        let (header, rest) = bytes.split_at_checked(kind.header())?;
+        NlasIterator::new(rest).all(|attribute| attribute.is_ok()).then_some(())?;
+        let mut attributes: Vec<_> = attributes(rest).map(|(number, value)| (number, value.to_vec())).collect();
+        attributes.sort_by_key(|(number, _)| number & NLA_TYPE_MASK);
+        Some(Self { kind, header: header.into(), attributes })
     }
 
     /// A message with this header and no attributes.
     pub(crate) fn empty(kind: Kind, start: &[u8]) -> Self {
-        let mut bytes = start.to_vec();
-        bytes.resize(kind.header(), 0);
-        Self { kind, bytes }
+        let mut header = start.to_vec();
+        header.resize(kind.header(), 0);
+        Self { kind, header, attributes: Vec::new() }
     }
 
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = self.header.clone();
+        self.attributes.iter().for_each(|(number, value)| push(&mut bytes, *number, value));
+        bytes
     }
 
     /// A byte of the header.
     pub(crate) fn byte(&self, at: usize) -> u8 {
-        self.bytes.get(at).copied().unwrap_or(0)
+        self.header.get(at).copied().unwrap_or(0)
     }
 
     /// Four bytes of the header.
     pub(crate) fn word(&self, at: usize) -> u32 {
-        self.bytes.get(at..).and_then(number).unwrap_or(0)
+        self.header.get(at..).and_then(number).unwrap_or(0)
     }
 
     /// The same message with other bytes at `at` of its header.
     #[must_use]
     pub(crate) fn with_header(mut self, at: usize, bytes: &[u8]) -> Self {
-        if let Some(place) = self.bytes.get_mut(at..at + bytes.len()) {
+        if let Some(place) = self.header.get_mut(at..at + bytes.len()) {
             place.copy_from_slice(bytes);
         }
         self
     }
 
     /// Numbers and values of the attributes.
-    pub(crate) fn attributes(&self) -> impl Iterator<Item = (u16, &[u8])> {
-        attributes(self.bytes.get(self.kind.header()..).unwrap_or_default())
+    pub(crate) fn attributes(&self) -> &[(u16, Vec<u8>)] {
+        &self.attributes
     }
 
     pub(crate) fn get(&self, number: u16) -> Option<&[u8]> {
-        self.attributes().find(|(at, _)| at & NLA_TYPE_MASK == number).map(|(_, value)| value)
+        self.attributes.iter().find(|(at, _)| at & NLA_TYPE_MASK == number).map(|(_, value)| value.as_slice())
     }
 
     /// The number in an attribute.
@@ -112,22 +117,21 @@ impl Message {
 
     /// The same message with each attribute as `change` says: as it is, another value, or left out.
     #[must_use]
-    pub(crate) fn map<'a>(&'a self, mut change: impl FnMut(u16, &'a [u8]) -> Option<Cow<'a, [u8]>>) -> Self {
-        let header = self.bytes.get(..self.kind.header()).unwrap_or_default();
-        let mut new = Self { kind: self.kind, bytes: header.to_vec() };
-        for (number, value) in self.attributes() {
-            if let Some(value) = change(number & NLA_TYPE_MASK, value) {
-                push(&mut new.bytes, number, &value);
-            }
+    pub(crate) fn map(&self, mut change: impl FnMut(u16, &[u8]) -> Option<Vec<u8>>) -> Self {
+        let new = |(number, value): &(u16, Vec<u8>)| Some((*number, change(number & NLA_TYPE_MASK, value)?));
+        Self {
+            kind: self.kind,
+            header: self.header.clone(),
+            attributes: self.attributes.iter().filter_map(new).collect(),
         }
-        new
     }
 
     /// The same message with `value` for the attribute, which it had or not.
     #[must_use]
     pub(crate) fn with(&self, number: u16, value: &[u8]) -> Self {
         let mut new = self.without(&[number]);
-        push(&mut new.bytes, number, value);
+        let place = new.attributes.partition_point(|(at, _)| at & NLA_TYPE_MASK < number);
+        new.attributes.insert(place, (number, value.into()));
         new
     }
 
@@ -137,15 +141,10 @@ impl Message {
         self.map(|at, value| (!numbers.contains(&at)).then_some(value.into()))
     }
 
-    /// The same message with its attributes in the order of their numbers, for comparisons.
+    /// The same message with no attributes but some.
     #[must_use]
-    pub(crate) fn sorted(&self) -> Self {
-        let mut all: Vec<_> = self.attributes().collect();
-        all.sort_by_key(|(number, _)| number & NLA_TYPE_MASK);
-        let mut new =
-            Self { kind: self.kind, bytes: self.bytes.get(..self.kind.header()).unwrap_or_default().to_vec() };
-        all.into_iter().for_each(|(number, value)| push(&mut new.bytes, number, value));
-        new
+    pub(crate) fn only(&self, numbers: &[u16]) -> Self {
+        self.map(|at, value| numbers.contains(&at).then_some(value.into()))
     }
 }
 
@@ -197,8 +196,8 @@ struct Saved {
 
 impl From<Message> for Saved {
     fn from(message: Message) -> Self {
-        let bytes = message.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { text: super::text::of(&message), kind: message.kind, bytes }
+        let bytes = message.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { text: message.to_string(), kind: message.kind, bytes }
     }
 }
 
@@ -223,9 +222,9 @@ mod tests {
         let attribute = (0_u16..=u16::MAX, prop::collection::vec(any::<u8>(), 0..20));
         let kinds = [Kind::Link, Kind::Address, Kind::Route, Kind::Neighbour, Kind::Rule, Kind::Nexthop];
         (prop::sample::select(kinds.to_vec()), prop::collection::vec(attribute, 0..8)).prop_map(|(kind, attributes)| {
-            let mut message = Message::empty(kind, &[2, 24]);
-            attributes.iter().for_each(|(number, value)| push(&mut message.bytes, *number, value));
-            message
+            let mut bytes = Message::empty(kind, &[2, 24]).bytes();
+            attributes.iter().for_each(|(number, value)| push(&mut bytes, *number, value));
+            Message::new(kind, &bytes).unwrap()
         })
     }
 
@@ -236,15 +235,15 @@ mod tests {
             let text = serde_json::to_string(&message).unwrap();
             prop_assert_eq!(&serde_json::from_str::<Message>(&text).unwrap(), &message);
             prop_assert_eq!(&message.map(|_, value| Some(value.into())), &message);
-            prop_assert_eq!(Message::new(message.kind, &message.bytes), Some(message));
+            prop_assert_eq!(Message::new(message.kind, &message.bytes()), Some(message));
         }
 
         /// Whatever is in the file, it is a message or an error.
         #[test]
         fn garbage_is_refused(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Some(message) = Message::new(Kind::Route, &bytes) {
-                prop_assert!(message.attributes().all(|(_, value)| value.len() <= bytes.len()));
-                prop_assert!(!super::super::text::of(&message).is_empty());
+                prop_assert!(message.attributes().iter().all(|(_, value)| value.len() <= bytes.len()));
+                prop_assert!(!message.to_string().is_empty());
             }
         }
     }

@@ -3,41 +3,25 @@
 //! Nothing is touched here. What cannot be carried is named, and then nothing is touched at all.
 
 use super::form::{
-    self, DADFAILED, IFA_PROTO, Link, NDA_LLADDR, NHA_GROUP, NHA_ID, RTA_DST, RTA_IIF, RTA_NH_ID, RTA_PREFSRC,
-    STABLE_PRIVACY, TEMPORARY, TENTATIVE, canonical, group_key, has_gateway, names, table,
+    self, IFA_PROTO, Link, NHA_GROUP, NHA_ID, RTA_NH_ID, canonical, group_key, has_gateway, names, table,
 };
 use super::kernel::{Fault, Kernel};
-use super::message::{BRIDGE, INET, INET6, Kind, Message, attributes, name_text, number};
+use super::message::{BRIDGE, INET, INET6, Kind, Message, address_text, attributes, name_text, number};
 use super::state::{Row, State, VERSION};
-use super::text;
+use nix::libc::{
+    IFA_ADDRESS, IFA_F_DADFAILED, IFA_F_STABLE_PRIVACY, IFA_F_TEMPORARY, IFA_F_TENTATIVE, IFA_LOCAL, IFLA_ADDRESS,
+    IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, NDA_LLADDR,
+    NTF_PROXY, NUD_PERMANENT, RT_TABLE_LOCAL, RTA_DST, RTA_IIF, RTA_PREFSRC, RTM_F_CLONED, RTN_UNICAST, RTPROT_KERNEL,
+};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Attributes of links (`linux/if_link.h`).
-const IFLA_ADDRESS: u16 = 1;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_LINKINFO: u16 = 18;
-const IFLA_LINK_NETNSID: u16 = 37;
-/// In `IFLA_LINKINFO`: what a device is, and what is said of that.
-const INFO_KIND: u16 = 1;
-const INFO_DATA: u16 = 2;
 /// The interface below, in what VXLAN says of itself (`IFLA_VXLAN_LINK`).
 const VXLAN_LINK: u16 = 3;
 /// `IFF_UP`.
 const UP: u32 = 1;
-/// State and flags of neighbours that are there until somebody takes them away (`linux/neighbour.h`).
-const NUD_PERMANENT: u16 = 0x80;
-const NTF_PROXY: u8 = 0x08;
-/// Where the kernel keeps which addresses are its own, who says so of a route, and what no such route is (`linux/rtnetlink.h`).
-const LOCAL_TABLE: u32 = 255;
-pub(crate) const BY_KERNEL: u8 = 2;
-const UNICAST: u8 = 1;
-/// A route that the kernel has made of another for one destination (`RTM_F_CLONED`).
-const CLONED: u32 = 0x200;
 /// `IFAPROT_KERNEL_LL`: a link-local address that the interface has made for itself.
 const BY_ITSELF: u8 = 3;
 /// How often, and at which distance, an address is looked at that is being checked for duplicates.
@@ -85,8 +69,10 @@ pub(crate) fn is_own(address: &Message) -> bool {
 pub(crate) fn rows(kernel: &mut dyn Kernel) -> Result<Vec<Message>, Fault> {
     let mut all = kernel.dump(&Message::empty(Kind::Route, &[0]))?;
     all.retain(|route| {
-        let own = table(route) == LOCAL_TABLE && route.byte(5) == BY_KERNEL && route.byte(7) != UNICAST;
-        [INET, INET6].contains(&route.byte(0)) && !own && route.word(8) & CLONED == 0
+        let own =
+            table(route) == u32::from(RT_TABLE_LOCAL) && route.byte(5) == RTPROT_KERNEL && route.byte(7) != RTN_UNICAST;
+        // A cloned route is one that the kernel has made of another for one destination.
+        [INET, INET6].contains(&route.byte(0)) && !own && route.word(8) & RTM_F_CLONED == 0
     });
     all.extend(kernel.dump(&Message::empty(Kind::Rule, &[0]))?);
     Ok(all.iter().map(canonical).collect())
@@ -129,7 +115,6 @@ pub(crate) fn survey(interface: &str, tap: &str, now: u32, kernel: &mut dyn Kern
     for own in self::addresses(&port, kernel)? {
         // There, what comes second to a network's first address is of another kind.
         if let Some(ours) = addresses.iter().find(|ours| network(ours).is_some_and(|net| network(&own) == Some(net))) {
-            let (own, ours) = (text::of(&own), text::of(ours));
             return Err(Fault::text(format!(
                 "`{tap}` has {own} of its own, in the network of {ours}: take it away first"
             )));
@@ -160,9 +145,8 @@ pub(crate) fn survey(interface: &str, tap: &str, now: u32, kernel: &mut dyn Kern
 
 /// The addresses of an interface, once the kernel has checked them for duplicates.
 fn settled(link: &Link, kernel: &mut dyn Kernel) -> Result<Vec<Message>, Fault> {
-    let of = |address: &Message| format!("{} of `{}`", text::of(address), link.name);
     let mut all = addresses(link, kernel)?;
-    let checks = |address: &Message| form::flags(address) & TENTATIVE != 0 && form::flags(address) & DADFAILED == 0;
+    let checks = |address: &Message| form::flags(address) & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == IFA_F_TENTATIVE;
     for _ in 0..LOOKS {
         if !all.iter().any(checks) {
             break;
@@ -172,10 +156,10 @@ fn settled(link: &Link, kernel: &mut dyn Kernel) -> Result<Vec<Message>, Fault> 
     }
     for address in all.iter().filter(|address| address.byte(0) == INET6) {
         let flags = form::flags(address);
-        let made = flags & TEMPORARY != 0 || flags & STABLE_PRIVACY != 0 && !is_own(address);
-        let fault = if flags & DADFAILED != 0 {
+        let made = flags & IFA_F_TEMPORARY != 0 || flags & IFA_F_STABLE_PRIVACY != 0 && !is_own(address);
+        let fault = if flags & IFA_F_DADFAILED != 0 {
             "is somebody else's, too (dadfailed): take it away first"
-        } else if flags & TENTATIVE != 0 {
+        } else if flags & IFA_F_TENTATIVE != 0 {
             "is still being checked for duplicates (tentative): has the link a carrier?"
         } else if made {
             "is made by the kernel alone for privacy, and would not come back as such: see `use_tempaddr` and \
@@ -183,7 +167,7 @@ fn settled(link: &Link, kernel: &mut dyn Kernel) -> Result<Vec<Message>, Fault> 
         } else {
             continue;
         };
-        return Err(Fault::text(format!("{} {fault}", of(address))));
+        return Err(Fault::text(format!("{address} of `{}` {fault}", link.name)));
     }
     Ok(all)
 }
@@ -200,7 +184,7 @@ pub(crate) fn still_stands_alone(name: &str, kernel: &mut dyn Kernel) -> Result<
 
 /// The network of an IPv4 address.
 fn network(address: &Message) -> Option<(u8, u32)> {
-    let (length, local) = (address.byte(1), *address.get(form::IFA_ADDRESS)?.first_chunk()?);
+    let (length, local) = (address.byte(1), *address.get(IFA_ADDRESS)?.first_chunk()?);
     let host = u32::MAX.checked_shr(length.into()).unwrap_or(0);
     (address.byte(0) == INET).then_some((length, u32::from_be_bytes(local) & !host))
 }
@@ -244,8 +228,8 @@ fn stands_alone(link: &Link, links: &[Message], kernel: &mut dyn Kernel) -> Resu
 fn stands_on(upper: &Message, link: &Link) -> bool {
     let info = upper.get(IFLA_LINKINFO).unwrap_or_default();
     let said = |what: u16| attributes(info).find(|(at, _)| at & 0xff == what).map(|(_, value)| value);
-    let vxlan = said(INFO_KIND).is_some_and(|kind| name_text(kind) == "vxlan");
-    let data = said(INFO_DATA).filter(|_| vxlan).unwrap_or_default();
+    let vxlan = said(IFLA_INFO_KIND).is_some_and(|kind| name_text(kind) == "vxlan");
+    let data = said(IFLA_INFO_DATA).filter(|_| vxlan).unwrap_or_default();
     let below = attributes(data).find(|(at, _)| at & 0xff == VXLAN_LINK).and_then(|(_, value)| number(value));
     let direct = upper.number(IFLA_LINK).filter(|_| upper.get(IFLA_LINK_NETNSID).is_none());
     upper.word(4) != link.index && (below == Some(link.index) || direct == Some(link.index))
@@ -258,7 +242,7 @@ fn routes(
     nexthops: &[Message],
     kernel: &mut dyn Kernel,
 ) -> Result<Vec<Row>, Fault> {
-    let locals: BTreeSet<&[u8]> = addresses.iter().filter_map(|of| of.get(form::IFA_LOCAL)).collect();
+    let locals: BTreeSet<&[u8]> = addresses.iter().filter_map(|of| of.get(IFA_LOCAL)).collect();
     let ids: BTreeSet<u32> = nexthops.iter().filter_map(|of| of.number(NHA_ID)).collect();
     let is_ours = |of: &Message| {
         let by_object = of.kind() == Kind::Route && of.number(RTA_NH_ID).is_some_and(|id| ids.contains(&id));
@@ -283,8 +267,7 @@ fn routes(
             return Err(Fault::text(format!(
                 "there are several of {} apart, by router advertisements for instance, which only the kernel can keep so: \
                  leave one of them, or none (`accept_ra_defrtr` in /proc/sys/net/ipv6/conf/{})",
-                text::of(&first.message),
-                link.name
+                first.message, link.name
             )));
         }
         rows.extend(group);
@@ -298,7 +281,7 @@ fn refuse_other_families(link: &Link, kernel: &mut dyn Kernel) -> Result<(), Fau
     let other = |of: &&Message| ![INET, INET6].contains(&of.byte(0));
     let found = all.iter().filter(other).find(|of| names(of, link) || of.number(RTA_IIF) == Some(link.index));
     let Some(route) = found else { return Ok(()) };
-    let to = route.get(RTA_DST).map(super::message::address_text).unwrap_or_default();
+    let to = route.get(RTA_DST).map(address_text).unwrap_or_default();
     let family = match route.byte(0) {
         28 => "MPLS",
         128 | 129 => "multicast",

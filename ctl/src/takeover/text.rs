@@ -1,33 +1,30 @@
 //! What people call what the kernel knows of an interface.
 
-use super::form::{
-    FRA_IIFNAME, FRA_OIFNAME, FRA_PRIORITY, IFA_ADDRESS, IFA_LOCAL, NDA_DST, NHA_ID, RTA_DST, RTA_GATEWAY,
-    RTA_MULTIPATH, RTA_NH_ID, RTA_PRIORITY, table,
-};
+use super::form::{FRA_IIFNAME, FRA_OIFNAME, FRA_PRIORITY, NHA_ID, RTA_NH_ID, table};
 use super::message::{INET, Kind, Message, address_text, name_text};
+use nix::libc::{
+    IFA_ADDRESS, IFA_LOCAL, NDA_DST, RT_TABLE_LOCAL, RT_TABLE_MAIN, RTA_DST, RTA_GATEWAY, RTA_MULTIPATH, RTA_PRIORITY,
+};
+use std::fmt;
 
-/// Number of the main table of routes.
-const MAIN: u32 = 254;
-/// Where the kernel keeps which addresses are its own.
-const LOCAL: u32 = 255;
-
-/// It in a few words.
-pub(crate) fn of(message: &Message) -> String {
-    let address = |number| message.get(number).map(address_text);
-    match message.kind() {
-        Kind::Link => format!("interface {}", message.word(4)),
-        Kind::Address => {
-            let own = address(IFA_LOCAL).or_else(|| address(IFA_ADDRESS)).unwrap_or_default();
-            format!("address {own}/{}", message.byte(1))
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = |number| self.get(number).map(address_text);
+        match self.kind() {
+            Kind::Link => write!(f, "interface {}", self.word(4)),
+            Kind::Address => {
+                let own = address(IFA_LOCAL).or_else(|| address(IFA_ADDRESS)).unwrap_or_default();
+                write!(f, "address {own}/{}", self.byte(1))
+            }
+            Kind::Route => f.write_str(&route(self)),
+            Kind::Neighbour => write!(f, "neighbour {}", address(NDA_DST).unwrap_or_default()),
+            Kind::Rule => {
+                let name = |number, word: &str| self.get(number).map(|name| format!(" {word} {}", name_text(name)));
+                let names = [name(FRA_IIFNAME, "iif"), name(FRA_OIFNAME, "oif")].into_iter().flatten();
+                write!(f, "rule {}:{}", self.number(FRA_PRIORITY).unwrap_or(0), names.collect::<String>())
+            }
+            Kind::Nexthop => write!(f, "nexthop {}", self.number(NHA_ID).unwrap_or(0)),
         }
-        Kind::Route => route(message),
-        Kind::Neighbour => format!("neighbour {}", address(NDA_DST).unwrap_or_default()),
-        Kind::Rule => {
-            let name = |number, word: &str| message.get(number).map(|name| format!(" {word} {}", name_text(name)));
-            let names = [name(FRA_IIFNAME, "iif"), name(FRA_OIFNAME, "oif")].into_iter().flatten();
-            format!("rule {}:{}", message.number(FRA_PRIORITY).unwrap_or(0), names.collect::<String>())
-        }
-        Kind::Nexthop => format!("nexthop {}", message.number(NHA_ID).unwrap_or(0)),
     }
 }
 
@@ -45,9 +42,9 @@ fn route(message: &Message) -> String {
     if let Some(metric) = message.number(RTA_PRIORITY) {
         text += &format!(" metric {metric}");
     }
-    match table(message) {
-        MAIN => text,
-        LOCAL => text + " of table local",
-        other => text + &format!(" of table {other}"),
+    match u8::try_from(table(message)) {
+        Ok(RT_TABLE_MAIN) => text,
+        Ok(RT_TABLE_LOCAL) => text + " of table local",
+        _ => text + &format!(" of table {}", table(message)),
     }
 }

@@ -1,9 +1,10 @@
 //! Taking over and giving back, on a model of a kernel in which any step may fail.
 
-use super::super::form::{GroupKey, NHA_ID, NHA_OIF, RTA_DST, RTA_GATEWAY, RTA_OIF, flags, group_key};
+use super::super::form::{GroupKey, NHA_ID, NHA_OIF, flags, group_key};
 use super::super::message::INET;
 use super::super::state::{Row, VERSION};
 use super::*;
+use nix::libc::{RTA_DST, RTA_GATEWAY, RTA_OIF};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Numbers of the interfaces of the machine: the one that is taken over, the kernel's port, and another one.
@@ -22,7 +23,7 @@ struct Machine {
     cut: bool,
 }
 
-/// Is told of steps, of which the one with the number `fails` fails.
+/// Makes changes, of which the one with the number `fails` fails.
 struct Model {
     machine: Machine,
     steps: usize,
@@ -57,7 +58,7 @@ impl Kernel for Model {
         })
     }
 
-    fn tell(&mut self, act: Act, message: &Message) -> Result<(), Fault> {
+    fn change(&mut self, act: Act, message: &Message) -> Result<(), Fault> {
         self.step()?;
         let all = &mut self.machine;
         let new = canonical(message);
@@ -279,5 +280,5 @@ fn lifetimes_go_on() {
         let wanted = after.map(|(preferred, valid)| with_times(preferred, valid));
         assert_eq!(times(aged(&with_times(before.0, before.1), 60)), times(wanted), "{before:?}");
     }
-    assert_eq!(flags(&with_times(0, 1)) & NODAD, 0);
+    assert_eq!(flags(&with_times(0, 1)) & IFA_F_NODAD, 0);
 }
