@@ -47,21 +47,37 @@ pub(crate) enum Command {
     /// The daemon, its wire and its workers
     Status,
     /// The attached applications: whose they are, and what they have sent and received
-    Apps(Apps),
+    Apps {
+        /// Also MTU, modes, memory, program and cgroup
+        #[arg(long, short)]
+        wide: bool,
+    },
     /// Packets and bytes of every port
-    Stats(Stats),
+    Stats {
+        /// Look again every SECONDS (1 without a number) and show rates, until interrupted
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
+        watch: Option<Duration>,
+    },
     /// Every reason for which frames were dropped, by port and rule
     Drops,
     /// The rules of the policy, and what each has matched
     Rules,
     /// The classes of the policy: what each is to get, and what it gets
-    Classes(Classes),
+    Classes {
+        /// Look again every SECONDS (1 without a number), until interrupted
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
+        watch: Option<Duration>,
+    },
     /// Flows, with their state and the process behind them
     Flows(Flows),
     /// Packets, with the process behind each, as tcpdump shows them; to a file as pcapng
     Capture(Box<Capture>),
     /// Check kopid.toml, with the policy that it names, or a policy; asks no daemon
-    Check(Check),
+    Check {
+        /// kopid.toml or policy.toml
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Put the configured policy in force anew, or FILE in its place: the whole of it or nothing
     Reload(Reload),
     /// Which rule would decide about a packet, and why
@@ -85,14 +101,6 @@ pub(crate) struct Takeover {
     /// Where what was moved is written down [default: /run/kopi/takeover-IFACE.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
-}
-
-/// Options of `check`.
-#[derive(Args, Debug)]
-pub(crate) struct Check {
-    /// kopid.toml or policy.toml
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
 }
 
 /// Options of `reload`.
@@ -124,30 +132,6 @@ pub(crate) struct Explain {
     /// The packet, such as 'tcp 10.0.0.1:5432 > 10.0.0.2:999 flags syn dscp 46', or `packet` of `kopictl --json flows`
     #[arg(value_name = "PACKET", value_parser = packet)]
     pub(crate) packet: String,
-}
-
-/// Options of `apps`.
-#[derive(Args, Debug)]
-pub(crate) struct Apps {
-    /// Also MTU, modes, memory, program and cgroup
-    #[arg(long, short)]
-    pub(crate) wide: bool,
-}
-
-/// Options of `classes`.
-#[derive(Args, Debug)]
-pub(crate) struct Classes {
-    /// Look again every SECONDS (1 without a number), until interrupted
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
-    pub(crate) watch: Option<Duration>,
-}
-
-/// Options of `stats`.
-#[derive(Args, Debug)]
-pub(crate) struct Stats {
-    /// Look again every SECONDS (1 without a number) and show rates, until interrupted
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
-    pub(crate) watch: Option<Duration>,
 }
 
 /// A path that fits a socket.
@@ -183,7 +167,7 @@ mod tests {
     #[test]
     fn watch_takes_an_optional_interval() {
         let watch = |line: &str| match parse(line).map(|arguments| arguments.command) {
-            Ok(Command::Stats(stats)) => Ok(stats.watch),
+            Ok(Command::Stats { watch }) => Ok(watch),
             other => Err(format!("{other:?}")),
         };
         assert_eq!(watch("stats"), Ok(None));

@@ -36,23 +36,23 @@ impl Request {
         Self { line: kopi_api::Request::new(command, arguments), file: None, patience: PATIENCE }
     }
 
-    /// What `command` asks for; `None` if it does not ask kopid.
+    /// What `command` asks for; `None` of one that asks something else, or nothing.
     ///
     /// # Errors
     ///
     /// [`Failure::File`] if a file that goes with it cannot be opened.
     pub(crate) fn of(command: &Command) -> Result<Option<Self>, Failure> {
         Ok(Some(match command {
-            Command::Status => Self::plain("status"),
-            Command::Apps(_) => Self::plain("apps"),
-            Command::Stats(_) => Self::plain("stats"),
-            Command::Drops => Self::plain("drops"),
-            Command::Rules => Self::plain("rules"),
-            Command::Classes(_) => Self::plain("classes"),
             Command::Flows(flows) => Self::new("flows", flows),
             Command::Explain(explain) => Self::explain(explain),
             Command::Reload(reload) => Self::reload(reload)?,
-            Command::Check(_) | Command::Capture(_) | Command::Takeover(_) => return Ok(None),
+            Command::Status => Self::plain("status"),
+            Command::Apps { .. } => Self::plain("apps"),
+            Command::Stats { .. } => Self::plain("stats"),
+            Command::Drops => Self::plain("drops"),
+            Command::Rules => Self::plain("rules"),
+            Command::Classes { .. } => Self::plain("classes"),
+            Command::Check { .. } | Command::Capture(_) | Command::Takeover(_) => return Ok(None),
         }))
     }
 

@@ -11,47 +11,41 @@ pub(crate) enum Align {
     Right,
 }
 
-/// A table: a head and rows. A long one is shown in blocks.
+/// A column: its title, where its cells keep to, and what it says of a row.
+pub(crate) type Column<T> = (&'static str, Align, fn(&T) -> String);
+
+/// A table of rows `T`: a head, and a line for each of them. A long one is shown in blocks.
 #[derive(Debug)]
-pub(crate) struct Table {
-    columns: Vec<(&'static str, Align)>,
-    rows: Vec<Vec<String>>,
+pub(crate) struct Table<T> {
+    columns: Vec<Column<T>>,
     /// Those of the blocks that were shown.
     widths: Vec<usize>,
 }
 
-impl Table {
-    /// A table without rows.
-    pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new(), widths: vec![0; columns.len()] }
+impl<T> Table<T> {
+    /// A table that was not shown yet.
+    pub(crate) fn new(columns: &[Column<T>]) -> Self {
+        Self { columns: columns.to_vec(), widths: vec![0; columns.len()] }
     }
 
-    /// Adds a row with a cell for each column. Cells are made safe for a terminal.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| clean(&cell)).collect());
-    }
-
-    /// The table as text. Columns are as wide as their widest cell, two spaces apart.
-    pub(crate) fn render(mut self) -> String {
-        self.block()
-    }
-
-    /// The rows since the last block as text, under the head if this is the first one. Columns do not become narrower.
-    pub(crate) fn block(&mut self) -> String {
+    /// Some more rows as text, under the head if these are the first. Cells are made safe for a terminal. Columns are as wide as their
+    /// widest cell, two spaces apart, and do not become narrower.
+    pub(crate) fn block(&mut self, rows: &[T]) -> String {
         let is_first = self.widths.iter().all(|width| *width == 0);
-        let head = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect::<Vec<_>>();
-        let rows: Vec<_> = is_first.then_some(head).into_iter().chain(self.rows.drain(..)).collect();
+        let head = self.columns.iter().map(|(title, ..)| (*title).to_owned()).collect::<Vec<_>>();
+        let cells = rows.iter().map(|row| self.columns.iter().map(|(.., cell)| clean(&cell(row))).collect());
+        let lines: Vec<Vec<String>> = is_first.then_some(head).into_iter().chain(cells).collect();
         for (at, width) in self.widths.iter_mut().enumerate() {
-            let cells = rows.iter().filter_map(|row| row.get(at));
+            let cells = lines.iter().filter_map(|line| line.get(at));
             *width = cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(*width);
         }
         let mut out = String::new();
-        for row in &rows {
-            let cells =
-                row.iter().zip(&self.widths).zip(&self.columns).map(|((cell, width), (_, align))| match align {
-                    Align::Left => format!("{cell:<width$}"),
-                    Align::Right => format!("{cell:>width$}"),
-                });
+        for line in &lines {
+            let cells = line.iter().zip(&self.widths).zip(&self.columns);
+            let cells = cells.map(|((cell, width), (_, align, _))| match align {
+                Align::Left => format!("{cell:<width$}"),
+                Align::Right => format!("{cell:>width$}"),
+            });
             out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
             out.push('\n');
         }
@@ -59,34 +53,48 @@ impl Table {
     }
 }
 
+/// A whole table of `rows`.
+pub(crate) fn table<T>(columns: &[Column<T>], rows: &[T]) -> String {
+    Table::new(columns).block(rows)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    type Row = [&'static str; 3];
+
     /// Text keeps left, numbers keep right, and no line ends in blanks.
     #[test]
     fn columns_are_aligned() {
-        let mut table = Table::new(&[("NAME", Align::Left), ("N", Align::Right), ("LAST", Align::Left)]);
-        table.row(["a".into(), "1".into(), "x".into()]);
-        table.row(["a long\nname".into(), "18446744073709551615".into(), String::new()]);
+        let columns: [Column<Row>; 3] = [
+            ("NAME", Align::Left, |row| row[0].into()),
+            ("N", Align::Right, |row| row[1].into()),
+            ("LAST", Align::Left, |row| row[2].into()),
+        ];
+        let rows = [["a", "1", "x"], ["a long\nname", "18446744073709551615", ""]];
         let expected = "\
 NAME                             N  LAST
 a                                1  x
 a long\\nname  18446744073709551615
 ";
-        assert_eq!(table.render(), expected);
+        assert_eq!(table(&columns, &rows), expected);
     }
 
     /// A table that is shown in blocks has one head, and what stands below each other is aligned.
     #[test]
     fn blocks_go_on_with_the_table() {
-        let mut table = Table::new(&[("N", Align::Right), ("NAME", Align::Left), ("LAST", Align::Left)]);
+        let columns: [Column<Row>; 3] = [
+            ("N", Align::Right, |row| row[0].into()),
+            ("NAME", Align::Left, |row| row[1].into()),
+            ("LAST", Align::Left, |row| row[2].into()),
+        ];
+        let mut table = Table::new(&columns);
         let mut text = String::new();
         for (number, name) in [("1", "a name"), ("22", "b"), ("333", "c")] {
-            table.row([number.into(), name.into(), "x".into()]);
-            text += &table.block();
+            text += &table.block(&[[number, name, "x"]]);
         }
-        assert_eq!(text + &table.block(), "N  NAME    LAST\n1  a name  x\n22  b       x\n333  c       x\n");
-        assert_eq!(Table::new(&[("N", Align::Right)]).block(), "N\n");
+        assert_eq!(text + &table.block(&[]), "N  NAME    LAST\n1  a name  x\n22  b       x\n333  c       x\n");
+        assert_eq!(Table::new(&columns[..1]).block(&[]), "N\n");
     }
 }

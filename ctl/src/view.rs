@@ -4,11 +4,11 @@ mod classes;
 mod policy;
 
 pub(crate) use classes::classes;
-pub(crate) use policy::{Flows, Listing, Rules, explained, reloaded};
+pub(crate) use policy::{Flows, explained, reloaded, rules};
 
-use crate::rates::Rated;
+use crate::rates::{Rate, Rated};
 use crate::table::Align::{Left, Right};
-use crate::table::Table;
+use crate::table::{Column, table};
 use crate::text::{clean, size, span};
 use kopi_api::status::{InForce, Tracked};
 use kopi_api::{App, Drops, Port, Status};
@@ -65,8 +65,6 @@ fn one_status(status: &Status) -> String {
     lines.iter().map(|(key, value)| format!("{:<width$} {}\n", format!("{key}:"), clean(value))).collect()
 }
 
-/// Share of the time in which a worker moved frames. kopid tells its age in whole seconds, so a young one may seem to
-/// have been busy for longer than it lives.
 fn in_force(policy: &InForce) -> String {
     let InForce { file, rules, apps, tracks, confirm_seconds, .. } = policy;
     let file = file.as_deref().unwrap_or("not configured, put in force by an operator");
@@ -75,6 +73,8 @@ fn in_force(policy: &InForce) -> String {
     format!("{file}: {rules} rules, {apps} app entries{tracked}{trial}")
 }
 
+/// Share of the time in which a worker moved frames. kopid tells its age in whole seconds, so a young one may seem to
+/// have been busy for longer than it lives.
 fn busy_percent(busy_seconds: f64, uptime_seconds: u64) -> String {
     match u32::try_from(uptime_seconds) {
         Ok(0) | Err(_) => NONE.into(),
@@ -87,64 +87,42 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
     if apps.is_empty() {
         return "no apps are attached\n".into();
     }
-    let mut columns = vec![
-        ("PORT", Right),
-        ("NAME", Left),
-        ("PID", Right),
-        ("USER", Left),
-        ("COMM", Left),
-        ("MAC", Left),
-        ("STATE", Left),
-        ("QUEUES", Left),
-        ("TX-PKTS", Right),
-        ("RX-PKTS", Right),
-        ("DROPS", Right),
+    let mut columns: Vec<Column<App>> = vec![
+        ("PORT", Right, |app| app.port.to_string()),
+        ("NAME", Left, |app| app.name.clone()),
+        ("PID", Right, |app| pid_of(Some(app.pid))),
+        ("USER", Left, |app| user_of(app.user.as_ref(), app.uid)),
+        ("COMM", Left, |app| app.comm.clone()),
+        ("MAC", Left, |app| or_none(app.mac.as_ref())),
+        ("STATE", Left, |app| app.state.clone()),
+        ("QUEUES", Left, |app| format!("{}/{}", app.queues.tx, app.queues.rx)),
+        ("TX-PKTS", Right, |app| app.tx_packets.to_string()),
+        ("RX-PKTS", Right, |app| app.rx_packets.to_string()),
+        ("DROPS", Right, |app| app.drops.to_string()),
     ];
     if wide {
-        columns.extend([("MTU", Right), ("MODES", Left), ("MEMORY", Right)]);
-        columns.extend([("CONNS", Right), ("USER-CONNS", Right), ("REFUSED", Right), ("FRAGS", Right)]);
-        columns.extend([("EXE", Left), ("CGROUP", Left)]);
+        columns.extend::<[Column<App>; 9]>([
+            ("MTU", Right, |app| app.mtu.to_string()),
+            ("MODES", Left, modes),
+            ("MEMORY", Right, |app| format!("{}{}", size(app.memory), if app.huge_pages { ", huge" } else { "" })),
+            ("CONNS", Right, |app| format!("{}/{}", app.connections, app.connections_limit)),
+            ("USER-CONNS", Right, |app| format!("{}/{}", app.user_connections, app.user_connections_limit)),
+            ("REFUSED", Right, |app| app.connections_refused.to_string()),
+            ("FRAGS", Right, |app| format!("{}/{}", app.fragments, app.fragments_shared)),
+            ("EXE", Left, |app| or_none(app.exe.as_ref())),
+            ("CGROUP", Left, |app| or_none(app.cgroup.as_ref())),
+        ]);
     }
     // Most machines have no security module that gives labels.
-    let labels = wide && apps.iter().any(|app| app.label.is_some());
-    if labels {
-        columns.push(("LABEL", Left));
+    if wide && apps.iter().any(|app| app.label.is_some()) {
+        columns.push(("LABEL", Left, |app| or_none(app.label.as_ref())));
     }
-    let mut table = Table::new(&columns);
-    for app in apps {
-        let mut cells = vec![
-            app.port.to_string(),
-            app.name.clone(),
-            if app.pid > 0 { app.pid.to_string() } else { "?".into() },
-            user_of(app.user.as_ref(), app.uid),
-            app.comm.clone(),
-            or_none(app.mac.as_ref()),
-            app.state.clone(),
-            format!("{}/{}", app.queues.tx, app.queues.rx),
-            app.tx_packets.to_string(),
-            app.rx_packets.to_string(),
-            app.drops.to_string(),
-        ];
-        if wide {
-            let pages = if app.huge_pages { ", huge" } else { "" };
-            cells.extend([
-                app.mtu.to_string(),
-                modes(app),
-                format!("{}{pages}", size(app.memory)),
-                format!("{}/{}", app.connections, app.connections_limit),
-                format!("{}/{}", app.user_connections, app.user_connections_limit),
-                app.connections_refused.to_string(),
-                format!("{}/{}", app.fragments, app.fragments_shared),
-                or_none(app.exe.as_ref()),
-                or_none(app.cgroup.as_ref()),
-            ]);
-        }
-        if labels {
-            cells.push(or_none(app.label.as_ref()));
-        }
-        table.row(cells);
-    }
-    table.render()
+    table(&columns, apps)
+}
+
+/// A process; `?` if it is in another pid namespace.
+fn pid_of(pid: Option<i32>) -> String {
+    pid.filter(|pid| *pid > 0).map_or_else(|| "?".into(), |pid| pid.to_string())
 }
 
 /// Who a user is, by name if there is one.
@@ -164,53 +142,39 @@ fn or_none(value: Option<&impl ToString>) -> String {
 
 /// A row for each port.
 pub(crate) fn stats(ports: &[Port]) -> String {
-    let columns = [
-        ("PORT", Left),
-        ("RX-PKTS", Right),
-        ("RX-BYTES", Right),
-        ("TX-PKTS", Right),
-        ("TX-BYTES", Right),
-        ("COPIES", Right),
-        ("DROPS", Right),
+    let columns: [Column<Port>; 7] = [
+        ("PORT", Left, |port| port.port.clone()),
+        ("RX-PKTS", Right, |port| port.rx_packets.to_string()),
+        ("RX-BYTES", Right, |port| port.rx_bytes.to_string()),
+        ("TX-PKTS", Right, |port| port.tx_packets.to_string()),
+        ("TX-BYTES", Right, |port| port.tx_bytes.to_string()),
+        ("COPIES", Right, |port| port.copies.to_string()),
+        ("DROPS", Right, |port| port.drops.to_string()),
     ];
-    let mut table = Table::new(&columns);
-    for port in ports {
-        let numbers = [port.rx_packets, port.rx_bytes, port.tx_packets, port.tx_bytes, port.copies, port.drops];
-        table.row(std::iter::once(port.port.clone()).chain(numbers.map(|number| number.to_string())));
-    }
-    table.render()
+    table(&columns, ports)
 }
 
 /// A row for each port, with what happened since the last look.
 pub(crate) fn rates(ports: &[Rated]) -> String {
-    const BITS_TO_MEGABITS: f64 = 1e-6;
-    let columns = [
-        ("PORT", Left),
-        ("RX-PKTS/S", Right),
-        ("RX-MBIT/S", Right),
-        ("TX-PKTS/S", Right),
-        ("TX-MBIT/S", Right),
-        ("DROPS/S", Right),
-        ("RX-PKTS", Right),
-        ("TX-PKTS", Right),
-        ("DROPS", Right),
+    let columns: [Column<Rated>; 9] = [
+        ("PORT", Left, |row| row.port.port.clone()),
+        ("RX-PKTS/S", Right, |row| rate(row, 0, |rate| rate.rx_packets)),
+        ("RX-MBIT/S", Right, |row| rate(row, 1, |rate| rate.rx_bytes * MEGABITS)),
+        ("TX-PKTS/S", Right, |row| rate(row, 0, |rate| rate.tx_packets)),
+        ("TX-MBIT/S", Right, |row| rate(row, 1, |rate| rate.tx_bytes * MEGABITS)),
+        ("DROPS/S", Right, |row| rate(row, 0, |rate| rate.drops)),
+        ("RX-PKTS", Right, |row| row.port.rx_packets.to_string()),
+        ("TX-PKTS", Right, |row| row.port.tx_packets.to_string()),
+        ("DROPS", Right, |row| row.port.drops.to_string()),
     ];
-    let mut table = Table::new(&columns);
-    for Rated { port, rate } in ports {
-        let rates = match rate {
-            None => [NONE; 5].map(str::to_owned),
-            Some(rate) => [
-                format!("{:.0}", rate.rx_packets),
-                format!("{:.1}", rate.rx_bytes * 8.0 * BITS_TO_MEGABITS),
-                format!("{:.0}", rate.tx_packets),
-                format!("{:.1}", rate.tx_bytes * 8.0 * BITS_TO_MEGABITS),
-                format!("{:.0}", rate.drops),
-            ],
-        };
-        let totals = [port.rx_packets, port.tx_packets, port.drops].map(|number| number.to_string());
-        table.row(std::iter::once(port.port.clone()).chain(rates).chain(totals));
-    }
-    table.render()
+    table(&columns, ports)
+}
+
+/// A byte in megabits.
+const MEGABITS: f64 = 8e-6;
+
+fn rate(row: &Rated, digits: usize, of: fn(&Rate) -> f64) -> String {
+    row.rate.as_ref().map_or_else(|| NONE.into(), |rate| format!("{:.digits$}", of(rate)))
 }
 
 /// A row for each reason, and their sum.
@@ -218,16 +182,16 @@ pub(crate) fn drops(rows: &[Drops]) -> String {
     if rows.is_empty() {
         return "no frame was dropped\n".into();
     }
-    let columns = [("APP", Left), ("STAGE", Left), ("REASON", Left), ("RULE", Left), ("PACKETS", Right)];
-    let mut table = Table::new(&columns);
-    for row in rows {
-        let cells = [row.app.clone(), row.stage.clone(), row.reason.clone(), or_none(row.rule.as_ref())];
-        table.row(cells.into_iter().chain([row.packets.to_string()]));
-    }
-    let total: u128 = rows.iter().map(|row| u128::from(row.packets)).sum();
-    let blank = std::iter::repeat_n(String::new(), columns.len() - 2);
-    table.row(std::iter::once("total".to_owned()).chain(blank).chain([total.to_string()]));
-    table.render()
+    let columns: [Column<Drops>; 5] = [
+        ("APP", Left, |row| row.app.clone()),
+        ("STAGE", Left, |row| row.stage.clone()),
+        ("REASON", Left, |row| row.reason.clone()),
+        ("RULE", Left, |row| or_none(row.rule.as_ref())),
+        ("PACKETS", Right, |row| row.packets.to_string()),
+    ];
+    let packets = rows.iter().map(|row| row.packets).fold(0, u64::saturating_add);
+    let total = Drops { app: "total".into(), rule: Some(String::new()), packets, ..Drops::default() };
+    table(&columns, &[rows, &[total]].concat())
 }
 
 #[cfg(test)]

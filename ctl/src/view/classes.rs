@@ -2,7 +2,7 @@
 
 use super::{NONE, or_none};
 use crate::table::Align::{Left, Right};
-use crate::table::Table;
+use crate::table::{Column, table};
 use kopi_api::Class;
 
 /// A row for each class, below that of its parent.
@@ -10,58 +10,38 @@ pub(crate) fn classes(classes: &[Class]) -> String {
     if classes.is_empty() {
         return "the policy has no classes\n".into();
     }
-    let columns = [
-        ("CLASS", Left),
-        ("DIR", Left),
-        ("RATE", Right),
-        ("CEIL", Right),
-        ("WEIGHT", Right),
-        ("PRIO", Right),
-        ("NOW", Right),
-        ("SENT", Right),
-        ("BYTES", Right),
-        ("DROPPED", Right),
-        ("OVERLIMITS", Right),
-        ("BACKLOG", Right),
-        ("DELAY-P50", Right),
-        ("DELAY-P99", Right),
+    let columns: [Column<(usize, &Class)>; 14] = [
+        ("CLASS", Left, |(depth, class)| format!("{}{}", "  ".repeat(*depth), class.name)),
+        ("DIR", Left, |(_, class)| class.direction.clone()),
+        ("RATE", Right, |(_, class)| or_none(class.rate.as_ref())),
+        ("CEIL", Right, |(_, class)| or_none(class.ceil.as_ref())),
+        ("WEIGHT", Right, |(_, class)| class.weight.to_string()),
+        ("PRIO", Right, |(_, class)| class.priority.to_string()),
+        ("NOW", Right, |(_, class)| bits(class.bits_per_second)),
+        ("SENT", Right, |(_, class)| class.packets.to_string()),
+        ("BYTES", Right, |(_, class)| class.bytes.to_string()),
+        ("DROPPED", Right, |(_, class)| class.dropped.to_string()),
+        ("OVERLIMITS", Right, |(_, class)| class.overlimits.to_string()),
+        ("BACKLOG", Right, |(_, class)| class.backlog_packets.to_string()),
+        ("DELAY-P50", Right, |(_, class)| delay(class.delay_p50_ns)),
+        ("DELAY-P99", Right, |(_, class)| delay(class.delay_p99_ns)),
     ];
-    let mut table = Table::new(&columns);
+    let mut rows = Vec::new();
     for direction in ["egress", "ingress"] {
         let of: Vec<&Class> = classes.iter().filter(|class| class.direction == direction).collect();
-        below(None, 0, &of, &mut table);
+        below(None, 0, &of, &mut rows);
     }
-    table.render()
+    table(&columns, &rows)
 }
 
 /// The classes whose parent is `parent`, each with those below it. A class is nowhere but below its own parent, so this
 /// ends unless kopid tells of a tree without a root, and then those are left out.
-fn below(parent: Option<&str>, depth: usize, classes: &[&Class], table: &mut Table) {
-    let (children, rest): (Vec<&Class>, Vec<&Class>) =
-        classes.iter().partition(|class| class.parent.as_deref() == parent);
+fn below<'a>(parent: Option<&str>, depth: usize, classes: &[&'a Class], rows: &mut Vec<(usize, &'a Class)>) {
+    let (children, rest): (Vec<_>, Vec<_>) = classes.iter().partition(|class| class.parent.as_deref() == parent);
     for class in children {
-        table.row(cells(class, depth));
-        below(Some(&class.name), depth + 1, &rest, table);
+        rows.push((depth, class));
+        below(Some(&class.name), depth + 1, &rest, rows);
     }
-}
-
-fn cells(class: &Class, depth: usize) -> [String; 14] {
-    [
-        format!("{}{}", "  ".repeat(depth), class.name),
-        class.direction.clone(),
-        or_none(class.rate.as_ref()),
-        or_none(class.ceil.as_ref()),
-        class.weight.to_string(),
-        class.priority.to_string(),
-        bits(class.bits_per_second),
-        class.packets.to_string(),
-        class.bytes.to_string(),
-        class.dropped.to_string(),
-        class.overlimits.to_string(),
-        class.backlog_packets.to_string(),
-        delay(class.delay_p50_ns),
-        delay(class.delay_p99_ns),
-    ]
 }
 
 /// A rate as tc writes it, with three digits or more.

@@ -1,62 +1,30 @@
 //! The policy and what comes of it.
 
 use super::classes::bits;
-use super::{NONE, or_none, user_of};
+use super::{NONE, or_none, pid_of, user_of};
 use crate::table::Align::{Left, Right};
-use crate::table::Table;
+use crate::table::{Column, Table};
 use crate::text::{clean, counted, span};
 use kopi_api::{Explained, Flow, Reloaded, Rule};
-use serde::de::DeserializeOwned;
 use std::net::{IpAddr, SocketAddr};
 
 /// What stands where a rule asks for nothing.
 const ANY: &str = "any";
 
-/// A table that is shown while its rows come.
-pub(crate) trait Listing {
-    /// What a row is.
-    type Row: DeserializeOwned;
-
-    /// Some more rows.
-    fn block(&mut self, rows: &[Self::Row]) -> String;
-
-    /// What is said when there were no rows at all.
-    fn nothing(&mut self) -> String;
+/// A table with a row for each rule, in the order in which they are asked.
+pub(crate) fn rules() -> Table<Rule> {
+    Table::new(&[
+        ("PKTS", Right, |rule| rule.packets.to_string()),
+        ("BYTES", Right, |rule| rule.bytes.to_string()),
+        ("NAME", Left, |rule| rule.name.clone()),
+        ("ACTION", Left, action),
+        ("MATCH", Left, |rule| stated(rule.matches.as_ref())),
+        ("OWNER", Left, |rule| stated(rule.owner.as_ref())),
+    ])
 }
 
-/// A row for each rule, in the order in which they are asked.
-#[derive(Debug)]
-pub(crate) struct Rules(Table);
-
-impl Rules {
-    /// No rules yet.
-    pub(crate) fn new() -> Self {
-        let left = ["NAME", "ACTION", "MATCH", "OWNER"].map(|title| (title, Left));
-        Self(Table::new(&[&[("PKTS", Right), ("BYTES", Right)], &left[..]].concat()))
-    }
-}
-
-impl Listing for Rules {
-    type Row = Rule;
-
-    fn block(&mut self, rules: &[Rule]) -> String {
-        for rule in rules {
-            let stated = |text: &Option<String>| text.clone().filter(|text| text != "{}").unwrap_or_else(|| ANY.into());
-            self.0.row([
-                rule.packets.to_string(),
-                rule.bytes.to_string(),
-                rule.name.clone(),
-                action(rule),
-                stated(&rule.matches),
-                stated(&rule.owner),
-            ]);
-        }
-        self.0.block()
-    }
-
-    fn nothing(&mut self) -> String {
-        self.0.block()
-    }
+fn stated(text: Option<&String>) -> String {
+    text.filter(|text| *text != "{}").map_or_else(|| ANY.into(), Clone::clone)
 }
 
 /// The action with what else the rule does.
@@ -72,7 +40,7 @@ fn action(rule: &Rule) -> String {
 /// A row for each flow.
 #[derive(Debug)]
 pub(crate) struct Flows {
-    table: Table,
+    table: Table<Flow<'static>>,
     /// Whether there is a column for VLANs: only where there are any.
     tagged: bool,
 }
@@ -83,71 +51,48 @@ impl Flows {
         Self { table: Self::table(false), tagged: false }
     }
 
-    fn table(tagged: bool) -> Table {
-        let mut columns = vec![("PROTO", Left), ("STATE", Left), ("SRC", Left), ("DST", Left)];
-        columns.extend(tagged.then_some(("VLAN", Right)));
-        columns.extend([
-            ("DIR", Left),
-            ("APP", Left),
-            ("PID", Right),
-            ("USER", Left),
-            ("COMM", Left),
-            ("AGE", Right),
-            ("IDLE", Right),
-            ("PKTS", Right),
-            ("BYTES", Right),
-            ("RATE", Right),
-            ("CLASS", Left),
-            ("VERDICT", Left),
-            ("RULE", Left),
+    fn table(tagged: bool) -> Table<Flow<'static>> {
+        let mut columns: Vec<Column<Flow<'static>>> = vec![
+            ("PROTO", Left, |flow| flow.proto.to_string()),
+            ("STATE", Left, |flow| or_none(flow.state.as_ref())),
+            ("SRC", Left, |flow| endpoint(flow.src, flow.src_port)),
+            ("DST", Left, |flow| endpoint(flow.dst, flow.dst_port)),
+        ];
+        if tagged {
+            columns.push(("VLAN", Right, |flow| or_none(flow.vlan.as_ref())));
+        }
+        columns.extend::<[Column<Flow<'static>>; 13]>([
+            ("DIR", Left, |flow| or_none(flow.direction.as_ref())),
+            ("APP", Left, |flow| flow.app.to_string()),
+            ("PID", Right, |flow| pid_of(flow.pid)),
+            ("USER", Left, |flow| user_of(flow.user.as_ref(), flow.uid)),
+            ("COMM", Left, |flow| or_none(flow.comm.as_ref())),
+            ("AGE", Right, |flow| span(flow.age_seconds)),
+            ("IDLE", Right, |flow| span(flow.idle_seconds)),
+            ("PKTS", Right, |flow| flow.packets.to_string()),
+            ("BYTES", Right, |flow| flow.bytes.to_string()),
+            ("RATE", Right, |flow| flow.bits_per_second.map_or_else(|| NONE.into(), bits)),
+            ("CLASS", Left, |flow| or_none(flow.class.as_ref())),
+            ("VERDICT", Left, |flow| or_none(flow.verdict.as_ref())),
+            ("RULE", Left, |flow| match (&flow.rule, flow.cause.as_deref()) {
+                // Which rule it was nobody knows any more.
+                (None, Some("outdated")) => "(outdated)".into(),
+                (rule, _) => or_none(rule.as_ref()),
+            }),
         ]);
         Table::new(&columns)
     }
 
-    fn row(&mut self, flow: &Flow<'_>) {
-        let mut cells = vec![
-            flow.proto.to_string(),
-            or_none(flow.state.as_ref()),
-            endpoint(flow.src, flow.src_port),
-            endpoint(flow.dst, flow.dst_port),
-        ];
-        // Which rule it was nobody knows any more.
-        let outdated =
-            flow.cause.as_ref().filter(|cause| **cause == *"outdated").map(|cause| format!("({cause})").into());
-        cells.extend(self.tagged.then(|| flow.vlan.map_or_else(|| NONE.into(), |vlan| vlan.to_string())));
-        cells.extend([
-            or_none(flow.direction.as_ref()),
-            flow.app.to_string(),
-            flow.pid.filter(|pid| *pid > 0).map_or_else(|| "?".into(), |pid| pid.to_string()),
-            user_of(flow.user.as_ref(), flow.uid),
-            or_none(flow.comm.as_ref()),
-            span(flow.age_seconds),
-            span(flow.idle_seconds),
-            flow.packets.to_string(),
-            flow.bytes.to_string(),
-            flow.bits_per_second.map_or_else(|| NONE.into(), bits),
-            or_none(flow.class.as_ref()),
-            or_none(flow.verdict.as_ref()),
-            or_none(flow.rule.as_ref().or(outdated.as_ref())),
-        ]);
-        self.table.row(cells);
-    }
-}
-
-impl Listing for Flows {
-    type Row = Flow<'static>;
-
-    fn block(&mut self, flows: &[Flow<'static>]) -> String {
+    /// Some more flows; without any, that there are none.
+    pub(crate) fn block(&mut self, flows: &[Flow<'static>]) -> String {
+        if flows.is_empty() {
+            return "no flows\n".into();
+        }
         if !self.tagged && flows.iter().any(|flow| flow.vlan.is_some()) {
             // From here on it is another table.
             *self = Self { table: Self::table(true), tagged: true };
         }
-        flows.iter().for_each(|flow| self.row(flow));
-        self.table.block()
-    }
-
-    fn nothing(&mut self) -> String {
-        "no flows\n".into()
+        self.table.block(flows)
     }
 }
 
@@ -218,7 +163,7 @@ mod tests {
  100   6400  default egress    accept      any                                 any
    0      0  default ingress   accept      any                                 any
 "#;
-        assert_eq!(Rules::new().block(&recorded("rules")), expected);
+        assert_eq!(rules().block(&recorded("rules")), expected);
     }
 
     /// A flow is shown with the process behind it; a VLAN only where there are any.
@@ -240,7 +185,7 @@ udp    new          [fe80::1]:999    [fe80::2]:53   egress   batch-2     ?  4242
         let tagged = normal(&flows.block(&list));
         assert!(tagged[0].contains("DST VLAN DIR"), "{}", tagged[0]);
         assert!(tagged[1].contains(":5432 - ingress") && tagged[2].contains(":53 7 egress"), "{tagged:?}");
-        assert_eq!(Flows::new().nothing(), "no flows\n");
+        assert_eq!(Flows::new().block(&[]), "no flows\n");
     }
 
     /// Addresses without ports stay as they are, and ports without addresses are shown.
