@@ -1,6 +1,6 @@
 //! `librte_net_kopi.so`: the poll-mode driver through which DPDK applications attach to `kopid`.
 //!
-//! `README.md` says how to use it. The modules, from the application's side to the daemon's:
+//! `docs/driver.md` says how to use it. The modules, from the application's side to the daemon's:
 //!
 //! - `driver`: the constructor, probe and remove; `abi`: the release of DPDK that runs; `devargs`: the arguments of `--vdev`;
 //!   `secondary`: what a secondary process has of a port;
