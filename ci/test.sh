@@ -42,7 +42,7 @@ export CARGO_TERM_COLOR=never
 step "set-up" ci/setup.sh
 step "format" cargo fmt --check
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
-step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps
+step "documentation" env RUSTDOCFLAGS=-Dwarnings bash -c "ci/docs.sh && cargo doc --workspace --no-deps"
 # Only what the tests below run: the lints have compiled everything else, and the next step builds it.
 step "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim -p kopi-bench-instructions
 # The corpora of the fuzz targets are replayed by a test of kopi-fuzz.
