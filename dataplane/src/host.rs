@@ -1,4 +1,4 @@
-//! The host port: the kernel's own port on the wire.
+//! The host port: the kernel's port on the wire.
 //!
 //! An app inside kopid. It has a region of rings as every app has, and workers serve it as they serve every app, so policy,
 //! capture and counters know it as the app `host`. Its other side is a thread of kopid's, the [`TapThread`], which moves
@@ -14,8 +14,8 @@ pub mod tap_rx;
 pub mod tap_thread;
 pub mod tap_tx;
 
+use crate::control::plane::{ControlPlane, SetupError};
 use crate::control::ports::{HOST_NAME, Refusal};
-use crate::control::publish::{SetupError, Switch};
 use crate::ids::PortId;
 use crate::worker::counters::Counter;
 use dpdk::{TapConfig, TapDevice, TapError};
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tap_thread::{Calls, Order, TapThread};
+use tap_thread::{Doorbells, TapCommand, TapThread};
 use thiserror::Error;
 
 /// Slots in a ring from the kernel, of which one large segment takes 45, and in one to it: the thread may sleep for a
@@ -37,7 +37,7 @@ use thiserror::Error;
 const TX_RING: u32 = 1024;
 const RX_RING: u32 = 4096;
 /// Addresses of others that the log tells of.
-const FOREIGNERS: usize = 16;
+const FOREIGN_MACS: usize = 16;
 /// How long is waited before an interface that was deleted is made again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -66,7 +66,7 @@ pub enum HostError {
 
 /// What the thread counts, and tells. Written by its thread alone.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct HostCounters {
     /// Reads and writes of frames: a large segment is one.
     pub from_kernel: Counter,
     /// The same, towards the kernel.
@@ -82,12 +82,16 @@ pub struct Tally {
     /// Frames that came by the interface from an address which is not the port's.
     pub foreign_mac: Counter,
     /// The last of these addresses that nobody has been told of, as a number; 0 if there is none.
-    pub foreigner: AtomicU64,
+    pub new_foreign_mac: AtomicU64,
     /// The interface is gone.
     pub gone: AtomicBool,
 }
 
-impl Tally {
+/// The interface is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl HostCounters {
     /// Frames that were lost between rings and kernel, with their reasons. The first is what the kernel counts itself, since
     /// nobody took frames from its interface `tap` while the rings were full.
     fn lost(&self, tap: &str) -> [(&'static str, u64); 6] {
@@ -138,9 +142,9 @@ pub struct Host {
     carrier: bool,
     retry: Instant,
     /// Addresses of others that the log has told of.
-    foreigners: Vec<MacAddr>,
-    tally: Arc<Tally>,
-    orders: Sender<Order>,
+    foreign_macs: Vec<MacAddr>,
+    counters: Arc<HostCounters>,
+    commands: Sender<TapCommand>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -154,32 +158,33 @@ impl Host {
     /// # Panics
     ///
     /// If the configuration lets queues through that rings cannot have.
-    pub fn start(config: &host::Host, switch: &mut Switch) -> Result<Self, HostError> {
+    pub fn start(config: &host::Host, plane: &mut ControlPlane) -> Result<Self, HostError> {
         let others: Vec<Mac> = config.macs.iter().map(|mac| mac.bytes()).collect();
-        let (id, mac) = switch.admit_host(&config.tap, &others)?;
+        let (id, mac) = plane.admit_host(&config.tap, &others)?;
         let macs: Arc<[Mac]> = [&[mac], &*others].concat().into();
-        let mtu = switch.wire().mtu;
+        let mtu = plane.wire().mtu;
         let config = TapConfig { name: config.tap.clone(), queues: config.queues, mac, mtu, offload: config.offload };
         let (tap, files) = TapDevice::open(&config)?;
-        let limit = switch.limits().ring;
+        let limit = plane.limits().ring;
         let rings = |slots: u32| vec![slots.min(limit); config.queues.into()];
         // Sizes and a number that the configuration has checked.
         let geometry = Geometry::new(&rings(TX_RING), &rings(RX_RING), DEFAULT_SLOT);
         let geometry = geometry.expect("the host port's rings are within limits");
-        let (bell, call) = Doorbell::pair().map_err(|errno| HostError::Descriptors(errno.into()))?;
-        switch.setup_host(id, &geometry, call)?;
-        let calls = Calls { worker: switch.take_doorbell(id).map(Arc::new), own: bell };
-        let fd = switch.app(id).and_then(|app| app.region.as_ref()).map(|region| region.fd().try_clone_to_owned());
+        let (doorbell, call) = Doorbell::pair().map_err(|errno| HostError::Descriptors(errno.into()))?;
+        plane.setup_host(id, &geometry, call)?;
+        let doorbells = Doorbells { worker: plane.take_doorbell(id).map(Arc::new), own: doorbell };
+        let fd = plane.app(id).and_then(|app| app.region.as_ref()).map(|region| region.fd().try_clone_to_owned());
         let fd = fd.ok_or(SetupError::Gone)?.map_err(HostError::Descriptors)?;
         // The other side of the rings, mapped as an app would.
         let region = Region::open(fd, &geometry)?;
-        let tally = Arc::new(Tally::default());
-        let (orders, heard) = channel();
-        let mut thread = TapThread::new(&region, files, config.offload, calls, heard, (Arc::clone(&tally), macs));
+        let counters = Arc::new(HostCounters::default());
+        let (commands, command_queue) = channel();
+        let mut thread =
+            TapThread::new(&region, files, config.offload, doorbells, command_queue, (Arc::clone(&counters), macs));
         let thread = std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || thread.run())?;
         log::info!("the kernel's port is `{}`, port {id} `{HOST_NAME}`", config.name);
-        let (carrier, retry, foreigners) = (false, Instant::now(), Vec::new());
-        Ok(Self { id, config, tap: Some(tap), carrier, retry, foreigners, tally, orders, thread: Some(thread) })
+        let (carrier, retry, foreign_macs) = (false, Instant::now(), Vec::new());
+        Ok(Self { id, config, tap: Some(tap), carrier, retry, foreign_macs, counters, commands, thread: Some(thread) })
     }
 
     /// Its port.
@@ -200,8 +205,8 @@ impl Host {
         HostFacts {
             tap: self.config.name.clone(),
             there: self.tap.is_some(),
-            lost: self.tally.lost(&self.config.name),
-            moved: (self.tally.from_kernel.get(), self.tally.to_kernel.get()),
+            lost: self.counters.lost(&self.config.name),
+            moved: (self.counters.from_kernel.get(), self.counters.to_kernel.get()),
         }
     }
 
@@ -214,14 +219,14 @@ impl Host {
         if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Err("the host port's thread has ended; see the lines above".to_owned());
         }
-        if self.tap.is_some() && self.tally.gone.load(Relaxed) {
+        if self.tap.is_some() && self.counters.gone.load(Relaxed) {
             self.tap = None;
             self.retry = Instant::now();
             log::error!("the interface `{}` was deleted: the kernel has no port until it is made again", self.name());
         }
-        self.tell_of_foreigner();
+        self.log_foreign_mac();
         if self.tap.is_none() && Instant::now() >= self.retry {
-            self.make_again();
+            self.reopen();
         }
         if let Some(tap) = self.tap.as_ref().filter(|_| self.carrier != link_up) {
             match tap.set_carrier(link_up) {
@@ -233,15 +238,15 @@ impl Host {
     }
 
     /// Says once of each address, up to some, that nothing from there passes.
-    fn tell_of_foreigner(&mut self) {
-        if self.tally.foreigner.load(Relaxed) == 0 || self.foreigners.len() >= FOREIGNERS {
+    fn log_foreign_mac(&mut self) {
+        if self.counters.new_foreign_mac.load(Relaxed) == 0 || self.foreign_macs.len() >= FOREIGN_MACS {
             return;
         }
-        let mac = MacAddr::from_u64(self.tally.foreigner.swap(0, Relaxed));
-        if self.foreigners.contains(&mac) {
+        let mac = MacAddr::from_u64(self.counters.new_foreign_mac.swap(0, Relaxed));
+        if self.foreign_macs.contains(&mac) {
             return;
         }
-        self.foreigners.push(mac);
+        self.foreign_macs.push(mac);
         let (tap, own) = (self.name(), MacAddr::new(self.config.mac));
         log::warn!(
             "frames from {mac} come by `{tap}`, whose address is {own}: they are dropped as `foreign_mac`. If somebody stands \
@@ -249,14 +254,14 @@ impl Host {
         );
     }
 
-    fn make_again(&mut self) {
+    fn reopen(&mut self) {
         self.retry = Instant::now() + RETRY;
         match TapDevice::open(&self.config) {
             Ok((tap, files)) => {
-                self.tally.gone.store(false, Relaxed);
+                self.counters.gone.store(false, Relaxed);
                 (self.tap, self.carrier) = (Some(tap), false);
-                // If nobody hears it, the next tick says that the thread is gone.
-                let _heard = self.orders.send(Order::Tap(files));
+                // If nobody receives it, the next tick says that the thread is gone.
+                let _sent = self.commands.send(TapCommand::Tap(files));
                 log::warn!("the interface `{}` is there again; its addresses and routes are not", self.name());
             }
             Err(error) => log::debug!("the kernel's port is not made again: {error}"),
@@ -267,7 +272,7 @@ impl Host {
 impl Drop for Host {
     /// Ends the thread, and with it the last user of the rings' other side.
     fn drop(&mut self) {
-        let _heard = self.orders.send(Order::Stop);
+        let _sent = self.commands.send(TapCommand::Stop);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             log::error!("the host port's thread had panicked");
         }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// How long whoever reads the log is waited for at the end.
-const FAREWELL: Duration = Duration::from_secs(1);
+const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The software SmartNIC: owns the wire, gives every attached DPDK application its own port.
 #[derive(Debug, Parser)]
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::say(format!("kopid: {error}"));
-            logging::finish(FAREWELL);
+            logging::print_line(format!("kopid: {error}"));
+            logging::finish(LOG_TIMEOUT);
             ExitCode::FAILURE
         }
     }
@@ -53,7 +53,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         log::warn!("{warning}");
     }
     daemon::run(&config)?;
-    logging::finish(FAREWELL);
+    logging::finish(LOG_TIMEOUT);
     Ok(())
 }
 

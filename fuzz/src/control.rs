@@ -2,7 +2,7 @@
 
 use kopi_dataplane::capture::request::Request;
 use kopi_dataplane::capture::roster::Roster;
-use kopi_dataplane::control::publish::WireState;
+use kopi_dataplane::control::wire_device::WireState;
 use kopi_ring::message::Link;
 use serde_json::Value;
 

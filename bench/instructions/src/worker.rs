@@ -8,7 +8,7 @@ use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig, TxQueue};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
 use kopi_dataplane::control::app_waker::WakeRequests;
-use kopi_dataplane::control::classes::Plan;
+use kopi_dataplane::control::classes::ShaperSpec;
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::ids::WIRE;
 use kopi_dataplane::policy_counters::PolicyCounters;
@@ -435,7 +435,7 @@ fn worker(
 }
 
 /// The rule lets all of the load pass, and nothing else; of the classes, each direction has one without a ceiling.
-fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>, Option<Plan>), Failure> {
+fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>, Option<ShaperSpec>), Failure> {
     let text = match setting {
         Setting::Plain | Setting::Capture => return Ok((None, None)),
         Setting::Rule => {
@@ -448,7 +448,7 @@ fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>,
         }
     };
     let policy = Policy::parse(text, "budget").map_err(|errors| Failure::Said(format!("{errors:?}")))?;
-    let plan = Plan::new(&policy, HZ, 1, MTU, BEGIN);
+    let plan = ShaperSpec::new(&policy, HZ, 1, MTU, BEGIN);
     let ruleset = Ruleset::new(Arc::new(policy), &()).map_err(|error| Failure::Said(format!("{error:?}")))?;
     let ruleset = Arc::new(ruleset);
     let member = |member: &FibPort| {

@@ -32,7 +32,8 @@ impl Choice for Direction {
 
 impl Direction {
     /// As it stands in a file.
-    pub(super) const fn as_str(self) -> &'static str {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Egress => "egress",
             Self::Ingress => "ingress",

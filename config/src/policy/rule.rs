@@ -28,6 +28,18 @@ pub enum Decision {
     Reject,
 }
 
+impl Decision {
+    /// As it stands in a file.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Drop => "drop",
+            Self::Reject => "reject",
+        }
+    }
+}
+
 /// `[[rule]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

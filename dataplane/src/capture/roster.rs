@@ -2,7 +2,7 @@
 
 use crate::control::identity::Identity;
 use crate::control::ports::{App, WIRE_NAME};
-use crate::control::publish::WireState;
+use crate::control::wire_device::WireState;
 use crate::ids::{Generation, PortId, WIRE};
 use kopi_policy::{Owner, Ruleset};
 use kopi_ring::message::Mac;

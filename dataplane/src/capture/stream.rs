@@ -3,7 +3,6 @@
 use super::request::Request;
 use super::roster::{Member, Roster};
 use crate::control::identity::Identity;
-use crate::control::publish::word;
 use crate::ids::{Generation, PortId};
 use crate::stages::mirror::{Head, PortCounts};
 use kopi_config::policy::Decision;
@@ -316,7 +315,7 @@ impl Stream {
             uid: identity.and_then(Identity::known_uid),
             user: identity.and_then(|of| of.user.as_deref()),
             comm: identity.map(|of| of.comm.as_str()),
-            verdict: word(sighting.decision),
+            verdict: sighting.decision.as_str(),
             reason: sighting.reason.filter(|_| refused).map(kopi_ring::DropReason::name),
             rule: head.rule.and_then(|rule| roster.as_deref()?.rule(rule)),
             queue: Some(head.queue.into()),

@@ -40,7 +40,7 @@ const MOST_LOOKS: u32 = 40;
 const NICE: i32 = -10;
 /// How late the end of a pause may be, in nanoseconds.
 const SLACK_NS: u64 = 1_000;
-/// Rings of a doorbell that a worker hears before it has them taken out. A driver rings at most sixteen times for each of
+/// Rings of a doorbell that a worker counts before it has them taken out. A driver rings at most sixteen times for each of
 /// these, and there is room for more than 250.
 const RINGS: u8 = 8;
 /// Bits of a word.

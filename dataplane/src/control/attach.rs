@@ -6,16 +6,16 @@
 //! user](crate::control::peers), so that nobody else waits for what a peer has made slow.
 
 use crate::control::budgets::Budgets;
+use crate::control::detach::DetachReason;
 use crate::control::helper::Wake;
 use crate::control::identity::{self, Accepted, Identity, IdentityError};
 use crate::control::listener::Listener;
 use crate::control::peers::{Connection, Event, What};
+use crate::control::plane::{Asked, ControlPlane};
 use crate::control::poller::{Poller, Token};
-use crate::control::publish::{Asked, Notice, Switch};
-use crate::control::ratelimit::Throttle;
+use crate::control::ratelimit::RatelimitedLog;
 use crate::control::user_names::{Name, Names};
 use crate::ids::PortId;
-use kopi_ring::PeerFault;
 use kopi_ring::message::{Envelope, Link, Message, Setup};
 use kopi_ring::socket::{self, ReceiveError};
 use log::Level;
@@ -28,23 +28,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a peer may take to send its hello.
-const GREETING: Duration = Duration::from_secs(2);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to find out who a peer is, and what its user is called after that: the latter is for people, and known later
 /// if the name service does not answer.
-const IDENTIFYING: Duration = Duration::from_secs(2);
-const NAMING: Duration = Duration::from_millis(500);
+const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(2);
+const NAME_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an app may stay whose process cannot be looked at: longer than the longest pause of its user's thread.
-const UNSEEN: Duration = Duration::from_secs(70);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(70);
 /// Time between two ticks after which this process has been away, and not its peers.
 const AWAY: Duration = Duration::from_millis(200);
 /// Peers that have not said hello yet, of all users and of one.
-const GREETING_MAX: usize = 256;
-const GREETING_MAX_PER_USER: usize = 64;
+const SILENT_MAX: usize = 256;
+const SILENT_MAX_PER_USER: usize = 64;
 /// Connections accepted before other events get their turn.
 const ACCEPT_BURST: usize = 16;
 /// Lines in the log in ten seconds about what the processes of a user do wrong, and about those that come and go.
 const LOG_LINES: u32 = 20;
-const LOG_LINES_LIVES: u32 = 100;
+const LOG_LINES_ATTACH: u32 = 100;
 
 /// The apps' socket and everybody on it.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ pub struct Attach {
     /// What users may ask for: a connection is a request, too.
     requests: Budgets,
     names: Names,
-    throttle: Throttle,
-    lives: Throttle,
+    peer_log: RatelimitedLog,
+    attach_log: RatelimitedLog,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ struct Client {
     /// Whether its next request is waited for.
     receiving: bool,
     /// When it was last begun to look at its process.
-    looked: Instant,
+    refreshed: Instant,
 }
 
 /// A request for rings that has no reply yet.
@@ -94,7 +94,7 @@ enum State {
     /// Only what its user is called is not known, until then at most.
     Nameless(Instant),
     /// It has until then to send its hello.
-    Greeting(Instant),
+    AwaitsHello(Instant),
     /// It has this port.
     Attached(PortId),
     /// It goes at the end of this round of events.
@@ -102,26 +102,22 @@ enum State {
 }
 
 impl Client {
-    fn describe(&self) -> String {
-        describe(&self.identity)
-    }
-
     /// Whether its next request may be received, and is not yet waited for.
     const fn is_next(&self) -> bool {
         !self.receiving && self.reply.is_none() && self.asked.is_none() && !matches!(self.state, State::Closed)
     }
 
-    /// When its patience or kopid's ends, before it has a port.
+    /// When its time is up, before it has a port.
     const fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Unknown(deadline) | State::Nameless(deadline) | State::Greeting(deadline) => Some(deadline),
+            State::Unknown(deadline) | State::Nameless(deadline) | State::AwaitsHello(deadline) => Some(deadline),
             State::Attached(_) | State::Closed => None,
         }
     }
 
     /// Waits for its hello.
     fn await_hello(&mut self) {
-        self.state = State::Greeting(Instant::now() + GREETING);
+        self.state = State::AwaitsHello(Instant::now() + HELLO_TIMEOUT);
         self.connection.listen();
     }
 
@@ -129,12 +125,6 @@ impl Client {
     fn send(&self, sequence: u32, message: Message, fds: Vec<OwnedFd>) -> Result<(), String> {
         self.connection.send(Envelope { sequence, message }, fds)
     }
-}
-
-/// How a process is named in the log.
-#[must_use]
-pub fn describe(identity: &Identity) -> String {
-    format!("`{}` (pid {}, user {})", identity.comm, identity.pid, identity.user_name())
 }
 
 impl Attach {
@@ -153,9 +143,9 @@ impl Attach {
         if !identity::gives_handles() {
             log::debug!("this kernel gives no handle on a peer, so processes are distinguished by their start");
         }
-        let (throttle, lives) = (Throttle::new(LOG_LINES), Throttle::new(LOG_LINES_LIVES));
+        let (peer_log, attach_log) = (RatelimitedLog::new(LOG_LINES), RatelimitedLog::new(LOG_LINES_ATTACH));
         let requests = Budgets::new(requests_per_user, requests_per_user);
-        Ok(Self { listener, clients: Slab::new(), requests, names: Names::new(wake), throttle, lives })
+        Ok(Self { listener, clients: Slab::new(), requests, names: Names::new(wake), peer_log, attach_log })
     }
 
     /// Connections, half-open ones included.
@@ -165,13 +155,13 @@ impl Attach {
     }
 
     /// Accepts the connections that wait.
-    pub fn accept(&mut self, switch: &mut Switch, poller: &Poller) {
+    pub fn accept(&mut self, plane: &mut ControlPlane, poller: &Poller) {
         for _ in 0..ACCEPT_BURST {
             match self.listener.accept() {
-                Ok(Some(socket)) => self.accept_one(socket, switch, poller),
+                Ok(Some(socket)) => self.accept_one(socket, plane, poller),
                 Ok(None) => return,
                 Err(errno) => {
-                    self.throttle.warn(&format_args!("cannot accept apps for now: {errno}"));
+                    self.peer_log.warn(&format_args!("cannot accept apps for now: {errno}"));
                     self.listener.rest(poller, Token::AppListener);
                     return;
                 }
@@ -179,12 +169,12 @@ impl Attach {
         }
     }
 
-    fn accept_one(&mut self, socket: OwnedFd, switch: &mut Switch, poller: &Poller) {
+    fn accept_one(&mut self, socket: OwnedFd, plane: &mut ControlPlane, poller: &Poller) {
         // The user is known at once; the rest about a peer takes time.
         let peer = socket::peer_credentials(&socket).ok();
         let accepted = Accepted::now(peer.as_ref());
-        let account = peer.map(|peer| switch.account(peer.uid));
-        let connection = switch.peers_mut().connect(account, socket);
+        let account = peer.map(|peer| plane.account(peer.uid));
+        let connection = plane.peers_mut().connect(account, socket);
         if connection.user().is_swamped() {
             // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
             self.listener.rest(poller, Token::AppListener);
@@ -193,16 +183,26 @@ impl Attach {
         if account.is_some_and(|account| !self.requests.has(account)) {
             connection
                 .refuse(0, "the applications of this user have asked for too much of late: try again in a second");
-            self.throttle.warn(&format_args!("refused a connection: too many requests of uid {}", identity.uid));
+            self.peer_log.warn(&format_args!("refused a connection: too many requests of uid {}", identity.uid));
             return;
         }
         account.into_iter().for_each(|account| self.requests.spend(account));
-        let account = switch.account(identity.uid);
-        self.make_room(account, switch);
+        let account = plane.account(identity.uid);
+        self.make_room(account, plane);
         connection.attest(accepted);
-        let state = State::Unknown(Instant::now() + IDENTIFYING);
-        let (process, reply, asked, receiving, looked) = (None, None, None, true, Instant::now());
-        self.clients.insert(Client { connection, process, identity, account, state, reply, asked, receiving, looked });
+        let state = State::Unknown(Instant::now() + IDENTIFY_TIMEOUT);
+        let (process, reply, asked, receiving, refreshed) = (None, None, None, true, Instant::now());
+        self.clients.insert(Client {
+            connection,
+            process,
+            identity,
+            account,
+            state,
+            reply,
+            asked,
+            receiving,
+            refreshed,
+        });
     }
 
     /// Takes in who a peer is. Its hello is received once its user has a name.
@@ -210,24 +210,19 @@ impl Attach {
         &mut self,
         at: usize,
         attested: Result<Box<(Identity, Option<OwnedFd>)>, IdentityError>,
-        switch: &mut Switch,
+        plane: &mut ControlPlane,
         poller: &Poller,
     ) {
         let Some(client) = self.clients.get_mut(at) else { return };
         let (identity, process) = match attested {
             Ok(found) => *found,
-            Err(error) => {
-                client.connection.refuse(0, &format!("kopid could not find out who you are: {error}"));
-                self.throttle.warn_of(&client.identity, &format_args!("refused a connection: {error}"));
-                return self.close(at, switch, "");
-            }
+            Err(error) => return self.detach(at, error.into(), plane),
         };
         client.identity = identity;
         client.process = process.map(Arc::new);
         let watched = client.process.as_ref().map_or(Ok(()), |process| poller.add(process, Token::Exit(at)));
         if let Err(errno) = watched {
-            client.connection.refuse(0, &errno.to_string());
-            return self.close(at, switch, &format!("was refused: {errno}"));
+            return self.detach(at, DetachReason::Refused(errno.to_string()), plane);
         }
         // Whoever has a number that means nobody has no name.
         let name = client.identity.known_uid().map_or(Name::Is(None), |uid| self.names.of(uid, client.account));
@@ -236,14 +231,14 @@ impl Attach {
                 client.identity.user = name;
                 client.await_hello();
             }
-            Name::Later => client.state = State::Nameless(Instant::now() + NAMING),
+            Name::Later => client.state = State::Nameless(Instant::now() + NAME_TIMEOUT),
         }
     }
 
     /// Takes in names of users that have been found, and receives the hellos of clients that waited for theirs.
-    pub fn take_names(&mut self, switch: &mut Switch) {
+    pub fn take_names(&mut self, plane: &mut ControlPlane) {
         for (uid, name) in self.names.take() {
-            switch.name(uid, name.as_deref());
+            plane.name(uid, name.as_deref());
             for (_, client) in self.clients.iter_mut().filter(|(_, client)| client.identity.known_uid() == Some(uid)) {
                 client.identity.user.clone_from(&name);
                 if let State::Nameless(_) = client.state {
@@ -255,78 +250,72 @@ impl Attach {
 
     /// Lets go of a connection that has no port yet, if there are as many as there may be: of this user, or else of the one
     /// that has most. So a peer that connects and sends nothing keeps nobody out, under however many names.
-    fn make_room(&mut self, account: u32, switch: &mut Switch) {
+    fn make_room(&mut self, account: u32, plane: &mut ControlPlane) {
         let silent = || self.clients.iter().filter_map(|(at, client)| Some((client.deadline()?, client.account, at)));
         let silent: Vec<_> = silent().collect();
         let Some(user) = fullest(silent.iter().map(|(deadline, user, _)| (*deadline, *user)), account) else { return };
         let of_user = silent.into_iter().filter(|(_, other, _)| *other == user);
         let Some((_, _, at)) = of_user.min() else { return };
-        if let Some(client) = self.clients.get(at) {
-            client
-                .connection
-                .refuse(0, "too many connections have not said hello yet, and this one was silent for longest");
-        }
-        self.close(at, switch, "made room: too many silent connections");
+        self.detach(at, DetachReason::MadeRoom, plane);
     }
 
     /// Handles the events that the peers' threads have sent. Returns the apps that may not stay as what their processes have
     /// become.
-    pub fn receive(&mut self, switch: &mut Switch, poller: &Poller) -> Vec<Notice> {
+    pub fn receive(&mut self, plane: &mut ControlPlane, poller: &Poller) -> Vec<(PortId, DetachReason)> {
         let mut notices = Vec::new();
-        while let Some(event) = switch.peers().event() {
-            notices.extend(self.handle(event, switch, poller));
+        while let Some(event) = plane.peers().event() {
+            notices.extend(self.handle(event, plane, poller));
         }
         notices
     }
 
     /// Handles one event, such as a request of a client. The reply comes with [`answer`](Self::answer), and the next request is
     /// received only after that.
-    fn handle(&mut self, event: Event, switch: &mut Switch, poller: &Poller) -> Vec<Notice> {
+    fn handle(&mut self, event: Event, plane: &mut ControlPlane, poller: &Poller) -> Vec<(PortId, DetachReason)> {
         let mut open = self.clients.iter_mut().filter(|(_, client)| client.state != State::Closed);
         let Some((at, client)) = open.find(|(_, client)| client.connection.serial() == event.serial) else {
             return Vec::new();
         };
         match event.what {
-            What::Attested(attested) => self.identify(at, attested, switch, poller),
+            What::Attested(attested) => self.identify(at, attested, plane, poller),
             What::Changed(identity) => {
                 // Its user's name may have been found meanwhile.
                 let identity = Identity { user: client.identity.user.clone(), ..*identity };
                 if let State::Attached(id) = client.state {
-                    return switch.reidentify(id, identity);
+                    return plane.reidentify(id, identity);
                 }
             }
             What::Received(Ok(envelope)) => {
                 self.requests.spend(client.account);
                 // Not even its end is of interest before it has its reply.
                 client.receiving = false;
-                if let Err(reason) = respond(client, envelope, switch, &mut self.lives) {
-                    self.close(at, switch, &reason);
+                if let Err(reason) = respond(client, envelope, plane, &mut self.attach_log) {
+                    self.detach(at, DetachReason::Failed(reason), plane);
                 }
             }
-            What::Received(Err(ReceiveError::Closed)) => self.close(at, switch, ""),
-            What::Received(Err(error)) => {
-                client.connection.refuse(0, &error.to_string());
-                self.close(at, switch, &format!("was refused: {error}"));
-            }
+            What::Received(Err(ReceiveError::Closed)) => self.detach(at, DetachReason::Ended, plane),
+            What::Received(Err(error)) => self.detach(at, DetachReason::Refused(error.to_string()), plane),
             What::Slow(spent) => {
                 let reason = format!("makes system calls on its socket slow: one took {} ms", spent.as_millis());
-                self.close(at, switch, &reason);
+                self.detach(at, DetachReason::Failed(reason), plane);
             }
-            What::Unsent(errno) => self.close(at, switch, &format!("does not take a message: {errno}")),
+            What::Unsent(errno) => {
+                self.detach(at, DetachReason::Failed(format!("does not take a message: {errno}")), plane);
+            }
         }
         Vec::new()
     }
 
     /// Sends the replies whose effect all workers have taken up: an app that was told that its rings are served, or its
     /// address changed, may count on it for its next frame. The next requests of clients that may make another are received.
-    pub fn answer(&mut self, switch: &mut Switch) {
+    pub fn answer(&mut self, plane: &mut ControlPlane) {
         let mut failed = Vec::new();
         for (at, client) in &mut self.clients {
-            let due = client.reply.take_if(|(_, snapshot)| switch.uses(*snapshot));
+            let due = client.reply.take_if(|(_, snapshot)| plane.uses(*snapshot));
             let sent = due.map_or(Ok(()), |(envelope, _)| {
                 let (doorbell, rings) = match (&envelope.message, client.state) {
                     (Message::Ready(_), State::Attached(id)) => {
-                        (switch.take_doorbell(id), switch.app(id).and_then(|app| app.region.as_ref()))
+                        (plane.take_doorbell(id), plane.app(id).and_then(|app| app.region.as_ref()))
                     }
                     _ => (None, None),
                 };
@@ -336,7 +325,7 @@ impl Attach {
                 let fds = rings.into_iter().chain(doorbell.map(OwnedFd::from)).collect();
                 client.send(envelope.sequence, envelope.message, fds)
             });
-            let may_ask = self.requests.has(client.account) && switch.may_change(client.account);
+            let may_ask = self.requests.has(client.account) && plane.may_change(client.account);
             if sent.is_ok() && client.is_next() && may_ask {
                 client.connection.listen();
                 client.receiving = true;
@@ -346,19 +335,19 @@ impl Attach {
             }
         }
         for (at, reason) in failed {
-            self.close(at, switch, &reason);
+            self.detach(at, DetachReason::Failed(reason), plane);
         }
     }
 
     /// Takes in what has become of rings that were being made, and asks again for those that wait for memory.
-    pub fn take_regions(&mut self, switch: &mut Switch) {
-        let made = switch.take_regions();
+    pub fn take_regions(&mut self, plane: &mut ControlPlane) {
+        let made = plane.take_regions();
         for (_, client) in &mut self.clients {
             let State::Attached(id) = client.state else { continue };
             let outcome = made.iter().find(|(port, _)| *port == id).map(|(_, outcome)| outcome.as_ref());
             let outcome = match (outcome, &mut client.asked) {
                 (Some(outcome), Some(_)) => outcome.map_err(ToString::to_string),
-                (None, Some(rings)) if rings.again => match switch.setup(id, &rings.setup) {
+                (None, Some(rings)) if rings.again => match plane.setup(id, &rings.setup) {
                     Ok(asked) => {
                         rings.again = asked == Asked::Later;
                         continue;
@@ -369,7 +358,7 @@ impl Attach {
             };
             let Some(Rings { sequence, setup, .. }) = client.asked.take() else { continue };
             let message = outcome.map_or_else(Message::Refused, |()| Message::Ready(setup.geometry));
-            client.reply = Some((Envelope { sequence, message }, switch.next_snapshot()));
+            client.reply = Some((Envelope { sequence, message }, plane.next_snapshot()));
         }
     }
 
@@ -379,76 +368,59 @@ impl Attach {
         self.clients.iter().any(|(_, client)| client.reply.is_some())
     }
 
-    /// A client's process has ended: its port goes, whoever else may hold its socket.
-    pub fn ended(&mut self, at: usize, switch: &mut Switch) {
-        self.close(at, switch, "");
-    }
-
-    /// Ends the connections of apps that broke the contract of the rings.
-    pub fn expel(&mut self, faults: &[(PortId, PeerFault)], switch: &mut Switch) {
-        for (id, fault) in faults {
-            let found = self.clients.iter().find(|(_, client)| client.state == State::Attached(*id));
-            if let Some((at, client)) = found {
-                client.connection.refuse(0, &fault.to_string());
-                self.close(at, switch, &format!("broke the contract of its rings: {fault}"));
-            }
-        }
-    }
-
-    /// Ends the connections of apps that the policy does not let stay as they are. Their drivers attach again, on the
-    /// terms of the policy in force, or are refused with the reason.
-    pub fn dismiss(&mut self, notices: &[Notice], switch: &mut Switch) {
-        for (id, why) in notices {
-            let found = self.clients.iter().find(|(_, client)| client.state == State::Attached(*id));
-            if let Some((at, client)) = found {
-                client.connection.refuse(0, why);
-                self.close(at, switch, &format!("has to attach again: {why}"));
+    /// Ends the connections of apps, each for its reason.
+    pub fn detach_ports<R: Into<DetachReason>>(
+        &mut self,
+        ports: impl IntoIterator<Item = (PortId, R)>,
+        plane: &mut ControlPlane,
+    ) {
+        for (id, reason) in ports {
+            let found = self.clients.iter().find(|(_, client)| client.state == State::Attached(id));
+            if let Some((at, _)) = found {
+                self.detach(at, reason.into(), plane);
             }
         }
     }
 
     /// Has it looked whether processes have changed their name or cgroup, which the policy follows. Apps that cannot be looked at any
     /// more go: what the policy says of them may be of somebody that they no longer are.
-    pub fn look(&mut self, switch: &mut Switch) {
+    pub fn look(&mut self, plane: &mut ControlPlane) {
         let mut unseen = Vec::new();
         for (at, client) in &mut self.clients {
             let (State::Attached(id), Some(process)) = (client.state, &client.process) else { continue };
-            if switch.app(id).is_some_and(|app| client.connection.look(&app.identity, process)) {
-                client.looked = Instant::now();
-            } else if client.looked.elapsed() >= UNSEEN {
+            if plane.app(id).is_some_and(|app| client.connection.look(&app.identity, process)) {
+                client.refreshed = Instant::now();
+            } else if client.refreshed.elapsed() >= REFRESH_TIMEOUT {
                 unseen.push(at);
             }
         }
         for at in unseen {
-            if let Some(client) = self.clients.get(at) {
-                client.connection.refuse(0, "kopid could not look at this process for too long");
-            }
-            self.close(at, switch, "cannot be looked at, because of what its user does");
+            self.detach(at, DetachReason::RefreshTimeout, plane);
         }
     }
 
     /// Sends the wire's link to every app.
-    pub fn send_link(&mut self, link: Link, switch: &mut Switch) {
+    pub fn send_link(&mut self, link: Link, plane: &mut ControlPlane) {
         let attached = |(at, client): (usize, &Client)| matches!(client.state, State::Attached(_)).then_some(at);
         for at in self.clients.iter().filter_map(attached).collect::<Vec<_>>() {
             let sent = self.clients.get(at).map(|client| client.send(0, Message::Link(link), Vec::new()));
             if let Some(Err(reason)) = sent {
-                self.close(at, switch, &reason);
+                self.detach(at, DetachReason::Failed(reason), plane);
             }
         }
     }
 
     /// Called ten times a second, `passed` after the last time: closes connections without a hello, grants further requests, lets a
     /// resting listener go on.
-    pub fn tick(&mut self, passed: Duration, switch: &mut Switch, poller: &Poller) {
+    pub fn tick(&mut self, passed: Duration, plane: &mut ControlPlane, poller: &Poller) {
         self.listener.wake(poller, Token::AppListener);
-        self.throttle.tick();
-        self.lives.tick();
+        self.peer_log.tick();
+        self.attach_log.tick();
         self.requests.grant(passed);
         if let Some(away) = passed.checked_sub(AWAY) {
             // No peer is late while its messages could not be received.
             for (_, client) in &mut self.clients {
-                if let State::Unknown(deadline) | State::Nameless(deadline) | State::Greeting(deadline) =
+                if let State::Unknown(deadline) | State::Nameless(deadline) | State::AwaitsHello(deadline) =
                     &mut client.state
                 {
                     *deadline += away;
@@ -459,29 +431,23 @@ impl Attach {
         let is_late = |client: &Client| client.deadline().is_some_and(|deadline| now >= deadline);
         let late: Vec<_> = self.clients.iter().filter(|(_, client)| is_late(client)).map(|(at, _)| at).collect();
         for at in late {
-            self.give_up(at, switch);
+            self.give_up(at, plane);
         }
     }
 
     /// A client's time is up.
-    fn give_up(&mut self, at: usize, switch: &mut Switch) {
+    fn give_up(&mut self, at: usize, plane: &mut ControlPlane) {
         let Some(client) = self.clients.get_mut(at) else { return };
         match client.state {
             State::Nameless(_) => {
                 let Identity { uid, .. } = client.identity;
                 let line =
                     format_args!("the name service does not say what user {uid} is called: it is shown by its number");
-                self.throttle.warn_of(&client.identity, &line);
+                self.peer_log.warn_of(&client.identity, &line);
                 client.await_hello();
             }
-            State::Unknown(_) => {
-                client.connection.refuse(0, "kopid could not find out in time who you are");
-                self.close(at, switch, "is refused: it takes too long to find out who it is");
-            }
-            State::Greeting(_) => {
-                client.connection.refuse(0, "no hello in time");
-                self.close(at, switch, "did not say hello in time");
-            }
+            State::Unknown(_) => self.detach(at, DetachReason::IdentifyTimeout, plane),
+            State::AwaitsHello(_) => self.detach(at, DetachReason::HelloTimeout, plane),
             State::Attached(_) | State::Closed => {}
         }
     }
@@ -499,22 +465,31 @@ impl Attach {
         });
     }
 
-    /// Takes a client's port away and marks it closed. `reason` is logged unless it is empty, as for a normal end.
-    fn close(&mut self, at: usize, switch: &mut Switch, reason: &str) {
+    /// Takes a client's port away and marks it closed. It is told the reason, and so is the log unless this is a normal end.
+    pub fn detach(&mut self, at: usize, reason: DetachReason, plane: &mut ControlPlane) {
         let Some(client) = self.clients.get_mut(at) else { return };
+        if client.state == State::Closed {
+            return;
+        }
+        if let Some(refusal) = reason.refusal() {
+            client.connection.refuse(0, &refusal);
+        }
         let state = std::mem::replace(&mut client.state, State::Closed);
         client.reply = None;
         client.asked = None;
-        if !reason.is_empty() {
-            self.throttle.warn_of(&client.identity, &format_args!("{} {reason}", client.describe()));
+        match &reason {
+            DetachReason::Ended => {}
+            // It has no name yet.
+            DetachReason::Unidentified(_) => self.peer_log.warn_of(&client.identity, &reason),
+            _ => self.peer_log.warn_of(&client.identity, &format_args!("{} {reason}", client.identity)),
         }
         if let State::Attached(id) = state
-            && let Some(app) = switch.remove(id)
+            && let Some(app) = plane.remove(id)
         {
-            self.lives.log_of(
+            self.attach_log.log_of(
                 Level::Info,
                 &client.identity,
-                &format_args!("{} left port {id} `{}`", client.describe(), app.name),
+                &format_args!("{} left port {id} `{}`", client.identity, app.name),
             );
         }
     }
@@ -523,10 +498,10 @@ impl Attach {
 /// Of which user a silent connection has to go for one of `account`, if any has to. `silent` are those there are, with their
 /// users and since when.
 fn fullest(silent: impl Iterator<Item = (Instant, u32)> + Clone, account: u32) -> Option<u32> {
-    if silent.clone().filter(|(_, user)| *user == account).count() >= GREETING_MAX_PER_USER {
+    if silent.clone().filter(|(_, user)| *user == account).count() >= SILENT_MAX_PER_USER {
         return Some(account);
     }
-    if silent.clone().count() < GREETING_MAX {
+    if silent.clone().count() < SILENT_MAX {
         return None;
     }
     let mut users: BTreeMap<u32, (usize, Instant)> = BTreeMap::new();
@@ -544,13 +519,19 @@ fn fullest(silent: impl Iterator<Item = (Instant, u32)> + Clone, account: u32) -
 /// # Errors
 ///
 /// Why the connection has to end, for the log; the peer has been sent a refusal.
-fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: &mut Throttle) -> Result<(), String> {
+fn respond(
+    client: &mut Client,
+    envelope: Envelope,
+    plane: &mut ControlPlane,
+    attach_log: &mut RatelimitedLog,
+) -> Result<(), String> {
     let Envelope { sequence, message } = envelope;
     let reply = match (client.state, message) {
-        (State::Greeting(_), Message::Hello(hello)) => match switch.admit(&hello, client.identity.clone().at_hello()) {
+        (State::AwaitsHello(_), Message::Hello(hello)) => match plane.admit(&hello, client.identity.clone().at_hello())
+        {
             Ok(welcome) => {
-                let line = format_args!("{} has port {} `{}`", client.describe(), welcome.port, welcome.name);
-                lives.log_of(Level::Info, &client.identity, &line);
+                let line = format_args!("{} has port {} `{}`", client.identity, welcome.port, welcome.name);
+                attach_log.log_of(Level::Info, &client.identity, &line);
                 client.state = State::Attached(welcome.port);
                 Message::Welcome(welcome)
             }
@@ -559,19 +540,19 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
                 return Err(format!("was refused: {refusal}"));
             }
         },
-        (State::Attached(id), Message::Setup(setup)) => match switch.setup(id, &setup) {
+        (State::Attached(id), Message::Setup(setup)) => match plane.setup(id, &setup) {
             Ok(asked) => {
                 client.asked = Some(Rings { sequence, setup, again: asked == Asked::Later });
                 return Ok(());
             }
             Err(error) => Message::Refused(error.to_string()),
         },
-        (State::Attached(id), Message::Settings(settings)) => match switch.change(id, settings) {
+        (State::Attached(id), Message::Settings(settings)) => match plane.change(id, settings) {
             Ok(()) => Message::Done,
             Err(refusal) => Message::Refused(refusal.to_string()),
         },
         (State::Attached(id), Message::Stop) => {
-            switch.halt(id);
+            plane.halt(id);
             Message::Done
         }
         _ => {
@@ -579,7 +560,7 @@ fn respond(client: &mut Client, envelope: Envelope, switch: &mut Switch, lives: 
             return Err("sent a message out of order".into());
         }
     };
-    client.reply = Some((Envelope { sequence, message: reply }, switch.next_snapshot()));
+    client.reply = Some((Envelope { sequence, message: reply }, plane.next_snapshot()));
     Ok(())
 }
 

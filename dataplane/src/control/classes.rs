@@ -1,17 +1,17 @@
 //! The policy's classes, as the control thread has them: what workers are to keep to, and what they have counted.
 
-mod plan;
 mod rows;
+mod spec;
 
-pub use plan::Plan;
 pub use rows::{Part, Row};
+pub use spec::ShaperSpec;
 
 use crate::control::workers::Dataplane;
 use crate::stages::shape::{ClassCounters, Sample, Shaper, Source};
 use hdrhistogram::Histogram;
 use kopi_config::Policy;
 use kopi_policy::{PortPolicy, Ruleset};
-use rows::Leaving;
+use rows::Draining;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,8 +26,8 @@ const DELAY_DIGITS: u8 = 2;
 /// Leaves that are looked at in one go, and those of whose delays: the control thread is away for a millisecond or two.
 const STEP: usize = 4096;
 const DELAYS_STEP: usize = 256;
-/// In leaves, what it costs at least to enter what a plan has counted.
-const PLAN_COST: usize = 16;
+/// In leaves, the least cost of entering what an older tree has counted.
+const SPEC_COST: usize = 16;
 
 /// What was counted for a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,10 +84,10 @@ pub struct Classes {
     workers: usize,
     ports: usize,
     mtu: u16,
-    plan: Option<Arc<Plan>>,
+    spec: Option<Arc<ShaperSpec>>,
     /// Plans that workers may still keep to, or that are not entered yet.
-    leaving: Vec<Leaving>,
-    /// What classes had counted under plans that are no more.
+    draining: Vec<Draining>,
+    /// What classes had counted under trees that are no more.
     past: Arc<BTreeMap<u64, Totals>>,
     delays: BTreeMap<u64, Delays>,
     /// Which of them are looked at next.
@@ -106,8 +106,8 @@ impl Classes {
             workers,
             ports,
             mtu,
-            plan: None,
-            leaving: Vec::new(),
+            spec: None,
+            draining: Vec::new(),
             past: Arc::default(),
             delays: BTreeMap::new(),
             delays_next: 0,
@@ -119,11 +119,11 @@ impl Classes {
     /// Puts the classes of `policy` in force, which workers will keep to with snapshot `snapshot`. Returns what each worker is
     /// to keep to.
     pub fn replace(&mut self, policy: Option<&Policy>, snapshot: u64, now: u64) -> Vec<Option<Box<Shaper>>> {
-        let plan = policy.and_then(|policy| Plan::new(policy, self.hz, self.workers, self.mtu, now));
-        let shapers = (0..self.workers).map(|worker| plan.as_ref().map(|plan| plan.shaper(worker, self.ports, now)));
+        let spec = policy.and_then(|policy| ShaperSpec::new(policy, self.hz, self.workers, self.mtu, now));
+        let shapers = (0..self.workers).map(|worker| spec.as_ref().map(|spec| spec.shaper(worker, self.ports, now)));
         let shapers = shapers.collect();
-        if let Some(plan) = std::mem::replace(&mut self.plan, plan.map(Arc::new)) {
-            self.leaving.push(Leaving { snapshot, plan, entered: 0 });
+        if let Some(spec) = std::mem::replace(&mut self.spec, spec.map(Arc::new)) {
+            self.draining.push(Draining { snapshot, spec, entered: 0 });
         }
         self.rated = 0;
         shapers
@@ -132,13 +132,13 @@ impl Classes {
     /// Whether classes are kept to.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.plan.is_none()
+        self.spec.is_none()
     }
 
     /// Where frames of an app to the wire wait.
     #[must_use]
     pub fn source(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Source {
-        self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(ruleset, port_policy))
+        self.spec.as_ref().map_or(Source::Ring(0), |spec| spec.source(ruleset, port_policy))
     }
 
     /// Takes in what workers say, and looks at rates. To be called now and then.
@@ -151,36 +151,36 @@ impl Classes {
         self.forget_delays();
     }
 
-    /// Enters what some classes have counted under plans that no worker keeps to since snapshot `retired` was given back.
+    /// Enters what some classes have counted under trees that no worker keeps to since snapshot `retired` was given back.
     fn enter(&mut self, retired: u64) {
         let mut left = STEP;
-        for Leaving { plan, entered, .. } in self.leaving.iter_mut().filter(|plan| plan.snapshot <= retired) {
+        for Draining { spec, entered, .. } in self.draining.iter_mut().filter(|spec| spec.snapshot <= retired) {
             if left == 0 {
                 break;
             }
             // Copied only while an operator is being answered.
             let past = Arc::make_mut(&mut self.past);
-            let step = left.min(plan.leaf_count().saturating_sub(*entered));
-            for (id, totals) in plan.leaves(*entered..*entered + step) {
+            let step = left.min(spec.leaf_count().saturating_sub(*entered));
+            for (id, totals) in spec.leaves(*entered..*entered + step) {
                 past.entry(id).or_default().join(&Totals { backlog: (0, 0), ..totals });
             }
             *entered += step;
-            // A plan costs something even without a leaf.
-            left -= step.max(PLAN_COST).min(left);
+            // A tree costs something even without a leaf.
+            left -= step.max(SPEC_COST).min(left);
         }
-        self.leaving.retain(|leaving| leaving.snapshot > retired || leaving.entered < leaving.plan.leaf_count());
+        self.draining.retain(|draining| draining.snapshot > retired || draining.entered < draining.spec.leaf_count());
     }
 
     /// Looks at the rates of some classes, and at each of them once a second if there are not too many.
     fn rate(&mut self) {
-        let Some(plan) = &self.plan else { return };
-        if self.rated >= plan.leaf_count() {
+        let Some(spec) = &self.spec else { return };
+        if self.rated >= spec.leaf_count() {
             if self.rates_began.elapsed() < RATE_PERIOD {
                 return;
             }
             (self.rated, self.rates_began) = (0, Instant::now());
         }
-        plan.rate(self.rated..self.rated + STEP, Instant::now());
+        spec.rate(self.rated..self.rated + STEP, Instant::now());
         self.rated += STEP;
     }
 
@@ -222,12 +222,12 @@ impl Classes {
     /// if no policy asks for classes.
     #[must_use]
     pub fn part(&self, from: usize, count: usize) -> Option<(Part, bool)> {
-        let plan = Arc::clone(self.plan.as_ref()?);
-        let range = from..plan.class_count().min(from + count);
-        let delay = |at| self.delays.get(&plan.id(at)?).and_then(rows::quantiles);
+        let spec = Arc::clone(self.spec.as_ref()?);
+        let range = from..spec.class_count().min(from + count);
+        let delay = |at| self.delays.get(&spec.id(at)?).and_then(rows::quantiles);
         let delays = range.clone().map(delay).collect();
-        let has_more = range.end < plan.class_count();
-        Some((Part { plan, leaving: self.leaving.clone(), past: Arc::clone(&self.past), range, delays }, has_more))
+        let has_more = range.end < spec.class_count();
+        Some((Part { spec, draining: self.draining.clone(), past: Arc::clone(&self.past), range, delays }, has_more))
     }
 }
 
@@ -263,11 +263,11 @@ mod tests {
 
     /// Counts `n` packets of 1,000 bytes at each worker for leaf number `n`.
     fn count(classes: &Classes) {
-        (0..LEAVES).for_each(|n| classes.plan.as_ref().unwrap().count(&n.to_string(), n, n * 1000));
+        (0..LEAVES).for_each(|n| classes.spec.as_ref().unwrap().count(&n.to_string(), n, n * 1000));
     }
 
     /// What is counted for a class is so for all above it, whatever part of the answer they are in; and it is the same before, while and
-    /// after what was counted under an older plan is entered, some classes at a time.
+    /// after what was counted under an older tree is entered, some classes at a time.
     #[test]
     fn classes_have_what_is_below_them_under_all_plans() {
         let mut classes = Classes::new(1_000_000_000, WORKERS, 2, 1500);
@@ -290,16 +290,16 @@ mod tests {
         count(&classes);
         check(&classes, 2);
         classes.enter(4);
-        assert_eq!(classes.leaving.len(), 1, "a worker may keep to it still");
+        assert_eq!(classes.draining.len(), 1, "a worker may keep to it still");
         let mut steps = 0;
-        while !classes.leaving.is_empty() {
+        while !classes.draining.is_empty() {
             classes.enter(5);
             steps += 1;
             check(&classes, 2);
         }
         assert_eq!(steps, 3, "the control thread is not away for long");
         // The first look tells nothing of before.
-        while classes.rated < classes.plan.as_ref().unwrap().leaf_count() {
+        while classes.rated < classes.spec.as_ref().unwrap().leaf_count() {
             classes.rate();
         }
         let rates = rows(&classes);

@@ -2,19 +2,20 @@
 
 use crate::capture::Captures;
 use crate::control::attach::Attach;
+use crate::control::detach::DetachReason;
 use crate::control::helper::Wake;
 use crate::control::listener::{ListenError, Listener};
 use crate::control::logging::Queued;
 use crate::control::memory::{Bytes, Machine, free_huge_memory};
 use crate::control::operator::Operator;
+use crate::control::plane::{ControlPlane, Helpers, Limits};
 use crate::control::policy::Enforcement;
 use crate::control::poller::{Poller, Token};
-use crate::control::publish::{Helpers, Limits, Switch, WireState};
 use crate::control::reload::{Hangup, Reload, Source};
 use crate::control::server::Control;
-use crate::control::signals::{Signals, Wish};
+use crate::control::signals::{SignalRequest, Signals};
 use crate::control::stats::{self, Facts};
-use crate::control::wire_device::{WireDevice, frame_room, kept_buffers, sleeps};
+use crate::control::wire_device::{WireDevice, WireState, frame_room, kept_buffers, sleeps};
 use crate::control::workers::{Dataplane, Setup, StartError, random_seed};
 use crate::host::{Host, HostError};
 use crate::ids::WIRE;
@@ -36,11 +37,11 @@ use thiserror::Error;
 /// How often counters are shown, the link is looked at, and late peers are dealt with.
 const TICK: Duration = Duration::from_millis(100);
 /// How often is looked for changes of processes and accounts that the policy follows within a second.
-const LOOK: Duration = Duration::from_millis(500);
+const REFRESH_PERIOD: Duration = Duration::from_millis(500);
 /// How soon a worker's answer is looked for while one is outstanding.
-const SETTLE: Duration = Duration::from_millis(1);
+const REPLY_PERIOD: Duration = Duration::from_millis(1);
 /// How long apps that do not take their last message are waited for.
-const FAREWELL: Duration = Duration::from_millis(100);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// Bytes of DPDK memory beyond the packet buffers, for its own structures and the drivers'.
 const DPDK_MEMORY: u64 = 96 << 20;
 /// Bytes of a packet buffer besides the frame: `rte_mbuf`, headroom, the pool's header and padding.
@@ -92,7 +93,7 @@ pub enum DaemonError {
     /// A worker did not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The kernel's port could not be made.
+    /// The host port could not be made.
     #[error(transparent)]
     Host(#[from] HostError),
     /// A socket could not be bound.
@@ -134,12 +135,12 @@ pub fn try_eal(config: &Config) -> Result<(), DaemonError> {
         return Ok(());
     }
     let online = kopi_config::online_cpus()?;
-    let eal = Eal::init(&trial_args(config, &online)).map_err(DaemonError::Eal)?;
+    let eal = Eal::init(&check_args(config, &online)).map_err(DaemonError::Eal)?;
     eal.close().map_err(DaemonError::Eal)
 }
 
 /// EAL's arguments without the wire, in files of nobody else's, in little memory, and with messages about errors alone.
-fn trial_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
+fn check_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     let is_memory = |arg: &str| arg.starts_with("-m") && arg[2..].bytes().all(|byte| byte.is_ascii_digit());
     let mut args = eal_args(config, online);
     let own = args.len() - config.eal.args.len();
@@ -211,10 +212,10 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 /// From then on the log is `queued`.
 fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<Queued>) -> Result<(), DaemonError> {
     let started = Started::new(config, eal)?;
-    let Started { mut device, pool, wake, mut switch } = started;
+    let Started { mut device, pool, wake, mut plane } = started;
     let host = match &config.host {
         None => None,
-        Some(host) => Some(Host::start(host, &mut switch)?),
+        Some(host) => Some(Host::start(host, &mut plane)?),
     };
     let poller = Poller::new()?;
     poller.add(&*signals, Token::Signal)?;
@@ -226,35 +227,35 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
         Ok(listeners) => listeners,
         Err(error) => {
             drop(host);
-            drop(switch);
+            drop(plane);
             return Err(error.into());
         }
     };
-    poller.add(switch.captures().wake(), Token::Captures)?;
-    poller.add(switch.regions_event(), Token::Regions)?;
+    poller.add(plane.captures().wake(), Token::Captures)?;
+    poller.add(plane.regions_event(), Token::Regions)?;
     if let Some(event) = Region::hole_event() {
         poller.add(event, Token::Hole)?;
     }
-    poller.add(switch.peers().wake(), Token::Peers)?;
+    poller.add(plane.peers().wake(), Token::Peers)?;
     poller.add(&wake, Token::Helpers)?;
-    let attach = Attach::new(apps, switch.limits().requests_per_user, wake.clone(), &poller)?;
+    let attach = Attach::new(apps, plane.limits().requests_per_user, wake.clone(), &poller)?;
     let source = Arc::new(Source::new(config.policy.clone()));
     let control = Control::new(control, Arc::clone(&source), &poller)?;
     let hangup = Hangup::new(source, wake.clone());
     log::info!(
         "ready: wire {} ({}), {} worker(s), apps at {}",
-        switch.wire().device,
-        switch.wire().driver,
-        switch.dataplane().workers(),
+        plane.wire().device,
+        plane.wire().driver,
+        plane.dataplane().workers(),
         config.socket.path.as_path().display()
     );
-    if !switch.wire().link.up {
-        device.tell_link(switch.wire().link);
+    if !plane.wire().link.up {
+        device.log_link(plane.wire().link);
     }
     let mut events = Events {
         poller,
         wake,
-        switch,
+        plane,
         attach,
         control,
         hangup,
@@ -263,20 +264,20 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
         pool: &pool,
         since: Instant::now(),
         ticked: Instant::now(),
-        next_look: Instant::now() + LOOK,
+        next_refresh: Instant::now() + REFRESH_PERIOD,
         hz: eal.tsc_hz(),
     };
     // Whoever reads the log keeps nobody waiting from now on.
     *queued = Some(Queued::begin()?);
     let outcome = events.run(signals);
-    let Events { mut attach, mut switch, control, host, .. } = events;
+    let Events { mut attach, mut plane, control, host, .. } = events;
     drop(control);
     // Nobody may use a region any more when it is emptied.
     drop(host);
     // The apps get it at once; their sockets close behind it.
-    attach.send_link(Link { up: false, speed: 0 }, &mut switch);
-    switch.peers().flush(FAREWELL);
-    drop(switch);
+    attach.send_link(Link { up: false, speed: 0 }, &mut plane);
+    plane.peers().flush(FLUSH_TIMEOUT);
+    drop(plane);
     drop(attach);
     if let Err(error) = device.stop() {
         log::warn!("the wire was not stopped: {error}");
@@ -290,7 +291,7 @@ struct Started {
     device: WireDevice,
     pool: Pool,
     wake: Wake,
-    switch: Switch,
+    plane: ControlPlane,
 }
 
 impl Started {
@@ -334,14 +335,14 @@ impl Started {
                 finish: device.is_virtual(),
                 rx,
                 tx,
-                snapshot: Switch::empty_snapshot(link, wire.mtu),
+                snapshot: ControlPlane::empty_snapshot(link, wire.mtu),
                 connections: Arc::clone(&connections),
             },
         )?;
         let wake = Wake::new()?;
         let helpers = Helpers::start(Captures::new(eal.tsc_hz())?, &wake)?;
-        let switch = Switch::new(dataplane, wire_state, limits, policy, connections, helpers);
-        Ok(Self { device, pool, wake, switch })
+        let plane = ControlPlane::new(dataplane, wire_state, limits, policy, connections, helpers);
+        Ok(Self { device, pool, wake, plane })
     }
 }
 
@@ -428,7 +429,7 @@ fn read_policy(path: &PathBuf) -> Result<Policy, kopi_config::Errors> {
 struct Events<'a> {
     poller: Poller,
     wake: Wake,
-    switch: Switch,
+    plane: ControlPlane,
     attach: Attach,
     control: Control,
     hangup: Hangup,
@@ -437,7 +438,7 @@ struct Events<'a> {
     pool: &'a Pool,
     since: Instant,
     ticked: Instant,
-    next_look: Instant,
+    next_refresh: Instant,
     hz: u64,
 }
 
@@ -446,9 +447,9 @@ impl Events<'_> {
         let (mut next_tick, mut stops) = (Instant::now() + TICK, false);
         loop {
             let until_tick = next_tick.saturating_duration_since(Instant::now());
-            let settling = self.switch.is_settling() || self.attach.owes_replies() || self.control.is_settling();
-            let timeout = if settling { SETTLE.min(until_tick) } else { until_tick };
-            let timeout = self.switch.until_published().map_or(timeout, |until| until.min(timeout));
+            let awaits = self.plane.awaits_replies() || self.attach.owes_replies() || self.control.awaits_replies();
+            let timeout = if awaits { REPLY_PERIOD.min(until_tick) } else { until_tick };
+            let timeout = self.plane.until_published().map_or(timeout, |until| until.min(timeout));
             let timeout = if self.control.is_due() { Duration::ZERO } else { timeout };
             for token in self.poller.wait(timeout)? {
                 match token {
@@ -459,50 +460,50 @@ impl Events<'_> {
             if stops {
                 return Ok(());
             }
-            let faults = self.switch.settle();
-            if let Some((_, fault)) = faults.iter().find(|(id, _)| Some(*id) == self.switch.host()) {
+            let faults = self.plane.handle_replies();
+            if let Some((_, fault)) = faults.iter().find(|(id, _)| Some(*id) == self.plane.host()) {
                 return Err(DaemonError::HostGone(format!("the rings of the host port are broken: {fault}")));
             }
-            self.attach.expel(&faults, &mut self.switch);
-            self.switch.publish();
+            self.attach.detach_ports(faults, &mut self.plane);
+            self.plane.publish();
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 self.tick()?;
             }
-            self.attach.answer(&mut self.switch);
+            self.attach.answer(&mut self.plane);
             self.attach.sweep(&self.poller);
             self.serve();
-            self.control.settle(|snapshot| self.switch.uses(snapshot));
+            self.control.reply_in_force(|snapshot| self.plane.uses(snapshot));
         }
     }
 
     fn handle(&mut self, token: Token) {
-        let Self { poller, switch, attach, control, hangup, wake, .. } = self;
+        let Self { poller, plane, attach, control, hangup, wake, .. } = self;
         match token {
             Token::Signal => {}
-            Token::AppListener => attach.accept(switch, poller),
+            Token::AppListener => attach.accept(plane, poller),
             Token::ControlListener => {
-                let users = switch.users();
-                control.accept(|uid| users.of(uid), switch.peers_mut(), poller);
+                let users = plane.users();
+                control.accept(|uid| users.of(uid), plane.peers_mut(), poller);
             }
             Token::Peers => {
-                let notices = attach.receive(switch, poller);
-                attach.dismiss(&notices, switch);
+                let detached = attach.receive(plane, poller);
+                attach.detach_ports(detached, plane);
             }
             Token::Helpers => {
-                wake.hush();
-                attach.take_names(switch);
-                switch.take_kernel();
-                let notices = switch.refresh();
-                attach.dismiss(&notices, switch);
+                wake.clear();
+                attach.take_names(plane);
+                plane.take_host_sockets();
+                let detached = plane.refresh();
+                attach.detach_ports(detached, plane);
                 if let Some((read, who)) = hangup.take() {
-                    reload(read, &who, switch, attach);
+                    reload(read, &who, plane, attach);
                 }
             }
-            Token::Exit(at) => attach.ended(at, switch),
-            Token::Operators => control.hear(),
-            Token::Captures => switch.reap_captures(),
-            Token::Regions => attach.take_regions(switch),
+            Token::Exit(at) => attach.detach(at, DetachReason::Ended, plane),
+            Token::Operators => control.receive(),
+            Token::Captures => plane.reap_captures(),
+            Token::Regions => attach.take_regions(plane),
             // Whose hole it was is found out before the next event is waited for.
             Token::Hole => Region::hush_holes(),
         }
@@ -510,7 +511,7 @@ impl Events<'_> {
 
     /// Answers one operator. Others and applications have their turn before the next.
     fn serve(&mut self) {
-        let Self { switch, attach, control, host, device, .. } = self;
+        let Self { plane, attach, control, host, device, .. } = self;
         let (since, hz, pool) = (self.since, self.hz, self.pool);
         control.serve(|question| {
             let facts = Facts {
@@ -521,17 +522,17 @@ impl Events<'_> {
                 connections: attach.connections(),
                 host: host.as_ref().map(Host::facts),
             };
-            stats::answer(question, switch, attach, &facts)
+            stats::answer(question, plane, attach, &facts)
         });
     }
 
     /// Handles the signals that have come. Returns whether kopid is to end.
     fn handle_signals(&mut self, signals: &mut Signals) -> bool {
         let mut stops = false;
-        for wish in signals.take() {
-            match wish {
-                Wish::Reload(sender) => self.hang_up(sender),
-                Wish::Stop(sender) => {
+        for request in signals.take() {
+            match request {
+                SignalRequest::Reload(sender) => self.hang_up(sender),
+                SignalRequest::Stop(sender) => {
                     // Without the name of the user: a name service would have to be waited for.
                     let uid = sender.map_or_else(|| "the kernel".to_owned(), |sender| format!("uid {}", sender.uid));
                     let pid =
@@ -546,7 +547,7 @@ impl Events<'_> {
 
     /// Has the configured policy read again, after a SIGHUP of `sender`.
     fn hang_up(&mut self, sender: Option<Operator>) {
-        if self.switch.policy().path().is_none() {
+        if self.plane.policy().path().is_none() {
             log::info!("SIGHUP: there is no `policy` in kopid.toml to read again; kopid.toml itself needs a restart");
         } else if let Err(error) = self.hangup.read(sender) {
             log::error!("SIGHUP: the policy in force stays: {error}");
@@ -556,44 +557,44 @@ impl Events<'_> {
     fn tick(&mut self) -> Result<(), DaemonError> {
         let passed = self.ticked.elapsed();
         self.ticked = Instant::now();
-        self.switch.grant(passed);
-        self.attach.tick(passed, &mut self.switch, &self.poller);
+        self.plane.grant(passed);
+        self.attach.tick(passed, &mut self.plane, &self.poller);
         self.control.tick(passed, &self.poller);
-        self.attach.expel(&self.switch.holes(), &mut self.switch);
-        self.switch.peers_mut().sweep();
-        self.switch.show_drops();
-        self.switch.reap_captures();
-        let notices = self.switch.tick(dpdk::tsc(), self.hz);
-        if Instant::now() >= self.next_look {
-            self.next_look = Instant::now() + LOOK;
-            self.switch.look_at_accounts();
-            self.attach.look(&mut self.switch);
-            self.switch.look_at_kernel();
+        self.attach.detach_ports(self.plane.holes(), &mut self.plane);
+        self.plane.peers_mut().sweep();
+        self.plane.show_drops();
+        self.plane.reap_captures();
+        let detached = self.plane.tick(dpdk::tsc(), self.hz);
+        if Instant::now() >= self.next_refresh {
+            self.next_refresh = Instant::now() + REFRESH_PERIOD;
+            self.plane.check_accounts();
+            self.attach.look(&mut self.plane);
+            self.plane.read_host_sockets();
         }
-        self.attach.dismiss(&notices, &mut self.switch);
-        self.device.tick(&self.switch.dataplane().totals(WIRE), self.switch.dataplane().finished());
+        self.attach.detach_ports(detached, &mut self.plane);
+        self.device.tick(&self.plane.dataplane().totals(WIRE), self.plane.dataplane().finished());
         let link = self.device.link();
-        if !self.switch.set_link(link) {
-            self.device.tell_reason(link);
+        if !self.plane.set_link(link) {
+            self.device.log_reason(link);
         } else {
-            self.device.tell_link(link);
+            self.device.log_link(link);
             // The workers first, so that nobody counts on a link that they do not know of.
-            self.switch.publish_now();
-            self.attach.send_link(link, &mut self.switch);
+            self.plane.publish_now();
+            self.attach.send_link(link, &mut self.plane);
         }
         if let Some(host) = &mut self.host {
             host.tick(link.up).map_err(DaemonError::HostGone)?;
         }
-        if self.switch.dataplane().is_alive() { Ok(()) } else { Err(DaemonError::WorkerGone) }
+        if self.plane.dataplane().is_alive() { Ok(()) } else { Err(DaemonError::WorkerGone) }
     }
 }
 
 /// Puts the policy that was read after a SIGHUP of `who` in force. Whatever is wrong with it, the one in force stays.
-fn reload(read: Result<Reload, String>, who: &str, switch: &mut Switch, attach: &mut Attach) {
+fn reload(read: Result<Reload, String>, who: &str, plane: &mut ControlPlane, attach: &mut Attach) {
     let outcome = read.and_then(|reload| {
         // Who has sent a signal can only be told by the log.
         reload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        stats::put_in_force(&reload, None, who, switch, attach)
+        stats::put_in_force(&reload, None, who, plane, attach)
     });
     if let Err(error) = outcome {
         log::error!("{who}: the policy in force stays: {error}");
@@ -609,7 +610,7 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// What EAL is told. Memory comes from huge pages without any file system mounted, or from ordinary pages.
+/// The arguments of EAL. Memory comes from huge pages without any file system mounted, or from ordinary pages.
 fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     let cores = config.dataplane.cores.cpus();
     let others: Vec<String> = other_cpus(config, online).iter().map(u16::to_string).collect();

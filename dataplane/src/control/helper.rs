@@ -29,7 +29,7 @@ impl Wake {
     }
 
     /// Makes it unreadable. What is to be seen by a look after this needs no other call.
-    pub fn hush(&self) {
+    pub fn clear(&self) {
         let _read = rustix::io::read(&*self.0, &mut [0; 8]);
     }
 }

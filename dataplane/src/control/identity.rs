@@ -20,6 +20,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
@@ -107,6 +108,13 @@ pub fn attest(socket: impl AsFd, accepted: Accepted) -> Result<(Identity, Option
         return Err(IdentityError::Reused(pid));
     }
     Ok((identity, Some(handle)))
+}
+
+/// As the log names a process.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` (pid {}, user {})", self.comm, self.pid, self.user_name())
+    }
 }
 
 impl Identity {

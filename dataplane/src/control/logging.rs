@@ -100,7 +100,7 @@ pub fn start(level: LevelFilter) -> std::io::Result<()> {
 }
 
 /// Says a line as it is: at once if the log was not started, or nobody is served yet.
-pub fn say(text: String) {
+pub fn print_line(text: String) {
     print(text, false);
 }
 
@@ -206,11 +206,11 @@ impl Drop for Queued {
     }
 }
 
-/// Waits until all lines are written, at most for `patience`.
-pub fn finish(patience: Duration) {
+/// Waits until all lines are written, at most for `timeout`.
+pub fn finish(timeout: Duration) {
     let Some(log) = LOG.get() else { return };
     let begun = Instant::now();
-    while log.taken.load(Acquire) != log.put.load(Acquire) && begun.elapsed() < patience {
+    while log.taken.load(Acquire) != log.put.load(Acquire) && begun.elapsed() < timeout {
         park_timeout(STEP);
     }
 }

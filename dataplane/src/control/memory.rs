@@ -1,6 +1,6 @@
 //! How much memory rings may take: of all apps together, of each user, and of what the machine has.
 
-use crate::control::regions::Grant;
+use crate::control::regions::Charge;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -117,8 +117,8 @@ impl Memory {
     /// # Errors
     ///
     /// [`MemoryRefusal`] if there is none, whatever is given back.
-    pub fn room(&self, asked: Grant, before: u64) -> Result<Room, MemoryRefusal> {
-        let Grant { user, bytes } = asked;
+    pub fn room(&self, asked: Charge, before: u64) -> Result<Room, MemoryRefusal> {
+        let Charge { user, bytes } = asked;
         let held = self.users.get(&user).copied().unwrap_or_default();
         let others = held.live.saturating_sub(before);
         if others + bytes > self.per_user {
@@ -134,21 +134,21 @@ impl Memory {
     }
 
     /// Notes memory as taken.
-    pub fn take(&mut self, grant: Grant) {
-        self.users.entry(grant.user).or_default().live += grant.bytes;
+    pub fn take(&mut self, charge: Charge) {
+        self.users.entry(charge.user).or_default().live += charge.bytes;
     }
 
     /// Notes that nobody uses it any more.
-    pub fn leave(&mut self, grant: Grant) {
-        let held = self.users.entry(grant.user).or_default();
-        held.live = held.live.saturating_sub(grant.bytes);
-        held.leaving += grant.bytes;
+    pub fn leave(&mut self, charge: Charge) {
+        let held = self.users.entry(charge.user).or_default();
+        held.live = held.live.saturating_sub(charge.bytes);
+        held.leaving += charge.bytes;
     }
 
     /// Notes that it has been given back, having been [left](Self::leave).
-    pub fn give_back(&mut self, grant: Grant) {
-        let held = self.users.entry(grant.user).or_default();
-        held.leaving = held.leaving.saturating_sub(grant.bytes);
+    pub fn give_back(&mut self, charge: Charge) {
+        let held = self.users.entry(charge.user).or_default();
+        held.leaving = held.leaving.saturating_sub(charge.bytes);
         self.users.retain(|_, held| held.live + held.leaving > 0);
     }
 }
@@ -272,8 +272,8 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
-    fn grant(user: u32, mb: u64) -> Grant {
-        Grant { user, bytes: mb * MB }
+    fn grant(user: u32, mb: u64) -> Charge {
+        Charge { user, bytes: mb * MB }
     }
 
     /// No user gets more than its share, however it asks, and the refusal says what it has and what would be right.

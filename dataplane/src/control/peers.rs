@@ -1,4 +1,4 @@
-//! The threads that talk to applications: one for each user.
+//! The threads that serve the sockets of applications: one for each user.
 //!
 //! How long a system call takes on an object that an application holds too is for that application to decide. Reading from a
 //! socket, writing to it and closing it wake everybody who polls its other end, and one `poll(2)` may do so a million times; a
@@ -159,7 +159,7 @@ enum Job {
     /// Looks whether a process, with a handle on it, is as it was.
     Look(u64, Box<Identity>, Arc<OwnedFd>, Arc<AtomicBool>),
     /// Says something to an operator, and closes the connection.
-    Dismiss(OwnedFd, String),
+    RefuseOperator(OwnedFd, String),
     Close(u64),
     End,
 }
@@ -196,7 +196,7 @@ impl Peers {
             return Some(event);
         }
         // It only says that there may be some. What comes after this is found by the second look.
-        self.sender.wake.hush();
+        self.sender.wake.clear();
         self.events.try_recv().ok()
     }
 
@@ -222,8 +222,8 @@ impl Peers {
     }
 
     /// Says `text` to the operator at the other end of `socket`, who is of user `uid`, and closes it.
-    pub fn dismiss(&mut self, uid: Option<u32>, socket: OwnedFd, text: String) {
-        self.user_if_known(uid).take_on(Job::Dismiss(socket, text));
+    pub fn refuse_operator(&mut self, uid: Option<u32>, socket: OwnedFd, text: String) {
+        self.user_if_known(uid).take_on(Job::RefuseOperator(socket, text));
     }
 
     /// Whether much waits to be done for user `uid`.
@@ -256,10 +256,10 @@ impl Peers {
         self.users.retain(|_, user| Arc::strong_count(user) > 1 || user.backlog() > 0 || user.is_slow());
     }
 
-    /// Waits until everything that was sent has been taken, at most for `patience`.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until everything that was sent has been taken, at most for `timeout`.
+    pub fn flush(&self, timeout: Duration) {
         let begun = Instant::now();
-        while self.users.values().any(|user| user.backlog() > 0) && begun.elapsed() < patience {
+        while self.users.values().any(|user| user.backlog() > 0) && begun.elapsed() < timeout {
             park_timeout(Duration::from_micros(200));
         }
     }
@@ -279,7 +279,7 @@ impl User {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &shared.wake, EventData::new_u64(JOBS), EventFlags::IN | EventFlags::ET)?;
         let (jobs, queue) = channel();
-        let mut talker = Talker {
+        let mut thread = UserThread {
             epoll,
             jobs: queue,
             shared: Arc::clone(&shared),
@@ -289,7 +289,7 @@ impl User {
             resting: Vec::new(),
         };
         // It inherits the control thread's CPUs: those without a worker, if there are any.
-        std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || talker.run())?;
+        std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || thread.run())?;
         Ok(Self { jobs, shared })
     }
 
@@ -462,7 +462,7 @@ pub fn thread_time() -> Duration {
 
 /// A user's thread.
 #[derive(Debug)]
-struct Talker {
+struct UserThread {
     epoll: OwnedFd,
     jobs: Receiver<Job>,
     shared: Arc<Shared>,
@@ -474,7 +474,7 @@ struct Talker {
     resting: Vec<(Instant, Object)>,
 }
 
-impl Talker {
+impl UserThread {
     fn run(&mut self) {
         loop {
             let mut room = [const { MaybeUninit::uninit() }; EVENTS];
@@ -482,7 +482,7 @@ impl Talker {
             for event in events {
                 let serial = { event.data }.u64();
                 if serial != JOBS {
-                    self.timed(serial, |talker| talker.receive(serial));
+                    self.timed(serial, |thread| thread.receive(serial));
                     continue;
                 }
                 let _read = rustix::io::read(&self.shared.wake, &mut [0; 8]);
@@ -492,7 +492,7 @@ impl Talker {
                         Job::Send(serial, ..) | Job::Quiet(serial, _) => *serial,
                         _ => JOBS,
                     };
-                    self.timed(serial, |talker| talker.handle(job));
+                    self.timed(serial, |thread| thread.handle(job));
                     self.shared.backlog.fetch_sub(1, AcqRel);
                 }
             }
@@ -562,7 +562,7 @@ impl Talker {
                     self.sender.send(serial, What::Changed(Box::new(identity)));
                 }
             }
-            Job::Dismiss(socket, text) => {
+            Job::RefuseOperator(socket, text) => {
                 // It may be gone or not listening.
                 let _sent = kopi_api::transport::send(&socket, text.as_bytes(), None, SendFlags::DONTWAIT);
             }

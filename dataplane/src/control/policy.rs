@@ -35,7 +35,7 @@ pub struct Enforcement {
     path: Option<PathBuf>,
     ruleset: Option<Arc<Ruleset>>,
     /// What comes back unless the present policy is confirmed in time.
-    trial: Option<Trial>,
+    unconfirmed: Option<Unconfirmed>,
     /// When it was asked for; see [`Reload::turn`](crate::control::reload::Reload::turn).
     turn: u64,
     /// Shared with those who sum up what was counted, and copied if it changes meanwhile.
@@ -43,7 +43,7 @@ pub struct Enforcement {
 }
 
 #[derive(Debug)]
-struct Trial {
+struct Unconfirmed {
     before: Option<Arc<Ruleset>>,
     until: Instant,
 }
@@ -71,13 +71,18 @@ impl Enforcement {
         self.ruleset.as_ref()
     }
 
-    /// Puts `ruleset` in force, which was asked for at `turn`. Unless it is confirmed within `trial`, the one that was confirmed last
+    /// Puts `ruleset` in force, which was asked for at `turn`. Unless it is confirmed within `confirm_within`, the one that was confirmed last
     /// comes back.
     ///
     /// # Errors
     ///
     /// A text for people, and the policy in force stays.
-    pub fn replace(&mut self, ruleset: Arc<Ruleset>, turn: u64, trial: Option<Duration>) -> Result<(), String> {
+    pub fn replace(
+        &mut self,
+        ruleset: Arc<Ruleset>,
+        turn: u64,
+        confirm_within: Option<Duration>,
+    ) -> Result<(), String> {
         if turn < self.turn {
             return Err(
                 "a policy that was asked for later is in force already: reload again if this one is to take its place"
@@ -86,35 +91,39 @@ impl Enforcement {
         }
         self.turn = turn;
         let before = self.ruleset.replace(ruleset);
-        let confirmed = self.trial.take().map_or(before, |trial| trial.before);
-        self.trial = trial.map(|time| Trial { before: confirmed, until: Instant::now() + time });
+        let confirmed = self.unconfirmed.take().map_or(before, |unconfirmed| unconfirmed.before);
+        self.unconfirmed = confirm_within.map(|time| Unconfirmed { before: confirmed, until: Instant::now() + time });
         self.keep_rules();
         Ok(())
     }
 
-    /// Forgets what was counted for rules that are not in force, nor come back if the trial fails.
+    /// Forgets what was counted for rules that are not in force, nor come back if the one in force is not confirmed.
     fn keep_rules(&mut self) {
-        let before = self.trial.as_ref().and_then(|trial| trial.before.as_deref());
+        let before = self.unconfirmed.as_ref().and_then(|unconfirmed| unconfirmed.before.as_deref());
         let rulesets = [self.ruleset.as_deref(), before];
         let known = rulesets.into_iter().flatten().flat_map(Ruleset::ids).copied().collect();
         self.rule_stats_mut().keep_rules(&known);
     }
 
-    /// Confirms the policy in force; returns whether it was on trial.
+    /// Confirms the policy in force; returns whether it was waiting for that.
     pub fn confirm(&mut self) -> bool {
-        self.trial.take().is_some()
+        self.unconfirmed.take().is_some()
     }
 
-    /// Seconds for which the policy in force is still on trial.
+    /// Seconds in which the policy in force may still be confirmed.
     #[must_use]
-    pub fn trial_seconds(&self) -> Option<u64> {
-        self.trial.as_ref().map(|trial| trial.until.saturating_duration_since(Instant::now()).as_secs())
+    pub fn confirm_seconds(&self) -> Option<u64> {
+        self.unconfirmed
+            .as_ref()
+            .map(|unconfirmed| unconfirmed.until.saturating_duration_since(Instant::now()).as_secs())
     }
 
-    /// Takes the policy in force back if its trial is over; returns whether it did.
+    /// Takes the policy in force back if it was not confirmed in time; returns whether it did.
     pub fn expire(&mut self) -> bool {
-        let Some(trial) = self.trial.take_if(|trial| Instant::now() >= trial.until) else { return false };
-        self.ruleset = trial.before;
+        let Some(unconfirmed) = self.unconfirmed.take_if(|unconfirmed| Instant::now() >= unconfirmed.until) else {
+            return false;
+        };
+        self.ruleset = unconfirmed.before;
         self.keep_rules();
         true
     }
@@ -377,7 +386,7 @@ mod tests {
 
     /// Counters of a rule stay while it is in force or may come back, and go with it.
     #[test]
-    fn counters_outlive_a_trial() {
+    fn counters_outlive_a_commit_that_is_not_confirmed() {
         let policy = |port: u16| {
             let text = format!("[[rule]]\nmatch = {{ proto = \"tcp\", dst_port = {port} }}\naction = \"drop\"\n");
             Policy::parse(text, "test").unwrap()
@@ -389,7 +398,7 @@ mod tests {
         enforcement.rule_stats_mut().refused.insert((1, Decider::Rule(rule)), 3);
         let two = || compile(policy(2)).unwrap();
         enforcement.replace(two(), 7, Some(Duration::ZERO)).unwrap();
-        assert_eq!(enforcement.rule_stats().rule(rule), sum, "on trial");
+        assert_eq!(enforcement.rule_stats().rule(rule), sum, "not confirmed yet");
         assert!(enforcement.expire());
         assert_eq!(
             (enforcement.rule_stats().rule(rule), enforcement.rule_stats().refused.len()),

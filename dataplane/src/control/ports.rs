@@ -1,7 +1,7 @@
 //! The apps and their ports.
 
 use crate::control::identity::Identity;
-use crate::control::regions::{Grant, Making};
+use crate::control::regions::{Charge, Making};
 use crate::fib::{FibPort, is_group};
 use crate::ids::{Generation, PortId};
 use crate::worker::counters::PortTotals;
@@ -47,7 +47,7 @@ pub struct App {
     /// Its user, as limits know it.
     pub account: u32,
     /// What the policy says of it.
-    pub terms: Terms,
+    pub grant: AttachGrant,
     /// What its driver says of itself, for the operator.
     pub driver: String,
     /// What its port is to receive and to carry. The first address is the main one.
@@ -59,7 +59,7 @@ pub struct App {
     /// Its rings, while it is started.
     pub region: Option<Region>,
     /// Their memory.
-    pub grant: Grant,
+    pub charge: Charge,
     /// The rings that it waits for.
     pub pending: Option<Pending>,
     /// The client's end of the doorbell, until it is sent.
@@ -76,14 +76,14 @@ pub struct Pending {
     /// The order.
     pub making: Making,
     /// Their memory.
-    pub grant: Grant,
+    pub charge: Charge,
     /// Whether the app may sleep.
     pub sleeps: bool,
 }
 
 /// What the policy says of an app.
 #[derive(Clone, Debug, Default)]
-pub struct Terms {
+pub struct AttachGrant {
     /// The `[[app]]` by which it has attached, as an index into the policy's.
     pub entry: Option<usize>,
     /// The name that the policy gives to it.
@@ -94,7 +94,7 @@ pub struct Terms {
     pub shared: bool,
     /// Most queue pairs.
     pub queues: Option<u16>,
-    /// What it may say to the other end of the wire's link, and hear from there.
+    /// Protocols of the wire's link that it may take part in.
     pub link: LinkProtocols,
     /// What the rules know of it; `None` when that has to be worked out.
     pub port_policy: Option<PortPolicy>,
@@ -169,7 +169,7 @@ pub enum Refusal {
 
 /// All apps, by port number.
 #[derive(Debug)]
-pub struct Registry {
+pub struct PortTable {
     slots: Vec<Slot>,
     generation: Generation,
     /// The host's port, which is no app's.
@@ -183,8 +183,8 @@ struct Slot {
     returning: usize,
 }
 
-impl Registry {
-    /// A registry for up to `apps` apps. Their numbers start at 1.
+impl PortTable {
+    /// A table for up to `apps` apps. Their numbers start at 1.
     #[must_use]
     pub fn new(apps: usize) -> Self {
         let mut slots = Vec::new();
@@ -192,13 +192,13 @@ impl Registry {
         Self { slots, generation: 0, host: None }
     }
 
-    /// Gives the host its port, on `terms`, with the address `mac` if that is one, and the wire's MTU. It takes a number
+    /// Gives the host its port, granted `grant`, with the address `mac` if that is one, and the wire's MTU. It takes a number
     /// beside those of the apps.
     ///
     /// # Errors
     ///
     /// [`Refusal`] if no number is free, or the host has its port.
-    pub fn admit_host(&mut self, mac: Mac, others: &[Mac], mtu: u16, terms: Terms) -> Result<&App, Refusal> {
+    pub fn admit_host(&mut self, mac: Mac, others: &[Mac], mtu: u16, grant: AttachGrant) -> Result<&App, Refusal> {
         let id = PortId::try_from(self.slots.len()).map_err(|_| Refusal::Full(self.capacity()))?;
         if self.host.is_some() {
             return Err(Refusal::Reserved(HOST_NAME.to_owned()));
@@ -214,14 +214,14 @@ impl Registry {
             asked: HOST_NAME.to_owned(),
             identity: Identity::of_the_kernel(),
             account: 0,
-            terms,
+            grant,
             driver: "tun".to_owned(),
             // The kernel chooses for itself among multicast.
             settings: Settings { mtu, macs, all_multicast: true, ..Settings::default() },
             started: false,
             told_of_limit: false,
             region: None,
-            grant: Grant::default(),
+            charge: Charge::default(),
             pending: None,
             status: None,
             doorbell: None,
@@ -261,7 +261,8 @@ impl Registry {
         self.slots.len() - 1 - self.host.is_some() as usize
     }
 
-    /// Gives a port to the process `identity`, whose user limits know as `account`, on `terms`. `base` are the counters of each number so far, `max_mtu` is the
+    /// Gives a port to the process `identity`, whose user limits know as `account`, and which is granted `grant`. `base` are the counters of each number so far,
+    /// `max_mtu` is the
     /// wire's.
     ///
     /// # Errors
@@ -271,24 +272,24 @@ impl Registry {
         &mut self,
         hello: &Hello,
         (identity, account): (Identity, u32),
-        terms: Terms,
+        grant: AttachGrant,
         reserved: &dyn Reserved,
         max_mtu: u16,
         base: impl Fn(PortId) -> PortTotals,
     ) -> Result<&App, Refusal> {
-        let asked = terms.name.as_deref().unwrap_or(&hello.name);
+        let asked = grant.name.as_deref().unwrap_or(&hello.name);
         let name = self.name_for(asked, &identity.comm, reserved)?;
-        let mac = match (terms.mac, hello.mac) {
+        let mac = match (grant.mac, hello.mac) {
             (Some(mac), asked) if asked != [0; 6] && asked != mac => return Err(Refusal::OtherMac(mac, asked)),
             (Some(mac), _) => mac,
             (None, [0, 0, 0, 0, 0, 0]) => self.invent_mac(&name, identity.uid, reserved),
             (None, mac) => mac,
         };
-        if terms.shared && terms.mac.is_none() {
+        if grant.shared && grant.mac.is_none() {
             return Err(Refusal::NoHost);
         }
-        self.check_mac(None, terms.shared, &mac)?;
-        check_reserved(reserved, &mac, terms.entry)?;
+        self.check_mac(None, grant.shared, &mac)?;
+        check_reserved(reserved, &mac, grant.entry)?;
         let free = |slot: &Slot| slot.app.is_none() && slot.returning == 0;
         let at = self.slots.iter().skip(1).position(free).ok_or_else(|| Refusal::Full(self.capacity()))? + 1;
         let id = PortId::try_from(at).map_err(|_| Refusal::Full(self.capacity()))?;
@@ -301,13 +302,13 @@ impl Registry {
             asked: hello.name.clone(),
             identity,
             account,
-            terms,
+            grant,
             driver: hello.driver.clone(),
             settings,
             started: false,
             told_of_limit: false,
             region: None,
-            grant: Grant::default(),
+            charge: Charge::default(),
             pending: None,
             doorbell: None,
             status: None,
@@ -335,8 +336,8 @@ impl Registry {
         if is_group(&main) || main == [0; 6] {
             return Err(Refusal::BadMac(main));
         }
-        let terms = self.get(id).map(|app| (app.terms.entry, app.terms.mac, app.terms.shared));
-        let (entry, own, shared) = terms.unwrap_or_default();
+        let grant = self.get(id).map(|app| (app.grant.entry, app.grant.mac, app.grant.shared));
+        let (entry, own, shared) = grant.unwrap_or_default();
         for mac in settings.macs.iter().filter(|mac| !is_group(mac)) {
             self.check_mac(Some(id), shared, mac)?;
             match own {
@@ -347,7 +348,7 @@ impl Registry {
         }
         if let Some(app) = self.get_mut(id) {
             app.settings = settings;
-            app.terms.port_policy = None;
+            app.grant.port_policy = None;
         }
         Ok(())
     }
@@ -373,7 +374,7 @@ impl Registry {
 
     /// Whether some worker has yet to let go of some rings.
     #[must_use]
-    pub fn is_settling(&self) -> bool {
+    pub fn awaits_replies(&self) -> bool {
         self.slots.iter().any(|slot| slot.returning > 0)
     }
 
@@ -398,11 +399,11 @@ impl Registry {
         self.slots.iter_mut().filter_map(|slot| slot.app.as_deref_mut())
     }
 
-    /// The running ports, as the switch wants them. A port without rings receives nothing and owns its address still.
+    /// The running ports, as the forwarding table wants them. A port without rings receives nothing and owns its address still.
     #[must_use]
     pub fn members(&self) -> Vec<FibPort> {
         let running = self.apps().filter(|app| app.region.is_some());
-        running.map(|app| FibPort { id: app.id, settings: app.settings.clone(), link: app.terms.link }).collect()
+        running.map(|app| FibPort { id: app.id, settings: app.settings.clone(), link: app.grant.link }).collect()
     }
 
     fn name_for(&self, asked: &str, comm: &str, reserved: &dyn Reserved) -> Result<String, Refusal> {
@@ -448,7 +449,7 @@ impl Registry {
         if is_group(mac) || *mac == [0; 6] {
             return Err(Refusal::BadMac(*mac));
         }
-        let together = |app: &App| shared && (Some(app.id) == self.host || app.terms.shared);
+        let together = |app: &App| shared && (Some(app.id) == self.host || app.grant.shared);
         let others = self.apps().filter(|app| Some(app.id) != owner && !together(app));
         match others.into_iter().find(|app| app.settings.macs.contains(mac)) {
             Some(app) => Err(Refusal::MacTaken(*mac, app.name.clone())),
@@ -457,17 +458,17 @@ impl Registry {
     }
 }
 
-/// Why an app cannot stay as it is on other `terms`, if it cannot: they give it another name or address, or give its own
+/// Why an app cannot stay as it is with another `grant`, if it cannot: that has another name or address for it, or its own is
 /// to others.
 #[must_use]
-pub fn conflict(app: &App, terms: &Terms, reserved: &dyn Reserved) -> Option<String> {
+pub fn conflict(app: &App, grant: &AttachGrant, reserved: &dyn Reserved) -> Option<String> {
     let macs = || app.settings.macs.iter().filter(|mac| !is_group(mac));
-    let renamed = match &terms.name {
+    let renamed = match &grant.name {
         Some(name) => *name != app.name,
         None => reserved.name(&app.name),
     };
-    let moved = terms.mac.is_some_and(|own| macs().any(|mac| *mac != own)) || terms.shared != app.terms.shared;
-    let reserved = || macs().find_map(|mac| check_reserved(reserved, mac, terms.entry).err());
+    let moved = grant.mac.is_some_and(|own| macs().any(|mac| *mac != own)) || grant.shared != app.grant.shared;
+    let reserved = || macs().find_map(|mac| check_reserved(reserved, mac, grant.entry).err());
     if renamed || moved {
         return Some("the policy has another name or address for it now".to_owned());
     }
@@ -520,10 +521,11 @@ mod tests {
         Hello { name: name.into(), mac, queues: 1, driver: String::new() }
     }
 
-    fn admit(registry: &mut Registry, name: &str, mac: Mac) -> Result<(PortId, String, Mac), Refusal> {
-        let app = registry.admit(&hello(name, mac), (identity("testpmd"), 1), Terms::default(), &(), 1500, |_| {
-            PortTotals::default()
-        })?;
+    fn admit(ports: &mut PortTable, name: &str, mac: Mac) -> Result<(PortId, String, Mac), Refusal> {
+        let app =
+            ports.admit(&hello(name, mac), (identity("testpmd"), 1), AttachGrant::default(), &(), 1500, |_| {
+                PortTotals::default()
+            })?;
         Ok((app.id, app.name.clone(), app.settings.macs[0]))
     }
 
@@ -533,95 +535,95 @@ mod tests {
     /// Fault 7: names and addresses are unique, and the refusal says who has them.
     #[test]
     fn names_and_addresses_are_unique() {
-        let mut registry = Registry::new(4);
-        assert_eq!(admit(&mut registry, "db", A).unwrap(), (1, "db".into(), A));
-        assert_eq!(admit(&mut registry, "db", B), Err(Refusal::NameTaken { name: "db".into(), pid: 9 }));
-        assert_eq!(admit(&mut registry, "web", A), Err(Refusal::MacTaken(A, "db".into())));
-        assert_eq!(admit(&mut registry, "a b", B), Err(Refusal::BadName("a b".into())));
-        assert_eq!(admit(&mut registry, "wire", B), Err(Refusal::Reserved("wire".into())));
-        assert_eq!(admit(&mut registry, "web", [1, 0, 0, 0, 0, 1]), Err(Refusal::BadMac([1, 0, 0, 0, 0, 1])));
+        let mut ports = PortTable::new(4);
+        assert_eq!(admit(&mut ports, "db", A).unwrap(), (1, "db".into(), A));
+        assert_eq!(admit(&mut ports, "db", B), Err(Refusal::NameTaken { name: "db".into(), pid: 9 }));
+        assert_eq!(admit(&mut ports, "web", A), Err(Refusal::MacTaken(A, "db".into())));
+        assert_eq!(admit(&mut ports, "a b", B), Err(Refusal::BadName("a b".into())));
+        assert_eq!(admit(&mut ports, "wire", B), Err(Refusal::Reserved("wire".into())));
+        assert_eq!(admit(&mut ports, "web", [1, 0, 0, 0, 0, 1]), Err(Refusal::BadMac([1, 0, 0, 0, 0, 1])));
     }
 
     /// Without a name or address, an app gets ones that are free, and the same ones when it comes again.
     #[test]
     fn invented_names_and_addresses_are_free_and_stable() {
-        let mut registry = Registry::new(4);
-        let first = admit(&mut registry, "", [0; 6]).unwrap();
-        let second = admit(&mut registry, "", [0; 6]).unwrap();
+        let mut ports = PortTable::new(4);
+        let first = admit(&mut ports, "", [0; 6]).unwrap();
+        let second = admit(&mut ports, "", [0; 6]).unwrap();
         assert_eq!((first.1.as_str(), second.1.as_str()), ("testpmd", "testpmd-2"));
         assert_ne!(first.2, second.2);
         assert_eq!(first.2[0] & 3, 2, "unicast and locally administered");
-        registry.remove(first.0);
-        assert_eq!(admit(&mut registry, "", [0; 6]).unwrap(), first);
+        ports.remove(first.0);
+        assert_eq!(admit(&mut ports, "", [0; 6]).unwrap(), first);
     }
 
     /// Fault 7: the limit on apps holds, and a number is not used again before every worker let go of it.
     #[test]
     fn numbers_are_limited_and_used_again_late() {
-        let mut registry = Registry::new(2);
-        admit(&mut registry, "a", [0; 6]).unwrap();
-        admit(&mut registry, "b", [0; 6]).unwrap();
-        assert_eq!(admit(&mut registry, "c", [0; 6]), Err(Refusal::Full(2)));
-        registry.remove(1);
-        registry.await_return(1, 2);
-        assert_eq!(admit(&mut registry, "c", [0; 6]), Err(Refusal::Full(2)));
-        registry.returned(1);
-        assert!(registry.is_settling());
-        registry.returned(1);
-        assert_eq!(admit(&mut registry, "c", [0; 6]).unwrap().0, 1);
+        let mut ports = PortTable::new(2);
+        admit(&mut ports, "a", [0; 6]).unwrap();
+        admit(&mut ports, "b", [0; 6]).unwrap();
+        assert_eq!(admit(&mut ports, "c", [0; 6]), Err(Refusal::Full(2)));
+        ports.remove(1);
+        ports.await_return(1, 2);
+        assert_eq!(admit(&mut ports, "c", [0; 6]), Err(Refusal::Full(2)));
+        ports.returned(1);
+        assert!(ports.awaits_replies());
+        ports.returned(1);
+        assert_eq!(admit(&mut ports, "c", [0; 6]).unwrap().0, 1);
     }
 
     /// Nobody takes all ports: a user keeps to its limit, and those who have some leave the last eighth to others.
     #[test]
     fn users_leave_ports_to_others() {
-        let mut registry = Registry::new(16);
-        let attach = |registry: &mut Registry, user: u32, limit: usize| -> Result<PortId, Refusal> {
-            registry.check_account(user, limit)?;
+        let mut ports = PortTable::new(16);
+        let attach = |ports: &mut PortTable, user: u32, limit: usize| -> Result<PortId, Refusal> {
+            ports.check_account(user, limit)?;
             let who = (identity("app"), user);
-            registry
-                .admit(&hello("", [0; 6]), who, Terms::default(), &(), 1500, |_| PortTotals::default())
+            ports
+                .admit(&hello("", [0; 6]), who, AttachGrant::default(), &(), 1500, |_| PortTotals::default())
                 .map(|app| app.id)
         };
-        let first = (0..16).map_while(|_| attach(&mut registry, 1, 10).ok()).count();
-        assert_eq!((first, attach(&mut registry, 1, 10)), (10, Err(Refusal::UserFull(10))));
-        let second = (0..16).map_while(|_| attach(&mut registry, 2, 10).ok()).count();
-        assert_eq!((second, attach(&mut registry, 2, 10)), (4, Err(Refusal::Kept(2))));
-        assert!(attach(&mut registry, 3, 10).is_ok() && attach(&mut registry, 4, 10).is_ok());
-        assert_eq!(attach(&mut registry, 5, 10), Err(Refusal::Full(16)));
+        let first = (0..16).map_while(|_| attach(&mut ports, 1, 10).ok()).count();
+        assert_eq!((first, attach(&mut ports, 1, 10)), (10, Err(Refusal::UserFull(10))));
+        let second = (0..16).map_while(|_| attach(&mut ports, 2, 10).ok()).count();
+        assert_eq!((second, attach(&mut ports, 2, 10)), (4, Err(Refusal::Kept(2))));
+        assert!(attach(&mut ports, 3, 10).is_ok() && attach(&mut ports, 4, 10).is_ok());
+        assert_eq!(attach(&mut ports, 5, 10), Err(Refusal::Full(16)));
     }
 
     /// The host has the wire's address and those named with it to itself, and takes no app's number, and its name is not to be had.
     #[test]
     fn host_has_its_own_place() {
         const OTHER: Mac = [2, 0, 0, 0, 0, 0x77];
-        let mut registry = Registry::new(1);
-        let host = registry.admit_host(A, &[OTHER, A], 9000, Terms::default()).unwrap();
+        let mut ports = PortTable::new(1);
+        let host = ports.admit_host(A, &[OTHER, A], 9000, AttachGrant::default()).unwrap();
         assert_eq!((host.id, host.name.as_str(), &host.settings.macs[..]), (2, "host", &[A, OTHER][..]));
-        assert_eq!(registry.host(), Some(2));
-        assert!(registry.admit_host(B, &[], 9000, Terms::default()).is_err(), "there is one kernel");
-        assert_eq!(admit(&mut registry, "x", A), Err(Refusal::MacTaken(A, "host".into())));
-        assert_eq!(admit(&mut registry, "x", OTHER), Err(Refusal::MacTaken(OTHER, "host".into())));
-        assert_eq!(admit(&mut registry, "host", B), Err(Refusal::Reserved("host".into())));
-        assert_eq!(admit(&mut registry, "x", B).unwrap().0, 1);
-        assert_eq!(admit(&mut registry, "y", [0; 6]), Err(Refusal::Full(1)));
-        let made_up = Registry::new(1).admit_host([0; 6], &[], 1500, Terms::default()).unwrap().settings.macs[0];
+        assert_eq!(ports.host(), Some(2));
+        assert!(ports.admit_host(B, &[], 9000, AttachGrant::default()).is_err(), "there is one kernel");
+        assert_eq!(admit(&mut ports, "x", A), Err(Refusal::MacTaken(A, "host".into())));
+        assert_eq!(admit(&mut ports, "x", OTHER), Err(Refusal::MacTaken(OTHER, "host".into())));
+        assert_eq!(admit(&mut ports, "host", B), Err(Refusal::Reserved("host".into())));
+        assert_eq!(admit(&mut ports, "x", B).unwrap().0, 1);
+        assert_eq!(admit(&mut ports, "y", [0; 6]), Err(Refusal::Full(1)));
+        let made_up = PortTable::new(1).admit_host([0; 6], &[], 1500, AttachGrant::default()).unwrap().settings.macs[0];
         assert_eq!(made_up[0] & 3, 2, "a wire without an address");
     }
 
     /// Settings out of bounds are refused and change nothing.
     #[test]
     fn bad_settings_change_nothing() {
-        let mut registry = Registry::new(2);
-        admit(&mut registry, "a", A).unwrap();
-        admit(&mut registry, "b", B).unwrap();
-        let before = registry.get(1).unwrap().settings.clone();
+        let mut ports = PortTable::new(2);
+        admit(&mut ports, "a", A).unwrap();
+        admit(&mut ports, "b", B).unwrap();
+        let before = ports.get(1).unwrap().settings.clone();
         let with = |mtu, macs: &[Mac]| Settings { mtu, macs: macs.to_vec(), ..Settings::default() };
-        assert_eq!(registry.change(1, with(9001, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
-        assert_eq!(registry.change(1, with(67, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
-        assert_eq!(registry.change(1, with(1500, &[]), &(), 1500), Err(Refusal::BadMac([0; 6])));
-        assert_eq!(registry.change(1, with(1500, &[A, B]), &(), 1500), Err(Refusal::MacTaken(B, "b".into())));
-        assert_eq!(registry.get(1).unwrap().settings, before);
-        assert_eq!(registry.change(1, with(900, &[A, [1; 6]]), &(), 1500), Ok(()));
+        assert_eq!(ports.change(1, with(9001, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
+        assert_eq!(ports.change(1, with(67, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
+        assert_eq!(ports.change(1, with(1500, &[]), &(), 1500), Err(Refusal::BadMac([0; 6])));
+        assert_eq!(ports.change(1, with(1500, &[A, B]), &(), 1500), Err(Refusal::MacTaken(B, "b".into())));
+        assert_eq!(ports.get(1).unwrap().settings, before);
+        assert_eq!(ports.change(1, with(900, &[A, [1; 6]]), &(), 1500), Ok(()));
     }
 
     /// An app whose name or address another policy gives to somebody else cannot keep it, nor one beside its own.
@@ -637,21 +639,22 @@ mod tests {
                 (*mac == B && entry != Some(0)).then_some("db")
             }
         }
-        let mut registry = Registry::new(2);
-        admit(&mut registry, "db", B).unwrap();
-        let app = registry.get_mut(1).unwrap();
-        let entry = |name: &str, mac| Terms { entry: Some(0), name: Some(name.into()), mac, ..Terms::default() };
-        let other = Terms { entry: Some(1), name: Some("db".into()), ..Terms::default() };
-        let fits = |app: &App, terms: &Terms| conflict(app, terms, &Policy).is_none();
+        let mut ports = PortTable::new(2);
+        admit(&mut ports, "db", B).unwrap();
+        let app = ports.get_mut(1).unwrap();
+        let entry =
+            |name: &str, mac| AttachGrant { entry: Some(0), name: Some(name.into()), mac, ..AttachGrant::default() };
+        let other = AttachGrant { entry: Some(1), name: Some("db".into()), ..AttachGrant::default() };
+        let fits = |app: &App, grant: &AttachGrant| conflict(app, grant, &Policy).is_none();
         assert!(fits(app, &entry("db", Some(B))) && fits(app, &entry("db", None)));
         assert!(!fits(app, &entry("web", None)), "another name");
         assert!(!fits(app, &entry("db", Some(A))), "another address");
         assert!(!fits(app, &other), "the address is another's");
-        assert!(!fits(app, &Terms::default()), "the name is another's");
+        assert!(!fits(app, &AttachGrant::default()), "the name is another's");
         app.settings.macs.push(A);
         assert!(!fits(app, &entry("db", Some(B))), "an address beside its own");
         app.settings.macs = vec![A, [1; 6]];
         app.name = "web".into();
-        assert!(fits(app, &Terms::default()));
+        assert!(fits(app, &AttachGrant::default()));
     }
 }

@@ -18,7 +18,7 @@ const NAMED: usize = 16;
 
 /// Lets a few lines through for each user, and counts the others.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct RatelimitedLog {
     /// Lines of one user that are let through in one period.
     lines: u32,
     since: Instant,
@@ -34,8 +34,8 @@ struct Budget {
     name: String,
 }
 
-impl Throttle {
-    /// A throttle for `lines` of each user in each period, that has let nothing through yet.
+impl RatelimitedLog {
+    /// A log for `lines` of each user in each period, that has let nothing through yet.
     #[must_use]
     pub fn new(lines: u32) -> Self {
         Self { lines, since: Instant::now(), passed: 0, users: BTreeMap::new() }
@@ -110,38 +110,38 @@ impl Throttle {
 mod tests {
     use super::*;
 
-    fn pass(throttle: &mut Throttle, uid: u32, times: usize) -> usize {
-        (0..times).filter(|_| throttle.pass(Some(uid), || format!("u{uid}"))).count()
+    fn pass(peer_log: &mut RatelimitedLog, uid: u32, times: usize) -> usize {
+        (0..times).filter(|_| peer_log.pass(Some(uid), || format!("u{uid}"))).count()
     }
 
     /// No more lines about one user pass in one period than were allowed; the others are counted, and nobody else has fewer.
     #[test]
     fn lines_of_a_user_are_limited() {
-        let mut throttle = Throttle::new(3);
-        assert_eq!(pass(&mut throttle, 1, 10), 3);
-        assert_eq!(pass(&mut throttle, 2, 2), 2);
-        assert_eq!(pass(&mut throttle, 3, 5), 3);
+        let mut peer_log = RatelimitedLog::new(3);
+        assert_eq!(pass(&mut peer_log, 1, 10), 3);
+        assert_eq!(pass(&mut peer_log, 2, 2), 2);
+        assert_eq!(pass(&mut peer_log, 3, 5), 3);
         let said = ["7 lines about user u1 were left out", "2 lines about user u3 were left out"];
-        assert_eq!(throttle.report(), said);
+        assert_eq!(peer_log.report(), said);
     }
 
-    /// Many users together do not fill the log, each of them is heard, and what they had left out is said in a few lines.
+    /// Many users together do not fill the log, each of them has its lines, and what they had left out is said in a few lines.
     #[test]
     fn lines_of_all_users_are_limited() {
-        let mut throttle = Throttle::new(20);
+        let mut peer_log = RatelimitedLog::new(20);
         let users = 500;
-        let passed: usize = (0..users).map(|uid| pass(&mut throttle, uid, 100)).sum();
+        let passed: usize = (0..users).map(|uid| pass(&mut peer_log, uid, 100)).sum();
         assert!((600..=600 + 2 * 500).contains(&passed), "{passed}");
-        assert_eq!(pass(&mut throttle, 1000, 100), 2, "who comes last is heard");
-        assert_eq!(throttle.report().len(), NAMED + 1);
+        assert_eq!(pass(&mut peer_log, 1000, 100), 2, "who comes last is heard");
+        assert_eq!(peer_log.report().len(), NAMED + 1);
     }
 
     /// A crowd of users takes no memory without end.
     #[test]
     fn users_are_bounded() {
-        let mut throttle = Throttle::new(2);
-        let passed = (0..100_000).filter(|uid| throttle.pass(Some(*uid), String::new)).count();
+        let mut peer_log = RatelimitedLog::new(2);
+        let passed = (0..100_000).filter(|uid| peer_log.pass(Some(*uid), String::new)).count();
         assert!(passed >= USERS);
-        assert!(throttle.users.len() <= USERS + 1);
+        assert!(peer_log.users.len() <= USERS + 1);
     }
 }

@@ -19,7 +19,7 @@ const SLICE: usize = 2 << 20;
 
 /// Memory that a user was granted for rings. It is held until the region is empty again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Grant {
+pub struct Charge {
     /// The user, as limits know it.
     pub user: u32,
     /// How much.
@@ -55,12 +55,12 @@ pub enum Done {
         /// Which order.
         serial: u64,
         /// Whose memory it is.
-        grant: Grant,
+        charge: Charge,
         /// The region.
         outcome: Result<Region, RegionError>,
     },
     /// The memory of a region was freed, or the region was not wanted before it was made.
-    Freed(Grant),
+    Freed(Charge),
 }
 
 /// The thread, and what it has to do. It ends with this.
@@ -77,7 +77,7 @@ pub struct Regions {
 
 #[derive(Debug)]
 struct Job {
-    grant: Grant,
+    charge: Charge,
     task: Task,
 }
 
@@ -117,17 +117,17 @@ impl Regions {
     }
 
     /// Orders a region, which is told of as [`Done::Made`] if it is still wanted then.
-    pub fn make(&mut self, grant: Grant, geometry: Geometry, huge_pages: HugePages) -> Making {
+    pub fn make(&mut self, charge: Charge, geometry: Geometry, huge_pages: HugePages) -> Making {
         self.serial += 1;
         let wanted = Arc::new(AtomicBool::new(true));
         let order = Order { serial: self.serial, wanted: Arc::clone(&wanted) };
-        self.push(Job { grant, task: Task::Begin(order, geometry, huge_pages) });
+        self.push(Job { charge, task: Task::Begin(order, geometry, huge_pages) });
         Making { wanted, serial: self.serial }
     }
 
     /// Has a region emptied that is used by nobody any more.
-    pub fn empty(&self, grant: Grant, region: Region) {
-        self.push(Job { grant, task: Task::Free(DiscardedRegion::new(region)) });
+    pub fn empty(&self, charge: Charge, region: Region) {
+        self.push(Job { charge, task: Task::Free(DiscardedRegion::new(region)) });
     }
 
     fn push(&self, job: Job) {
@@ -160,16 +160,16 @@ fn serve(jobs: &Receiver<Job>, done: &Sender<Done>, event: &OwnedFd) {
         let new = if queue.is_empty() { jobs.recv().map_err(|_| TryRecvError::Disconnected) } else { jobs.try_recv() };
         match new {
             Ok(job) => {
-                queue.push(job.grant.user, job);
+                queue.push(job.charge.user, job);
                 continue;
             }
             Err(TryRecvError::Disconnected) => return,
             Err(TryRecvError::Empty) => {}
         }
         let Some(job): Option<Job> = queue.take() else { continue };
-        let grant = job.grant;
+        let charge = job.charge;
         match job.work() {
-            Progress::More(task) => queue.push(grant.user, Job { grant, task }),
+            Progress::More(task) => queue.push(charge.user, Job { charge, task }),
             Progress::Done(what) => {
                 // The control thread may be about to end, and wants no more.
                 let _told = done.send(what);
@@ -187,10 +187,10 @@ enum Progress {
 impl Job {
     /// Does one slice of it.
     fn work(self) -> Progress {
-        let Self { grant, task } = self;
-        let made = |serial, outcome| Progress::Done(Done::Made { serial, grant, outcome });
+        let Self { charge, task } = self;
+        let made = |serial, outcome| Progress::Done(Done::Made { serial, charge, outcome });
         match task {
-            Task::Begin(order, ..) if !order.wanted.load(Relaxed) => Progress::Done(Done::Freed(grant)),
+            Task::Begin(order, ..) if !order.wanted.load(Relaxed) => Progress::Done(Done::Freed(charge)),
             Task::Fill(order, builder) if !order.wanted.load(Relaxed) => {
                 Progress::More(Task::Free(DiscardedRegion::from(*builder)))
             }
@@ -205,10 +205,10 @@ impl Job {
             },
             Task::Free(mut region) => match region.free(SLICE) {
                 Ok(false) => Progress::More(Task::Free(region)),
-                Ok(true) => Progress::Done(Done::Freed(grant)),
+                Ok(true) => Progress::Done(Done::Freed(charge)),
                 Err(error) => {
                     log::warn!("{error}");
-                    Progress::Done(Done::Freed(grant))
+                    Progress::Done(Done::Freed(charge))
                 }
             },
         }
@@ -310,16 +310,16 @@ mod tests {
     #[test]
     fn regions_are_made_and_emptied() {
         let mut regions = Regions::start().unwrap();
-        let grant = Grant { user: 5, bytes: 12 };
+        let charge = Charge { user: 5, bytes: 12 };
         let geometry = Geometry::new(&[1024], &[1024], 2048).unwrap();
-        let making = regions.make(grant, geometry.clone(), HugePages::Off);
-        let Done::Made { serial, grant: whose, outcome } = await_done(&regions) else { panic!("nothing is empty") };
-        assert_eq!((serial, whose), (making.serial(), grant));
+        let making = regions.make(charge, geometry.clone(), HugePages::Off);
+        let Done::Made { serial, charge: whose, outcome } = await_done(&regions) else { panic!("nothing is empty") };
+        assert_eq!((serial, whose), (making.serial(), charge));
         let region = outcome.unwrap();
         assert_eq!(region.geometry(), &geometry);
         let kept = region.fd().try_clone_to_owned().unwrap();
-        regions.empty(grant, region);
-        assert!(matches!(await_done(&regions), Done::Freed(whose) if whose == grant));
+        regions.empty(charge, region);
+        assert!(matches!(await_done(&regions), Done::Freed(whose) if whose == charge));
         assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
     }
 
@@ -327,11 +327,11 @@ mod tests {
     #[test]
     fn unwanted_regions_come_back() {
         let mut regions = Regions::start().unwrap();
-        let grant = Grant { user: 5, bytes: 99 };
+        let charge = Charge { user: 5, bytes: 99 };
         for slots in [64, 8192] {
-            drop(regions.make(grant, Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap(), HugePages::Off));
+            drop(regions.make(charge, Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap(), HugePages::Off));
             match await_done(&regions) {
-                Done::Freed(whose) => assert_eq!(whose, grant),
+                Done::Freed(whose) => assert_eq!(whose, charge),
                 // Faster than it was given up.
                 Done::Made { outcome, .. } => drop(outcome.unwrap()),
             }

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Longest trial of a policy, in seconds.
-const TRIAL_MAX: u64 = 86_400;
+/// Longest time in which a policy may be confirmed, in seconds.
+const CONFIRM_MAX: u64 = 86_400;
 /// Readings of the configured file after a SIGHUP that may hang at a time.
 const READINGS: usize = 4;
 
@@ -50,9 +50,9 @@ pub struct Reload {
 /// What an operator wants of the policy.
 #[derive(Debug)]
 pub enum Wanted {
-    /// The one on trial is to stay.
+    /// The one that waits to be confirmed is to stay.
     Keep,
-    /// Another one is to come into force, on trial for this time if one is given.
+    /// Another one is to come into force, and to be confirmed within this time if one is given.
     Replace(Reload, Option<Duration>),
 }
 
@@ -107,10 +107,10 @@ impl Wanted {
         if argument("keep").and_then(Value::as_bool) == Some(true) {
             return Ok(Self::Keep);
         }
-        let seconds = |value: &Value| value.as_u64().filter(|seconds| (1..=TRIAL_MAX).contains(seconds));
-        let trial = match argument("confirm").map(seconds) {
+        let seconds = |value: &Value| value.as_u64().filter(|seconds| (1..=CONFIRM_MAX).contains(seconds));
+        let confirm = match argument("confirm").map(seconds) {
             Some(Some(seconds)) => Some(Duration::from_secs(seconds)),
-            Some(None) => return Err(format!("`confirm` is a number of seconds from 1 to {TRIAL_MAX}")),
+            Some(None) => return Err(format!("`confirm` is a number of seconds from 1 to {CONFIRM_MAX}")),
             None => None,
         };
         let reload = match (file, argument("file").and_then(Value::as_str)) {
@@ -118,7 +118,7 @@ impl Wanted {
             (None, Some(_)) => return Err("the file itself has to come along, as a descriptor".into()),
             (None, None) => source.configured(source.turn())?,
         };
-        Ok(Self::Replace(reload, trial))
+        Ok(Self::Replace(reload, confirm))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::control::helper::Wake;
 use crate::control::listener::Listener;
 use crate::control::peers::Peers;
 use crate::control::poller::{Poller, Token};
-use crate::control::ratelimit::Throttle;
+use crate::control::ratelimit::RatelimitedLog;
 use crate::control::reload::{Source, Wanted};
 use connection::Connection;
 use kopi_api::refusal;
@@ -44,7 +44,7 @@ const THREADS_PER_USER: usize = 2 * OPERATORS_PER_USER;
 const MOMENT: Duration = Duration::from_secs(1);
 /// How long workers may take to evaluate by a new policy before an operator is told that it is in force. One that is off its core for
 /// long is not waited for.
-const IN_FORCE: Duration = Duration::from_millis(100);
+const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
 /// Milliseconds of the control thread that the operators of a user may have in a second, and save.
 const TIME: u32 = 250;
 /// Lines about operators in the log in ten seconds.
@@ -95,18 +95,18 @@ impl Question {
 pub struct Control {
     listener: Listener,
     operators: Vec<Arc<Shared>>,
-    desk: Arc<Desk>,
-    news: Receiver<News>,
+    inbox: Arc<Inbox>,
+    messages: Receiver<Message>,
     waiting: Vec<Asked>,
     coming: Vec<Coming>,
     time: Budgets,
-    throttle: Throttle,
+    peer_log: RatelimitedLog,
 }
 
 /// Where the threads of connections ask.
 #[derive(Debug)]
-struct Desk {
-    news: Sender<News>,
+struct Inbox {
+    messages: Sender<Message>,
     wake: Wake,
     source: Arc<Source>,
     begun: Instant,
@@ -114,7 +114,7 @@ struct Desk {
 
 /// What the thread of a connection has to say.
 #[derive(Debug)]
-enum News {
+enum Message {
     /// A question.
     Asked(Asked),
     /// The connection is closed, for this reason.
@@ -141,7 +141,7 @@ struct Coming {
 #[derive(Debug)]
 struct Shared {
     account: u32,
-    desk: Arc<Desk>,
+    inbox: Arc<Inbox>,
     leave: Wake,
     /// Milliseconds from the beginning until it last asked something, or came.
     heard: AtomicU64,
@@ -156,16 +156,16 @@ const CAPTURES: u8 = 2;
 const LEAVES: u8 = 3;
 const ENDED: u8 = 4;
 
-impl Desk {
-    /// A desk, and where what is told there comes out.
-    fn new(wake: Wake, source: Arc<Source>) -> (Self, Receiver<News>) {
-        let (sender, news) = channel();
-        (Self { news: sender, wake, source, begun: Instant::now() }, news)
+impl Inbox {
+    /// An inbox, and where what is sent there comes out.
+    fn new(wake: Wake, source: Arc<Source>) -> (Self, Receiver<Message>) {
+        let (sender, messages) = channel();
+        (Self { messages: sender, wake, source, begun: Instant::now() }, messages)
     }
 
-    fn tell(&self, news: News) {
+    fn send(&self, messages: Message) {
         // At the end of the daemon nobody listens any more.
-        if self.news.send(news).is_ok() {
+        if self.messages.send(messages).is_ok() {
             self.wake.wake();
         }
     }
@@ -184,9 +184,9 @@ impl Desk {
 }
 
 impl Shared {
-    fn new(account: u32, desk: &Arc<Desk>) -> std::io::Result<Self> {
-        let heard = AtomicU64::new(desk.now());
-        Ok(Self { account, desk: Arc::clone(desk), leave: Wake::new()?, heard, stage: AtomicU8::new(WAITS) })
+    fn new(account: u32, inbox: &Arc<Inbox>) -> std::io::Result<Self> {
+        let heard = AtomicU64::new(inbox.now());
+        Ok(Self { account, inbox: Arc::clone(inbox), leave: Wake::new()?, heard, stage: AtomicU8::new(WAITS) })
     }
 
     const fn account(&self) -> u32 {
@@ -199,7 +199,7 @@ impl Shared {
 
     /// Notes that a request is there.
     fn heard(&self) {
-        self.heard.store(self.desk.now(), Relaxed);
+        self.heard.store(self.inbox.now(), Relaxed);
         let _changed = self.change(WAITS, WORKS);
     }
 
@@ -238,20 +238,20 @@ impl Control {
     ///
     /// The kernel's, when memory or file descriptors are short.
     pub fn new(listener: Listener, source: Arc<Source>, poller: &Poller) -> std::io::Result<Self> {
-        let (desk, news) = Desk::new(Wake::new()?, source);
-        let desk = Arc::new(desk);
+        let (inbox, messages) = Inbox::new(Wake::new()?, source);
+        let inbox = Arc::new(inbox);
         poller.add(&listener, Token::ControlListener)?;
-        poller.add(&desk.wake, Token::Operators)?;
-        let (time, throttle) = (Budgets::new(TIME, TIME), Throttle::new(LOG_LINES));
+        poller.add(&inbox.wake, Token::Operators)?;
+        let (time, peer_log) = (Budgets::new(TIME, TIME), RatelimitedLog::new(LOG_LINES));
         Ok(Self {
             listener,
             operators: Vec::new(),
-            desk,
-            news,
+            inbox,
+            messages,
             waiting: Vec::new(),
             coming: Vec::new(),
             time,
-            throttle,
+            peer_log,
         })
     }
 
@@ -261,7 +261,7 @@ impl Control {
             Ok(Some(socket)) => socket,
             Ok(None) => return,
             Err(errno) => {
-                self.throttle.warn(&format_args!("cannot accept operators for now: {errno}"));
+                self.peer_log.warn(&format_args!("cannot accept operators for now: {errno}"));
                 self.listener.rest(poller, Token::ControlListener);
                 return;
             }
@@ -275,19 +275,19 @@ impl Control {
             },
             Err(why) => why,
         };
-        self.throttle.warn(&format_args!("refused an operator: {refused}"));
+        self.peer_log.warn(&format_args!("refused an operator: {refused}"));
         if peers.is_behind(uid) {
             // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
             self.listener.rest(poller, Token::ControlListener);
         }
         // Nothing of it is touched here.
-        peers.dismiss(uid, socket, refusal(&refused));
+        peers.refuse_operator(uid, socket, refusal(&refused));
     }
 
     /// A thread for an operator, which is to be given the connection.
     fn start(&mut self, account: u32) -> std::io::Result<impl FnOnce(OwnedFd) + use<>> {
-        let desk = Arc::clone(&self.desk);
-        let shared = Arc::new(Shared::new(account, &desk)?);
+        let inbox = Arc::clone(&self.inbox);
+        let shared = Arc::new(Shared::new(account, &inbox)?);
         let here = Here(Arc::clone(&shared));
         let (give, given) = channel();
         let own = Arc::clone(&shared);
@@ -295,7 +295,7 @@ impl Control {
         std::thread::Builder::new().name(format!("kopi-operator-{account}")).spawn(move || {
             let _here = here;
             if let Ok(socket) = given.recv() {
-                Connection::new(socket, own, desk).run();
+                Connection::new(socket, own, inbox).run();
             }
         })?;
         self.operators.push(shared);
@@ -336,7 +336,7 @@ impl Control {
         let threads = self.operators.iter().filter(|operator| operator.account == account).count();
         match silent.max_by_key(most) {
             Some(operator)
-                if self.desk.since(operator.heard.load(Relaxed)) < MOMENT && threads < THREADS_PER_USER - 1 =>
+                if self.inbox.since(operator.heard.load(Relaxed)) < MOMENT && threads < THREADS_PER_USER - 1 =>
             {
                 Ok(())
             }
@@ -345,7 +345,7 @@ impl Control {
                 if operator.change(WAITS, LEAVES) {
                     operator.leave.wake();
                 }
-                self.throttle.warn(&format_args!("let go of an operator that was silent: there are too many"));
+                self.peer_log.warn(&format_args!("let go of an operator that was silent: there are too many"));
                 Ok(())
             }
             // Who has none is let in.
@@ -358,18 +358,18 @@ impl Control {
     pub fn tick(&mut self, passed: Duration, poller: &Poller) {
         self.listener.wake(poller, Token::ControlListener);
         self.time.grant(passed);
-        self.throttle.tick();
+        self.peer_log.tick();
         self.sweep();
     }
 
     /// Takes in what the threads of connections have to say.
-    pub fn hear(&mut self) {
-        self.desk.wake.hush();
-        while let Ok(news) = self.news.try_recv() {
-            match news {
-                News::Asked(asked) => self.waiting.push(asked),
-                News::Closed(reason) => {
-                    self.throttle.warn(&format_args!("closed an operator's connection: {reason}"));
+    pub fn receive(&mut self) {
+        self.inbox.wake.clear();
+        while let Ok(messages) = self.messages.try_recv() {
+            match messages {
+                Message::Asked(asked) => self.waiting.push(asked),
+                Message::Closed(reason) => {
+                    self.peer_log.warn(&format_args!("closed an operator's connection: {reason}"));
                 }
             }
         }
@@ -395,7 +395,7 @@ impl Control {
         self.time.spend_time(account, begun.elapsed());
         match answered {
             Answer::InForce(snapshot, line) => {
-                let until = Instant::now() + IN_FORCE;
+                let until = Instant::now() + PUBLISH_TIMEOUT;
                 self.coming.push(Coming { snapshot, until, reply: line, answer: reply });
             }
             // There is room for it. Whoever has gone does not need it.
@@ -404,7 +404,7 @@ impl Control {
     }
 
     /// Gives the replies whose snapshot all workers use.
-    pub fn settle(&mut self, uses: impl Fn(u64) -> bool) {
+    pub fn reply_in_force(&mut self, uses: impl Fn(u64) -> bool) {
         let come = |coming: &mut Coming| uses(coming.snapshot) || Instant::now() >= coming.until;
         for Coming { reply, answer, .. } in self.coming.extract_if(.., come) {
             drop(answer.try_send(Answer::Reply(reply)));
@@ -413,7 +413,7 @@ impl Control {
 
     /// Whether a reply waits for workers.
     #[must_use]
-    pub const fn is_settling(&self) -> bool {
+    pub const fn awaits_replies(&self) -> bool {
         !self.coming.is_empty()
     }
 

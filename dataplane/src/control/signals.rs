@@ -16,7 +16,7 @@ pub struct Signals {
 
 /// What a signal asks for, and its sender. The sender is unknown if the kernel itself sent the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum SignalRequest {
     /// SIGHUP: read the policy again.
     Reload(Option<Operator>),
     /// SIGTERM or SIGINT: end.
@@ -30,7 +30,7 @@ impl Signals {
     ///
     /// The kernel's, when file descriptors are short.
     pub fn catch() -> Result<Self, std::io::Error> {
-        // What other programs take for a wish to hear something must not end this one.
+        // What other programs take for a request for a report must not end this one.
         for signal in [SIGUSR1, SIGUSR2] {
             signal_hook::flag::register(signal, Arc::default())?;
         }
@@ -40,13 +40,13 @@ impl Signals {
     }
 
     /// Takes the signals that have come. Of several SIGHUP in a row, one may be left out.
-    pub fn take(&mut self) -> Vec<Wish> {
-        let wish = |signal: signal_hook::low_level::siginfo::Origin| {
+    pub fn take(&mut self) -> Vec<SignalRequest> {
+        let request = |signal: signal_hook::low_level::siginfo::Origin| {
             // A process outside our pid namespace has pid 0.
             let sender = signal.process.map(|of| Operator { pid: (of.pid > 0).then_some(of.pid), uid: of.uid });
-            if signal.signal == SIGHUP { Wish::Reload(sender) } else { Wish::Stop(sender) }
+            if signal.signal == SIGHUP { SignalRequest::Reload(sender) } else { SignalRequest::Stop(sender) }
         };
-        self.delivery.pending().map(wish).collect()
+        self.delivery.pending().map(request).collect()
     }
 }
 

@@ -6,8 +6,8 @@ mod policy;
 pub(crate) use policy::put_in_force;
 
 use crate::control::attach::Attach;
+use crate::control::plane::ControlPlane;
 use crate::control::ports::{App, HOST_NAME, format_mac};
-use crate::control::publish::Switch;
 use crate::control::server::{Answer, Brought, Next, Question, Rows};
 use crate::host::HostFacts;
 use crate::ids::{PortId, WIRE};
@@ -43,7 +43,7 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Sources<'a> {
     /// Apps, ports and workers.
-    pub switch: &'a mut Switch,
+    pub plane: &'a mut ControlPlane,
     /// The rest.
     pub facts: &'a Facts,
 }
@@ -53,30 +53,30 @@ const PART: usize = 64;
 
 /// The answer to a question, or `None` if there is no such command.
 #[must_use]
-pub fn answer(question: Question, switch: &mut Switch, attach: &mut Attach, facts: &Facts) -> Option<Answer> {
+pub fn answer(question: Question, plane: &mut ControlPlane, attach: &mut Attach, facts: &Facts) -> Option<Answer> {
     Some(match (question.command.as_str(), &question.brought) {
         (_, Brought::Next(_)) => {
             let Brought::Next(next) = question.brought else { return None };
-            next.answer(&mut Sources { switch, facts })
+            next.answer(&mut Sources { plane, facts })
         }
         ("reload", Brought::Policy(wanted, who)) => {
-            policy::reload(wanted, who, switch, attach).unwrap_or_else(Answer::Refused)
+            policy::reload(wanted, who, plane, attach).unwrap_or_else(Answer::Refused)
         }
-        ("capture", Brought::Capture(request)) => match switch.capture(question.account, Arc::clone(request)) {
+        ("capture", Brought::Capture(request)) => match plane.capture(question.account, Arc::clone(request)) {
             Ok(place) => Answer::Place(Box::new(place)),
             Err(error) => Answer::Refused(error),
         },
-        ("explain", _) => policy::explain(&question, switch).unwrap_or_else(Answer::Refused),
-        ("flows", _) => flows::flows(&question, &mut Sources { switch, facts }),
+        ("explain", _) => policy::explain(&question, plane).unwrap_or_else(Answer::Refused),
+        ("flows", _) => flows::flows(&question, &mut Sources { plane, facts }),
         (command, _) => {
             if let Err(refused) = question.check(&[]) {
                 return Some(Answer::Refused(refused));
             }
-            let sources = &mut Sources { switch, facts };
+            let sources = &mut Sources { plane, facts };
             match command {
-                "status" => Answer::Reply(kopi_api::answer("status", &[status(switch, facts)])),
-                "apps" => from_app(0, Vec::new(), sources, |app, sources| describe(app, sources.switch)),
-                "stats" => from_app(0, vec![wire_stats(sources)], sources, |app, sources| stats(app, sources.switch)),
+                "status" => Answer::Reply(kopi_api::answer("status", &[status(plane, facts)])),
+                "apps" => from_app(0, Vec::new(), sources, |app, sources| describe(app, sources.plane)),
+                "stats" => from_app(0, vec![wire_stats(sources)], sources, |app, sources| stats(app, sources.plane)),
                 "drops" => policy::drops(sources),
                 "rules" => policy::rules(sources),
                 "classes" => policy::classes(sources),
@@ -94,7 +94,7 @@ fn from_app<R: Serialize + Send + 'static>(
     row: fn(&App, &Sources<'_>) -> R,
 ) -> Answer {
     let (mut made, mut next) = (first, None);
-    for (n, app) in sources.switch.apps().filter(|app| app.id >= from).enumerate() {
+    for (n, app) in sources.plane.apps().filter(|app| app.id >= from).enumerate() {
         if n == PART {
             next = Some(app.id);
             break;
@@ -107,9 +107,9 @@ fn from_app<R: Serialize + Send + 'static>(
     })
 }
 
-fn status(switch: &Switch, facts: &Facts) -> Status {
-    let wire = switch.wire();
-    let workers = switch.dataplane().counters().zip(switch.dataplane().loads());
+fn status(plane: &ControlPlane, facts: &Facts) -> Status {
+    let wire = plane.wire();
+    let workers = plane.dataplane().counters().zip(plane.dataplane().loads());
     let workers = workers.map(|((cpu, counters), load)| Worker {
         cpu: cpu.into(),
         turns: counters.turns.get(),
@@ -139,42 +139,42 @@ fn status(switch: &Switch, facts: &Facts) -> Status {
             mtu: wire.mtu.into(),
             link: if wire.link.up { "up" } else { "down" }.to_owned(),
             speed_mbps: wire.link.speed.into(),
-            checksums_finished: switch.dataplane().finished(),
+            checksums_finished: plane.dataplane().finished(),
         },
-        idle: if switch.dataplane().sleeps() { "adaptive" } else { "poll" }.to_owned(),
+        idle: if plane.dataplane().sleeps() { "adaptive" } else { "poll" }.to_owned(),
         workers: workers.collect(),
         host: facts.host.as_ref().map(HostFacts::status),
-        policy: switch.policy().ruleset().map(|ruleset| InForce {
-            file: switch.policy().path().map(|path| path.display().to_string()),
+        policy: plane.policy().ruleset().map(|ruleset| InForce {
+            file: plane.policy().path().map(|path| path.display().to_string()),
             rules: ruleset.rules().len(),
             apps: ruleset.policy().apps.len(),
             tracks: ruleset.uses_state(),
-            connections: connections(switch),
-            confirm_seconds: switch.policy().trial_seconds(),
+            connections: connections(plane),
+            confirm_seconds: plane.policy().confirm_seconds(),
         }),
-        flows: switch.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum(),
+        flows: plane.dataplane().counters().map(|(_, counters)| counters.flows.get()).sum(),
         mbufs: Mbufs { total: facts.mbufs.0, free: facts.mbufs.1 },
-        apps: switch.apps().filter(|app| Some(app.id) != switch.host()).count(),
-        captures: switch.captures().len(),
+        apps: plane.apps().filter(|app| Some(app.id) != plane.host()).count(),
+        captures: plane.captures().len(),
         connections: facts.connections,
-        snapshots: switch.snapshots(),
-        ring_memory: RingMemory { total: switch.memory().total(), used: switch.memory().used() },
+        snapshots: plane.snapshots(),
+        ring_memory: RingMemory { total: plane.memory().total(), used: plane.memory().used() },
     }
 }
 
 /// What has become of the connections that were tracked.
-fn connections(switch: &Switch) -> Tracked {
-    let stats = switch.connections().stats();
+fn connections(plane: &ControlPlane) -> Tracked {
+    let stats = plane.connections().stats();
     Tracked {
         begun: stats.begun,
         evicted: stats.evicted,
         refused: stats.refused,
         swept: stats.swept,
         bad_checksums: stats.damaged,
-        used: switch.connections().used(),
-        capacity: switch.connections().capacity(),
-        per_user: switch.limits().connections.per_user,
-        per_app: switch.limits().connections.per_app,
+        used: plane.connections().used(),
+        capacity: plane.connections().capacity(),
+        per_user: plane.limits().connections.per_user,
+        per_app: plane.limits().connections.per_app,
     }
 }
 
@@ -190,13 +190,13 @@ fn nanoseconds(cycles: u64, hz: u64) -> u64 {
     u64::try_from(u128::from(cycles) * 1_000_000_000 / u128::from(hz.max(1))).unwrap_or(u64::MAX)
 }
 
-fn totals_of(app: &App, switch: &Switch) -> PortTotals {
-    switch.dataplane().totals(app.id).since(&app.base)
+fn totals_of(app: &App, plane: &ControlPlane) -> PortTotals {
+    plane.dataplane().totals(app.id).since(&app.base)
 }
 
-fn describe(app: &App, switch: &Switch) -> kopi_api::App {
-    let totals = totals_of(app, switch);
-    let (tracked, limits) = (switch.tracked(app), switch.limits().connections);
+fn describe(app: &App, plane: &ControlPlane) -> kopi_api::App {
+    let totals = totals_of(app, plane);
+    let (tracked, limits) = (plane.tracked(app), plane.limits().connections);
     let queues = |r: &kopi_ring::Region| Queues { rx: r.geometry().rx().len(), tx: r.geometry().tx().len() };
     kopi_api::App {
         port: app.id.into(),
@@ -229,8 +229,8 @@ fn describe(app: &App, switch: &Switch) -> kopi_api::App {
         connections_refused: tracked.refused,
         user_connections: tracked.of_user,
         user_connections_limit: limits.per_user,
-        fragments: switch.dataplane().fragments(app.id),
-        fragments_shared: switch.dataplane().workers() * FRAGMENTED,
+        fragments: plane.dataplane().fragments(app.id),
+        fragments_shared: plane.dataplane().workers() * FRAGMENTED,
     }
 }
 
@@ -247,14 +247,14 @@ fn port_stats(name: &str, totals: &PortTotals, device: Option<Device>) -> Port {
     }
 }
 
-fn stats(app: &App, switch: &Switch) -> Port {
-    port_stats(&app.name, &totals_of(app, switch), None)
+fn stats(app: &App, plane: &ControlPlane) -> Port {
+    port_stats(&app.name, &totals_of(app, plane), None)
 }
 
 fn wire_stats(sources: &Sources<'_>) -> Port {
     let Stats { rx_missed, rx_errors, rx_no_mbuf, tx_errors, .. } = sources.facts.device;
     let device = Device { rx_missed, rx_errors, rx_no_mbuf, tx_errors };
-    port_stats("wire", &sources.switch.dataplane().totals(WIRE), Some(device))
+    port_stats("wire", &sources.plane.dataplane().totals(WIRE), Some(device))
 }
 
 /// The stage in which frames are dropped for a reason.
@@ -301,8 +301,8 @@ fn dropped(app: &str, stage: &str, reason: &str, rule: Option<&str>, packets: u6
 
 /// What was dropped that is no app's.
 fn other_drops(sources: &Sources<'_>) -> Vec<Drops> {
-    let Sources { switch, facts } = sources;
-    let mut rows = drops_of_port("wire", &switch.dataplane().totals(WIRE));
+    let Sources { plane, facts } = sources;
+    let mut rows = drops_of_port("wire", &plane.dataplane().totals(WIRE));
     // What the device lost before a worker saw it, or after a worker gave it away.
     rows.extend(dropped("wire", "device", "rx_missed", None, facts.device.rx_missed));
     rows.extend(dropped("wire", "device", "no_mbuf", None, facts.device.rx_no_mbuf));

@@ -17,8 +17,23 @@ const AF_PACKET: &str = "net_af_packet";
 const COUNTED: [&str; 2] = [AF_PACKET, AF_XDP];
 /// The driver that reads only after a signal, which another thread of this process may take its time to handle.
 const TAP: &str = "net_tap";
-/// Smallest room for a frame: what network cards expect of a buffer.
+/// Smallest room for a frame: what NICs expect of a buffer.
 const FRAME_ROOM: u16 = 2048;
+
+/// What is known about the wire.
+#[derive(Clone, Debug)]
+pub struct WireState {
+    /// The device as configured.
+    pub device: String,
+    /// Name of its driver.
+    pub driver: String,
+    /// Its own MAC address.
+    pub mac: Mac,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// Its link.
+    pub link: Link,
+}
 
 /// The wire's device.
 #[derive(Debug)]
@@ -29,15 +44,15 @@ pub struct WireDevice {
     device: String,
     mtu: u16,
     netdev: Option<Netdev>,
-    told: Told,
+    logged: Logged,
 }
 
 /// What the log has said already.
 #[derive(Clone, Copy, Debug, Default)]
-struct Told {
+struct Logged {
     finished: bool,
     oversize: bool,
-    /// How the interface was when the link was told of.
+    /// How the interface was when the log last had the link.
     carrier: Option<Carrier>,
 }
 
@@ -52,7 +67,7 @@ impl WireDevice {
         let info = port.info()?;
         let device = wire.device.devargs().to_owned();
         let netdev = Netdev::under(&device);
-        Ok(Self { port, info, device, mtu: wire.mtu, netdev, told: Told::default() })
+        Ok(Self { port, info, device, mtu: wire.mtu, netdev, logged: Logged::default() })
     }
 
     /// Sets it up and starts it, with a pair of queues for each of `workers`, or as many as it has. The log says what it cannot do.
@@ -81,7 +96,7 @@ impl WireDevice {
             one_pool: true,
         };
         let queues = start(&mut self.port, setup, pool, sleeps(config))?;
-        self.tell_limits(queues.0.len());
+        self.log_limits(queues.0.len());
         Ok(queues)
     }
 
@@ -105,7 +120,7 @@ impl WireDevice {
     }
 
     /// Says what the driver cannot do, as far as frames are lost or changed by it.
-    fn tell_limits(&mut self, queues: usize) {
+    fn log_limits(&mut self, queues: usize) {
         let Self { info, device, netdev: Some(netdev), .. } = self else { return };
         let (driver, name) = (info.driver.as_str(), netdev.name());
         let has = netdev.interface().and_then(dpdk::Interface::rx_queues).unwrap_or(0);
@@ -165,13 +180,13 @@ impl WireDevice {
         self.port.mac()
     }
 
-    /// Whether a kernel at the other end may leave checksums to a card that there is not.
+    /// Whether a kernel at the other end may leave checksums to a NIC that there is not.
     #[must_use]
     pub const fn is_virtual(&self) -> bool {
         self.netdev.is_some()
     }
 
-    /// By what workers that sleep hear of frames in each of the RX queues.
+    /// What wakes workers that sleep for frames in each of the RX queues.
     #[must_use]
     pub fn ears(&self, rx: &[RxQueue]) -> Vec<Option<Ear>> {
         let ear = if self.info.driver == TAP { Ear::Readable } else { Ear::Calls };
@@ -213,17 +228,17 @@ impl WireDevice {
     }
 
     /// Says in the log why its link is down, if that is not what was said last: an interface that was set down may be deleted.
-    pub fn tell_reason(&mut self, link: Link) {
-        if !link.up && self.told.carrier != self.carrier() {
-            self.tell_link(link);
+    pub fn log_reason(&mut self, link: Link) {
+        if !link.up && self.logged.carrier != self.carrier() {
+            self.log_link(link);
         }
     }
 
     /// Says in the log how its link is.
-    pub fn tell_link(&mut self, link: Link) {
-        self.told.carrier = self.carrier();
+    pub fn log_link(&mut self, link: Link) {
+        self.logged.carrier = self.carrier();
         let name = || self.netdev.as_ref().map(Netdev::name).unwrap_or_default();
-        match (link.up, self.told.carrier) {
+        match (link.up, self.logged.carrier) {
             (true, _) => log::warn!("the wire's link is up"),
             (false, None | Some(Carrier::Up)) => log::warn!("the wire's link is down"),
             (false, Some(Carrier::SetDown)) => {
@@ -251,18 +266,18 @@ impl WireDevice {
     /// Called now and then with what was counted on the wire, and how many checksums were finished there: says once what is wrong at
     /// the other end of a virtual wire, and takes in what the kernel has counted.
     pub fn tick(&mut self, totals: &PortTotals, finished: u64) {
-        let Self { netdev: Some(netdev), told, device, mtu, info, .. } = self else { return };
+        let Self { netdev: Some(netdev), logged, device, mtu, info, .. } = self else { return };
         if COUNTED.contains(&info.driver.as_str()) {
             netdev.lost();
         }
-        if finished > 0 && !std::mem::replace(&mut told.finished, true) {
+        if finished > 0 && !std::mem::replace(&mut logged.finished, true) {
             log::info!(
                 "frames with unfinished checksums come by the wire {device}, from a kernel that leaves them to its card: kopid \
                  finishes them. `ethtool -K INTERFACE tx off` at the other end saves it the work"
             );
         }
         let oversize = totals.drops.get(DropReason::Oversize.index()).is_some_and(|frames| *frames > 0);
-        if oversize && !std::mem::replace(&mut told.oversize, true) {
+        if oversize && !std::mem::replace(&mut logged.oversize, true) {
             log::warn!(
                 "frames longer than the MTU of {mtu} come by the wire {device} and are dropped as `oversize`. Where a kernel at the other \
                  end leaves cutting them to its card: `ethtool -K INTERFACE tso off gso off` there; where they are merged on this \

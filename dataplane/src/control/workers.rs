@@ -47,9 +47,9 @@ pub struct Setup {
     pub snapshot: Arc<Snapshot>,
     /// The connections that all workers track.
     pub connections: Arc<Connections>,
-    /// Whether workers sleep when there is nothing to do; if so, by what each hears of frames in its RX queue of the wire.
+    /// Whether workers sleep when there is nothing to do; if so, what wakes each for frames in its RX queue of the wire.
     pub sleep: Option<Vec<Option<Ear>>>,
-    /// Whether checksums of the wire's frames are finished that were left to a card.
+    /// Whether checksums of the wire's frames are finished that were left to a NIC.
     pub finish: bool,
 }
 
@@ -78,20 +78,20 @@ pub enum StartError {
 /// The running workers. They end with it.
 #[derive(Debug)]
 pub struct Dataplane {
-    workers: Vec<Helm>,
+    workers: Vec<WorkerHandle>,
     /// Behind the workers, which use it.
     waker: AppWaker,
 }
 
 /// One worker's handle.
 #[derive(Debug)]
-struct Helm {
+struct WorkerHandle {
     cpu: u16,
     thread: JoinHandle<()>,
     commands: rtrb::Producer<Command>,
     replies: rtrb::Consumer<Reply>,
     /// Replies that were taken out of the queue and not looked at yet.
-    heard: VecDeque<Reply>,
+    received: VecDeque<Reply>,
     /// Snapshots of the ports that it has given back.
     retired: u64,
     /// Snapshots that it was given and has not given back, with the policy counters that go with them; oldest first.
@@ -163,12 +163,12 @@ impl Dataplane {
                 requests,
             };
             let thread = spawn(eal.clone(), cpu, index, parts)?;
-            dataplane.workers.push(Helm {
+            dataplane.workers.push(WorkerHandle {
                 cpu,
                 thread,
                 commands,
                 replies,
-                heard: VecDeque::new(),
+                received: VecDeque::new(),
                 retired: 0,
                 open: VecDeque::from([(Arc::clone(&snapshot), policy_counters)]),
                 events,
@@ -193,7 +193,7 @@ impl Dataplane {
         self.workers.iter().map(|worker| (worker.cpu, &*worker.counters))
     }
 
-    /// Frames of the wire whose checksum was left to a card, and was finished here.
+    /// Frames of the wire whose checksum was left to a NIC, and was finished here.
     #[must_use]
     pub fn finished(&self) -> u64 {
         self.counters().map(|(_, counters)| counters.checksums_finished.get()).sum()
@@ -265,14 +265,14 @@ impl Dataplane {
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
             let port = port.of_user(user).waking(caller.cloned(), doorbell.cloned());
-            worker.tell(Command::Attach(Box::new(port)));
+            worker.send(Command::Attach(Box::new(port)));
         }
     }
 
     /// Has all workers let go of port `id`. Each will answer.
     pub fn detach(&mut self, id: PortId) {
         self.waker.set(id, None);
-        self.workers.iter_mut().for_each(|worker| worker.tell(Command::Detach(id)));
+        self.workers.iter_mut().for_each(|worker| worker.send(Command::Detach(id)));
     }
 
     /// Ports there can be, the wire included.
@@ -283,19 +283,19 @@ impl Dataplane {
 
     /// Gives each worker one of `taps`.
     pub fn tap(&mut self, taps: Vec<Box<Tap>>) {
-        self.workers.iter_mut().zip(taps).for_each(|(worker, tap)| worker.tell(Command::Tap(tap)));
+        self.workers.iter_mut().zip(taps).for_each(|(worker, tap)| worker.send(Command::Tap(tap)));
     }
 
     /// Has all workers show capture sessions what `selections` say.
     pub fn select(&mut self, selections: &[Arc<Selection>]) {
         if !selections.is_empty() {
-            self.workers.iter_mut().for_each(|worker| worker.tell(Command::Select(selections.to_vec())));
+            self.workers.iter_mut().for_each(|worker| worker.send(Command::Select(selections.to_vec())));
         }
     }
 
     /// Has all workers let go of a capture session.
     pub fn untap(&mut self, session: u32) {
-        self.workers.iter_mut().for_each(|worker| worker.tell(Command::Untap(session)));
+        self.workers.iter_mut().for_each(|worker| worker.send(Command::Untap(session)));
     }
 
     /// Has all workers use `snapshot`, show capture sessions what `selections` say of it, and keep to
@@ -313,7 +313,7 @@ impl Dataplane {
             worker.open.push_back((Arc::clone(snapshot), Arc::clone(&policy_counters)));
             let shaper = shapers.as_mut().and_then(Iterator::next);
             let (snapshot, selections) = (Arc::clone(snapshot), selections.to_vec());
-            worker.tell(Command::Forward(Change { snapshot, policy_counters, selections, shaper }));
+            worker.send(Command::Forward(Change { snapshot, policy_counters, selections, shaper }));
         }
     }
 
@@ -335,13 +335,13 @@ impl Dataplane {
     /// Has worker `worker` list some of its flows, which comes as an [answer](Self::reply).
     pub fn list(&mut self, worker: usize, listing: Box<Listing>) {
         if let Some(worker) = self.workers.get_mut(worker) {
-            worker.tell(Command::List(listing));
+            worker.send(Command::List(listing));
         }
     }
 
     /// The next answer of any worker. Dropping it frees what it carries.
     pub fn reply(&mut self) -> Option<Reply> {
-        self.workers.iter_mut().find_map(Helm::reply)
+        self.workers.iter_mut().find_map(WorkerHandle::reply)
     }
 
     /// Snapshots of the ports that every worker has given back: it uses a later one than these.
@@ -360,7 +360,7 @@ impl Dataplane {
 impl Drop for Dataplane {
     /// Ends all workers and waits for them. All are told first, because they end together.
     fn drop(&mut self) {
-        self.workers.iter_mut().for_each(|worker| worker.tell(Command::Stop));
+        self.workers.iter_mut().for_each(|worker| worker.send(Command::Stop));
         for worker in self.workers.drain(..) {
             if worker.thread.join().is_err() {
                 log::error!("the worker on CPU {} had panicked", worker.cpu);
@@ -369,14 +369,14 @@ impl Drop for Dataplane {
     }
 }
 
-impl Helm {
+impl WorkerHandle {
     /// Tells the worker, waiting while its queue is full: a worker looks at it thousands of times a second.
     ///
     /// What it has answered is taken in before. So the queue of replies, which is longer than that of commands, never
     /// fills up, however many commands are given before anybody looks at the replies.
-    fn tell(&mut self, command: Command) {
+    fn send(&mut self, command: Command) {
         while let Ok(reply) = self.replies.pop() {
-            self.heard.push_back(reply);
+            self.received.push_back(reply);
         }
         let mut command = command;
         while let Err(rtrb::PushError::Full(back)) = self.commands.push(command) {
@@ -393,7 +393,7 @@ impl Helm {
     }
 
     fn reply(&mut self) -> Option<Reply> {
-        let reply = self.heard.pop_front().or_else(|| self.replies.pop().ok())?;
+        let reply = self.received.pop_front().or_else(|| self.replies.pop().ok())?;
         if let Reply::Retired(..) = reply {
             self.retired += 1;
             self.open.pop_front();
@@ -430,9 +430,9 @@ fn random_bytes() -> Result<[u8; 64], Errno> {
 }
 
 /// By what flows are spread over the queues of apps: the same at all workers, and in all kopids until the host starts anew. So a
-/// connection stays on its queue when kopid comes back, as it does with a card whose link was down.
+/// connection stays on its queue when kopid comes back, as it does with a NIC whose link was down.
 ///
-/// It is not a secret: whoever is on the host can work it out, as with a card's well-known key. It is not the flow table's seed.
+/// It is not a secret: whoever is on the host can work it out, as with a NIC's well-known key. It is not the flow table's seed.
 ///
 /// # Errors
 ///

@@ -25,7 +25,7 @@ const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
 /// What the kernel has now; `tap` is the interface of its port.
 #[must_use]
-pub fn look(tap: &str) -> HostSockets {
+pub fn read(tap: &str) -> HostSockets {
     let text = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     let ephemeral = range_of(&text("ip_local_port_range")).unwrap_or(EPHEMERAL);
     let sockets = LISTS.iter().flat_map(|(list, proto)| ports_of(list).into_iter().map(|port| (*proto, port)));

@@ -1,7 +1,6 @@
 //! From the kernel: frames that its stack sends, into the host port's TX ring.
 
-use super::Tally;
-use super::tap_thread::Gone;
+use super::{Gone, HostCounters};
 use kopi_packet::MacAddr;
 use kopi_packet::segment::{Fault, Outgoing, Piece};
 use kopi_packet::vnet::{self, VnetHeader};
@@ -14,7 +13,7 @@ use rustix::io::Errno;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// Reads in one turn.
+/// Reads in one iteration.
 const READS: usize = 32;
 /// Bytes of the longest frame: what IP can say of itself, and Ethernet with two tags.
 const LONGEST: usize = 65535 + 22;
@@ -32,12 +31,12 @@ pub struct TapRx {
     /// A header and the frame behind it.
     bytes: Box<[u8]>,
     /// What of `bytes` has yet to go into the ring.
-    rest: Option<Rest>,
+    partial: Option<Partial>,
 }
 
 /// A frame that did not go into the ring as a whole.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct Partial {
     length: usize,
     header: VnetHeader,
     /// The piece that is next.
@@ -48,18 +47,18 @@ impl TapRx {
     /// Into `ring`, whose worker is woken by `doorbell` if it sleeps, what comes from one of `macs`.
     #[must_use]
     pub fn new(ring: Producer, doorbell: Option<Arc<Doorbell>>, macs: Arc<[Mac]>) -> Self {
-        Self { ring, doorbell, macs, bytes: vec![0; vnet::LEN + LONGEST].into(), rest: None }
+        Self { ring, doorbell, macs, bytes: vec![0; vnet::LEN + LONGEST].into(), partial: None }
     }
 
     /// Whether a frame waits for room in the ring.
     #[must_use]
     pub const fn is_stuck(&self) -> bool {
-        self.rest.is_some()
+        self.partial.is_some()
     }
 
     /// Forgets a frame that waits, of an interface that is gone.
     pub const fn forget(&mut self) {
-        self.rest = None;
+        self.partial = None;
     }
 
     /// Moves what the kernel has, up to some frames, as far as the ring has room; returns how many.
@@ -67,16 +66,16 @@ impl TapRx {
     /// # Errors
     ///
     /// [`Gone`] if the interface is.
-    pub fn turn(&mut self, file: &OwnedFd, offload: bool, tally: &Tally) -> Result<usize, Gone> {
+    pub fn poll_once(&mut self, file: &OwnedFd, offload: bool, counters: &HostCounters) -> Result<usize, Gone> {
         let mut moved = 0;
         for _ in 0..READS {
-            if self.rest.is_none() && !self.read(file, offload, tally)? {
+            if self.partial.is_none() && !self.read(file, offload, counters)? {
                 break;
             }
-            moved += self.fill(tally);
+            moved += self.fill(counters);
             // Now, since one read may be 45 frames, which a worker sends while the next is read.
             self.publish();
-            if self.rest.is_some() {
+            if self.partial.is_some() {
                 break;
             }
         }
@@ -94,18 +93,18 @@ impl TapRx {
     }
 
     /// Reads a frame; returns whether there was one.
-    fn read(&mut self, file: &OwnedFd, offload: bool, tally: &Tally) -> Result<bool, Gone> {
+    fn read(&mut self, file: &OwnedFd, offload: bool, counters: &HostCounters) -> Result<bool, Gone> {
         let length = match rustix::io::read(file, &mut *self.bytes) {
             Ok(length) => length,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(false),
             Err(_) => return Err(Gone),
         };
-        tally.from_kernel.add(1);
+        counters.from_kernel.add(1);
         // Behind the destination. What is shorter than that is nobody's.
         let source = self.bytes.get(vnet::LEN + 6..length).and_then(|rest| rest.first_chunk());
         if let Some(source) = source.filter(|source| !self.macs.contains(source)) {
-            tally.foreign_mac.add(1);
-            tally.foreigner.store(MacAddr::new(*source).to_u64(), Relaxed);
+            counters.foreign_mac.add(1);
+            counters.new_foreign_mac.store(MacAddr::new(*source).to_u64(), Relaxed);
             return Ok(true);
         }
         let header = self.bytes.first_chunk().filter(|_| length > vnet::LEN).and_then(VnetHeader::read);
@@ -113,23 +112,23 @@ impl TapRx {
         match header {
             // What was not offered is not made.
             Some(header) if offload || !asked(&header) => {
-                self.rest = Some(Rest { length: length - vnet::LEN, header, next: 0 });
+                self.partial = Some(Partial { length: length - vnet::LEN, header, next: 0 });
             }
-            _ => tally.bad_offload.add(1),
+            _ => counters.bad_offload.add(1),
         }
         Ok(true)
     }
 
     /// Puts the frame into the ring, or as many pieces of it as there is room for; returns how many.
-    fn fill(&mut self, tally: &Tally) -> usize {
-        let Some(Rest { length, header, next }) = self.rest.take() else { return 0 };
+    fn fill(&mut self, counters: &HostCounters) -> usize {
+        let Some(Partial { length, header, next }) = self.partial.take() else { return 0 };
         let frame = self.bytes.get_mut(vnet::LEN..vnet::LEN + length).unwrap_or_default();
         // A checksum that is written already is not written again.
         let header = if next > 0 && header.segments.is_none() { VnetHeader::default() } else { header };
         let outgoing = match Outgoing::new(frame, &header) {
             Ok(outgoing) => outgoing,
             Err(Fault::Checksum | Fault::NotTcp | Fault::Headers | Fault::Size) => {
-                tally.bad_offload.add(1);
+                counters.bad_offload.add(1);
                 return 0;
             }
         };
@@ -138,11 +137,11 @@ impl TapRx {
             let Some(piece) = outgoing.piece(at) else { break };
             if piece.headers().len() + piece.rest.len() > LONGEST_IN_RING {
                 // No port carries it, and there would never be room.
-                tally.bad_offload.add(1);
+                counters.bad_offload.add(1);
             } else if !push(&mut self.ring, &piece, outgoing.frame()) {
                 // A frame that is no segment is written once, so it may wait as a whole.
                 let header = if header.segments.is_some() { header } else { VnetHeader::default() };
-                self.rest = Some(Rest { length, header, next: at });
+                self.partial = Some(Partial { length, header, next: at });
                 break;
             }
             moved += 1;

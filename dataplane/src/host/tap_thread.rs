@@ -1,8 +1,8 @@
 //! The thread between the host port's rings and the kernel's TAP interface.
 
-use super::Tally;
 use super::tap_rx::TapRx;
 use super::tap_tx::TapTx;
+use super::{Gone, HostCounters};
 use kopi_ring::message::Mac;
 use kopi_ring::{Doorbell, Region, RxInterrupt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,7 +23,7 @@ const SLEEP_NS: RangeInclusive<i64> = 50_000..=1_000_000;
 /// How late a sleep may end, in nanoseconds. The kernel's 50 µs are as long as the shortest sleep (`PR_SET_TIMERSLACK`,
 /// prctl(2)).
 const SLACK_NS: u64 = 1_000;
-/// The thread's nice value. It is the kernel's network card, whose work the kernel does before that of any process; so applications
+/// The thread's nice value. It is the kernel's NIC, whose work the kernel does before that of any process; so applications
 /// that poll on the same CPU, and take all of it, do not keep the kernel's traffic waiting.
 const NICE: i32 = -10;
 
@@ -32,7 +32,7 @@ const LONGEST_NS: i64 = 100_000_000;
 
 /// Who wakes whom.
 #[derive(Debug)]
-pub struct Calls {
+pub struct Doorbells {
     /// Wakes workers that sleep at times.
     pub worker: Option<Arc<Doorbell>>,
     /// This thread's end of the doorbell that workers ring.
@@ -41,7 +41,7 @@ pub struct Calls {
 
 /// An order of the control thread's.
 #[derive(Debug)]
-pub enum Order {
+pub enum TapCommand {
     /// To use these files, one for each queue, since the interface was made again.
     Tap(Vec<OwnedFd>),
     /// To end.
@@ -53,9 +53,9 @@ pub enum Order {
 pub struct TapThread {
     queues: Vec<Queue>,
     offload: bool,
-    orders: Receiver<Order>,
-    tally: Arc<Tally>,
-    bell: Doorbell,
+    commands: Receiver<TapCommand>,
+    counters: Arc<HostCounters>,
+    doorbell: Doorbell,
     sleep_ns: i64,
 }
 
@@ -64,8 +64,8 @@ pub struct TapThread {
 struct Queue {
     /// `None` while the interface is gone.
     file: Option<OwnedFd>,
-    up: TapRx,
-    down: TapTx,
+    rx: TapRx,
+    tx: TapTx,
     /// Where workers are asked for a call when something is for `down`.
     interrupt: RxInterrupt,
 }
@@ -77,21 +77,21 @@ impl TapThread {
         region: &Region,
         files: Vec<OwnedFd>,
         offload: bool,
-        calls: Calls,
-        orders: Receiver<Order>,
-        (tally, macs): (Arc<Tally>, Arc<[Mac]>),
+        doorbells: Doorbells,
+        commands: Receiver<TapCommand>,
+        (counters, macs): (Arc<HostCounters>, Arc<[Mac]>),
     ) -> Self {
         let queues = files.into_iter().enumerate().filter_map(|(at, file)| {
-            let (up, down, interrupt) = (region.tx_producer(at)?, region.rx_consumer(at)?, region.rx_interrupt(at)?);
+            let (rx, tx, interrupt) = (region.tx_producer(at)?, region.rx_consumer(at)?, region.rx_interrupt(at)?);
             Some(Queue {
                 file: Some(file),
-                up: TapRx::new(up, calls.worker.clone(), Arc::clone(&macs)),
-                down: TapTx::new(down, offload),
+                rx: TapRx::new(rx, doorbells.worker.clone(), Arc::clone(&macs)),
+                tx: TapTx::new(tx, offload),
                 interrupt,
             })
         });
         let queues = queues.collect();
-        Self { queues, offload, orders, tally, bell: calls.own, sleep_ns: *SLEEP_NS.start() }
+        Self { queues, offload, commands, counters, doorbell: doorbells.own, sleep_ns: *SLEEP_NS.start() }
     }
 
     /// Works until it is ordered to stop.
@@ -104,7 +104,7 @@ impl TapThread {
             log::debug!("the host port waits for its CPU as others do: {errno}");
         }
         while self.handle_orders() {
-            if self.turn() > 0 {
+            if self.poll_once() > 0 {
                 self.sleep_ns = *SLEEP_NS.start();
             } else {
                 self.sleep();
@@ -114,30 +114,32 @@ impl TapThread {
 
     /// Takes an order, if there is one; returns whether to go on.
     fn handle_orders(&mut self) -> bool {
-        match self.orders.try_recv() {
-            Ok(Order::Tap(files)) => {
+        match self.commands.try_recv() {
+            Ok(TapCommand::Tap(files)) => {
                 let mut files = files.into_iter();
                 for queue in &mut self.queues {
                     queue.file = files.next();
-                    queue.up.forget();
+                    queue.rx.forget();
                 }
                 true
             }
-            Ok(Order::Stop) | Err(TryRecvError::Disconnected) => false,
+            Ok(TapCommand::Stop) | Err(TryRecvError::Disconnected) => false,
             Err(TryRecvError::Empty) => true,
         }
     }
 
     /// Moves what there is, up to a burst each way in each queue; returns how many frames that were.
-    fn turn(&mut self) -> usize {
+    fn poll_once(&mut self) -> usize {
         let mut moved = 0;
         let mut gone = false;
         for queue in &mut self.queues {
             let Some(file) = &queue.file else {
-                moved += queue.down.discard(&self.tally);
+                moved += queue.tx.discard(&self.counters);
                 continue;
             };
-            for end in [queue.up.turn(file, self.offload, &self.tally), queue.down.turn(file, &self.tally)] {
+            for end in
+                [queue.rx.poll_once(file, self.offload, &self.counters), queue.tx.poll_once(file, &self.counters)]
+            {
                 match end {
                     Ok(frames) => moved += frames,
                     Err(Gone) => gone = true,
@@ -146,7 +148,7 @@ impl TapThread {
         }
         if gone {
             self.queues.iter_mut().for_each(|queue| queue.file = None);
-            self.tally.gone.store(true, Relaxed);
+            self.counters.gone.store(true, Relaxed);
         }
         moved
     }
@@ -155,7 +157,7 @@ impl TapThread {
     /// ends, so that several share a wake-up while there are many. When nothing has come for longer, workers are asked to call.
     fn sleep(&mut self) {
         // A frame that waits for room in its ring is not waited for again, and nobody calls when there is some.
-        let stuck = self.queues.iter().any(|queue| queue.up.is_stuck());
+        let stuck = self.queues.iter().any(|queue| queue.rx.is_stuck());
         if stuck || self.sleep_ns < *SLEEP_NS.end() {
             self.wait(self.sleep_ns);
             self.sleep_ns = (self.sleep_ns * 2).min(*SLEEP_NS.end());
@@ -166,19 +168,15 @@ impl TapThread {
             self.wait(LONGEST_NS);
         }
         self.queues.iter().for_each(|queue| queue.interrupt.disable());
-        self.bell.quiet();
+        self.doorbell.quiet();
     }
 
     fn wait(&self, nanoseconds: i64) {
-        let waiting = self.queues.iter().filter(|queue| !queue.up.is_stuck());
+        let waiting = self.queues.iter().filter(|queue| !queue.rx.is_stuck());
         let files = waiting.filter_map(|queue| queue.file.as_ref()).map(|file| PollFd::new(file, PollFlags::IN));
-        let mut files: Vec<PollFd<'_>> = files.chain([PollFd::new(&self.bell, PollFlags::IN)]).collect();
+        let mut files: Vec<PollFd<'_>> = files.chain([PollFd::new(&self.doorbell, PollFlags::IN)]).collect();
         let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
         // An error is a signal, or memory that is short: then it was no sleep.
         let _ready = poll(&mut files, Some(&timeout));
     }
 }
-
-/// The interface is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;

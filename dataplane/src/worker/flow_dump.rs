@@ -6,7 +6,7 @@
 //!
 //! A worker fills in one piece at a time. Users have their turns, however many lists each of them reads.
 
-use crate::control::ports::{App, Registry};
+use crate::control::ports::{App, PortTable};
 use crate::control::stats::stage_of;
 use crate::control::workers::Dataplane;
 use crate::ids::{PortId, Verdict, WIRE};
@@ -276,8 +276,8 @@ impl Lists {
         !self.waiting.is_empty() || self.desks.iter().any(|desk| desk.current.is_some())
     }
 
-    /// Takes what a worker has filled in, and gives it to who has asked. `registry` says who the apps are.
-    pub fn take(&mut self, mut part: Box<Listing>, registry: &Registry) {
+    /// Takes what a worker has filled in, and gives it to who has asked. `ports` says who the apps are.
+    pub fn take(&mut self, mut part: Box<Listing>, ports: &PortTable) {
         let (worker, workers) = (part.worker, self.desks.len());
         let Some(desk) = self.desks.get_mut(worker) else { return };
         if let Some(Current { to: Some(to), .. }) = desk.current.take_if(|current| current.serial == part.serial) {
@@ -289,7 +289,7 @@ impl Lists {
             };
             let piece = Piece {
                 flows: part.flows.clone(),
-                who: who(&part.flows, filter, registry),
+                who: who(&part.flows, filter, ports),
                 names: filter.map(|filter| Names::of(&part.flows, filter.ruleset())),
                 next,
             };
@@ -332,13 +332,13 @@ impl Lists {
 }
 
 /// The apps that `flows` come from or go to. An app that has the number of one that is gone is another one.
-fn who(flows: &[Listed], filter: Option<&PolicyTable>, registry: &Registry) -> BTreeMap<PortId, Who> {
+fn who(flows: &[Listed], filter: Option<&PolicyTable>, ports: &PortTable) -> BTreeMap<PortId, Who> {
     let mut who = BTreeMap::new();
     for id in flows.iter().flat_map(|flow| [Some(flow.key.source()), flow.receiver()]).flatten() {
         if id == WIRE || who.contains_key(&id) {
             continue;
         }
-        let app = registry.get(id);
+        let app = ports.get(id);
         let app = app.filter(|app| filter.is_none_or(|filter| filter.generation(id) == app.generation));
         who.insert(id, app.map(Who::of));
     }

@@ -4,7 +4,7 @@ use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
 use kopi_dataplane::control::app_waker::WakeRequests;
-use kopi_dataplane::control::classes::Plan;
+use kopi_dataplane::control::classes::ShaperSpec;
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
@@ -132,7 +132,7 @@ pub(crate) struct Crew<'a> {
     hands: Vec<Hand>,
     members: Vec<FibPort>,
     ruleset: Option<Arc<Ruleset>>,
-    plan: Option<Plan>,
+    plan: Option<ShaperSpec>,
     /// Whether the workers have yet to hear of the classes.
     classes_changed: bool,
     /// Whether the workers take the wire for up.
@@ -279,7 +279,7 @@ impl<'a> Crew<'a> {
     /// Puts a policy in force.
     pub(crate) fn enforce(&mut self, policy: &str) {
         let policy = Policy::parse(policy, "test").expect("a policy");
-        self.plan = Plan::new(&policy, self.lab.eal.tsc_hz(), self.hands.len(), MTU, dpdk::tsc());
+        self.plan = ShaperSpec::new(&policy, self.lab.eal.tsc_hz(), self.hands.len(), MTU, dpdk::tsc());
         self.classes_changed = true;
         self.ruleset = Some(Arc::new(Ruleset::new(Arc::new(policy), &()).expect("a policy of few rules")));
         self.publish();

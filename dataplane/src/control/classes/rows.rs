@@ -3,7 +3,7 @@
 //! There may be 65,535 of them, each with counters of every worker. So the control thread takes out what a few rows need, which is mostly
 //! pointers, and the thread of the operator who asks sums up.
 
-use super::plan::Plan;
+use super::spec::ShaperSpec;
 use super::{Delays, Totals};
 use kopi_config::policy::Direction;
 use std::collections::BTreeMap;
@@ -31,28 +31,28 @@ pub struct Row {
     pub delay_ns: Option<(u64, u64)>,
 }
 
-/// A plan that workers keep to no more, or not for long. What the first of its classes have counted is entered into what is past.
+/// The trees of a policy that workers keep to no more, or not for long. What the first of its classes have counted is entered into what is past.
 #[derive(Clone, Debug)]
-pub(super) struct Leaving {
+pub(super) struct Draining {
     /// The snapshot that ends it.
     pub(super) snapshot: u64,
-    pub(super) plan: Arc<Plan>,
+    pub(super) spec: Arc<ShaperSpec>,
     /// How many of its classes are entered.
     pub(super) entered: usize,
 }
 
-impl Leaving {
+impl Draining {
     /// What is not entered yet of what the class known as `id` has counted.
     fn rest(&self, id: u64) -> Option<Totals> {
-        self.plan.counted(id).filter(|(at, _)| *at >= self.entered).map(|(_, totals)| totals)
+        self.spec.counted(id).filter(|(at, _)| *at >= self.entered).map(|(_, totals)| totals)
     }
 }
 
 /// What some rows are made of.
 #[derive(Debug)]
 pub struct Part {
-    pub(super) plan: Arc<Plan>,
-    pub(super) leaving: Vec<Leaving>,
+    pub(super) spec: Arc<ShaperSpec>,
+    pub(super) draining: Vec<Draining>,
     pub(super) past: Arc<BTreeMap<u64, Totals>>,
     /// Which rows.
     pub(super) range: Range<usize>,
@@ -64,7 +64,7 @@ impl Part {
     /// The rows. What is counted for a class is so for all above it.
     pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
         let totals = |id, counted| {
-            self.leaving.iter().filter_map(|plan| plan.rest(id)).chain(self.past.get(&id).copied()).fold(
+            self.draining.iter().filter_map(|spec| spec.rest(id)).chain(self.past.get(&id).copied()).fold(
                 counted,
                 |mut sum: Totals, totals| {
                     sum.join(&totals);
@@ -76,7 +76,7 @@ impl Part {
         self.range
             .clone()
             .zip(delays)
-            .filter_map(move |(at, delay)| Some(Row { delay_ns: delay, ..self.plan.row(at, totals)? }))
+            .filter_map(move |(at, delay)| Some(Row { delay_ns: delay, ..self.spec.row(at, totals)? }))
     }
 }
 

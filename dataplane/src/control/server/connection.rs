@@ -4,7 +4,7 @@
 //! service that a policy or a capture asks. Whatever of it takes long, or never ends, holds up this operator. The control thread gets
 //! a [`Question`] in memory, and gives an [`Answer`] in memory.
 
-use super::{Answer, Asked, Brought, Desk, News, Part, Question, Rows, Shared};
+use super::{Answer, Asked, Brought, Inbox, Message, Part, Question, Rows, Shared};
 use crate::capture::Place;
 use crate::capture::output::Output;
 use crate::capture::request::Request as Capture;
@@ -25,8 +25,8 @@ use std::time::Duration;
 const REQUEST: usize = 64 << 10;
 /// How long an operator may take to read the next piece of a reply; and of a long one, whose reader may be somebody at a pager. Then it
 /// has no more of kopid's than a part of the answer, and leaves when others need its place.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LONG_PATIENCE: Duration = Duration::from_secs(600);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const LONG_WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What is wrong with a capture without one.
 const NO_FILE: &str = "`capture` comes with a file to write to";
@@ -36,7 +36,7 @@ const NO_FILE: &str = "`capture` comes with a file to write to";
 pub(super) struct Connection {
     socket: OwnedFd,
     shared: Arc<Shared>,
-    desk: Arc<Desk>,
+    inbox: Arc<Inbox>,
     lines: Lines,
 }
 
@@ -52,8 +52,8 @@ enum Made {
 }
 
 impl Connection {
-    pub(super) const fn new(socket: OwnedFd, shared: Arc<Shared>, desk: Arc<Desk>) -> Self {
-        Self { socket, shared, desk, lines: Lines::new(REQUEST) }
+    pub(super) const fn new(socket: OwnedFd, shared: Arc<Shared>, inbox: Arc<Inbox>) -> Self {
+        Self { socket, shared, inbox, lines: Lines::new(REQUEST) }
     }
 
     /// Serves it to its end. An empty error is an end like others.
@@ -67,7 +67,7 @@ impl Connection {
                 }
                 Err(reason) => {
                     if !reason.is_empty() {
-                        self.desk.tell(News::Closed(reason));
+                        self.inbox.send(Message::Closed(reason));
                     }
                     return;
                 }
@@ -98,7 +98,7 @@ impl Connection {
             Made::Capture(place, output) => return Ok(Some((place, output))),
         };
         self.shared.rest();
-        self.write(reply.as_bytes(), PATIENCE)?;
+        self.write(reply.as_bytes(), WRITE_TIMEOUT)?;
         Ok(None)
     }
 
@@ -136,7 +136,7 @@ impl Connection {
     /// Sends a part of a long answer. Meanwhile the connection waits for its operator.
     fn write_long(&self, text: &[u8]) -> Result<(), String> {
         self.shared.rest();
-        self.write(text, LONG_PATIENCE)?;
+        self.write(text, LONG_WRITE_TIMEOUT)?;
         self.shared.heard();
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Connection {
         let refused = |error: String| Ok(Made::Reply(refusal(&error)));
         let Request { command, arguments } = request;
         let (brought, output) = match command.as_str() {
-            "reload" => match Wanted::read(&arguments, file, self.desk.source()) {
+            "reload" => match Wanted::read(&arguments, file, self.inbox.source()) {
                 Ok(wanted) => (
                     Brought::Policy(
                         Box::new(wanted),
@@ -187,16 +187,16 @@ impl Connection {
     fn ask(&self, command: String, arguments: Map<String, Value>, brought: Brought) -> Receiver<Answer> {
         let (to, answer) = sync_channel(1);
         let question = Question { command, arguments, account: self.shared.account(), brought };
-        self.desk.tell(News::Asked(Asked { question, answer: to }));
+        self.inbox.send(Message::Asked(Asked { question, answer: to }));
         answer
     }
 
     /// Waits until the socket is ready. An error ends the connection: it was told to leave, or takes too long.
-    fn wait(&self, wants: PollFlags, patience: Option<Duration>) -> Result<(), String> {
-        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+    fn wait(&self, wants: PollFlags, timeout: Option<Duration>) -> Result<(), String> {
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         loop {
             let mut fds = [PollFd::new(&self.socket, wants), PollFd::new(self.shared.leave(), PollFlags::IN)];
-            match poll(&mut fds, patience.as_ref()) {
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Err("does not read its answer".to_owned()),
                 Ok(_) if !fds[1].revents().is_empty() => return Err(String::new()),
                 Ok(_) => return Ok(()),
@@ -224,12 +224,12 @@ impl Connection {
         }
     }
 
-    fn write(&self, reply: &[u8], patience: Duration) -> Result<(), String> {
+    fn write(&self, reply: &[u8], timeout: Duration) -> Result<(), String> {
         let mut rest = reply;
         while !rest.is_empty() {
             match send(&self.socket, rest, None, SendFlags::DONTWAIT) {
                 Ok(n) => rest = rest.get(n..).unwrap_or_default(),
-                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(patience))?,
+                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, Some(timeout))?,
                 Err(Errno::CONNRESET | Errno::PIPE) => return Err(String::new()),
                 Err(errno) => return Err(errno.to_string()),
             }
@@ -251,9 +251,9 @@ mod tests {
     fn connected() -> (Connection, OwnedFd) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        let desk = Arc::new(Desk::new(Wake::new().unwrap(), Arc::new(Source::new(None))).0);
-        let shared = Arc::new(Shared::new(1, &desk).unwrap());
-        (Connection::new(ours, shared, desk), theirs)
+        let inbox = Arc::new(Inbox::new(Wake::new().unwrap(), Arc::new(Source::new(None))).0);
+        let shared = Arc::new(Shared::new(1, &inbox).unwrap());
+        (Connection::new(ours, shared, inbox), theirs)
     }
 
     /// Whether every copy of the other end is closed.
@@ -290,6 +290,6 @@ mod tests {
     fn who_is_told_to_leave_does() {
         let (connection, _operator) = connected();
         connection.shared.leave().wake();
-        assert_eq!(connection.write(&vec![b'x'; 10 << 20], PATIENCE), Err(String::new()));
+        assert_eq!(connection.write(&vec![b'x'; 10 << 20], WRITE_TIMEOUT), Err(String::new()));
     }
 }

@@ -47,7 +47,7 @@ impl Scene {
             assert!(begun.elapsed() < LIMIT, "it does not come to an end");
             for token in self.poller.wait(Duration::from_millis(1)).unwrap() {
                 match token {
-                    Token::Operators => self.control.hear(),
+                    Token::Operators => self.control.receive(),
                     other => panic!("{other:?}"),
                 }
             }
@@ -167,7 +167,7 @@ fn time_is_shared_by_user() {
     let begun = Instant::now();
     while scene.control.waiting.len() < 9 {
         assert!(begun.elapsed() < LIMIT);
-        scene.control.hear();
+        scene.control.receive();
     }
     let mut asked = Vec::new();
     while scene.control.is_due() {

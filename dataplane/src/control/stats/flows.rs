@@ -4,7 +4,6 @@ mod query;
 
 use super::Sources;
 use super::policy::{cause_name, state_name};
-use crate::control::publish::{way, word};
 use crate::control::server::{Answer, Next, Question};
 use crate::ids::{PortId, WIRE};
 use crate::worker::flow_dump::{Listed, Names, Piece, Position, Who};
@@ -17,7 +16,7 @@ use query::Query;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The cause of flows that were judged before the ports or the policy changed last: by which rule is not known any more.
+/// The cause of flows that were evaluated before the ports or the policy changed last: by which rule is not known any more.
 const OUTDATED: &str = "outdated";
 
 /// All flows that fit the question's arguments. There may be millions, so they come in parts.
@@ -30,8 +29,8 @@ pub(super) fn flows(question: &Question, sources: &mut Sources<'_>) -> Answer {
 
 /// The flows from `position` on, for user `account`.
 fn part(mut query: Query, account: u32, position: Position, sources: &mut Sources<'_>) -> Answer {
-    let piece = sources.switch.flows(account, position);
-    let connections = Arc::clone(sources.switch.connections());
+    let piece = sources.plane.flows(account, position);
+    let connections = Arc::clone(sources.plane.connections());
     let (now, hz) = (dpdk::tsc(), sources.facts.tsc_hz.max(1));
     Answer::part(move |rows| {
         let piece: Piece = piece.recv().map_err(|_| "kopid ends".to_owned())??;
@@ -104,7 +103,7 @@ impl<'a> View<'a> {
         let state = connection.and_then(|c| c.tcp_state).map(|state| state.to_lowercase().into());
         Some(Flow {
             app: who.name.as_str().into(),
-            direction: Some(way(direction).into()),
+            direction: Some(direction.as_str().into()),
             src: key.src_addr(),
             src_port: key.src_port(),
             dst: key.dst_addr(),
@@ -112,7 +111,7 @@ impl<'a> View<'a> {
             vlan: key.outer_vlan().map(|tag| tag.id()),
             state: state.or_else(|| judged.map(Into::into)),
             ct_state: judged.map(Into::into),
-            begun: connection.map(|c| way(c.begun).into()),
+            begun: connection.map(|c| c.begun.as_str().into()),
             age_seconds: seconds(age),
             idle_seconds: seconds(flow.idle(self.now)),
             packets: flow.packets,
@@ -121,7 +120,7 @@ impl<'a> View<'a> {
             class: listed.class(at).and_then(|class| self.names?.class(class)).map(Into::into),
             rule: rule.map(Into::into),
             cause: cause.filter(|_| self.names.is_some()).map(Into::into),
-            verdict: Some(word(outcome.map_or_else(|| listed.decision(id), |outcome| outcome.decision)).into()),
+            verdict: Some(outcome.map_or_else(|| listed.decision(id), |outcome| outcome.decision).as_str().into()),
             pid: Some(who.pid),
             uid: who.uid,
             user: who.user.as_deref().map(Into::into),

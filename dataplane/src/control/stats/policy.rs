@@ -3,9 +3,9 @@
 use super::{Sources, drops_of_app, other_drops, totals_of};
 use crate::control::attach::Attach;
 use crate::control::classes::{Row, Totals};
+use crate::control::plane::ControlPlane;
 use crate::control::policy::{Counted, Decider, Sum};
 use crate::control::ports::App;
-use crate::control::publish::{Switch, way, word};
 use crate::control::reload::{Reload, Wanted};
 use crate::control::server::{Answer, Next, Question};
 use crate::ids::{Generation, PortId};
@@ -30,8 +30,8 @@ const CLASSES: usize = 128;
 
 /// What each class is to get and has got, in the order of the file; what has no class last in its direction.
 pub(super) fn classes(sources: &Sources<'_>) -> Answer {
-    match sources.switch.policy().ruleset() {
-        Some(ruleset) if !sources.switch.classes().is_empty() => classes_from(0, &Arc::downgrade(ruleset), sources),
+    match sources.plane.policy().ruleset() {
+        Some(ruleset) if !sources.plane.classes().is_empty() => classes_from(0, &Arc::downgrade(ruleset), sources),
         _ => Answer::Reply(kopi_api::answer("classes", &[(); 0])),
     }
 }
@@ -39,7 +39,7 @@ pub(super) fn classes(sources: &Sources<'_>) -> Answer {
 /// The classes from number `from` on, of `ruleset` if that is still in force.
 fn classes_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Answer {
     let Some(in_force) = still_in_force(ruleset, sources) else { return replaced() };
-    let Some((part, has_more)) = sources.switch.classes().part(from, CLASSES) else { return replaced() };
+    let Some((part, has_more)) = sources.plane.classes().part(from, CLASSES) else { return replaced() };
     let known = ruleset.clone();
     Answer::part(move |text| {
         part.rows().for_each(|row| text.push(&class(&row, in_force.policy())));
@@ -49,7 +49,7 @@ fn classes_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> 
 
 /// The rules of an answer, if they are still in force: who reads slowly does not keep an old policy.
 fn still_in_force(ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Option<Arc<Ruleset>> {
-    sources.switch.policy().ruleset().filter(|in_force| ruleset.as_ptr() == Arc::as_ptr(in_force)).cloned()
+    sources.plane.policy().ruleset().filter(|in_force| ruleset.as_ptr() == Arc::as_ptr(in_force)).cloned()
 }
 
 fn replaced() -> Answer {
@@ -62,7 +62,7 @@ fn class(row: &Row, policy: &Policy) -> Class {
     Class {
         name: row.name.clone(),
         parent: row.parent.clone(),
-        direction: way(row.direction).to_owned(),
+        direction: row.direction.as_str().to_owned(),
         leaf: row.is_leaf,
         rate: class.and_then(|class| class.rate).map(|rate| rate.to_string()),
         ceil: class.and_then(|class| class.ceiling()).map(|ceil| ceil.to_string()),
@@ -87,7 +87,7 @@ const RULES: usize = 512;
 
 /// What each rule has counted, in the order of the file; the defaults last. There may be a hundred thousand.
 pub(super) fn rules(sources: &Sources<'_>) -> Answer {
-    match sources.switch.policy().ruleset() {
+    match sources.plane.policy().ruleset() {
         Some(ruleset) => rules_from(0, &Arc::downgrade(ruleset), sources),
         None => Answer::Reply(kopi_api::answer("rules", &[(); 0])),
     }
@@ -96,7 +96,7 @@ pub(super) fn rules(sources: &Sources<'_>) -> Answer {
 /// The rules from number `from` on, of `ruleset` if that is still in force.
 fn rules_from(from: usize, ruleset: &Weak<Ruleset>, sources: &Sources<'_>) -> Answer {
     let Some(in_force) = still_in_force(ruleset, sources) else { return replaced() };
-    let (counted, known) = (sources.switch.counted(), ruleset.clone());
+    let (counted, known) = (sources.plane.counted(), ruleset.clone());
     Answer::part(move |text| {
         let rules = in_force.rules().iter().zip(in_force.ids()).skip(from).take(RULES);
         let ids: Vec<_> = rules.clone().map(|(_, id)| *id).collect();
@@ -132,9 +132,9 @@ fn rule_row(rule: &Rule, sum: Sum, policy: &Policy) -> kopi_api::Rule {
 
 fn default_row(direction: Direction, decision: Decision, sum: Sum) -> kopi_api::Rule {
     kopi_api::Rule {
-        name: format!("default {}", way(direction)),
-        action: word(decision).to_owned(),
-        matches: Some(format!("{{ direction = \"{}\" }}", way(direction))),
+        name: format!("default {}", direction.as_str()),
+        action: decision.as_str().to_owned(),
+        matches: Some(format!("{{ direction = \"{}\" }}", direction.as_str())),
         owner: Some(String::new()),
         packets: sum.packets,
         bytes: sum.bytes,
@@ -151,11 +151,11 @@ pub(super) fn drops(sources: &Sources<'_>) -> Answer {
 }
 
 fn drops_from(from: PortId, first: Vec<Drops>, sources: &Sources<'_>) -> Answer {
-    let switch = &sources.switch;
-    let apps = switch.apps().filter(|app| app.id >= from).take(APPS);
-    let apps: Vec<_> = apps.map(|app| (app.generation, app.name.clone(), totals_of(app, switch))).collect();
-    let last = switch.apps().filter(|app| app.id >= from).nth(APPS).map(|app| app.id);
-    let (counted, ruleset) = (switch.counted(), switch.policy().ruleset().cloned());
+    let plane = &sources.plane;
+    let apps = plane.apps().filter(|app| app.id >= from).take(APPS);
+    let apps: Vec<_> = apps.map(|app| (app.generation, app.name.clone(), totals_of(app, plane))).collect();
+    let last = plane.apps().filter(|app| app.id >= from).nth(APPS).map(|app| app.id);
+    let (counted, ruleset) = (plane.counted(), plane.policy().ruleset().cloned());
     Answer::part(move |text| {
         first.iter().for_each(|row| text.push(row));
         let refusals = Refusals::of(&counted, ruleset.as_deref(), apps.iter().map(|(app, ..)| *app).collect());
@@ -175,7 +175,7 @@ fn names_of(assigned: ClassSelection, policy: &Policy) -> Option<String> {
 
 const fn action(action: Action) -> &'static str {
     match action {
-        Action::Decide(decision) => word(decision),
+        Action::Decide(decision) => decision.as_str(),
         Action::Log => "log",
         Action::Count => "count",
         Action::Class => "class",
@@ -198,19 +198,24 @@ pub(super) const fn cause_name(cause: Cause) -> &'static str {
 /// # Errors
 ///
 /// A text for people; the policy in force stays.
-pub(super) fn reload(wanted: &Wanted, who: &str, switch: &mut Switch, attach: &mut Attach) -> Result<Answer, String> {
-    let Wanted::Replace(reload, trial) = wanted else {
-        if !switch.confirm() {
+pub(super) fn reload(
+    wanted: &Wanted,
+    who: &str,
+    plane: &mut ControlPlane,
+    attach: &mut Attach,
+) -> Result<Answer, String> {
+    let Wanted::Replace(reload, confirm_within) = wanted else {
+        if !plane.confirm() {
             return Err("no policy waits to be confirmed".into());
         }
         log::info!("{who} has confirmed the policy");
-        return Ok(Answer::Reply(summary(switch, "", &[])));
+        return Ok(Answer::Reply(summary(plane, "", &[])));
     };
-    let snapshot = put_in_force(reload, *trial, who, switch, attach)?;
-    Ok(Answer::InForce(snapshot, summary(switch, &reload.name, &reload.warnings)))
+    let snapshot = put_in_force(reload, *confirm_within, who, plane, attach)?;
+    Ok(Answer::InForce(snapshot, summary(plane, &reload.name, &reload.warnings)))
 }
 
-/// Puts a policy in force for `who`, on trial for a time if one is given, and logs it. Returns the snapshot by which workers evaluate when
+/// Puts a policy in force for `who`, to be confirmed within a time if one is given, and logs it. Returns the snapshot by which workers evaluate when
 /// they have taken it.
 ///
 /// # Errors
@@ -218,24 +223,26 @@ pub(super) fn reload(wanted: &Wanted, who: &str, switch: &mut Switch, attach: &m
 /// A text for people; the policy in force stays.
 pub(crate) fn put_in_force(
     reload: &Reload,
-    trial: Option<Duration>,
+    confirm_within: Option<Duration>,
     who: &str,
-    switch: &mut Switch,
+    plane: &mut ControlPlane,
     attach: &mut Attach,
 ) -> Result<u64, String> {
-    let notices = switch.reload(reload, trial)?;
-    attach.dismiss(&notices, switch);
-    let snapshot = switch.next_snapshot();
-    switch.publish_now();
-    let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-    let trial = trial.map(|time| format!(", on trial for {} s", time.as_secs())).unwrap_or_default();
-    log::info!("{who} has put {:?} in force, {rules} rules{trial}", reload.name);
+    let detached = plane.reload(reload, confirm_within)?;
+    attach.detach_ports(detached, plane);
+    let snapshot = plane.next_snapshot();
+    plane.publish_now();
+    let rules = plane.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
+    let confirm = confirm_within
+        .map(|time| format!(", taken back in {} s unless it is confirmed", time.as_secs()))
+        .unwrap_or_default();
+    log::info!("{who} has put {:?} in force, {rules} rules{confirm}", reload.name);
     Ok(snapshot)
 }
 
-fn summary(switch: &Switch, file: &str, warnings: &[String]) -> String {
-    let rules = switch.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-    let confirm_seconds = switch.policy().trial_seconds();
+fn summary(plane: &ControlPlane, file: &str, warnings: &[String]) -> String {
+    let rules = plane.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
+    let confirm_seconds = plane.policy().confirm_seconds();
     let row = Reloaded { file: file.to_owned(), rules, warnings: warnings.to_vec(), confirm_seconds };
     kopi_api::answer("reload", &[row])
 }
@@ -245,11 +252,11 @@ fn summary(switch: &Switch, file: &str, warnings: &[String]) -> String {
 /// # Errors
 ///
 /// A text for people, if the question is not understood.
-pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Answer, String> {
+pub(super) fn explain(question: &Question, plane: &ControlPlane) -> Result<Answer, String> {
     question.check(&["app", "packet", "direction", "state"])?;
     let text = |name: &str| question.arguments.get(name).and_then(Value::as_str);
-    let ruleset = switch.policy().ruleset().ok_or("no policy is in force: every frame is accepted")?;
-    let app = find(switch, text("app").ok_or("`app` is missing")?)?;
+    let ruleset = plane.policy().ruleset().ok_or("no policy is in force: every frame is accepted")?;
+    let app = find(plane, text("app").ok_or("`app` is missing")?)?;
     let direction = match text("direction").unwrap_or("egress") {
         "egress" => Direction::Egress,
         "ingress" => Direction::Ingress,
@@ -265,8 +272,8 @@ pub(super) fn explain(question: &Question, switch: &Switch) -> Result<Answer, St
     // A description has nothing behind its ports: a client of DHCP is taken to speak of itself.
     let client = dhcp::Request { hardware: key.src_mac(), address: Ipv4Addr::UNSPECIFIED, identifier: None };
     let dhcp = dhcp::is_for_server(&key).then(|| dhcp::request(&frame, &headers).unwrap_or(client));
-    let port_policy = switch.port_policy(app.id).ok_or("the app has gone")?;
-    let asked = Asked { app: app.name.clone(), link: app.terms.link, direction, key, state, ndp, dhcp };
+    let port_policy = plane.port_policy(app.id).ok_or("the app has gone")?;
+    let asked = Asked { app: app.name.clone(), link: app.grant.link, direction, key, state, ndp, dhcp };
     let ruleset = Arc::clone(ruleset);
     // Every rule is looked at, and there may be a hundred thousand.
     Ok(Answer::part(move |rows| {
@@ -305,9 +312,9 @@ impl Asked {
         Explained {
             app,
             packet: key.to_string(),
-            direction: way(direction).to_owned(),
+            direction: direction.as_str().to_owned(),
             state: state_name(state).to_owned(),
-            decision: word(decision).to_owned(),
+            decision: decision.as_str().to_owned(),
             cause: why.to_owned(),
             rule: rule.map(|rule| rule.name.clone()),
             line: rule.map(|rule| rule.line),
@@ -319,7 +326,7 @@ impl Asked {
     }
 }
 
-/// What kopid looks at behind the headers of such a frame, and a description does not have: why the frame itself may be judged otherwise.
+/// What kopid looks at behind the headers of such a frame, and a description does not have: why the frame itself may be decided otherwise.
 fn payload(key: &FlowKey) -> Option<&'static str> {
     if key.fragment() == Fragment::Later {
         Some(
@@ -343,10 +350,10 @@ fn payload(key: &FlowKey) -> Option<&'static str> {
 /// # Errors
 ///
 /// Which ones there are.
-fn find<'a>(switch: &'a Switch, name: &str) -> Result<&'a App, String> {
-    let found = switch.apps().find(|app| app.name == name);
+fn find<'a>(plane: &'a ControlPlane, name: &str) -> Result<&'a App, String> {
+    let found = plane.apps().find(|app| app.name == name);
     found.ok_or_else(|| {
-        let names: Vec<_> = switch.apps().map(|app| app.name.as_str()).collect();
+        let names: Vec<_> = plane.apps().map(|app| app.name.as_str()).collect();
         format!("no app is called {name:?}; there are: {}", names.join(", "))
     })
 }
@@ -407,7 +414,7 @@ impl<'a> Refusals<'a> {
                 Decider::Default(direction) => {
                     let default = &ruleset.policy().default;
                     let egress = *direction == Direction::Egress;
-                    (format!("default {}", way(*direction)), if egress { default.egress } else { default.ingress })
+                    (format!("default {}", direction.as_str()), if egress { default.egress } else { default.ingress })
                 }
                 _ => return None,
             };
@@ -423,9 +430,9 @@ mod tests {
     use super::*;
     use kopi_packet::describe::frame_of;
 
-    /// Frames that are judged by more than their headers are told apart from all others.
+    /// Frames that are decided by more than their headers are told apart from all others.
     #[test]
-    fn what_is_judged_by_its_payload_is_said() {
+    fn what_is_decided_by_its_payload_is_said() {
         let said = |text: &str| payload(&kopi_packet::parse(&frame_of(text).unwrap(), 1).1);
         let by_payload = [
             ("udp 10.0.0.1 > 10.0.0.2 later fragment", "fragment"),

@@ -1,11 +1,11 @@
 //! The rings of a port: how many and how large they may be, and how they come into being.
 
-use super::Switch;
-use super::tracked::user_of;
+use super::ControlPlane;
+use super::connections::user_of;
 use crate::control::app_waker::Reach;
 use crate::control::memory::{MemoryRefusal, Room, free_huge_memory};
 use crate::control::ports::{App, Pending};
-use crate::control::regions::{Done, Grant};
+use crate::control::regions::{Charge, Done};
 use crate::ids::PortId;
 use crate::worker::port::User;
 use kopi_ring::message::Setup;
@@ -105,7 +105,7 @@ const PAGE: u64 = 4096;
 /// What becomes of a request for rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// They are being made: see [`Switch::take_regions`].
+    /// They are being made: see [`ControlPlane::take_regions`].
     Making,
     /// They have to be asked for again when memory that is no longer in use has been given back.
     Later,
@@ -114,19 +114,19 @@ pub enum Asked {
 /// What has come of rings that were being made.
 pub type Made = (PortId, Result<(), SetupError>);
 
-impl Switch {
+impl ControlPlane {
     /// Has rings made for a port, in place of any it has, if there may be so many.
     ///
     /// # Errors
     ///
     /// [`SetupError`], and the port keeps what it had.
     pub fn setup(&mut self, id: PortId, setup: &Setup) -> Result<Asked, SetupError> {
-        let app = self.registry.get(id).ok_or(SetupError::Gone)?;
-        self.check(&setup.geometry, app.terms.queues)?;
+        let app = self.ports.get(id).ok_or(SetupError::Gone)?;
+        self.check(&setup.geometry, app.grant.queues)?;
         let page = if self.limits.huge_pages == HugePages::Off { PAGE } else { HUGE_PAGE };
         let bytes = (setup.geometry.layout().size as u64).next_multiple_of(page);
-        let (grant, before) = (Grant { user: app.account, bytes }, app.grant.bytes);
-        if self.memory.room(grant, before)? == Room::Later {
+        let (charge, before) = (Charge { user: app.account, bytes }, app.charge.bytes);
+        if self.memory.room(charge, before)? == Room::Later {
             if before > 0 {
                 // There is no room for both.
                 self.halt(id);
@@ -134,10 +134,10 @@ impl Switch {
             return Ok(Asked::Later);
         }
         self.check_machine(bytes)?;
-        let making = self.regions.make(grant, setup.geometry.clone(), self.limits.huge_pages);
-        self.memory.take(grant);
-        let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
-        app.pending = Some(Pending { making, grant, sleeps: setup.sleeps });
+        let making = self.regions.make(charge, setup.geometry.clone(), self.limits.huge_pages);
+        self.memory.take(charge);
+        let app = self.ports.get_mut(id).ok_or(SetupError::Gone)?;
+        app.pending = Some(Pending { making, charge, sleeps: setup.sleeps });
         Ok(Asked::Making)
     }
 
@@ -148,21 +148,21 @@ impl Switch {
         let mut made = Vec::new();
         for done in self.regions.done() {
             match done {
-                Done::Freed(grant) => self.memory.give_back(grant),
-                Done::Made { serial, grant, outcome } => {
+                Done::Freed(charge) => self.memory.give_back(charge),
+                Done::Made { serial, charge, outcome } => {
                     let waits = |app: &App| app.pending.as_ref().is_some_and(|p| p.making.serial() == serial);
-                    let app = self.registry.apps_mut().find(|app| waits(app));
+                    let app = self.ports.apps_mut().find(|app| waits(app));
                     let pending = app.and_then(|app| app.pending.take().map(|pending| (app.id, pending)));
                     if pending.is_some() && outcome.is_err() {
-                        self.memory.leave(grant);
+                        self.memory.leave(charge);
                     }
                     match (pending, outcome) {
                         (Some((id, pending)), Ok(region)) => {
-                            made.push((id, self.install(id, region, grant, Side::App { sleeps: pending.sleeps })));
+                            made.push((id, self.install(id, region, charge, Side::App { sleeps: pending.sleeps })));
                         }
-                        (None, Ok(region)) => self.regions.empty(grant, region),
+                        (None, Ok(region)) => self.regions.empty(charge, region),
                         (pending, Err(error)) => {
-                            self.memory.give_back(grant);
+                            self.memory.give_back(charge);
                             made.extend(pending.map(|(id, _)| (id, Err(error.into()))));
                         }
                     }
@@ -178,17 +178,17 @@ impl Switch {
     ///
     /// [`SetupError`], and the port keeps what it had.
     pub fn setup_host(&mut self, id: PortId, geometry: &Geometry, doorbell: Doorbell) -> Result<(), SetupError> {
-        let app = self.registry.get(id).ok_or(SetupError::Gone)?;
-        self.check(geometry, app.terms.queues)?;
+        let app = self.ports.get(id).ok_or(SetupError::Gone)?;
+        self.check(geometry, app.grant.queues)?;
         let region = Region::create(geometry, self.limits.huge_pages)?;
-        self.install(id, region, Grant::default(), Side::Host(doorbell))
+        self.install(id, region, Charge::default(), Side::Host(doorbell))
     }
 
     /// Has the workers serve the rings of `region`.
-    fn install(&mut self, id: PortId, region: Region, grant: Grant, side: Side) -> Result<(), SetupError> {
+    fn install(&mut self, id: PortId, region: Region, charge: Charge, side: Side) -> Result<(), SetupError> {
         let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
-        let host = self.registry.host();
-        let app = self.registry.get_mut(id).ok_or(SetupError::Gone)?;
+        let host = self.ports.host();
+        let app = self.ports.get_mut(id).ok_or(SetupError::Gone)?;
         let pair = match self.dataplane.sleeps() {
             true => Doorbell::pair().map(|(ours, theirs)| (Some(ours), Some(theirs))),
             false => Ok((None, None)),
@@ -199,19 +199,19 @@ impl Switch {
         let (ours, theirs) = match listened {
             Ok(pair) => pair,
             Err(errno) => {
-                self.retire(region, grant);
+                self.retire(region, charge);
                 return Err(no_doorbell(errno).into());
             }
         };
         if !std::mem::replace(&mut app.started, true) {
-            // Until all workers had heard that the one before was gone, they may have begun connections for its number. An
+            // Until all workers had been told that the one before was gone, they may have begun connections for its number. An
             // app is told that it is admitted when they have, so there are none from now on.
             let is_unused = |number| self.connections.in_account(number) == 0;
             self.connections.open_zone(id, self.numbers.of(user_of(app, host), is_unused));
         }
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
             let size = region.size() >> 10;
-            self.throttle.warn_of(&app.identity, &format_args!(
+            self.peer_log.warn_of(&app.identity, &format_args!(
                 "{}: {size} KiB of rings lie in 4 KiB pages, the huge-page pool has no room: `sysctl vm.nr_hugepages`",
                 app.name
             ));
@@ -230,23 +230,23 @@ impl Switch {
         }
         app.doorbell = theirs;
         app.status = Some(region.daemon_status());
-        let before = (app.region.replace(region), std::mem::replace(&mut app.grant, grant));
-        let shared = app.terms.shared;
-        if let (Some(region), grant) = before {
-            self.retire(region, grant);
+        let before = (app.region.replace(region), std::mem::replace(&mut app.charge, charge));
+        let shared = app.grant.shared;
+        if let (Some(region), charge) = before {
+            self.retire(region, charge);
         }
         self.change_by(id);
         if shared {
             // What is known may be half a second old.
-            self.look_at_kernel();
+            self.read_host_sockets();
         }
         Ok(())
     }
 
     /// Notes that no app uses a region any more. It is emptied when no worker does either.
-    pub(super) fn retire(&mut self, region: Region, grant: Grant) {
-        self.memory.leave(grant);
-        self.retired.push((region, grant));
+    pub(super) fn retire(&mut self, region: Region, charge: Charge) {
+        self.memory.leave(charge);
+        self.retired.push((region, charge));
     }
 
     /// Whether the machine, and kopid's control groups, have `bytes` more. Huge pages are no part of what they have.
@@ -256,7 +256,7 @@ impl Switch {
             HugePages::Auto => free_huge_memory(),
             HugePages::Require => return Ok(()),
         };
-        let pending = self.registry.apps().filter_map(|app| app.pending.as_ref()).map(|pending| pending.grant.bytes);
+        let pending = self.ports.apps().filter_map(|app| app.pending.as_ref()).map(|pending| pending.charge.bytes);
         let pending = pending.sum::<u64>();
         let left = self.machine.left().saturating_sub(SPARE + pending);
         if bytes + pending > pool && bytes > left {
@@ -285,6 +285,6 @@ impl Switch {
 
     /// The client's end of the doorbell of the rings last made for a port, if there is one. Once.
     pub fn take_doorbell(&mut self, id: PortId) -> Option<Doorbell> {
-        self.registry.get_mut(id).and_then(|app| app.doorbell.take())
+        self.ports.get_mut(id).and_then(|app| app.doorbell.take())
     }
 }

@@ -21,20 +21,20 @@ const PACKET: u64 = 1518;
 
 /// The classes of one policy.
 #[derive(Debug)]
-pub struct Plan {
-    lanes: Vec<LanePlan>,
+pub struct ShaperSpec {
+    trees: Vec<TreeSpec>,
     begun: Instant,
 }
 
 /// The classes of one direction.
 #[derive(Debug)]
-struct LanePlan {
+struct TreeSpec {
     direction: Direction,
     specs: Vec<ClassSpec>,
     options: Options,
     numbers: Numbers,
     /// By the scheduler's numbers.
-    leaves: Vec<LeafPlan>,
+    leaves: Vec<LeafSpec>,
     /// By worker.
     counters: Vec<Arc<[ClassCounters]>>,
     /// Of each class that is a leaf. The control thread writes them.
@@ -53,7 +53,7 @@ struct LeafRate {
 }
 
 #[derive(Debug)]
-struct LeafPlan {
+struct LeafSpec {
     /// Its index in the policy; `None` for what has no class and the policy says nothing of.
     index: Option<usize>,
     name: String,
@@ -62,14 +62,14 @@ struct LeafPlan {
     mark: Mark,
 }
 
-impl Plan {
+impl ShaperSpec {
     /// The classes of `policy` for `workers` workers; `None` if it says nothing of any.
     #[must_use]
     pub fn new(policy: &Policy, hz: u64, workers: usize, mtu: u16, now: u64) -> Option<Self> {
         let directions = [Direction::Egress, Direction::Ingress];
-        let lanes = directions.into_iter().filter_map(|way| LanePlan::new(policy, way, (hz, workers, mtu), now));
-        let lanes: Vec<_> = lanes.collect();
-        (!lanes.is_empty()).then(|| Self { lanes, begun: Instant::now() })
+        let trees = directions.into_iter().filter_map(|way| TreeSpec::new(policy, way, (hz, workers, mtu), now));
+        let trees: Vec<_> = trees.collect();
+        (!trees.is_empty()).then(|| Self { trees, begun: Instant::now() })
     }
 
     /// What worker `worker` is to keep to, with ports below `ports`.
@@ -79,52 +79,52 @@ impl Plan {
     /// If the policy's classes are no tree: it is checked when it is read.
     #[must_use]
     pub fn shaper(&self, worker: usize, ports: usize, now: u64) -> Box<Shaper> {
-        let lane = |direction| {
-            let plan = self.lanes.iter().find(|plan| plan.direction == direction)?;
-            Some(plan.lane(worker, ports, now))
+        let tree = |direction| {
+            let spec = self.trees.iter().find(|spec| spec.direction == direction)?;
+            Some(spec.tree(worker, ports, now))
         };
-        Box::new(Shaper { egress: lane(Direction::Egress), ingress: lane(Direction::Ingress) })
+        Box::new(Shaper { egress: tree(Direction::Egress), ingress: tree(Direction::Ingress) })
     }
 
     /// Where frames of an app to the wire wait: in its rings, if all of them are of one class.
     #[must_use]
     pub fn source(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Source {
-        let Some(lane) = self.lanes.iter().find(|lane| lane.direction == Direction::Egress) else {
+        let Some(tree) = self.trees.iter().find(|tree| tree.direction == Direction::Egress) else {
             return Source::Ring(0);
         };
-        let own = ruleset.class_of(port_policy, Direction::Egress).and_then(|class| lane.leaf(class));
-        let leaf = own.unwrap_or(lane.numbers.unclassed);
+        let own = ruleset.class_of(port_policy, Direction::Egress).and_then(|class| tree.leaf(class));
+        let leaf = own.unwrap_or(tree.numbers.unclassed);
         if ruleset.has_class_rules(port_policy, Direction::Egress) { Source::Split(leaf) } else { Source::Ring(leaf) }
     }
 
     /// How many leaves there are, in all directions.
     #[must_use]
     pub fn leaf_count(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.numbers.ids.len()).sum()
+        self.trees.iter().map(|tree| tree.numbers.ids.len()).sum()
     }
 
     /// How many classes there are, in all directions.
     #[must_use]
     pub fn class_count(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.leaves.len()).sum()
+        self.trees.iter().map(|tree| tree.leaves.len()).sum()
     }
 
     /// What leaves in `range`, as far as there are so many, have counted, by what they are known by.
     pub fn leaves(&self, range: Range<usize>) -> impl Iterator<Item = (u64, Totals)> + '_ {
-        let leaves = self.lanes.iter().flat_map(|lane| lane.numbers.ids.iter().map(move |leaf| (lane, *leaf)));
-        leaves.skip(range.start).take(range.len()).map(|(lane, (id, leaf))| (id, lane.counted(leaf)))
+        let leaves = self.trees.iter().flat_map(|tree| tree.numbers.ids.iter().map(move |leaf| (tree, *leaf)));
+        leaves.skip(range.start).take(range.len()).map(|(tree, (id, leaf))| (id, tree.counted(leaf)))
     }
 
     /// What the leaf known as `id` has counted, and its number among all leaves.
     #[must_use]
     pub fn counted(&self, id: u64) -> Option<(usize, Totals)> {
         let mut before = 0;
-        for lane in &self.lanes {
-            let ids = &lane.numbers.ids;
+        for tree in &self.trees {
+            let ids = &tree.numbers.ids;
             if let Some((at, (_, leaf))) =
                 ids.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|at| Some((at, ids.get(at)?)))
             {
-                return Some((before + at, lane.counted(*leaf)));
+                return Some((before + at, tree.counted(*leaf)));
             }
             before += ids.len();
         }
@@ -133,10 +133,10 @@ impl Plan {
 
     /// Works out the rates of the leaves in `range`, as far as there are so many.
     pub fn rate(&self, range: Range<usize>, now: Instant) {
-        let leaves = self.lanes.iter().flat_map(|lane| lane.numbers.ids.iter().map(move |leaf| (lane, *leaf)));
-        for (lane, (_, leaf)) in leaves.skip(range.start).take(range.len()) {
-            if let Some(rate) = lane.rates.get(leaf as usize) {
-                rate.note(lane.counted(leaf).bytes, now.saturating_duration_since(self.begun));
+        let leaves = self.trees.iter().flat_map(|tree| tree.numbers.ids.iter().map(move |leaf| (tree, *leaf)));
+        for (tree, (_, leaf)) in leaves.skip(range.start).take(range.len()) {
+            if let Some(rate) = tree.rates.get(leaf as usize) {
+                rate.note(tree.counted(leaf).bytes, now.saturating_duration_since(self.begun));
             }
         }
     }
@@ -144,47 +144,47 @@ impl Plan {
     /// By what class number `at` is known.
     #[must_use]
     pub fn id(&self, at: usize) -> Option<u64> {
-        let (lane, at) = self.find(at)?;
-        lane.specs.get(at).map(|spec| spec.id)
+        let (tree, at) = self.find(at)?;
+        tree.specs.get(at).map(|spec| spec.id)
     }
 
     /// Counts for a leaf at each worker.
     #[cfg(test)]
     pub(super) fn count(&self, name: &str, packets: u64, bytes: u64) {
-        let lane = &self.lanes[0];
-        let at = lane.leaves.iter().position(|leaf| leaf.name == name).unwrap();
-        for counters in &lane.counters {
+        let tree = &self.trees[0];
+        let at = tree.leaves.iter().position(|leaf| leaf.name == name).unwrap();
+        for counters in &tree.counters {
             counters[at].packets.add(packets);
             counters[at].bytes.add(bytes);
         }
     }
 
-    /// The lane of class number `at`, and its number there.
-    fn find(&self, mut at: usize) -> Option<(&LanePlan, usize)> {
-        for lane in &self.lanes {
-            if at < lane.leaves.len() {
-                return Some((lane, at));
+    /// The tree of class number `at`, and its number there.
+    fn find(&self, mut at: usize) -> Option<(&TreeSpec, usize)> {
+        for tree in &self.trees {
+            if at < tree.leaves.len() {
+                return Some((tree, at));
             }
-            at -= lane.leaves.len();
+            at -= tree.leaves.len();
         }
         None
     }
 
     /// What is to be shown of class number `at`: in the order of the policy, what has no class last in its direction. `totals` makes of what
-    /// a leaf known as this has counted what it has counted under all plans.
+    /// a leaf known as this has counted what it has counted under all policies.
     pub(super) fn row(&self, at: usize, totals: impl Fn(u64, Totals) -> Totals) -> Option<Row> {
-        let (lane, at) = self.find(at)?;
-        let (leaf, spec) = (lane.leaves.get(at)?, lane.specs.get(at)?);
+        let (tree, at) = self.find(at)?;
+        let (leaf, spec) = (tree.leaves.get(at)?, tree.specs.get(at)?);
         let (mut sum, mut bits_per_second) = (Totals::default(), 0);
-        for below in lane.below(at) {
-            let Some(id) = lane.specs.get(*below as usize).map(|spec| spec.id) else { continue };
-            sum.join(&totals(id, lane.counted(*below)));
-            bits_per_second += lane.rates.get(*below as usize).map_or(0, |rate| rate.bits.load(Relaxed));
+        for below in tree.below(at) {
+            let Some(id) = tree.specs.get(*below as usize).map(|spec| spec.id) else { continue };
+            sum.join(&totals(id, tree.counted(*below)));
+            bits_per_second += tree.rates.get(*below as usize).map_or(0, |rate| rate.bits.load(Relaxed));
         }
         Some(Row {
             name: leaf.name.clone(),
-            parent: spec.parent.and_then(|parent| lane.leaves.get(parent as usize)).map(|parent| parent.name.clone()),
-            direction: lane.direction,
+            parent: spec.parent.and_then(|parent| tree.leaves.get(parent as usize)).map(|parent| parent.name.clone()),
+            direction: tree.direction,
             index: leaf.index,
             is_leaf: leaf.is_leaf,
             totals: sum,
@@ -206,7 +206,7 @@ impl LeafRate {
 }
 
 /// The leaves at or below each class: where those of each class begin in a list of all, and the list.
-fn leaves_below(specs: &[ClassSpec], leaves: &[LeafPlan]) -> (Box<[u32]>, Box<[u32]>) {
+fn leaves_below(specs: &[ClassSpec], leaves: &[LeafSpec]) -> (Box<[u32]>, Box<[u32]>) {
     let above = |at: usize| {
         let first = u32::try_from(at).ok();
         std::iter::successors(first, |at| specs.get(*at as usize).and_then(|spec| spec.parent))
@@ -229,7 +229,7 @@ fn leaves_below(specs: &[ClassSpec], leaves: &[LeafPlan]) -> (Box<[u32]>, Box<[u
     (starts.into(), below.into())
 }
 
-impl LanePlan {
+impl TreeSpec {
     fn new(policy: &Policy, direction: Direction, machine: (u64, usize, u16), now: u64) -> Option<Self> {
         let (hz, workers, mtu) = machine;
         let members: Vec<(usize, &Class)> =
@@ -245,14 +245,14 @@ impl LanePlan {
         (0..).zip(&members).for_each(|(at, (index, _))| of_class[*index] = at);
         let mut specs: Vec<ClassSpec> =
             members.iter().map(|(_, class)| spec(class, direction, &of_class, &limits)).collect();
-        let mut leaves: Vec<LeafPlan> =
-            members.iter().map(|(index, class)| LeafPlan::of_class(*index, class, hz, frame)).collect();
+        let mut leaves: Vec<LeafSpec> =
+            members.iter().map(|(index, class)| LeafSpec::of_class(*index, class, hz, frame)).collect();
         let unclassed = match (0..).zip(&leaves).find(|(_, leaf)| leaf.name == UNCLASSED && leaf.is_leaf) {
             Some((at, _)) => at,
             None => {
                 let class = Class::new(UNCLASSED.to_owned());
                 specs.push(spec(&class, direction, &of_class, &limits));
-                leaves.push(LeafPlan { index: None, ..LeafPlan::of_class(0, &class, hz, frame) });
+                leaves.push(LeafSpec { index: None, ..LeafSpec::of_class(0, &class, hz, frame) });
                 u32::try_from(leaves.len() - 1).unwrap_or(u32::MAX)
             }
         };
@@ -278,7 +278,7 @@ impl LanePlan {
         self.numbers.of_class.get(usize::from(class)).copied().filter(|leaf| *leaf != u32::MAX)
     }
 
-    fn lane(&self, worker: usize, ports: usize, now: u64) -> Lane {
+    fn tree(&self, worker: usize, ports: usize, now: u64) -> Lane {
         let scheduler = Scheduler::new(&self.specs, &self.options, now).expect("the policy's classes are a tree");
         // A queue takes no room in a store until it holds something, and its number is all that it takes from this one.
         let leaves = self
@@ -306,7 +306,7 @@ impl LanePlan {
     }
 }
 
-impl LeafPlan {
+impl LeafSpec {
     fn of_class(index: usize, class: &Class, hz: u64, frame: u32) -> Self {
         let ticks =
             |time: Duration| u64::try_from(time.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(u64::MAX);

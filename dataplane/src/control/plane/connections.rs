@@ -1,6 +1,6 @@
 //! Tracked connections: who has how many, and who has as many as it may have.
 
-use super::Switch;
+use super::ControlPlane;
 use crate::control::ports::App;
 use crate::ids::PortId;
 use crate::worker::port::User;
@@ -21,11 +21,11 @@ pub(super) fn user_of(app: &App, host: Option<PortId>) -> User {
     if Some(app.id) == host { User::Host } else { User::Id(app.account) }
 }
 
-impl Switch {
+impl ControlPlane {
     /// Says of each app once that it has as many connections as it may have.
     pub(super) fn log_limits(&mut self) {
         let limits = self.limits.connections;
-        for app in self.registry.apps_mut() {
+        for app in self.ports.apps_mut() {
             let (_, limited) = self.connections.noted(app.id);
             if limited == 0 || std::mem::replace(&mut app.told_of_limit, true) {
                 continue;
@@ -35,7 +35,7 @@ impl Switch {
                 true => ("it has", limits.per_app, "connections_per_app"),
                 false => ("its user's apps have", limits.per_user, "connections_per_user"),
             };
-            self.throttle.warn_of(
+            self.peer_log.warn_of(
                 &app.identity,
                 &format_args!(
                     "{}: {whose} {limit} connections, as many as [limits] {key} allows: new ones take the places of such as were \
@@ -49,7 +49,7 @@ impl Switch {
     /// What is tracked of an app's connections, and of all of its user's.
     #[must_use]
     pub fn tracked(&self, app: &App) -> Tracked {
-        let user = self.numbers.find(user_of(app, self.registry.host()));
+        let user = self.numbers.find(user_of(app, self.ports.host()));
         Tracked {
             own: self.connections.in_zone(app.id),
             of_user: user.map_or(0, |user| self.connections.in_account(user)),

@@ -1,0 +1,441 @@
+//! The control plane: apps, their ports and the workers that serve them, kept consistent by the control thread.
+//!
+//! - [`policy`]: what the policy in force says of each app, and what follows when either changes;
+//! - [`rings`]: how rings come into being and go;
+//! - [`publish`]: builds the workers' snapshots, hands them out, and retires them;
+//! - [`host_port`]: the host's port, and apps that share its address;
+//! - [`connections`]: tracked connections of apps and users.
+
+mod connections;
+mod host_port;
+mod policy;
+mod publish;
+mod rings;
+
+pub use connections::Tracked;
+pub use rings::{Asked, Limits, Made, SetupError};
+
+use crate::capture::request::Request;
+use crate::capture::roster::Roster;
+use crate::capture::{Captures, Place};
+use crate::control::budgets::Budgets;
+use crate::control::classes::Classes;
+use crate::control::detach::DetachReason;
+use crate::control::helper::{Helper, Wake};
+use crate::control::identity::Identity;
+use crate::control::memory::{Machine, Memory};
+use crate::control::peers::Peers;
+use crate::control::policy::{ByAccount, Changed, Enforcement, Machine as Accounts};
+use crate::control::ports::{App, PortTable, Refusal, Reserved};
+use crate::control::ratelimit::RatelimitedLog;
+use crate::control::regions::{Charge, Regions};
+use crate::control::users::{Numbers, Users};
+use crate::control::wire_device::WireState;
+use crate::control::workers::Dataplane;
+use crate::host::host_sockets;
+use crate::ids::PortId;
+use crate::worker::flow_dump::{Given, Lists, Position};
+use connections::user_of;
+use kopi_policy::{Connections, HostSockets, Ruleset};
+use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
+use kopi_ring::message::{Hello, Link, Settings, Welcome};
+use kopi_ring::{DropReason, PeerFault, Region};
+use policy::attach_grant;
+use rustix::fd::BorrowedFd;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+/// Lines in the log in ten seconds about the apps of a user: their memory, and what the policy wants there.
+const LOG_LINES: u32 = 20;
+/// Seconds of which a user may save its changes, to make them at once.
+const CHANGES_SAVED: u32 = 4;
+/// Changes of names and cgroups of a user's processes that are followed at once, and then one in so much time.
+const FOLLOWS: u32 = 4;
+const FOLLOW: Duration = Duration::from_secs(2);
+
+/// All that the control thread keeps. Its workers end with it.
+#[derive(Debug)]
+pub struct ControlPlane {
+    ports: PortTable,
+    dataplane: Dataplane,
+    wire: WireState,
+    limits: Limits,
+    epoch: u32,
+    /// Snapshots of the ports that the workers were given since their first one.
+    snapshots: u64,
+    /// The workers' snapshot of the ports is out of date.
+    stale: bool,
+    /// Users whose apps have made it so.
+    changed_by: BTreeSet<u32>,
+    /// When the workers were given their last one.
+    published: Instant,
+    /// Snapshots that users may cause.
+    changes: Budgets,
+    /// Changes of their processes that users may have followed.
+    follows: Budgets,
+    /// Regions that no app uses any more, but perhaps a worker still does.
+    retired: Vec<(Region, Charge)>,
+    /// The thread that makes and empties regions.
+    regions: Regions,
+    /// What they take.
+    memory: Memory,
+    /// What there is.
+    machine: Machine,
+    /// Who is one user.
+    users: Arc<Users>,
+    /// The thread that asks the name service, and whether the log says already that this does not answer.
+    accounts: Helper<ByAccount, Changed>,
+    name_service_hangs: bool,
+    /// The thread that reads the kernel's lists of sockets.
+    host_sockets_reader: Helper<String, HostSockets>,
+    /// Which of those that have apps.
+    numbers: Numbers,
+    peer_log: RatelimitedLog,
+    policy: Enforcement,
+    connections: Arc<Connections>,
+    /// What is the kernel's of the address that apps share with it.
+    host_sockets: Arc<HostSockets>,
+    /// The interface of the host port, if there is one.
+    tap: String,
+    /// What the policy wants in the log.
+    policy_log: RatelimitedLog,
+    lists: Lists,
+    classes: Classes,
+    /// The policy whose classes those are.
+    shaped: Option<Arc<Ruleset>>,
+    /// The threads that serve apps' sockets.
+    peers: Peers,
+    /// After the workers, so that sessions have everything that those have shown.
+    captures: Captures,
+}
+
+/// Threads that work for the control thread.
+#[derive(Debug)]
+pub struct Helpers {
+    /// The capture sessions.
+    pub captures: Captures,
+    /// Who makes and empties regions.
+    pub regions: Regions,
+    /// The threads that serve apps' sockets.
+    pub peers: Peers,
+    /// Who asks the name service.
+    pub accounts: Helper<ByAccount, Changed>,
+    /// Who reads what the kernel has.
+    pub host_sockets_reader: Helper<String, HostSockets>,
+}
+
+impl Helpers {
+    /// Starts all of them. `wake` is used when one has an answer that [`ControlPlane::refresh`] and [`ControlPlane::read_host_sockets`] take.
+    ///
+    /// # Errors
+    ///
+    /// The system's, if there is no file descriptor or thread to be had.
+    pub fn start(captures: Captures, wake: &Wake) -> std::io::Result<Self> {
+        Ok(Self {
+            captures,
+            regions: Regions::start()?,
+            peers: Peers::new()?,
+            accounts: Helper::start("kopi-accounts", wake.clone(), |known: ByAccount| known.changed(&Accounts))?,
+            host_sockets_reader: Helper::start("kopi-kernel", wake.clone(), |tap: String| host_sockets::read(&tap))?,
+        })
+    }
+}
+
+impl ControlPlane {
+    /// A control plane over running workers, without apps. `connections` is what the workers track.
+    #[must_use]
+    pub fn new(
+        dataplane: Dataplane,
+        wire: WireState,
+        limits: Limits,
+        policy: Enforcement,
+        connections: Arc<Connections>,
+        Helpers { captures, regions, peers, accounts, host_sockets_reader }: Helpers,
+    ) -> Self {
+        let hz = captures.hz();
+        connections.set_limits(limits.connections);
+        let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
+        Self {
+            ports: PortTable::new(limits.apps),
+            dataplane,
+            wire,
+            limits,
+            epoch: 1,
+            snapshots: 0,
+            stale: false,
+            changed_by: BTreeSet::new(),
+            published: Instant::now(),
+            changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
+            follows: Budgets::every(FOLLOWS, FOLLOW),
+            retired: Vec::new(),
+            regions,
+            memory: Memory::new(limits.memory_total, limits.memory_per_user),
+            machine: Machine::new(),
+            users: Arc::new(Users::new()),
+            accounts,
+            name_service_hangs: false,
+            host_sockets_reader,
+            numbers: Numbers::default(),
+            peer_log: RatelimitedLog::new(LOG_LINES),
+            policy,
+            connections,
+            host_sockets: Arc::default(),
+            tap: String::new(),
+            policy_log: RatelimitedLog::new(LOG_LINES),
+            lists: Lists::default(),
+            classes,
+            shaped: None,
+            peers,
+            captures,
+        }
+    }
+
+    /// The threads that serve apps' sockets.
+    #[must_use]
+    pub const fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// The same, to be given connections.
+    pub const fn peers_mut(&mut self) -> &mut Peers {
+        &mut self.peers
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub const fn policy(&self) -> &Enforcement {
+        &self.policy
+    }
+
+    /// The connections that are tracked.
+    #[must_use]
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.connections
+    }
+
+    /// Some flows, for user `account`, as soon as a worker has listed them.
+    pub fn flows(&mut self, account: u32, position: Position) -> Receiver<Given> {
+        let piece = self.lists.ask(account, position);
+        self.lists.proceed(&mut self.dataplane);
+        piece
+    }
+
+    /// Called now and then; `now` is the TSC, of `hz` ticks a second. Looks what workers do, takes back a policy that was not
+    /// confirmed, notices accounts that have changed, and lets connections go whose time is up. Returns as
+    /// [`reload`](Self::reload).
+    pub fn tick(&mut self, now: u64, hz: u64) -> Vec<(PortId, DetachReason)> {
+        self.dataplane.look(now, hz);
+        // Once round the table in ten seconds or so.
+        self.connections.sweep(now, self.connections.buckets() / 100 + 1);
+        self.classes.tick(&mut self.dataplane);
+        while let Some(event) = self.dataplane.event() {
+            self.log_event(&event);
+        }
+        self.log_limits();
+        self.policy_log.tick();
+        self.peer_log.tick();
+        if self.policy.expire() {
+            log::warn!("the policy was not confirmed in time: the one before is in force again");
+            return self.apply_policy();
+        }
+        Vec::new()
+    }
+
+    /// The wire.
+    #[must_use]
+    pub const fn wire(&self) -> &WireState {
+        &self.wire
+    }
+
+    /// What an app may have.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The workers.
+    #[must_use]
+    pub const fn dataplane(&self) -> &Dataplane {
+        &self.dataplane
+    }
+
+    /// The memory of rings.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What becomes readable when [`take_regions`](Self::take_regions) has something to take.
+    #[must_use]
+    pub fn regions_event(&self) -> BorrowedFd<'_> {
+        self.regions.event()
+    }
+
+    /// All apps, by port number.
+    pub fn apps(&self) -> impl Iterator<Item = &App> {
+        self.ports.apps()
+    }
+
+    /// One app.
+    #[must_use]
+    pub fn app(&self, id: PortId) -> Option<&App> {
+        self.ports.get(id)
+    }
+
+    /// Gives a port to a process.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] if it cannot have one.
+    pub fn admit(&mut self, hello: &Hello, identity: Identity) -> Result<Welcome, Refusal> {
+        let ruleset = self.policy.ruleset().map(|ruleset| &**ruleset);
+        let account = self.users.of(identity.uid);
+        self.ports.check_account(account, self.limits.apps_per_user)?;
+        let grant = attach_grant(ruleset, &identity, &hello.name, self.host_mac())?;
+        let queues = grant.queues.unwrap_or(u16::MAX);
+        let dataplane = &self.dataplane;
+        let reserved: &dyn Reserved = ruleset.map_or(&(), |ruleset| ruleset);
+        let app =
+            self.ports.admit(hello, (identity, account), grant, reserved, self.wire.mtu, |id| dataplane.totals(id))?;
+        Ok(Welcome {
+            port: app.id,
+            name: app.name.clone(),
+            mac: app.settings.macs.first().copied().unwrap_or_default(),
+            max_mtu: self.wire.mtu,
+            max_queues: self.limits.queues.min(u16::try_from(MAX_QUEUES).unwrap_or(u16::MAX)).min(queues),
+            max_ring: self.limits.ring,
+            slot_size: DEFAULT_SLOT,
+            link: self.wire.link,
+        })
+    }
+
+    /// Changes what a port receives and carries.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`], and the earlier settings stay.
+    pub fn change(&mut self, id: PortId, settings: Settings) -> Result<(), Refusal> {
+        let reserved: &dyn Reserved = self.policy.ruleset().map_or(&(), |ruleset| &**ruleset);
+        if self.ports.get(id).is_some_and(|app| app.settings == settings) {
+            return Ok(());
+        }
+        self.ports.change(id, settings, reserved, self.wire.mtu)?;
+        self.change_by(id);
+        Ok(())
+    }
+
+    /// Notes that the snapshot is out of date because of what the app of port `id` has done.
+    fn change_by(&mut self, id: PortId) {
+        self.stale = true;
+        self.changed_by.extend(self.ports.get(id).filter(|_| Some(id) != self.host()).map(|app| app.account));
+    }
+
+    /// Whether a user's apps may change something now, for which every flow is evaluated anew.
+    #[must_use]
+    pub fn may_change(&self, account: u32) -> bool {
+        self.changes.has(account)
+    }
+
+    /// Which user `uid` is, as limits know it.
+    #[must_use]
+    pub fn account(&self, uid: u32) -> u32 {
+        self.users.of(uid)
+    }
+
+    /// The same for any uid.
+    #[must_use]
+    pub fn users(&self) -> Arc<Users> {
+        Arc::clone(&self.users)
+    }
+
+    /// Called ten times a second, `passed` after the last time: grants users what they may ask for.
+    pub fn grant(&mut self, passed: Duration) {
+        self.changes.grant(passed);
+        self.follows.grant(passed);
+    }
+
+    /// Takes a port's rings away. The port stays.
+    pub fn halt(&mut self, id: PortId) {
+        let Some(app) = self.ports.get_mut(id) else { return };
+        app.status = None;
+        let charge = std::mem::take(&mut app.charge);
+        if let Some(region) = app.region.take() {
+            self.retire(region, charge);
+            self.dataplane.detach(id);
+            self.ports.await_return(id, self.dataplane.workers());
+            self.change_by(id);
+        }
+    }
+
+    /// Takes a port away altogether.
+    pub fn remove(&mut self, id: PortId) -> Option<Box<App>> {
+        self.halt(id);
+        self.connections.forget_zone(id);
+        let app = self.ports.remove(id)?;
+        let (ports, host) = (&self.ports, self.ports.host());
+        self.numbers.keep(|user| ports.apps().any(|app| user_of(app, host) == user));
+        if let Some(pending) = &app.pending {
+            self.memory.leave(pending.charge);
+        }
+        Some(app)
+    }
+
+    /// Notes the wire's link; returns whether it changed.
+    pub fn set_link(&mut self, link: Link) -> bool {
+        let changed = self.wire.link != link;
+        self.stale |= self.wire.link.up != link.up;
+        self.wire.link = link;
+        changed
+    }
+
+    /// The policy's classes.
+    #[must_use]
+    pub const fn classes(&self) -> &Classes {
+        &self.classes
+    }
+
+    /// The capture sessions.
+    #[must_use]
+    pub const fn captures(&self) -> &Captures {
+        &self.captures
+    }
+
+    /// Begins a capture that an operator of user `account` asks for.
+    ///
+    /// # Errors
+    ///
+    /// A text for people.
+    pub fn capture(&mut self, account: u32, request: Arc<Request>) -> Result<Place, String> {
+        // Those that have just ended or were refused leave their places.
+        self.reap_captures();
+        let roster = self.roster(self.epoch);
+        self.captures.begin(account, request, &roster, &self.dataplane)
+    }
+
+    /// Gives captures what they wait for, and lets go of those that end; see [`Captures::reap`].
+    pub fn reap_captures(&mut self) {
+        let Self { captures, dataplane, wire, ports, policy, epoch, .. } = self;
+        captures.reap(dataplane, || Roster::new(*epoch, wire, ports.apps(), policy.ruleset().cloned()));
+    }
+
+    /// Looks for regions that lack pages, whether anybody has touched the holes or not; returns the ports with such. Called ten
+    /// times a second: what holes there are is known then even where the kernel does not tell of their touch.
+    #[must_use]
+    pub fn holes(&self) -> Vec<(PortId, PeerFault)> {
+        let lacking = |app: &&App| app.region.as_ref().is_some_and(|region| !region.is_whole());
+        self.ports.apps().filter(lacking).map(|app| (app.id, PeerFault::Page)).collect()
+    }
+
+    /// Shows every app its drop counters.
+    pub fn show_drops(&self) {
+        for app in self.ports.apps() {
+            let Some(status) = &app.status else { continue };
+            let totals = self.dataplane.totals(app.id).since(&app.base);
+            for (reason, frames) in DropReason::ALL.iter().zip(totals.drops) {
+                status.set_drops(*reason, frames);
+            }
+        }
+    }
+}
