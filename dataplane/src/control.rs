@@ -2,6 +2,7 @@
 //!
 //! It waits for nobody: whatever a peer can delay has a thread of its own.
 
+pub mod app;
 pub mod app_waker;
 pub mod attach;
 pub mod budgets;
@@ -10,8 +11,10 @@ pub mod daemon;
 pub mod detach;
 pub mod helper;
 pub mod identity;
+pub mod limits;
 pub mod listener;
 pub mod logging;
+pub mod mailbox;
 pub mod memory;
 pub mod operator;
 pub mod peers;

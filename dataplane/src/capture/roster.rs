@@ -1,7 +1,8 @@
 //! Who was behind each port under one snapshot: what a frame's port number and rule number stand for.
 
+use crate::control::app::App;
 use crate::control::identity::Identity;
-use crate::control::ports::{App, WIRE_NAME};
+use crate::control::ports::WIRE_NAME;
 use crate::control::wire_device::WireState;
 use crate::ids::{Generation, PortId, WIRE};
 use kopi_policy::{Owner, Ruleset};

@@ -12,7 +12,7 @@
 //! - Each call is timed, by the CPU time that it took. A user whose calls take long, a millisecond in ten seconds, is called by a
 //!   thread of its own from then on ([`crate::control::peers`]).
 
-use crate::control::peers::{QuietDoorbell, User, thread_time};
+use crate::control::peers::{QuietDoorbell, UserThread, thread_time};
 use crate::ids::PortId;
 use kopi_ring::WakeFutex;
 use kopi_ring::need_wakeup::{self, barrier};
@@ -107,7 +107,7 @@ fn wake(need_wakeup: &AtomicU32) {
 #[derive(Debug)]
 pub struct Reach {
     /// The thread of its user.
-    pub user: Arc<User>,
+    pub user: Arc<UserThread>,
     /// What wakes it, if it sleeps at times.
     pub futex: Option<WakeFutex>,
     /// Its doorbell, if workers sleep at times.

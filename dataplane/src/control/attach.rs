@@ -10,11 +10,11 @@ use crate::control::detach::DetachReason;
 use crate::control::helper::Wake;
 use crate::control::identity::{self, Accepted, Identity, IdentityError};
 use crate::control::listener::Listener;
-use crate::control::peers::{Connection, Event, What};
+use crate::control::peers::{Connection, PeerEvent, PeerEventKind};
 use crate::control::plane::{Asked, ControlPlane};
 use crate::control::poller::{Poller, Token};
 use crate::control::ratelimit::RatelimitedLog;
-use crate::control::user_names::{Name, Names};
+use crate::control::user_names::{UserName, UserNames};
 use crate::ids::PortId;
 use kopi_ring::message::{Envelope, Link, Message, Setup};
 use kopi_ring::socket::{self, ReceiveError};
@@ -53,7 +53,7 @@ pub struct Attach {
     clients: Slab<Client>,
     /// What users may ask for: a connection is a request, too.
     requests: Budgets,
-    names: Names,
+    names: UserNames,
     peer_log: RatelimitedLog,
     attach_log: RatelimitedLog,
 }
@@ -145,7 +145,7 @@ impl Attach {
         }
         let (peer_log, attach_log) = (RatelimitedLog::new(LOG_LINES), RatelimitedLog::new(LOG_LINES_ATTACH));
         let requests = Budgets::new(requests_per_user, requests_per_user);
-        Ok(Self { listener, clients: Slab::new(), requests, names: Names::new(wake), peer_log, attach_log })
+        Ok(Self { listener, clients: Slab::new(), requests, names: UserNames::new(wake), peer_log, attach_log })
     }
 
     /// Connections, half-open ones included.
@@ -162,7 +162,7 @@ impl Attach {
                 Ok(None) => return,
                 Err(errno) => {
                     self.peer_log.warn(&format_args!("cannot accept apps for now: {errno}"));
-                    self.listener.rest(poller, Token::AppListener);
+                    self.listener.pause(poller, Token::AppListener);
                     return;
                 }
             }
@@ -177,7 +177,7 @@ impl Attach {
         let connection = plane.peers_mut().connect(account, socket);
         if connection.user().is_swamped() {
             // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
-            self.listener.rest(poller, Token::AppListener);
+            self.listener.pause(poller, Token::AppListener);
         }
         let identity = Identity::unknown(peer.as_ref());
         if account.is_some_and(|account| !self.requests.has(account)) {
@@ -225,13 +225,13 @@ impl Attach {
             return self.detach(at, DetachReason::Refused(errno.to_string()), plane);
         }
         // Whoever has a number that means nobody has no name.
-        let name = client.identity.known_uid().map_or(Name::Is(None), |uid| self.names.of(uid, client.account));
+        let name = client.identity.known_uid().map_or(UserName::Is(None), |uid| self.names.of(uid, client.account));
         match name {
-            Name::Is(name) => {
+            UserName::Is(name) => {
                 client.identity.user = name;
                 client.await_hello();
             }
-            Name::Later => client.state = State::Nameless(Instant::now() + NAME_TIMEOUT),
+            UserName::Later => client.state = State::Nameless(Instant::now() + NAME_TIMEOUT),
         }
     }
 
@@ -263,7 +263,7 @@ impl Attach {
     /// become.
     pub fn receive(&mut self, plane: &mut ControlPlane, poller: &Poller) -> Vec<(PortId, DetachReason)> {
         let mut notices = Vec::new();
-        while let Some(event) = plane.peers().event() {
+        while let Some(event) = plane.peers().events().receive() {
             notices.extend(self.handle(event, plane, poller));
         }
         notices
@@ -271,21 +271,21 @@ impl Attach {
 
     /// Handles one event, such as a request of a client. The reply comes with [`answer`](Self::answer), and the next request is
     /// received only after that.
-    fn handle(&mut self, event: Event, plane: &mut ControlPlane, poller: &Poller) -> Vec<(PortId, DetachReason)> {
+    fn handle(&mut self, event: PeerEvent, plane: &mut ControlPlane, poller: &Poller) -> Vec<(PortId, DetachReason)> {
         let mut open = self.clients.iter_mut().filter(|(_, client)| client.state != State::Closed);
         let Some((at, client)) = open.find(|(_, client)| client.connection.serial() == event.serial) else {
             return Vec::new();
         };
-        match event.what {
-            What::Attested(attested) => self.identify(at, attested, plane, poller),
-            What::Changed(identity) => {
+        match event.kind {
+            PeerEventKind::Attested(attested) => self.identify(at, attested, plane, poller),
+            PeerEventKind::Changed(identity) => {
                 // Its user's name may have been found meanwhile.
                 let identity = Identity { user: client.identity.user.clone(), ..*identity };
                 if let State::Attached(id) = client.state {
                     return plane.reidentify(id, identity);
                 }
             }
-            What::Received(Ok(envelope)) => {
+            PeerEventKind::Received(Ok(envelope)) => {
                 self.requests.spend(client.account);
                 // Not even its end is of interest before it has its reply.
                 client.receiving = false;
@@ -293,13 +293,13 @@ impl Attach {
                     self.detach(at, DetachReason::Failed(reason), plane);
                 }
             }
-            What::Received(Err(ReceiveError::Closed)) => self.detach(at, DetachReason::Ended, plane),
-            What::Received(Err(error)) => self.detach(at, DetachReason::Refused(error.to_string()), plane),
-            What::Slow(spent) => {
+            PeerEventKind::Received(Err(ReceiveError::Closed)) => self.detach(at, DetachReason::Ended, plane),
+            PeerEventKind::Received(Err(error)) => self.detach(at, DetachReason::Refused(error.to_string()), plane),
+            PeerEventKind::Slow(spent) => {
                 let reason = format!("makes system calls on its socket slow: one took {} ms", spent.as_millis());
                 self.detach(at, DetachReason::Failed(reason), plane);
             }
-            What::Unsent(errno) => {
+            PeerEventKind::Unsent(errno) => {
                 self.detach(at, DetachReason::Failed(format!("does not take a message: {errno}")), plane);
             }
         }
@@ -411,9 +411,9 @@ impl Attach {
     }
 
     /// Called ten times a second, `passed` after the last time: closes connections without a hello, grants further requests, lets a
-    /// resting listener go on.
+    /// paused listener go on.
     pub fn tick(&mut self, passed: Duration, plane: &mut ControlPlane, poller: &Poller) {
-        self.listener.wake(poller, Token::AppListener);
+        self.listener.resume(poller, Token::AppListener);
         self.peer_log.tick();
         self.attach_log.tick();
         self.requests.grant(passed);

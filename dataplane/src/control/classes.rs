@@ -3,7 +3,7 @@
 mod rows;
 mod spec;
 
-pub use rows::{Part, Row};
+pub use rows::{ClassPart, ClassRow};
 pub use spec::ShaperSpec;
 
 use crate::control::workers::Dataplane;
@@ -31,7 +31,7 @@ const SPEC_COST: usize = 16;
 
 /// What was counted for a class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct ClassTotals {
     /// Packets sent.
     pub packets: u64,
     /// Bytes of those, overhead not counted.
@@ -46,7 +46,7 @@ pub struct Totals {
     pub overlimits: u64,
 }
 
-impl Totals {
+impl ClassTotals {
     fn add(&mut self, counters: &ClassCounters) {
         self.packets += counters.packets.get();
         self.bytes += counters.bytes.get();
@@ -88,7 +88,7 @@ pub struct Classes {
     /// Plans that workers may still keep to, or that are not entered yet.
     draining: Vec<Draining>,
     /// What classes had counted under trees that are no more.
-    past: Arc<BTreeMap<u64, Totals>>,
+    past: Arc<BTreeMap<u64, ClassTotals>>,
     delays: BTreeMap<u64, Delays>,
     /// Which of them are looked at next.
     delays_next: u64,
@@ -162,7 +162,7 @@ impl Classes {
             let past = Arc::make_mut(&mut self.past);
             let step = left.min(spec.leaf_count().saturating_sub(*entered));
             for (id, totals) in spec.leaves(*entered..*entered + step) {
-                past.entry(id).or_default().join(&Totals { backlog: (0, 0), ..totals });
+                past.entry(id).or_default().join(&ClassTotals { backlog: (0, 0), ..totals });
             }
             *entered += step;
             // A tree costs something even without a leaf.
@@ -221,13 +221,16 @@ impl Classes {
     /// What is to be shown of `count` classes from number `from` on, parents before their children, and whether there are more. Nothing,
     /// if no policy asks for classes.
     #[must_use]
-    pub fn part(&self, from: usize, count: usize) -> Option<(Part, bool)> {
+    pub fn part(&self, from: usize, count: usize) -> Option<(ClassPart, bool)> {
         let spec = Arc::clone(self.spec.as_ref()?);
         let range = from..spec.class_count().min(from + count);
         let delay = |at| self.delays.get(&spec.id(at)?).and_then(rows::quantiles);
         let delays = range.clone().map(delay).collect();
         let has_more = range.end < spec.class_count();
-        Some((Part { spec, draining: self.draining.clone(), past: Arc::clone(&self.past), range, delays }, has_more))
+        Some((
+            ClassPart { spec, draining: self.draining.clone(), past: Arc::clone(&self.past), range, delays },
+            has_more,
+        ))
     }
 }
 

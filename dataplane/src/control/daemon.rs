@@ -1,27 +1,29 @@
-//! The daemon: start, event loop, end.
+//! The daemon: start and end. Between them its [event loop](event_loop) runs.
+
+mod eal_args;
+mod event_loop;
 
 use crate::capture::Captures;
 use crate::control::attach::Attach;
-use crate::control::detach::DetachReason;
 use crate::control::helper::Wake;
+use crate::control::limits::Limits;
 use crate::control::listener::{ListenError, Listener};
 use crate::control::logging::Queued;
-use crate::control::memory::{Bytes, Machine, free_huge_memory};
-use crate::control::operator::Operator;
-use crate::control::plane::{ControlPlane, Helpers, Limits};
+use crate::control::memory::free_huge_memory;
+use crate::control::plane::{ControlPlane, Helpers};
 use crate::control::policy::Enforcement;
 use crate::control::poller::{Poller, Token};
-use crate::control::reload::{Hangup, Reload, Source};
+use crate::control::reload::{Hangup, PolicySource};
 use crate::control::server::Control;
-use crate::control::signals::{SignalRequest, Signals};
-use crate::control::stats::{self, Facts};
+use crate::control::signals::Signals;
 use crate::control::wire_device::{WireDevice, WireState, frame_room, kept_buffers, sleeps};
 use crate::control::workers::{Dataplane, Setup, StartError, random_seed};
 use crate::host::{Host, HostError};
-use crate::ids::WIRE;
 use dpdk::{DpdkError, Eal, Pool, PoolConfig};
+use eal_args::{check_args, eal_args, other_cpus};
+use event_loop::Events;
 use kopi_config::check::{find_interface, unknown_names};
-use kopi_config::{Config, Device, HugePages, Policy};
+use kopi_config::{Config, HugePages, Policy};
 use kopi_policy::Connections;
 use kopi_ring::message::Link;
 use kopi_ring::{HoleWatch, Region, RegionError};
@@ -34,20 +36,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How often counters are shown, the link is looked at, and late peers are dealt with.
-const TICK: Duration = Duration::from_millis(100);
-/// How often is looked for changes of processes and accounts that the policy follows within a second.
-const REFRESH_PERIOD: Duration = Duration::from_millis(500);
-/// How soon a worker's answer is looked for while one is outstanding.
-const REPLY_PERIOD: Duration = Duration::from_millis(1);
 /// How long apps that do not take their last message are waited for.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
-/// Bytes of DPDK memory beyond the packet buffers, for its own structures and the drivers'.
-const DPDK_MEMORY: u64 = 96 << 20;
-/// Bytes of a packet buffer besides the frame: `rte_mbuf`, headroom, the pool's header and padding.
-const MBUF_OVERHEAD: u64 = 128 + 128 + 192;
 /// Packet buffers that a thread may keep to itself: DPDK's maximum.
 const POOL_CACHE: u32 = 512;
+
 /// Why the daemon could not start or go on.
 #[derive(Debug, Error)]
 pub enum DaemonError {
@@ -139,25 +132,6 @@ pub fn try_eal(config: &Config) -> Result<(), DaemonError> {
     eal.close().map_err(DaemonError::Eal)
 }
 
-/// EAL's arguments without the wire, in files of nobody else's, in little memory, and with messages about errors alone.
-fn check_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
-    let is_memory = |arg: &str| arg.starts_with("-m") && arg[2..].bytes().all(|byte| byte.is_ascii_digit());
-    let mut args = eal_args(config, online);
-    let own = args.len() - config.eal.args.len();
-    for arg in args.iter_mut().take(own) {
-        if arg.starts_with("-a") {
-            *arg = "--no-pci".to_owned();
-        } else if arg.starts_with("--file-prefix") {
-            // EAL leaves a folder of this name behind.
-            *arg = "--file-prefix=kopid-check".to_owned();
-        } else if is_memory(arg) {
-            *arg = "-m16".to_owned();
-        }
-    }
-    args.extend(["--no-shconf".to_owned(), "--log-level=*:error".to_owned()]);
-    args
-}
-
 /// Fails if the wire's interface is not there.
 fn check_interface(config: &Config) -> Result<(), DaemonError> {
     let device = config.wire.device.devargs();
@@ -232,14 +206,14 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
         }
     };
     poller.add(plane.captures().wake(), Token::Captures)?;
-    poller.add(plane.regions_event(), Token::Regions)?;
+    poller.add(plane.regions().done(), Token::Regions)?;
     if let Some(event) = Region::hole_event() {
         poller.add(event, Token::Hole)?;
     }
-    poller.add(plane.peers().wake(), Token::Peers)?;
+    poller.add(plane.peers().events(), Token::Peers)?;
     poller.add(&wake, Token::Helpers)?;
     let attach = Attach::new(apps, plane.limits().requests_per_user, wake.clone(), &poller)?;
-    let source = Arc::new(Source::new(config.policy.clone()));
+    let source = Arc::new(PolicySource::new(config.policy.clone()));
     let control = Control::new(control, Arc::clone(&source), &poller)?;
     let hangup = Hangup::new(source, wake.clone());
     log::info!(
@@ -264,7 +238,7 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
         pool: &pool,
         since: Instant::now(),
         ticked: Instant::now(),
-        next_refresh: Instant::now() + REFRESH_PERIOD,
+        next_refresh: Instant::now() + event_loop::REFRESH_PERIOD,
         hz: eal.tsc_hz(),
     };
     // Whoever reads the log keeps nobody waiting from now on.
@@ -319,7 +293,7 @@ impl Started {
         let flows = usize::try_from(config.dataplane.flows).unwrap_or(1 << 16);
         // As many as there can be flows.
         let capacity = (flows * usize::from(workers)).next_power_of_two();
-        let limits = limits(config, capacity);
+        let limits = Limits::new(config, capacity);
         let policy = config.policy.as_ref().map(read_policy).transpose()?;
         let tracking = policy.as_ref().map(|policy| policy.tracking).unwrap_or_default();
         let policy = Enforcement::new(config.policy.clone(), policy).map_err(DaemonError::Policy)?;
@@ -346,62 +320,6 @@ impl Started {
     }
 }
 
-/// What apps may have. There is room for `connections`; without another limit, a user may have half of that: as many as have a
-/// flow in each direction in the flow tables, and no more than all others together.
-fn limits(config: &Config, connections: usize) -> Limits {
-    let half = u32::try_from(connections / 2).unwrap_or(u32::MAX);
-    let per_user = config.limits.connections_per_user.unwrap_or(half);
-    let per_app = config.limits.connections_per_app.unwrap_or(per_user);
-    let (memory_total, memory_per_user) = memory_limits(config);
-    Limits {
-        apps: config.limits.apps.into(),
-        apps_per_user: config.limits.apps_per_user.into(),
-        requests_per_user: config.limits.requests_per_user,
-        changes_per_user: config.limits.changes_per_user,
-        memory_total,
-        memory_per_user,
-        queues: config.limits.queues,
-        ring: config.limits.ring_size,
-        memory: config.limits.memory.bytes(),
-        connections: kopi_policy::Limits { per_app, per_user },
-        huge_pages: match config.memory.huge_pages {
-            HugePages::Auto => kopi_ring::HugePages::Auto,
-            HugePages::Off => kopi_ring::HugePages::Off,
-            HugePages::Require => kopi_ring::HugePages::Require,
-        },
-    }
-}
-
-/// Bytes of rings that all apps may have, and those of one user: as configured, or half of what there is at the start, and three
-/// quarters of that.
-fn memory_limits(config: &Config) -> (u64, u64) {
-    let limits = &config.limits;
-    let (left, pool) = (Machine::new().left(), free_huge_memory());
-    let left = match config.memory.huge_pages {
-        HugePages::Off => left / 2,
-        HugePages::Auto => (left / 2).saturating_add(pool),
-        HugePages::Require => pool,
-    };
-    let total = limits.memory_total.map_or(left, kopi_config::Size::bytes);
-    let per_user = limits.memory_per_user.map_or(total / 4 * 3, kopi_config::Size::bytes);
-    log::info!("rings may take {}, those of one user {}", Bytes(total), Bytes(per_user));
-    if total > left {
-        log::warn!(
-            "[limits] memory_total is {}, and kopid should not give more than {} of what its machine and cgroup have: applications \
-             may be refused rings before that",
-            Bytes(total),
-            Bytes(left)
-        );
-    }
-    (total, per_user)
-}
-
-/// Of the CPUs that are `online` those on which no worker runs.
-fn other_cpus(config: &Config, online: &BTreeSet<u16>) -> Vec<u16> {
-    let cores = config.dataplane.cores.cpus();
-    online.iter().copied().filter(|cpu| !cores.contains(cpu)).collect()
-}
-
 /// Keeps the threads that there are before the workers, and those that they start, off the workers' CPUs if there are others.
 fn keep_off_workers(config: &Config, online: &BTreeSet<u16>) -> std::io::Result<()> {
     let mut cpus = CpuSet::new();
@@ -425,182 +343,6 @@ fn read_policy(path: &PathBuf) -> Result<Policy, kopi_config::Errors> {
     Ok(policy)
 }
 
-/// The event loop's state.
-struct Events<'a> {
-    poller: Poller,
-    wake: Wake,
-    plane: ControlPlane,
-    attach: Attach,
-    control: Control,
-    hangup: Hangup,
-    host: Option<Host>,
-    device: &'a mut WireDevice,
-    pool: &'a Pool,
-    since: Instant,
-    ticked: Instant,
-    next_refresh: Instant,
-    hz: u64,
-}
-
-impl Events<'_> {
-    fn run(&mut self, signals: &mut Signals) -> Result<(), DaemonError> {
-        let (mut next_tick, mut stops) = (Instant::now() + TICK, false);
-        loop {
-            let until_tick = next_tick.saturating_duration_since(Instant::now());
-            let awaits = self.plane.awaits_replies() || self.attach.owes_replies() || self.control.awaits_replies();
-            let timeout = if awaits { REPLY_PERIOD.min(until_tick) } else { until_tick };
-            let timeout = self.plane.until_published().map_or(timeout, |until| until.min(timeout));
-            let timeout = if self.control.is_due() { Duration::ZERO } else { timeout };
-            for token in self.poller.wait(timeout)? {
-                match token {
-                    Token::Signal => stops |= self.handle_signals(signals),
-                    token => self.handle(token),
-                }
-            }
-            if stops {
-                return Ok(());
-            }
-            let faults = self.plane.handle_replies();
-            if let Some((_, fault)) = faults.iter().find(|(id, _)| Some(*id) == self.plane.host()) {
-                return Err(DaemonError::HostGone(format!("the rings of the host port are broken: {fault}")));
-            }
-            self.attach.detach_ports(faults, &mut self.plane);
-            self.plane.publish();
-            if Instant::now() >= next_tick {
-                next_tick = Instant::now() + TICK;
-                self.tick()?;
-            }
-            self.attach.answer(&mut self.plane);
-            self.attach.sweep(&self.poller);
-            self.serve();
-            self.control.reply_in_force(|snapshot| self.plane.uses(snapshot));
-        }
-    }
-
-    fn handle(&mut self, token: Token) {
-        let Self { poller, plane, attach, control, hangup, wake, .. } = self;
-        match token {
-            Token::Signal => {}
-            Token::AppListener => attach.accept(plane, poller),
-            Token::ControlListener => {
-                let users = plane.users();
-                control.accept(|uid| users.of(uid), plane.peers_mut(), poller);
-            }
-            Token::Peers => {
-                let detached = attach.receive(plane, poller);
-                attach.detach_ports(detached, plane);
-            }
-            Token::Helpers => {
-                wake.clear();
-                attach.take_names(plane);
-                plane.take_host_sockets();
-                let detached = plane.refresh();
-                attach.detach_ports(detached, plane);
-                if let Some((read, who)) = hangup.take() {
-                    reload(read, &who, plane, attach);
-                }
-            }
-            Token::Exit(at) => attach.detach(at, DetachReason::Ended, plane),
-            Token::Operators => control.receive(),
-            Token::Captures => plane.reap_captures(),
-            Token::Regions => attach.take_regions(plane),
-            // Whose hole it was is found out before the next event is waited for.
-            Token::Hole => Region::hush_holes(),
-        }
-    }
-
-    /// Answers one operator. Others and applications have their turn before the next.
-    fn serve(&mut self) {
-        let Self { plane, attach, control, host, device, .. } = self;
-        let (since, hz, pool) = (self.since, self.hz, self.pool);
-        control.serve(|question| {
-            let facts = Facts {
-                uptime_seconds: since.elapsed().as_secs(),
-                tsc_hz: hz,
-                device: device.stats(),
-                mbufs: (pool.mbufs(), pool.available()),
-                connections: attach.connections(),
-                host: host.as_ref().map(Host::facts),
-            };
-            stats::answer(question, plane, attach, &facts)
-        });
-    }
-
-    /// Handles the signals that have come. Returns whether kopid is to end.
-    fn handle_signals(&mut self, signals: &mut Signals) -> bool {
-        let mut stops = false;
-        for request in signals.take() {
-            match request {
-                SignalRequest::Reload(sender) => self.hang_up(sender),
-                SignalRequest::Stop(sender) => {
-                    // Without the name of the user: a name service would have to be waited for.
-                    let uid = sender.map_or_else(|| "the kernel".to_owned(), |sender| format!("uid {}", sender.uid));
-                    let pid =
-                        sender.and_then(|sender| sender.pid).map(|pid| format!(", pid {pid}")).unwrap_or_default();
-                    log::info!("stopping: {uid}{pid} has sent SIGTERM or SIGINT");
-                    stops = true;
-                }
-            }
-        }
-        stops
-    }
-
-    /// Has the configured policy read again, after a SIGHUP of `sender`.
-    fn hang_up(&mut self, sender: Option<Operator>) {
-        if self.plane.policy().path().is_none() {
-            log::info!("SIGHUP: there is no `policy` in kopid.toml to read again; kopid.toml itself needs a restart");
-        } else if let Err(error) = self.hangup.read(sender) {
-            log::error!("SIGHUP: the policy in force stays: {error}");
-        }
-    }
-
-    fn tick(&mut self) -> Result<(), DaemonError> {
-        let passed = self.ticked.elapsed();
-        self.ticked = Instant::now();
-        self.plane.grant(passed);
-        self.attach.tick(passed, &mut self.plane, &self.poller);
-        self.control.tick(passed, &self.poller);
-        self.attach.detach_ports(self.plane.holes(), &mut self.plane);
-        self.plane.peers_mut().sweep();
-        self.plane.show_drops();
-        self.plane.reap_captures();
-        let detached = self.plane.tick(dpdk::tsc(), self.hz);
-        if Instant::now() >= self.next_refresh {
-            self.next_refresh = Instant::now() + REFRESH_PERIOD;
-            self.plane.check_accounts();
-            self.attach.look(&mut self.plane);
-            self.plane.read_host_sockets();
-        }
-        self.attach.detach_ports(detached, &mut self.plane);
-        self.device.tick(&self.plane.dataplane().totals(WIRE), self.plane.dataplane().finished());
-        let link = self.device.link();
-        if !self.plane.set_link(link) {
-            self.device.log_reason(link);
-        } else {
-            self.device.log_link(link);
-            // The workers first, so that nobody counts on a link that they do not know of.
-            self.plane.publish_now();
-            self.attach.send_link(link, &mut self.plane);
-        }
-        if let Some(host) = &mut self.host {
-            host.tick(link.up).map_err(DaemonError::HostGone)?;
-        }
-        if self.plane.dataplane().is_alive() { Ok(()) } else { Err(DaemonError::WorkerGone) }
-    }
-}
-
-/// Puts the policy that was read after a SIGHUP of `who` in force. Whatever is wrong with it, the one in force stays.
-fn reload(read: Result<Reload, String>, who: &str, plane: &mut ControlPlane, attach: &mut Attach) {
-    let outcome = read.and_then(|reload| {
-        // Who has sent a signal can only be told by the log.
-        reload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        stats::put_in_force(&reload, None, who, plane, attach)
-    });
-    if let Err(error) = outcome {
-        log::error!("{who}: the policy in force stays: {error}");
-    }
-}
-
 /// Allows as many file descriptors as the administrator lets us have: an app takes three, a silent peer two, and the usual
 /// soft limit of 1,024 is for programs that use `select`, see `select(2)`.
 fn raise_descriptor_limit() {
@@ -608,41 +350,4 @@ fn raise_descriptor_limit() {
     if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         log::debug!("the limit on file descriptors stays: {errno}");
     }
-}
-
-/// The arguments of EAL. Memory comes from huge pages without any file system mounted, or from ordinary pages.
-fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
-    let cores = config.dataplane.cores.cpus();
-    let others: Vec<String> = other_cpus(config, online).iter().map(u16::to_string).collect();
-    let all: Vec<String> = online.iter().map(u16::to_string).collect();
-    // The control thread keeps off the workers' CPUs, if there are any others.
-    let control = if others.is_empty() { all } else { others };
-    let mut args = vec![format!("--lcores=0@({})", control.join(",")), "--file-prefix=kopid".to_owned()];
-    let mbufs = u64::from(config.dataplane.mbufs) * cores.len() as u64;
-    let need = mbufs * (u64::from(frame_room(&config.wire)) + MBUF_OVERHEAD) + DPDK_MEMORY;
-    let huge = match config.memory.huge_pages {
-        HugePages::Off => false,
-        HugePages::Require => true,
-        HugePages::Auto => free_huge_memory() >= need,
-    };
-    if huge {
-        args.push("--in-memory".into());
-    } else {
-        if config.memory.huge_pages == HugePages::Auto {
-            log::warn!(
-                "{} MiB of free huge pages are too few for {} MiB of packet buffers: using 4 KiB pages, which is \
-                 slower. `sysctl vm.nr_hugepages` or `dpdk-hugepages.py --setup` makes more",
-                free_huge_memory() >> 20,
-                need >> 20
-            );
-        }
-        args.push("--no-huge".into());
-        args.push(format!("-m{}", need >> 20));
-    }
-    match &config.wire.device {
-        Device::Pci { .. } => args.push(format!("-a{}", config.wire.device.devargs())),
-        Device::Virtual { .. } => args.push("--no-pci".into()),
-    }
-    args.extend(config.eal.args.iter().cloned());
-    args
 }

@@ -333,7 +333,10 @@ mod tests {
         bind(&listener, &SocketAddrUnix::new(&place).unwrap()).unwrap();
         listen(&listener, 1).unwrap();
         let mut peer = Command::new(std::env::current_exe().unwrap());
-        let ended = peer.args(["--exact", "identity::tests::connects_and_ends"]).env(PLACE, &place).output().unwrap();
+        // Tests are named without their crate.
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let ended =
+            peer.args(["--exact", &format!("{module}::connects_and_ends")]).env(PLACE, &place).output().unwrap();
         fs::remove_file(&place).unwrap();
         assert!(ended.status.success(), "{ended:?}");
         let attested = attest(accept(&listener).unwrap(), Accepted::now(None));

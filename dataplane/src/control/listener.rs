@@ -16,7 +16,7 @@ use thiserror::Error;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 /// How long accepting rests when file descriptors or memory are short.
-const REST: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket. Its file goes with it.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Listener {
     /// Device and inode of the file, to tell it from one that took its place.
     file: Option<(u64, u64)>,
     /// When accepting goes on, if it rests.
-    resting: Option<Instant>,
+    paused_until: Option<Instant>,
 }
 
 /// Why nobody can listen.
@@ -125,7 +125,7 @@ impl Listener {
         rustix::process::umask(mask);
         bound.map_err(|e| failed("cannot bind")(e.into()))?;
         let file = fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        let listener = Self { socket, path: path.into(), file, resting: None };
+        let listener = Self { socket, path: path.into(), file, paused_until: None };
         std::os::unix::fs::chown(path, owner, group).map_err(failed("cannot set owner and group"))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(config.mode.bits());
         fs::set_permissions(path, mode).map_err(failed("cannot set the mode"))?;
@@ -148,18 +148,18 @@ impl Listener {
 
     /// Waits for no connections for a moment, because [`accept`](Self::accept) failed: events that tell of a level
     /// would keep the thread busy for nothing.
-    pub fn rest(&mut self, poller: &Poller, token: Token) {
+    pub fn pause(&mut self, poller: &Poller, token: Token) {
         if poller.change(&self.socket, token, false, false).is_ok() {
-            self.resting = Some(Instant::now() + REST);
+            self.paused_until = Some(Instant::now() + PAUSE);
         }
     }
 
-    /// Goes on waiting for connections after a rest that is over. To be called now and then.
-    pub fn wake(&mut self, poller: &Poller, token: Token) {
-        if self.resting.is_some_and(|until| Instant::now() >= until)
+    /// Goes on waiting for connections after a pause that is over. To be called now and then.
+    pub fn resume(&mut self, poller: &Poller, token: Token) {
+        if self.paused_until.is_some_and(|until| Instant::now() >= until)
             && poller.change(&self.socket, token, true, false).is_ok()
         {
-            self.resting = None;
+            self.paused_until = None;
         }
     }
 }

@@ -155,7 +155,7 @@ impl Memory {
 
 /// Where it stands how much memory this process may have: files of control groups, and of the machine.
 #[derive(Debug)]
-pub struct Machine {
+pub struct MachineMemory {
     groups: Vec<Group>,
 }
 
@@ -169,7 +169,7 @@ struct Group {
     reclaimable: &'static str,
 }
 
-impl Machine {
+impl MachineMemory {
     /// Finds the files.
     #[must_use]
     pub fn new() -> Self {
@@ -186,7 +186,7 @@ impl Machine {
     }
 }
 
-impl Default for Machine {
+impl Default for MachineMemory {
     fn default() -> Self {
         Self::new()
     }
@@ -272,7 +272,7 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
-    fn grant(user: u32, mb: u64) -> Charge {
+    fn charge(user: u32, mb: u64) -> Charge {
         Charge { user, bytes: mb * MB }
     }
 
@@ -281,37 +281,37 @@ mod tests {
     fn a_user_keeps_to_its_share() {
         let mut memory = Memory::new(800 * MB, 300 * MB);
         for _ in 0..3 {
-            assert_eq!(memory.room(grant(1, 100), 0), Ok(Room::Now));
-            memory.take(grant(1, 100));
+            assert_eq!(memory.room(charge(1, 100), 0), Ok(Room::Now));
+            memory.take(charge(1, 100));
         }
-        let refused = memory.room(grant(1, 1), 0).unwrap_err();
+        let refused = memory.room(charge(1, 1), 0).unwrap_err();
         assert_eq!(refused, MemoryRefusal::User { asked: MB, used: 300 * MB, limit: 300 * MB });
         assert!(refused.to_string().contains("memory_per_user"), "{refused}");
         // Rings in the place of others: they have to be given up first.
-        assert_eq!(memory.room(grant(1, 100), 100 * MB), Ok(Room::Later));
-        memory.leave(grant(1, 100));
-        assert_eq!(memory.room(grant(1, 100), 0), Ok(Room::Later));
-        memory.give_back(grant(1, 100));
-        assert_eq!(memory.room(grant(1, 100), 0), Ok(Room::Now));
+        assert_eq!(memory.room(charge(1, 100), 100 * MB), Ok(Room::Later));
+        memory.leave(charge(1, 100));
+        assert_eq!(memory.room(charge(1, 100), 0), Ok(Room::Later));
+        memory.give_back(charge(1, 100));
+        assert_eq!(memory.room(charge(1, 100), 0), Ok(Room::Now));
     }
 
     /// What is left of the total is for users that have nothing yet, and never exceeded.
     #[test]
     fn the_rest_is_for_newcomers() {
         let mut memory = Memory::new(800 * MB, 700 * MB);
-        memory.take(grant(1, 600));
-        memory.take(grant(2, 50));
+        memory.take(charge(1, 600));
+        memory.take(charge(2, 50));
         assert_eq!(
-            memory.room(grant(1, 51), 0),
+            memory.room(charge(1, 51), 0),
             Err(MemoryRefusal::Total { asked: 51 * MB, used: 650 * MB, limit: 800 * MB })
         );
-        assert_eq!(memory.room(grant(1, 50), 0), Ok(Room::Now));
-        assert_eq!(memory.room(grant(3, 150), 0), Ok(Room::Now));
-        assert!(memory.room(grant(3, 151), 0).is_err());
-        memory.leave(grant(2, 50));
-        assert_eq!(memory.room(grant(3, 200), 0), Ok(Room::Later));
-        memory.give_back(grant(2, 50));
-        assert_eq!(memory.room(grant(3, 200), 0), Ok(Room::Now));
+        assert_eq!(memory.room(charge(1, 50), 0), Ok(Room::Now));
+        assert_eq!(memory.room(charge(3, 150), 0), Ok(Room::Now));
+        assert!(memory.room(charge(3, 151), 0).is_err());
+        memory.leave(charge(2, 50));
+        assert_eq!(memory.room(charge(3, 200), 0), Ok(Room::Later));
+        memory.give_back(charge(2, 50));
+        assert_eq!(memory.room(charge(3, 200), 0), Ok(Room::Now));
         assert_eq!(memory.used(), 600 * MB);
     }
 

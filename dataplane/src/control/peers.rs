@@ -9,7 +9,7 @@
 //!
 //! So neither the control thread nor a worker makes such a call. The sockets and doorbells of all applications of one user belong
 //! to one thread, and whoever makes it slow keeps nobody waiting but itself. What is to be done on them are jobs in a queue,
-//! and what was received comes back as [`Event`]s. The queue is bounded: a user whose thread does not keep up loses its connections.
+//! and what was received comes back as [`PeerEvent`]s. The queue is bounded: a user whose thread does not keep up loses its connections.
 //!
 //! While the kernel wakes a million waiters, it does nothing else on that CPU. So a job that took long is followed by a pause
 //! fifty times as long, unless so much waits that its file descriptors become a burden to others; and a socket on which calls
@@ -17,12 +17,12 @@
 
 use crate::control::helper::Wake;
 use crate::control::identity::{self, Accepted, Identity, IdentityError};
+use crate::control::mailbox::{MailSender, Mailbox};
 use kopi_ring::message::{Envelope, Message};
 use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Doorbell, WakeFutex};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::time::{ClockId, clock_gettime};
@@ -49,7 +49,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// CPU time of a call that is put up with once: after the second, its socket is not touched any more, for some time. A machine that
 /// is itself a guest may lose as much to others, now and then.
 const VERY_LONG: Duration = Duration::from_millis(20);
-const REST: Duration = Duration::from_secs(60);
+const SHUN_TIME: Duration = Duration::from_secs(60);
 /// CPU time from which on a call of the [waker](crate::control::app_waker) counts. It takes some five microseconds.
 const LONG_CALL: Duration = Duration::from_micros(100);
 /// How much of that others put up with in a period, before the user's calls are left to its own thread.
@@ -66,16 +66,16 @@ const EVENTS: usize = 32;
 
 /// An event on a connection, sent by its user's thread.
 #[derive(Debug)]
-pub struct Event {
+pub struct PeerEvent {
     /// [`Connection::serial`].
     pub serial: u64,
     /// What has happened.
-    pub what: What,
+    pub kind: PeerEventKind,
 }
 
 /// What has happened to a connection.
 #[derive(Debug)]
-pub enum What {
+pub enum PeerEventKind {
     /// This came, after it was [listened](Connection::listen) for; or the reason why nothing more will come.
     Received(Result<Envelope, ReceiveError>),
     /// A message was not taken.
@@ -91,24 +91,17 @@ pub enum What {
 /// The threads of all users, for the control thread.
 #[derive(Debug)]
 pub struct Peers {
-    users: BTreeMap<u32, Arc<User>>,
+    users: BTreeMap<u32, Arc<UserThread>>,
     /// For those without a thread of their own: the owner is not known, or no thread could be made.
-    anybody: Arc<User>,
-    events: Receiver<Event>,
-    sender: EventSender,
+    anybody: Arc<UserThread>,
+    events: Mailbox<PeerEvent>,
+    sender: MailSender<PeerEvent>,
     next: u64,
-}
-
-/// How threads send events to the control thread.
-#[derive(Clone, Debug)]
-struct EventSender {
-    events: Sender<Event>,
-    wake: Wake,
 }
 
 /// The thread of one user. It ends when nobody has this any more, after what was to be done before.
 #[derive(Debug)]
-pub struct User {
+pub struct UserThread {
     jobs: Sender<Job>,
     shared: Arc<Shared>,
 }
@@ -116,7 +109,7 @@ pub struct User {
 /// What a user's thread has in common with others.
 #[derive(Debug)]
 struct Shared {
-    wake: OwnedFd,
+    wake: Wake,
     /// Jobs that are not done.
     backlog: AtomicUsize,
     begun: Instant,
@@ -130,7 +123,7 @@ struct Shared {
 /// A connection with an application. It is closed when this is dropped, behind what was sent before.
 #[derive(Debug)]
 pub struct Connection {
-    user: Arc<User>,
+    user: Arc<UserThread>,
     serial: u64,
     looking: Arc<AtomicBool>,
 }
@@ -138,7 +131,7 @@ pub struct Connection {
 /// The daemon's end of a doorbell, whose worker side is quieted on its user's thread. It is closed when this is dropped.
 #[derive(Debug)]
 pub struct QuietDoorbell {
-    user: Arc<User>,
+    user: Arc<UserThread>,
     serial: u64,
     asked: Arc<AtomicBool>,
 }
@@ -178,34 +171,23 @@ impl Peers {
     ///
     /// The system's, if there is no file descriptor or thread to be had.
     pub fn new() -> std::io::Result<Self> {
-        let (sender, events) = channel();
-        let sender = EventSender { events: sender, wake: Wake::new()? };
-        let anybody = Arc::new(User::start("kopi-user".to_owned(), sender.clone())?);
+        let (sender, events) = Mailbox::new()?;
+        let anybody = Arc::new(UserThread::start("kopi-user".to_owned(), sender.clone())?);
         Ok(Self { users: BTreeMap::new(), anybody, events, sender, next: JOBS + 1 })
     }
 
-    /// Becomes readable when there are [events](Self::event).
+    /// What connections tell of.
     #[must_use]
-    pub fn wake(&self) -> BorrowedFd<'_> {
-        self.sender.wake.as_fd()
-    }
-
-    /// The next event, if there is one.
-    pub fn event(&self) -> Option<Event> {
-        if let Ok(event) = self.events.try_recv() {
-            return Some(event);
-        }
-        // It only says that there may be some. What comes after this is found by the second look.
-        self.sender.wake.clear();
-        self.events.try_recv().ok()
+    pub const fn events(&self) -> &Mailbox<PeerEvent> {
+        &self.events
     }
 
     /// The thread of user `uid`.
-    pub fn user(&mut self, uid: u32) -> Arc<User> {
+    pub fn user(&mut self, uid: u32) -> Arc<UserThread> {
         if let Some(user) = self.users.get(&uid) {
             return Arc::clone(user);
         }
-        match User::start(format!("kopi-user-{uid}"), self.sender.clone()) {
+        match UserThread::start(format!("kopi-user-{uid}"), self.sender.clone()) {
             Ok(user) => Arc::clone(self.users.entry(uid).or_insert_with(|| Arc::new(user))),
             Err(error) => {
                 log::debug!("user {uid} has no thread of its own: {error}");
@@ -231,7 +213,7 @@ impl Peers {
         self.user_if_known(uid).backlog() >= BEHIND
     }
 
-    fn user_if_known(&mut self, uid: Option<u32>) -> Arc<User> {
+    fn user_if_known(&mut self, uid: Option<u32>) -> Arc<UserThread> {
         match uid {
             Some(uid) => self.user(uid),
             None => Arc::clone(&self.anybody),
@@ -265,9 +247,9 @@ impl Peers {
     }
 }
 
-impl User {
-    fn start(name: String, sender: EventSender) -> std::io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+impl UserThread {
+    fn start(name: String, sender: MailSender<PeerEvent>) -> std::io::Result<Self> {
+        let wake = Wake::new()?;
         let shared = Arc::new(Shared {
             wake,
             backlog: AtomicUsize::new(0),
@@ -279,14 +261,14 @@ impl User {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &shared.wake, EventData::new_u64(JOBS), EventFlags::IN | EventFlags::ET)?;
         let (jobs, queue) = channel();
-        let mut thread = UserThread {
+        let mut thread = UserLoop {
             epoll,
             jobs: queue,
             shared: Arc::clone(&shared),
-            sender,
+            events: sender,
             objects: BTreeMap::new(),
             suspects: BTreeSet::new(),
-            resting: Vec::new(),
+            shunned: Vec::new(),
         };
         // It inherits the control thread's CPUs: those without a worker, if there are any.
         std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || thread.run())?;
@@ -336,12 +318,12 @@ impl User {
         self.shared.backlog.fetch_add(1, AcqRel);
         // The thread ends only after this value.
         if self.jobs.send(job).is_ok() {
-            let _written = rustix::io::write(&self.shared.wake, &1_u64.to_ne_bytes());
+            self.shared.wake.wake();
         }
     }
 }
 
-impl Drop for User {
+impl Drop for UserThread {
     fn drop(&mut self) {
         self.take_on(Job::End);
     }
@@ -383,11 +365,11 @@ impl Connection {
 
     /// The thread that serves it.
     #[must_use]
-    pub const fn user(&self) -> &Arc<User> {
+    pub const fn user(&self) -> &Arc<UserThread> {
         &self.user
     }
 
-    /// Sends a message with the file descriptors `fds`. If the peer does not take it, there will be an [event](What::Unsent).
+    /// Sends a message with the file descriptors `fds`. If the peer does not take it, there will be an [event](PeerEventKind::Unsent).
     ///
     /// # Errors
     ///
@@ -407,19 +389,19 @@ impl Connection {
         }
     }
 
-    /// Has it found out who has connected it, which comes as an [event](What::Attested). It was accepted at `accepted`.
+    /// Has it found out who has connected it, which comes as an [event](PeerEventKind::Attested). It was accepted at `accepted`.
     pub fn attest(&self, accepted: Accepted) {
         self.user.take_on(Job::Attest(self.serial, accepted));
     }
 
-    /// Has it looked whether the process behind `handle` is as it was; what has changed comes as an [event](What::Changed). Not if
+    /// Has it looked whether the process behind `handle` is as it was; what has changed comes as an [event](PeerEventKind::Changed). Not if
     /// it waits for that already, or too much waits to be done for this user: then it returns false.
     pub fn look(&self, identity: &Identity, handle: &Arc<OwnedFd>) -> bool {
         let job = |asked| Job::Look(self.serial, Box::new(identity.clone()), Arc::clone(handle), asked);
         self.user.ask_once(&self.looking, job)
     }
 
-    /// Has the next message come as an [event](What::Received). Until then nothing is read, and the connection's end is not
+    /// Has the next message come as an [event](PeerEventKind::Received). Until then nothing is read, and the connection's end is not
     /// noticed.
     pub fn listen(&self) {
         self.user.take_on(Job::Listen(self.serial));
@@ -445,15 +427,6 @@ impl Drop for QuietDoorbell {
     }
 }
 
-impl EventSender {
-    fn send(&self, serial: u64, what: What) {
-        // At the end of the daemon nobody receives any more.
-        if self.events.send(Event { serial, what }).is_ok() {
-            self.wake.wake();
-        }
-    }
-}
-
 /// CPU time that this thread has used.
 #[must_use]
 pub fn thread_time() -> Duration {
@@ -462,19 +435,19 @@ pub fn thread_time() -> Duration {
 
 /// A user's thread.
 #[derive(Debug)]
-struct UserThread {
+struct UserLoop {
     epoll: OwnedFd,
     jobs: Receiver<Job>,
     shared: Arc<Shared>,
-    sender: EventSender,
+    events: MailSender<PeerEvent>,
     objects: BTreeMap<u64, Object>,
     /// What very long calls were made on.
     suspects: BTreeSet<u64>,
     /// What is not to be touched until then.
-    resting: Vec<(Instant, Object)>,
+    shunned: Vec<(Instant, Object)>,
 }
 
-impl UserThread {
+impl UserLoop {
     fn run(&mut self) {
         loop {
             let mut room = [const { MaybeUninit::uninit() }; EVENTS];
@@ -485,7 +458,7 @@ impl UserThread {
                     self.timed(serial, |thread| thread.receive(serial));
                     continue;
                 }
-                let _read = rustix::io::read(&self.shared.wake, &mut [0; 8]);
+                self.shared.wake.clear();
                 while let Ok(job) = self.jobs.try_recv() {
                     let serial = match &job {
                         Job::End => return,
@@ -496,8 +469,12 @@ impl UserThread {
                     self.shared.backlog.fetch_sub(1, AcqRel);
                 }
             }
-            self.resting.retain(|(until, _)| Instant::now() < *until);
+            self.shunned.retain(|(until, _)| Instant::now() < *until);
         }
+    }
+
+    fn send(&self, serial: u64, kind: PeerEventKind) {
+        self.events.send(PeerEvent { serial, kind });
     }
 
     /// Does something for connection or doorbell `serial`, if for any, and pauses if it took long.
@@ -511,8 +488,8 @@ impl UserThread {
             && !self.suspects.insert(serial)
             && let Some(object) = self.objects.remove(&serial)
         {
-            self.resting.push((Instant::now() + REST, object));
-            self.sender.send(serial, What::Slow(spent));
+            self.shunned.push((Instant::now() + SHUN_TIME, object));
+            self.send(serial, PeerEventKind::Slow(spent));
         }
         if spent >= LONG && self.shared.backlog.load(Relaxed) < HURRY {
             park_timeout((spent * PAUSE).min(LONGEST_PAUSE));
@@ -526,7 +503,7 @@ impl UserThread {
                 let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
                 let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
                 if let Err(errno) = socket::send(socket, &envelope, &fds) {
-                    self.sender.send(serial, What::Unsent(errno));
+                    self.send(serial, PeerEventKind::Unsent(errno));
                 }
             }
             Job::Listen(serial) => {
@@ -537,7 +514,7 @@ impl UserThread {
                     other => other,
                 };
                 if let Err(errno) = watched {
-                    self.sender.send(serial, What::Received(Err(ReceiveError::System(errno))));
+                    self.send(serial, PeerEventKind::Received(Err(ReceiveError::System(errno))));
                 }
             }
             Job::Quiet(serial, asked) => {
@@ -554,12 +531,12 @@ impl UserThread {
             Job::Attest(serial, accepted) => {
                 let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
                 let attested = identity::attest(socket, accepted).map(Box::new);
-                self.sender.send(serial, What::Attested(attested));
+                self.send(serial, PeerEventKind::Attested(attested));
             }
             Job::Look(serial, identity, handle, asked) => {
                 asked.store(false, Relaxed);
                 if let Some(identity) = identity.refreshed(&handle) {
-                    self.sender.send(serial, What::Changed(Box::new(identity)));
+                    self.send(serial, PeerEventKind::Changed(Box::new(identity)));
                 }
             }
             Job::RefuseOperator(socket, text) => {
@@ -583,7 +560,7 @@ impl UserThread {
             Err(ReceiveError::WouldBlock) => return self.handle(Job::Listen(serial)),
             Err(error) => Err(error),
         };
-        self.sender.send(serial, What::Received(received));
+        self.send(serial, PeerEventKind::Received(received));
     }
 }
 

@@ -13,23 +13,25 @@ mod publish;
 mod rings;
 
 pub use connections::Tracked;
-pub use rings::{Asked, Limits, Made, SetupError};
+pub use rings::{Asked, Made, SetupError};
 
 use crate::capture::request::Request;
 use crate::capture::roster::Roster;
 use crate::capture::{Captures, Place};
+use crate::control::app::App;
 use crate::control::budgets::Budgets;
 use crate::control::classes::Classes;
 use crate::control::detach::DetachReason;
 use crate::control::helper::{Helper, Wake};
 use crate::control::identity::Identity;
-use crate::control::memory::{Machine, Memory};
+use crate::control::limits::Limits;
+use crate::control::memory::{MachineMemory, Memory};
 use crate::control::peers::Peers;
 use crate::control::policy::{ByAccount, Changed, Enforcement, Machine as Accounts};
-use crate::control::ports::{App, PortTable, Refusal, Reserved};
+use crate::control::ports::{PortTable, Refusal, Reserved};
 use crate::control::ratelimit::RatelimitedLog;
 use crate::control::regions::{Charge, Regions};
-use crate::control::users::{Numbers, Users};
+use crate::control::users::{UserNumbers, Users};
 use crate::control::wire_device::WireState;
 use crate::control::workers::Dataplane;
 use crate::host::host_sockets;
@@ -41,7 +43,6 @@ use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Settings, Welcome};
 use kopi_ring::{DropReason, PeerFault, Region};
 use policy::attach_grant;
-use rustix::fd::BorrowedFd;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -82,7 +83,7 @@ pub struct ControlPlane {
     /// What they take.
     memory: Memory,
     /// What there is.
-    machine: Machine,
+    machine: MachineMemory,
     /// Who is one user.
     users: Arc<Users>,
     /// The thread that asks the name service, and whether the log says already that this does not answer.
@@ -91,7 +92,7 @@ pub struct ControlPlane {
     /// The thread that reads the kernel's lists of sockets.
     host_sockets_reader: Helper<String, HostSockets>,
     /// Which of those that have apps.
-    numbers: Numbers,
+    numbers: UserNumbers,
     peer_log: RatelimitedLog,
     policy: Enforcement,
     connections: Arc<Connections>,
@@ -172,12 +173,12 @@ impl ControlPlane {
             retired: Vec::new(),
             regions,
             memory: Memory::new(limits.memory_total, limits.memory_per_user),
-            machine: Machine::new(),
+            machine: MachineMemory::new(),
             users: Arc::new(Users::new()),
             accounts,
             name_service_hangs: false,
             host_sockets_reader,
-            numbers: Numbers::default(),
+            numbers: UserNumbers::default(),
             peer_log: RatelimitedLog::new(LOG_LINES),
             policy,
             connections,
@@ -267,10 +268,10 @@ impl ControlPlane {
         &self.memory
     }
 
-    /// What becomes readable when [`take_regions`](Self::take_regions) has something to take.
+    /// The thread that makes and empties regions.
     #[must_use]
-    pub fn regions_event(&self) -> BorrowedFd<'_> {
-        self.regions.event()
+    pub const fn regions(&self) -> &Regions {
+        &self.regions
     }
 
     /// All apps, by port number.

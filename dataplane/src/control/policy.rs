@@ -1,6 +1,6 @@
 //! The policy in force, on the control thread: read, compiled, replaced while traffic goes on, and taken back.
 
-use crate::control::ports::App;
+use crate::control::app::App;
 use crate::control::users::Users;
 use crate::ids::Generation;
 use crate::policy_counters::{CounterKey, PolicyCounters};

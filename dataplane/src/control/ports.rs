@@ -1,16 +1,13 @@
 //! The apps and their ports.
 
+use crate::control::app::{App, AttachGrant};
 use crate::control::identity::Identity;
-use crate::control::regions::{Charge, Making};
 use crate::fib::{FibPort, is_group};
 use crate::ids::{Generation, PortId};
 use crate::worker::counters::PortTotals;
-use kopi_packet::LinkProtocols;
-use kopi_policy::{PortPolicy, Ruleset};
+use kopi_policy::Ruleset;
 use kopi_ring::layout::MAX_MTU;
 use kopi_ring::message::{Hello, Mac, Settings};
-use kopi_ring::status::DaemonStatus;
-use kopi_ring::{Doorbell, Region};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use thiserror::Error;
 
@@ -29,75 +26,6 @@ pub const HOST_NAME: &str = kopi_config::policy::App::HOST;
 /// Whether a name means something else to operators than an app.
 fn is_reserved(name: &str) -> bool {
     [WIRE_NAME, ANY_NAME, HOST_NAME].contains(&name)
-}
-
-/// One attached app.
-#[derive(Debug)]
-pub struct App {
-    /// Number of its port.
-    pub id: PortId,
-    /// Which use of the number.
-    pub generation: Generation,
-    /// Its name, unique among the apps.
-    pub name: String,
-    /// The name it asked for; empty if it did not.
-    pub asked: String,
-    /// Who it is.
-    pub identity: Identity,
-    /// Its user, as limits know it.
-    pub account: u32,
-    /// What the policy says of it.
-    pub grant: AttachGrant,
-    /// What its driver says of itself, for the operator.
-    pub driver: String,
-    /// What its port is to receive and to carry. The first address is the main one.
-    pub settings: Settings,
-    /// Whether it has had rings before.
-    pub started: bool,
-    /// Whether the log has been told that it has as many connections as it may have.
-    pub told_of_limit: bool,
-    /// Its rings, while it is started.
-    pub region: Option<Region>,
-    /// Their memory.
-    pub charge: Charge,
-    /// The rings that it waits for.
-    pub pending: Option<Pending>,
-    /// The client's end of the doorbell, until it is sent.
-    pub doorbell: Option<Doorbell>,
-    /// Where its counters are shown to it.
-    pub status: Option<DaemonStatus>,
-    /// What the counters of its number stood at when it came.
-    pub base: PortTotals,
-}
-
-/// Rings that are being made for an app.
-#[derive(Debug)]
-pub struct Pending {
-    /// The order.
-    pub making: Making,
-    /// Their memory.
-    pub charge: Charge,
-    /// Whether the app may sleep.
-    pub sleeps: bool,
-}
-
-/// What the policy says of an app.
-#[derive(Clone, Debug, Default)]
-pub struct AttachGrant {
-    /// The `[[app]]` by which it has attached, as an index into the policy's.
-    pub entry: Option<usize>,
-    /// The name that the policy gives to it.
-    pub name: Option<String>,
-    /// The only address that its port may have.
-    pub mac: Option<Mac>,
-    /// Whether that is the host's, too.
-    pub shared: bool,
-    /// Most queue pairs.
-    pub queues: Option<u16>,
-    /// Protocols of the wire's link that it may take part in.
-    pub link: LinkProtocols,
-    /// What the rules know of it; `None` when that has to be worked out.
-    pub port_policy: Option<PortPolicy>,
 }
 
 /// Names and addresses that the policy keeps for others.
@@ -207,26 +135,10 @@ impl PortTable {
         let mut macs = vec![mac];
         macs.extend(others.iter().filter(|other| **other != mac));
         self.generation = self.generation.wrapping_add(1);
-        let app = App {
-            id,
-            generation: self.generation,
-            name: HOST_NAME.to_owned(),
-            asked: HOST_NAME.to_owned(),
-            identity: Identity::of_the_kernel(),
-            account: 0,
-            grant,
-            driver: "tun".to_owned(),
-            // The kernel chooses for itself among multicast.
-            settings: Settings { mtu, macs, all_multicast: true, ..Settings::default() },
-            started: false,
-            told_of_limit: false,
-            region: None,
-            charge: Charge::default(),
-            pending: None,
-            status: None,
-            doorbell: None,
-            base: PortTotals::default(),
-        };
+        let mut app = App::new(id, self.generation, (Identity::of_the_kernel(), 0), grant);
+        (app.name, app.asked, app.driver) = (HOST_NAME.to_owned(), HOST_NAME.to_owned(), "tun".to_owned());
+        // The kernel chooses for itself among multicast.
+        app.settings = Settings { mtu, macs, all_multicast: true, ..Settings::default() };
         self.host = Some(id);
         self.slots.push(Slot::default());
         Ok(self.slots[usize::from(id)].app.insert(Box::new(app)))
@@ -294,26 +206,10 @@ impl PortTable {
         let at = self.slots.iter().skip(1).position(free).ok_or_else(|| Refusal::Full(self.capacity()))? + 1;
         let id = PortId::try_from(at).map_err(|_| Refusal::Full(self.capacity()))?;
         self.generation = self.generation.wrapping_add(1);
-        let settings = Settings { mtu: max_mtu.min(1500), macs: vec![mac], ..Settings::default() };
-        let app = App {
-            id,
-            generation: self.generation,
-            name,
-            asked: hello.name.clone(),
-            identity,
-            account,
-            grant,
-            driver: hello.driver.clone(),
-            settings,
-            started: false,
-            told_of_limit: false,
-            region: None,
-            charge: Charge::default(),
-            pending: None,
-            doorbell: None,
-            status: None,
-            base: base(id),
-        };
+        let mut app = App::new(id, self.generation, (identity, account), grant);
+        (app.name, app.asked, app.driver) = (name, hello.name.clone(), hello.driver.clone());
+        app.settings = Settings { mtu: max_mtu.min(1500), macs: vec![mac], ..Settings::default() };
+        app.base = base(id);
         Ok(self.slots[at].app.insert(Box::new(app)))
     }
 
@@ -510,151 +406,4 @@ pub fn format_mac(mac: &Mac) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity(comm: &str) -> Identity {
-        Identity { pid: 9, uid: 1, gid: 1, user: None, comm: comm.into(), ..Identity::default() }
-    }
-
-    fn hello(name: &str, mac: Mac) -> Hello {
-        Hello { name: name.into(), mac, queues: 1, driver: String::new() }
-    }
-
-    fn admit(ports: &mut PortTable, name: &str, mac: Mac) -> Result<(PortId, String, Mac), Refusal> {
-        let app =
-            ports.admit(&hello(name, mac), (identity("testpmd"), 1), AttachGrant::default(), &(), 1500, |_| {
-                PortTotals::default()
-            })?;
-        Ok((app.id, app.name.clone(), app.settings.macs[0]))
-    }
-
-    const A: Mac = [2, 1, 1, 1, 1, 1];
-    const B: Mac = [2, 2, 2, 2, 2, 2];
-
-    /// Fault 7: names and addresses are unique, and the refusal says who has them.
-    #[test]
-    fn names_and_addresses_are_unique() {
-        let mut ports = PortTable::new(4);
-        assert_eq!(admit(&mut ports, "db", A).unwrap(), (1, "db".into(), A));
-        assert_eq!(admit(&mut ports, "db", B), Err(Refusal::NameTaken { name: "db".into(), pid: 9 }));
-        assert_eq!(admit(&mut ports, "web", A), Err(Refusal::MacTaken(A, "db".into())));
-        assert_eq!(admit(&mut ports, "a b", B), Err(Refusal::BadName("a b".into())));
-        assert_eq!(admit(&mut ports, "wire", B), Err(Refusal::Reserved("wire".into())));
-        assert_eq!(admit(&mut ports, "web", [1, 0, 0, 0, 0, 1]), Err(Refusal::BadMac([1, 0, 0, 0, 0, 1])));
-    }
-
-    /// Without a name or address, an app gets ones that are free, and the same ones when it comes again.
-    #[test]
-    fn invented_names_and_addresses_are_free_and_stable() {
-        let mut ports = PortTable::new(4);
-        let first = admit(&mut ports, "", [0; 6]).unwrap();
-        let second = admit(&mut ports, "", [0; 6]).unwrap();
-        assert_eq!((first.1.as_str(), second.1.as_str()), ("testpmd", "testpmd-2"));
-        assert_ne!(first.2, second.2);
-        assert_eq!(first.2[0] & 3, 2, "unicast and locally administered");
-        ports.remove(first.0);
-        assert_eq!(admit(&mut ports, "", [0; 6]).unwrap(), first);
-    }
-
-    /// Fault 7: the limit on apps holds, and a number is not used again before every worker let go of it.
-    #[test]
-    fn numbers_are_limited_and_used_again_late() {
-        let mut ports = PortTable::new(2);
-        admit(&mut ports, "a", [0; 6]).unwrap();
-        admit(&mut ports, "b", [0; 6]).unwrap();
-        assert_eq!(admit(&mut ports, "c", [0; 6]), Err(Refusal::Full(2)));
-        ports.remove(1);
-        ports.await_return(1, 2);
-        assert_eq!(admit(&mut ports, "c", [0; 6]), Err(Refusal::Full(2)));
-        ports.returned(1);
-        assert!(ports.awaits_replies());
-        ports.returned(1);
-        assert_eq!(admit(&mut ports, "c", [0; 6]).unwrap().0, 1);
-    }
-
-    /// Nobody takes all ports: a user keeps to its limit, and those who have some leave the last eighth to others.
-    #[test]
-    fn users_leave_ports_to_others() {
-        let mut ports = PortTable::new(16);
-        let attach = |ports: &mut PortTable, user: u32, limit: usize| -> Result<PortId, Refusal> {
-            ports.check_account(user, limit)?;
-            let who = (identity("app"), user);
-            ports
-                .admit(&hello("", [0; 6]), who, AttachGrant::default(), &(), 1500, |_| PortTotals::default())
-                .map(|app| app.id)
-        };
-        let first = (0..16).map_while(|_| attach(&mut ports, 1, 10).ok()).count();
-        assert_eq!((first, attach(&mut ports, 1, 10)), (10, Err(Refusal::UserFull(10))));
-        let second = (0..16).map_while(|_| attach(&mut ports, 2, 10).ok()).count();
-        assert_eq!((second, attach(&mut ports, 2, 10)), (4, Err(Refusal::Kept(2))));
-        assert!(attach(&mut ports, 3, 10).is_ok() && attach(&mut ports, 4, 10).is_ok());
-        assert_eq!(attach(&mut ports, 5, 10), Err(Refusal::Full(16)));
-    }
-
-    /// The host has the wire's address and those named with it to itself, and takes no app's number, and its name is not to be had.
-    #[test]
-    fn host_has_its_own_place() {
-        const OTHER: Mac = [2, 0, 0, 0, 0, 0x77];
-        let mut ports = PortTable::new(1);
-        let host = ports.admit_host(A, &[OTHER, A], 9000, AttachGrant::default()).unwrap();
-        assert_eq!((host.id, host.name.as_str(), &host.settings.macs[..]), (2, "host", &[A, OTHER][..]));
-        assert_eq!(ports.host(), Some(2));
-        assert!(ports.admit_host(B, &[], 9000, AttachGrant::default()).is_err(), "there is one kernel");
-        assert_eq!(admit(&mut ports, "x", A), Err(Refusal::MacTaken(A, "host".into())));
-        assert_eq!(admit(&mut ports, "x", OTHER), Err(Refusal::MacTaken(OTHER, "host".into())));
-        assert_eq!(admit(&mut ports, "host", B), Err(Refusal::Reserved("host".into())));
-        assert_eq!(admit(&mut ports, "x", B).unwrap().0, 1);
-        assert_eq!(admit(&mut ports, "y", [0; 6]), Err(Refusal::Full(1)));
-        let made_up = PortTable::new(1).admit_host([0; 6], &[], 1500, AttachGrant::default()).unwrap().settings.macs[0];
-        assert_eq!(made_up[0] & 3, 2, "a wire without an address");
-    }
-
-    /// Settings out of bounds are refused and change nothing.
-    #[test]
-    fn bad_settings_change_nothing() {
-        let mut ports = PortTable::new(2);
-        admit(&mut ports, "a", A).unwrap();
-        admit(&mut ports, "b", B).unwrap();
-        let before = ports.get(1).unwrap().settings.clone();
-        let with = |mtu, macs: &[Mac]| Settings { mtu, macs: macs.to_vec(), ..Settings::default() };
-        assert_eq!(ports.change(1, with(9001, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
-        assert_eq!(ports.change(1, with(67, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
-        assert_eq!(ports.change(1, with(1500, &[]), &(), 1500), Err(Refusal::BadMac([0; 6])));
-        assert_eq!(ports.change(1, with(1500, &[A, B]), &(), 1500), Err(Refusal::MacTaken(B, "b".into())));
-        assert_eq!(ports.get(1).unwrap().settings, before);
-        assert_eq!(ports.change(1, with(900, &[A, [1; 6]]), &(), 1500), Ok(()));
-    }
-
-    /// An app whose name or address another policy gives to somebody else cannot keep it, nor one beside its own.
-    #[test]
-    fn other_terms_conflict_with_what_is_not_its_own() {
-        struct Policy;
-        impl Reserved for Policy {
-            fn name(&self, name: &str) -> bool {
-                name == "db"
-            }
-
-            fn mac(&self, mac: &Mac, entry: Option<usize>) -> Option<&str> {
-                (*mac == B && entry != Some(0)).then_some("db")
-            }
-        }
-        let mut ports = PortTable::new(2);
-        admit(&mut ports, "db", B).unwrap();
-        let app = ports.get_mut(1).unwrap();
-        let entry =
-            |name: &str, mac| AttachGrant { entry: Some(0), name: Some(name.into()), mac, ..AttachGrant::default() };
-        let other = AttachGrant { entry: Some(1), name: Some("db".into()), ..AttachGrant::default() };
-        let fits = |app: &App, grant: &AttachGrant| conflict(app, grant, &Policy).is_none();
-        assert!(fits(app, &entry("db", Some(B))) && fits(app, &entry("db", None)));
-        assert!(!fits(app, &entry("web", None)), "another name");
-        assert!(!fits(app, &entry("db", Some(A))), "another address");
-        assert!(!fits(app, &other), "the address is another's");
-        assert!(!fits(app, &AttachGrant::default()), "the name is another's");
-        app.settings.macs.push(A);
-        assert!(!fits(app, &entry("db", Some(B))), "an address beside its own");
-        app.settings.macs = vec![A, [1; 6]];
-        app.name = "web".into();
-        assert!(fits(app, &AttachGrant::default()));
-    }
-}
+mod tests;

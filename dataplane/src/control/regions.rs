@@ -4,9 +4,8 @@
 //! both to the thread `kopi-region`, which works on all jobs in turn, a slice of memory at a time: by user first, then by
 //! job. So a small region is soon made, whatever others have asked for.
 
+use crate::control::mailbox::{MailSender, Mailbox};
 use kopi_ring::{DiscardedRegion, Geometry, HugePages, Region, RegionBuilder, RegionError};
-use rustix::event::EventfdFlags;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -68,9 +67,7 @@ pub enum Done {
 pub struct Regions {
     /// `None` once the thread is to end.
     jobs: Option<Sender<Job>>,
-    done: Receiver<Done>,
-    /// Readable when there is something in `done`.
-    event: Arc<OwnedFd>,
+    done: Mailbox<Done>,
     thread: Option<JoinHandle<()>>,
     serial: u64,
 }
@@ -101,19 +98,11 @@ impl Regions {
     ///
     /// The system's, if there is no thread or descriptor to be had.
     pub fn start() -> io::Result<Self> {
-        let event = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (jobs, theirs) = mpsc::channel();
-        let (sender, done) = mpsc::channel();
-        let call = Arc::clone(&event);
+        let (sender, done) = Mailbox::new()?;
         let thread = std::thread::Builder::new().name("kopi-region".to_owned());
-        let thread = thread.spawn(move || serve(&theirs, &sender, &call))?;
-        Ok(Self { jobs: Some(jobs), done, event, thread: Some(thread), serial: 0 })
-    }
-
-    /// What becomes readable when something is [done](Self::done).
-    #[must_use]
-    pub fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        let thread = thread.spawn(move || serve(&theirs, &sender))?;
+        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), serial: 0 })
     }
 
     /// Orders a region, which is told of as [`Done::Made`] if it is still wanted then.
@@ -135,12 +124,10 @@ impl Regions {
         let _taken = self.jobs.as_ref().map(|jobs| jobs.send(job));
     }
 
-    /// What has been done since.
+    /// What has been done.
     #[must_use]
-    pub fn done(&self) -> Vec<Done> {
-        // An error says that nothing has been said since.
-        let _quiet = rustix::io::read(&self.event, &mut [0; 8]);
-        self.done.try_iter().collect()
+    pub const fn done(&self) -> &Mailbox<Done> {
+        &self.done
     }
 }
 
@@ -154,7 +141,7 @@ impl Drop for Regions {
 }
 
 /// The thread: takes in all jobs that there are, and does one slice of one. Ends when nobody can bring any more.
-fn serve(jobs: &Receiver<Job>, done: &Sender<Done>, event: &OwnedFd) {
+fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>) {
     let mut queue = FairQueue::default();
     loop {
         let new = if queue.is_empty() { jobs.recv().map_err(|_| TryRecvError::Disconnected) } else { jobs.try_recv() };
@@ -170,11 +157,7 @@ fn serve(jobs: &Receiver<Job>, done: &Sender<Done>, event: &OwnedFd) {
         let charge = job.charge;
         match job.work() {
             Progress::More(task) => queue.push(charge.user, Job { charge, task }),
-            Progress::Done(what) => {
-                // The control thread may be about to end, and wants no more.
-                let _told = done.send(what);
-                let _heard = rustix::io::write(event, &1_u64.to_ne_bytes());
-            }
+            Progress::Done(what) => done.send(what),
         }
     }
 }
@@ -297,10 +280,10 @@ mod tests {
     }
 
     fn await_done(regions: &Regions) -> Done {
-        let mut fds = [rustix::event::PollFd::new(&*regions.event, rustix::event::PollFlags::IN)];
+        let mut fds = [rustix::event::PollFd::new(regions.done(), rustix::event::PollFlags::IN)];
         loop {
             rustix::event::poll(&mut fds, None).unwrap();
-            if let Some(done) = regions.done().pop() {
+            if let Some(done) = regions.done().receive() {
                 return done;
             }
         }

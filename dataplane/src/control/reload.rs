@@ -29,7 +29,7 @@ const READINGS: usize = 4;
 
 /// The configured file, and how often a policy has been asked for.
 #[derive(Debug)]
-pub struct Source {
+pub struct PolicySource {
     path: Option<PathBuf>,
     asked: AtomicU64,
 }
@@ -56,7 +56,7 @@ pub enum Wanted {
     Replace(Reload, Option<Duration>),
 }
 
-impl Source {
+impl PolicySource {
     /// The configured file, if there is one.
     #[must_use]
     pub const fn new(path: Option<PathBuf>) -> Self {
@@ -99,7 +99,7 @@ impl Wanted {
     /// # Errors
     ///
     /// A text for people.
-    pub fn read(arguments: &Map<String, Value>, file: Option<OwnedFd>, source: &Source) -> Result<Self, String> {
+    pub fn read(arguments: &Map<String, Value>, file: Option<OwnedFd>, source: &PolicySource) -> Result<Self, String> {
         if let Some(stranger) = arguments.keys().find(|name| !["file", "confirm", "keep"].contains(&name.as_str())) {
             return Err(format!("`reload` has no argument `{stranger}`"));
         }
@@ -142,7 +142,7 @@ type Outcome = (Result<Reload, String>, String);
 
 /// Reads the configured file after a SIGHUP.
 pub struct Hangup {
-    source: Arc<Source>,
+    source: Arc<PolicySource>,
     read: Arc<Reading>,
     wake: Wake,
     reader: Option<Helper<Option<Operator>, Outcome>>,
@@ -159,12 +159,12 @@ impl fmt::Debug for Hangup {
 impl Hangup {
     /// No SIGHUP yet. `wake` is used when there is something to [take](Self::take).
     #[must_use]
-    pub fn new(source: Arc<Source>, wake: Wake) -> Self {
+    pub fn new(source: Arc<PolicySource>, wake: Wake) -> Self {
         let own = Arc::clone(&source);
         Self::by(source, wake, Arc::new(move |turn| own.configured(turn)))
     }
 
-    fn by(source: Arc<Source>, wake: Wake, read: Arc<Reading>) -> Self {
+    fn by(source: Arc<PolicySource>, wake: Wake, read: Arc<Reading>) -> Self {
         Self { source, read, wake, reader: None, readings: Arc::new(()) }
     }
 
@@ -211,7 +211,7 @@ mod tests {
     /// A file that nobody serves holds up nobody; so many readings may hang, and they go on when somebody does.
     #[test]
     fn file_that_nobody_serves_holds_up_nobody() {
-        let (source, served) = (Arc::new(Source::new(None)), Arc::new(AtomicBool::new(false)));
+        let (source, served) = (Arc::new(PolicySource::new(None)), Arc::new(AtomicBool::new(false)));
         let open = Arc::clone(&served);
         let read = move |turn| {
             while !open.load(Relaxed) {
@@ -246,7 +246,7 @@ mod tests {
     /// What an operator says is checked before any file is read.
     #[test]
     fn arguments_are_checked_first() {
-        let source = Source::new(None);
+        let source = PolicySource::new(None);
         let read = |text: &str| Wanted::read(&serde_json::from_str(text).unwrap(), None, &source);
         assert!(matches!(read(r#"{"keep": true}"#), Ok(Wanted::Keep)));
         let refused = |text| read(text).unwrap_err();

@@ -18,11 +18,12 @@ use crate::capture::request::Request as Capture;
 use crate::control::budgets::Budgets;
 use crate::control::helper::Wake;
 use crate::control::listener::Listener;
+use crate::control::mailbox::{MailSender, Mailbox};
 use crate::control::peers::Peers;
 use crate::control::poller::{Poller, Token};
 use crate::control::ratelimit::RatelimitedLog;
-use crate::control::reload::{Source, Wanted};
-use connection::Connection;
+use crate::control::reload::{PolicySource, Wanted};
+use connection::OperatorConnection;
 use kopi_api::refusal;
 use kopi_ring::socket::peer_credentials;
 use rustix::fd::OwnedFd;
@@ -31,7 +32,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::mpsc::{SyncSender, channel};
 use std::time::{Duration, Instant};
 
 /// Operators at one time, and those of one user. One more takes the place of the one that was silent for longest: of this user, or of
@@ -96,7 +97,7 @@ pub struct Control {
     listener: Listener,
     operators: Vec<Arc<Shared>>,
     inbox: Arc<Inbox>,
-    messages: Receiver<Message>,
+    messages: Mailbox<Message>,
     waiting: Vec<Asked>,
     coming: Vec<Coming>,
     time: Budgets,
@@ -106,9 +107,8 @@ pub struct Control {
 /// Where the threads of connections ask.
 #[derive(Debug)]
 struct Inbox {
-    messages: Sender<Message>,
-    wake: Wake,
-    source: Arc<Source>,
+    messages: MailSender<Message>,
+    source: Arc<PolicySource>,
     begun: Instant,
 }
 
@@ -144,7 +144,7 @@ struct Shared {
     inbox: Arc<Inbox>,
     leave: Wake,
     /// Milliseconds from the beginning until it last asked something, or came.
-    heard: AtomicU64,
+    last_request: AtomicU64,
     stage: AtomicU8,
 }
 
@@ -158,20 +158,9 @@ const ENDED: u8 = 4;
 
 impl Inbox {
     /// An inbox, and where what is sent there comes out.
-    fn new(wake: Wake, source: Arc<Source>) -> (Self, Receiver<Message>) {
-        let (sender, messages) = channel();
-        (Self { messages: sender, wake, source, begun: Instant::now() }, messages)
-    }
-
-    fn send(&self, messages: Message) {
-        // At the end of the daemon nobody listens any more.
-        if self.messages.send(messages).is_ok() {
-            self.wake.wake();
-        }
-    }
-
-    fn source(&self) -> &Source {
-        &self.source
+    fn new(source: Arc<PolicySource>) -> std::io::Result<(Self, Mailbox<Message>)> {
+        let (sender, messages) = Mailbox::new()?;
+        Ok((Self { messages: sender, source, begun: Instant::now() }, messages))
     }
 
     fn since(&self, then: u64) -> Duration {
@@ -185,8 +174,8 @@ impl Inbox {
 
 impl Shared {
     fn new(account: u32, inbox: &Arc<Inbox>) -> std::io::Result<Self> {
-        let heard = AtomicU64::new(inbox.now());
-        Ok(Self { account, inbox: Arc::clone(inbox), leave: Wake::new()?, heard, stage: AtomicU8::new(WAITS) })
+        let last_request = AtomicU64::new(inbox.now());
+        Ok(Self { account, inbox: Arc::clone(inbox), leave: Wake::new()?, last_request, stage: AtomicU8::new(WAITS) })
     }
 
     const fn account(&self) -> u32 {
@@ -198,13 +187,13 @@ impl Shared {
     }
 
     /// Notes that a request is there.
-    fn heard(&self) {
-        self.heard.store(self.inbox.now(), Relaxed);
+    fn begin_request(&self) {
+        self.last_request.store(self.inbox.now(), Relaxed);
         let _changed = self.change(WAITS, WORKS);
     }
 
     /// Notes that it waits for its operator.
-    fn rest(&self) {
+    fn end_request(&self) {
         let _changed = self.change(WORKS, WAITS);
     }
 
@@ -237,11 +226,11 @@ impl Control {
     /// # Errors
     ///
     /// The kernel's, when memory or file descriptors are short.
-    pub fn new(listener: Listener, source: Arc<Source>, poller: &Poller) -> std::io::Result<Self> {
-        let (inbox, messages) = Inbox::new(Wake::new()?, source);
+    pub fn new(listener: Listener, source: Arc<PolicySource>, poller: &Poller) -> std::io::Result<Self> {
+        let (inbox, messages) = Inbox::new(source)?;
         let inbox = Arc::new(inbox);
         poller.add(&listener, Token::ControlListener)?;
-        poller.add(&inbox.wake, Token::Operators)?;
+        poller.add(&messages, Token::Operators)?;
         let (time, peer_log) = (Budgets::new(TIME, TIME), RatelimitedLog::new(LOG_LINES));
         Ok(Self {
             listener,
@@ -262,7 +251,7 @@ impl Control {
             Ok(None) => return,
             Err(errno) => {
                 self.peer_log.warn(&format_args!("cannot accept operators for now: {errno}"));
-                self.listener.rest(poller, Token::ControlListener);
+                self.listener.pause(poller, Token::ControlListener);
                 return;
             }
         };
@@ -278,7 +267,7 @@ impl Control {
         self.peer_log.warn(&format_args!("refused an operator: {refused}"));
         if peers.is_behind(uid) {
             // Each takes a file descriptor until its turn has come. Others wait for a moment, too.
-            self.listener.rest(poller, Token::ControlListener);
+            self.listener.pause(poller, Token::ControlListener);
         }
         // Nothing of it is touched here.
         peers.refuse_operator(uid, socket, refusal(&refused));
@@ -295,7 +284,7 @@ impl Control {
         std::thread::Builder::new().name(format!("kopi-operator-{account}")).spawn(move || {
             let _here = here;
             if let Ok(socket) = given.recv() {
-                Connection::new(socket, own, inbox).run();
+                OperatorConnection::new(socket, own, inbox).run();
             }
         })?;
         self.operators.push(shared);
@@ -331,12 +320,13 @@ impl Control {
         }
         let silent = self.operators.iter().filter(|operator| operator.is(&[WAITS]));
         let silent = silent.filter(|operator| !is_full || operator.account == account);
-        let most =
-            |operator: &&Arc<Shared>| (users.get(&operator.account).copied(), Reverse(operator.heard.load(Relaxed)));
+        let most = |operator: &&Arc<Shared>| {
+            (users.get(&operator.account).copied(), Reverse(operator.last_request.load(Relaxed)))
+        };
         let threads = self.operators.iter().filter(|operator| operator.account == account).count();
         match silent.max_by_key(most) {
             Some(operator)
-                if self.inbox.since(operator.heard.load(Relaxed)) < MOMENT && threads < THREADS_PER_USER - 1 =>
+                if self.inbox.since(operator.last_request.load(Relaxed)) < MOMENT && threads < THREADS_PER_USER - 1 =>
             {
                 Ok(())
             }
@@ -354,9 +344,9 @@ impl Control {
         }
     }
 
-    /// Lets a resting listener go on, and grants users time, `passed` after the last time. To be called now and then.
+    /// Lets a paused listener go on, and grants users time, `passed` after the last time. To be called now and then.
     pub fn tick(&mut self, passed: Duration, poller: &Poller) {
-        self.listener.wake(poller, Token::ControlListener);
+        self.listener.resume(poller, Token::ControlListener);
         self.time.grant(passed);
         self.peer_log.tick();
         self.sweep();
@@ -364,9 +354,8 @@ impl Control {
 
     /// Takes in what the threads of connections have to say.
     pub fn receive(&mut self) {
-        self.inbox.wake.clear();
-        while let Ok(messages) = self.messages.try_recv() {
-            match messages {
+        while let Some(message) = self.messages.receive() {
+            match message {
                 Message::Asked(asked) => self.waiting.push(asked),
                 Message::Closed(reason) => {
                     self.peer_log.warn(&format_args!("closed an operator's connection: {reason}"));

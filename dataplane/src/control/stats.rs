@@ -5,9 +5,10 @@ mod policy;
 
 pub(crate) use policy::put_in_force;
 
+use crate::control::app::App;
 use crate::control::attach::Attach;
 use crate::control::plane::ControlPlane;
-use crate::control::ports::{App, HOST_NAME, format_mac};
+use crate::control::ports::{HOST_NAME, format_mac};
 use crate::control::server::{Answer, Brought, Next, Question, Rows};
 use crate::host::HostFacts;
 use crate::ids::{PortId, WIRE};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Names that are remembered.
+/// UserNames that are remembered.
 const KNOWN: usize = 4096;
 /// How long a name is not looked up again.
 const FRESH: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ const STACK: usize = 512 << 10;
 type Lookup = Arc<dyn Fn(u32) -> Option<String> + Send + Sync>;
 
 /// The names of users.
-pub struct Names {
+pub struct UserNames {
     lookup: Lookup,
     known: BTreeMap<u32, Known>,
     /// What is being looked up, and for which user, as limits know it.
@@ -44,20 +44,23 @@ struct Known {
 
 /// What is known of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Name {
+pub enum UserName {
     /// This is the name; `None` if there is none, or too much is being looked up.
     Is(Option<String>),
     /// It is being looked up.
     Later,
 }
 
-impl fmt::Debug for Names {
+impl fmt::Debug for UserNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Names").field("known", &self.known.len()).field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("UserNames")
+            .field("known", &self.known.len())
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
     }
 }
 
-impl Names {
+impl UserNames {
     /// Those of the machine. `wake` is used when there is something to [take](Self::take).
     #[must_use]
     pub fn new(wake: Wake) -> Self {
@@ -70,16 +73,16 @@ impl Names {
     }
 
     /// What `uid` is called, who is user `account` as limits know it. Never waits.
-    pub fn of(&mut self, uid: u32, account: u32) -> Name {
+    pub fn of(&mut self, uid: u32, account: u32) -> UserName {
         let known = self.known.get(&uid);
         let name = known.map(|known| known.name.clone());
         if known.is_none_or(|known| known.since.elapsed() >= FRESH) {
             self.ask(uid, account);
         }
         match name {
-            Some(name) => Name::Is(name),
-            None if self.asked.contains_key(&uid) => Name::Later,
-            None => Name::Is(None),
+            Some(name) => UserName::Is(name),
+            None if self.asked.contains_key(&uid) => UserName::Later,
+            None => UserName::Is(None),
         }
     }
 
@@ -101,7 +104,7 @@ impl Names {
         }
     }
 
-    /// Names that were found since.
+    /// UserNames that were found since.
     pub fn take(&mut self) -> Vec<(u32, Option<String>)> {
         let found: Vec<_> = self.found.try_iter().collect();
         for (uid, name) in &found {
@@ -133,7 +136,7 @@ mod tests {
     }
 
     /// Waits for so many names.
-    fn take(names: &mut Names, count: usize) -> Vec<(u32, Option<String>)> {
+    fn take(names: &mut UserNames, count: usize) -> Vec<(u32, Option<String>)> {
         let begun = Instant::now();
         let mut found = Vec::new();
         while found.len() < count {
@@ -154,16 +157,16 @@ mod tests {
             }
             (uid != 3).then(|| format!("u{uid}"))
         };
-        let mut names = Names::by(Wake::new().unwrap(), Arc::new(lookup));
+        let mut names = UserNames::by(Wake::new().unwrap(), Arc::new(lookup));
         for uid in 1..=3 {
-            assert_eq!(names.of(uid, uid), Name::Later);
+            assert_eq!(names.of(uid, uid), UserName::Later);
         }
         take(&mut names, 2);
-        assert_eq!(names.of(1, 1), Name::Later, "it hangs");
-        assert_eq!((names.of(2, 2), names.of(3, 3)), (Name::Is(Some("u2".into())), Name::Is(None)));
+        assert_eq!(names.of(1, 1), UserName::Later, "it hangs");
+        assert_eq!((names.of(2, 2), names.of(3, 3)), (UserName::Is(Some("u2".into())), UserName::Is(None)));
         open.store(true, Relaxed);
         assert_eq!(take(&mut names, 1), [(1, Some("u1".into()))]);
-        assert_eq!(names.of(1, 1), Name::Is(Some("u1".into())));
+        assert_eq!(names.of(1, 1), UserName::Is(Some("u1".into())));
     }
 
     /// With as many look-ups under way as there may be, a name is none; one user cannot make so many that another has none.
@@ -174,16 +177,16 @@ mod tests {
             pass();
             None
         };
-        let mut names = Names::by(Wake::new().unwrap(), Arc::new(lookup));
-        let later = |names: &mut Names, account, uids: std::ops::Range<u32>| {
-            uids.filter(|uid| names.of(*uid, account) == Name::Later).count()
+        let mut names = UserNames::by(Wake::new().unwrap(), Arc::new(lookup));
+        let later = |names: &mut UserNames, account, uids: std::ops::Range<u32>| {
+            uids.filter(|uid| names.of(*uid, account) == UserName::Later).count()
         };
         assert_eq!(later(&mut names, 1, 100..200), LOOKUPS_PER_USER);
         assert_eq!(later(&mut names, 2, 200..201), 1);
-        let all = (1000..2000).filter(|user| names.of(*user, *user) == Name::Later).count();
+        let all = (1000..2000).filter(|user| names.of(*user, *user) == UserName::Later).count();
         assert_eq!(all, LOOKUPS - LOOKUPS_PER_USER - 1);
         open.store(true, Relaxed);
         take(&mut names, LOOKUPS);
-        assert_eq!(names.of(5000, 1), Name::Later, "there is room again");
+        assert_eq!(names.of(5000, 1), UserName::Later, "there is room again");
     }
 }

@@ -83,9 +83,9 @@ fn parse(text: &str, uid: impl Fn(&str) -> Option<u32>) -> Vec<Range> {
 
 /// Small numbers by which the users that have apps are told apart, for tables of a fixed size.
 #[derive(Debug, Default)]
-pub struct Numbers(Vec<Option<User>>);
+pub struct UserNumbers(Vec<Option<User>>);
 
-impl Numbers {
+impl UserNumbers {
     /// The number of a user, which it keeps until it is [forgotten](Self::keep). A new user gets one that `is_unused`: what workers
     /// still do for somebody who has gone is on his account.
     pub fn of(&mut self, user: User, is_unused: impl Fn(u16) -> bool) -> u16 {
@@ -118,7 +118,7 @@ mod tests {
     /// Users keep their numbers as long as they have apps, and there are no more numbers than users at a time.
     #[test]
     fn numbers_are_small_and_used_again() {
-        let mut numbers = Numbers::default();
+        let mut numbers = UserNumbers::default();
         assert_eq!(
             [User::Id(0), User::Host, User::Id(7), User::Id(0)].map(|user| numbers.of(user, |_| true)),
             [0, 1, 2, 0]

@@ -78,14 +78,14 @@ pub enum StartError {
 /// The running workers. They end with it.
 #[derive(Debug)]
 pub struct Dataplane {
-    workers: Vec<WorkerHandle>,
+    workers: Vec<WorkerThread>,
     /// Behind the workers, which use it.
     waker: AppWaker,
 }
 
 /// One worker's handle.
 #[derive(Debug)]
-struct WorkerHandle {
+struct WorkerThread {
     cpu: u16,
     thread: JoinHandle<()>,
     commands: rtrb::Producer<Command>,
@@ -163,7 +163,7 @@ impl Dataplane {
                 requests,
             };
             let thread = spawn(eal.clone(), cpu, index, parts)?;
-            dataplane.workers.push(WorkerHandle {
+            dataplane.workers.push(WorkerThread {
                 cpu,
                 thread,
                 commands,
@@ -341,7 +341,7 @@ impl Dataplane {
 
     /// The next answer of any worker. Dropping it frees what it carries.
     pub fn reply(&mut self) -> Option<Reply> {
-        self.workers.iter_mut().find_map(WorkerHandle::reply)
+        self.workers.iter_mut().find_map(WorkerThread::reply)
     }
 
     /// Snapshots of the ports that every worker has given back: it uses a later one than these.
@@ -369,7 +369,7 @@ impl Drop for Dataplane {
     }
 }
 
-impl WorkerHandle {
+impl WorkerThread {
     /// Tells the worker, waiting while its queue is full: a worker looks at it thousands of times a second.
     ///
     /// What it has answered is taken in before. So the queue of replies, which is longer than that of commands, never

@@ -6,7 +6,8 @@
 //!
 //! A worker fills in one piece at a time. Users have their turns, however many lists each of them reads.
 
-use crate::control::ports::{App, PortTable};
+use crate::control::app::App;
+use crate::control::ports::PortTable;
 use crate::control::stats::stage_of;
 use crate::control::workers::Dataplane;
 use crate::ids::{PortId, Verdict, WIRE};

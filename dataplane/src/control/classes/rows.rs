@@ -4,7 +4,7 @@
 //! pointers, and the thread of the operator who asks sums up.
 
 use super::spec::ShaperSpec;
-use super::{Delays, Totals};
+use super::{ClassTotals, Delays};
 use kopi_config::policy::Direction;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What is shown of a class.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct ClassRow {
     /// Its name.
     pub name: String,
     /// The name of its parent; `None` for the wire.
@@ -24,7 +24,7 @@ pub struct Row {
     /// Whether it has none below it.
     pub is_leaf: bool,
     /// What was counted, for it and those below it.
-    pub totals: Totals,
+    pub totals: ClassTotals,
     /// Bits per second over the last second, overhead not counted.
     pub bits_per_second: u64,
     /// Median and 99th percentile of how long packets have waited, in nanoseconds, over the last 10 to 20 seconds.
@@ -43,30 +43,30 @@ pub(super) struct Draining {
 
 impl Draining {
     /// What is not entered yet of what the class known as `id` has counted.
-    fn rest(&self, id: u64) -> Option<Totals> {
+    fn rest(&self, id: u64) -> Option<ClassTotals> {
         self.spec.counted(id).filter(|(at, _)| *at >= self.entered).map(|(_, totals)| totals)
     }
 }
 
 /// What some rows are made of.
 #[derive(Debug)]
-pub struct Part {
+pub struct ClassPart {
     pub(super) spec: Arc<ShaperSpec>,
     pub(super) draining: Vec<Draining>,
-    pub(super) past: Arc<BTreeMap<u64, Totals>>,
+    pub(super) past: Arc<BTreeMap<u64, ClassTotals>>,
     /// Which rows.
     pub(super) range: Range<usize>,
     /// Of each row.
     pub(super) delays: Vec<Option<(u64, u64)>>,
 }
 
-impl Part {
+impl ClassPart {
     /// The rows. What is counted for a class is so for all above it.
-    pub fn rows(&self) -> impl Iterator<Item = Row> + '_ {
+    pub fn rows(&self) -> impl Iterator<Item = ClassRow> + '_ {
         let totals = |id, counted| {
             self.draining.iter().filter_map(|spec| spec.rest(id)).chain(self.past.get(&id).copied()).fold(
                 counted,
-                |mut sum: Totals, totals| {
+                |mut sum: ClassTotals, totals| {
                     sum.join(&totals);
                     sum
                 },
@@ -76,7 +76,7 @@ impl Part {
         self.range
             .clone()
             .zip(delays)
-            .filter_map(move |(at, delay)| Some(Row { delay_ns: delay, ..self.spec.row(at, totals)? }))
+            .filter_map(move |(at, delay)| Some(ClassRow { delay_ns: delay, ..self.spec.row(at, totals)? }))
     }
 }
 

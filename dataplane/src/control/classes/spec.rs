@@ -1,6 +1,6 @@
 //! The classes of one policy, made ready for the workers.
 
-use super::{Row, Totals};
+use super::{ClassRow, ClassTotals};
 use crate::stages::shape::{ClassCounters, Lane, Leaf, Numbers, Shaper, Source};
 use kopi_config::Policy;
 use kopi_config::policy::{Class, Direction, Wire};
@@ -110,14 +110,14 @@ impl ShaperSpec {
     }
 
     /// What leaves in `range`, as far as there are so many, have counted, by what they are known by.
-    pub fn leaves(&self, range: Range<usize>) -> impl Iterator<Item = (u64, Totals)> + '_ {
+    pub fn leaves(&self, range: Range<usize>) -> impl Iterator<Item = (u64, ClassTotals)> + '_ {
         let leaves = self.trees.iter().flat_map(|tree| tree.numbers.ids.iter().map(move |leaf| (tree, *leaf)));
         leaves.skip(range.start).take(range.len()).map(|(tree, (id, leaf))| (id, tree.counted(leaf)))
     }
 
     /// What the leaf known as `id` has counted, and its number among all leaves.
     #[must_use]
-    pub fn counted(&self, id: u64) -> Option<(usize, Totals)> {
+    pub fn counted(&self, id: u64) -> Option<(usize, ClassTotals)> {
         let mut before = 0;
         for tree in &self.trees {
             let ids = &tree.numbers.ids;
@@ -172,16 +172,16 @@ impl ShaperSpec {
 
     /// What is to be shown of class number `at`: in the order of the policy, what has no class last in its direction. `totals` makes of what
     /// a leaf known as this has counted what it has counted under all policies.
-    pub(super) fn row(&self, at: usize, totals: impl Fn(u64, Totals) -> Totals) -> Option<Row> {
+    pub(super) fn row(&self, at: usize, totals: impl Fn(u64, ClassTotals) -> ClassTotals) -> Option<ClassRow> {
         let (tree, at) = self.find(at)?;
         let (leaf, spec) = (tree.leaves.get(at)?, tree.specs.get(at)?);
-        let (mut sum, mut bits_per_second) = (Totals::default(), 0);
+        let (mut sum, mut bits_per_second) = (ClassTotals::default(), 0);
         for below in tree.below(at) {
             let Some(id) = tree.specs.get(*below as usize).map(|spec| spec.id) else { continue };
             sum.join(&totals(id, tree.counted(*below)));
             bits_per_second += tree.rates.get(*below as usize).map_or(0, |rate| rate.bits.load(Relaxed));
         }
-        Some(Row {
+        Some(ClassRow {
             name: leaf.name.clone(),
             parent: spec.parent.and_then(|parent| tree.leaves.get(parent as usize)).map(|parent| parent.name.clone()),
             direction: tree.direction,
@@ -239,7 +239,7 @@ impl TreeSpec {
             return None;
         }
         let frame = u32::from(mtu.saturating_add(L2_OVERHEAD)) + u32::from(policy.wire.overhead);
-        let limits = Limits { hz, frame, shared: workers > 1, now };
+        let limits = Machine { hz, frame, shared: workers > 1, now };
         let options = options(&policy.wire, direction, &limits);
         let mut of_class = vec![u32::MAX; policy.classes.len()];
         (0..).zip(&members).for_each(|(at, (index, _))| of_class[*index] = at);
@@ -291,8 +291,8 @@ impl TreeSpec {
     }
 
     /// What leaf number `leaf` has counted at all workers.
-    fn counted(&self, leaf: u32) -> Totals {
-        let mut totals = Totals::default();
+    fn counted(&self, leaf: u32) -> ClassTotals {
+        let mut totals = ClassTotals::default();
         let counters = self.counters.iter().filter_map(|counters| counters.get(leaf as usize));
         counters.for_each(|counters| totals.add(counters));
         totals
@@ -323,7 +323,7 @@ impl LeafSpec {
 }
 
 /// What limits are made by.
-struct Limits {
+struct Machine {
     hz: u64,
     frame: u32,
     /// Whether several workers keep to them together.
@@ -331,7 +331,7 @@ struct Limits {
     now: u64,
 }
 
-impl Limits {
+impl Machine {
     fn limit(&self, bits: u64, burst: Option<u64>) -> Limit {
         let rate = Rate::from_bits(bits);
         let limit = Limit { burst, ..Limit::new(rate) };
@@ -343,7 +343,7 @@ impl Limits {
     }
 }
 
-fn options(wire: &Wire, direction: Direction, limits: &Limits) -> Options {
+fn options(wire: &Wire, direction: Direction, limits: &Machine) -> Options {
     let rate = wire.rate.filter(|_| direction == Direction::Egress);
     Options {
         frame: limits.frame,
@@ -354,7 +354,7 @@ fn options(wire: &Wire, direction: Direction, limits: &Limits) -> Options {
     }
 }
 
-fn spec(class: &Class, direction: Direction, of_class: &[u32], limits: &Limits) -> ClassSpec {
+fn spec(class: &Class, direction: Direction, of_class: &[u32], limits: &Machine) -> ClassSpec {
     let parent = class.parent.and_then(|parent| of_class.get(parent)).copied();
     let rate = class.rate.map(|rate| limits.limit(rate.bits(), class.burst.map(|burst| burst.bytes())));
     let ceil = class.ceiling().map(|ceil| limits.limit(ceil.bits(), class.cburst.map(|burst| burst.bytes())));

@@ -14,10 +14,10 @@ fn message(sequence: u32) -> Envelope {
 }
 
 /// The next event, waited for.
-fn next(peers: &Peers) -> Event {
+fn next(peers: &Peers) -> PeerEvent {
     let begun = Instant::now();
     loop {
-        if let Some(event) = peers.event() {
+        if let Some(event) = peers.events().receive() {
             return event;
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "nothing is told");
@@ -52,12 +52,12 @@ fn messages_come_when_they_are_listened_for() {
         connection.listen();
         let event = next(&peers);
         assert_eq!(event.serial, connection.serial());
-        assert!(matches!(event.what, What::Received(Ok(got)) if got == message(sequence)));
+        assert!(matches!(event.kind, PeerEventKind::Received(Ok(got)) if got == message(sequence)));
         peers.flush(Duration::from_secs(5));
-        assert!(peers.event().is_none(), "nobody listens");
+        assert!(peers.events().receive().is_none(), "nobody listens");
     }
     connection.listen();
-    assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Closed))));
+    assert!(matches!(next(&peers).kind, PeerEventKind::Received(Err(ReceiveError::Closed))));
 }
 
 /// What is sent before a connection is dropped arrives, with its descriptors, and then its end.
@@ -80,7 +80,7 @@ fn messages_that_are_not_taken_are_told_of() {
     let (ours, theirs) = pair();
     let full = peers.connect(Some(1), ours);
     (0..1000).for_each(|_| drop(full.send(message(0), Vec::new())));
-    assert!(matches!(next(&peers).what, What::Unsent(Errno::AGAIN)));
+    assert!(matches!(next(&peers).kind, PeerEventKind::Unsent(Errno::AGAIN)));
     drop(theirs);
 }
 
@@ -99,7 +99,7 @@ fn descriptors_are_not_kept() {
     rustix::net::sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
     drop(sent);
     connection.listen();
-    assert!(matches!(next(&peers).what, What::Received(Err(ReceiveError::Descriptors))));
+    assert!(matches!(next(&peers).kind, PeerEventKind::Received(Err(ReceiveError::Descriptors))));
     assert!(matches!(received(&other), Err(ReceiveError::Closed)), "its other end hears that it is closed");
 }
 
@@ -123,7 +123,8 @@ fn users_do_not_wait_for_each_other() {
     }
     assert!(swamp.send(message(0), Vec::new()).is_err(), "there is a limit");
     connection.listen();
-    let heard = |event: Event| event.serial == connection.serial() && matches!(event.what, What::Received(Ok(_)));
+    let heard =
+        |event: PeerEvent| event.serial == connection.serial() && matches!(event.kind, PeerEventKind::Received(Ok(_)));
     while !heard(next(&peers)) {}
 }
 

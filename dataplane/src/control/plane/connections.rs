@@ -1,7 +1,7 @@
 //! Tracked connections: who has how many, and who has as many as it may have.
 
 use super::ControlPlane;
-use crate::control::ports::App;
+use crate::control::app::App;
 use crate::ids::PortId;
 use crate::worker::port::User;
 
@@ -27,7 +27,7 @@ impl ControlPlane {
         let limits = self.limits.connections;
         for app in self.ports.apps_mut() {
             let (_, limited) = self.connections.noted(app.id);
-            if limited == 0 || std::mem::replace(&mut app.told_of_limit, true) {
+            if limited == 0 || std::mem::replace(&mut app.limit_logged, true) {
                 continue;
             }
             let own = self.connections.in_zone(app.id) >= limits.per_app;

@@ -2,7 +2,8 @@
 
 use super::ControlPlane;
 use super::policy::host_grant;
-use crate::control::ports::{App, Refusal};
+use crate::control::app::App;
+use crate::control::ports::Refusal;
 use crate::ids::PortId;
 use crate::shared_address::{SharedAddress, Sharer};
 use kopi_config::policy::Address;

@@ -2,10 +2,11 @@
 //! users or a process change.
 
 use super::ControlPlane;
+use crate::control::app::{App, AttachGrant};
 use crate::control::detach::DetachReason;
 use crate::control::identity::Identity;
 use crate::control::policy::{ByAccount, Changed, Counted, owner_of};
-use crate::control::ports::{self, App, AttachGrant, HOST_NAME, Reserved};
+use crate::control::ports::{self, HOST_NAME, Reserved};
 use crate::control::reload::Reload;
 use crate::fib::is_group;
 use crate::ids::PortId;

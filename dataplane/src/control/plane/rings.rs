@@ -2,9 +2,10 @@
 
 use super::ControlPlane;
 use super::connections::user_of;
+use crate::control::app::{App, Pending};
 use crate::control::app_waker::Reach;
+use crate::control::limits::Limits;
 use crate::control::memory::{MemoryRefusal, Room, free_huge_memory};
-use crate::control::ports::{App, Pending};
 use crate::control::regions::{Charge, Done};
 use crate::ids::PortId;
 use crate::worker::port::User;
@@ -12,33 +13,6 @@ use kopi_ring::message::Setup;
 use kopi_ring::{Doorbell, Geometry, HugePages, Region, RegionError};
 use std::sync::Arc;
 use thiserror::Error;
-
-/// What an app may have.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Apps at one time.
-    pub apps: usize,
-    /// Queues in each direction.
-    pub queues: u16,
-    /// Slots in a ring.
-    pub ring: u32,
-    /// Apps of one user.
-    pub apps_per_user: usize,
-    /// Requests of one user's apps in a second.
-    pub requests_per_user: u32,
-    /// Changes of the ports that one user's apps may make in a second.
-    pub changes_per_user: u32,
-    /// Bytes of shared memory of an app.
-    pub memory: u64,
-    /// Bytes of shared memory of all apps.
-    pub memory_total: u64,
-    /// Bytes of shared memory of the apps of one user.
-    pub memory_per_user: u64,
-    /// Where that memory comes from.
-    pub huge_pages: HugePages,
-    /// Tracked connections.
-    pub connections: kopi_policy::Limits,
-}
 
 /// Why rings were refused. The text goes to the app.
 #[derive(Debug, Error)]
@@ -146,7 +120,7 @@ impl ControlPlane {
     #[must_use]
     pub fn take_regions(&mut self) -> Vec<Made> {
         let mut made = Vec::new();
-        for done in self.regions.done() {
+        while let Some(done) = self.regions.done().receive() {
             match done {
                 Done::Freed(charge) => self.memory.give_back(charge),
                 Done::Made { serial, charge, outcome } => {

@@ -33,7 +33,7 @@ const NO_FILE: &str = "`capture` comes with a file to write to";
 
 /// What the thread has.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct OperatorConnection {
     socket: OwnedFd,
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
@@ -51,7 +51,7 @@ enum Made {
     Capture(Box<Place>, Output),
 }
 
-impl Connection {
+impl OperatorConnection {
     pub(super) const fn new(socket: OwnedFd, shared: Arc<Shared>, inbox: Arc<Inbox>) -> Self {
         Self { socket, shared, inbox, lines: Lines::new(REQUEST) }
     }
@@ -67,7 +67,7 @@ impl Connection {
                 }
                 Err(reason) => {
                     if !reason.is_empty() {
-                        self.inbox.send(Message::Closed(reason));
+                        self.inbox.messages.send(Message::Closed(reason));
                     }
                     return;
                 }
@@ -83,7 +83,7 @@ impl Connection {
                 None => self.read()?,
             }
         };
-        self.shared.heard();
+        self.shared.begin_request();
         let made = match Request::read(&line) {
             Ok(request) => self.answer(request, file)?,
             Err(error) => Made::Reply(refusal(&error)),
@@ -92,12 +92,12 @@ impl Connection {
             Made::Reply(reply) => reply,
             Made::List(name, part) => {
                 self.list(name, part)?;
-                self.shared.rest();
+                self.shared.end_request();
                 return Ok(None);
             }
             Made::Capture(place, output) => return Ok(Some((place, output))),
         };
-        self.shared.rest();
+        self.shared.end_request();
         self.write(reply.as_bytes(), WRITE_TIMEOUT)?;
         Ok(None)
     }
@@ -135,9 +135,9 @@ impl Connection {
 
     /// Sends a part of a long answer. Meanwhile the connection waits for its operator.
     fn write_long(&self, text: &[u8]) -> Result<(), String> {
-        self.shared.rest();
+        self.shared.end_request();
         self.write(text, LONG_WRITE_TIMEOUT)?;
-        self.shared.heard();
+        self.shared.begin_request();
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl Connection {
         let refused = |error: String| Ok(Made::Reply(refusal(&error)));
         let Request { command, arguments } = request;
         let (brought, output) = match command.as_str() {
-            "reload" => match Wanted::read(&arguments, file, self.inbox.source()) {
+            "reload" => match Wanted::read(&arguments, file, &self.inbox.source) {
                 Ok(wanted) => (
                     Brought::Policy(
                         Box::new(wanted),
@@ -187,7 +187,7 @@ impl Connection {
     fn ask(&self, command: String, arguments: Map<String, Value>, brought: Brought) -> Receiver<Answer> {
         let (to, answer) = sync_channel(1);
         let question = Question { command, arguments, account: self.shared.account(), brought };
-        self.inbox.send(Message::Asked(Asked { question, answer: to }));
+        self.inbox.messages.send(Message::Asked(Asked { question, answer: to }));
         answer
     }
 
@@ -241,19 +241,18 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::helper::Wake;
-    use crate::control::reload::Source;
+    use crate::control::reload::PolicySource;
     use rustix::fd::AsFd;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::os::unix::net::UnixStream;
 
     /// A connection without a thread, and its operator's end.
-    fn connected() -> (Connection, OwnedFd) {
+    fn connected() -> (OperatorConnection, OwnedFd) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        let inbox = Arc::new(Inbox::new(Wake::new().unwrap(), Arc::new(Source::new(None))).0);
+        let inbox = Arc::new(Inbox::new(Arc::new(PolicySource::new(None))).unwrap().0);
         let shared = Arc::new(Shared::new(1, &inbox).unwrap());
-        (Connection::new(ours, shared, inbox), theirs)
+        (OperatorConnection::new(ours, shared, inbox), theirs)
     }
 
     /// Whether every copy of the other end is closed.

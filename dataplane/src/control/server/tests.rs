@@ -28,7 +28,7 @@ impl Scene {
         let config = kopi_config::Config::parse(text, "test").unwrap();
         let listener = Listener::bind(&config.control, SocketType::STREAM).unwrap();
         let poller = Poller::new().unwrap();
-        let control = Control::new(listener, Arc::new(Source::new(None)), &poller).unwrap();
+        let control = Control::new(listener, Arc::new(PolicySource::new(None)), &poller).unwrap();
         Self { control, peers: Peers::new().unwrap(), poller, path }
     }
 
@@ -146,7 +146,7 @@ fn operators_that_hang_keep_no_other_out() {
 #[test]
 fn resting_listener_is_quiet() {
     let mut scene = Scene::new("rest");
-    scene.control.listener.rest(&scene.poller, Token::ControlListener);
+    scene.control.listener.pause(&scene.poller, Token::ControlListener);
     let _operator = UnixStream::connect(&scene.path).unwrap();
     assert!(scene.poller.wait(Duration::from_millis(1)).unwrap().is_empty());
     let begun = Instant::now();

@@ -1,11 +1,11 @@
 //! What operators are told about the policy, and how they change it.
 
 use super::{Sources, drops_of_app, other_drops, totals_of};
+use crate::control::app::App;
 use crate::control::attach::Attach;
-use crate::control::classes::{Row, Totals};
+use crate::control::classes::{ClassRow, ClassTotals};
 use crate::control::plane::ControlPlane;
 use crate::control::policy::{Counted, Decider, Sum};
-use crate::control::ports::App;
 use crate::control::reload::{Reload, Wanted};
 use crate::control::server::{Answer, Next, Question};
 use crate::ids::{Generation, PortId};
@@ -56,9 +56,9 @@ fn replaced() -> Answer {
     Answer::Refused("another policy has come into force meanwhile: ask again".to_owned())
 }
 
-fn class(row: &Row, policy: &Policy) -> Class {
+fn class(row: &ClassRow, policy: &Policy) -> Class {
     let class = row.index.and_then(|index| policy.classes.get(index));
-    let Totals { packets, bytes, full, late, backlog, overlimits } = row.totals;
+    let ClassTotals { packets, bytes, full, late, backlog, overlimits } = row.totals;
     Class {
         name: row.name.clone(),
         parent: row.parent.clone(),

@@ -1,0 +1,106 @@
+//! One attached app, and what the policy grants to it.
+
+use crate::control::identity::Identity;
+use crate::control::regions::{Charge, Making};
+use crate::ids::{Generation, PortId};
+use crate::worker::counters::PortTotals;
+use kopi_packet::LinkProtocols;
+use kopi_policy::PortPolicy;
+use kopi_ring::message::{Mac, Settings};
+use kopi_ring::status::DaemonStatus;
+use kopi_ring::{Doorbell, Region};
+
+/// One attached app.
+#[derive(Debug)]
+pub struct App {
+    /// Number of its port.
+    pub id: PortId,
+    /// Which use of the number.
+    pub generation: Generation,
+    /// Its name, unique among the apps.
+    pub name: String,
+    /// The name it asked for; empty if it did not.
+    pub asked: String,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its user, as limits know it.
+    pub account: u32,
+    /// What the policy says of it.
+    pub grant: AttachGrant,
+    /// What its driver says of itself, for the operator.
+    pub driver: String,
+    /// What its port is to receive and to carry. The first address is the main one.
+    pub settings: Settings,
+    /// Whether it has had rings before.
+    pub started: bool,
+    /// Whether the log says already that it has as many connections as it may have.
+    pub limit_logged: bool,
+    /// Its rings, while it is started.
+    pub region: Option<Region>,
+    /// Their memory.
+    pub charge: Charge,
+    /// The rings that it waits for.
+    pub pending: Option<Pending>,
+    /// The client's end of the doorbell, until it is sent.
+    pub doorbell: Option<Doorbell>,
+    /// Where its counters are shown to it.
+    pub status: Option<DaemonStatus>,
+    /// What the counters of its number stood at when it came.
+    pub base: PortTotals,
+}
+
+/// Rings that are being made for an app.
+#[derive(Debug)]
+pub struct Pending {
+    /// The order.
+    pub making: Making,
+    /// Their memory.
+    pub charge: Charge,
+    /// Whether the app may sleep.
+    pub sleeps: bool,
+}
+
+/// What the policy says of an app.
+#[derive(Clone, Debug, Default)]
+pub struct AttachGrant {
+    /// The `[[app]]` by which it has attached, as an index into the policy's.
+    pub entry: Option<usize>,
+    /// The name that the policy gives to it.
+    pub name: Option<String>,
+    /// The only address that its port may have.
+    pub mac: Option<Mac>,
+    /// Whether that is the host's, too.
+    pub shared: bool,
+    /// Most queue pairs.
+    pub queues: Option<u16>,
+    /// Protocols of the wire's link that it may take part in.
+    pub link: LinkProtocols,
+    /// What the rules know of it; `None` when that has to be worked out.
+    pub port_policy: Option<PortPolicy>,
+}
+
+impl App {
+    /// An app that has no rings yet. `identity` is the process, and `account` its user, as limits know it.
+    #[must_use]
+    pub fn new(id: PortId, generation: Generation, (identity, account): (Identity, u32), grant: AttachGrant) -> Self {
+        Self {
+            id,
+            generation,
+            name: String::new(),
+            asked: String::new(),
+            identity,
+            account,
+            grant,
+            driver: String::new(),
+            settings: Settings::default(),
+            started: false,
+            limit_logged: false,
+            region: None,
+            charge: Charge::default(),
+            pending: None,
+            doorbell: None,
+            status: None,
+            base: PortTotals::default(),
+        }
+    }
+}
