@@ -8,11 +8,11 @@ use crate::device::Device;
 use crate::log::{Limiter, error, notice, warning};
 use crate::port_state::{FirstAttempt, PortState, Refusal, Want};
 use crate::ring_slot::RingSlot;
-use crate::session::{Lost, Made, RequestError, Session, wait};
+use crate::session::{Lost, RequestError, Session, wait};
 use crate::tx_publisher::TxPublisher;
 use crate::{abi, event, thread};
-use kopi_ring::Geometry;
-use kopi_ring::message::{Hello, Settings, Setup, Welcome};
+use kopi_ring::message::{Hello, Message, Settings, Setup, Welcome};
+use kopi_ring::{Doorbell, Geometry, Region};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::sync::atomic::AtomicBool;
@@ -258,7 +258,7 @@ impl Control {
             if let Err(lost) = self.service(session) {
                 return lost;
             }
-            let asked = self.state().asked();
+            let asked = self.state().asked;
             if refused.is_none_or(|(what, until)| what != asked || Instant::now() >= until) {
                 refused = match self.agree(session, &mut agreed) {
                     Ok(None) => {
@@ -302,7 +302,9 @@ impl Control {
     /// that.
     fn agree(&self, session: &mut Session, agreed: &mut Agreed) -> Result<Option<(u64, Option<String>)>, Lost> {
         loop {
-            let (want, asked) = self.state().wanted();
+            let state = self.state();
+            let (want, asked) = (state.want.clone(), state.asked);
+            drop(state);
             match self.step(session, agreed, &want) {
                 Ok(true) => {}
                 Ok(false) => {
@@ -323,7 +325,7 @@ impl Control {
                 return Ok(false);
             }
             self.leave_rings();
-            session.stop(stop)?;
+            session.confirm(Message::Stop, stop)?;
             *agreed = Agreed::default();
             return Ok(true);
         };
@@ -331,14 +333,14 @@ impl Control {
             let geometry = Geometry::new(&rings.tx, &rings.rx, session.slot_size())
                 .map_err(|error| RequestError::Refused(error.to_string()))?;
             self.leave_rings();
-            let made = session.setup(&Setup { geometry, sleeps: rings.sleeps }, stop)?;
+            let (region, doorbell) = session.setup(Setup { geometry, sleeps: rings.sleeps }, stop)?;
             *agreed = Agreed { rings: Some(rings.generation), settings: None };
-            self.offer_rings(made, rings.generation);
+            self.offer_rings(&region, doorbell.map(Arc::new).as_ref(), rings.generation);
             return Ok(true);
         }
         let settings = want.settings();
         if agreed.settings.as_ref() != Some(&settings) {
-            session.settings(&settings, stop)?;
+            session.confirm(Message::Settings(settings.clone()), stop)?;
             agreed.settings = Some(settings);
             return Ok(true);
         }
@@ -354,15 +356,13 @@ impl Control {
     }
 
     /// Offers the rings that the daemon has made to the queues, unless others are wanted by now.
-    fn offer_rings(&self, made: Made, generation: u64) {
-        let Made { region, doorbell } = made;
-        let doorbell = doorbell.map(Arc::new);
+    fn offer_rings(&self, region: &Region, doorbell: Option<&Arc<Doorbell>>, generation: u64) {
         let mut state = self.state();
         if state.want.rings.as_ref().is_none_or(|rings| rings.generation != generation) {
             return;
         }
         for (queue, slot) in state.tx.iter().enumerate() {
-            let publisher = region.tx_producer(queue).map(|ring| TxPublisher::new(ring, doorbell.clone()));
+            let publisher = region.tx_producer(queue).map(|ring| TxPublisher::new(ring, doorbell.cloned()));
             offer(slot.as_ref(), publisher, None);
         }
         for (queue, slot) in state.rx.iter().enumerate() {
@@ -370,7 +370,7 @@ impl Control {
         }
         state.drops.watch(region.status());
         // After the offers: an application that is woken by it finds them.
-        state.irq_thread.iter().for_each(|irq_thread| irq_thread.watch(&region));
+        state.irq_thread.iter().for_each(|irq_thread| irq_thread.watch(region));
     }
 
     /// Records that the thread has handled everything up to `asked`. A refusal goes to the operation that waits for it; if there is

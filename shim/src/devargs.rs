@@ -60,21 +60,17 @@ impl Args {
         let mut seen: Vec<&str> = Vec::new();
         for pair in text.split(',').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if !["socket", "name", "queues", "mac"].contains(&key) {
-                return Err(ArgError::UnknownKey(key.into()));
-            }
             if seen.contains(&key) {
                 return Err(ArgError::Twice(key.into()));
             }
             seen.push(key);
-            if value.is_empty() {
-                return Err(ArgError::NoValue(key.into()));
-            }
             match key {
+                "socket" | "name" | "queues" | "mac" if value.is_empty() => return Err(ArgError::NoValue(key.into())),
                 "socket" => args.socket = socket(value)?,
                 "name" => args.name = name(value)?,
                 "queues" => args.queues = queues(value)?,
-                _ => args.mac = Some(mac(value)?),
+                "mac" => args.mac = Some(mac(value)?),
+                _ => return Err(ArgError::UnknownKey(key.into())),
             }
         }
         Ok(args)

@@ -115,9 +115,7 @@ impl Device {
 
     /// What the application requests of the port beyond queues and offloads.
     pub(crate) fn requested(self) -> Requested {
-        let data = self.data.as_ptr();
-        // SAFETY: valid, as a `Device` promises; ethdev changes the configuration in no other thread now.
-        let conf = unsafe { &(*data).dev_conf };
+        let conf = self.conf();
         let rss = &conf.rx_adv_conf.rss_conf;
         Requested {
             rx_queues: self.rx_queues(),
@@ -133,10 +131,12 @@ impl Device {
 
     /// Whether the application wants receive interrupts.
     pub(crate) fn wants_interrupts(self) -> bool {
-        let data = self.data.as_ptr();
+        self.conf().intr_conf.rxq() != 0
+    }
+
+    fn conf(&self) -> &sys::rte_eth_conf {
         // SAFETY: valid, as a `Device` promises; ethdev changes the configuration in no other thread now.
-        let conf = unsafe { &(*data).dev_conf.intr_conf };
-        conf.rxq() != 0
+        unsafe { &(*self.data.as_ptr()).dev_conf }
     }
 
     /// Gives ethdev the receive interrupts, or null for none.
@@ -167,14 +167,10 @@ impl Device {
     pub(crate) fn set_queue_states(self, running: bool) {
         let state = if running { sys::RTE_ETH_QUEUE_STATE_STARTED } else { sys::RTE_ETH_QUEUE_STATE_STOPPED };
         let state = u8::try_from(state).unwrap_or(0);
-        let (rx, tx) = (usize::from(self.rx_queues()), usize::from(self.tx_queues()));
-        let data = self.data.as_ptr();
         // SAFETY: valid, as a `Device` promises; only operations of the driver write here, and ethdev serialises them.
-        let states = unsafe { &mut (*data).rx_queue_state };
-        states.iter_mut().take(rx).for_each(|s| *s = state);
-        // SAFETY: as above.
-        let states = unsafe { &mut (*data).tx_queue_state };
-        states.iter_mut().take(tx).for_each(|s| *s = state);
+        let data = unsafe { &mut *self.data.as_ptr() };
+        data.rx_queue_state.iter_mut().take(data.nb_rx_queues.into()).for_each(|s| *s = state);
+        data.tx_queue_state.iter_mut().take(data.nb_tx_queues.into()).for_each(|s| *s = state);
     }
 
     /// Sets whether received packets may have several segments.

@@ -85,54 +85,52 @@ fn complain(line: &str) {
     let _written = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
 }
 
+/// Why there is no port: an errno, and a text for the user.
+type Failure = (c_int, String);
+
 /// Creates a port.
 unsafe extern "C" fn probe(vdev: *mut sys::rte_vdev_device) -> c_int {
     // SAFETY: the bus calls this with one of its devices.
     let name = unsafe { sys::kopi_vdev_device_name(vdev) };
     // SAFETY: the name of a device is a C string.
-    let c_name = unsafe { CStr::from_ptr(name) };
-    let name = c_name.to_string_lossy();
-    if is_secondary() {
-        // SAFETY: the bus calls this with the device of that name.
-        return unsafe { secondary::attach(vdev, c_name) }.map_or_else(
-            |(errno, text)| {
-                error!("{name}: {text}");
-                code(errno)
-            },
-            |()| 0,
-        );
-    }
-    // SAFETY: a device of the bus.
-    let args = unsafe { device_args(vdev) };
-    let args = match args {
-        Ok(args) => args,
-        Err(text) => {
-            error!("{name}: {text}");
-            return code(libc::EINVAL);
-        }
-    };
-    // SAFETY: a device of the bus; the driver keeps its own data elsewhere.
-    let dev = unsafe { sys::kopi_eth_vdev_allocate(vdev, 0) };
-    // SAFETY: null, or the port just made.
-    let Some(device) = (unsafe { Device::new(dev) }) else {
-        error!("{name}: no port left, or no memory");
-        return code(libc::ENOMEM);
-    };
-    match create(device, args) {
-        Ok(()) => {
-            // SAFETY: the port is complete.
-            unsafe { sys::rte_eth_dev_probing_finish(dev) };
-            0
-        }
+    let name = unsafe { CStr::from_ptr(name) };
+    // SAFETY: the bus calls this with the device of that name.
+    match unsafe { make(vdev, name) } {
+        Ok(()) => 0,
         Err((errno, text)) => {
-            error!("{name}: {text}");
-            // SAFETY: a port that nobody has seen yet.
-            unsafe { ops::close_port(dev) };
-            // SAFETY: as above.
-            unsafe { sys::rte_eth_dev_release_port(dev) };
+            error!("{}: {text}", name.to_string_lossy());
             code(errno)
         }
     }
+}
+
+/// Makes the port `name`.
+///
+/// # Safety
+///
+/// `vdev` is the device of that name, which is being probed.
+unsafe fn make(vdev: *mut sys::rte_vdev_device, name: &CStr) -> Result<(), Failure> {
+    if is_secondary() {
+        // SAFETY: by the caller's word, in a secondary process.
+        return unsafe { secondary::attach(vdev, name) };
+    }
+    // SAFETY: a device of the bus.
+    let args = unsafe { device_args(vdev) }.map_err(|text| (libc::EINVAL, text))?;
+    // SAFETY: a device of the bus; the driver keeps its own data elsewhere.
+    let dev = unsafe { sys::kopi_eth_vdev_allocate(vdev, 0) };
+    // SAFETY: null, or the port just made.
+    let device = unsafe { Device::new(dev) };
+    let device = device.ok_or_else(|| (libc::ENOMEM, "no port left, or no memory".to_owned()))?;
+    let created = create(device, args);
+    if created.is_ok() {
+        // SAFETY: the port is complete.
+        unsafe { sys::rte_eth_dev_probing_finish(dev) };
+    } else {
+        ops::close_port(device);
+        // SAFETY: a port that nobody has seen yet.
+        unsafe { sys::rte_eth_dev_release_port(dev) };
+    }
+    created
 }
 
 /// Whether another process has the ports, and this one shares its memory.
@@ -142,7 +140,7 @@ fn is_secondary() -> bool {
 }
 
 /// Fills in a new port and attaches it.
-fn create(device: Device, args: Args) -> Result<(), (c_int, String)> {
+fn create(device: Device, args: Args) -> Result<(), Failure> {
     let dev = device.raw();
     // SAFETY: the port is ours until probing has finished.
     let entry = unsafe { &mut *dev };
@@ -191,18 +189,17 @@ unsafe extern "C" fn remove(vdev: *mut sys::rte_vdev_device) -> c_int {
     let name = unsafe { sys::kopi_vdev_device_name(vdev) };
     // SAFETY: the name is a C string.
     let dev = unsafe { sys::rte_eth_dev_allocated(name) };
-    if dev.is_null() {
+    // SAFETY: null, or a port of ours.
+    let Some(device) = (unsafe { Device::new(dev) }) else {
         // Closed already.
         return 0;
-    }
+    };
     if is_secondary() {
         // SAFETY: a port that probe has made known here.
         return unsafe { secondary::detach(dev) };
     }
-    // SAFETY: a port of ours.
-    unsafe { ops::stop_for_removal(dev) };
-    // SAFETY: a port of ours, stopped.
-    unsafe { ops::close_port(dev) };
+    ops::stop_for_removal(device);
+    ops::close_port(device);
     // SAFETY: a port of ours, closed.
     unsafe { sys::rte_eth_dev_release_port(dev) }
 }

@@ -51,6 +51,11 @@ impl IrqThread {
         Self { events, state: Mutex::new(state), changed: Condvar::new() }
     }
 
+    /// What the application waits for, by queue.
+    pub(crate) fn events(&self) -> &[OwnedFd] {
+        &self.events
+    }
+
     fn state(&self) -> MutexGuard<'_, IrqState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

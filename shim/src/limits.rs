@@ -44,6 +44,11 @@ pub(crate) static PTYPES: [u32; 15] = [
 ];
 const UNKNOWN: u32 = 0;
 
+/// The longest frame for an MTU, in bytes.
+pub(crate) fn frame_for(mtu: u16) -> u32 {
+    u32::from(mtu).saturating_add(L2_OVERHEAD.into())
+}
+
 /// The bounds of a port. While there is no daemon, those of the last one hold, or the protocol's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -78,7 +83,7 @@ impl Limits {
         info.min_mtu = MIN_MTU;
         info.max_mtu = self.mtu;
         info.min_rx_bufsize = MIN_BUFFER;
-        info.max_rx_pktlen = u32::from(self.mtu).saturating_add(L2_OVERHEAD.into());
+        info.max_rx_pktlen = frame_for(self.mtu);
         info.max_rx_queues = self.queues;
         info.max_tx_queues = self.queues;
         info.max_mac_addrs = u32::try_from(MAX_UNICAST).unwrap_or(1);

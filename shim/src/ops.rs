@@ -5,7 +5,7 @@
 
 use crate::device::Device;
 use crate::errno::code;
-use crate::limits::{Limits, PTYPES};
+use crate::limits::{Limits, PTYPES, frame_for};
 use crate::log::{error, warning};
 use crate::port::{Port, Queue};
 use crate::port_state::{MAX_GROUPS, Refusal, Rings, Want};
@@ -38,17 +38,12 @@ mod queues;
 pub(crate) static OPS: Ops = Ops(table());
 
 /// The table, which DPDK only reads.
-pub(crate) struct Ops(sys::eth_dev_ops);
+pub(crate) struct Ops(pub(crate) sys::eth_dev_ops);
 
 // SAFETY: nobody writes to it.
 unsafe impl Sync for Ops {}
 
 impl Ops {
-    /// The operations `table`.
-    pub(crate) const fn new(table: sys::eth_dev_ops) -> Self {
-        Self(table)
-    }
-
     /// What goes into `rte_eth_dev`.
     pub(crate) const fn as_ptr(&self) -> *const sys::eth_dev_ops {
         &raw const self.0
@@ -89,11 +84,11 @@ const fn table() -> sys::eth_dev_ops {
     ops.fw_version_get = Some(fw_version_get);
     ops.dev_supported_ptypes_get = Some(supported_ptypes_get);
     ops.rx_queue_setup = Some(queues::rx_queue_setup);
-    ops.rx_queue_release = Some(queues::rx_queue_release);
+    ops.rx_queue_release = Some(queues::queue_release::<RxQueue>);
     ops.rx_queue_intr_enable = Some(queues::rx_queue_intr_enable);
     ops.rx_queue_intr_disable = Some(queues::rx_queue_intr_disable);
     ops.tx_queue_setup = Some(queues::tx_queue_setup);
-    ops.tx_queue_release = Some(queues::tx_queue_release);
+    ops.tx_queue_release = Some(queues::queue_release::<TxQueue>);
     ops
 }
 
@@ -150,7 +145,7 @@ operation! {
         }
         let scattered = (0..device.rx_queues())
             .filter_map(|q| port.queue::<RxQueue>(q))
-            .any(|q| u32::from(q.config().room) < queues::frame_for(device.mtu()));
+            .any(|q| u32::from(q.config().room) < frame_for(device.mtu()));
         device.set_scattered_rx(scattered);
         let mut state = port.control.state();
         // While there are no rings, so that no frame in the new ones counts as one that came with the link down.
@@ -204,18 +199,14 @@ operation! {
 /// Frees everything but the port itself, which ethdev releases.
 unsafe extern "C" fn close(dev: *mut sys::rte_eth_dev) -> c_int {
     // SAFETY: ethdev calls this with one of our ports.
-    unsafe { close_port(dev) };
+    if let Some(device) = unsafe { Device::new(dev) } {
+        close_port(device);
+    }
     0
 }
 
-/// Ends the driver's part of a port, if there still is one.
-///
-/// # Safety
-///
-/// `dev` is a port of this driver that no burst function uses now.
-pub(crate) unsafe fn close_port(dev: *mut sys::rte_eth_dev) {
-    // SAFETY: by the caller's word.
-    let Some(device) = (unsafe { Device::new(dev) }) else { return };
+/// Ends the driver's part of a port, if there still is one. No burst function uses it now.
+pub(crate) fn close_port(device: Device) {
     let port = device.private().cast::<Port>();
     if port.is_null() {
         return;
@@ -406,13 +397,7 @@ operation! {
 }
 
 /// Stops a port that is being removed while it runs.
-///
-/// # Safety
-///
-/// `dev` is a port of this driver.
-pub(crate) unsafe fn stop_for_removal(dev: *mut sys::rte_eth_dev) {
-    // SAFETY: by the caller's word.
-    let Some(device) = (unsafe { Device::new(dev) }) else { return };
+pub(crate) fn stop_for_removal(device: Device) {
     if !device.is_started() {
         return;
     }

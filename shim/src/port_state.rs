@@ -3,11 +3,12 @@
 use crate::counters::Drops;
 use crate::devargs::Args;
 use crate::irq_thread::IrqThread;
+use crate::limits::frame_for;
 use crate::ring_slot::RingSlot;
 use crate::stats::Totals;
 use crate::tx_publisher::TxPublisher;
 use kopi_ring::Consumer;
-use kopi_ring::layout::{L2_OVERHEAD, MAX_QUEUES};
+use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::message::{Link, Mac, Settings, Welcome};
 use std::sync::Arc;
 use thiserror::Error;
@@ -74,10 +75,9 @@ pub(crate) struct Rings {
     pub(crate) sleeps: bool,
 }
 
-impl Want {
-    /// What is wanted of a new port with this address.
-    pub(crate) fn new(mac: Mac) -> Self {
-        let mut want = Self {
+impl Default for Want {
+    fn default() -> Self {
+        Self {
             rings: None,
             last_generation: 0,
             down: false,
@@ -86,7 +86,14 @@ impl Want {
             all_multicast: false,
             unicast: [Mac::default(); MAX_UNICAST],
             groups: Vec::new(),
-        };
+        }
+    }
+}
+
+impl Want {
+    /// What is wanted of a new port with this address.
+    pub(crate) fn new(mac: Mac) -> Self {
+        let mut want = Self::default();
         want.set_mac(0, mac);
         want
     }
@@ -113,23 +120,18 @@ impl Want {
             macs: own.chain(&self.groups).copied().collect(),
         }
     }
-
-    /// The longest frame to be sent, in bytes.
-    pub(crate) fn max_frame(&self) -> u32 {
-        u32::from(self.mtu).saturating_add(L2_OVERHEAD.into())
-    }
 }
 
 /// What the control thread shares with the queues of one direction, by number.
 pub(crate) type Slots<E> = [Option<Arc<RingSlot<E>>>; MAX_QUEUES];
 
 /// What changes in the life of a port. Shared between its operations and its control thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct PortState {
     /// What the application wants.
     pub(crate) want: Want,
     /// Changes of `want` so far, and how many of them have been dealt with.
-    asked: u64,
+    pub(crate) asked: u64,
     pub(crate) answered: u64,
     /// The refusal of a change that some operation waits for.
     pub(crate) refusal: Option<Refusal>,
@@ -167,43 +169,13 @@ pub(crate) struct PortState {
 impl PortState {
     /// The state of a port that is not attached yet.
     pub(crate) fn new(args: &Args) -> Self {
-        Self {
-            want: Want::new(args.mac.unwrap_or_default()),
-            asked: 0,
-            answered: 0,
-            refusal: None,
-            first: None,
-            name: args.name.clone(),
-            welcome: None,
-            attached: false,
-            agreed: false,
-            wire: Link { up: false, speed: 0 },
-            announced: false,
-            reattach: false,
-            tx: [const { None }; MAX_QUEUES],
-            rx: [const { None }; MAX_QUEUES],
-            irq_thread: None,
-            drops: Drops::default(),
-            base: Totals::default(),
-            reconnects: 0,
-            peer_faults: 0,
-        }
+        Self { want: Want::new(args.mac.unwrap_or_default()), name: args.name.clone(), ..Self::default() }
     }
 
     /// Notes that `want` has changed, and returns the number of the change.
     pub(crate) const fn ask(&mut self) -> u64 {
         self.asked = self.asked.wrapping_add(1);
         self.asked
-    }
-
-    /// The number of the last change.
-    pub(crate) const fn asked(&self) -> u64 {
-        self.asked
-    }
-
-    /// What is wanted, and the number of the last change.
-    pub(crate) fn wanted(&self) -> (Want, u64) {
-        (self.want.clone(), self.asked)
     }
 
     /// The link as applications see it: up when frames can pass.
@@ -260,7 +232,7 @@ impl PortState {
 
     /// Sets the longest frame of every TX queue.
     pub(crate) fn limit_frames(&self) {
-        let max_frame = self.want.max_frame();
+        let max_frame = frame_for(self.want.mtu);
         self.tx.iter().flatten().for_each(|slot| slot.set_max_frame(max_frame));
     }
 }
@@ -282,7 +254,7 @@ mod tests {
         want.groups = vec![[1, 0, 0x5e, 0, 0, 1]];
         let macs = want.settings().macs;
         assert_eq!(macs, [[2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 5], [1, 0, 0x5e, 0, 0, 1]]);
-        assert_eq!(want.max_frame(), 1522);
+        assert_eq!(frame_for(want.mtu), 1522);
     }
 
     /// The link is up only with a daemon that has agreed, a started port and a wire that is up.

@@ -5,7 +5,7 @@ use crate::irq_thread::IrqThread;
 use crate::log::error;
 use crate::{event, thread};
 use dpdk_sys as sys;
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::AsRawFd;
 use std::ffi::c_int;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -19,7 +19,9 @@ const COUNTER: u8 = 8;
 pub(crate) struct RxInterrupts {
     irq_thread: Arc<IrqThread>,
     thread: Option<JoinHandle<()>>,
-    handle: Vectors,
+    device: Device,
+    /// The eventfds as ethdev and EAL want to have them.
+    handle: NonNull<sys::rte_intr_handle>,
 }
 
 impl RxInterrupts {
@@ -30,54 +32,30 @@ impl RxInterrupts {
     /// The system's, when file descriptors, memory or threads are short.
     pub(crate) fn new(device: Device, queues: u16) -> std::io::Result<Self> {
         let events = (0..queues).map(|_| event::new()).collect::<Result<Vec<_>, _>>()?;
-        let handle = Vectors::new(device, &events).ok_or(std::io::ErrorKind::OutOfMemory)?;
+        // SAFETY: makes a new object.
+        let handle = NonNull::new(unsafe { sys::rte_intr_instance_alloc(sys::RTE_INTR_INSTANCE_F_PRIVATE) });
+        let handle = handle.ok_or(std::io::ErrorKind::OutOfMemory)?;
         let irq_thread = Arc::new(IrqThread::new(events));
-        let work = Arc::clone(&irq_thread);
-        let thread = thread::spawn("kopi-wake", move || work.run())?;
-        Ok(Self { irq_thread, thread: Some(thread), handle })
+        // Whatever fails from here on, dropping it frees what there is.
+        let mut interrupts = Self { irq_thread, thread: None, device, handle };
+        if interrupts.fill().is_none() {
+            error!("port {}: EAL does not take {queues} receive interrupts", device.port());
+            return Err(std::io::ErrorKind::OutOfMemory.into());
+        }
+        device.set_interrupts(handle.as_ptr());
+        let work = Arc::clone(&interrupts.irq_thread);
+        interrupts.thread = Some(thread::spawn("kopi-wake", move || work.run())?);
+        Ok(interrupts)
     }
 
     /// The thread that passes them on.
     pub(crate) const fn irq_thread(&self) -> &Arc<IrqThread> {
         &self.irq_thread
     }
-}
-
-impl Drop for RxInterrupts {
-    fn drop(&mut self) {
-        self.irq_thread.stop();
-        if let Some(thread) = self.thread.take() {
-            // Its own panic would have been its end; there is nothing to pass on.
-            let _ended = thread.join();
-        }
-        self.handle.free();
-    }
-}
-
-/// The eventfds as ethdev and EAL want to have them.
-#[derive(Debug)]
-struct Vectors {
-    device: Device,
-    handle: NonNull<sys::rte_intr_handle>,
-}
-
-impl Vectors {
-    fn new(device: Device, events: &[OwnedFd]) -> Option<Self> {
-        // SAFETY: makes a new object.
-        let handle = NonNull::new(unsafe { sys::rte_intr_instance_alloc(sys::RTE_INTR_INSTANCE_F_PRIVATE) })?;
-        let vectors = Self { device, handle };
-        if vectors.fill(events).is_none() {
-            error!("port {}: EAL does not take {} receive interrupts", device.port(), events.len());
-            vectors.free();
-            return None;
-        }
-        device.set_interrupts(handle.as_ptr());
-        Some(vectors)
-    }
 
     /// Enters the eventfds; `None` if EAL refuses something.
-    fn fill(&self, events: &[OwnedFd]) -> Option<()> {
-        let handle = self.handle.as_ptr();
+    fn fill(&self) -> Option<()> {
+        let (handle, events) = (self.handle.as_ptr(), self.irq_thread.events());
         let done = |result: c_int| (result == 0).then_some(());
         let count = c_int::try_from(events.len()).ok()?;
         // SAFETY: a handle of ours.
@@ -96,9 +74,16 @@ impl Vectors {
         // SAFETY: as above.
         done(unsafe { sys::rte_intr_nb_efd_set(handle, count) })
     }
+}
 
-    /// Takes everything back. No operation of the port runs now.
-    fn free(&self) {
+impl Drop for RxInterrupts {
+    /// Takes everything back. No operation of the port runs now but the one that does this.
+    fn drop(&mut self) {
+        self.irq_thread.stop();
+        if let Some(thread) = self.thread.take() {
+            // Its own panic would have been its end; there is nothing to pass on.
+            let _ended = thread.join();
+        }
         let handle = self.handle.as_ptr();
         self.device.set_interrupts(std::ptr::null_mut());
         // SAFETY: a handle of ours, which ethdev does not know any more.
@@ -110,5 +95,5 @@ impl Vectors {
     }
 }
 
-// SAFETY: ethdev's operations, in which it is used, do not overlap; it may be dropped by any of them.
-unsafe impl Send for Vectors {}
+// SAFETY: ethdev's operations, in which the handle is used, do not overlap; it may be dropped by any of them.
+unsafe impl Send for RxInterrupts {}

@@ -11,7 +11,7 @@ use crate::ops::Ops;
 use dpdk_sys as sys;
 use std::ffi::{CStr, c_int};
 
-static OPS: Ops = Ops::new(table());
+static OPS: Ops = Ops(table());
 
 const fn table() -> sys::eth_dev_ops {
     // SAFETY: all members are optional functions, for which zero is none.
@@ -27,15 +27,13 @@ const fn table() -> sys::eth_dev_ops {
 /// # Safety
 ///
 /// `vdev` is the device of that name, which is being probed in a secondary process.
-pub(crate) unsafe fn attach(vdev: *mut sys::rte_vdev_device, name: &CStr) -> Result<(), (c_int, &'static str)> {
+pub(crate) unsafe fn attach(vdev: *mut sys::rte_vdev_device, name: &CStr) -> Result<(), (c_int, String)> {
     // SAFETY: the name is a C string.
     let dev = unsafe { sys::rte_eth_dev_attach_secondary(name.as_ptr()) };
     // SAFETY: null, or the port's place in this process, which nobody else uses yet.
     let Some(entry) = (unsafe { dev.as_mut() }) else {
-        return Err((
-            libc::ENODEV,
-            "the primary process has no such port, and secondary processes have none of their own",
-        ));
+        let text = "the primary process has no such port, and secondary processes have none of their own";
+        return Err((libc::ENODEV, text.into()));
     };
     entry.dev_ops = OPS.as_ptr();
     // SAFETY: a device of the bus.

@@ -1,6 +1,6 @@
 //! One connection to the daemon.
 
-use kopi_ring::message::{Envelope, Hello, Link, Message, Settings, Setup, Welcome};
+use kopi_ring::message::{Envelope, Hello, Link, Message, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Doorbell, Region, RegionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,15 +24,6 @@ pub(crate) struct Session {
     sequence: u32,
     slot_size: u32,
     link: Link,
-}
-
-/// The daemon's answer to a request for rings.
-#[derive(Debug)]
-pub(crate) struct Made {
-    /// The rings.
-    pub(crate) region: Region,
-    /// What wakes the daemon, if it sleeps at times.
-    pub(crate) doorbell: Option<Doorbell>,
 }
 
 /// Why a request was not granted.
@@ -107,7 +98,7 @@ impl Session {
             Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN => Lost::Absent(errno),
             other => Lost::Connect(other),
         })?;
-        let mut session = Self { socket, sequence: 0, slot_size: 0, link: Link { up: false, speed: 0 } };
+        let mut session = Self { socket, sequence: 0, slot_size: 0, link: Link::default() };
         match session.request(Message::Hello(hello), ANSWER_TIMEOUT, stop)? {
             (Message::Welcome(welcome), fds) if fds.is_empty() => {
                 session.link = welcome.link;
@@ -128,44 +119,35 @@ impl Session {
         self.link
     }
 
-    /// Asks for rings and maps them.
+    /// Asks for rings and maps them. With them comes what wakes the daemon, if it sleeps at times.
     ///
     /// # Errors
     ///
     /// [`RequestError`]; a region that is not as agreed ends the connection.
-    pub(crate) fn setup(&mut self, setup: &Setup, stop: BorrowedFd<'_>) -> Result<Made, RequestError> {
-        let (Message::Ready(made), fds) = self.request(Message::Setup(setup.clone()), SETUP_TIMEOUT, stop)? else {
+    pub(crate) fn setup(
+        &mut self,
+        setup: Setup,
+        stop: BorrowedFd<'_>,
+    ) -> Result<(Region, Option<Doorbell>), RequestError> {
+        let geometry = setup.geometry.clone();
+        let (Message::Ready(made), fds) = self.request(Message::Setup(setup), SETUP_TIMEOUT, stop)? else {
             return Err(Lost::Answer.into());
         };
         let mut fds = fds.into_iter();
         match fds.next() {
-            Some(region) if made == setup.geometry => {
-                let region = Region::open(region, &made).map_err(Lost::Region)?;
-                Ok(Made { region, doorbell: fds.next().map(Doorbell::from) })
+            Some(region) if made == geometry => {
+                Ok((Region::open(region, &made).map_err(Lost::Region)?, fds.next().map(Doorbell::from)))
             }
             _ => Err(Lost::Answer.into()),
         }
     }
 
-    /// Sends what the port is to receive and to carry.
+    /// Sends a request that the daemon has only to agree to.
     ///
     /// # Errors
     ///
     /// [`RequestError`].
-    pub(crate) fn settings(&mut self, settings: &Settings, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
-        self.done(Message::Settings(settings.clone()), stop)
-    }
-
-    /// Makes the daemon stop serving the rings.
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`].
-    pub(crate) fn stop(&mut self, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
-        self.done(Message::Stop, stop)
-    }
-
-    fn done(&mut self, message: Message, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
+    pub(crate) fn confirm(&mut self, message: Message, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
         match self.request(message, ANSWER_TIMEOUT, stop)? {
             (Message::Done, fds) if fds.is_empty() => Ok(()),
             _ => Err(Lost::Answer.into()),

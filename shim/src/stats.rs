@@ -61,9 +61,8 @@ impl Totals {
 
     /// The extended statistics, in the order of [`names`].
     pub(crate) fn extended(&self) -> Vec<u64> {
-        let (rx, tx) = (self.all_rx(), self.all_tx());
-        let own = [rx.runt, rx.link_down, tx.runt, tx.oversize, tx.malformed, self.reconnects, self.peer_faults];
-        DropReason::ALL.iter().map(|reason| self.drops(*reason)).chain(own).collect()
+        let drops = DropReason::ALL.iter().map(|reason| self.drops(*reason));
+        drops.chain(EXTENDED.iter().map(|(_, value)| value(self))).collect()
     }
 }
 
@@ -71,19 +70,24 @@ fn snapshots<E>(slots: &Slots<E>) -> [CountersSnapshot; MAX_QUEUES] {
     slots.each_ref().map(|slot| slot.as_ref().map(|slot| slot.counters().snapshot()).unwrap_or_default())
 }
 
+/// An extended statistic: its name and its value.
+type Statistic = (&'static str, fn(&Totals) -> u64);
+
+/// The extended statistics beside drops.
+const EXTENDED: [Statistic; 7] = [
+    ("rx_kopi_runt", |totals| totals.all_rx().runt),
+    ("rx_kopi_link_down", |totals| totals.all_rx().link_down),
+    ("tx_kopi_runt", |totals| totals.all_tx().runt),
+    ("tx_kopi_oversize", |totals| totals.all_tx().oversize),
+    ("tx_kopi_malformed", |totals| totals.all_tx().malformed),
+    ("kopi_reconnects", |totals| totals.reconnects),
+    ("kopi_peer_faults", |totals| totals.peer_faults),
+];
+
 /// The names of the extended statistics.
 pub(crate) fn names() -> impl Iterator<Item = String> {
-    let own = [
-        "rx_kopi_runt",
-        "rx_kopi_link_down",
-        "tx_kopi_runt",
-        "tx_kopi_oversize",
-        "tx_kopi_malformed",
-        "kopi_reconnects",
-        "kopi_peer_faults",
-    ];
     let drops = DropReason::ALL.iter().map(|reason| format!("kopi_drop_{}", reason.name()));
-    drops.chain(own.into_iter().map(str::to_owned))
+    drops.chain(EXTENDED.iter().map(|(name, _)| (*name).to_owned()))
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl From<Geometry> for Setup {
 }
 
 /// The state of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Whether frames can pass.
     pub up: bool,

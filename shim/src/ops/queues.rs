@@ -4,20 +4,14 @@ use super::port;
 use crate::device::Device;
 use crate::errno::code;
 use crate::irq_thread::IrqThread;
-use crate::limits::Limits;
+use crate::limits::{Limits, frame_for};
 use crate::log::error;
-use crate::port::Port;
+use crate::port::{Port, Queue};
 use crate::rx::{RxConfig, RxQueue};
 use crate::rx_interrupt::RxInterrupts;
 use crate::tx::{TxConfig, TxQueue};
 use dpdk_sys as sys;
-use kopi_ring::layout::L2_OVERHEAD;
 use std::ffi::{c_int, c_uint};
-
-/// The longest frame for an MTU, in bytes.
-pub(super) fn frame_for(mtu: u16) -> u32 {
-    u32::from(mtu).saturating_add(L2_OVERHEAD.into())
-}
 
 /// Whether all RX queues can take frames of this MTU. Logs an error if not.
 pub(super) fn fits(port: &Port, mtu: u16) -> bool {
@@ -114,10 +108,10 @@ pub(super) unsafe extern "C" fn rx_queue_intr_disable(dev: *mut sys::rte_eth_dev
     if found.is_some_and(|(_, irq_thread)| irq_thread.disable(index)) { 0 } else { code(libc::ENOTSUP) }
 }
 
-pub(super) unsafe extern "C" fn rx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
+pub(super) unsafe extern "C" fn queue_release<Q: Queue>(dev: *mut sys::rte_eth_dev, index: u16) {
     // SAFETY: ethdev calls this with one of our ports.
     if let Some(port) = unsafe { port(dev) } {
-        port.release_queue::<RxQueue>(index);
+        port.release_queue::<Q>(index);
     }
 }
 
@@ -143,13 +137,6 @@ operation! {
         port.set_queue(index, TxQueue::new(TxConfig { descriptors, offloads }));
         port.control.state().limit_frames();
         0
-    }
-}
-
-pub(super) unsafe extern "C" fn tx_queue_release(dev: *mut sys::rte_eth_dev, index: u16) {
-    // SAFETY: ethdev calls this with one of our ports.
-    if let Some(port) = unsafe { port(dev) } {
-        port.release_queue::<TxQueue>(index);
     }
 }
 
