@@ -30,9 +30,8 @@ pub(crate) use session::{Session, Watched};
 pub(crate) use signals::Signals;
 
 use crate::arguments::Capture;
-use crate::client::Client;
+use crate::client::{Client, Request};
 use crate::failure::Failure;
-use crate::request::Request;
 use crate::streams::{mention, print};
 use crate::text::{as_json, clean, counted};
 use kopi_api::App;

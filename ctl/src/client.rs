@@ -1,7 +1,12 @@
 //! One connection to kopid's control socket: a line of JSON out, a line of JSON back.
 
+mod list;
+mod request;
+
+pub(crate) use list::rows;
+pub(crate) use request::Request;
+
 use crate::failure::Failure;
-use crate::request::Request;
 use kopi_api::transport::{Lines, TransportError, send_all};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
@@ -14,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long kopid may take to accept and to take a request, and between two pieces of a long answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest answer in bytes: some hundred times what kopid says about as many apps as it can have.
 const ANSWER_MAX: usize = 64 << 20;
 
@@ -53,7 +58,7 @@ impl Client {
     ///
     /// [`Failure`] if there is no answer in time, it is none of kopid's, or it says that something failed.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
-        let deadline = Instant::now() + request.patience;
+        let deadline = Instant::now() + request.timeout;
         self.post(&request.line(), request.file())?;
         let mut lines = Lines::new(ANSWER_MAX);
         let line = loop {
@@ -64,7 +69,7 @@ impl Client {
             if left.is_zero() {
                 return Err(Failure::Silent(self.path.clone()));
             }
-            if self.hear(&mut lines, left)? == 0 {
+            if self.recv(&mut lines, left)? == 0 {
                 return Err(Failure::Closed);
             }
         };
@@ -88,7 +93,7 @@ impl Client {
     ///
     /// [`Failure`] if it is not taken in time, or the connection is broken.
     pub(crate) fn post(&mut self, line: &str, file: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
-        self.stream.set_write_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
+        self.stream.set_write_timeout(Some(TIMEOUT)).map_err(Failure::Connection)?;
         send_all(&self.stream, line.as_bytes(), file).map_err(|errno| self.broken(errno.into()))
     }
 
@@ -98,7 +103,7 @@ impl Client {
     ///
     /// [`Failure`] if nothing comes in time, or the connection is broken.
     pub(crate) fn receive(&mut self, chunk: &mut [u8]) -> Result<usize, Failure> {
-        self.stream.set_read_timeout(Some(PATIENCE)).map_err(Failure::Connection)?;
+        self.stream.set_read_timeout(Some(TIMEOUT)).map_err(Failure::Connection)?;
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.stream, &mut *chunk)) {
             Ok(n) => Ok(n),
             Err(errno) => Err(self.broken(errno.into())),
@@ -110,13 +115,13 @@ impl Client {
         &self.path
     }
 
-    /// Waits for some of `lines`, for `patience` at most, and returns how many bytes that are: 0 at the end.
+    /// Waits for some of `lines`, for `timeout` at most, and returns how many bytes that are: 0 at the end.
     ///
     /// # Errors
     ///
     /// [`Failure`] if nothing comes in time, the line is too long, or the connection is broken.
-    pub(crate) fn hear(&self, lines: &mut Lines, patience: Duration) -> Result<usize, Failure> {
-        self.stream.set_read_timeout(Some(patience)).map_err(Failure::Connection)?;
+    pub(crate) fn recv(&self, lines: &mut Lines, timeout: Duration) -> Result<usize, Failure> {
+        self.stream.set_read_timeout(Some(timeout)).map_err(Failure::Connection)?;
         lines.receive(&self.stream, RecvFlags::empty()).map_err(|error| match error {
             TransportError::TooLong(max) => Failure::TooLong(max),
             TransportError::System(errno) => self.broken(errno.into()),
@@ -142,7 +147,7 @@ impl AsFd for Client {
 /// `SO_SNDTIMEO`). The standard library connects without one.
 fn open(path: &Path) -> Result<UnixStream, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(TIMEOUT))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }

@@ -2,13 +2,11 @@
 
 use crate::arguments::{Arguments, Command};
 use crate::check;
-use crate::client::Client;
+use crate::client::{self, Client, Request};
 use crate::failure::Failure;
-use crate::rates::Rates;
-use crate::request::Request;
 use crate::streams::{complain, print};
 use crate::text::{as_json, escaped_json};
-use crate::{capture, list, takeover, text, view};
+use crate::{capture, takeover, text, view};
 use kopi_api::Reloaded;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -43,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Apps { wide } => asked.show(|apps| view::apps(apps, *wide)),
         Command::Stats { watch: None } => asked.show(view::stats),
         Command::Stats { watch: Some(interval) } => {
-            let mut rates = Rates::default();
+            let mut rates = view::Rates::default();
             asked.watch(*interval, |ports| view::rates(&rates.since_last(ports, Instant::now())))
         }
         Command::Drops => asked.show(view::drops),
@@ -107,7 +105,7 @@ impl Asked {
             return self.list_json();
         }
         let (mut block, mut any) = (Vec::new(), false);
-        list::rows(&mut self.client, &self.request, &mut |row| {
+        client::rows(&mut self.client, &self.request, &mut |row| {
             block.push(serde_json::from_str::<T>(row.get()).map_err(foreign)?);
             if block.len() == BLOCK {
                 any = true;
@@ -123,7 +121,7 @@ impl Asked {
     fn list_json(mut self) -> Result<(), Failure> {
         let mut text = format!("{{\"{}\":[", self.request.command());
         let mut count = 0_usize;
-        let others = list::rows(&mut self.client, &self.request, &mut |row| {
+        let others = client::rows(&mut self.client, &self.request, &mut |row| {
             if count > 0 {
                 text.push(',');
             }

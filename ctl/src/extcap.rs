@@ -8,9 +8,8 @@ mod sentences;
 
 use crate::arguments::{SNAP, socket_path};
 use crate::capture::{Ended, Run, Session, Signals, Watched};
-use crate::client::Client;
+use crate::client::{Client, Request};
 use crate::failure::Failure;
-use crate::request::Request;
 use crate::streams::print;
 use crate::{capture, text};
 use clap::Parser;

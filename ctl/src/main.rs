@@ -1,13 +1,12 @@
 //! kopictl, the operator's tool: asks kopid over its control socket, and shows what it answers.
 //!
 //! - [`arguments`]: the command line, which knows nothing of the rest; [`command`]: what each command does;
-//! - [`request`]: what is asked; [`client`]: the control socket; [`failure`]: what can go wrong, and the exit codes;
+//! - [`client`]: the control socket, and what is asked over it; [`failure`]: what can go wrong, and the exit codes;
 //! - [`check`]: kopid's files, without kopid;
 //! - [`capture`]: packets with their owners, to a file or as lines; [`mod@print`]: what a packet says;
 //! - [`extcap`]: the same for Wireshark;
 //! - [`takeover`]: an interface's addresses and routes to the kernel's port, and back;
-//! - [`view`]: kopid's answers for people; [`rates`]: what happened between two looks;
-//! - [`table`], [`text`], [`streams`]: aligned columns, text that is safe on a terminal, and where it goes.
+//! - [`view`]: kopid's answers for people; [`text`], [`streams`]: text that is safe on a terminal, and where it goes.
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -17,12 +16,8 @@ mod client;
 mod command;
 mod extcap;
 mod failure;
-mod list;
 mod print;
-mod rates;
-mod request;
 mod streams;
-mod table;
 mod takeover;
 mod text;
 mod view;

@@ -21,9 +21,8 @@ mod survey;
 mod text;
 
 use crate::arguments::Takeover;
-use crate::client::Client;
+use crate::client::{Client, Request};
 use crate::failure::Failure;
-use crate::request::Request;
 use crate::streams::{complain, print};
 use cut::System;
 use kernel::{Fault, Rtnetlink};

@@ -2,16 +2,19 @@
 
 mod classes;
 mod policy;
+mod rates;
+mod table;
 
 pub(crate) use classes::classes;
 pub(crate) use policy::{Flows, explained, reloaded, rules};
+pub(crate) use rates::Rates;
 
-use crate::rates::{Rate, Rated};
-use crate::table::Align::{Left, Right};
-use crate::table::{Column, table};
 use crate::text::{clean, size, span};
 use kopi_api::status::{InForce, Tracked};
 use kopi_api::{App, Drops, Port, Status};
+use rates::{Rate, Rated};
+use table::Align::{Left, Right};
+use table::{Column, table};
 
 /// What stands where nothing is known.
 const NONE: &str = "-";
@@ -275,7 +278,7 @@ bob       990  18446744073709551615     1000     64000       0     10
     #[test]
     fn rates_are_shown_once_known() {
         let ports = recorded::<Port>("stats");
-        let mut looks = crate::rates::Rates::default();
+        let mut looks = Rates::default();
         let start = std::time::Instant::now();
         let first = rates(&looks.since_last(ports.clone(), start));
         assert!(first.lines().skip(1).all(|line| line.contains("-          -")), "{first}");

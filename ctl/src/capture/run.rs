@@ -2,7 +2,7 @@
 
 use super::output::Files;
 use super::session::{Event, Progress, Session, Watched};
-use crate::client::PATIENCE;
+use crate::client::TIMEOUT;
 use crate::failure::Failure;
 use crate::streams::mention;
 use crate::text::counted;
@@ -108,7 +108,7 @@ impl Run {
             return Ok(());
         }
         (self.period_ends, self.tick) = (None, None);
-        self.stopping = Some(Instant::now() + PATIENCE);
+        self.stopping = Some(Instant::now() + TIMEOUT);
         self.session.tell("stop", None)
     }
 

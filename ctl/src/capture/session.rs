@@ -1,9 +1,8 @@
 //! kopid's side of a capture: what it says, and what it is told.
 
 use super::signals::Signals;
-use crate::client::{Client, PATIENCE};
+use crate::client::{Client, Request, TIMEOUT};
 use crate::failure::Failure;
-use crate::request::Request;
 use kopi_api::transport::Lines;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -62,7 +61,7 @@ impl Session {
     pub(crate) fn start(mut client: Client, request: &Request) -> Result<(Self, Progress), Failure> {
         client.post(&request.line(), request.file())?;
         let mut session = Self { client, lines: Lines::new(LINE_MAX) };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(progress) = session.read()? {
                 return Ok((session, progress));
@@ -72,7 +71,7 @@ impl Session {
             if left.is_zero() || wait(&mut polled, Some(left))? == 0 {
                 return Err(session.silent());
             }
-            if session.hear()? == 0 {
+            if session.recv()? == 0 {
                 return Err(Failure::Closed);
             }
         }
@@ -114,7 +113,7 @@ impl Session {
             let ready: Vec<bool> = polled.iter().map(|source| !source.revents().is_empty()).collect();
             let is_ready = |place: usize| ready.get(place) == Some(&true);
             if is_ready(0) {
-                if self.hear()? == 0 {
+                if self.recv()? == 0 {
                     return Err(Failure::Lost);
                 }
             } else if is_ready(1) {
@@ -132,11 +131,11 @@ impl Session {
     }
 
     /// Takes what has come, and returns how many bytes that are.
-    fn hear(&mut self) -> Result<usize, Failure> {
-        match self.client.hear(&mut self.lines, PATIENCE) {
+    fn recv(&mut self) -> Result<usize, Failure> {
+        match self.client.recv(&mut self.lines, TIMEOUT) {
             // Gone is gone, whether it said good-bye or not.
             Err(Failure::Closed) => Ok(0),
-            heard => heard,
+            received => received,
         }
     }
 

@@ -2,9 +2,8 @@
 //!
 //! It is the same line of JSON as every answer, an object with an array of the command's name, read while it comes.
 
-use crate::client::Client;
+use crate::client::{Client, Request};
 use crate::failure::Failure;
-use crate::request::Request;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};

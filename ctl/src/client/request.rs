@@ -1,5 +1,6 @@
 //! What kopid is asked.
 
+use super::TIMEOUT;
 use crate::arguments::{Command, Explain, Reload};
 use crate::failure::Failure;
 use kopi_api::request;
@@ -11,10 +12,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long kopid may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it may take to read, check and compile a policy: the largest take some seconds.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One request.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(crate) struct Request {
     /// The file that goes with it.
     file: Option<OwnedFd>,
     /// How long the answer may take.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Request {
@@ -33,7 +32,7 @@ impl Request {
     }
 
     fn new(command: &str, arguments: &impl Serialize) -> Self {
-        Self { line: kopi_api::Request::new(command, arguments), file: None, patience: PATIENCE }
+        Self { line: kopi_api::Request::new(command, arguments), file: None, timeout: TIMEOUT }
     }
 
     /// What `command` asks for; `None` of one that asks something else, or nothing.
@@ -71,7 +70,7 @@ impl Request {
         let file = reload.file.as_deref().map(open).transpose()?.map(OwnedFd::from);
         let name = reload.file.as_ref().map(|path| path.to_string_lossy().into_owned());
         let arguments = request::Reload { file: name, confirm: reload.confirm, keep: reload.keep.then_some(true) };
-        Ok(Self { file, patience: RELOAD_PATIENCE, ..Self::new("reload", &arguments) })
+        Ok(Self { file, timeout: RELOAD_TIMEOUT, ..Self::new("reload", &arguments) })
     }
 
     /// The command, and the name of the list in its answer.
@@ -168,8 +167,6 @@ mod tests {
         assert_eq!(reason("/dev/null"), "not a regular file");
         assert_eq!(reason("/"), "not a regular file");
         assert!(reason("/nonexistent").contains("No such file"));
-        assert!(
-            open(Path::new(file!()).file_name().map(|name| Path::new("src").join(name)).unwrap().as_path()).is_ok()
-        );
+        assert!(open(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))).is_ok());
     }
 }

@@ -25,23 +25,17 @@ pub(super) fn links() -> String {
     "dlt {number=1}{name=EN10MB}{display=Ethernet}\n".into()
 }
 
-/// One field of the dialogue.
-struct Field {
-    call: &'static str,
-    display: &'static str,
-    group: &'static str,
-    tooltip: &'static str,
-    kind: Kind,
-}
+/// One field of the dialogue: its option, name, group and tooltip, and what can be filled in.
+struct Field(&'static str, &'static str, &'static str, &'static str, Kind);
 
 /// What can be filled in.
 enum Kind {
-    /// Any text.
-    Text { default: String },
-    /// Texts with commas between them.
-    List { validation: &'static str },
-    /// A number from 1.
-    Number { max: u64, default: u64 },
+    /// Where kopid listens.
+    Socket,
+    /// Texts with commas between them, each as this expression says.
+    List(&'static str),
+    /// A number from 1 to the first one; the second one if nothing is filled in.
+    Number(u64, u64),
     /// One of several; the first one if nothing is chosen.
     Choice(&'static [(&'static str, &'static str)]),
 }
@@ -55,77 +49,55 @@ const ACCOUNTS: &str = "[^:/]+";
 const NUMBERS: &str = "[0-9]+( *, *[0-9]+)*";
 /// Names of rules and reasons.
 const NAMES: &str = "[A-Za-z0-9._-]+( *, *[A-Za-z0-9._-]+)*";
+const WHICH: &[(&str, &str)] = &[
+    ("all", "All, with what became of them"),
+    ("passed", "Only what was let through"),
+    ("dropped", "Only what was dropped"),
+];
+const WAYS: &[(&str, &str)] = &[("inout", "Both"), ("in", "Received"), ("out", "Sent")];
+const MANY: &str = "Names or numbers, with commas between them";
+
+/// The fields of the dialogue.
+const FIELDS: [Field; 14] = [
+    Field("--which", "Packets", "Packets", "What became of the packets that are shown", Kind::Choice(WHICH)),
+    Field(
+        "--direction",
+        "Direction",
+        "Packets",
+        "From the side of the application, or of the wire",
+        Kind::Choice(WAYS),
+    ),
+    Field("--rule", "Rule", "Packets", "Only what these rules have decided", Kind::List(NAMES)),
+    Field("--reason", "Reason", "Packets", "Only what was dropped for these reasons", Kind::List(NAMES)),
+    Field("--sample", "One of", "Packets", "Keep one of so many packets", Kind::Number(1_000_000_000, 1)),
+    Field("--snap", "Bytes", "Packets", "Keep so many bytes of a packet", Kind::Number(SNAP as u64, SNAP as u64)),
+    Field("--user", "User", "Owner", MANY, Kind::List(ACCOUNTS)),
+    Field("--group", "Group", "Owner", MANY, Kind::List(ACCOUNTS)),
+    Field("--pid", "Process", "Owner", "Process numbers, with commas between them", Kind::List(NUMBERS)),
+    Field("--comm", "Command", "Owner", "What processes call themselves, such as post*", Kind::List(ANY)),
+    Field("--exe", "Program", "Owner", "The program's file, such as /usr/bin/*", Kind::List(ANY)),
+    Field("--cgroup", "Control group", "Owner", "A cgroup's path; those below it belong to it", Kind::List(PATHS)),
+    Field("--app", "Application", "Owner", "Names of applications, such as web-*", Kind::List(ANY)),
+    Field("--socket", "Control socket", "kopid", "Where kopid listens for kopictl", Kind::Socket),
+];
 
 /// The fields of the dialogue for `port`.
 pub(super) fn options(socket: &Path, port: &Port) -> String {
-    let which = Field {
-        call: "--which",
-        display: "Packets",
-        group: "Packets",
-        tooltip: "What became of the packets that are shown",
-        kind: Kind::Choice(&[
-            ("all", "All, with what became of them"),
-            ("passed", "Only what was let through"),
-            ("dropped", "Only what was dropped"),
-        ]),
-    };
-    let fields = std::iter::once(which).filter(|_| !port.dropped).chain(packets()).chain(owners()).chain(kopid(socket));
-    fields.enumerate().map(|(number, field)| sentence(number, &field)).collect()
+    let fields = FIELDS.iter().filter(|field| !(port.dropped && field.0 == "--which"));
+    fields.enumerate().map(|(number, field)| sentence(number, field, socket)).collect()
 }
 
-fn packets() -> Vec<Field> {
-    let field = |call, display, tooltip, kind| Field { call, display, group: "Packets", tooltip, kind };
-    let directions: &[_] = &[("inout", "Both"), ("in", "Received"), ("out", "Sent")];
-    vec![
-        field("--direction", "Direction", "From the side of the application, or of the wire", Kind::Choice(directions)),
-        field("--rule", "Rule", "Only what these rules have decided", Kind::List { validation: NAMES }),
-        field("--reason", "Reason", "Only what was dropped for these reasons", Kind::List { validation: NAMES }),
-        field("--sample", "One of", "Keep one of so many packets", Kind::Number { max: 1_000_000_000, default: 1 }),
-        field(
-            "--snap",
-            "Bytes",
-            "Keep so many bytes of a packet",
-            Kind::Number { max: SNAP.into(), default: SNAP.into() },
-        ),
-    ]
-}
-
-fn owners() -> Vec<Field> {
-    let field = |call, display, tooltip, validation| {
-        let kind = Kind::List { validation };
-        Field { call, display, group: "Owner", tooltip, kind }
-    };
-    vec![
-        field("--user", "User", "Names or numbers, with commas between them", ACCOUNTS),
-        field("--group", "Group", "Names or numbers, with commas between them", ACCOUNTS),
-        field("--pid", "Process", "Process numbers, with commas between them", NUMBERS),
-        field("--comm", "Command", "What processes call themselves, such as post*", ANY),
-        field("--exe", "Program", "The program's file, such as /usr/bin/*", ANY),
-        field("--cgroup", "Control group", "A cgroup's path; those below it belong to it", PATHS),
-        field("--app", "Application", "Names of applications, such as web-*", ANY),
-    ]
-}
-
-fn kopid(socket: &Path) -> Vec<Field> {
-    vec![Field {
-        call: "--socket",
-        display: "Control socket",
-        group: "kopid",
-        tooltip: "Where kopid listens for kopictl",
-        kind: Kind::Text { default: plain(&socket.display().to_string()) },
-    }]
-}
-
-fn sentence(number: usize, field: &Field) -> String {
-    let Field { call, display, group, tooltip, kind } = field;
+fn sentence(number: usize, field: &Field, socket: &Path) -> String {
+    let Field(call, display, group, tooltip, kind) = field;
     let ends = format!("{{tooltip={tooltip}}}{{group={group}}}\n");
     let head = format!("arg {{number={number}}}{{call={call}}}{{display={display}}}");
     match kind {
-        Kind::Text { default } => {
+        Kind::Socket => {
+            let default = plain(&socket.display().to_string());
             format!("{head}{{type=string}}{{default={default}}}{{validation=^/.+$}}{{required=true}}{ends}")
         }
-        Kind::List { validation } => format!("{head}{{type=string}}{{validation=^({validation})?$}}{ends}"),
-        Kind::Number { max, default } => {
+        Kind::List(validation) => format!("{head}{{type=string}}{{validation=^({validation})?$}}{ends}"),
+        Kind::Number(max, default) => {
             format!("{head}{{type=unsigned}}{{range=1,{max}}}{{default={default}}}{ends}")
         }
         Kind::Choice(values) => {

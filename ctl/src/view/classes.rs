@@ -1,8 +1,8 @@
 //! The classes of the policy, as a tree.
 
+use super::table::Align::{Left, Right};
+use super::table::{Column, table};
 use super::{NONE, or_none};
-use crate::table::Align::{Left, Right};
-use crate::table::{Column, table};
 use kopi_api::Class;
 
 /// A row for each class, below that of its parent.

@@ -1,9 +1,9 @@
 //! The policy and what comes of it.
 
 use super::classes::bits;
+use super::table::Align::{Left, Right};
+use super::table::{Column, Table};
 use super::{NONE, or_none, pid_of, user_of};
-use crate::table::Align::{Left, Right};
-use crate::table::{Column, Table};
 use crate::text::{clean, counted, span};
 use kopi_api::{Explained, Flow, Reloaded, Rule};
 use std::net::{IpAddr, SocketAddr};
