@@ -169,18 +169,13 @@ fn create(device: Device, args: Args) -> Result<(), Failure> {
     }
     let mut state = control.state();
     if state.want.main_mac() == Mac::default() {
-        state.want.set_mac(0, random_mac());
+        let mut mac = Mac::default();
+        // SAFETY: room for six bytes, which become a locally administered unicast address.
+        unsafe { sys::rte_eth_random_addr(mac.as_mut_ptr()) };
+        state.want.set_mac(0, mac);
     }
     device.set_macs(&state.want.unicast);
     Ok(())
-}
-
-/// A random, locally administered unicast address.
-fn random_mac() -> Mac {
-    let mut mac = Mac::default();
-    // SAFETY: room for six bytes.
-    unsafe { sys::rte_eth_random_addr(mac.as_mut_ptr()) };
-    mac
 }
 
 /// Removes a port.
@@ -194,13 +189,12 @@ unsafe extern "C" fn remove(vdev: *mut sys::rte_vdev_device) -> c_int {
         // Closed already.
         return 0;
     };
-    if is_secondary() {
-        // SAFETY: a port that probe has made known here.
-        return unsafe { secondary::detach(dev) };
+    // What the primary process has of a port stays.
+    if !is_secondary() {
+        ops::stop_for_removal(device);
+        ops::close_port(device);
     }
-    ops::stop_for_removal(device);
-    ops::close_port(device);
-    // SAFETY: a port of ours, closed.
+    // SAFETY: a port that probe has made known here, and that is closed.
     unsafe { sys::rte_eth_dev_release_port(dev) }
 }
 

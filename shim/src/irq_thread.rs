@@ -112,13 +112,8 @@ impl IrqThread {
 
     /// Makes [`run`](Self::run) return.
     pub(crate) fn stop(&self) {
-        let mut state = self.state();
-        state.stopping = true;
-        let sources = state.sources.take();
-        drop(state);
-        if let Some(sources) = sources {
-            sources.futex.wake();
-        }
+        self.state().stopping = true;
+        self.unwatch();
         self.changed.notify_one();
     }
 

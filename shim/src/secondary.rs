@@ -45,16 +45,6 @@ pub(crate) unsafe fn attach(vdev: *mut sys::rte_vdev_device, name: &CStr) -> Res
     Ok(())
 }
 
-/// Forgets a port in this process.
-///
-/// # Safety
-///
-/// `dev` is a port that [`attach`] has made known.
-pub(crate) unsafe fn detach(dev: *mut sys::rte_eth_dev) -> c_int {
-    // SAFETY: by the caller's word. What the primary process has of it stays.
-    unsafe { sys::rte_eth_dev_release_port(dev) }
-}
-
 /// There is nothing of ours to be freed.
 unsafe extern "C" fn close(_dev: *mut sys::rte_eth_dev) -> c_int {
     0
