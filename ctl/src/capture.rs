@@ -96,9 +96,7 @@ fn finish(printer: Printer) -> Result<(), Failure> {
 
 /// Names of the attached apps.
 pub(crate) fn apps(client: &mut Client) -> Result<Vec<String>, Failure> {
-    let answer = client.ask(&Request::plain("apps"))?;
-    let rows: Result<Vec<App>, _> = serde_json::from_value(answer.get("apps").cloned().unwrap_or_default());
-    let rows = rows.map_err(|error| Failure::Garbage(error.to_string()))?;
+    let rows: Vec<App> = client.rows(&Request::plain("apps"))?;
     Ok(rows.into_iter().map(|app| app.name).collect())
 }
 

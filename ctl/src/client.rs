@@ -3,7 +3,7 @@
 mod list;
 mod request;
 
-pub(crate) use list::rows;
+pub(crate) use list::for_each_row;
 pub(crate) use request::Request;
 
 use crate::failure::Failure;
@@ -12,6 +12,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SocketAddrUnix, SocketFlags, SocketType};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
@@ -87,6 +88,11 @@ impl Client {
         Ok(answer)
     }
 
+    /// The same, of which only the rows matter.
+    pub(crate) fn rows<T: DeserializeOwned>(&mut self, request: &Request) -> Result<Vec<T>, Failure> {
+        rows(self.ask(request)?, request)
+    }
+
     /// Sends a line, and a file descriptor with it, if there is one. What comes back is taken with [`Self::receive`].
     ///
     /// # Errors
@@ -135,6 +141,11 @@ impl Client {
             _ => Failure::Connection(error),
         }
     }
+}
+
+/// The rows of an `answer` to `request`.
+pub(crate) fn rows<T: DeserializeOwned>(mut answer: Value, request: &Request) -> Result<Vec<T>, Failure> {
+    serde_json::from_value(answer[request.command()].take()).map_err(Failure::foreign)
 }
 
 impl AsFd for Client {

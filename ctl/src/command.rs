@@ -9,7 +9,7 @@ use crate::text::{as_json, escaped_json};
 use crate::{capture, takeover, text, view};
 use kopi_api::Reloaded;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ impl Asked {
     /// Shows the answer as `view` does, or as JSON.
     fn show<T: DeserializeOwned>(mut self, view: impl FnOnce(&[T]) -> String) -> Result<(), Failure> {
         let answer = self.client.ask(&self.request)?;
-        print(&if self.json { as_json(&answer) } else { view(&rows(answer, self.request.command())?) })
+        print(&if self.json { as_json(&answer) } else { view(&client::rows(answer, &self.request)?) })
     }
 
     /// Asks again and again, and shows each answer. On a terminal each look replaces the one before.
@@ -90,7 +90,7 @@ impl Asked {
                 print(&as_json(&answer))?;
             } else {
                 let gap = if look > 0 && clear.is_empty() { "\n" } else { "" };
-                print(&format!("{clear}{gap}{}", view(rows(answer, self.request.command())?)))?;
+                print(&format!("{clear}{gap}{}", view(client::rows(answer, &self.request)?)))?;
             }
             // A look that comes late does not make the following ones come early.
             next = (next + interval).max(now);
@@ -105,8 +105,8 @@ impl Asked {
             return self.list_json();
         }
         let (mut block, mut any) = (Vec::new(), false);
-        client::rows(&mut self.client, &self.request, &mut |row| {
-            block.push(serde_json::from_str::<T>(row.get()).map_err(foreign)?);
+        client::for_each_row(&mut self.client, &self.request, &mut |row| {
+            block.push(serde_json::from_str::<T>(row.get()).map_err(Failure::foreign)?);
             if block.len() == BLOCK {
                 any = true;
                 print(&view(&block))?;
@@ -121,7 +121,7 @@ impl Asked {
     fn list_json(mut self) -> Result<(), Failure> {
         let mut text = format!("{{\"{}\":[", self.request.command());
         let mut count = 0_usize;
-        let others = client::rows(&mut self.client, &self.request, &mut |row| {
+        let others = client::for_each_row(&mut self.client, &self.request, &mut |row| {
             if count > 0 {
                 text.push(',');
             }
@@ -136,15 +136,6 @@ impl Asked {
         let others = others.iter().map(|(key, value)| format!(",{}:{value}", json!(key))).collect::<String>();
         print(&format!("{text}]{}}}\n", escaped_json(&others)))
     }
-}
-
-/// The rows of an answer.
-fn rows<T: DeserializeOwned>(mut answer: Value, name: &str) -> Result<Vec<T>, Failure> {
-    serde_json::from_value(answer[name].take()).map_err(foreign)
-}
-
-fn foreign(error: serde_json::Error) -> Failure {
-    Failure::Garbage(format!("{error}; is kopid of another version?"))
 }
 
 /// Checks kopid's files: problems to standard error, what became of each file to standard output.
@@ -170,7 +161,7 @@ fn reload(mut asked: Asked, kept: bool) -> Result<(), Failure> {
     if asked.json {
         return print(&as_json(&answer));
     }
-    let rows: Vec<Reloaded> = rows(answer, asked.request.command())?;
+    let rows: Vec<Reloaded> = client::rows(answer, &asked.request)?;
     for warning in rows.iter().flat_map(|row| &row.warnings) {
         complain(&format!("{}\n", text::clean_lines(warning)))?;
     }

@@ -99,6 +99,11 @@ impl Failure {
         Self::Refused { path: path.into(), hint: who_may_connect(path) }
     }
 
+    /// For a row that is none of kopid's.
+    pub(crate) fn foreign(error: serde_json::Error) -> Self {
+        Self::Garbage(format!("{error}; is kopid of another version?"))
+    }
+
     /// The exit code. Scripts rely on these.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {

@@ -26,6 +26,7 @@ use crate::failure::Failure;
 use crate::streams::{complain, print};
 use cut::System;
 use kernel::{Fault, Rtnetlink};
+use kopi_api::Status;
 use rustix::time::{ClockId, clock_gettime};
 use state::State;
 use std::path::{Path, PathBuf};
@@ -105,9 +106,8 @@ fn failed(fault: Fault) -> Failure {
 
 /// The interface of the kernel's port, as kopid says.
 fn tap_of_kopid(socket: &Path) -> Result<String, Failure> {
-    let answer = Client::connect(socket)?.ask(&Request::plain("status"))?;
-    let tap = answer.pointer("/status/0/host/tap").and_then(serde_json::Value::as_str);
-    tap.map(str::to_owned).ok_or_else(|| {
+    let rows: Vec<Status> = Client::connect(socket)?.rows(&Request::plain("status"))?;
+    rows.into_iter().find_map(|status| status.host).map(|host| host.tap).ok_or_else(|| {
         Failure::Takeover("kopid has no port for the kernel: state `tap` in [host] of kopid.toml".to_owned())
     })
 }

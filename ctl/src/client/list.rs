@@ -25,7 +25,11 @@ type Take<'a> = dyn FnMut(Box<RawValue>) -> Result<(), Failure> + 'a;
 ///
 /// [`Failure`] if nothing comes in time, it is no answer of kopid's, it says that something failed, or `take` does. Rows may have been
 /// taken before that.
-pub(crate) fn rows(client: &mut Client, request: &Request, take: &mut Take<'_>) -> Result<Map<String, Value>, Failure> {
+pub(crate) fn for_each_row(
+    client: &mut Client,
+    request: &Request,
+    take: &mut Take<'_>,
+) -> Result<Map<String, Value>, Failure> {
     client.post(&request.line(), request.file())?;
     let state = State { failure: RefCell::new(None), room: Cell::new(ROW_MAX) };
     let mut reader = BufReader::with_capacity(READ, Source { client, state: &state });

@@ -121,7 +121,7 @@ fn canonical_route(message: &Message) -> Message {
 }
 
 /// Several next hops with other flags and interfaces (`rtnexthop`: length, flags, weight, interface).
-fn hops(value: &[u8], change: impl Fn(u8, u32) -> (u8, u32)) -> Vec<u8> {
+fn hops(value: &[u8], mut change: impl FnMut(u8, u32) -> (u8, u32)) -> Vec<u8> {
     let mut new = value.to_vec();
     let mut at = 0;
     while let Some(hop) = new.get_mut(at..).filter(|rest| rest.len() >= HOP) {
@@ -182,14 +182,12 @@ pub(crate) fn interfaces(message: &Message) -> Vec<u32> {
         Kind::Nexthop => message.number(NHA_OIF).into_iter().collect(),
         Kind::Rule => Vec::new(),
         Kind::Route => {
-            let several = std::cell::RefCell::new(Vec::new());
-            if let Some(value) = message.get(RTA_MULTIPATH) {
-                hops(value, |flags, index| {
-                    several.borrow_mut().push(index);
-                    (flags, index)
-                });
-            }
-            message.number(RTA_OIF).into_iter().chain(several.into_inner()).collect()
+            let mut all: Vec<u32> = message.number(RTA_OIF).into_iter().collect();
+            hops(message.get(RTA_MULTIPATH).unwrap_or_default(), |flags, index| {
+                all.push(index);
+                (flags, index)
+            });
+            all
         }
     }
 }
