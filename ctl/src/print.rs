@@ -43,8 +43,8 @@ pub(crate) fn frame(kept: &[u8], length: usize, style: Style) -> Line {
 
 /// The word for IP's number of a protocol, as it is in policies and flows.
 pub(crate) fn proto(number: u8) -> String {
-    match (number, transport::proto_name(number)) {
-        (58, _) => "icmp6".into(),
+    match (number, kopi_packet::proto::name(number)) {
+        (kopi_packet::proto::ICMPV6, _) => "icmp6".into(),
         (_, Some(name)) => name.to_lowercase(),
         (_, None) => number.to_string(),
     }

@@ -2,7 +2,7 @@
 
 use crate::ids::{Generation, PortId};
 use crate::stages::shape::Source;
-use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, tcp};
+use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, proto, tcp};
 use kopi_policy::{PortPolicy, Ruleset};
 use std::sync::Arc;
 
@@ -102,9 +102,6 @@ impl PolicyTable {
     }
 }
 
-/// Protocol number of UDP, of whose packets the key says all that there is to be said.
-const UDP: u8 = 17;
-
 /// What of frames has to be looked at beyond their flow key.
 #[derive(Clone, Copy, Debug)]
 pub struct Inspection {
@@ -119,7 +116,8 @@ impl Inspection {
     #[inline]
     #[must_use]
     pub fn has_more(self, key: &FlowKey) -> bool {
-        key.proto() != UDP || key.fragment() != Fragment::None
+        // Of UDP the key says all that there is to be said.
+        key.proto() != proto::UDP || key.fragment() != Fragment::None
     }
 
     /// Puts into `key` what the policy looks at beyond what the parser has put there. Returns whether the frame is to be

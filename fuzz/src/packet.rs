@@ -56,11 +56,11 @@ fn cut(bytes: &[u8]) {
 fn join(bytes: &[u8]) {
     let Some((&at, frames)) = bytes.split_first() else { return };
     let (a, b) = frames.split_at(frames.len().min(usize::from(at) * 8));
-    let Some(first) = coalesce::Segment::of(a) else { return };
+    let Some(first) = coalesce::Candidate::of(a) else { return };
     let mut run = Box::new(Run::new());
     run.begin(&first, a);
     let mut parts = a.len();
-    if let Some(next) = coalesce::Segment::of(b) {
+    if let Some(next) = coalesce::Candidate::of(b) {
         for _ in 0..2 {
             let _joined = run.offer(&next, b);
             parts += b.len();

@@ -1,8 +1,9 @@
 //! The kernel's end of the wire: a packet socket that sends or receives sequence-numbered frames.
 
-use crate::app::Load;
+use crate::app::Transfer;
+use crate::frames::Mac;
 use crate::netns::Netns;
-use crate::seq::{Mac, Receiver, Sender};
+use crate::seq::{Receiver, Sender};
 use crate::wait::SOON;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
@@ -92,7 +93,7 @@ impl Peer {
 
     /// Sends `load` to `destination` and waits until all of it is acknowledged.
     #[must_use]
-    pub fn send(&self, load: &Load, destination: Mac, limit: Duration) -> Report {
+    pub fn send(&self, load: &Transfer, destination: Mac, limit: Duration) -> Report {
         let mut sender =
             Sender::new(Netns::MAC, destination, load.count, load.flows, load.lengths.clone(), load.window);
         let mut buffer = vec![0; 16384];
@@ -115,7 +116,7 @@ impl Peer {
 
     /// Receives and checks `load`, sent to the kernel's address.
     #[must_use]
-    pub fn receive(&self, load: &Load, limit: Duration) -> Report {
+    pub fn receive(&self, load: &Transfer, limit: Duration) -> Report {
         let mut receiver = Receiver::new(Netns::MAC, load.count, load.flows, load.lengths.clone());
         let mut buffer = vec![0; 16384];
         let start = Instant::now();

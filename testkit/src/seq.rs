@@ -9,10 +9,8 @@
 //! The receiver acknowledges how many frames it has in all, and the sender keeps a window of unacknowledged frames
 //! open. So nobody's buffers overflow unless somebody loses frames, and a lost frame is the switch's fault.
 
+use crate::frames::Mac;
 use std::ops::RangeInclusive;
-
-/// Six bytes of a MAC address.
-pub type Mac = [u8; 6];
 
 /// Shortest frame, in bytes without FCS.
 pub const MIN_FRAME: u16 = 60;
@@ -53,7 +51,7 @@ fn write(frame: &mut [u8], destination: Mac, source: Mac, kind: u8, flow: u16, n
     let ip = &mut frame[14..34];
     ip.copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 78, 0, 1, 10, 78, 0, 2]);
     ip[2..4].copy_from_slice(&(size - 14).to_be_bytes());
-    let checksum = internet_checksum(ip);
+    let checksum = crate::frames::checksum(&[ip]);
     ip[10..12].copy_from_slice(&checksum.to_be_bytes());
     let udp = &mut frame[34..PAYLOAD];
     udp[0..2].copy_from_slice(&flow.wrapping_add(1024).to_be_bytes());
@@ -70,13 +68,6 @@ fn write(frame: &mut [u8], destination: Mac, source: Mac, kind: u8, flow: u16, n
         chunk.copy_from_slice(&words.to_le_bytes()[..chunk.len()]);
         words = words.wrapping_add(0x0101_0101_0101_0101);
     }
-}
-
-/// RFC 1071, over a header whose checksum field is zero.
-fn internet_checksum(header: &[u8]) -> u16 {
-    let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !u16::try_from((folded & 0xffff) + (folded >> 16)).expect("folded twice")
 }
 
 /// What frames are sent: numbers from 0 on in each flow, round the flows, and where the acknowledgements stand.

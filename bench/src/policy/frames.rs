@@ -1,5 +1,7 @@
 //! The frames of the policy benchmark: 64 bytes, with valid checksums, of as many flows as asked for.
 
+use kopi_packet::checksum::{checksum, sum};
+use kopi_packet::proto::{TCP, UDP};
 use std::fs;
 use std::path::Path;
 
@@ -22,8 +24,6 @@ const PEER: [u8; 6] = [0x02, 0, 0, 0x99, 0x99, 0x99];
 const IP: usize = 14;
 /// Where the UDP or TCP header begins.
 const L4: usize = 34;
-const UDP: u8 = 17;
-const TCP: u8 = 6;
 const SYN: u8 = 2;
 
 /// A frame.
@@ -63,29 +63,15 @@ fn frame(protocol: u8, to_app: bool, source: u16, destination: u16) -> Frame {
         // No checksum: UDP over IPv4 may do without (RFC 768).
         put(L4 + 4, &(FRAME_LEN - 34).to_be_bytes());
     }
-    let header = checksum(0, &frame[IP..L4]);
-    frame[IP + 10..IP + 12].copy_from_slice(&header);
+    let header = checksum(sum(&frame[IP..L4]));
+    frame[IP + 10..IP + 12].copy_from_slice(&header.to_be_bytes());
     if protocol == TCP {
         // The pseudo-header of RFC 9293, 3.1: addresses, protocol, length.
-        let pseudo = sum(u32::from(TCP) + u32::from(FRAME_LEN - 34), &frame[IP + 12..L4]);
-        let segment = checksum(pseudo, &frame[L4..]);
-        frame[L4 + 16..L4 + 18].copy_from_slice(&segment);
+        let pseudo = u64::from(TCP) + u64::from(FRAME_LEN - 34) + sum(&frame[IP + 12..L4]);
+        let segment = checksum(pseudo + sum(&frame[L4..]));
+        frame[L4 + 16..L4 + 18].copy_from_slice(&segment.to_be_bytes());
     }
     frame
-}
-
-/// Adds the 16-bit words of `bytes` to `start`.
-fn sum(start: u32, bytes: &[u8]) -> u32 {
-    bytes.chunks_exact(2).fold(start, |sum, word| sum + u32::from(u16::from_be_bytes([word[0], word[1]])))
-}
-
-/// The Internet checksum (RFC 1071) of `bytes`, whose checksum field is zero, and of what `start` is the sum of.
-fn checksum(start: u32, bytes: &[u8]) -> [u8; 2] {
-    let sum = sum(start, bytes);
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    let [_, _, high, low] = (!folded).to_be_bytes();
-    [high, low]
 }
 
 /// Writes `frames` to a file at `path` in libpcap's format.
@@ -118,10 +104,10 @@ mod tests {
     #[test]
     fn checksums_are_valid() {
         for frame in [syn(40_000, 9_999), flows(true)[999]] {
-            assert_eq!(checksum(0, &frame[IP..L4]), [0, 0]);
+            assert_eq!(checksum(sum(&frame[IP..L4])), 0);
         }
         let frame = syn(1, 2);
-        assert_eq!(checksum(sum(6 + 30, &frame[IP + 12..L4]), &frame[L4..]), [0, 0]);
+        assert_eq!(checksum(6 + 30 + sum(&frame[IP + 12..L4]) + sum(&frame[L4..])), 0);
     }
 
     /// Each flow has a key of its own.

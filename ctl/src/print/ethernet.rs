@@ -3,6 +3,7 @@
 use super::bytes::Bytes;
 use super::line::Line;
 use super::{arp, ip4, ip6};
+use kopi_packet::ethertype;
 
 /// Ethertypes of a tag: IEEE 802.1Q, 802.1ad, and the older ones for an outer tag.
 const TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
@@ -10,32 +11,6 @@ const TAGS: [u16; 4] = [0x8100, 0x88a8, 0x9100, 0x9200];
 const TAGS_MAX: usize = 8;
 /// Most that the field says if it is a length (IEEE 802.3, 3.2.6).
 const LENGTH_MAX: u16 = 1500;
-
-/// The names that people know (IEEE registration authority).
-const NAMES: [(u16, &str); 22] = [
-    (0x0800, "IPv4"),
-    (0x0806, "ARP"),
-    (0x0842, "Wake-on-LAN"),
-    (0x8035, "RARP"),
-    (0x8100, "802.1Q"),
-    (0x86dd, "IPv6"),
-    (0x8808, "MAC control"),
-    (0x8809, "slow protocols"),
-    (0x8847, "MPLS"),
-    (0x8848, "MPLS multicast"),
-    (0x8863, "PPPoE discovery"),
-    (0x8864, "PPPoE"),
-    (0x888e, "EAPOL"),
-    (0x8892, "PROFINET"),
-    (0x88a4, "EtherCAT"),
-    (0x88a8, "802.1Q-QinQ"),
-    (0x88cc, "LLDP"),
-    (0x88e5, "MACsec"),
-    (0x88f7, "PTP"),
-    (0x8902, "CFM"),
-    (0x8915, "RoCE"),
-    (0x9000, "loopback"),
-];
 
 /// Reads a whole frame.
 pub(super) fn print(line: &mut Line, frame: Bytes<'_>) {
@@ -73,9 +48,9 @@ fn headers(line: &mut Line, frame: Bytes<'_>) -> Option<()> {
 
 fn payload(line: &mut Line, kind: u16, payload: Bytes<'_>) {
     match kind {
-        0x0800 => ip4::print(line, payload, 0),
-        0x86dd => ip6::print(line, payload, 0),
-        0x0806 => arp::print(line, payload),
+        ethertype::IPV4 => ip4::print(line, payload, 0),
+        ethertype::IPV6 => ip6::print(line, payload, 0),
+        ethertype::ARP => arp::print(line, payload),
         _ => {
             if !line.style.link {
                 if let Some((from, to)) = line.fields.macs {
@@ -101,8 +76,8 @@ struct Kind(u16);
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(kind) = *self;
-        match NAMES.iter().find(|(number, _)| *number == kind) {
-            Some((_, name)) => write!(f, "ethertype {name} ({kind:#06x})"),
+        match ethertype::name(kind) {
+            Some(name) => write!(f, "ethertype {name} ({kind:#06x})"),
             None if kind <= LENGTH_MAX => write!(f, "802.3"),
             None => write!(f, "ethertype Unknown ({kind:#06x})"),
         }

@@ -3,7 +3,8 @@
 use super::bytes::Bytes;
 use super::line::Line;
 use super::sum::{self, Sum};
-use super::transport::{Packet, proto_name};
+use super::transport::Packet;
+use kopi_packet::proto;
 
 /// Bytes of the header in front of a quoted packet.
 const HEADER: usize = 8;
@@ -63,7 +64,7 @@ fn unreachable(line: &mut Line, code: u8, message: Bytes<'_>) -> Option<()> {
         3 => {
             let header = usize::from(quoted.u8(0)? & 0xf) * 4;
             let (proto, port) = (quoted.u8(9)?, quoted.u16(header + 2)?);
-            match proto_name(proto) {
+            match proto::name(proto) {
                 Some(name) => line.say(format_args!("{dst} {} port {port} unreachable", name.to_lowercase())),
                 None => line.say(format_args!("{dst} protocol {proto} port {port} unreachable")),
             }

@@ -3,7 +3,8 @@
 use super::bytes::Bytes;
 use super::line::Line;
 use super::sum::{self, Sum};
-use super::transport::{Packet, proto_name};
+use super::transport::Packet;
+use kopi_packet::proto;
 
 /// Bytes of the header in front of a quoted packet.
 const HEADER: usize = 8;
@@ -89,7 +90,7 @@ fn unreachable(line: &mut Line, code: u8, quoted: Bytes<'_>) -> Option<()> {
         3 => line.say(format_args!("destination unreachable, unreachable address {dst}")),
         4 => {
             let (next, port) = (quoted.u8(6)?, quoted.u16(42)?);
-            let name = proto_name(next).unwrap_or("unknown").to_lowercase();
+            let name = proto::name(next).unwrap_or("unknown").to_lowercase();
             line.say(format_args!("destination unreachable, unreachable port, {dst} {name} port {port}"));
         }
         _ => line.say(format_args!("destination unreachable, code {code}, {dst}")),

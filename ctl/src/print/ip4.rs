@@ -3,7 +3,8 @@
 use super::bytes::Bytes;
 use super::line::Line;
 use super::sum::{self, Sum};
-use super::transport::{self, Packet, proto_name};
+use super::transport::{self, Packet};
+use kopi_packet::proto;
 
 /// Bytes of a header without options.
 const HEADER_MIN: usize = 20;
@@ -66,7 +67,7 @@ fn details(line: &mut Line, packet: Bytes<'_>, header: usize) -> Option<()> {
         .collect();
     let flags = if flags.is_empty() { "none".to_owned() } else { flags.join(",") };
     let offset = u32::from(word & 0x1fff) * 8;
-    let proto_name = proto_name(proto).unwrap_or("unknown");
+    let proto_name = proto::name(proto).unwrap_or("unknown");
     line.say(format_args!(
         "(tos {tos:#x}{ecn}, ttl {ttl}, id {id}, offset {offset}, flags [{flags}], proto {proto_name} ({proto}), length \
          {total}"

@@ -2,7 +2,8 @@
 
 use super::bytes::Bytes;
 use super::line::Line;
-use super::transport::{self, Packet, proto_name};
+use super::transport::{self, Packet};
+use kopi_packet::proto;
 
 /// Bytes of the fixed header.
 const HEADER: usize = 40;
@@ -37,7 +38,7 @@ fn read(line: &mut Line, packet: Bytes<'_>, depth: u8) -> Option<()> {
     }
     if line.is_verbose() {
         let (class, label) = ((word >> 20) & 0xff, word & 0xf_ffff);
-        let name = proto_name(next).unwrap_or("unknown");
+        let name = proto::name(next).unwrap_or("unknown");
         line.say(format_args!("("));
         if class > 0 {
             line.say(format_args!("class {class:#04x}, "));

@@ -1,6 +1,7 @@
 //! The Internet checksum (RFC 1071).
 
 use super::bytes::Bytes;
+use kopi_packet::checksum::{checksum, sum};
 use std::net::IpAddr;
 
 /// What a checksum field says of the bytes that it protects.
@@ -10,20 +11,6 @@ pub(super) enum Sum {
     Good,
     /// Wrong; this would be right.
     Bad(u16),
-}
-
-/// One's complement sum over `parts`, each of which but the last has an even number of bytes.
-fn sum(parts: &[&[u8]]) -> u16 {
-    let words = parts.iter().flat_map(|part| part.chunks(2)).map(|pair| match *pair {
-        [high, low] => u64::from(u16::from_be_bytes([high, low])),
-        [high] => u64::from(high) << 8,
-        _ => 0,
-    });
-    let mut total: u64 = words.sum();
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    u16::try_from(total).unwrap_or(u16::MAX)
 }
 
 /// Checks `bytes`, with the checksum at `at` in them; `None` if some were not kept.
@@ -51,7 +38,7 @@ fn checked(bytes: Bytes<'_>, at: usize, pseudo: &[u8]) -> Option<Sum> {
     }
     let stated = bytes.u16(at)?;
     // As it would be with zero in the field. Zero and all ones are the same number in one's complement.
-    let rest = !sum(&[pseudo, bytes.kept().get(..at)?, &[0, 0], bytes.kept().get(at + 2..)?]);
+    let rest = checksum(sum(pseudo) + sum(bytes.kept().get(..at)?) + sum(bytes.kept().get(at + 2..)?));
     let same = stated == rest || (stated == 0xffff && rest == 0);
     Some(if same { Sum::Good } else { Sum::Bad(rest) })
 }

@@ -4,36 +4,13 @@ use super::bytes::Bytes;
 use super::line::Line;
 use super::sum::{self, Sum};
 use super::{icmp, icmp6, ip4, ip6, tcp};
+use kopi_packet::proto;
 use std::net::IpAddr;
 
 /// Most packets inside packets that are read.
 const DEPTH_MAX: u8 = 3;
 /// Bytes of UDP's header.
 const UDP_HEADER: usize = 8;
-
-/// Protocol numbers (IANA) by the names that people know.
-const NAMES: [(u8, &str); 20] = [
-    (0, "Options"),
-    (1, "ICMP"),
-    (2, "IGMP"),
-    (4, "IPIP"),
-    (6, "TCP"),
-    (17, "UDP"),
-    (33, "DCCP"),
-    (41, "IPv6"),
-    (43, "Routing"),
-    (44, "Fragment"),
-    (47, "GRE"),
-    (50, "ESP"),
-    (51, "AH"),
-    (58, "ICMPv6"),
-    (60, "Options"),
-    (89, "OSPF"),
-    (103, "PIM"),
-    (112, "VRRP"),
-    (132, "SCTP"),
-    (136, "UDPLite"),
-];
 
 /// A packet of either version of IP.
 #[derive(Clone, Copy, Debug)]
@@ -49,11 +26,6 @@ pub(super) struct Packet<'f> {
     pub(super) depth: u8,
 }
 
-/// The name of a protocol.
-pub(super) fn proto_name(proto: u8) -> Option<&'static str> {
-    NAMES.iter().find(|(number, _)| *number == proto).map(|(_, name)| *name)
-}
-
 /// Reads what `packet` carries.
 pub(super) fn print(line: &mut Line, packet: &Packet<'_>) {
     let Packet { src, dst, proto, payload, fragment, depth } = *packet;
@@ -61,7 +33,7 @@ pub(super) fn print(line: &mut Line, packet: &Packet<'_>) {
     if is_first && matches!(proto, 6 | 17 | 33 | 132 | 136) {
         let Some((from, to)) = payload.u16(0).zip(payload.u16(2)) else {
             line.say(format_args!("{src} > {dst}: "));
-            return line.cut(&proto_name(proto).unwrap_or("ip").to_lowercase());
+            return line.cut(&proto::name(proto).unwrap_or("ip").to_lowercase());
         };
         if depth == 0 {
             line.fields.ports = Some((from, to));
@@ -74,7 +46,7 @@ pub(super) fn print(line: &mut Line, packet: &Packet<'_>) {
         line.say(format_args!("frag ({offset}|{}) ", payload.length()));
     }
     if !is_first {
-        return match proto_name(proto) {
+        return match proto::name(proto) {
             Some(name) => line.say(format_args!("{}", name.to_lowercase())),
             None => line.say(format_args!("ip-proto-{proto}")),
         };
@@ -93,7 +65,7 @@ pub(super) fn print(line: &mut Line, packet: &Packet<'_>) {
         },
         58 => icmp6::print(line, packet),
         59 => line.say(format_args!("no next header")),
-        _ => match proto_name(proto) {
+        _ => match proto::name(proto) {
             Some(name) => line.say(format_args!("{name}, length {}", payload.length())),
             None => line.say(format_args!("ip-proto-{proto}, length {}", payload.length())),
         },

@@ -1,7 +1,7 @@
 //! To the kernel: frames from the host port's RX ring, into its stack.
 
 use super::{Gone, HostCounters};
-use kopi_packet::coalesce::{Offer, Run, Segment};
+use kopi_packet::coalesce::{Candidate, Offer, Run};
 use kopi_packet::vnet::{self, VnetHeader};
 use kopi_ring::Consumer;
 use rustix::fd::OwnedFd;
@@ -82,7 +82,7 @@ impl TapTx {
         if self.runs.is_empty() {
             return write(whole, file, 1, counters);
         }
-        let Some(segment) = Segment::of(frame) else {
+        let Some(segment) = Candidate::of(frame) else {
             // It may be of any of the flows, and must not overtake.
             self.runs.iter_mut().try_for_each(|run| flush(run, file, counters))?;
             return write(whole, file, 1, counters);

@@ -2,7 +2,7 @@
 
 use crate::headers::{Fragment, Headers, Shape};
 use crate::ip;
-use crate::key::{ICMP, ICMPV6, TCP, UDP, UDP_LITE};
+use crate::proto::{ICMP, ICMPV6, TCP, UDP, UDP_LITE};
 use crate::walk::be16;
 
 /// The sum of the 16-bit words of `bytes`, in network order, an odd last byte padded with zero. At most 16 bits long, so

@@ -14,6 +14,7 @@ use crate::checksum::{checksum, fold, sum};
 use crate::segment::{network, word};
 use crate::tcp::flags::{ACK, PSH};
 use crate::vnet::{LEN, Segments, VnetHeader};
+use crate::{ethertype, proto};
 use core::ops::Range;
 
 /// Most bytes of IP that are put together: what the length field of IPv4 can say.
@@ -24,11 +25,10 @@ const ROOM: usize = LEN + MAX_LINK + MAX_PACKET;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 20;
-const PROTO_TCP: u8 = 6;
 
 /// What was read of a segment that may be put together with others.
 #[derive(Clone, Copy, Debug)]
-pub struct Segment {
+pub struct Candidate {
     v6: bool,
     ip: usize,
     tcp: usize,
@@ -39,7 +39,7 @@ pub struct Segment {
     pushes: bool,
 }
 
-impl Segment {
+impl Candidate {
     /// Reads a segment with payload that consists of nothing unusual and whose checksums are right; `None` for everything else,
     /// which is passed on as it came.
     #[must_use]
@@ -48,10 +48,10 @@ impl Segment {
         let packet = frame.get(ip..)?;
         let (v6, header, length) = match kind {
             // No options, and no fragment.
-            0x0800 if packet.first() == Some(&0x45) && word(packet, 6)? & 0x3fff == 0 => {
+            ethertype::IPV4 if packet.first() == Some(&0x45) && word(packet, 6)? & 0x3fff == 0 => {
                 (false, IPV4, usize::from(word(packet, 2)?))
             }
-            0x86dd if packet.first()? >> 4 == 6 => (true, IPV6, IPV6 + usize::from(word(packet, 4)?)),
+            ethertype::IPV6 if packet.first()? >> 4 == 6 => (true, IPV6, IPV6 + usize::from(word(packet, 4)?)),
             _ => return None,
         };
         let proto = *packet.get(if v6 { 6 } else { 9 })?;
@@ -59,7 +59,7 @@ impl Segment {
         let segment = packet.get(header..)?;
         let offset = usize::from(*segment.get(12)? >> 4) * 4;
         let plain = (segment.get(13)? & !PSH) == ACK;
-        if proto != PROTO_TCP || !plain || offset < TCP || offset >= segment.len() {
+        if proto != proto::TCP || !plain || offset < TCP || offset >= segment.len() {
             return None;
         }
         let right = (v6 || checksum(sum(packet.get(..header)?)) == 0)
@@ -77,7 +77,7 @@ impl Segment {
 /// The sum of the pseudo header without its length (RFC 9293, 3.1; RFC 8200, 8.1).
 fn pseudo(packet: &[u8], v6: bool) -> Option<u64> {
     let addresses: Range<usize> = if v6 { 8..40 } else { 12..20 };
-    Some(sum(packet.get(addresses)?) + u64::from(PROTO_TCP))
+    Some(sum(packet.get(addresses)?) + u64::from(proto::TCP))
 }
 
 /// What became of a segment that was offered to a [`Run`].
@@ -96,7 +96,7 @@ pub enum Offer {
 pub struct Run {
     bytes: [u8; ROOM],
     /// The first segment; `None` if there is nothing.
-    head: Option<Segment>,
+    head: Option<Candidate>,
     length: usize,
     count: u32,
     /// Bytes of payload in each but the last.
@@ -126,7 +126,7 @@ impl Run {
     }
 
     /// Begins with `segment`, which was read from `frame`, whatever was in it before. It stays empty if the frame is another one.
-    pub fn begin(&mut self, segment: &Segment, frame: &[u8]) {
+    pub fn begin(&mut self, segment: &Candidate, frame: &[u8]) {
         self.clear();
         let frame = frame.get(..segment.end);
         let Some((frame, place)) = frame.zip(self.bytes.get_mut(LEN..LEN + segment.end)) else { return };
@@ -140,7 +140,7 @@ impl Run {
     }
 
     /// Puts `segment`, which was read from `frame`, behind what is there, if it follows on it.
-    pub fn offer(&mut self, segment: &Segment, frame: &[u8]) -> Offer {
+    pub fn offer(&mut self, segment: &Candidate, frame: &[u8]) -> Offer {
         let Some(head) = self.head else { return Offer::Other };
         let (Some(mine), Some(theirs)) = (self.frame().get(..head.payload), frame.get(..segment.payload)) else {
             return Offer::Follows;
@@ -173,7 +173,7 @@ impl Run {
     }
 
     /// Whether the identification goes on counting, where it means something (RFC 6864, 4.1).
-    fn counts_up(&self, head: &Segment, frame: &[u8]) -> bool {
+    fn counts_up(&self, head: &Candidate, frame: &[u8]) -> bool {
         let dont_fragment = word(frame, head.ip + 6).is_some_and(|flags| flags & 0x4000 != 0);
         let due = word(self.frame(), head.ip + 4).map(|id| id.wrapping_add(u16::try_from(self.count).unwrap_or(0)));
         head.v6 || dont_fragment || word(frame, head.ip + 4) == due
@@ -196,7 +196,7 @@ impl Run {
 
     fn put_together(&mut self) -> Option<VnetHeader> {
         let head = self.head.filter(|_| self.count > 1)?;
-        let Segment { v6, ip, tcp, payload, .. } = head;
+        let Candidate { v6, ip, tcp, payload, .. } = head;
         let length = self.length;
         let frame = self.bytes.get_mut(LEN..LEN + length)?;
         let packet = frame.get_mut(ip..)?;
@@ -234,7 +234,7 @@ impl Default for Run {
 }
 
 /// Whether two segments go from the same host and port to the same, on the same way.
-fn is_same_flow(head: &Segment, mine: &[u8], other: &Segment, theirs: &[u8]) -> bool {
+fn is_same_flow(head: &Candidate, mine: &[u8], other: &Candidate, theirs: &[u8]) -> bool {
     let addresses = if head.v6 { head.ip + 8..head.ip + 40 } else { head.ip + 12..head.ip + 20 };
     let part = |range: Range<usize>| mine.get(range.clone()) == theirs.get(range);
     (head.v6, head.ip, head.tcp) == (other.v6, other.ip, other.tcp)
@@ -245,7 +245,7 @@ fn is_same_flow(head: &Segment, mine: &[u8], other: &Segment, theirs: &[u8]) -> 
 
 /// Whether what may not differ within a run does not: everything but lengths, identification, checksums, the sequence
 /// number and PSH.
-fn is_same_header(head: &Segment, mine: &[u8], theirs: &[u8]) -> bool {
+fn is_same_header(head: &Candidate, mine: &[u8], theirs: &[u8]) -> bool {
     let part = |range: Range<usize>| mine.get(range.clone()) == theirs.get(range);
     let ip = if head.v6 {
         part(head.ip..head.ip + 4) && part(head.ip + 6..head.ip + 8)

@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use crate::key::UDP;
+use crate::proto::UDP;
 use crate::walk::{be16, be32, be64};
 use crate::{FlowKey, Fragment, Headers, MacAddr, Shape, ip};
 

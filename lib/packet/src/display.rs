@@ -4,8 +4,8 @@ use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::describe::words::FLAGS;
-use crate::key::{self, layer};
-use crate::{FlowKey, Fragment, Shape, VlanTag};
+use crate::key::layer;
+use crate::{FlowKey, Fragment, Shape, VlanTag, proto};
 
 /// Prints the flow in one line, such as `tcp 10.0.0.1:5 > 10.0.0.2:80` or `vlan 7 icmp fe80::1 > fe80::2 type 128`.
 ///
@@ -45,7 +45,7 @@ impl fmt::Display for Full<'_> {
         let Self { key, flags: known } = self;
         write!(f, "{key}")?;
         let is_ip = matches!(key.kind().layer, layer::IPV4 | layer::IPV6);
-        if *known != 0 && is_ip && key.proto() == key::TCP && key.src_port().is_some() {
+        if *known != 0 && is_ip && key.proto() == proto::TCP && key.src_port().is_some() {
             f.write_str(" flags ")?;
             flags(f, key.tcp_flags() & known)?;
         }
@@ -92,12 +92,12 @@ impl FlowKey {
 
     fn ip(&self, f: &mut fmt::Formatter<'_>, from: IpAddr, to: IpAddr) -> fmt::Result {
         match (self.kind().layer, self.proto()) {
-            (_, key::TCP) => f.write_str("tcp ")?,
-            (_, key::UDP) => f.write_str("udp ")?,
-            (_, key::UDP_LITE) => f.write_str("udplite ")?,
-            (_, key::SCTP) => f.write_str("sctp ")?,
-            (layer::IPV4, key::ICMP) => f.write_str("icmp ")?,
-            (layer::IPV6, key::ICMPV6) => f.write_str("icmp6 ")?,
+            (_, proto::TCP) => f.write_str("tcp ")?,
+            (_, proto::UDP) => f.write_str("udp ")?,
+            (_, proto::UDP_LITE) => f.write_str("udplite ")?,
+            (_, proto::SCTP) => f.write_str("sctp ")?,
+            (layer::IPV4, proto::ICMP) => f.write_str("icmp ")?,
+            (layer::IPV6, proto::ICMPV6) => f.write_str("icmp6 ")?,
             (_, other) => write!(f, "proto {other} ")?,
         }
         match (self.src_port(), self.dst_port()) {

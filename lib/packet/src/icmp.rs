@@ -3,9 +3,9 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::ip;
-use crate::key::{self, is_echo, layer};
+use crate::key::{is_echo, layer};
 use crate::walk::{self, IPV4, IPV6, be16, be64, extension};
-use crate::{FlowKey, Headers, Shape};
+use crate::{FlowKey, Headers, Shape, proto};
 
 /// Bytes of an ICMP header, behind which the quoted packet begins (RFC 792; RFC 4443, 3).
 const HEADER: usize = 8;
@@ -100,10 +100,10 @@ fn quoted_v6(packet: &[u8]) -> Option<Quoted> {
 fn transport((src, dst): (IpAddr, IpAddr), layer: u8, proto: u8, payload: &[u8]) -> Option<Quoted> {
     let plain = Quoted { src, dst, proto, ports: None, icmp: None };
     match (layer, proto) {
-        (_, key::TCP | key::UDP | key::UDP_LITE | key::SCTP) => {
+        (_, proto::TCP | proto::UDP | proto::UDP_LITE | proto::SCTP) => {
             Some(Quoted { ports: Some((be16(payload, 0)?, be16(payload, 2)?)), ..plain })
         }
-        (layer::IPV4, key::ICMP) | (layer::IPV6, key::ICMPV6) => {
+        (layer::IPV4, proto::ICMP) | (layer::IPV6, proto::ICMPV6) => {
             let kind = *payload.first()?;
             let id = if is_echo(layer, kind) { be16(payload, 4)? } else { 0 };
             Some(Quoted { icmp: Some((kind, id)), ..plain })

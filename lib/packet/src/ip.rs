@@ -1,8 +1,7 @@
 //! Where an IP packet ends within its frame, and the number that its fragments share.
 
-use crate::key;
 use crate::walk::{self, IPV6, be16, be32, extension};
-use crate::{Fragment, Headers, Shape};
+use crate::{Fragment, Headers, Shape, proto};
 
 /// Length of one IPv6 extension header of type `kind` whose length field is `length`, in bytes (RFC 8200, 4;
 /// RFC 4302, 2.2 for the authentication header).
@@ -34,7 +33,7 @@ pub(crate) fn transport<'a>(frame: &'a [u8], headers: &Headers) -> Option<&'a [u
 
 /// The transport header and what follows, if it is ICMP of the packet's family in a whole packet.
 pub(crate) fn icmp_message<'a>(frame: &'a [u8], headers: &Headers) -> Option<&'a [u8]> {
-    let icmp = matches!((headers.shape, headers.proto), (Shape::Ipv4, key::ICMP) | (Shape::Ipv6, key::ICMPV6));
+    let icmp = matches!((headers.shape, headers.proto), (Shape::Ipv4, proto::ICMP) | (Shape::Ipv6, proto::ICMPV6));
     transport(frame, headers).filter(|_| icmp)
 }
 

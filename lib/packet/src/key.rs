@@ -22,14 +22,8 @@
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::proto::{ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 use crate::{Fragment, MacAddr, Malformed, Shape};
-
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
-pub(crate) const SCTP: u8 = 132;
-pub(crate) const UDP_LITE: u8 = 136;
-pub(crate) const ICMP: u8 = 1;
-pub(crate) const ICMPV6: u8 = 58;
 
 /// What the address words hold; also the shape of a frame that is not malformed.
 pub(crate) mod layer {

@@ -3,7 +3,7 @@
 //! They change what the link or the switch at its other end does: pause it, choose a root of the spanning tree, bundle
 //! links, log a station in or out. So they are for whoever owns the link, and not for those who share it.
 
-use crate::FlowKey;
+use crate::{FlowKey, ethertype};
 
 /// The group addresses of IEEE 802.1Q-2018, 8.6.3, table 8-1: 01-80-C2-00-00-00 to -0F. What is for
 /// them is for the next bridge at most, and for no other station of a network.
@@ -16,11 +16,6 @@ const CISCO: u64 = 0x0100_0ccc_cccc;
 /// All bits but that in which these two differ.
 const CISCO_MASK: u64 = 0xffff_ffff_fffe;
 
-const ETHERTYPE_MAC_CONTROL: u16 = 0x8808;
-const ETHERTYPE_SLOW: u16 = 0x8809;
-const ETHERTYPE_EAPOL: u16 = 0x888e;
-const ETHERTYPE_LLDP: u16 = 0x88cc;
-const ETHERTYPE_PTP: u16 = 0x88f7;
 /// An IEEE 802.3 frame has a length in the place of a type, for which the flow key has a zero.
 const LENGTH: u16 = 0;
 
@@ -53,7 +48,7 @@ impl LinkProtocol {
     #[must_use]
     pub const fn of(key: &FlowKey) -> Option<Self> {
         let (mac, ethertype) = (key.dst_mac().to_u64(), key.ethertype());
-        if ethertype == ETHERTYPE_MAC_CONTROL {
+        if ethertype == ethertype::MAC_CONTROL {
             return Some(Self::MacControl);
         }
         if mac & CISCO_MASK == CISCO {
@@ -63,10 +58,10 @@ impl LinkProtocol {
             return None;
         }
         Some(match ethertype {
-            ETHERTYPE_SLOW => Self::Lacp,
-            ETHERTYPE_EAPOL => Self::Eapol,
-            ETHERTYPE_LLDP => Self::Lldp,
-            ETHERTYPE_PTP => Self::Ptp,
+            ethertype::SLOW => Self::Lacp,
+            ethertype::EAPOL => Self::Eapol,
+            ethertype::LLDP => Self::Lldp,
+            ethertype::PTP => Self::Ptp,
             LENGTH => Self::Stp,
             _ => Self::Other,
         })

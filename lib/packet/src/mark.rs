@@ -1,5 +1,6 @@
 //! What a class writes into its frames: the code point of IP, the priority of a VLAN tag.
 
+use crate::checksum::checksum;
 use crate::{Shape, parse};
 
 /// Where the tag control information of the outer VLAN tag lies (IEEE 802.1Q, 9.3).
@@ -64,26 +65,16 @@ impl Mark {
 
 /// The checksum `sum` after a word that it covers was changed from `before` to `after`.
 fn adjusted(sum: u16, before: u16, after: u16) -> u16 {
-    let total = u32::from(!sum) + u32::from(!before) + u32::from(after);
-    let folded = (total & 0xffff) + (total >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    !u16::try_from(folded & 0xffff).unwrap_or(0)
+    checksum(u64::from(!sum) + u64::from(!before) + u64::from(after))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checksum::sum;
     use crate::describe::frame_of;
     use proptest::prelude::*;
     use std::vec::Vec;
-
-    /// The sum over an IPv4 header, which is zero if its checksum is right (RFC 1071).
-    fn sum(header: &[u8]) -> u16 {
-        let words = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
-        let total: u32 = words.sum();
-        let folded = (total & 0xffff) + (total >> 16);
-        !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap()
-    }
 
     proptest! {
         /// IPv4 packets get the code point and keep a right checksum, a wrong one stays as wrong; the bits of congestion and
@@ -96,11 +87,11 @@ mod tests {
             frame[start + 1] = tos;
             frame[start + 4..start + 6].copy_from_slice(&id.to_be_bytes());
             frame[start + 10..start + 12].fill(0);
-            let right = sum(&frame[start..start + 20]).to_be_bytes();
+            let right = checksum(sum(&frame[start..start + 20])).to_be_bytes();
             frame[start + 10..start + 12].copy_from_slice(&right);
             let before = frame.clone();
             Mark { dscp: Some(dscp), vlan_priority: Some(5) }.apply(&mut frame);
-            prop_assert_eq!(sum(&frame[start..start + 20]), 0);
+            prop_assert_eq!(checksum(sum(&frame[start..start + 20])), 0);
             prop_assert_eq!(frame[start + 1], dscp << 2 | tos & 3);
             if tagged {
                 prop_assert_eq!((frame[14] >> 5, frame[14] & 0x1f, frame[15]), (5, before[14] & 0x1f, before[15]));

@@ -1,8 +1,8 @@
 //! The entry point, and the short way through it.
 
-use crate::key::{self, Kind, layer};
-use crate::walk::{self, ETHERNET, ETHERTYPE_IPV4, IPV4, IPV6};
-use crate::{FlowKey, Fragment, Headers, Shape};
+use crate::key::{Kind, layer};
+use crate::walk::{self, ETHERNET, IPV4, IPV6};
+use crate::{FlowKey, Fragment, Headers, Shape, ethertype, proto};
 
 /// Shortest total length of a plain packet: a TCP header, or a UDP header and twelve bytes. All but the smallest UDP
 /// packets have it.
@@ -79,7 +79,7 @@ const BEGINNING: usize = ETHERNET + IPV6 + 4;
 #[must_use]
 pub const fn ends_early(headers: &Headers) -> bool {
     // Nothing of a transport header is read but its first four bytes, or six of an echo of ICMP.
-    let read = if matches!(headers.proto, key::ICMP | key::ICMPV6) { 6 } else { 4 };
+    let read = if matches!(headers.proto, proto::ICMP | proto::ICMPV6) { 6 } else { 4 };
     headers.l4_offset > 0 && headers.l4_offset as usize + read <= BEGINNING
 }
 
@@ -134,7 +134,7 @@ fn plain_ipv4(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
     const MASK: u64 = 0xff00_0000_0000_3fff;
     const PLAIN: u64 = 0x4500_0000_0000_0000;
     /// One bit for each protocol.
-    const PROTOCOLS: u32 = 1 << key::TCP | 1 << key::UDP;
+    const PROTOCOLS: u32 = 1 << proto::TCP | 1 << proto::UDP;
 
     let bytes = frame.first_chunk::<PLAIN_LEN>()?;
     let dst_mac_and_more = walk::be64(bytes, 0)?;
@@ -144,7 +144,7 @@ fn plain_ipv4(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
     let ports = walk::be32(bytes, ETHERNET + IPV4)?;
     let proto = bytes[ETHERNET + 9];
 
-    let different = (src_mac_and_type & 0xffff ^ u64::from(ETHERTYPE_IPV4)) | (start & MASK ^ PLAIN);
+    let different = (src_mac_and_type & 0xffff ^ u64::from(ethertype::IPV4)) | (start & MASK ^ PLAIN);
     let [_, tos, t0, t1, ..] = start.to_be_bytes();
     let total_length = usize::from(u16::from_be_bytes([t0, t1]));
     let length_fits = (SHORTEST..=frame.len() - ETHERNET).contains(&total_length);
@@ -166,7 +166,7 @@ fn plain_ipv4(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
     ]);
     let headers = Headers {
         shape: Shape::Ipv4,
-        ethertype: ETHERTYPE_IPV4,
+        ethertype: ethertype::IPV4,
         vlans: 0,
         l3_offset: 14,
         l4_offset: 34,

@@ -8,7 +8,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::checksum::{checksum, sum};
 use crate::icmp::is_error_type;
-use crate::key::{ICMP, ICMPV6, TCP};
+use crate::proto::{ICMP, ICMPV6, TCP};
 use crate::tcp::{Segment, flags};
 use crate::walk::{ETHERNET, IPV4, IPV6, TAG};
 use crate::{Fragment, Headers, Shape, ip};

@@ -13,6 +13,7 @@
 use crate::checksum::{checksum, fold, sum};
 use crate::tcp::flags;
 use crate::vnet::{Segments, VnetHeader};
+use crate::{ethertype, proto};
 use core::ops::Range;
 
 /// Most bytes of the headers of a segment: Ethernet with two tags, IPv6 with extension headers, TCP with options.
@@ -25,7 +26,6 @@ const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const TCP: usize = 20;
-const PROTO_TCP: u8 = 6;
 
 /// What is wrong with a frame and its header. The kernel does not make such frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub(crate) fn network(frame: &[u8]) -> Option<(usize, u16)> {
     for _ in 0..3 {
         let kind = word(frame, at - 2)?;
         match kind {
-            0x8100 | 0x88a8 => at += 4,
+            ethertype::VLAN | ethertype::SERVICE_VLAN => at += 4,
             kind => return Some((at, kind)),
         }
     }
@@ -172,12 +172,12 @@ impl Cut {
         let tcp = usize::from(start);
         let first = *frame.get(ip).ok_or(Fault::Headers)?;
         let fits = match (segments.v6, kind, first >> 4) {
-            (false, 0x0800, 4) => {
+            (false, ethertype::IPV4, 4) => {
                 let length = usize::from(first & 0xf) * 4;
-                length >= IPV4 && tcp == ip + length && frame.get(ip + 9) == Some(&PROTO_TCP)
+                length >= IPV4 && tcp == ip + length && frame.get(ip + 9) == Some(&proto::TCP)
             }
             // Where the extension headers end is what the kernel says.
-            (true, 0x86dd, 6) => tcp >= ip + IPV6,
+            (true, ethertype::IPV6, 6) => tcp >= ip + IPV6,
             _ => false,
         };
         if !fits {

@@ -1,7 +1,7 @@
 //! What connection tracking reads of a TCP segment.
 
 use crate::ip;
-use crate::key::TCP;
+use crate::proto::TCP;
 use crate::walk::{be16, be32};
 use crate::{Fragment, Headers};
 

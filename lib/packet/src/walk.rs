@@ -1,8 +1,8 @@
 //! The general way through a frame, header by header.
 
 use crate::ip;
-use crate::key::{self, Kind, is_echo, layer, tags};
-use crate::{FlowKey, Fragment, Headers, Malformed, Shape};
+use crate::key::{Kind, is_echo, layer, tags};
+use crate::{FlowKey, Fragment, Headers, Malformed, Shape, ethertype, proto};
 
 /// Bytes of an Ethernet header without tags.
 pub(crate) const ETHERNET: usize = 14;
@@ -25,13 +25,8 @@ pub(crate) const MAX_EXTENSIONS: u32 = 8;
 /// Most bytes of IPv6 extension headers that are followed.
 const MAX_EXTENSION_BYTES: usize = 256;
 
-pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
-pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
-pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
-pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
-pub(crate) const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// What switches put around tags before IEEE 802.1ad had a type of its own for that, and still do where they are told to.
-const ETHERTYPE_OLD_SERVICE_VLANS: [u16; 2] = [0x9100, 0x9200];
+const OLD_SERVICE_VLANS: [u16; 2] = [0x9100, 0x9200];
 /// The lowest value of the type field that is a type; below it, it is a length (IEEE 802.3, 3.2.6).
 pub(crate) const LOWEST_ETHERTYPE: u16 = 0x0600;
 
@@ -89,13 +84,13 @@ pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
 /// Whether more than the type itself is read of a frame of this type.
 #[inline]
 pub(crate) const fn has_layers(ethertype: u16) -> bool {
-    matches!(ethertype, ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_ARP) || is_tag(ethertype)
+    matches!(ethertype, ethertype::IPV4 | ethertype::IPV6 | ethertype::ARP) || is_tag(ethertype)
 }
 
 /// Whether a VLAN tag stands behind a type.
 pub(crate) const fn is_tag(ethertype: u16) -> bool {
-    let [old, older] = ETHERTYPE_OLD_SERVICE_VLANS;
-    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN || ethertype == old || ethertype == older
+    let [old, older] = OLD_SERVICE_VLANS;
+    ethertype == ethertype::VLAN || ethertype == ethertype::SERVICE_VLAN || ethertype == old || ethertype == older
 }
 
 /// The type behind LLC and SNAP, if it is one of those that stand for types of Ethernet: those of RFC 1042, and of the bridge
@@ -153,9 +148,9 @@ impl Walk {
 
         let packet = tail(frame, l3);
         let (payload, skipped) = match ethertype {
-            ETHERTYPE_IPV4 => self.ipv4(packet)?,
-            ETHERTYPE_IPV6 => self.ipv6(packet)?,
-            ETHERTYPE_ARP => return self.arp(packet),
+            ethertype::IPV4 => self.ipv4(packet)?,
+            ethertype::IPV6 => self.ipv6(packet)?,
+            ethertype::ARP => return self.arp(packet),
             _ => return Ok(()),
         };
         self.transport(payload, l3 + skipped)
@@ -177,7 +172,7 @@ impl Walk {
         self.headers.vlans += 1;
         // The count is in the lowest bits, and no tag was counted twice.
         self.kind.tags += 1;
-        if tpid != ETHERTYPE_VLAN {
+        if tpid != ethertype::VLAN {
             self.kind.tags |= service;
         }
         Ok(next)
@@ -319,7 +314,7 @@ impl Walk {
     ///
     /// `length` is what its IP header claims for it, without the fragment header.
     fn fragment_fits(&self, offset: usize, length: usize) -> Result<(), Malformed> {
-        let over_tcp = self.kind.proto == key::TCP && offset == 8;
+        let over_tcp = self.kind.proto == proto::TCP && offset == 8;
         let too_far = offset > 0 && offset + length > MAX_PACKET;
         if over_tcp || too_far { Err(Malformed::FragmentOffset) } else { Ok(()) }
     }
@@ -331,12 +326,12 @@ impl Walk {
             return Ok(());
         }
         let shortest = match (layer, proto) {
-            (_, key::TCP) => 20,
-            (_, key::UDP | key::UDP_LITE) => 8,
-            (_, key::SCTP) => 12,
-            (layer::IPV4, key::ICMP) => 8,
+            (_, proto::TCP) => 20,
+            (_, proto::UDP | proto::UDP_LITE) => 8,
+            (_, proto::SCTP) => 12,
+            (layer::IPV4, proto::ICMP) => 8,
             // Some messages are no longer than this (RFC 4286); an echo is, and is looked at below.
-            (layer::IPV6, key::ICMPV6) => 4,
+            (layer::IPV6, proto::ICMPV6) => 4,
             (layer::IPV6, extension::NO_NEXT_HEADER) => return Ok(()),
             _ => {
                 self.headers.l4_offset = offset(at);
@@ -348,7 +343,7 @@ impl Walk {
         }
         let start = be32(payload, 0).ok_or(Malformed::L4Truncated)?;
         self.words[2] |= match proto {
-            key::ICMP | key::ICMPV6 => {
+            proto::ICMP | proto::ICMPV6 => {
                 let [icmp_type, ..] = start.to_be_bytes();
                 let id = match is_echo(layer, icmp_type) {
                     true if payload.len() < 8 => return Err(Malformed::L4Truncated),

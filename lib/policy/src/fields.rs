@@ -4,14 +4,11 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use kopi_config::policy::{Addresses, Field, Match, Rule, State, TcpFlags};
-use kopi_packet::{FlowKey, Fragment, Shape};
+use kopi_packet::{FlowKey, Fragment, Shape, proto};
 
 use crate::bits::{Pool, View};
 use crate::frame::Packet;
 use crate::plane::Plane;
-
-/// Number of TCP among IP protocols.
-const TCP: u8 = 6;
 
 /// What a frame has in the place of a field.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +136,7 @@ fn is_frame(key: &FlowKey) -> bool {
 }
 
 fn has_tcp(key: &FlowKey) -> bool {
-    key.proto() == TCP && key.src_port().is_some()
+    key.proto() == proto::TCP && key.src_port().is_some()
 }
 
 fn borrowed<T: Clone>(field: &Option<Field<T>>) -> Stated<'_, T> {

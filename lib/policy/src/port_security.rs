@@ -32,12 +32,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use kopi_config::policy::{Address, Addresses, Allowed, App, Cidr, Direction, Field, Listen, Policy, State};
-use kopi_packet::{FlowKey, MacAddr, Malformed, Shape, dhcp, encapsulates, ndp};
+use kopi_packet::{FlowKey, MacAddr, Malformed, Shape, dhcp, encapsulates, ndp, proto};
 
 use crate::frame::{Packet, Violation};
 use crate::host_sockets::HostSockets;
 
-const UDP: u8 = 17;
 /// VRRP (RFC 9568) and CARP, by which a router becomes that of a network.
 const VRRP: u8 = 112;
 const ARP_REQUEST: u16 = 1;
@@ -302,7 +301,7 @@ fn asks_for_address(key: &FlowKey, source: IpAddr, destination: IpAddr) -> bool 
         // For the MAC address of one host it would be a packet from nobody to that host alone.
         (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST)) => {
             let ports = (key.src_port(), key.dst_port()) == (Some(dhcp::CLIENT), Some(dhcp::SERVER));
-            key.proto() == UDP && ports && key.dst_mac().is_broadcast()
+            key.proto() == proto::UDP && ports && key.dst_mac().is_broadcast()
         }
         (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(group))
             if group.is_multicast() && key.dst_mac().is_multicast() =>
@@ -339,7 +338,7 @@ fn is_of_router(key: &FlowKey) -> bool {
 /// Whether only a server or a relay agent of DHCP sends this. Clients go by the port that it is for, whatever it is from.
 fn is_of_dhcp_server(key: &FlowKey) -> bool {
     let (from, to) = (key.src_port(), key.dst_port());
-    key.proto() == UDP
+    key.proto() == proto::UDP
         && match key.shape() {
             Shape::Ipv4 => from == Some(dhcp::SERVER) || to == Some(dhcp::CLIENT),
             Shape::Ipv6 => from == Some(dhcp::SERVER_V6) || to == Some(dhcp::CLIENT_V6),

@@ -7,9 +7,10 @@
 
 use clap::{Parser, ValueEnum};
 use dpdk::{Batch, Eal, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
+use kopi_testkit::frames::Mac;
 use kopi_testkit::peer::ACK_STEP;
 use kopi_testkit::piped::{frames_of_stdin, line_of};
-use kopi_testkit::seq::{Mac, Receiver, Sender};
+use kopi_testkit::seq::{Receiver, Sender};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::process::ExitCode;

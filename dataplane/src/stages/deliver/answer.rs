@@ -6,11 +6,8 @@ use crate::stages::mirror::{Sighting, View};
 use crate::worker::handoff::{Handoff, Target};
 use crate::worker::port::worker_of;
 use dpdk::Mbuf;
-use kopi_packet::{checksum, reply};
+use kopi_packet::{checksum, proto, reply};
 use kopi_ring::layout::Notes;
-
-/// Protocol number of TCP.
-const TCP: u8 = 6;
 
 impl Delivery {
     /// Tells the sender of a frame from port `source` that app `by` rejected it, as iptables' REJECT does. The answer counts as
@@ -24,7 +21,7 @@ impl Delivery {
         let mut bytes = [0; reply::MAX_LEN];
         let reset = reply::tcp_reset(frame, &headers, &mut bytes);
         let len = reset.or_else(|| {
-            let wanted = key.proto() != TCP;
+            let wanted = key.proto() != proto::TCP;
             wanted.then(|| reply::unreachable(frame, &headers, &mut bytes)).flatten()
         });
         let Some(answer) = len.and_then(|len| bytes.get(..len)) else { return };

@@ -7,13 +7,13 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 fn begin(run: &mut Run, frame: &[u8]) {
-    run.begin(&Segment::of(frame).unwrap(), frame);
+    run.begin(&Candidate::of(frame).unwrap(), frame);
     assert!(!run.is_empty());
 }
 
 /// `None` if the frame is nothing that is put to others.
 fn offer(run: &mut Run, frame: &[u8]) -> Option<Offer> {
-    Segment::of(frame).map(|segment| run.offer(&segment, frame))
+    Candidate::of(frame).map(|segment| run.offer(&segment, frame))
 }
 
 /// What a run of `frames` becomes, and how many of them it took.
@@ -75,7 +75,7 @@ proptest! {
         let restored = changed == next;
         let (_, _, taken) = together(&[first, changed.clone()]);
         prop_assert_eq!(taken == 2, restored || repair && (push || id), "byte {} bit {}", place, bit);
-        if Segment::of(&changed).is_some() {
+        if Candidate::of(&changed).is_some() {
             let (alone, header, _) = together(std::slice::from_ref(&changed));
             prop_assert_eq!((alone, header), (changed, VnetHeader::default()));
         }
@@ -148,6 +148,6 @@ fn padding_and_others_are_told_apart() {
     assert_eq!(offer(&mut run, &whole(false, &[1], ACK, 5)), Some(Offer::Taken));
     run.clear();
     assert_eq!(offer(&mut run, &whole(false, &[1], ACK, 6)), Some(Offer::Other), "there is nothing to follow");
-    run.begin(&Segment::of(&padded).unwrap(), &padded[..20]);
+    run.begin(&Candidate::of(&padded).unwrap(), &padded[..20]);
     assert!(run.is_empty(), "another frame than was read");
 }

@@ -3,9 +3,9 @@
 use super::alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::key::{ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
-use crate::walk::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, extension};
-use crate::{Fragment, MacAddr, Malformed, VlanTag};
+use crate::proto::{ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
+use crate::walk::extension;
+use crate::{Fragment, MacAddr, Malformed, VlanTag, ethertype};
 
 /// Offset of a later fragment in units of eight bytes: what a fragment of 1,500 bytes leaves behind it.
 const LATER: u16 = 185;
@@ -72,17 +72,17 @@ impl Description {
         let (ethertype, payload) = match &self.body {
             Body::Runt => return Vec::new(),
             Body::Other(ethertype) => (*ethertype, Vec::new()),
-            Body::Arp(arp) => (ETHERTYPE_ARP, arp.build(from)),
+            Body::Arp(arp) => (ethertype::ARP, arp.build(from)),
             Body::Ip(ip) => match (ip.src, ip.dst) {
-                (IpAddr::V4(src), IpAddr::V4(dst)) => (ETHERTYPE_IPV4, ip.v4(src, dst, self.dscp)),
-                (src, dst) => (ETHERTYPE_IPV6, ip.v6(to_v6(src), to_v6(dst), self.dscp)),
+                (IpAddr::V4(src), IpAddr::V4(dst)) => (ethertype::IPV4, ip.v4(src, dst, self.dscp)),
+                (src, dst) => (ethertype::IPV6, ip.v6(to_v6(src), to_v6(dst), self.dscp)),
             },
         };
         let asks_all = to.is_zero() && matches!(&self.body, Body::Arp(Arp { operation: 1, .. }));
         let to = self.to.unwrap_or(if asks_all { MacAddr::BROADCAST } else { to });
         let mut frame = [to.bytes(), from.bytes()].concat();
         for tag in &self.tags {
-            let tpid = if tag.service { ETHERTYPE_SERVICE_VLAN } else { ETHERTYPE_VLAN };
+            let tpid = if tag.service { ethertype::SERVICE_VLAN } else { ethertype::VLAN };
             frame.extend([tpid.to_be_bytes(), tag.tci.to_be_bytes()].as_flattened());
         }
         frame.extend(ethertype.to_be_bytes());

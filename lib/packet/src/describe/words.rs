@@ -9,7 +9,7 @@ use core::str::{FromStr, SplitWhitespace};
 
 use super::DescribeError;
 use super::build::{Arp, Body, Description, Icmp, Ip};
-use crate::key::{ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
+use crate::proto::{ICMP, ICMPV6, SCTP, TCP, UDP, UDP_LITE};
 use crate::tcp::flags;
 use crate::{Fragment, MacAddr, Malformed, VlanTag};
 

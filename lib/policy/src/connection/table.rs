@@ -4,15 +4,15 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};
 
 use kopi_config::policy::{Direction, State, Tracking};
-use kopi_packet::Seed;
 use kopi_packet::tcp::Segment;
+use kopi_packet::{Seed, proto};
 
 use super::ct_ref::{CtVersion, Ref, VERSION};
 use super::entry::{Bucket, Entry, Key, Slot, WAYS};
 use super::numbers::{Arrival, Claim, Move};
 use super::room::Marks;
 use super::timeouts::{Clock, Settings, Units, since};
-use super::tuple::{Tuple, proto};
+use super::tuple::Tuple;
 use super::window::{Half, Windows};
 use super::zones::{Holder, Zones};
 use crate::tcp::{self, Kind, Side, TcpState};

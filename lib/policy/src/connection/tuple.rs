@@ -4,16 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kopi_config::policy::{Direction, State};
 use kopi_packet::icmp::{self, Quoted};
-use kopi_packet::{FlowKey, Fragment, Shape};
-
-/// IP protocols by number.
-pub(crate) mod proto {
-    pub(crate) const ICMP: u8 = 1;
-    pub(crate) const TCP: u8 = 6;
-    pub(crate) const UDP: u8 = 17;
-    pub(crate) const ICMPV6: u8 = 58;
-    pub(crate) const UDP_LITE: u8 = 136;
-}
+use kopi_packet::{FlowKey, Fragment, Shape, proto};
 
 /// What a frame is to connection tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,7 +219,7 @@ impl Tuple {
     pub const fn ports(&self) -> Option<(u16, u16)> {
         // The protocols for which the parser finds ports.
         match self.proto() {
-            proto::TCP | proto::UDP | proto::UDP_LITE | 132 => {
+            proto::TCP | proto::UDP | proto::UDP_LITE | proto::SCTP => {
                 Some((quarter(self.words[1], 3), quarter(self.words[1], 2)))
             }
             _ => None,
