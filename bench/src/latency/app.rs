@@ -10,6 +10,7 @@
 use std::io::{self, BufRead};
 use std::time::Duration;
 
+use dpdk::tsc::{nanoseconds, ticks};
 use dpdk::{Batch, Eal, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
 use hdrhistogram::Histogram;
 use serde_json::json;
@@ -121,11 +122,6 @@ impl Tally {
     }
 }
 
-fn nanoseconds(cycles: u64, hz: u64) -> u64 {
-    let ns = u128::from(cycles) * 1_000_000_000 / u128::from(hz.max(1));
-    u64::try_from(ns).unwrap_or(u64::MAX)
-}
-
 impl Trip {
     /// Sends by `tx` from the address `mac`, and receives by `rx`; `hz` are the ticks of the clock in a second.
     pub(crate) fn new(pool: Pool, (rx, tx): (RxQueue, TxQueue), mac: [u8; 6], hz: u64) -> Self {
@@ -144,7 +140,7 @@ impl Trip {
         while self.rx.receive(&mut self.batch) > 0 {
             self.batch.free_all();
         }
-        let end = tsc() + self.cycles(time);
+        let end = tsc() + ticks(time, self.hz);
         match rate {
             0 => self.one_at_a_time(end, &mut tally)?,
             rate => self.steady(end, self.hz / rate, &mut tally, beside)?,
@@ -153,7 +149,7 @@ impl Trip {
     }
 
     fn one_at_a_time(&mut self, end: u64, tally: &mut Tally) -> Result<()> {
-        let patience = self.cycles(PATIENCE);
+        let patience = ticks(PATIENCE, self.hz);
         while tsc() < end {
             let number = self.number;
             let start = tsc();
@@ -179,7 +175,7 @@ impl Trip {
     fn steady(&mut self, end: u64, distance: u64, tally: &mut Tally, mut beside: impl FnMut()) -> Result<()> {
         let first = self.number;
         let mut due = tsc() + distance;
-        let last_call = end + self.cycles(PATIENCE);
+        let last_call = end + ticks(PATIENCE, self.hz);
         loop {
             let now = tsc();
             if now >= last_call {
@@ -223,10 +219,6 @@ impl Trip {
             }
         }
     }
-
-    fn cycles(&self, time: Duration) -> u64 {
-        u64::try_from(time.as_nanos() * u128::from(self.hz) / 1_000_000_000).unwrap_or(u64::MAX)
-    }
 }
 
 /// What a frame carries.
@@ -257,6 +249,7 @@ fn read_frame(bytes: &[u8]) -> Option<Frame> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kopi_packet::checksum::{fold, sum};
 
     #[test]
     fn a_frame_comes_back_as_it_went() {
@@ -273,16 +266,8 @@ mod tests {
     #[test]
     fn the_headers_are_valid() {
         let ip = &HEADERS[2..22];
-        let sum: u32 = ip.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
-        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+        assert_eq!(fold(sum(ip)), 0xffff);
         let length = |at: usize| u16::from_be_bytes([HEADERS[at], HEADERS[at + 1]]);
         assert_eq!((length(4), length(26)), (FRAME_LEN - 14, FRAME_LEN - 34));
-    }
-
-    #[test]
-    fn cycles_become_nanoseconds_without_overflow() {
-        assert_eq!(nanoseconds(2_600, 2_600_000_000), 1_000);
-        assert_eq!(nanoseconds(u64::MAX, 1), u64::MAX);
-        assert_eq!(nanoseconds(1, 0), 1_000_000_000);
     }
 }

@@ -91,8 +91,7 @@ pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
             parse(&line).ok_or_else(|| BenchError::Failed(format!("{line:?} is not understood")))?;
         let cycles = eal.tsc_hz() / 1000 * milliseconds;
         let (frames, took) = pump.window(job, cycles);
-        let nanoseconds = u128::from(took) * 1_000_000_000 / u128::from(eal.tsc_hz().max(1));
-        let window = Window { frames, nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX) };
+        let window = Window { frames, nanoseconds: tsc::nanoseconds(took, eal.tsc_hz()) };
         say(&format!("{ANSWER}{}\n", window.answer()))?;
     }
     Ok(())

@@ -152,8 +152,7 @@ fn count(pool: &Pool, senders: &mut [Sender], hz: u64, milliseconds: u64) -> Win
         }
         let took = tsc() - start;
         if took >= cycles {
-            let nanoseconds = u128::from(took) * 1_000_000_000 / u128::from(hz.max(1));
-            return Window { frames, nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX) };
+            return Window { frames, nanoseconds: tsc::nanoseconds(took, hz) };
         }
     }
 }

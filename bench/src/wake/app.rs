@@ -173,8 +173,7 @@ impl Sleeper {
 
     fn record(&self, to: &mut Histogram<u64>, now: u64, stamp: Option<&[u8]>) {
         if let Some(stamp) = stamp.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes) {
-            let ns = u128::from(now.saturating_sub(stamp)) * 1_000_000_000 / u128::from(self.hz.max(1));
-            to.saturating_record(u64::try_from(ns).unwrap_or(u64::MAX));
+            to.saturating_record(tsc::nanoseconds(now.saturating_sub(stamp), self.hz));
         }
     }
 }

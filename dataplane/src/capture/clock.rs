@@ -49,7 +49,7 @@ impl Clock {
 
     /// Nanoseconds of `ticks`.
     fn span(&self, ticks: u64) -> u64 {
-        u64::try_from(u128::from(ticks) * 1_000_000_000 / u128::from(self.hz)).unwrap_or(u64::MAX)
+        dpdk::tsc::nanoseconds(ticks, self.hz)
     }
 
     /// Follows the time of day, if it is time to. To be called now and then; what lies before this call must have been

@@ -140,7 +140,7 @@ impl AppWaker {
         });
         let requests = requests.collect();
         let (sender, news) = channel();
-        let interval = u64::try_from(INTERVAL.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(1).max(1);
+        let interval = dpdk::tsc::ticks(INTERVAL, hz).max(1);
         let mut waker = Thread {
             sheets,
             need_wakeup: Arc::clone(&need_wakeup),
@@ -326,8 +326,7 @@ impl Thread {
     }
 
     fn timeout(&self, ticks: u64) -> Option<Timespec> {
-        let ns = u128::from(ticks) * 1_000_000_000 / u128::from(self.hz.max(1));
-        Timespec::try_from(Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))).ok()
+        Timespec::try_from(Duration::from_nanos(dpdk::tsc::nanoseconds(ticks, self.hz))).ok()
     }
 }
 

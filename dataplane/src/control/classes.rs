@@ -202,8 +202,7 @@ impl Classes {
     }
 
     fn note(&mut self, sample: Sample) {
-        let ns = u128::from(sample.ticks) * 1_000_000_000 / u128::from(self.hz.max(1));
-        let ns = u64::try_from(ns).unwrap_or(DELAY_MAX).clamp(1, DELAY_MAX);
+        let ns = dpdk::tsc::nanoseconds(sample.ticks, self.hz).clamp(1, DELAY_MAX);
         let made = || {
             let one = || Histogram::new_with_bounds(1, DELAY_MAX, DELAY_DIGITS).ok();
             Some(Delays { now: one()?, before: one()?, since: Instant::now() })

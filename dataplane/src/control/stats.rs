@@ -120,7 +120,7 @@ fn status(plane: &ControlPlane, facts: &Facts) -> Status {
         sleeps: counters.sleeps.get(),
         asleep_seconds: seconds(counters.asleep_cycles.get(), facts.tsc_hz),
         asleep: load.asleep,
-        longest_turn_ns: nanoseconds(counters.longest_turn.take(), facts.tsc_hz),
+        longest_turn_ns: dpdk::tsc::nanoseconds(counters.longest_turn.take(), facts.tsc_hz),
         flows: counters.flows.get(),
         flow_misses: counters.flow_misses.get(),
         flow_evictions: counters.flow_evictions.get(),
@@ -185,10 +185,6 @@ fn seconds(cycles: u64, hz: u64) -> f64 {
     let whole = u32::try_from(cycles / hz).unwrap_or(u32::MAX);
     let micros = u128::from(cycles % hz) * 1_000_000 / u128::from(hz);
     f64::from(whole) + f64::from(u32::try_from(micros).unwrap_or(999_999)) / 1e6
-}
-
-fn nanoseconds(cycles: u64, hz: u64) -> u64 {
-    u64::try_from(u128::from(cycles) * 1_000_000_000 / u128::from(hz.max(1))).unwrap_or(u64::MAX)
 }
 
 fn totals_of(app: &App, plane: &ControlPlane) -> PortTotals {

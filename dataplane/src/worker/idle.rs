@@ -142,8 +142,7 @@ impl Rest {
             None => {}
         }
         let waker = Arc::new(Waker { need_wakeup: AtomicU32::new(0), event });
-        let ticks =
-            |span: Duration| u64::try_from(span.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(u64::MAX);
+        let ticks = |span| dpdk::tsc::ticks(span, hz);
         Ok(Self {
             side: Bedside { waker, epoll: Arc::new(epoll) },
             armed: false,
@@ -209,8 +208,7 @@ impl Rest {
         if ticks < self.shortest {
             return false;
         }
-        let ns = u128::from(ticks) * 1_000_000_000 / u128::from(self.hz.max(1));
-        let timeout = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX));
+        let timeout = Duration::from_nanos(dpdk::tsc::nanoseconds(ticks, self.hz));
         let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
         let mut room = [const { MaybeUninit::uninit() }; EVENTS];
         let epoll = &*self.side.epoll;

@@ -165,7 +165,7 @@ impl Handle {
         Ok(ThreadGuard { _handle: self.clone(), not_send: PhantomData })
     }
 
-    /// Ticks of [`tsc`] in a second, as EAL measured them at start.
+    /// Ticks of [`tsc`](crate::tsc()) in a second, as EAL measured them at start.
     #[must_use]
     pub fn tsc_hz(&self) -> u64 {
         // SAFETY: EAL is up as long as a handle exists.
@@ -197,18 +197,6 @@ impl Drop for ThreadGuard {
         // SAFETY: this is the registered thread, as the guard cannot leave it.
         unsafe { sys::rte_thread_unregister() };
     }
-}
-
-/// The time stamp counter of this core, in ticks. All cores agree on a machine that DPDK supports.
-#[must_use]
-#[inline]
-pub fn tsc() -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86_64 processor has the instruction, and it has no effect.
-    return unsafe { core::arch::x86_64::_rdtsc() };
-    #[cfg(not(target_arch = "x86_64"))]
-    // SAFETY: reads a register.
-    return unsafe { sys::kopi_rdtsc() };
 }
 
 /// What the loaded library says it is: "DPDK 22.11.11".

@@ -12,11 +12,11 @@
 
 use crate::PeerFault;
 
-/// One shared counter. The trait lets a model checker stand in for shared memory.
-pub trait Counter {
-    /// Reads the counter with Acquire ordering.
+/// One index in shared memory. The trait lets a model checker stand in for shared memory.
+pub trait SharedIndex {
+    /// Reads the index with Acquire ordering.
     fn load(&self) -> u32;
-    /// Writes the counter with Release ordering.
+    /// Writes the index with Release ordering.
     fn store(&self, value: u32);
 }
 
@@ -43,7 +43,7 @@ impl ProducerIndex {
     ///
     /// [`PeerFault::TailJump`] if the consumer claims to have emptied slots that were never filled.
     #[inline]
-    pub fn free(&mut self, want: u32, tail: &impl Counter) -> Result<u32, PeerFault> {
+    pub fn free(&mut self, want: u32, tail: &impl SharedIndex) -> Result<u32, PeerFault> {
         let filled = self.head.wrapping_sub(self.tail);
         let free = self.size.wrapping_sub(filled);
         if free >= want {
@@ -80,7 +80,7 @@ impl ProducerIndex {
 
     /// Tells the consumer about all filled slots.
     #[inline]
-    pub fn publish(&self, head: &impl Counter) {
+    pub fn publish(&self, head: &impl SharedIndex) {
         head.store(self.head);
     }
 }
@@ -108,7 +108,7 @@ impl ConsumerIndex {
     ///
     /// [`PeerFault::HeadJump`] if the producer claims to have filled slots that were not free.
     #[inline]
-    pub fn ready(&mut self, want: u32, head: &impl Counter) -> Result<u32, PeerFault> {
+    pub fn ready(&mut self, want: u32, head: &impl SharedIndex) -> Result<u32, PeerFault> {
         let ready = self.head.wrapping_sub(self.tail);
         if ready >= want {
             return Ok(ready);
@@ -145,7 +145,7 @@ impl ConsumerIndex {
 
     /// Tells the producer about all emptied slots.
     #[inline]
-    pub fn publish(&self, tail: &impl Counter) {
+    pub fn publish(&self, tail: &impl SharedIndex) {
         tail.store(self.tail);
     }
 }
@@ -156,7 +156,7 @@ mod tests {
     use std::cell::Cell;
     use std::collections::VecDeque;
 
-    impl Counter for Cell<u32> {
+    impl SharedIndex for Cell<u32> {
         fn load(&self) -> u32 {
             self.get()
         }
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn cached_indexes_save_the_shared_read() {
         struct Untouchable;
-        impl Counter for Untouchable {
+        impl SharedIndex for Untouchable {
             fn load(&self) -> u32 {
                 panic!("read the shared counter")
             }

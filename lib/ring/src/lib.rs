@@ -16,6 +16,26 @@
 //! Both sides treat each other as hostile: a shared field is read once into a local, the local is checked, and only
 //! the local is used. References to memory that the peer may write are to atomics, or to structures of nothing but
 //! atomics, padding included; slots are only ever reached by raw pointers ([`Producer::push`], [`Consumer::copy`]).
+//!
+//! ```
+//! use kopi_ring::layout::Notes;
+//! use kopi_ring::{Geometry, HugePages, Region};
+//!
+//! // One queue in each direction, of 64 slots of 2,048 bytes; the daemon makes it, the client maps it.
+//! let region = Region::create(&Geometry::new(&[64], &[64], 2048)?, HugePages::Off)?;
+//! let mut app = region.tx_producer(0).expect("a TX ring");
+//! let mut daemon = region.tx_consumer(0).expect("a TX ring");
+//!
+//! assert!(app.free(1)? > 0 && app.push(b"a frame", Notes::NONE));
+//! app.publish();
+//! daemon.poll()?;
+//! let frame = daemon.next()?.expect("one was published");
+//! let mut copy = [0; 7];
+//! daemon.copy(&frame, &mut copy);
+//! daemon.release();
+//! assert_eq!(&copy, b"a frame");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::expect_used, clippy::panic)

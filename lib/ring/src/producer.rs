@@ -2,14 +2,14 @@
 
 use crate::PeerFault;
 use crate::copy::{copy_in, prefetch_write, string_moves_from};
-use crate::index::{Counter, ProducerIndex};
+use crate::index::{ProducerIndex, SharedIndex};
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::need_wakeup;
 use crate::ring_memory::RingMemory;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-impl Counter for AtomicU32 {
+impl SharedIndex for AtomicU32 {
     #[inline]
     fn load(&self) -> u32 {
         Self::load(self, Acquire)

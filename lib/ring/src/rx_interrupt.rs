@@ -1,6 +1,6 @@
 //! The app's side of the sleep on one RX ring.
 
-use crate::index::Counter;
+use crate::index::SharedIndex;
 use crate::layout::RingHeader;
 use crate::mapping::Mapping;
 use crate::need_wakeup::{self, barrier};
@@ -40,7 +40,7 @@ impl RxInterrupt {
         let words = self.words();
         need_wakeup::set(&words.need_wakeup);
         barrier();
-        Counter::load(&words.head) != Counter::load(&words.tail)
+        SharedIndex::load(&words.head) != SharedIndex::load(&words.tail)
     }
 
     /// Asks not to be woken any more.

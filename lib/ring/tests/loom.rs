@@ -6,7 +6,7 @@
 #![cfg(loom)]
 #![expect(clippy::tests_outside_test_module, reason = "every function of an integration test is test code")]
 
-use kopi_ring::index::{ConsumerIndex, Counter, ProducerIndex};
+use kopi_ring::index::{ConsumerIndex, ProducerIndex, SharedIndex};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -24,7 +24,7 @@ const REAL: Orderings = (Acquire, Release);
 
 struct Shared(AtomicU32, Orderings);
 
-impl Counter for Shared {
+impl SharedIndex for Shared {
     fn load(&self) -> u32 {
         self.0.load(self.1.0)
     }

@@ -308,8 +308,7 @@ impl TreeSpec {
 
 impl LeafSpec {
     fn of_class(index: usize, class: &Class, hz: u64, frame: u32) -> Self {
-        let ticks =
-            |time: Duration| u64::try_from(time.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(u64::MAX);
+        let ticks = |time| dpdk::tsc::ticks(time, hz);
         let codel = CodelConfig { target: ticks(class.target), interval: ticks(class.interval), mtu: frame };
         let config = QueueConfig {
             packets: class.limit,
