@@ -5,7 +5,7 @@ mod capture;
 pub(crate) use capture::{Capture, SNAP};
 
 use clap::{Args, Parser, Subcommand};
-use kopi_api::request::{Flows, State};
+use kopi_api::request::{ConnectionState, Flows};
 use kopi_packet::{MacAddr, describe};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -127,8 +127,8 @@ pub(crate) struct Explain {
     #[arg(long)]
     pub(crate) ingress: bool,
     /// What connection tracking says of it: `ct_state` of `kopictl --json flows`
-    #[arg(long, value_enum, default_value_t = State::New)]
-    pub(crate) state: State,
+    #[arg(long, value_enum, default_value_t = ConnectionState::New)]
+    pub(crate) state: ConnectionState,
     /// The packet, such as 'tcp 10.0.0.1:5432 > 10.0.0.2:999 flags syn dscp 46', or `packet` of `kopictl --json flows`
     #[arg(value_name = "PACKET", value_parser = packet)]
     pub(crate) packet: String,

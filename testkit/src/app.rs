@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// The frames of one run. Sender and receiver must be given the same.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub struct Transfer {
     /// Frames in all.
     pub count: u64,
     /// Flows that they belong to.
@@ -23,7 +23,7 @@ pub struct Load {
     pub window: u64,
 }
 
-impl Load {
+impl Transfer {
     /// `count` frames of `lengths` bytes in 8 flows, 256 of them under way at most.
     #[must_use]
     pub const fn new(count: u64, lengths: RangeInclusive<u16>) -> Self {
@@ -33,7 +33,7 @@ impl Load {
 
 /// What the program is to be.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct AppOptions {
     /// Its name as an app.
     pub name: String,
     /// Its MAC address.
@@ -50,7 +50,7 @@ pub struct Options {
     pub hoard: Option<u32>,
 }
 
-impl Options {
+impl AppOptions {
     /// An app with this name and MAC address, one queue, and memory from ordinary pages.
     #[must_use]
     pub fn new(name: &str, mac: &str) -> Self {
@@ -76,25 +76,25 @@ pub struct App {
 impl App {
     /// Starts one that sends `load` to `destination`, and waits until kopid serves it.
     #[must_use]
-    pub fn send(dir: &TempDir, kopid: &Kopid, options: &Options, load: &Load, destination: &str) -> Self {
+    pub fn send(dir: &TempDir, kopid: &Kopid, options: &AppOptions, load: &Transfer, destination: &str) -> Self {
         Self::start(dir, kopid, options, "send", load, &["--to", destination])
     }
 
     /// Starts one that receives and checks `load`, and waits until kopid serves it.
     #[must_use]
-    pub fn receive(dir: &TempDir, kopid: &Kopid, options: &Options, load: &Load) -> Self {
+    pub fn receive(dir: &TempDir, kopid: &Kopid, options: &AppOptions, load: &Transfer) -> Self {
         Self::start(dir, kopid, options, "receive", load, &[])
     }
 
     /// Starts one that sends every frame back to where it came from, until it is killed.
     #[must_use]
-    pub fn echo(dir: &TempDir, kopid: &Kopid, options: &Options) -> Self {
-        Self::start(dir, kopid, options, "echo", &Load::new(0, 60..=1514), &[])
+    pub fn echo(dir: &TempDir, kopid: &Kopid, options: &AppOptions) -> Self {
+        Self::start(dir, kopid, options, "echo", &Transfer::new(0, 60..=1514), &[])
     }
 
-    fn start(dir: &TempDir, kopid: &Kopid, options: &Options, mode: &str, load: &Load, more: &[&str]) -> Self {
-        let Options { name, hoard, .. } = options;
-        let Load { count, flows, lengths, window } = load;
+    fn start(dir: &TempDir, kopid: &Kopid, options: &AppOptions, mode: &str, load: &Transfer, more: &[&str]) -> Self {
+        let AppOptions { name, hoard, .. } = options;
+        let Transfer { count, flows, lengths, window } = load;
         let (min, max) = (lengths.start(), lengths.end());
         let ours = format!("{mode} --count {count} --flows {flows} --min {min} --max {max} --window {window}");
         let mut args: Vec<String> = ours.split_whitespace().map(str::to_owned).collect();
@@ -127,10 +127,10 @@ impl App {
 pub(crate) fn launch(
     dir: &TempDir,
     kopid: &Kopid,
-    options: &Options,
+    options: &AppOptions,
     own_args: &[String],
 ) -> (Process, Option<HugeMount>) {
-    let Options { name, mac, queues, mtu, memory, user, .. } = options;
+    let AppOptions { name, mac, queues, mtu, memory, user, .. } = options;
     let eal = EalArguments::new(dir, kopid, *memory, &format!("name={name},mac={mac}"), *user);
     let EalArguments { mut args, launch, mount } = eal;
     args.push("--".to_owned());

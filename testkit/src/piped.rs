@@ -3,7 +3,7 @@
 //! There are two of them: `kopi-seq pipe`, which is a DPDK application with the shim, and `kopi-client attach`, which
 //! speaks the attach protocol by itself and starts at once.
 
-use crate::app::{Options, launch};
+use crate::app::{AppOptions, launch};
 use crate::frames::{from_hex, to_hex};
 use crate::kopid::Kopid;
 use crate::machine::{own, unique};
@@ -49,7 +49,7 @@ pub struct Piped {
 impl Piped {
     /// Starts a DPDK application, and waits until kopid serves it.
     #[must_use]
-    pub fn application(dir: &TempDir, kopid: &Kopid, options: &Options) -> Self {
+    pub fn application(dir: &TempDir, kopid: &Kopid, options: &AppOptions) -> Self {
         let (process, mount) = launch(dir, kopid, options, &["pipe".to_owned()]);
         drop(kopid.await_app(&options.name));
         Self { process, seen: 0, _mount: mount }

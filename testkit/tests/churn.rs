@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use kopi_ring::layout::Notes;
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::evil::{Client, small};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Settings, TempDir, wait_until};
@@ -42,9 +42,9 @@ fn churn(huge_pages: &'static str, attaches: u32) {
     let before = kopid.process().usage();
     let mbufs = kopid.status()["mbufs"]["free"].as_u64();
 
-    let load = Load::new(300_000, 60..=1514);
-    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let load = Transfer::new(300_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     for n in 0..attaches {
         come_and_go(&kopid, n);
     }

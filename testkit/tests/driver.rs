@@ -3,7 +3,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
-use kopi_testkit::app::Options as AppOptions;
+use kopi_testkit::app::AppOptions;
 use kopi_testkit::testpmd::{EalArguments, Options};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Memory, Netns, Peer, Settings, TempDir, Testpmd, machine, wait_until};

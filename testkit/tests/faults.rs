@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use kopi_ring::layout::Notes;
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::evil::{Client, Random, small};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Netns, Peer, Settings, TempDir, Testpmd, machine, testpmd, wait_until};
@@ -156,9 +156,9 @@ fn fault_38_wire_device_is_removed() {
     let mut kopid = Kopid::start(&dir, &Settings::on_interface(netns.outside(), 1));
     machine::run("ip", &["link", "del", netns.outside()]);
     wait_until("kopid says so", SOON, || kopid.status()["wire"]["link"] == "down");
-    let load = Load::new(10_000, 60..=1514);
-    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let load = Transfer::new(10_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     sender.finish(Duration::from_secs(60));
     receiver.finish(Duration::from_secs(60));
     assert!(kopid.stop().success());
@@ -176,9 +176,9 @@ fn ticks(pid: u32) -> u64 {
 fn fault_40_out_of_descriptors_is_survived() {
     let dir = TempDir::new("emfile");
     let mut kopid = Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() });
-    let load = Load::new(100_000, 60..=1514);
-    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let load = Transfer::new(100_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     let pid = kopid.process().pid();
     let open = kopid.process().usage().fds;
     // From fewer than it has open already to enough for a connection and a half: each takes two.

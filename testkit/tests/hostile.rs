@@ -5,7 +5,7 @@
 use kopi_ring::Region;
 use kopi_ring::layout::{Descriptor, Notes};
 use kopi_ring::message::Mac;
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::evil::{Client, HugeHog, Random, Vandal, small};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Settings, TempDir, machine, wait_until};
@@ -161,9 +161,9 @@ fn others_lose_nothing(
 ) {
     let dir = TempDir::new(label);
     let mut kopid = Kopid::start(&dir, config);
-    let load = Load::new(200_000, 60..=1514);
-    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let load = Transfer::new(200_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     let mut attacks = 0;
     while sender.process().ended().is_none() {
         let (client, region) = attach(&kopid);
@@ -220,9 +220,9 @@ fn fault_42_holes_in_huge_pages_cost_others_nothing() {
     let config = Settings { huge_pages: "require", log: "warn", ..Settings::default() };
     let dir = TempDir::new("huge-holes");
     let mut kopid = Kopid::start(&dir, &config);
-    let load = Load::new(100_000, 60..=1514);
-    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let load = Transfer::new(100_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     for _ in 0..5 {
         let (client, region) = attach(&kopid);
         assert_eq!(kopid.app("evil").expect("it is attached")["huge_pages"], true);

@@ -2,7 +2,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Memory, Settings, TempDir, Testpmd, machine, testpmd, wait_until};
 use std::time::Duration;
@@ -13,8 +13,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// A user that exists everywhere and may do nothing.
 const NOBODY: u32 = 65534;
 
-fn exchange(dir: &TempDir, kopid: &Kopid, sender: &Options, receiver: &Options) {
-    let load = Load::new(5000, 60..=1514);
+fn exchange(dir: &TempDir, kopid: &Kopid, sender: &AppOptions, receiver: &AppOptions) {
+    let load = Transfer::new(5000, 60..=1514);
     let mut receiver = App::receive(dir, kopid, receiver, &load);
     let mut sender = App::send(dir, kopid, sender, &load, B);
     sender.finish(LIMIT);
@@ -29,8 +29,8 @@ fn fault_30_every_memory_mode_carries_traffic() {
     let free = machine::huge_pages().1;
     assert!(free >= 128, "{free} huge pages are free, 128 are needed: sysctl vm.nr_hugepages=512");
     for (mode, next) in Memory::ALL.into_iter().zip(Memory::ALL.into_iter().cycle().skip(1)) {
-        let sender = Options { memory: mode, ..Options::new("sender", A) };
-        let receiver = Options { memory: next, ..Options::new("receiver", B) };
+        let sender = AppOptions { memory: mode, ..AppOptions::new("sender", A) };
+        let receiver = AppOptions { memory: next, ..AppOptions::new("receiver", B) };
         exchange(&dir, &kopid, &sender, &receiver);
     }
 }
@@ -42,9 +42,9 @@ fn fault_30_ordinary_user_needs_no_huge_pages() {
     let kopid = Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() });
     // A number without a name is a user, too.
     for uid in [NOBODY, 4_242_424] {
-        let sender = Options { user: Some(uid), ..Options::new("sender", A) };
-        let receiver = Options { user: Some(uid), ..Options::new("receiver", B) };
-        let load = Load::new(5000, 60..=1514);
+        let sender = AppOptions { user: Some(uid), ..AppOptions::new("sender", A) };
+        let receiver = AppOptions { user: Some(uid), ..AppOptions::new("receiver", B) };
+        let load = Transfer::new(5000, 60..=1514);
         let mut receiver = App::receive(&dir, &kopid, &receiver, &load);
         let row = kopid.await_app("receiver");
         assert_eq!((&row["uid"], &row["gid"]), (&uid.into(), &uid.into()));
@@ -98,10 +98,10 @@ fn fault_28_segments_become_one_frame() {
 fn fault_28_empty_mempool_delays_frames_and_loses_none() {
     let dir = TempDir::new("hoard");
     let kopid = Kopid::start(&dir, &Settings::default());
-    let load = Load::new(20_000, 60..=1514);
-    let receiver = Options { hoard: Some(1023), ..Options::new("receiver", B) };
+    let load = Transfer::new(20_000, 60..=1514);
+    let receiver = AppOptions { hoard: Some(1023), ..AppOptions::new("receiver", B) };
     let mut receiver = App::receive(&dir, &kopid, &receiver, &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     sender.finish(LIMIT);
     let report = receiver.finish(LIMIT);
     assert!(report["hoarded_until_nombuf"].as_u64().is_some_and(|times| times > 0), "{report}");

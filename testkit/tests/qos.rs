@@ -2,7 +2,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
-use kopi_testkit::app::{self, Load};
+use kopi_testkit::app::{self, Transfer};
 use kopi_testkit::frames::{self, Ends, Mac, UDP, framed};
 use kopi_testkit::machine::run;
 use kopi_testkit::process::Launch;
@@ -64,11 +64,11 @@ fn flood(dir: &TempDir, kopid: &Kopid, name: &str, mac: &str) -> Testpmd {
 
 /// Sends `load` from an app of this name to the far end, which checks that nothing is lost, changed or reordered, and does
 /// `meanwhile` until the sender has ended.
-fn send(dir: &TempDir, kopid: &Kopid, netns: &Netns, name: &str, load: &Load, mut meanwhile: impl FnMut()) {
+fn send(dir: &TempDir, kopid: &Kopid, netns: &Netns, name: &str, load: &Transfer, mut meanwhile: impl FnMut()) {
     let peer = Peer::new(netns);
     let received = std::thread::scope(|scope| {
         let heard = scope.spawn(|| peer.receive(load, LIMIT));
-        let mut sender = App::send(dir, kopid, &app::Options::new(name, B), load, WIRE);
+        let mut sender = App::send(dir, kopid, &app::AppOptions::new(name, B), load, WIRE);
         while sender.process().ended().is_none() && !heard.is_finished() {
             meanwhile();
         }
@@ -138,7 +138,7 @@ fn bursts_are_as_long_as_configured() {
         )
     };
     let (dir, _netns, mut kopid) = start("bursts", &policy(limits[0]));
-    let mut app = Piped::application(&dir, &kopid, &app::Options::new("app", A));
+    let mut app = Piped::application(&dir, &kopid, &app::AppOptions::new("app", A));
     for (at, limit) in limits.into_iter().enumerate() {
         kopid.reload(&policy(limit)).unwrap_or_else(|error| panic!("{}: {error}", limit.0));
         let file = dir.join(&format!("bursts-{at}.pcapng"));
@@ -196,7 +196,7 @@ action = "accept"
 "#;
     let (dir, netns, mut kopid) = start("split", policy);
     let peer = Peer::new(&netns);
-    let mut app = Piped::application(&dir, &kopid, &app::Options::new("app", A));
+    let mut app = Piped::application(&dir, &kopid, &app::AppOptions::new("app", A));
     for id in 0..1000 {
         app.send(&udp(A_MAC, id, 5000, 1000));
         if id % 25 == 0 {
@@ -287,7 +287,7 @@ fn marks_are_seen_at_the_far_end() {
     let mut tcpdump = Process::start(&within, "tcpdump", &args, dir.join("tcpdump.log"));
     tcpdump.expect(0, "listening on", SOON);
 
-    let mut app = Piped::application(&dir, &kopid, &app::Options::new("app", A));
+    let mut app = Piped::application(&dir, &kopid, &app::AppOptions::new("app", A));
     let mut tagged = udp(A_MAC, 2, 5002, 100);
     tagged.splice(12..12, [0x81, 0, 0, 7]);
     let [source, target] = [0xa, 1].map(|host| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host));
@@ -328,7 +328,7 @@ fn changing_trees_lose_no_frame() {
     let names = || kopid.ask("classes").iter().map(|row| row["name"].to_string()).collect::<Vec<_>>();
     let (mut reloads, mut order) = (0, policies.iter().cycle().skip(1));
     // Some three seconds at 40 to 60 Mbit/s.
-    send(&dir, &kopid, &netns, "sender", &Load::new(20_000, 60..=1514), || {
+    send(&dir, &kopid, &netns, "sender", &Transfer::new(20_000, 60..=1514), || {
         let begun = Instant::now();
         let policy = order.next().expect("they go round");
         kopid.reload(policy).unwrap_or_else(|error| panic!("a good policy is refused: {error}"));
@@ -372,7 +372,7 @@ fn a_sleeping_worker_wakes_for_what_waits() {
     let netns = Netns::new(1500);
     let settings = Settings { idle: "adaptive", ..Settings::on_interface(netns.outside(), 1).policy("") };
     let mut kopid = Kopid::start(&dir, &settings);
-    let mut app = Piped::application(&dir, &kopid, &app::Options::new("app", A));
+    let mut app = Piped::application(&dir, &kopid, &app::AppOptions::new("app", A));
     let peer = Peer::new(&netns);
     for (name, policy) in policies {
         kopid.reload(&policy).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -409,14 +409,14 @@ fn fault_34_tiny_rate_holds_only_its_own() {
     let (dir, netns, mut kopid) = start("tiny", &policy("8bit"));
     let tiny = flood(&dir, &kopid, "tiny", A);
     wait_until("its first frame passes", SOON, || number(&class(&kopid, "tiny"), "packets") > 0);
-    send(&dir, &kopid, &netns, "plain", &Load::new(3000, 60..=1514), || {});
+    send(&dir, &kopid, &netns, "plain", &Transfer::new(3000, 60..=1514), || {});
     let row = class(&kopid, "tiny");
     assert_eq!((number(&row, "packets"), number(&row, "dropped")), (1, 0), "{row}");
     let error = kopid.reload(&policy("1bit")).expect_err("1 bit/s is taken");
     assert!(error.contains("8bit"), "{error}");
     // It stands in its debt across reloads, and is let go with its limit.
     kopid.reload(&policy("8bit")).expect("a good policy");
-    send(&dir, &kopid, &netns, "plain", &Load::new(3000, 60..=1514), || {});
+    send(&dir, &kopid, &netns, "plain", &Transfer::new(3000, 60..=1514), || {});
     assert_eq!(number(&class(&kopid, "tiny"), "packets"), 1);
     kopid.reload(&policy("1gbit")).expect("a good policy");
     wait_until("it is let go", SOON, || number(&class(&kopid, "tiny"), "packets") > 100);
@@ -441,7 +441,7 @@ fn fault_34_absurd_rates_and_bursts_let_frames_pass() {
     for wire in wires {
         kopid.reload(&policy(wire)).unwrap_or_else(|error| panic!("{wire}: {error}"));
         for name in ["huge", "short"] {
-            send(&dir, &kopid, &netns, name, &Load::new(1000, 60..=1514), || {});
+            send(&dir, &kopid, &netns, name, &Transfer::new(1000, 60..=1514), || {});
             let row = class(&kopid, name);
             assert!(number(&row, "packets") >= 1000, "{row}");
         }

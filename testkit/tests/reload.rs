@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use kopi_ring::layout::Notes;
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::evil::{Client, small};
 use kopi_testkit::frames::{self, Ends, framed};
 use kopi_testkit::machine::run;
@@ -73,9 +73,9 @@ fn fault_32_reloads_lose_no_frame_between_apps() {
     for workers in [1, 2] {
         let dir = TempDir::new("reload-apps");
         let mut kopid = Kopid::start(&dir, &Settings { workers, ..Settings::default() }.policy(FIRST));
-        let load = Load::new(300_000, 60..=1514);
-        let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-        let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+        let load = Transfer::new(300_000, 60..=1514);
+        let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+        let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
         let begun = Instant::now();
         let policies = [SECOND.to_owned(), FIRST.to_owned()];
         let reloads = reload_until(&kopid, &policies, || sender.process().ended().is_some());
@@ -96,11 +96,11 @@ fn fault_32_reloads_lose_no_frame_to_the_wire() {
     let dir = TempDir::new("reload-wire");
     let netns = Netns::new(1500);
     let mut kopid = Kopid::start(&dir, &Settings::on_interface(netns.outside(), 1).policy(FIRST));
-    let load = Load::new(100_000, 60..=1514);
+    let load = Transfer::new(100_000, 60..=1514);
     let peer = Peer::new(&netns);
     let received = std::thread::scope(|scope| {
         let heard = scope.spawn(|| peer.receive(&load, LIMIT));
-        let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, "02:77:00:00:00:01");
+        let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, "02:77:00:00:00:01");
         let policies = [SECOND.to_owned(), FIRST.to_owned()];
         let reloads = reload_until(&kopid, &policies, || sender.process().ended().is_some());
         assert!(reloads > 20, "only {reloads} reloads");
@@ -247,9 +247,9 @@ fn fault_31_large_policy_is_taken_under_traffic() {
             n % 60_000
         ));
     }
-    let load = Load::new(300_000, 60..=1514);
-    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let load = Transfer::new(300_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     fs::write(kopid.policy(), &large).expect("the folder can be written");
     kopid.process().signal(Signal::HUP);
     wait_until("all rules are in force", LIMIT, || kopid.status()["policy"]["rules"] == 100_000);

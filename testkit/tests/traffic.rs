@@ -2,7 +2,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::{App, Kopid, Netns, Peer, Settings, TempDir};
 use serde_json::Value;
 use std::time::Duration;
@@ -13,11 +13,11 @@ const B_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 const WIRE: &str = "02:77:00:00:00:01";
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn app(name: &str, mac: &str, queues: u16, mtu: u16) -> Options {
-    Options { queues, mtu, ..Options::new(name, mac) }
+fn app(name: &str, mac: &str, queues: u16, mtu: u16) -> AppOptions {
+    AppOptions { queues, mtu, ..AppOptions::new(name, mac) }
 }
 
-fn app_to_wire(dir: &TempDir, kopid: &Kopid, netns: &Netns, queues: u16, mtu: u16, load: &Load) {
+fn app_to_wire(dir: &TempDir, kopid: &Kopid, netns: &Netns, queues: u16, mtu: u16, load: &Transfer) {
     let peer = Peer::new(netns);
     let received = std::thread::scope(|scope| {
         let heard = scope.spawn(|| peer.receive(load, LIMIT));
@@ -30,7 +30,7 @@ fn app_to_wire(dir: &TempDir, kopid: &Kopid, netns: &Netns, queues: u16, mtu: u1
     assert_eq!((received.problem, received.frames), (None, load.count));
 }
 
-fn wire_to_app(dir: &TempDir, kopid: &Kopid, netns: &Netns, queues: u16, mtu: u16, load: &Load) {
+fn wire_to_app(dir: &TempDir, kopid: &Kopid, netns: &Netns, queues: u16, mtu: u16, load: &Transfer) {
     let peer = Peer::new(netns);
     let mut receiver = App::receive(dir, kopid, &app("receiver", B, queues, mtu), load);
     let sent = peer.send(load, B_MAC, LIMIT);
@@ -38,7 +38,7 @@ fn wire_to_app(dir: &TempDir, kopid: &Kopid, netns: &Netns, queues: u16, mtu: u1
     assert_eq!((sent.problem, &report["received"]), (None, &Value::from(load.count)));
 }
 
-fn app_to_app(dir: &TempDir, kopid: &Kopid, queues: u16, mtu: u16, load: &Load) {
+fn app_to_app(dir: &TempDir, kopid: &Kopid, queues: u16, mtu: u16, load: &Transfer) {
     let mut receiver = App::receive(dir, kopid, &app("receiver", B, queues, mtu), load);
     let mut sender = App::send(dir, kopid, &app("sender", A, queues, mtu), load, B);
     sender.finish(LIMIT);
@@ -57,7 +57,7 @@ fn all_directions(workers: usize, queues: u16) {
     let netns = Netns::new(1500);
     let mut kopid = Kopid::start(&dir, &Settings::on_interface(netns.outside(), workers));
     for lengths in [60..=64, 60..=1514] {
-        let load = Load::new(20_000, lengths);
+        let load = Transfer::new(20_000, lengths);
         app_to_wire(&dir, &kopid, &netns, queues, 1500, &load);
         wire_to_app(&dir, &kopid, &netns, queues, 1500, &load);
         app_to_app(&dir, &kopid, queues, 1500, &load);
@@ -99,7 +99,7 @@ fn jumbo_frames_lose_nothing() {
         let wire = format!("net_pcap0,rx_iface_in={0},tx_iface={0}", netns.outside());
         let settings = Settings { wire, mtu: 9000, workers, mbufs: 8192, ..Settings::default() };
         let mut kopid = Kopid::start(&dir, &settings);
-        let load = Load { window: 64, ..Load::new(5000, 60..=9014) };
+        let load = Transfer { window: 64, ..Transfer::new(5000, 60..=9014) };
         app_to_wire(&dir, &kopid, &netns, queues, 9000, &load);
         wire_to_app(&dir, &kopid, &netns, queues, 9000, &load);
         app_to_app(&dir, &kopid, queues, 9000, &load);

@@ -2,10 +2,10 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
+use kopi_testkit::frames::Mac;
 use kopi_testkit::netns::INSIDE;
 use kopi_testkit::process::Launch;
-use kopi_testkit::seq::Mac;
 use kopi_testkit::testpmd;
 use kopi_testkit::wait::{SOON, wait_until};
 use kopi_testkit::{App, Home, Kopid, Netns, Peer, Settings, TempDir, Testpmd};
@@ -75,8 +75,8 @@ fn rings_of_packet_sockets_fit_the_mtu() {
         let wire = format!("net_af_packet0,iface={}{arguments}", netns.outside());
         let mut kopid = Kopid::start(&dir, &Settings { mtu: 9000, mbufs: 8192, ..on(wire) });
         kopid.await_log("the kernel puts IPv4 fragments together");
-        let load = Load { window: 64, ..Load::new(2500, 60..=9014) };
-        let options = Options { mtu: 9000, ..Options::new("receiver", "02:00:00:00:00:0b") };
+        let load = Transfer { window: 64, ..Transfer::new(2500, 60..=9014) };
+        let options = AppOptions { mtu: 9000, ..AppOptions::new("receiver", "02:00:00:00:00:0b") };
         let peer = Peer::new(&netns);
         let mut receiver = App::receive(&dir, &kopid, &options, &load);
         let sent = peer.send(&load, APP, Duration::from_secs(60));

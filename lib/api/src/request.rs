@@ -106,13 +106,13 @@ pub struct Explain<'a> {
     /// `egress` or `ingress`.
     pub direction: &'a str,
     /// What connection tracking says of it.
-    pub state: State,
+    pub state: ConnectionState,
 }
 
 /// What connection tracking can say of a packet.
 #[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ConnectionState {
     /// It begins a connection
     New,
     /// It belongs to a connection that was answered

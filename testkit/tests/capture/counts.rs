@@ -2,7 +2,7 @@
 
 use crate::scene::{BOB, BOB_MAC, DAEMON, NOBODYS_MAC, STOPPED_MAC, Scene, datagram, send, text_of};
 use crate::tools;
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::capture::Session;
 use kopi_testkit::frames::arp;
 use kopi_testkit::wait::SOON;
@@ -217,11 +217,11 @@ fn owners_are_told(scene: &Scene, any: &Recording, bob: u32, mac: &str) {
 fn nothing_is_missed_of_a_stream() {
     const TO: &str = "02:00:00:00:00:0b";
     let mut scene = Scene::new("stream", "");
-    let load = Load::new(20_000, 60..=1514);
-    let mut receiver = App::receive(&scene.dir, &scene.kopid, &Options::new("receiver", TO), &load);
+    let load = Transfer::new(20_000, 60..=1514);
+    let mut receiver = App::receive(&scene.dir, &scene.kopid, &AppOptions::new("receiver", TO), &load);
     let mut out = scene.capture("out", "-i sender -Q out -B 131072");
     let mut into = scene.capture("in", "-i receiver -Q in --passed -s 96 -B 65536");
-    let mut sender = App::send(&scene.dir, &scene.kopid, &Options::new("sender", "02:00:00:00:00:0a"), &load, TO);
+    let mut sender = App::send(&scene.dir, &scene.kopid, &AppOptions::new("sender", "02:00:00:00:00:0a"), &load, TO);
     let sent = sender.finish(Duration::from_secs(60));
     let received = receiver.finish(Duration::from_secs(60));
     let (out, into) = (scene.stop(&mut out, "out"), scene.stop(&mut into, "in"));

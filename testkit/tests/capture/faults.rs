@@ -1,7 +1,7 @@
 //! Readers that do not read, disks that are full, clients and daemons that die: faults 36 and 37.
 
 use crate::scene::{BOB_MAC, NOBODYS_MAC, Scene};
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::capture::Session;
 use kopi_testkit::frames::{Ends, framed};
 use kopi_testkit::machine::run;
@@ -39,9 +39,9 @@ pub(crate) fn flood(scene: &Scene, from: u16, count: u16) {
 /// Two DPDK applications, one of which sends so many frames to the other, none of which gets lost.
 fn stream(scene: &Scene, count: u64) {
     const TO: &str = "02:00:00:00:00:0f";
-    let load = Load::new(count, 60..=1514);
-    let mut receiver = App::receive(&scene.dir, &scene.kopid, &Options::new("receiver", TO), &load);
-    let mut sender = App::send(&scene.dir, &scene.kopid, &Options::new("sender", "02:00:00:00:00:0e"), &load, TO);
+    let load = Transfer::new(count, 60..=1514);
+    let mut receiver = App::receive(&scene.dir, &scene.kopid, &AppOptions::new("receiver", TO), &load);
+    let mut sender = App::send(&scene.dir, &scene.kopid, &AppOptions::new("sender", "02:00:00:00:00:0e"), &load, TO);
     sender.finish(Duration::from_secs(60));
     receiver.finish(Duration::from_secs(60));
 }
@@ -309,9 +309,9 @@ fn fault_37_thousand_captures_one_after_the_other() {
     const OPERATORS: usize = 8;
     const TO: &str = "02:00:00:00:00:0f";
     let mut scene = Scene::new("thousand", "");
-    let load = Load::new(1 << 32, 60..=1514);
-    let mut receiver = App::receive(&scene.dir, &scene.kopid, &Options::new("receiver", TO), &load);
-    let mut sender = App::send(&scene.dir, &scene.kopid, &Options::new("sender", "02:00:00:00:00:0e"), &load, TO);
+    let load = Transfer::new(1 << 32, 60..=1514);
+    let mut receiver = App::receive(&scene.dir, &scene.kopid, &AppOptions::new("receiver", TO), &load);
+    let mut sender = App::send(&scene.dir, &scene.kopid, &AppOptions::new("sender", "02:00:00:00:00:0e"), &load, TO);
     let null = File::options().write(true).open("/dev/null").expect("there is one");
     let arguments = json!({ "filter": "udp and greater 1000", "buffer": 1 << 16, "user": ["root"] });
     let captured = AtomicU64::new(0);

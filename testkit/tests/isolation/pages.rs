@@ -3,7 +3,7 @@
 
 use kopi_ring::Region;
 use kopi_ring::message::Mac;
-use kopi_testkit::app::{Load, Options};
+use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::evil::{Client, small};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Settings, TempDir, machine, wait_until};
@@ -69,9 +69,9 @@ fn faults_of_workers(kopid: &mut Kopid) -> u64 {
 fn puncher_is_detached(label: &str, huge_pages: &'static str, refill: bool) {
     let dir = TempDir::new(label);
     let mut kopid = Kopid::start(&dir, &Settings { huge_pages, log: "warn", ..Settings::default() });
-    let load = Load::new(60_000, 60..=1514);
-    let mut receiver = App::receive(&dir, &kopid, &Options::new("receiver", B), &load);
-    let mut sender = App::send(&dir, &kopid, &Options::new("sender", A), &load, B);
+    let load = Transfer::new(60_000, 60..=1514);
+    let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
+    let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
     let before = faults_of_workers(&mut kopid);
     let (mut attacks, mut longest) = (0, Duration::ZERO);
     while attacks < 3 || (sender.process().ended().is_none() && attacks < 100) {

@@ -2,7 +2,7 @@
 
 use crate::rules::{ADDRESSES, Action, DEFAULTS, Direction, MARK_PORT, Policy, USERS};
 use crate::traffic::{Case, REMOTE, Step};
-use kopi_testkit::app::Options;
+use kopi_testkit::app::AppOptions;
 use kopi_testkit::frames::{Ends, ICMP, Mac, TCP, flags, framed, id_of};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Netns, Peer, Piped, Settings, TempDir, wait_for};
@@ -55,7 +55,7 @@ impl Switch {
         let kopid = Kopid::start(dir, &Settings::on_interface(netns.outside(), 1).policy(""));
         let apps = (0..USERS.len()).map(|user| {
             let mac = mac_of(user).map(|byte| format!("{byte:02x}")).join(":");
-            let options = Options { user: Some(USERS[user]), ..Options::new(&format!("user-{user}"), &mac) };
+            let options = AppOptions { user: Some(USERS[user]), ..AppOptions::new(&format!("user-{user}"), &mac) };
             Piped::application(dir, &kopid, &options)
         });
         let apps = apps.collect();
