@@ -8,6 +8,23 @@
 //!
 //! [`Connections`] knows which frames belong together, and says the state by which rules evaluate a frame. [`Fragments`]
 //! keeps what was decided about a first fragment for the later ones.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use kopi_config::policy::{Decision, Direction, Policy, State};
+//! use kopi_packet::describe::frame_of;
+//! use kopi_policy::{Cause, Owner, Packet, Ruleset};
+//!
+//! let text = "[[rule]]\nname = \"no-telnet\"\nmatch = { proto = \"tcp\", dst_port = 23 }\naction = \"drop\"\n";
+//! let policy = Policy::parse(text, "policy.toml").expect("a policy");
+//! let ruleset = Ruleset::new(Arc::new(policy), &()).expect("not too many rules");
+//! let port = ruleset.port_policy(&Owner::unknown("web"), None, &[]);
+//!
+//! let frame = frame_of("tcp 10.0.0.1:4000 > 10.0.0.2:23").expect("a frame");
+//! let (_, key) = kopi_packet::parse(&frame, 1);
+//! let evaluation = ruleset.evaluate(&port, &Packet::new(Direction::Egress, &key, State::New));
+//! assert_eq!((evaluation.decision, evaluation.cause), (Decision::Drop, Cause::Rule(0)));
+//! ```
 #![forbid(unsafe_code)]
 
 mod admission;

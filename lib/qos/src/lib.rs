@@ -6,6 +6,23 @@
 //! A [`Bucket`] holds the tokens of one limit, exactly; a [`SharedBucket`] those of a limit that several workers keep to
 //! together. A [`Scheduler`] says which class of a tree is next, of those that have packets, and how many bytes it may
 //! send. Packets wait in an app's ring, or in a [`Queue`] of flows, each kept short by [`Codel`].
+//!
+//! ```
+//! use kopi_qos::{ClassSpec, Options, Pick, Scheduler};
+//!
+//! let heavy = ClassSpec { weight: 3, ..ClassSpec::new(1) };
+//! let light = ClassSpec { weight: 1, ..ClassSpec::new(2) };
+//! let mut scheduler = Scheduler::new(&[heavy, light], &Options::new(1_000_000_000), 0)?;
+//! (0..2).for_each(|leaf| scheduler.activate(leaf, 0));
+//! let mut sent = [0_u64; 2];
+//! for now in 0..4000 {
+//!     let Pick::Serve { leaf, .. } = scheduler.pick(now) else { break };
+//!     scheduler.charge(leaf, 1518, 1, true, now);
+//!     sent[leaf as usize] += 1;
+//! }
+//! assert_eq!(sent, [3000, 1000]);
+//! # Ok::<(), kopi_qos::SpecError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod adopt;
