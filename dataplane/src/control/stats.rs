@@ -254,36 +254,10 @@ fn wire_stats(sources: &Sources<'_>) -> Port {
     port_stats("wire", &sources.plane.dataplane().totals(WIRE), Some(device))
 }
 
-/// The stage in which frames are dropped for a reason.
-#[must_use]
-pub const fn stage_of(reason: DropReason) -> &'static str {
-    match reason {
-        DropReason::Runt | DropReason::Oversize => "parse",
-        DropReason::UnknownUnicast
-        | DropReason::NoListener
-        | DropReason::SamePort
-        | DropReason::WireDown
-        | DropReason::LinkControl => "forward",
-        DropReason::RxRingFull
-        | DropReason::NoMbuf
-        | DropReason::WireTxFull
-        | DropReason::HandoffFull
-        | DropReason::PortGone => "deliver",
-        DropReason::Policy
-        | DropReason::Rejected
-        | DropReason::Spoofed
-        | DropReason::PortNotLeased
-        | DropReason::Malformed
-        | DropReason::Fragment
-        | DropReason::FlowLimit => "filter",
-        DropReason::QueueFull | DropReason::Codel => "shape",
-    }
-}
-
 /// Frames of a port that were dropped, by reason.
 fn drops_of_port(name: &str, totals: &PortTotals) -> Vec<Drops> {
     let counted = DropReason::ALL.iter().zip(totals.drops);
-    counted.filter_map(|(why, n)| dropped(name, stage_of(*why), why.name(), None, n)).collect()
+    counted.filter_map(|(why, n)| dropped(name, why.stage(), why.name(), None, n)).collect()
 }
 
 fn dropped(app: &str, stage: &str, reason: &str, rule: Option<&str>, packets: u64) -> Option<Drops> {
@@ -320,7 +294,7 @@ fn drops_of_app(name: &str, totals: &PortTotals, refused: &[(String, &'static st
         let counted = DropReason::ALL.iter().zip(&mut totals.drops).find(|(why, _)| why.name() == *reason);
         if let Some((why, left)) = counted {
             *left = left.saturating_sub(*packets);
-            rows.extend(dropped(name, stage_of(*why), reason, Some(rule), *packets));
+            rows.extend(dropped(name, why.stage(), reason, Some(rule), *packets));
         }
     }
     rows.extend(drops_of_port(name, &totals));

@@ -8,7 +8,6 @@
 
 use crate::control::app::App;
 use crate::control::ports::PortTable;
-use crate::control::stats::stage_of;
 use crate::control::workers::Dataplane;
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterKey, PolicyCounters};
@@ -18,6 +17,7 @@ use crate::worker::flow_table::{Flow, FlowTable};
 use kopi_config::policy::Decision;
 use kopi_packet::FlowKey;
 use kopi_policy::Ruleset;
+use kopi_ring::DropReason;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -50,7 +50,7 @@ impl Listed {
     /// What its verdict says for the side of app `id`, as far as it is the policy's.
     #[must_use]
     pub fn decision(&self, id: PortId) -> Decision {
-        let of_policy = |reason| stage_of(reason) == "filter";
+        let of_policy = |reason: DropReason| reason.stage() == "filter";
         match self.flow.verdict {
             Verdict::Drop(reason) if id == self.key.source() && of_policy(reason) => Decision::Drop,
             Verdict::Refuse(whose, reason) if id == whose && of_policy(reason) => Decision::Drop,
