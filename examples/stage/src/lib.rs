@@ -58,7 +58,19 @@ mod tests {
     use kopi_packet::{LinkProtocols, RssSeed, Seed};
     use kopi_policy::Connections;
     use kopi_ring::message::Settings;
+    use std::path::Path;
     use std::sync::Arc;
+
+    /// The folder that EAL leaves behind.
+    struct Folder(String);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            for base in [std::env::var("XDG_RUNTIME_DIR").unwrap_or_default(), "/var/run".into()] {
+                drop(std::fs::remove_dir_all(Path::new(&base).join("dpdk").join(&self.0)));
+            }
+        }
+    }
 
     const ARP: u16 = 0x0806;
     const IPV4: u16 = 0x0800;
@@ -68,7 +80,8 @@ mod tests {
     /// Frames of the EtherType are dropped, and all others keep the verdict that they had, in a burst as a worker has it.
     #[test]
     fn drops_one_ethertype_and_no_other() {
-        let prefix = format!("--file-prefix=kopi-example-stage-{}", std::process::id());
+        let folder = Folder(format!("kopi-example-stage-{}", std::process::id()));
+        let prefix = format!("--file-prefix={}", folder.0);
         let args = ["--no-huge", "-m", "64", "--no-pci", "--no-telemetry", "--no-shconf", "-l", "0", &prefix];
         let eal = Eal::init(&args.map(str::to_owned)).expect("DPDK starts");
         let config = PoolConfig { name: "stage", mbufs: 63, cache: 0, frame_max: 2048, socket: None };
