@@ -23,9 +23,9 @@ pub enum Verdict {
     /// To every app that [takes](crate::snapshot::Snapshot::takers) what is for nobody in particular: for an address that nobody owns, those
     /// that are promiscuous.
     Promiscuous,
-    /// Nowhere; the sender's account.
+    /// Nowhere; charged to the sender.
     Drop(DropReason),
-    /// Nowhere; the account of this app, for which it was.
+    /// Nowhere; the charged of this app, for which it was.
     Refuse(PortId, DropReason),
     /// Nowhere, because of this app's policy, and its sender is told.
     Reject(PortId),

@@ -1,7 +1,7 @@
 //! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a snapshot.
 
 use crate::ids::{Generation, PortId};
-use crate::stages::shape::Source;
+use crate::stages::shape::Backlog;
 use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, proto, tcp};
 use kopi_policy::{PortPolicy, Ruleset};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct PolicyPort {
     /// Flows of a worker that it may have begun.
     pub flows: u32,
     /// Where its frames to the wire wait, if classes are kept to.
-    pub source: Source,
+    pub backlog: Backlog,
 }
 
 /// An immutable policy with its apps.
@@ -29,7 +29,7 @@ pub struct PolicyTable {
     port_policies: Box<[Option<PortPolicy>]>,
     flows: Box<[u32]>,
     generations: Box<[Generation]>,
-    sources: Box<[Source]>,
+    backlogs: Box<[Backlog]>,
     tracks: bool,
 }
 
@@ -42,17 +42,17 @@ impl PolicyTable {
         port_policies.resize_with(ports, || None);
         let mut flows = vec![u32::MAX; ports];
         let mut generations = vec![0; ports];
-        let mut sources = vec![Source::Ring(0); ports];
+        let mut backlogs = vec![Backlog::AppRing(0); ports];
         for member in members {
             let at = usize::from(member.id);
             port_policies[at] = Some(member.port_policy);
             flows[at] = member.flows;
             generations[at] = member.generation;
-            sources[at] = member.source;
+            backlogs[at] = member.backlog;
         }
         let tracks = ruleset.uses_state();
-        let (flows, generations, sources) = (flows.into(), generations.into(), sources.into());
-        Self { ruleset, port_policies: port_policies.into(), flows, generations, sources, tracks }
+        let (flows, generations, backlogs) = (flows.into(), generations.into(), backlogs.into());
+        Self { ruleset, port_policies: port_policies.into(), flows, generations, backlogs, tracks }
     }
 
     /// The rules.
@@ -78,8 +78,8 @@ impl PolicyTable {
     /// Where frames of app `id` to the wire wait, if classes are kept to.
     #[inline]
     #[must_use]
-    pub fn source(&self, id: PortId) -> Source {
-        self.sources.get(usize::from(id)).copied().unwrap_or(Source::Ring(0))
+    pub fn backlog(&self, id: PortId) -> Backlog {
+        self.backlogs.get(usize::from(id)).copied().unwrap_or(Backlog::AppRing(0))
     }
 
     /// Which use of port number `id` is meant; 0 if there is no such app.

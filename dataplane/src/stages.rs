@@ -5,5 +5,9 @@
 
 pub mod deliver;
 pub mod mirror;
+pub mod parse;
 pub mod policy;
+pub mod replicate;
+pub mod reply;
 pub mod shape;
+pub mod transmit;

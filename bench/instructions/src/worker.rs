@@ -16,7 +16,7 @@ use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::stages::mirror::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::stages::policy::PolicyStage;
-use kopi_dataplane::stages::shape::Source;
+use kopi_dataplane::stages::shape::Backlog;
 use kopi_dataplane::worker::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::worker::counters::{PortTotals, WorkerCounters};
 use kopi_dataplane::worker::flow_table::FlowTable;
@@ -199,7 +199,7 @@ impl Lab {
         for _ in 0..WARM_UP {
             bench.feed(case)?;
             for _ in 0..case.turns() {
-                black_box(bench.worker.turn(CLOCK.load(Relaxed)));
+                black_box(bench.worker.poll_once(CLOCK.load(Relaxed)));
             }
             bench.drain()?;
         }
@@ -229,7 +229,7 @@ fn ticks() -> u64 {
 /// The turn whose instructions are counted: callgrind looks for this function by its name.
 #[inline(never)]
 fn counted(worker: &mut Worker, now: u64) -> bool {
-    black_box(worker.turn(now))
+    black_box(worker.poll_once(now))
 }
 
 /// One worker, and everything around it.
@@ -318,7 +318,7 @@ impl Bench {
             self.tell(Command::Tap(Box::new(tap()?)))?;
         }
         // The worker takes all of this in a turn without frames.
-        self.worker.turn(self.now);
+        self.worker.poll_once(self.now);
         while self.replies.pop().is_ok() {}
         let way = match case.traffic {
             Traffic::Rx => Way::In,
@@ -430,7 +430,7 @@ fn worker(
         clock: ticks,
         tsc_hz: HZ,
         requests: WakeRequests::default(),
-        rest: None,
+        sleep_state: None,
     }))
 }
 
@@ -454,8 +454,8 @@ fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>,
     let member = |member: &FibPort| {
         let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
         let port_policy = ruleset.port_policy(&Owner::unknown("app"), None, &macs);
-        let source = plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &port_policy));
-        policy_table::PolicyPort { id: member.id, generation: 1, port_policy, flows: u32::MAX, source }
+        let backlog = plan.as_ref().map_or(Backlog::AppRing(0), |plan| plan.backlog(&ruleset, &port_policy));
+        policy_table::PolicyPort { id: member.id, generation: 1, port_policy, flows: u32::MAX, backlog }
     };
     let members = members.iter().map(member).collect();
     Ok((Some(PolicyTable::new(Arc::clone(&ruleset), members)), plan))

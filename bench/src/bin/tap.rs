@@ -13,13 +13,14 @@ use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
 use kopi_dataplane::snapshot::Snapshot;
-use kopi_dataplane::stages::deliver::Delivery;
 use kopi_dataplane::stages::mirror::{Line, PortCounts, Selection, Tap, Which};
 use kopi_dataplane::stages::policy::PolicyStage;
+use kopi_dataplane::stages::{deliver, mirror, parse, policy, transmit};
 use kopi_dataplane::worker::burst::Burst;
 use kopi_dataplane::worker::counters::WorkerCounters;
 use kopi_dataplane::worker::flow_table::FlowTable;
 use kopi_dataplane::worker::handoff::Mesh;
+use kopi_dataplane::worker::outputs::Outputs;
 use kopi_dataplane::worker::port::WorkerPort;
 use kopi_dataplane::worker::wire::Wire;
 use kopi_packet::{LinkProtocols, RssSeed, Seed};
@@ -67,7 +68,7 @@ struct Bench {
     flows: FlowTable,
     policy_stage: PolicyStage,
     snapshot: Snapshot,
-    delivery: Delivery,
+    outputs: Outputs,
     app: Consumer,
     frames: Vec<[u8; FRAME_LEN as usize]>,
     next: usize,
@@ -85,11 +86,11 @@ impl Bench {
         let wire = Wire::new(rx.into_iter().next(), tx.into_iter().next());
         let counters = Arc::new(WorkerCounters::new(PORTS));
         let mesh = Mesh::among(1, PORTS).into_iter().next().ok_or("no mesh")?;
-        let mut delivery = Delivery::new(0, (PORTS, eal.tsc_hz()), wire, 0, mesh, pool.clone(), counters);
+        let mut outputs = Outputs::new(0, (PORTS, eal.tsc_hz()), wire, 0, mesh, pool.clone(), counters);
         let geometry = Geometry::new(&[1024], &[1024], 2048)?;
         let region = Region::create(&geometry, HugePages::Off)?;
         let client = Region::open(region.fd().try_clone_to_owned()?, &geometry)?;
-        delivery.insert(Box::new(WorkerPort::new(&region, APP, 1, 0, 1)));
+        outputs.insert(Box::new(WorkerPort::new(&region, APP, 1, 0, 1)));
         let app = client.rx_consumer(0).ok_or("no ring")?;
         let settings = Settings { mtu: MTU, macs: vec![[2, 0, 0, 0, 0, 1]], ..Settings::default() };
         let snapshot =
@@ -111,7 +112,7 @@ impl Bench {
             flows,
             policy_stage,
             snapshot,
-            delivery,
+            outputs,
             app,
             frames,
             next: 0,
@@ -131,13 +132,17 @@ impl Bench {
             self.next = if self.next + 1 >= self.frames.len() { 0 } else { self.next + 1 };
         }
         let begun = tsc();
-        self.burst.tapped = !self.delivery.taps.is_empty();
+        self.burst.tapped = !self.outputs.taps.is_empty();
         if self.burst.tapped && source != WIRE {
             self.burst.note_queue(0, 0);
         }
-        self.burst.parse(source, &self.flows, None);
-        self.burst.evaluate(source, &mut self.flows, &mut self.policy_stage, &self.snapshot, begun);
-        self.delivery.deliver(&mut self.burst, source, &self.snapshot, &mut self.policy_stage, begun);
+        let Self { burst, flows, policy_stage, outputs, snapshot, .. } = self;
+        parse::run(burst, source, flows, None);
+        policy::run(burst, source, policy_stage, flows, snapshot, begun);
+        let fates = deliver::run(outputs, burst, source, snapshot, policy_stage, begun);
+        let view = outputs.view(snapshot, policy_stage, begun);
+        mirror::run(outputs, burst, source, &view);
+        transmit::run(outputs, burst, source, &fates, &view);
         let took = tsc() - begun;
         while self.app.poll()? > 0 {
             self.app.next()?;
@@ -160,7 +165,7 @@ impl Bench {
                 chunk.commit_all();
             }
         }
-        self.delivery.taps.remove(1);
+        self.outputs.taps.remove(1);
         Ok(())
     }
 
@@ -187,7 +192,7 @@ impl Bench {
         if let Some(filter) = filter {
             tap = tap.filtered(Arc::new(Bpf::compile(filter)?));
         }
-        self.delivery.taps.insert(Box::new(tap)).map_err(|_| "too many taps")?;
+        self.outputs.taps.insert(Box::new(tap)).map_err(|_| "too many taps")?;
         Ok(Some(consumer))
     }
 }

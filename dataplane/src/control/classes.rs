@@ -7,7 +7,7 @@ pub use rows::{ClassPart, ClassRow};
 pub use spec::ShaperSpec;
 
 use crate::control::workers::Dataplane;
-use crate::stages::shape::{ClassCounters, Sample, Shaper, Source};
+use crate::stages::shape::{Backlog, ClassCounters, Sample, Shaper};
 use hdrhistogram::Histogram;
 use kopi_config::Policy;
 use kopi_policy::{PortPolicy, Ruleset};
@@ -137,8 +137,8 @@ impl Classes {
 
     /// Where frames of an app to the wire wait.
     #[must_use]
-    pub fn source(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Source {
-        self.spec.as_ref().map_or(Source::Ring(0), |spec| spec.source(ruleset, port_policy))
+    pub fn backlog(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Backlog {
+        self.spec.as_ref().map_or(Backlog::AppRing(0), |spec| spec.backlog(ruleset, port_policy))
     }
 
     /// Takes in what workers say, and looks at rates. To be called now and then.

@@ -1,4 +1,4 @@
-//! The daemon: start and end. Between them its [event loop](event_loop) runs.
+//! The daemon: start and end. Between them its event loop (`event_loop.rs`) runs.
 
 mod eal_args;
 mod event_loop;

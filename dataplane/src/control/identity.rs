@@ -333,12 +333,12 @@ mod tests {
         bind(&listener, &SocketAddrUnix::new(&place).unwrap()).unwrap();
         listen(&listener, 1).unwrap();
         let mut peer = Command::new(std::env::current_exe().unwrap());
-        // Tests are named without their crate.
         let (_, module) = module_path!().split_once("::").unwrap();
-        let ended =
-            peer.args(["--exact", &format!("{module}::connects_and_ends")]).env(PLACE, &place).output().unwrap();
+        let test = format!("{module}::connects_and_ends");
+        let ended = peer.args(["--exact", &test]).env(PLACE, &place).output().unwrap();
         fs::remove_file(&place).unwrap();
         assert!(ended.status.success(), "{ended:?}");
+        assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"), "no test `{test}`");
         let attested = attest(accept(&listener).unwrap(), Accepted::now(None));
         assert!(matches!(attested, Err(IdentityError::Gone(_) | IdentityError::NoHandle(_))), "{attested:?}");
     }

@@ -1,10 +1,10 @@
 //! The control plane: apps, their ports and the workers that serve them, kept consistent by the control thread.
 //!
-//! - [`policy`]: what the policy in force says of each app, and what follows when either changes;
-//! - [`rings`]: how rings come into being and go;
-//! - [`publish`]: builds the workers' snapshots, hands them out, and retires them;
-//! - [`host_port`]: the host's port, and apps that share its address;
-//! - [`connections`]: tracked connections of apps and users.
+//! - `policy`: what the policy in force says of each app, and what follows when either changes;
+//! - `rings`: how rings come into being and go;
+//! - `publish`: builds the workers' snapshots, hands them out, and retires them;
+//! - `host_port`: the host's port, and apps that share its address;
+//! - `connections`: tracked connections of apps and users.
 
 mod connections;
 mod host_port;

@@ -113,14 +113,14 @@ fn status(plane: &ControlPlane, facts: &Facts) -> Status {
     let workers = plane.dataplane().counters().zip(plane.dataplane().loads());
     let workers = workers.map(|((cpu, counters), load)| Worker {
         cpu: cpu.into(),
-        turns: counters.turns.get(),
-        busy_turns: counters.busy_turns.get(),
+        turns: counters.iterations.get(),
+        busy_turns: counters.busy_iterations.get(),
         busy_seconds: seconds(counters.busy_cycles.get(), facts.tsc_hz),
         busy: load.busy,
         sleeps: counters.sleeps.get(),
         asleep_seconds: seconds(counters.asleep_cycles.get(), facts.tsc_hz),
         asleep: load.asleep,
-        longest_turn_ns: dpdk::tsc::nanoseconds(counters.longest_turn.take(), facts.tsc_hz),
+        longest_turn_ns: dpdk::tsc::nanoseconds(counters.longest_iteration.take(), facts.tsc_hz),
         flows: counters.flows.get(),
         flow_misses: counters.flow_misses.get(),
         flow_evictions: counters.flow_evictions.get(),

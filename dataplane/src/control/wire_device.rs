@@ -2,7 +2,7 @@
 
 use crate::host::netdev::Netdev;
 use crate::worker::counters::PortTotals;
-use crate::worker::idle::Ear;
+use crate::worker::sleep::WireIrq;
 use dpdk::{Carrier, DpdkError, Eal, Pool, Port, PortConfig, PortInfo, RxQueue, Stats, TxQueue};
 use kopi_config::{Config, Idle, Wire};
 use kopi_ring::DropReason;
@@ -188,15 +188,15 @@ impl WireDevice {
 
     /// What wakes workers that sleep for frames in each of the RX queues.
     #[must_use]
-    pub fn ears(&self, rx: &[RxQueue]) -> Vec<Option<Ear>> {
-        let ear = if self.info.driver == TAP { Ear::Readable } else { Ear::Calls };
+    pub fn ears(&self, rx: &[RxQueue]) -> Vec<Option<WireIrq>> {
+        let ear = if self.info.driver == TAP { WireIrq::Level } else { WireIrq::Edge };
         let interrupts: Vec<_> = rx.iter().map(|rx| rx.interrupt().map(ear)).collect();
         if self.netdev.is_none() || interrupts.iter().all(Option::is_some) {
             return interrupts;
         }
         match Netdev::sockets() {
             Ok(sockets) if sockets.len() == rx.len() => {
-                sockets.into_iter().map(|socket| Some(Ear::Calls(socket))).collect()
+                sockets.into_iter().map(|socket| Some(WireIrq::Edge(socket))).collect()
             }
             found => {
                 let found = found.map(|sockets| sockets.len());

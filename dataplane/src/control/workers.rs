@@ -9,12 +9,12 @@ use crate::stages::policy::{EVENTS, Event, PolicyStage};
 use crate::stages::shape::{SAMPLES, Sample, Shaper};
 use crate::worker::command::{Change, Command, QUEUE, Reply};
 use crate::worker::counters::{PortTotals, WorkerCounters};
-use crate::worker::flow_dump::Listing;
+use crate::worker::flow_dump::FlowDump;
 use crate::worker::flow_table::FlowTable;
 use crate::worker::handoff::Mesh;
-use crate::worker::idle::{Bedside, Ear, Rest};
 use crate::worker::load::Load;
 use crate::worker::port::{Caller, User, WorkerPort};
+use crate::worker::sleep::{SleepState, WireIrq, WorkerHandle};
 use crate::worker::wire::Wire;
 use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
@@ -48,7 +48,7 @@ pub struct Setup {
     /// The connections that all workers track.
     pub connections: Arc<Connections>,
     /// Whether workers sleep when there is nothing to do; if so, what wakes each for frames in its RX queue of the wire.
-    pub sleep: Option<Vec<Option<Ear>>>,
+    pub sleep: Option<Vec<Option<WireIrq>>>,
     /// Whether checksums of the wire's frames are finished that were left to a NIC.
     pub finish: bool,
 }
@@ -69,7 +69,7 @@ pub enum StartError {
     },
     /// A worker could not be given what it needs to sleep.
     #[error("a worker cannot sleep: {0}; idle = \"poll\" needs less")]
-    Rest(#[source] Errno),
+    Sleep(#[source] Errno),
     /// The kernel gave no random bytes for the flow tables' seed.
     #[error("no random bytes: {0}")]
     Random(#[from] Errno),
@@ -102,7 +102,7 @@ struct WorkerThread {
     /// Packets in fragments that it follows.
     followed: Arc<Followed>,
     /// How it is woken, if it sleeps.
-    bedside: Option<Bedside>,
+    handle: Option<WorkerHandle>,
     /// How it spends its time.
     load: Load,
 }
@@ -117,16 +117,17 @@ impl Dataplane {
         let Setup { cores, flows, apps, pool, rx, tx, snapshot, connections, sleep, finish } = setup;
         let senders = tx.len().max(1);
         let rss = rss_seed()?;
-        let mut rests = rests(cores.len(), eal.tsc_hz(), sleep)?;
-        let wakers: Vec<_> = rests.as_slice().iter().flatten().map(|rest| Arc::clone(&rest.side().waker)).collect();
+        let mut sleep_states = sleep_states(cores.len(), eal.tsc_hz(), sleep)?;
+        let wakers: Vec<_> =
+            sleep_states.as_slice().iter().flatten().map(|sleep| Arc::clone(&sleep.handle().waker)).collect();
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         let (waker, requests) = AppWaker::start(cores.len(), apps + 1, eal.tsc_hz())?;
         // Should one not start, the others end with this.
         let mut dataplane = Self { workers: Vec::new(), waker };
         let parts = cores.iter().copied().zip(Mesh::among(cores.len(), apps + 1)).zip(requests);
         for (index, ((cpu, mut mesh), requests)) in parts.enumerate() {
-            let rest = rests.next().flatten();
-            let bedside = rest.as_ref().map(|rest| rest.side().clone());
+            let sleep_state = sleep_states.next().flatten();
+            let handle = sleep_state.as_ref().map(|sleep| sleep.handle().clone());
             mesh.wakers.clone_from(&wakers);
             let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
             // A reply for each command that waits, and a fault of each port.
@@ -159,7 +160,7 @@ impl Dataplane {
                 max_ports: apps + 1,
                 clock: dpdk::tsc,
                 tsc_hz: eal.tsc_hz(),
-                rest,
+                sleep_state,
                 requests,
             };
             let thread = spawn(eal.clone(), cpu, index, parts)?;
@@ -175,7 +176,7 @@ impl Dataplane {
                 samples,
                 counters,
                 followed,
-                bedside,
+                handle,
                 load: Load::default(),
             });
         }
@@ -224,7 +225,7 @@ impl Dataplane {
     /// Whether workers sleep at times.
     #[must_use]
     pub fn sleeps(&self) -> bool {
-        self.workers.iter().any(|worker| worker.bedside.is_some())
+        self.workers.iter().any(|worker| worker.handle.is_some())
     }
 
     /// Has all workers wake up when somebody rings at the other end of `doorbell`, for port `id`, until it is closed.
@@ -233,7 +234,7 @@ impl Dataplane {
     ///
     /// The kernel's, when memory is short.
     pub fn listen(&self, id: PortId, doorbell: &Doorbell) -> Result<(), Errno> {
-        self.workers.iter().filter_map(|worker| worker.bedside.as_ref()).try_for_each(|b| b.listen(id, doorbell))
+        self.workers.iter().filter_map(|worker| worker.handle.as_ref()).try_for_each(|b| b.listen(id, doorbell))
     }
 
     /// Has all workers serve the rings of `region` as port `id`, on the time of `user`, whose app is reached by `reach`.
@@ -333,7 +334,7 @@ impl Dataplane {
     }
 
     /// Has worker `worker` list some of its flows, which comes as an [answer](Self::reply).
-    pub fn list(&mut self, worker: usize, listing: Box<Listing>) {
+    pub fn list(&mut self, worker: usize, listing: Box<FlowDump>) {
         if let Some(worker) = self.workers.get_mut(worker) {
             worker.send(Command::List(listing));
         }
@@ -386,9 +387,9 @@ impl WorkerThread {
             }
             std::thread::yield_now();
         }
-        if let Some(bedside) = &self.bedside {
+        if let Some(handle) = &self.handle {
             barrier();
-            bedside.waker.call();
+            handle.waker.call();
         }
     }
 
@@ -403,15 +404,15 @@ impl WorkerThread {
 }
 
 /// How each of `workers` sleeps, if they do.
-fn rests(
+fn sleep_states(
     workers: usize,
     hz: u64,
-    sleep: Option<Vec<Option<Ear>>>,
-) -> Result<std::vec::IntoIter<Option<Rest>>, StartError> {
+    sleep: Option<Vec<Option<WireIrq>>>,
+) -> Result<std::vec::IntoIter<Option<SleepState>>, StartError> {
     let Some(wire) = sleep else { return Ok((0..workers).map(|_| None).collect::<Vec<_>>().into_iter()) };
     let mut wire = wire.into_iter();
-    let rests = (0..workers).map(|_| Rest::new(hz, wire.next()).map(Some).map_err(StartError::Rest));
-    rests.collect::<Result<Vec<_>, _>>().map(Vec::into_iter)
+    let sleep_states = (0..workers).map(|_| SleepState::new(hz, wire.next()).map(Some).map_err(StartError::Sleep));
+    sleep_states.collect::<Result<Vec<_>, _>>().map(Vec::into_iter)
 }
 
 /// A secret that nobody outside can guess.

@@ -18,6 +18,7 @@ use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
 use crate::worker::burst::Burst;
 use crate::worker::counters::Counter;
+use crate::worker::outputs::Outputs;
 use crate::worker::port::WorkerPort;
 use dpdk::{Batch, Bpf, Mbuf};
 pub use kopi_api::request::Which;
@@ -363,6 +364,14 @@ impl Taps {
 impl Default for Taps {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Shows a burst, from port `source`, to capture sessions. Its verdicts are final, and its buffers are still here.
+#[inline]
+pub fn run(outputs: &mut Outputs, burst: &Burst, source: PortId, view: &View<'_>) {
+    if !outputs.taps.is_empty() {
+        outputs.taps.see(burst, source, &outputs.ports, view);
     }
 }
 

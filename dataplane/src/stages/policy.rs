@@ -1,27 +1,111 @@
-//! What one worker asks before a frame passes: the policy at the sender's side, the switch, the policy at the receiver's.
+//! The policy stage: a verdict for every frame.
 //!
-//! The first frame of a flow takes the long way. What it finds is kept in the flow table, and holds for the frames that
-//! follow until there is another snapshot of the ports, or a connection enters another state.
+//! The first frame of a flow is evaluated (`evaluate.rs`): the policy at the sender's side, the forwarding table, the policy at the receiver's. The
+//! flow table keeps what was found. It holds for the frames that follow until there is another snapshot, or a connection
+//! enters another state.
 
+mod evaluate;
 mod shared_address;
+
+pub use evaluate::ParsedFrame;
 
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
-use crate::policy_table::PolicyTable;
 use crate::snapshot::Snapshot;
-use crate::worker::flow_table::{Flow, Hooks};
-use kopi_config::policy::{Decision, Direction, State};
+use crate::worker::burst::{Burst, fill, sum};
+use crate::worker::flow_table::{Flow, FlowTable, Hooks};
+use dpdk::Mbuf;
+use kopi_config::policy::{Direction, State};
 use kopi_packet::tcp::Segment;
-use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, Seed, dhcp, fragment_id, ndp};
-use kopi_policy::{
-    Cause, Connections, CtLookup, CtVersion, Evaluation, Followed, FragmentKey, Fragments, Packet, Tuple, Violation,
-};
+use kopi_packet::{FlowKey, Seed};
+use kopi_policy::{Connections, CtVersion, Evaluation, Followed, Fragments, Tuple};
 use kopi_ring::DropReason;
+use kopi_ring::layout::{MIN_FRAME, Notes};
 use shared_address::may_move;
 use std::sync::Arc;
 
 /// Packets whose fragments a worker follows at a time.
 pub const FRAGMENTED: usize = 4096;
+
+/// Gives every frame of `burst`, from port `source`, its verdict: that of its flow in the flow table, which is evaluated if it has none
+/// that holds. Counts frames to their flows.
+pub fn run(
+    burst: &mut Burst,
+    source: PortId,
+    policy_stage: &mut PolicyStage,
+    flows: &mut FlowTable,
+    snapshot: &Snapshot,
+    now: u64,
+) {
+    let max_frame = u32::from(snapshot.fib().max_frame(source));
+    let limit = snapshot.policies().map_or(u32::MAX, |filter| filter.flow_limit(source));
+    // Lengths are no part of the key. Mostly all are right; if not, each is looked at.
+    let lengths_fit = burst.shortest >= MIN_FRAME && burst.longest <= max_frame;
+    let n = burst.batch.len();
+    let (mut start, mut head) = (0, 0);
+    while let (true, Some(hash)) = (start < n, burst.hashes.get(start)) {
+        if u64::from(burst.follows) >> start & 1 == 0 {
+            head = start;
+        }
+        let Some(key) = burst.keys.get(head) else { return };
+        let mut end = n.min(start + 1 + (u64::from(burst.follows) >> (start + 1)).trailing_ones() as usize);
+        let Some(flow) = flows.flow(key, *hash, limit, now) else {
+            fill(&mut burst.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
+            fill(&mut burst.counter_ids, start..end, [0; 2]);
+            fill(&mut burst.classes, start..end, [0; 2]);
+            fill(&mut burst.notes, start..end, Notes::NONE);
+            start = end;
+            continue;
+        };
+        let alone = burst.alone >> start & 1 != 0;
+        let frame = || burst.batch.get(start).map_or(&[][..], Mbuf::data);
+        if !policy_stage.lookup(flow, frame, key, alone, snapshot, now) {
+            // What follows has to be looked at by itburst.
+            end = start + 1;
+        }
+        let (packets, bytes) = if lengths_fit {
+            fill(&mut burst.verdicts, start..end, flow.verdict);
+            let bytes = match end - start {
+                1 => u64::from(burst.lens.get(start).copied().unwrap_or(0)),
+                len if len == n => burst.bytes,
+                _ => sum(burst.lens.get(start..end).unwrap_or_default()),
+            };
+            ((end - start) as u64, bytes)
+        } else {
+            let verdicts = burst.verdicts.get_mut(start..end).unwrap_or_default();
+            judge_each(verdicts, burst.lens.get(start..end).unwrap_or_default(), flow.verdict, max_frame)
+        };
+        fill(&mut burst.notes, start..end, flow.notes());
+        flow.count(packets, bytes, now);
+        policy_stage.count(&flow.hooks, packets, bytes);
+        if burst.tapped {
+            fill(&mut burst.counter_ids, start..end, flow.hooks.counter_ids);
+        }
+        if burst.classed {
+            fill(&mut burst.classes, start..end, flow.hooks.classes);
+        }
+        start = end;
+    }
+}
+
+/// Gives the frames of a run the verdict of their flow, unless their lengths forbid it. Returns how many have it, and
+/// their bytes.
+#[inline]
+fn judge_each(verdicts: &mut [Verdict], lens: &[u32], of_flow: Verdict, max_frame: u32) -> (u64, u64) {
+    let (mut packets, mut bytes) = (0, 0);
+    for (verdict, len) in verdicts.iter_mut().zip(lens) {
+        *verdict = if *len < MIN_FRAME {
+            Verdict::Drop(DropReason::Runt)
+        } else if *len > max_frame {
+            Verdict::Drop(DropReason::Oversize)
+        } else {
+            packets += 1;
+            bytes += u64::from(*len);
+            of_flow
+        };
+    }
+    (packets, bytes)
+}
 
 /// A line that the policy wants in the log, for the first frame of a flow.
 #[derive(Clone, Copy, Debug)]
@@ -44,22 +128,6 @@ pub struct PolicyStage {
     events: rtrb::Producer<Event>,
 }
 
-/// A frame with what was read of it.
-#[derive(Clone, Copy)]
-struct Seen<'a> {
-    frame: &'a [u8],
-    headers: &'a Headers,
-    key: &'a FlowKey,
-    now: u64,
-}
-
-/// What one side says of a frame.
-struct HookEvaluation {
-    evaluation: Evaluation,
-    look: Option<CtLookup>,
-    counter_id: CounterId,
-}
-
 /// What becomes of one copy of a frame that goes to several apps.
 #[derive(Clone, Copy, Debug)]
 pub struct Admission {
@@ -67,6 +135,11 @@ pub struct Admission {
     pub counter_id: CounterId,
     /// Why the app does not get it; `None` if it does.
     pub refused: Option<DropReason>,
+}
+
+impl Admission {
+    /// That of every copy without a policy.
+    pub const FREE: Self = Self { counter_id: 0, refused: None };
 }
 
 impl PolicyStage {
@@ -193,97 +266,6 @@ impl PolicyStage {
         })
     }
 
-    /// Judges `frame`, of port `source`, and has `flow` say what was found. The long way.
-    #[inline(never)]
-    fn evaluate(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, now: u64) {
-        let source = key.source();
-        let news = flow.epoch != snapshot.epoch();
-        flow.epoch = snapshot.epoch();
-        flow.forget();
-        let destination = key.dst_mac().bytes();
-        let link = LinkProtocol::of(key);
-        let route = || match link {
-            Some(protocol) => snapshot.fib().lookup_link(source, &destination, protocol),
-            None => snapshot.fib().lookup(source, &destination),
-        };
-        let Some(filter) = snapshot.policies() else {
-            flow.verdict = route();
-            return;
-        };
-        let (headers, _) = kopi_packet::parse(frame, source);
-        let seen = Seen { frame, headers: &headers, key, now };
-        let mut looks = [None, None];
-        if source != WIRE {
-            let evaluated = self.pass(filter, source, Direction::Egress, seen, news);
-            looks[0] = flow.note(Direction::Egress, &evaluated.evaluation, evaluated.look, evaluated.counter_id);
-            if dhcp::is_for_server(key) {
-                // What a client says of itself stands behind what a key holds.
-                flow.judge_each();
-            }
-            if let Some(refused) = refusal(source, source, &evaluated.evaluation) {
-                flow.verdict = refused;
-                flow.hooks.connections = self.known(looks);
-                return;
-            }
-        }
-        flow.verdict = match snapshot.shared_address().filter(|_| link.is_none()) {
-            Some(sharing) if self.is_of_another(sharing, source, looks[0].as_ref(), seen) => {
-                Verdict::Drop(DropReason::PortNotLeased)
-            }
-            Some(sharing) if destination == *sharing.mac() => self.owner_of(sharing, source, seen),
-            _ => route(),
-        };
-        if let Verdict::App(id) = flow.verdict {
-            let evaluated = self.pass(filter, id, Direction::Ingress, seen, news);
-            looks[1] = flow.note(Direction::Ingress, &evaluated.evaluation, evaluated.look, evaluated.counter_id);
-            if let Some(refused) = refusal(id, source, &evaluated.evaluation) {
-                flow.verdict = refused;
-            }
-        }
-        if !passes(flow.verdict) {
-            flow.hooks.connections = self.known(looks);
-            return;
-        }
-        let [out, into] = looks;
-        flow.hooks.connections = [
-            out.and_then(|look| self.accept(&look, Direction::Egress, now)),
-            into.and_then(|look| self.accept(&look, Direction::Ingress, now)),
-        ];
-    }
-
-    /// The conditions of the connections of a frame that does not pass, and so changes nothing about them.
-    fn known(&self, [out, into]: [Option<CtLookup>; 2]) -> [Option<CtVersion>; 2] {
-        let stamp = |look: CtLookup, direction| self.connections.version(look.connection()?, direction, look.state());
-        [out.and_then(|look| stamp(look, Direction::Egress)), into.and_then(|look| stamp(look, Direction::Ingress))]
-    }
-
-    /// Takes down that a frame was accepted, and returns the condition of its connection in which more of them need no
-    /// look.
-    fn accept(&self, look: &CtLookup, direction: Direction, now: u64) -> Option<CtVersion> {
-        let of = self.connections.accept(look, now)?;
-        self.connections.version(of, direction, look.state())
-    }
-
-    /// Judges one copy of a frame that goes to several apps, for app `id`, and counts it.
-    pub fn admit(&mut self, frame: &[u8], key: &FlowKey, id: PortId, snapshot: &Snapshot, now: u64) -> Admission {
-        let Some(filter) = snapshot.policies() else { return Admission { counter_id: 0, refused: None } };
-        let (headers, _) = kopi_packet::parse(frame, key.source());
-        let seen = Seen { frame, headers: &headers, key, now };
-        let evaluated = self.pass(filter, id, Direction::Ingress, seen, false);
-        self.policy_counters.count(evaluated.counter_id, 1, frame.len() as u64);
-        let refused = match evaluated.evaluation.decision {
-            Decision::Accept => {
-                if let Some(look) = evaluated.look {
-                    // Which connection it is of is of no interest: each copy is evaluated by itself.
-                    let _connection = self.connections.accept(&look, now);
-                }
-                None
-            }
-            Decision::Drop | Decision::Reject => Some(reason(&evaluated.evaluation)),
-        };
-        Admission { counter_id: evaluated.counter_id, refused }
-    }
-
     /// Counts packets of a flow.
     #[inline]
     pub fn count(&self, hooks: &Hooks, packets: u64, bytes: u64) {
@@ -294,48 +276,6 @@ impl PolicyStage {
         if into != 0 {
             self.policy_counters.count(into, packets, bytes);
         }
-    }
-
-    /// One side of the way: that of app `id`.
-    fn pass(
-        &mut self,
-        filter: &PolicyTable,
-        id: PortId,
-        direction: Direction,
-        seen: Seen<'_>,
-        news: bool,
-    ) -> HookEvaluation {
-        let Seen { frame, headers, key, now } = seen;
-        let look = filter.tracks().then(|| self.connections.lookup(id, direction, (frame, headers, key), now));
-        let Some(port_policy) = filter.port_policy(id) else {
-            // The snapshot has every app that it delivers to; one without a policy of its own gets nothing.
-            let evaluation =
-                Evaluation { decision: Decision::Drop, cause: Cause::Default, passing: 0, class: None, log: false };
-            return HookEvaluation { evaluation, look, counter_id: 0 };
-        };
-        let state = look.as_ref().map_or(State::Untracked, CtLookup::state);
-        let ndp = if ndp::is_ndp(key) { ndp::message(frame, headers) } else { None };
-        let dhcp = if dhcp::is_for_server(key) { dhcp::request(frame, headers) } else { None };
-        let packet = Packet { direction, key, state, ndp, dhcp };
-        let fragment = match key.fragment() {
-            Fragment::None => None,
-            _ => fragment_id(frame, headers)
-                .and_then(|part| FragmentKey::of(self.connections.holder(id), direction, key, part)),
-        };
-        let first = fragment.as_ref().filter(|_| key.fragment() == Fragment::Later);
-        let evaluation = match first.and_then(|key| self.fragments.recall(key, now)) {
-            Some(first) => filter.ruleset().evaluate_fragment(port_policy, &packet, &first),
-            None => filter.ruleset().evaluate(port_policy, &packet),
-        };
-        if let (Some(fragment), Fragment::First) = (fragment, key.fragment()) {
-            self.fragments.remember(&fragment, self.connections.charged(id, key.source()), evaluation, now);
-        }
-        let counter_key = CounterKey::new(id, direction, &evaluation);
-        if evaluation.log && news {
-            // With the queue full, the log is behind anyway, and says how much it left out.
-            let _lost = self.events.push(Event { key: *key, counter_key });
-        }
-        HookEvaluation { evaluation, look, counter_id: self.policy_counters.counter_of(&counter_key) }
     }
 }
 
@@ -350,27 +290,6 @@ fn zone(verdict: Verdict, key: &FlowKey, direction: Direction) -> Option<PortId>
         (Direction::Egress, _) => Some(key.source()),
         (Direction::Ingress, Verdict::App(id) | Verdict::Refuse(id, _) | Verdict::Reject(id)) => Some(id),
         (Direction::Ingress, _) => None,
-    }
-}
-
-/// What becomes of a frame that app `id` does not let pass; `None` if it does.
-fn refusal(id: PortId, source: PortId, evaluation: &Evaluation) -> Option<Verdict> {
-    match evaluation.decision {
-        Decision::Accept => None,
-        Decision::Reject => Some(Verdict::Reject(id)),
-        Decision::Drop if id == source => Some(Verdict::Drop(reason(evaluation))),
-        Decision::Drop => Some(Verdict::Refuse(id, reason(evaluation))),
-    }
-}
-
-fn reason(evaluation: &Evaluation) -> DropReason {
-    match evaluation.cause {
-        Cause::PortSecurity(Violation::Listen) => DropReason::PortNotLeased,
-        Cause::PortSecurity(_) => DropReason::Spoofed,
-        Cause::Malformed => DropReason::Malformed,
-        Cause::Fragment => DropReason::Fragment,
-        Cause::Rule(_) | Cause::Default if evaluation.decision == Decision::Reject => DropReason::Rejected,
-        Cause::Rule(_) | Cause::Default => DropReason::Policy,
     }
 }
 

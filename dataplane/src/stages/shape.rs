@@ -1,508 +1,256 @@
-//! What a worker keeps to of the policy's classes: who may send next, what waits, and for how long.
-//!
-//! There is a [`Lane`] for each direction that has classes: egress shares the wire, ingress what reaches apps. A lane has a
-//! scheduler, and for each class that has no others below it a *leaf*. On egress, the leaf of an app all of whose frames
-//! are of one class has no queue: the app's rings are the queue, and are left alone until it is the leaf's turn, so that
-//! nothing is lost. Other frames wait in the leaf's own queue, which is fair between flows and drops what waits too long.
+//! The shape stage: classes: what may go at once, and what waits for its turn.
+
+mod tree;
+
+pub use tree::*;
 
 use crate::ids::PortId;
-use crate::worker::counters::Counter;
-use crate::worker::handoff::Handoff;
-use crate::worker::port::User;
+use crate::stages::mirror::{Sighting, View};
+use crate::worker::burst::Burst;
+use crate::worker::flow_table::Hash;
+use crate::worker::handoff::{Handoff, Target};
+use crate::worker::outputs::{Outputs, Route, count_drop};
+use dpdk::{Batch, Mbuf};
 use kopi_config::policy::Direction;
-use kopi_packet::mark::Mark;
-use kopi_qos::{Cause, PacketStore, Pick, Pushed, Queue, QueueConfig, Scheduler};
-use kopi_ring::DropReason;
-use std::sync::Arc;
+use kopi_ring::{DropReason, PeerFault};
+use std::ops::Range;
 
-/// Nobody, where a port is.
-const NOBODY: PortId = PortId::MAX;
-
-/// A frame that waits.
-#[derive(Debug)]
-pub struct Waiting {
-    /// The frame, and where it goes.
-    pub handoff: Handoff,
-    /// On whose account it is dropped if it waits too long.
-    pub account: PortId,
-}
-
-/// Where frames wait: one for each worker, whatever the classes.
-pub type Waits = PacketStore<Waiting>;
-
-/// Where an app's frames to the wire wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// In its rings: all of them are of this leaf.
-    Ring(u32),
-    /// In queues, by their classes; those without are of this leaf.
-    Split(u32),
-}
-
-/// What one worker has counted for one class. The worker writes, the control thread reads.
-#[derive(Debug, Default)]
-pub struct ClassCounters {
-    /// Packets sent.
-    pub packets: Counter,
-    /// Bytes of those, overhead not counted.
-    pub bytes: Counter,
-    /// Packets dropped because the queue was full.
-    pub full: Counter,
-    /// Packets dropped because they had waited too long.
-    pub late: Counter,
-    /// Packets in the queue. A gauge.
-    pub backlog_packets: Counter,
-    /// Bytes in the queue. A gauge.
-    pub backlog_bytes: Counter,
-    /// How often the class was at its ceiling.
-    pub overlimits: Counter,
-}
-
-/// How long a packet of a class has waited.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    /// By what the class is known across reloads.
-    pub class: u64,
-    /// Ticks of the TSC.
-    pub ticks: u64,
-}
-
-/// Samples that wait for the control thread. What comes beyond is left out.
-pub const SAMPLES: usize = 4096;
-
-/// A class without others below it.
-#[derive(Debug)]
-pub struct Leaf {
-    /// By what the class is known across reloads.
-    pub class: u64,
-    /// What waits in kopid.
-    pub queue: Queue,
-    /// How that is kept.
-    pub config: QueueConfig,
-    /// What its frames are marked with.
-    pub mark: Mark,
-    /// The first of the apps whose rings are its queue and have frames; [`NOBODY`] if there are none. Those of a user stand
-    /// together.
-    first: PortId,
-    /// Since when what waits in rings has been waiting for its turn.
-    since: u64,
-    /// Whether the queue had the last turn, where rings and the queue take turns.
-    queued: bool,
-}
-
-impl Leaf {
-    /// A leaf without apps.
-    #[must_use]
-    pub const fn new(class: u64, queue: Queue, config: QueueConfig, mark: Mark) -> Self {
-        Self { class, queue, config, mark, first: NOBODY, since: 0, queued: false }
-    }
-}
-
-/// What the numbers of a lane's leaves stand for.
-#[derive(Clone, Debug)]
-pub struct Numbers {
-    /// The leaf of each of the policy's classes, by its index; `u32::MAX` for those of the other direction.
-    pub of_class: Arc<[u32]>,
-    /// By what each leaf is known across reloads, sorted.
-    pub ids: Arc<[(u64, u32)]>,
-    /// The leaf of frames without a class.
-    pub unclassed: u32,
-}
-
-/// The classes of one direction. The control thread makes it, a worker uses it.
-#[derive(Debug)]
-pub struct Lane {
-    scheduler: Scheduler,
-    /// By the scheduler's numbers. Those of inner classes are never used.
-    leaves: Box<[Leaf]>,
-    /// The leaf of each of the policy's classes, by its index; `u32::MAX` for those of the other direction.
-    of_class: Arc<[u32]>,
-    /// By what each leaf is known across reloads, sorted.
-    ids: Arc<[(u64, u32)]>,
-    counters: Arc<[ClassCounters]>,
-    /// The leaf of frames without a class.
-    unclassed: u32,
-    /// By port.
-    links: Box<[RingLink]>,
-    /// Turns that rings have had.
-    turns: u64,
-}
-
-/// An app's place in the leaf whose queue its rings are.
-#[derive(Clone, Copy, Debug)]
-struct RingLink {
-    /// The leaf; `u32::MAX` while the rings have no frames.
-    leaf: u32,
-    /// The next app of that leaf.
-    next: PortId,
-    /// Whose turns its turns are.
-    user: User,
-    /// Its last turn.
-    turn: u64,
-}
-
-/// All classes, as one worker keeps to them.
-#[derive(Debug)]
-pub struct Shaper {
-    /// What shares the wire; `None` if nothing is said of it.
-    pub egress: Option<Lane>,
-    /// What shares what reaches apps.
-    pub ingress: Option<Lane>,
-}
-
-impl Shaper {
-    /// The classes of one direction.
+impl Outputs {
+    /// The classes of one direction, if they are kept to.
     #[inline]
-    pub const fn lane(&mut self, direction: Direction) -> Option<&mut Lane> {
-        match direction {
-            Direction::Egress => self.egress.as_mut(),
-            Direction::Ingress => self.ingress.as_mut(),
-        }
-    }
-}
-
-/// What is to be served next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
-    /// The rings of this app, up to so many bytes.
-    Ring {
-        /// The leaf.
-        leaf: u32,
-        /// The app.
-        port: PortId,
-        /// Bytes, overhead counted. The frame that reaches this number may exceed it.
-        bytes: u32,
-    },
-    /// The queue of this leaf.
-    Queue {
-        /// The leaf.
-        leaf: u32,
-        /// Bytes, overhead counted.
-        bytes: u32,
-    },
-    /// Nobody, for now.
-    Nobody,
-}
-
-impl Lane {
-    /// A lane of `leaves`, by the numbers of `scheduler`, for ports below `ports`.
-    #[must_use]
-    pub fn new(
-        scheduler: Scheduler,
-        leaves: Vec<Leaf>,
-        numbers: &Numbers,
-        counters: Arc<[ClassCounters]>,
-        ports: usize,
-    ) -> Self {
-        let Numbers { of_class, ids, unclassed } = numbers;
-        Self {
-            scheduler,
-            leaves: leaves.into(),
-            of_class: Arc::clone(of_class),
-            ids: Arc::clone(ids),
-            counters,
-            unclassed: *unclassed,
-            links: vec![RingLink { leaf: u32::MAX, next: NOBODY, user: User::Host, turn: 0 }; ports].into(),
-            turns: 0,
-        }
+    pub fn tree(&mut self, direction: Direction) -> Option<&mut SchedTree> {
+        self.shaper.as_deref_mut().and_then(|shaper| shaper.tree(direction))
     }
 
-    /// The leaf of the policy's class `class`, counted from 1 as in flows; `None` for 0 and for classes of the other
-    /// direction.
-    #[inline]
-    #[must_use]
-    pub fn leaf_of(&self, class: u16) -> Option<u32> {
-        let at = usize::from(class.checked_sub(1)?);
-        self.of_class.get(at).copied().filter(|leaf| *leaf != u32::MAX)
-    }
-
-    /// The leaf of frames without a class.
-    #[inline]
-    #[must_use]
-    pub const fn unclassed(&self) -> u32 {
-        self.unclassed
-    }
-
-    /// What frames of a leaf are marked with.
-    #[inline]
-    #[must_use]
-    pub fn mark(&self, leaf: u32) -> Mark {
-        self.leaves.get(leaf as usize).map_or(Mark::NONE, |leaf| leaf.mark)
-    }
-
-    /// Whether the leaf has something to send, as far as is known.
-    #[inline]
-    #[must_use]
-    pub fn is_active(&self, leaf: u32) -> bool {
-        (leaf as usize) < self.leaves.len() && self.scheduler.is_active(leaf)
-    }
-
-    /// The leaf has something to send from now on.
-    #[inline]
-    pub fn activate(&mut self, leaf: u32, now: u64) {
-        if (leaf as usize) < self.leaves.len() && !self.scheduler.is_active(leaf) {
-            self.scheduler.activate(leaf, now);
-            if let Some(leaf) = self.leaves.get_mut(leaf as usize) {
-                leaf.since = now;
+    /// Keeps to `shaper` from now on, and returns what was kept to before. What waits goes on waiting; what waits in a class
+    /// that is no more goes as soon as the wire or the app takes it.
+    #[cold]
+    pub fn reshape(&mut self, shaper: Option<Box<Shaper>>, now: u64) -> Option<Box<Shaper>> {
+        let mut old = std::mem::replace(&mut self.shaper, shaper);
+        let Self { shaper, store, draining, .. } = self;
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let before = old.as_deref_mut().and_then(|shaper| shaper.tree(direction));
+            let after = shaper.as_deref_mut().and_then(|shaper| shaper.tree(direction));
+            // There is room for everything that can wait.
+            match (before, after) {
+                (Some(before), Some(after)) => after.adopt(before, store, now, |waiting| draining.push_back(waiting)),
+                (Some(before), None) => before.drain(store, |waiting| draining.push_back(waiting)),
+                (None, _) => {}
             }
         }
+        old
     }
 
-    /// Notes that the rings of app `port`, of `user`, are the queue of `leaf` and have frames.
-    pub fn link(&mut self, port: PortId, user: User, leaf: u32, now: u64) {
-        self.unlink(port);
-        let Some(place) = self.leaves.get_mut(leaf as usize) else { return };
-        // Behind another one of the same user, if there is one.
-        let mut before = place.first;
-        while before != NOBODY && self.links[usize::from(before)].user != user {
-            before = self.links[usize::from(before)].next;
+    /// Sends what waited in classes that are no more, as far as the wire takes it.
+    #[cold]
+    pub fn serve_draining(&mut self, view: &View<'_>) -> usize {
+        let mut moved = 0;
+        while moved < Batch::MAX && self.takes_burst() {
+            let Some(Waiting { handoff, charged }) = self.draining.pop_front() else { break };
+            self.go(handoff, charged, view);
+            moved += 1;
         }
-        let next = match before {
-            NOBODY => std::mem::replace(&mut place.first, port),
-            before => std::mem::replace(&mut self.links[usize::from(before)].next, port),
-        };
-        let turn = self.links.get(usize::from(port)).map_or(0, |link| link.turn);
-        if let Some(link) = self.links.get_mut(usize::from(port)) {
-            *link = RingLink { leaf, next, user, turn };
-        }
-        self.activate(leaf, now);
+        self.flush();
+        moved
     }
 
-    /// Notes that the rings of app `port` have no frames.
-    pub fn unlink(&mut self, port: PortId) {
-        let Some(link) = self.links.get_mut(usize::from(port)) else { return };
-        let (leaf, next) = (std::mem::replace(&mut link.leaf, u32::MAX), link.next);
-        let Some(place) = self.leaves.get_mut(leaf as usize) else { return };
-        if place.first == port {
-            place.first = next;
+    /// Drops everything that waits in classes, when the worker ends.
+    pub(crate) fn give_up_waiting(&mut self, view: &View<'_>) {
+        drop(self.reshape(None, view.now));
+        while let Some(waiting) = self.draining.pop_front() {
+            let reason = match waiting.handoff.target {
+                Target::Wire => DropReason::WireTxFull,
+                Target::App { .. } => DropReason::PortGone,
+            };
+            count_drop(&self.counters, waiting.charged, reason, 1);
+            self.taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
+        }
+    }
+
+    /// Whether app `id` has frames in its rings here.
+    ///
+    /// # Errors
+    ///
+    /// The app's fault, if it broke the contract.
+    pub fn has_frames(&mut self, id: PortId) -> Result<bool, PeerFault> {
+        let Some(port) = self.port_mut(id) else { return Ok(false) };
+        for ring in &mut port.tx {
+            if ring.poll()? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether app `id` has frames in the rings that come next, `most` of them. Takes those that were looked at from `most`.
+    ///
+    /// # Errors
+    ///
+    /// The app's fault, if it broke the contract.
+    #[inline]
+    pub fn poll(&mut self, id: PortId, most: &mut usize) -> Result<bool, PeerFault> {
+        let Some(port) = self.port_mut(id) else { return Ok(false) };
+        for _ in 0..port.tx.len().min(*most) {
+            *most -= 1;
+            if port.tx[port.next_tx].poll()? > 0 {
+                return Ok(true);
+            }
+            port.next_tx = if port.next_tx + 1 < port.tx.len() { port.next_tx + 1 } else { 0 };
+        }
+        Ok(false)
+    }
+
+    /// Whether anything waits in a class that is no more.
+    #[inline]
+    #[must_use]
+    pub fn has_draining(&self) -> bool {
+        !self.draining.is_empty()
+    }
+
+    /// Sends a burst whose frames have their routes, or has them wait. Notes what went to the wire at once. `whole` if all of
+    /// it goes there.
+    pub(crate) fn send_shaped(&mut self, burst: &mut Burst, source: PortId, whole: bool, view: &View<'_>) {
+        if whole && self.mark.is_none() && matches!(self.backlog, Backlog::AppRing(_)) {
+            let frames = u32::try_from(burst.batch.len()).unwrap_or(0);
+            self.sent = (frames, burst.batch.iter().map(|mbuf| u64::from(mbuf.len())).sum());
+            if let Some(counters) = self.counters.ports.first() {
+                self.wire.send_all(&mut burst.batch, counters);
+            }
             return;
         }
-        let mut before = place.first;
-        while before != NOBODY {
-            let link = &mut self.links[usize::from(before)];
-            if link.next == port {
-                link.next = next;
-                return;
-            }
-            before = link.next;
-        }
-    }
-
-    /// Whether the rings of app `port` wait for the turn of their leaf.
-    #[inline]
-    #[must_use]
-    pub fn is_linked(&self, port: PortId) -> bool {
-        self.links.get(usize::from(port)).is_some_and(|link| link.leaf != u32::MAX)
-    }
-
-    /// Whether there are apps whose rings are the queue of `leaf` and have frames.
-    #[inline]
-    #[must_use]
-    pub fn has_rings(&self, leaf: u32) -> bool {
-        self.leaves.get(leaf as usize).is_some_and(|leaf| leaf.first != NOBODY)
-    }
-
-    /// Which of the apps whose rings are the queue of a leaf, of which `first` is the first, comes next: that which has waited
-    /// longest of the user who has.
-    fn next_ring(&self, first: PortId) -> PortId {
-        let (mut best, mut best_turn) = (first, u64::MAX);
-        let mut at = first;
-        while at != NOBODY {
-            let user = self.links[usize::from(at)].user;
-            let (mut longest, mut oldest, mut latest) = (at, u64::MAX, 0);
-            while at != NOBODY && self.links[usize::from(at)].user == user {
-                let link = &self.links[usize::from(at)];
-                if link.turn < oldest {
-                    (longest, oldest) = (at, link.turn);
+        self.sent = (0, 0);
+        let mut batch = std::mem::take(&mut burst.batch);
+        for (at, mbuf) in batch.drain().enumerate() {
+            match self.routes.get(at).copied().unwrap_or(Route::Free) {
+                Route::Free => drop(self.completed.push(mbuf)),
+                Route::Wire | Route::Worker(_, Target::Wire) => match self.leaf_at(burst, at) {
+                    Some(leaf) => {
+                        self.wait(Direction::Egress, leaf, (mbuf, Target::Wire), source, burst.hash(at), view)
+                    }
+                    None => {
+                        self.sent = (self.sent.0 + 1, self.sent.1 + u64::from(mbuf.len()));
+                        self.go(Handoff { mbuf: self.marked(mbuf), target: Target::Wire }, source, view);
+                    }
+                },
+                Route::Worker(worker, target) => self.hand_over(worker, Handoff { mbuf, target }, source, view),
+                Route::Queue(leaf, target) => {
+                    let charged = target.port();
+                    self.wait(Direction::Ingress, leaf, (mbuf, target), charged, burst.hash(at), view);
                 }
-                latest = latest.max(link.turn);
-                at = link.next;
-            }
-            if latest < best_turn {
-                (best, best_turn) = (longest, latest);
             }
         }
-        best
+        burst.batch = batch;
+        self.flush();
     }
 
-    /// Whose turn it is.
-    #[inline]
-    pub fn next(&mut self, now: u64) -> Turn {
-        let Pick::Serve { leaf, bytes } = self.scheduler.pick(now) else { return Turn::Nobody };
-        let Some(place) = self.leaves.get_mut(leaf as usize) else { return Turn::Nobody };
-        let first = place.first;
-        place.queued = !place.queue.is_empty() && (first == NOBODY || !place.queued);
-        if place.queued {
-            return Turn::Queue { leaf, bytes };
+    /// The leaf in whose queue frame `at`, which goes to the wire, has to wait; `None` if the rings of its app are its queue.
+    fn leaf_at(&self, burst: &Burst, at: usize) -> Option<u32> {
+        let Backlog::ClassQueue(default) = self.backlog else { return None };
+        let tree = self.shaper.as_deref()?.egress.as_ref()?;
+        Some(tree.leaf_of(burst.class(at, Direction::Egress)).unwrap_or(default))
+    }
+
+    fn marked(&self, mut mbuf: Mbuf) -> Mbuf {
+        if !self.mark.is_none() {
+            self.mark.apply(mbuf.data_mut());
         }
-        if first == NOBODY {
-            self.scheduler.deactivate(leaf, now);
-            return Turn::Nobody;
-        }
-        let port = if self.links[usize::from(first)].next == NOBODY { first } else { self.next_ring(first) };
-        self.turns += 1;
-        self.links[usize::from(port)].turn = self.turns;
-        Turn::Ring { leaf, port, bytes }
+        mbuf
     }
 
-    /// From when on something may be sent, as far as is known at `now`; `None` if nothing waits that ever may.
-    pub fn due(&mut self, now: u64) -> Option<u64> {
-        match self.scheduler.pick(now) {
-            Pick::Serve { .. } => Some(now),
-            Pick::WaitUntil(tick) => Some(tick),
-            Pick::Idle => None,
-        }
-    }
-
-    /// Notes that `leaf` had its turn for so many bytes that went somewhere else than this direction's classes share, overhead
-    /// counted: they take nothing of its limits, but it had its turn.
-    #[inline]
-    pub fn passed(&mut self, leaf: u32, bytes: u64) {
-        if bytes > 0 && (leaf as usize) < self.leaves.len() {
-            self.scheduler.defer(leaf, bytes);
-        }
-    }
-
-    /// Notes that `leaf` has sent so much. Returns how long it had waited for its turn, as far as kopid can see.
-    #[inline]
-    pub fn sent(&mut self, leaf: u32, (frames, bytes): (u32, u64), now: u64) -> Option<Sample> {
-        let more = self.waits(leaf) || self.has_rings(leaf);
-        self.scheduler.charge(leaf, bytes, frames, more, now);
-        let overlimits = self.scheduler.overlimits(leaf);
-        if let Some(counters) = self.counters.get(leaf as usize) {
-            counters.packets.add(frames.into());
-            counters.bytes.add(bytes);
-            counters.overlimits.set(overlimits);
-        }
-        let place = self.leaves.get_mut(leaf as usize)?;
-        let ticks = now.saturating_sub(std::mem::replace(&mut place.since, now));
-        (frames > 0).then_some(Sample { class: place.class, ticks })
-    }
-
-    /// What each frame costs besides its own bytes.
-    #[inline]
-    #[must_use]
-    pub const fn overhead(&self) -> u32 {
-        self.scheduler.overhead()
-    }
-
-    /// Has a frame wait in the queue of `leaf`. What has to go for it is given to `sink`.
-    #[inline]
-    pub fn push(
+    /// Has a frame wait in the queue of a leaf, behind those of its flow. The flow is told by the `hash` of the whole key, which names
+    /// who sends and which nobody can work out: users may share a leaf, and none of them may choose to stand in another's place.
+    fn wait(
         &mut self,
+        direction: Direction,
         leaf: u32,
-        waits: &mut Waits,
-        (waiting, hash): (Waiting, u32),
-        now: u64,
-        mut sink: impl FnMut(Waiting, DropReason),
+        (mbuf, target): (Mbuf, Target),
+        charged: PortId,
+        hash: Hash,
+        view: &View<'_>,
     ) {
-        let (Some(place), Some(counters)) = (self.leaves.get_mut(leaf as usize), self.counters.get(leaf as usize))
-        else {
-            return sink(waiting, DropReason::QueueFull);
-        };
-        let length = waiting.handoff.mbuf.len();
-        let pushed = Pushed { item: waiting, length, hash };
-        let outcome = place.queue.push(waits, pushed, now, |waiting, cause| {
-            count(counters, cause);
-            sink(waiting, reason(cause));
+        let Self { shaper, store, counters, taps, .. } = self;
+        let Some(tree) = shaper.as_deref_mut().and_then(|shaper| shaper.tree(direction)) else { return };
+        let waiting = Waiting { handoff: Handoff { mbuf, target }, charged };
+        tree.push(leaf, store, (waiting, hash.flow()), view.now, |waiting, reason| {
+            count_drop(counters, waiting.charged, reason, 1);
+            taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
         });
-        if let Err(waiting) = outcome {
-            count(counters, Cause::Full);
-            sink(waiting, DropReason::QueueFull);
-        }
-        gauge(counters, &place.queue);
-        if !place.queue.is_empty() && !self.scheduler.is_active(leaf) {
-            self.scheduler.activate(leaf, now);
-        }
     }
 
-    /// Takes frames out of the queue of `leaf`, up to `bytes` with their overhead and at most `most`, and gives each to
-    /// `send`, those that have waited too long to `sink`. Returns how many there were, their bytes, and how long the first
-    /// one has waited.
-    #[inline]
-    pub fn pop(
+    /// Serves the queue of a leaf, up to `bytes` with their overhead. Returns how many frames went.
+    pub fn serve_queue(
         &mut self,
+        direction: Direction,
         leaf: u32,
-        (most, bytes): (usize, u32),
-        waits: &mut Waits,
-        now: u64,
-        mut send: impl FnMut(Waiting),
-        mut sink: impl FnMut(Waiting, DropReason),
-    ) -> (u32, u64, Option<u64>) {
-        let overhead = self.scheduler.overhead();
-        let (Some(place), Some(counters)) = (self.leaves.get_mut(leaf as usize), self.counters.get(leaf as usize))
-        else {
-            return (0, 0, None);
-        };
-        let (mut frames, mut sent, mut cost, mut waited) = (0_u32, 0_u64, 0_u64, None);
-        while cost < bytes.into() && (frames as usize) < most {
-            let popped = place.queue.pop(waits, now, |waiting, cause| {
-                count(counters, cause);
-                sink(waiting, reason(cause));
-            });
-            let Some(popped) = popped else { break };
-            waited.get_or_insert(popped.sojourn);
-            frames += 1;
-            sent += u64::from(popped.length);
-            cost += u64::from(popped.length) + u64::from(overhead);
-            send(popped.item);
+        bytes: u32,
+        view: &View<'_>,
+    ) -> (usize, Option<Sample>) {
+        let mut ready = std::mem::take(&mut self.ready);
+        let Self { shaper, store, counters, taps, .. } = self;
+        let Some(tree) = shaper.as_deref_mut().and_then(|shaper| shaper.tree(direction)) else { return (0, None) };
+        let now = view.now;
+        // There is room for as many as a batch holds.
+        let (frames, length, waited) = tree.pop(
+            leaf,
+            (Batch::MAX, bytes),
+            store,
+            now,
+            |waiting| ready.push(waiting),
+            |waiting, reason| {
+                count_drop(counters, waiting.charged, reason, 1);
+                taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
+            },
+        );
+        let sample = tree.sent(leaf, (frames, length), now);
+        let sample = sample.zip(waited).map(|(sample, ticks)| Sample { ticks, ..sample });
+        let mark = tree.mark(leaf);
+        for Waiting { mut handoff, charged } in ready.drain(..) {
+            if !mark.is_none() {
+                mark.apply(handoff.mbuf.data_mut());
+            }
+            self.go(handoff, charged, view);
         }
-        gauge(counters, &place.queue);
-        (frames, sent, waited)
+        self.ready = ready;
+        self.flush();
+        (frames as usize, sample)
     }
 
-    /// Whether anything waits in the queue of `leaf`.
-    #[inline]
-    #[must_use]
-    pub fn waits(&self, leaf: u32) -> bool {
-        self.leaves.get(leaf as usize).is_some_and(|leaf| !leaf.queue.is_empty())
+    /// Sends a frame that is charged to port `account`, by way of the worker that owns its target if that is another one.
+    fn go(&mut self, handoff: Handoff, charged: PortId, view: &View<'_>) {
+        match handoff.target {
+            Target::Wire if !self.wire.sends() => self.hand_over(self.sender, handoff, charged, view),
+            Target::App { id, queue, .. } if crate::worker::port::worker_of(id, queue, self.workers) != self.index => {
+                let owner = crate::worker::port::worker_of(id, queue, self.workers);
+                self.hand_over(owner, handoff, charged, view);
+            }
+            target => self.arrive(handoff.mbuf, target, view),
+        }
     }
 
-    /// Takes over what `old` knows of the classes that both have: debts, turns, and what waits. What waits in others is
-    /// given to `orphan`. Which apps' rings belong where is not taken over.
-    pub fn adopt(&mut self, old: &mut Self, waits: &mut Waits, now: u64, mut orphan: impl FnMut(Waiting)) {
-        self.scheduler.adopt(&mut old.scheduler, now);
-        let mut ids = self.ids.iter().peekable();
-        for (id, leaf) in old.ids.iter() {
-            let Some(before) = old.leaves.get_mut(*leaf as usize) else { continue };
-            while ids.next_if(|(mine, _)| mine < id).is_some() {}
-            let mine =
-                ids.peek().filter(|(mine, _)| mine == id).and_then(|(_, leaf)| self.leaves.get_mut(*leaf as usize));
-            match mine {
-                Some(mine) => {
-                    std::mem::swap(&mut mine.queue, &mut before.queue);
-                    mine.queue.reconfigure(mine.config);
-                    mine.since = now;
-                }
-                None => before.queue.drain(waits, &mut orphan),
+    /// Routes frames of a run to app `id` into the queues of their classes, if they have any. Returns whether it has, and
+    /// else the run is for the ordinary way.
+    pub(crate) fn queue_to_app(&mut self, burst: &Burst, run: Range<usize>, id: PortId) -> bool {
+        let Some(tree) = self.shaper.as_deref().and_then(|shaper| shaper.ingress.as_ref()) else { return false };
+        let leaf = |at: usize| tree.leaf_of(burst.class(at, Direction::Ingress));
+        if run.clone().all(|at| leaf(at).is_none()) {
+            return false;
+        }
+        let Some(port) = self.ports.get(usize::from(id)).and_then(Option::as_deref) else { return false };
+        for at in run {
+            let queue = port.queue_for(burst.rss(at));
+            let target = Target::App { id, generation: port.generation, queue, notes: burst.notes(at) };
+            // The verdict is the same for the whole run, and so is nearly always the class.
+            let leaf = leaf(at).unwrap_or_else(|| tree.unclassed());
+            if let Some(slot) = self.routes.get_mut(at) {
+                *slot = Route::Queue(leaf, target);
             }
         }
-    }
-
-    /// Gives everything that waits to `sink`.
-    pub fn drain(&mut self, waits: &mut Waits, mut sink: impl FnMut(Waiting)) {
-        self.leaves
-            .iter_mut()
-            .filter(|leaf| !leaf.queue.is_empty())
-            .for_each(|leaf| leaf.queue.drain(waits, &mut sink));
+        true
     }
 }
 
-fn count(counters: &ClassCounters, cause: Cause) {
-    match cause {
-        Cause::Full => counters.full.add(1),
-        Cause::Codel => counters.late.add(1),
-    }
-}
-
-fn gauge(counters: &ClassCounters, queue: &Queue) {
-    counters.backlog_packets.set(queue.len().into());
-    counters.backlog_bytes.set(queue.bytes());
-}
-
-const fn reason(cause: Cause) -> DropReason {
-    match cause {
-        Cause::Full => DropReason::QueueFull,
-        Cause::Codel => DropReason::Codel,
-    }
+/// How a frame is shown that waited in vain.
+fn late(waiting: &Waiting, reason: DropReason) -> Sighting {
+    let charged = waiting.charged;
+    Sighting::dropped(charged, waiting.handoff.target == Target::Wire, charged, reason)
 }

@@ -7,7 +7,7 @@ use crate::policy_counters::PolicyCounters;
 use crate::snapshot::Snapshot;
 use crate::stages::mirror::{Selection, Tap};
 use crate::stages::shape::Shaper;
-use crate::worker::flow_dump::Listing;
+use crate::worker::flow_dump::FlowDump;
 use crate::worker::port::WorkerPort;
 use kopi_ring::PeerFault;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub enum Command {
     /// Use another snapshot from now on.
     Forward(Change),
     /// Fill in this piece of a list of flows.
-    List(Box<Listing>),
+    List(Box<FlowDump>),
     /// Show a capture session what it wants.
     Tap(Box<Tap>),
     /// Show capture sessions something else.
@@ -58,7 +58,7 @@ pub enum Reply {
     /// All this is no longer used.
     Retired(Change),
     /// The piece is complete.
-    Listed(Box<Listing>),
+    Dumped(Box<FlowDump>),
     /// These selections are no longer used.
     Selected(Vec<Arc<Selection>>),
     /// This tap is no longer used.

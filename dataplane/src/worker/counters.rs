@@ -80,14 +80,14 @@ pub struct WorkerCounters {
     /// By port number; 0 is the wire.
     pub ports: Box<[PortCounters]>,
     /// Turns of the worker's loop.
-    pub turns: Counter,
+    pub iterations: Counter,
     /// Turns in which it moved at least one frame.
-    pub busy_turns: Counter,
-    /// Cycles spent in busy turns.
+    pub busy_iterations: Counter,
+    /// Cycles completed in busy turns.
     pub busy_cycles: Counter,
     /// Times that it went to sleep.
     pub sleeps: Counter,
-    /// Cycles spent asleep.
+    /// Cycles completed asleep.
     pub asleep_cycles: Counter,
     /// Flow-table entries in use. A gauge.
     pub flows: Counter,
@@ -100,7 +100,7 @@ pub struct WorkerCounters {
     /// Frames of the wire whose checksum was left to a card, and was finished here.
     pub checksums_finished: Counter,
     /// The longest of the turns.
-    pub longest_turn: LongestTurn,
+    pub longest_iteration: LongestTurn,
 }
 
 impl WorkerCounters {
@@ -109,8 +109,8 @@ impl WorkerCounters {
     pub fn new(ports: usize) -> Self {
         Self {
             ports: (0..ports).map(|_| PortCounters::default()).collect(),
-            turns: Counter::default(),
-            busy_turns: Counter::default(),
+            iterations: Counter::default(),
+            busy_iterations: Counter::default(),
             busy_cycles: Counter::default(),
             sleeps: Counter::default(),
             asleep_cycles: Counter::default(),
@@ -119,7 +119,7 @@ impl WorkerCounters {
             flow_evictions: Counter::default(),
             answers_withheld: Counter::default(),
             checksums_finished: Counter::default(),
-            longest_turn: LongestTurn::default(),
+            longest_iteration: LongestTurn::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Lists of a worker's flows, for operators.
+//! Dumps of a worker's flows, for operators.
 //!
 //! A list goes from a worker to an operator in pieces of a bounded size, each asked for when the one before is on its way to its reader.
-//! The control thread brings the memory, which it has used before, and the worker copies a few flows into it in each turn, so that
+//! The control thread brings the memory, which it has used before, and the worker copies a few flows into it in each iteration, so that
 //! traffic does not wait. What has come is copied out, and made into text by the thread of the operator who has asked.
 //!
 //! A worker fills in one piece at a time. Users have their turns, however many lists each of them reads.
@@ -26,16 +26,16 @@ use std::time::{Duration, Instant};
 /// Flows of a piece. Each is half a kilobyte of text later, for each connection of an operator that reads a list.
 pub const PIECE: usize = 256;
 
-/// Flows copied in one turn, and buckets looked at for them: about as long as a few bursts take.
+/// Flows copied in one iteration, and buckets looked at for them: about as long as a few bursts take.
 const FLOWS: usize = 128;
 const BUCKETS: usize = 256;
 
 /// How long a worker may take for a piece.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One flow, as it was when it was copied.
 #[derive(Clone, Copy, Debug)]
-pub struct Listed {
+pub struct DumpedFlow {
     /// What its packets have in common.
     pub key: FlowKey,
     /// What is known about it.
@@ -46,7 +46,7 @@ pub struct Listed {
     pub outdated: bool,
 }
 
-impl Listed {
+impl DumpedFlow {
     /// What its verdict says for the side of app `id`, as far as it is the policy's.
     #[must_use]
     pub fn decision(&self, id: PortId) -> Decision {
@@ -80,11 +80,11 @@ impl Listed {
 
 /// Some flows of one worker, all evaluated under one snapshot. Never grows beyond its first capacity.
 #[derive(Debug)]
-pub struct Listing {
+pub struct FlowDump {
     /// Which piece it is, and of which worker.
     serial: u64,
     worker: usize,
-    flows: Vec<Listed>,
+    flows: Vec<DumpedFlow>,
     /// The bucket to go on with.
     next: usize,
     /// Whether there are more.
@@ -92,11 +92,11 @@ pub struct Listing {
     snapshot: Option<Arc<Snapshot>>,
 }
 
-impl Listing {
+impl FlowDump {
     /// Room for [`PIECE`] flows, all of it in memory.
     fn new() -> Self {
         let (_, key) = kopi_packet::parse(&[], 0);
-        let mut flows = vec![Listed { key, flow: Flow::EMPTY, outcomes: [None; 2], outdated: false }; PIECE];
+        let mut flows = vec![DumpedFlow { key, flow: Flow::EMPTY, outcomes: [None; 2], outdated: false }; PIECE];
         flows.clear();
         Self { serial: 0, worker: 0, flows, next: 0, has_more: false, snapshot: None }
     }
@@ -117,7 +117,7 @@ impl Listing {
         let full = self.flows.capacity().min(self.flows.len() + FLOWS) - FlowTable::WAYS;
         let to = table.buckets().min(self.next + BUCKETS);
         while self.next < to && self.flows.len() <= full {
-            let flows = table.flows(self.next, self.next + 1).map(|(key, flow)| Listed {
+            let flows = table.flows(self.next, self.next + 1).map(|(key, flow)| DumpedFlow {
                 key: *key,
                 flow: *flow,
                 outcomes: flow
@@ -182,7 +182,7 @@ pub struct Names {
 }
 
 impl Names {
-    fn of(flows: &[Listed], ruleset: &Ruleset) -> Self {
+    fn of(flows: &[DumpedFlow], ruleset: &Ruleset) -> Self {
         let (uses_state, tcp_flags) = (ruleset.uses_state(), ruleset.tcp_flags_mask());
         let mut names = Self { uses_state, tcp_flags, ..Self::default() };
         for listed in flows {
@@ -217,7 +217,7 @@ impl Names {
 #[derive(Debug)]
 pub struct Piece {
     /// Its flows.
-    pub flows: Vec<Listed>,
+    pub flows: Vec<DumpedFlow>,
     /// The apps that they come from or go to, as far as they are still there.
     pub who: BTreeMap<PortId, Who>,
     /// What the policy that they were evaluated by calls what they have to do with; `None` without a policy.
@@ -249,7 +249,7 @@ struct Current {
 /// What there is for one worker.
 #[derive(Debug, Default)]
 struct Desk {
-    spare: Option<Box<Listing>>,
+    spare: Option<Box<FlowDump>>,
     current: Option<Current>,
 }
 
@@ -278,7 +278,7 @@ impl Lists {
     }
 
     /// Takes what a worker has filled in, and gives it to who has asked. `ports` says who the apps are.
-    pub fn take(&mut self, mut part: Box<Listing>, ports: &PortTable) {
+    pub fn take(&mut self, mut part: Box<FlowDump>, ports: &PortTable) {
         let (worker, workers) = (part.worker, self.desks.len());
         let Some(desk) = self.desks.get_mut(worker) else { return };
         if let Some(Current { to: Some(to), .. }) = desk.current.take_if(|current| current.serial == part.serial) {
@@ -310,7 +310,7 @@ impl Lists {
                     continue;
                 }
                 // It has the memory still, and is not asked again until it has given it back.
-                let silent = || Err(format!("worker {worker} has not listed its flows within {PATIENCE:?}"));
+                let silent = || Err(format!("worker {worker} has not listed its flows within {TIMEOUT:?}"));
                 let late = self.waiting.extract_if(.., |asked| asked.position.worker == worker).map(|asked| asked.to);
                 current.to.take().into_iter().chain(late).for_each(|to| drop(to.try_send(silent())));
                 continue;
@@ -321,10 +321,10 @@ impl Lists {
             let Asked { account, position, to } = self.waiting.remove(at);
             self.serial += 1;
             self.served.insert(account, self.serial);
-            let mut listing = desk.spare.take().unwrap_or_else(|| Listing::new().into());
-            listing.begin(self.serial, position);
-            desk.current = Some(Current { serial: self.serial, until: Instant::now() + PATIENCE, to: Some(to) });
-            dataplane.list(worker, listing);
+            let mut dump = desk.spare.take().unwrap_or_else(|| FlowDump::new().into());
+            dump.begin(self.serial, position);
+            desk.current = Some(Current { serial: self.serial, until: Instant::now() + TIMEOUT, to: Some(to) });
+            dataplane.list(worker, dump);
         }
         if !self.is_busy() {
             self.served.clear();
@@ -333,7 +333,7 @@ impl Lists {
 }
 
 /// The apps that `flows` come from or go to. An app that has the number of one that is gone is another one.
-fn who(flows: &[Listed], filter: Option<&PolicyTable>, ports: &PortTable) -> BTreeMap<PortId, Who> {
+fn who(flows: &[DumpedFlow], filter: Option<&PolicyTable>, ports: &PortTable) -> BTreeMap<PortId, Who> {
     let mut who = BTreeMap::new();
     for id in flows.iter().flat_map(|flow| [Some(flow.key.source()), flow.receiver()]).flatten() {
         if id == WIRE || who.contains_key(&id) {

@@ -108,7 +108,7 @@ impl Flow {
     /// Has each packet evaluated by itself: it says something that its key does not.
     pub const fn judge_each(&mut self) {
         self.marks |= EACH;
-        // So that those who ask whether connections have a say look further, and nobody else pays for this.
+        // So that those who ask whether connections have a say lookup further, and nobody else pays for this.
         if matches!(self.states[0], None | Some(State::Untracked)) {
             self.states[0] = Some(State::New);
         }
@@ -135,19 +135,19 @@ impl Flow {
         Notes::new(self.marks, self.rss)
     }
 
-    /// Notes what was said at one side, and gives the look back, if there was one.
+    /// Notes what was said at one side, and gives the lookup back, if there was one.
     pub fn note(
         &mut self,
         side: Direction,
         evaluation: &Evaluation,
-        look: Option<CtLookup>,
+        lookup: Option<CtLookup>,
         counter_id: CounterId,
     ) -> Option<CtLookup> {
         let at = usize::from(side == Direction::Ingress);
-        self.states[at] = look.as_ref().map(CtLookup::state);
+        self.states[at] = lookup.as_ref().map(CtLookup::state);
         self.hooks.counter_ids[at] = counter_id;
         self.hooks.classes[at] = evaluation.class.map_or(0, |class| class.saturating_add(1));
-        look
+        lookup
     }
 
     /// Ticks since its first packet, at `now` (TSC), to within [`AGE_UNIT`]; 0 if that came later.

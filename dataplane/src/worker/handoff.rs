@@ -1,7 +1,7 @@
 //! Frames on their way from the worker that evaluated them to the worker that owns their destination.
 
 use crate::ids::{Generation, PortId, WIRE};
-use crate::worker::idle::Waker;
+use crate::worker::sleep::Waker;
 use dpdk::{Batch, Mbuf};
 use kopi_ring::layout::Notes;
 use kopi_ring::need_wakeup::barrier;
@@ -240,7 +240,7 @@ impl Mesh {
         }
     }
 
-    /// Wakes the workers that sleep, if anything was handed over. Once a turn.
+    /// Wakes the workers that sleep, if anything was handed over. Once an iteration.
     #[inline]
     pub fn wake(&mut self) {
         if self.handed {

@@ -1,344 +1,97 @@
-//! What a worker does when there is nothing to do.
-//!
-//! With `idle = "poll"` it looks again at once. With `idle = "adaptive"` it does so for a while, then with pauses that leave the
-//! core to its sibling, and then it sleeps until somebody calls: an app through its doorbell, the wire through its own
-//! file descriptor if its driver has one, another worker or the control thread. Before it sleeps it sets `need_wakeup` of all
-//! rings that it empties, and takes one more turn: frames that came before the flag was seen are found by that turn, and all
-//! later ones make a call ([`kopi_ring::need_wakeup`]).
+//! A worker with nothing to do.
 
-use kopi_ring::Doorbell;
-use kopi_ring::need_wakeup::{self, barrier};
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::io::Errno;
-use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use super::Worker;
+use crate::worker::sleep::Step;
 
-use crate::ids::PortId;
+/// Pauses of the processor between two polls, some tens of nanoseconds each.
+const PAUSES: usize = 20;
 
-/// How long a worker goes on as if there was something to do: longer than an app takes to answer.
-const SPIN: Duration = Duration::from_micros(50);
-/// How long it has been idle when it goes to sleep. A sleep costs about ten microseconds of somebody's time; so it is never
-/// more than a small part of what it saves.
-const AWAKE: Duration = Duration::from_micros(250);
-/// Longest sleep. It bounds what a lost call can do.
-const NAP: Duration = Duration::from_millis(100);
-/// Longest sleep of a worker that nobody tells of frames on its wire. Each look costs some ten microseconds.
-const GLANCE: Duration = Duration::from_millis(2);
-/// Shortest sleep: below, the worker had better wait awake.
-const SHORTEST: Duration = Duration::from_micros(60);
-/// Calls taken at one time.
-const EVENTS: usize = 16;
-/// Bits of an event's number that say which port it is about; all ones for none.
-const NOBODY: u64 = u64::MAX;
-/// The number of events of a wire that is [`Ear::Readable`].
-const WIRE: u64 = NOBODY - 1;
-
-/// By what others wake one worker.
-#[derive(Debug)]
-pub struct Waker {
-    /// Whether it wants to be called, as with the rings of apps.
-    need_wakeup: AtomicU32,
-    event: OwnedFd,
-}
-
-impl Waker {
-    /// Wakes the worker if it sleeps. To be called after what it is to see, and a [`barrier`].
-    pub fn call(&self) {
-        if need_wakeup::take(&self.need_wakeup) {
-            // Nobody but this process has it, and it never fills up.
-            let _written = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
-        }
-    }
-}
-
-/// What the control thread needs to know of a worker's sleep.
-#[derive(Clone, Debug)]
-pub struct Bedside {
-    /// By what it is woken.
-    pub waker: Arc<Waker>,
-    epoll: Arc<OwnedFd>,
-}
-
-impl Bedside {
-    /// Has the worker wake up for `doorbell`, that of port `id`, until the doorbell is closed.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, when memory is short.
-    pub fn listen(&self, id: PortId, doorbell: &Doorbell) -> Result<(), Errno> {
-        watch(&self.epoll, doorbell, EventData::new_u64(id.into()))
-    }
-}
-
-/// By what a worker hears of frames on its wire.
-#[derive(Debug)]
-pub enum Ear {
-    /// Each frame that comes is a call.
-    Calls(OwnedFd),
-    /// Readable as long as there are frames, of which the driver may know later than this descriptor.
-    Readable(OwnedFd),
-}
-
-/// Waits for `source` from now on: for each time that something comes, and not for as long as something is there.
-fn watch(epoll: &OwnedFd, source: impl AsFd, data: EventData) -> Result<(), Errno> {
-    epoll::add(epoll, source, data, EventFlags::IN | EventFlags::ET)
-}
-
-/// What an idle worker does next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Looks again at once.
-    Look,
-    /// Looks again after a moment.
-    Pause,
-    /// Sets `need_wakeup` everywhere and looks again.
-    Arm,
-    /// Sleeps, since the look after the flags were set has found nothing.
-    Sleep,
-}
-
-/// The sleep of one worker.
-#[derive(Debug)]
-pub struct Rest {
-    side: Bedside,
-    /// Whether the flags are set.
-    armed: bool,
-    /// The TSC when there was last something to do.
-    since: u64,
-    /// Ticks of the TSC in [`SPIN`], [`AWAKE`] and [`SHORTEST`].
-    spin: u64,
-    awake: u64,
-    shortest: u64,
-    /// Ticks that it may sleep at most, and those if nobody tells of frames on the wire.
-    longest: u64,
-    glance: u64,
-    hz: u64,
-    /// What it watches of the wire.
-    wire: Option<Ear>,
-}
-
-impl Rest {
-    /// The sleep of a worker whose clock makes `hz` ticks a second. If it receives from the wire, `wire` says by what it hears of
-    /// frames there; `Some(None)` if by nothing.
-    ///
-    /// # Errors
-    ///
-    /// The kernel's, when file descriptors or memory are short.
-    pub fn new(hz: u64, wire: Option<Option<Ear>>) -> Result<Self, Errno> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        watch(&epoll, &event, EventData::new_u64(NOBODY))?;
-        // A call can be lost where the kernel has no heavy barrier.
-        let deaf = wire.as_ref().is_some_and(Option::is_none) || !need_wakeup::heavy_barrier();
-        let longest = if deaf { GLANCE } else { NAP };
-        let wire = wire.flatten();
-        match &wire {
-            Some(Ear::Calls(fd)) => watch(&epoll, fd, EventData::new_u64(NOBODY))?,
-            Some(Ear::Readable(fd)) => epoll::add(&epoll, fd, EventData::new_u64(WIRE), EventFlags::IN)?,
-            None => {}
-        }
-        let waker = Arc::new(Waker { need_wakeup: AtomicU32::new(0), event });
-        let ticks = |span| dpdk::tsc::ticks(span, hz);
-        Ok(Self {
-            side: Bedside { waker, epoll: Arc::new(epoll) },
-            armed: false,
-            since: 0,
-            spin: ticks(SPIN),
-            awake: ticks(AWAKE),
-            shortest: ticks(SHORTEST),
-            longest: ticks(longest),
-            glance: ticks(GLANCE),
-            hz,
-            wire,
-        })
-    }
-
-    /// What others need to know of it.
-    #[must_use]
-    pub const fn side(&self) -> &Bedside {
-        &self.side
-    }
-
-    /// Notes that there was something to do until `now`. Whether flags have to be cleared.
+impl Worker {
+    /// What comes after an iteration that ended at `now`, in which frames moved if it was `busy`. Returns when the next one begins.
     #[inline]
-    pub const fn worked(&mut self, now: u64) -> bool {
-        self.since = now;
-        std::mem::replace(&mut self.armed, false)
-    }
-
-    /// What to do at `now`, after a turn without anything to do.
-    #[inline]
-    #[must_use]
-    pub const fn step(&self, now: u64) -> Step {
-        let idle = now.saturating_sub(self.since);
-        if self.armed {
-            Step::Sleep
-        } else if idle < self.spin {
-            Step::Look
-        } else if idle < self.awake {
-            Step::Pause
-        } else {
-            Step::Arm
+    pub(super) fn idle(&mut self, busy: bool, now: u64) -> u64 {
+        let Some(sleep) = &mut self.sleep_state else {
+            if !busy {
+                std::hint::spin_loop();
+            }
+            return now;
+        };
+        if busy {
+            self.note_work(now);
+            return now;
+        }
+        match sleep.step(now) {
+            Step::Poll => {
+                std::hint::spin_loop();
+                now
+            }
+            Step::Pause => {
+                (0..PAUSES).for_each(|_| std::hint::spin_loop());
+                (self.clock)()
+            }
+            Step::Arm => {
+                self.arm();
+                now
+            }
+            Step::Sleep => self.sleep(now),
         }
     }
 
-    /// Asks for calls from the other threads of this process. The worker has set `need_wakeup` of its rings; the turn that it takes
-    /// next comes after all of them.
-    pub fn arm(&mut self) {
-        self.armed = true;
-        need_wakeup::set(&self.side.waker.need_wakeup);
-        barrier();
-        // The apps' barriers are light. Without this, naps are short.
-        let _made_up = need_wakeup::heavy_barrier();
+    /// Notes that there was something to do until `now`.
+    #[inline]
+    pub(super) fn note_work(&mut self, now: u64) {
+        if self.sleep_state.as_mut().is_some_and(|sleep| sleep.worked(now)) {
+            self.disarm();
+        }
+    }
+
+    /// Asks everybody to call. The iteration that follows finds what came before they could know.
+    #[cold]
+    fn arm(&mut self) {
+        for id in self.rounds.ports() {
+            if let Some(port) = self.outputs.port_mut(id) {
+                port.tx.iter().for_each(kopi_ring::Consumer::set_need_wakeup);
+            }
+        }
+        self.outputs.wire.set_interrupt(true);
+        // The iteration that follows looks at every ring, whoever is in debt.
+        self.rounds.deactivate_all();
+        self.idle_polls = usize::MAX;
+        if let Some(sleep) = &mut self.sleep_state {
+            sleep.arm();
+        }
     }
 
     /// Asks for no more calls.
-    pub fn disarm(&self) {
-        need_wakeup::clear(&self.side.waker.need_wakeup);
-    }
-
-    /// Sleeps from `now` until somebody calls, at most until `until`, if that is worth it; else returns at once. Gives the
-    /// ports whose doorbells were rung to `rung`, and says whether there was any call.
-    pub fn sleep(&mut self, now: u64, until: u64, mut rung: impl FnMut(PortId)) -> bool {
-        let ticks = until.saturating_sub(now).min(self.longest);
-        if ticks < self.shortest {
-            return false;
-        }
-        let timeout = Duration::from_nanos(dpdk::tsc::nanoseconds(ticks, self.hz));
-        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 1_000_000 });
-        let mut room = [const { MaybeUninit::uninit() }; EVENTS];
-        let epoll = &*self.side.epoll;
-        let mut woken = epoll::wait(epoll, &mut room, Some(&timeout)).map(|(events, _)| &*events);
-        let mut again = [const { MaybeUninit::uninit() }; EVENTS];
-        if woken.as_ref().is_err_and(|errno| *errno == Errno::NOSYS) {
-            // Before Linux 5.11 there are only whole milliseconds.
-            let short = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
-            woken = epoll::wait(epoll, &mut again, Some(&short)).map(|(events, _)| &*events);
-        }
-        let events: &[Event] = woken.unwrap_or_default();
-        let ports = events.iter().filter_map(|event| PortId::try_from({ event.data }.u64()).ok());
-        ports.for_each(&mut rung);
-        let gone = EventFlags::ERR | EventFlags::HUP;
-        let deaf = events.iter().any(|event| { event.data }.u64() == WIRE && { event.flags }.intersects(gone));
-        let called = !events.is_empty();
-        // Who has called has taken a flag back: all of them are set anew.
-        self.armed &= !called;
-        if deaf {
-            self.stop_listening();
-        }
-        called
-    }
-
-    /// Looks at the wire by time from now on: what it was heard by is gone, and would say so without pause.
     #[cold]
-    fn stop_listening(&mut self) {
-        if let Some(Ear::Readable(fd) | Ear::Calls(fd)) = self.wire.take() {
-            // It is closed here in any case.
-            let _removed = epoll::delete(&*self.side.epoll, &fd);
+    fn disarm(&mut self) {
+        for id in self.rounds.ports() {
+            if let Some(port) = self.outputs.port_mut(id) {
+                port.tx.iter().for_each(kopi_ring::Consumer::clear_need_wakeup);
+            }
         }
-        self.longest = self.glance;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Instant;
-
-    const HZ: u64 = 1_000_000_000;
-
-    /// A worker spins, pauses, sets its flags and sleeps, in this order, and begins anew when there was something to do.
-    #[test]
-    fn rest_deepens_with_time() {
-        let mut rest = Rest::new(HZ, None).unwrap();
-        assert!(!rest.worked(1_000));
-        let steps = [1_000, 50_999, 51_000, 250_999, 251_000].map(|now| rest.step(now));
-        assert_eq!(steps, [Step::Look, Step::Look, Step::Pause, Step::Pause, Step::Arm]);
-        rest.arm();
-        assert_eq!(rest.step(260_000), Step::Sleep);
-        assert!(rest.worked(270_000), "flags are set");
-        assert_eq!(rest.step(270_001), Step::Look);
-    }
-
-    /// A call that was made after the flag was set ends a sleep, however early; one without a flag is none.
-    #[test]
-    fn calls_end_a_sleep() {
-        let mut rest = Rest::new(HZ, None).unwrap();
-        let waker = Arc::clone(&rest.side().waker);
-        waker.call();
-        rest.arm();
-        assert!(!rest.sleep(0, 1_000_000, |_| ()), "called before the flag was set");
-        assert_eq!(rest.step(0), Step::Sleep, "flags are still set");
-        waker.call();
-        waker.call();
-        let begun = Instant::now();
-        assert!(rest.sleep(0, u64::MAX, |_| ()));
-        assert!(begun.elapsed() < NAP);
-        assert_ne!(rest.step(0), Step::Sleep, "the flag was taken back");
-        rest.arm();
-        assert!(!rest.sleep(0, 1_000_000, |_| ()), "one call for one flag");
-    }
-
-    /// A wire that is readable lets nobody sleep until the driver has read what is there; one that calls does so once.
-    #[test]
-    fn wires_end_a_sleep_as_they_say() {
-        for (ear, again) in [(Ear::Readable as fn(OwnedFd) -> Ear, true), (Ear::Calls, false)] {
-            let wire = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
-            let mut rest = Rest::new(HZ, Some(Some(ear(wire.try_clone().unwrap())))).unwrap();
-            assert!(!rest.sleep(0, 1_000_000, |_| ()), "nothing has come");
-            rustix::io::write(&wire, &1_u64.to_ne_bytes()).unwrap();
-            assert!(rest.sleep(0, 1_000_000, |_| ()));
-            assert_eq!(rest.sleep(0, 1_000_000, |_| ()), again);
-            rustix::io::read(&wire, &mut [0; 8]).unwrap();
-            assert!(!rest.sleep(0, 1_000_000, |_| ()), "all is read");
+        self.outputs.wire.set_interrupt(false);
+        if let Some(sleep) = &self.sleep_state {
+            sleep.disarm();
         }
     }
 
-    /// A wire whose descriptor has gone bad is looked at by time.
-    #[test]
-    fn a_dead_ear_is_let_go() {
-        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut rest = Rest::new(HZ, Some(Some(Ear::Readable(near.into())))).unwrap();
-        drop(far);
-        assert!(rest.sleep(0, u64::MAX, |_| ()), "it says that it is gone");
-        let begun = Instant::now();
-        assert!(!rest.sleep(0, u64::MAX, |_| ()), "and no more");
-        assert!((GLANCE..NAP).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    }
-
-    /// A doorbell ends a sleep once for each time that it rings, and says whose it is; a closed one is forgotten.
-    #[test]
-    fn doorbells_say_whose_they_are() {
-        let mut rest = Rest::new(HZ, Some(None)).unwrap();
-        let (daemon, app) = Doorbell::pair().unwrap();
-        rest.side().listen(7, &daemon).unwrap();
-        for _ in 0..3 {
-            app.ring();
-            let mut rung = Vec::new();
-            assert!(rest.sleep(0, u64::MAX, |id| rung.push(id)));
-            assert_eq!(rung, [7]);
-            assert!(!rest.sleep(0, 1_000_000, |_| ()), "rung once");
+    /// Sleeps until there is something to do, as far as that is known or somebody calls.
+    #[cold]
+    fn sleep(&mut self, now: u64) -> u64 {
+        // What waits for tokens of its class has a time; what waits for the wire, and a list that is made, go on at once.
+        let until = if self.flow_dump.is_some() || !self.running { now } else { self.outputs.idle_until(now) };
+        let Self { sleep_state, outputs, .. } = self;
+        let Some(sleep) = sleep_state else { return now };
+        let called = sleep.sleep(now, until, |id| outputs.rung(id));
+        let end = (self.clock)();
+        self.counters.sleeps.add(1);
+        self.counters.asleep_cycles.add(end.wrapping_sub(now));
+        if called {
+            self.disarm();
+            // Who has called has something to do, if not at once.
+            self.note_work(end);
         }
-        app.ring();
-        drop(daemon);
-        assert!(!rest.sleep(0, 1_000_000, |_| ()));
-    }
-
-    /// Nobody sleeps for longer than allowed, nor for moments that are not worth it.
-    #[test]
-    fn sleeps_are_bounded() {
-        for (wire, most) in [(None, NAP), (Some(None), GLANCE)] {
-            let mut rest = Rest::new(HZ, wire).unwrap();
-            let begun = Instant::now();
-            assert!(!rest.sleep(5, u64::MAX, |_| ()));
-            assert!(begun.elapsed() >= most, "{:?}", begun.elapsed());
-            let begun = Instant::now();
-            (0..10_000).for_each(|_| assert!(!rest.sleep(5, 59_000, |_| ())));
-            assert!(begun.elapsed() < Duration::from_secs(1), "too short a time to sleep");
-        }
+        end
     }
 }

@@ -40,7 +40,7 @@ pub struct WorkerPort {
     /// How often the app's doorbell was rung since it was last to be quieted.
     pub rings: u8,
     /// Whether frames were published since somebody last looked for sleepers.
-    pub shown: bool,
+    pub pending_kick: bool,
 }
 
 /// What wakes whoever sleeps behind a port.
@@ -103,7 +103,7 @@ impl WorkerPort {
             caller: None,
             doorbell: None,
             rings: 0,
-            shown: false,
+            pending_kick: false,
         }
     }
 
@@ -122,7 +122,7 @@ impl WorkerPort {
     /// Has the app woken if one of its RX queues here sleeps and has frames: one call at most, for all of them. A
     /// [barrier](kopi_ring::need_wakeup::barrier) has to be passed between the publication of frames and this.
     pub fn wake(&mut self, requests: &mut WakeRequests) {
-        self.shown = false;
+        self.pending_kick = false;
         let Some(caller) = &self.caller else { return };
         // Each of them, since one call is for all.
         let called = self.rx.iter().flatten().fold(false, |called, rx| rx.ring.take_need_wakeup() | called);

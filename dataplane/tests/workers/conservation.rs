@@ -315,7 +315,7 @@ fn frames_of_the_first_moment(lab: &Lab, workers: usize, policy: &str) {
         assert!(app.push(usize::try_from(at).expect("few") % workers, &frame), "there is room");
     }
     app.publish();
-    crew.await_turns(100);
+    crew.await_iterations(100);
     let early = crew.totals(1);
     assert_eq!((early.tx_packets, early.dropped(), app.unsent()), (0, 0, FRAMES), "{workers} workers, {early:?}");
     crew.publish();

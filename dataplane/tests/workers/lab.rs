@@ -12,7 +12,7 @@ use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::stages::mirror::{PortCounts, Selection, Tap, Which};
 use kopi_dataplane::stages::policy::PolicyStage;
-use kopi_dataplane::stages::shape::Source;
+use kopi_dataplane::stages::shape::Backlog;
 use kopi_dataplane::worker::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::worker::counters::{PortTotals, WorkerCounters};
 use kopi_dataplane::worker::flow_table::FlowTable;
@@ -194,7 +194,7 @@ impl<'a> Crew<'a> {
                 max_ports: PORTS,
                 clock: dpdk::tsc,
                 tsc_hz: lab.eal.tsc_hz(),
-                rest: None,
+                sleep_state: None,
                 requests: WakeRequests::default(),
             };
             let handle = lab.eal.handle();
@@ -240,7 +240,7 @@ impl<'a> Crew<'a> {
                     Reply::Detached(..) => self.detached += 1,
                     Reply::Fault(port, fault) => self.faults.push((port.id, fault)),
                     Reply::Untapped(tap) => drop(tap),
-                    Reply::Replaced(_) | Reply::Listed(_) | Reply::Selected(_) => {}
+                    Reply::Replaced(_) | Reply::Dumped(_) | Reply::Selected(_) => {}
                 }
             }
         }
@@ -270,8 +270,8 @@ impl<'a> Crew<'a> {
         let member = |member: &FibPort| {
             let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
             let port_policy = ruleset.port_policy(&Owner::unknown("app"), None, &macs);
-            let source = self.plan.as_ref().map_or(Source::Ring(0), |plan| plan.source(&ruleset, &port_policy));
-            policy_table::PolicyPort { id: member.id, generation: 1, port_policy, flows: u32::MAX, source }
+            let backlog = self.plan.as_ref().map_or(Backlog::AppRing(0), |plan| plan.backlog(&ruleset, &port_policy));
+            policy_table::PolicyPort { id: member.id, generation: 1, port_policy, flows: u32::MAX, backlog }
         };
         Some(PolicyTable::new(Arc::clone(&ruleset), self.members.iter().map(member).collect()))
     }
@@ -307,11 +307,11 @@ impl<'a> Crew<'a> {
         app
     }
 
-    /// Waits until every worker has had `turns` more turns.
-    pub(crate) fn await_turns(&self, turns: u64) {
-        let turns_of = |hand: &Hand| hand.counters.turns.get();
-        let due: Vec<u64> = self.hands.iter().map(|hand| turns_of(hand) + turns).collect();
-        wait_until("the workers go on", || self.hands.iter().zip(&due).all(|(hand, due)| turns_of(hand) >= *due));
+    /// Waits until every worker has had `iterations` more iterations.
+    pub(crate) fn await_iterations(&self, iterations: u64) {
+        let iterations_of = |hand: &Hand| hand.counters.iterations.get();
+        let due: Vec<u64> = self.hands.iter().map(|hand| iterations_of(hand) + iterations).collect();
+        wait_until("the workers go on", || self.hands.iter().zip(&due).all(|(hand, due)| iterations_of(hand) >= *due));
     }
 
     /// Changes an app's settings.

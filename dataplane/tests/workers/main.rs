@@ -6,13 +6,13 @@
 mod allocations;
 mod conservation;
 mod lab;
+mod runs;
 mod shares;
 mod slow_wire;
-mod trains;
 
 fn main() {
     let lab = lab::Lab::new();
-    trains::check(&lab);
+    runs::check(&lab);
     conservation::check(&lab);
     allocations::check(&lab);
     slow_wire::check(&lab);

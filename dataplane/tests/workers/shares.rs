@@ -106,7 +106,7 @@ impl Rig {
             max_ports: PORTS,
             clock,
             tsc_hz: hz,
-            rest: None,
+            sleep_state: None,
             requests: WakeRequests::default(),
         });
         Self { worker, commands, counters, senders: Vec::new(), members: Vec::new(), _replies: replies, _port: port }
@@ -143,7 +143,7 @@ impl Rig {
         let policy_counters = Arc::new(PolicyCounters::new(0));
         let change = Change { snapshot, policy_counters, selections: Vec::new(), shaper: None };
         assert!(self.commands.push(Command::Forward(change)).is_ok(), "the worker takes orders");
-        self.worker.turn(dpdk::tsc());
+        self.worker.poll_once(dpdk::tsc());
     }
 
     /// Has the worker take turns, with all rings of whoever is on full at each. Returns the frames of `port` for each
@@ -160,7 +160,7 @@ impl Rig {
                 self.senders.iter_mut().for_each(Sender::fill);
                 let begun = cpu_time();
                 for _ in 0..4 {
-                    self.worker.turn(dpdk::tsc());
+                    self.worker.poll_once(dpdk::tsc());
                 }
                 used += cpu_time() - begun;
             }
@@ -201,7 +201,7 @@ impl Rig {
     fn wait_once(&mut self) -> Duration {
         // It comes at any time.
         self.senders.iter_mut().for_each(Sender::fill);
-        self.worker.turn(dpdk::tsc());
+        self.worker.poll_once(dpdk::tsc());
         let honest = &mut self.senders[0];
         assert!(honest.app.id == HONEST && honest.app.push(0, &honest.frame), "its ring is empty");
         honest.app.publish();
@@ -209,7 +209,7 @@ impl Rig {
         while self.senders[0].app.unsent() > 0 {
             self.senders.iter_mut().for_each(Sender::fill);
             let begun = cpu_time();
-            self.worker.turn(dpdk::tsc());
+            self.worker.poll_once(dpdk::tsc());
             wait += cpu_time() - begun;
         }
         wait

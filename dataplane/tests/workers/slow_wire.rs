@@ -40,7 +40,7 @@ fn share(lab: &Lab, number: usize, others: &[Kind], readers: u16) -> f64 {
             break;
         }
         rig.senders.iter_mut().for_each(crate::shares::Sender::fill);
-        rig.worker.turn(now);
+        rig.worker.poll_once(now);
         credit = (credit + 1).min(0) + i64::try_from(TURN / BYTE).expect("few");
         while credit > 0 && drain.receive(&mut batch) > 0 {
             for mbuf in batch.drain() {
@@ -55,7 +55,7 @@ fn share(lab: &Lab, number: usize, others: &[Kind], readers: u16) -> f64 {
             }
         }
     }
-    rig.worker.turn(CLOCK.load(Relaxed));
+    rig.worker.poll_once(CLOCK.load(Relaxed));
     #[expect(clippy::cast_precision_loss, reason = "counts of a test are small")]
     let share = honest as f64 / all as f64;
     share

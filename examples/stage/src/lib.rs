@@ -54,6 +54,7 @@ mod tests {
     use kopi_dataplane::policy_counters::PolicyCounters;
     use kopi_dataplane::snapshot::Snapshot;
     use kopi_dataplane::stages::policy::PolicyStage;
+    use kopi_dataplane::stages::{parse, policy};
     use kopi_dataplane::worker::flow_table::FlowTable;
     use kopi_packet::{LinkProtocols, RssSeed, Seed};
     use kopi_policy::Connections;
@@ -94,7 +95,7 @@ mod tests {
         let connections = Connections::new(1024, Seed::from_bytes([8; 64]), &Tracking::default(), HZ);
         let counters = Arc::new(PolicyCounters::new(0));
         let (events, _) = rtrb::RingBuffer::new(1);
-        let mut policy = PolicyStage::new(Arc::new(connections), counters, Seed::from_bytes([9; 64]), HZ, events);
+        let mut stage = PolicyStage::new(Arc::new(connections), counters, Seed::from_bytes([9; 64]), HZ, events);
 
         let mut burst = Burst::new();
         let types = [IPV4, ARP, ARP, IPV4];
@@ -105,8 +106,8 @@ mod tests {
             frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
             assert!(mbuf.fill(&frame));
         }
-        burst.parse(WIRE, &flows, None);
-        burst.evaluate(WIRE, &mut flows, &mut policy, &snapshot, HZ);
+        parse::run(&mut burst, WIRE, &flows, None);
+        policy::run(&mut burst, WIRE, &mut stage, &mut flows, &snapshot, HZ);
         assert_eq!(burst.run(0), Some((Verdict::App(1), types.len())));
 
         let mut stage = Block::new(ARP);

@@ -1,7 +1,7 @@
 //! The classes of one policy, made ready for the workers.
 
 use super::{ClassRow, ClassTotals};
-use crate::stages::shape::{ClassCounters, Lane, Leaf, Numbers, Shaper, Source};
+use crate::stages::shape::{Backlog, ClassCounters, Leaf, Numbers, SchedTree, Shaper};
 use kopi_config::Policy;
 use kopi_config::policy::{Class, Direction, Wire};
 use kopi_packet::mark::Mark;
@@ -88,13 +88,17 @@ impl ShaperSpec {
 
     /// Where frames of an app to the wire wait: in its rings, if all of them are of one class.
     #[must_use]
-    pub fn source(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Source {
+    pub fn backlog(&self, ruleset: &Ruleset, port_policy: &PortPolicy) -> Backlog {
         let Some(tree) = self.trees.iter().find(|tree| tree.direction == Direction::Egress) else {
-            return Source::Ring(0);
+            return Backlog::AppRing(0);
         };
         let own = ruleset.class_of(port_policy, Direction::Egress).and_then(|class| tree.leaf(class));
         let leaf = own.unwrap_or(tree.numbers.unclassed);
-        if ruleset.has_class_rules(port_policy, Direction::Egress) { Source::Split(leaf) } else { Source::Ring(leaf) }
+        if ruleset.has_class_rules(port_policy, Direction::Egress) {
+            Backlog::ClassQueue(leaf)
+        } else {
+            Backlog::AppRing(leaf)
+        }
     }
 
     /// How many leaves there are, in all directions.
@@ -278,7 +282,7 @@ impl TreeSpec {
         self.numbers.of_class.get(usize::from(class)).copied().filter(|leaf| *leaf != u32::MAX)
     }
 
-    fn tree(&self, worker: usize, ports: usize, now: u64) -> Lane {
+    fn tree(&self, worker: usize, ports: usize, now: u64) -> SchedTree {
         let scheduler = Scheduler::new(&self.specs, &self.options, now).expect("the policy's classes are a tree");
         // A queue takes no room in a store until it holds something, and its number is all that it takes from this one.
         let leaves = self
@@ -287,7 +291,7 @@ impl TreeSpec {
             .zip(&self.specs)
             .map(|(leaf, spec)| Leaf::new(spec.id, Queue::new(leaf.config), leaf.config, leaf.mark));
         let counters = self.counters.get(worker).cloned().unwrap_or_default();
-        Lane::new(scheduler, leaves.collect(), &self.numbers, counters, ports)
+        SchedTree::new(scheduler, leaves.collect(), &self.numbers, counters, ports)
     }
 
     /// What leaf number `leaf` has counted at all workers.

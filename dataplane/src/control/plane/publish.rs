@@ -85,8 +85,14 @@ impl ControlPlane {
             let port_policy =
                 app.grant.port_policy.take().unwrap_or_else(|| port_policy_of(&ruleset, app, &host_sockets));
             app.grant.port_policy = Some(port_policy.clone());
-            let source = classes.source(&ruleset, &port_policy);
-            PolicyPort { id: app.id, generation: app.generation, port_policy, flows: limit.unwrap_or(u32::MAX), source }
+            let backlog = classes.backlog(&ruleset, &port_policy);
+            PolicyPort {
+                id: app.id,
+                generation: app.generation,
+                port_policy,
+                flows: limit.unwrap_or(u32::MAX),
+                backlog,
+            }
         });
         let members = members.collect();
         Some(PolicyTable::new(ruleset, members))
@@ -132,7 +138,7 @@ impl ControlPlane {
                         self.policy.rule_stats_mut().enter(&change.policy_counters, table);
                     }
                 }
-                Reply::Listed(part) => self.lists.take(part, &self.ports),
+                Reply::Dumped(part) => self.lists.take(part, &self.ports),
                 Reply::Replaced(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
         }

@@ -6,7 +6,7 @@ use super::Sources;
 use super::policy::{cause_name, state_name};
 use crate::control::server::{Answer, Next, Question};
 use crate::ids::{PortId, WIRE};
-use crate::worker::flow_dump::{Listed, Names, Piece, Position, Who};
+use crate::worker::flow_dump::{DumpedFlow, Names, Piece, Position, Who};
 use crate::worker::flow_table::AGE_UNIT;
 use kopi_api::Flow;
 use kopi_config::policy::Direction;
@@ -75,16 +75,16 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     /// A flow at its sender's side, and at its receiver's if that is an app as well. What is costly to write is left out.
-    fn rows(&self, listed: &'a Listed) -> impl Iterator<Item = Flow<'a>> {
+    fn rows(&self, listed: &'a DumpedFlow) -> impl Iterator<Item = Flow<'a>> {
         let source = listed.key.source();
         let egress = (source != WIRE).then_some((source, Direction::Egress));
         let ingress = listed.receiver().map(|id| (id, Direction::Ingress));
         [egress, ingress].into_iter().flatten().filter_map(|(id, direction)| self.row(listed, id, direction))
     }
 
-    fn row(&self, listed: &'a Listed, id: PortId, direction: Direction) -> Option<Flow<'a>> {
+    fn row(&self, listed: &'a DumpedFlow, id: PortId, direction: Direction) -> Option<Flow<'a>> {
         let who = self.who.get(&id)?;
-        let Listed { key, flow, outcomes, outdated } = listed;
+        let DumpedFlow { key, flow, outcomes, outdated } = listed;
         let at = usize::from(direction == Direction::Ingress);
         let outcome = outcomes[at];
         let cause = match outcome {

@@ -32,7 +32,7 @@ pub(super) struct Answers {
 impl Answers {
     /// Nothing is known yet of what `filter` says. Allocates all that is needed.
     #[must_use]
-    pub(super) fn new(filter: Arc<Bpf>) -> Self {
+    pub(crate) fn new(filter: Arc<Bpf>) -> Self {
         let layouts = filter.by_key();
         let helps = layouts.any || layouts.ipv4 || layouts.ipv6 || layouts.arp;
         let sets = helps.then(|| vec![[0; 2]; SETS].into_boxed_slice().try_into().ok()).flatten();
@@ -41,7 +41,7 @@ impl Answers {
 
     /// Which of the frames `run` of a burst pass, a bit each.
     #[inline]
-    pub(super) fn sift(&mut self, burst: &Burst, run: Range<usize>) -> u32 {
+    pub(crate) fn sift(&mut self, burst: &Burst, run: Range<usize>) -> u32 {
         let Self { filter, sets } = self;
         let Some(sets) = sets else { return ask(filter, burst, bits(run)) };
         let (mut passing, mut open) = (0, 0);
@@ -69,7 +69,7 @@ impl Answers {
     /// Whether this frame passes, whatever is known of its flow.
     #[inline]
     #[must_use]
-    pub(super) fn matches(&self, mbuf: &Mbuf) -> bool {
+    pub(crate) fn matches(&self, mbuf: &Mbuf) -> bool {
         self.filter.matches(mbuf)
     }
 }

@@ -1,6 +1,7 @@
 //! Whose a frame is that comes for an address which apps share with the host, and whether one of these may begin what it begins.
 
-use super::{PolicyStage, Seen};
+use super::PolicyStage;
+use super::evaluate::ParsedFrame;
 use crate::ids::{PortId, Verdict};
 use crate::shared_address::{SharedAddress, tells_of_neighbour};
 use crate::snapshot::Snapshot;
@@ -14,7 +15,7 @@ impl PolicyStage {
     ///
     /// To the app to which the port is leased; to the app that knows the connection, or the packet that an ICMP error is about,
     /// or the first fragment; else to the host. What tells of a neighbour is for all of them.
-    pub(super) fn owner_of(&self, sharing: &SharedAddress, source: PortId, seen: Seen<'_>) -> Verdict {
+    pub(super) fn owner_of(&self, sharing: &SharedAddress, source: PortId, seen: ParsedFrame<'_>) -> Verdict {
         if sharing.has(source) {
             return Verdict::Drop(DropReason::SamePort);
         }
@@ -29,14 +30,14 @@ impl PolicyStage {
     }
 
     /// Whether a frame that arrives is of what app `id` has to do with.
-    fn knows(&self, id: PortId, Seen { frame, headers, key, now }: Seen<'_>) -> bool {
+    fn knows(&self, id: PortId, ParsedFrame { frame, headers, key, now }: ParsedFrame<'_>) -> bool {
         if key.fragment() == Fragment::Later {
             let part = fragment_id(frame, headers)
                 .and_then(|part| FragmentKey::of(self.connections.holder(id), Direction::Ingress, key, part));
             return part.is_some_and(|part| self.fragments.recall(&part, now).is_some());
         }
-        let look = self.connections.lookup(id, Direction::Ingress, (frame, headers, key), now);
-        look.connection().is_some() || look.state() == State::Related
+        let lookup = self.connections.lookup(id, Direction::Ingress, (frame, headers, key), now);
+        lookup.connection().is_some() || lookup.state() == State::Related
     }
 
     /// Whether what port `source` would begin with a frame, or answer for the first time, is another's already, of those who
@@ -45,11 +46,11 @@ impl PolicyStage {
         &self,
         sharing: &SharedAddress,
         source: PortId,
-        look: Option<&CtLookup>,
-        seen: Seen<'_>,
+        lookup: Option<&CtLookup>,
+        seen: ParsedFrame<'_>,
     ) -> bool {
-        let first_answer = |look: &CtLookup| look.connection().is_none_or(|own| self.connections.is_unasked(own));
-        let begins = look.is_some_and(first_answer);
+        let first_answer = |lookup: &CtLookup| lookup.connection().is_none_or(|own| self.connections.is_unasked(own));
+        let begins = lookup.is_some_and(first_answer);
         begins
             && sharing.has(source)
             && sharing.all().iter().any(|other| {
@@ -63,7 +64,7 @@ impl PolicyStage {
 /// Whether another app may come to be the one that a flow with this verdict belongs to, without anything that the flow
 /// remembers telling of it: what the host gets, as long as it has not answered.
 #[inline]
-pub(super) fn may_move(snapshot: &Snapshot, verdict: Verdict, state: Option<State>) -> bool {
+pub(crate) fn may_move(snapshot: &Snapshot, verdict: Verdict, state: Option<State>) -> bool {
     snapshot.shared_address().is_some_and(|sharing| {
         let of_host = match verdict {
             Verdict::App(id) | Verdict::Refuse(id, _) | Verdict::Reject(id) => id == sharing.host(),

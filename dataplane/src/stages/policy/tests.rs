@@ -3,15 +3,16 @@
 mod frames;
 mod shared_address;
 
+use super::evaluate::{ParsedFrame, reason, refusal};
 use super::*;
 use crate::fib::{Fib, FibPort};
-use crate::policy_table::PolicyPort;
-use crate::stages::shape::Source;
+use crate::policy_table::{PolicyPort, PolicyTable};
+use crate::stages::shape::Backlog;
 use crate::worker::flow_table::{FlowTable, Hash, Hooks};
 use frames::{MACS, Step, broadcast_syn, frames, steps};
-use kopi_config::policy::{Policy, Tracking};
-use kopi_packet::{LinkProtocols, MacAddr, RssSeed};
-use kopi_policy::{Owner, PortPolicy, Ruleset, TOUCH_SHIFT};
+use kopi_config::policy::{Decision, Policy, Tracking};
+use kopi_packet::{Fragment, LinkProtocols, MacAddr, RssSeed, fragment_id, ndp};
+use kopi_policy::{CtLookup, FragmentKey, Owner, Packet, PortPolicy, Ruleset, TOUCH_SHIFT};
 use kopi_ring::message::Settings;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -100,7 +101,7 @@ fn snapshot(epoch: u32, policy: &Policy) -> Snapshot {
         let owner = Owner { name: "one", uid: Some(id.into()), ..Owner::default() };
         let entry = (id == 1).then_some(0);
         let port_policy = ruleset.port_policy(&owner, entry, &[MacAddr::new(MACS[usize::from(id) - 1])]);
-        PolicyPort { id, generation: id.into(), port_policy, flows: u32::MAX, source: Source::Ring(0) }
+        PolicyPort { id, generation: id.into(), port_policy, flows: u32::MAX, backlog: Backlog::AppRing(0) }
     });
     let filter = PolicyTable::new(ruleset, port_policies.into());
     Snapshot::new(epoch, Fib::new(true, 1500, &members)).with_policies(Some(filter))
@@ -133,9 +134,9 @@ impl Plain {
         filter: &PolicyTable,
         id: PortId,
         direction: Direction,
-        seen: Seen<'_>,
+        seen: ParsedFrame<'_>,
     ) -> (Evaluation, Option<CtLookup>) {
-        let Seen { frame, headers, key, now } = seen;
+        let ParsedFrame { frame, headers, key, now } = seen;
         let port_policy: &PortPolicy = filter.port_policy(id).unwrap();
         let ruleset = filter.ruleset();
         let look = ruleset.uses_state().then(|| self.connections.lookup(id, direction, (frame, headers, key), now));
@@ -163,7 +164,7 @@ impl Plain {
         let (headers, key) = kopi_packet::parse(frame, source);
         let flags = kopi_packet::tcp::flags_of(frame, &headers) & filter.ruleset().tcp_flags_mask();
         let key = key.with_tcp_flags(flags);
-        let seen = Seen { frame, headers: &headers, key: &key, now };
+        let seen = ParsedFrame { frame, headers: &headers, key: &key, now };
         let destination = key.dst_mac().bytes();
         let verdict = Verdict::Drop(DropReason::PortGone);
         let mut fate = Fate { verdict, outcomes: [None; 2], classes: [0; 2], refused: Vec::new() };
@@ -246,7 +247,9 @@ impl Cached {
         let mut fate = Fate { verdict, outcomes, classes, refused: Vec::new() };
         if verdict == Verdict::Group {
             for id in snapshot.fib().listeners(&key.dst_mac().bytes()).iter().filter(|id| **id != source) {
-                if let Some(reason) = self.policy_stage.admit(frame, &key, *id, snapshot, now).refused {
+                let (headers, _) = kopi_packet::parse(frame, key.source());
+                let seen = ParsedFrame { frame, headers: &headers, key: &key, now };
+                if let Some(reason) = self.policy_stage.admit(seen, *id, snapshot).refused {
                     fate.refused.push((*id, reason));
                 }
             }

@@ -21,7 +21,7 @@ pub(super) enum Step {
 }
 
 /// The first segment of a connection from the wire to app 1, by the broadcast address of Ethernet.
-pub(super) fn broadcast_syn() -> Vec<u8> {
+pub(crate) fn broadcast_syn() -> Vec<u8> {
     let way = Way { from: 2, to: 0, link: Link::Broadcast };
     way.ip(6, &tcp((1, 2), Segment { flags: SYN, seq: 1, words: 5 }, 0)).1
 }
@@ -135,7 +135,7 @@ fn what() -> impl Strategy<Value = What> {
     ]
 }
 
-pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let link = prop_oneof![
         12 => Just(Link::Usual), 1 => Just(Link::Tagged), 1 => Just(Link::Broadcast), 1 => Just(Link::Spoofed)
     ];
@@ -147,7 +147,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The frames of a step, each with the port that it comes from.
-pub(super) fn frames(step: &Step) -> Vec<(PortId, Vec<u8>)> {
+pub(crate) fn frames(step: &Step) -> Vec<(PortId, Vec<u8>)> {
     let Step::Send(send) = step else { return Vec::new() };
     let &Send { from, to, ref what, times, link } = send;
     let way = Way { from, to, link };

@@ -1,6 +1,7 @@
 //! Whose a frame is that comes for an address which an app has together with the host.
 
 use super::*;
+use crate::policy_table::PolicyTable;
 use crate::shared_address::{SharedAddress, Sharer};
 use kopi_config::policy::Listen;
 use kopi_packet::describe::frame_between;
@@ -25,14 +26,14 @@ fn between(from: [u8; 6], to: [u8; 6], text: &str) -> Vec<u8> {
 }
 
 /// One worker, and the apps.
-struct Scene {
+struct Fixture {
     policy_stage: PolicyStage,
     table: FlowTable,
     snapshot: Snapshot,
     now: u64,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         let policy = Policy::parse(POLICY, "test").unwrap();
         let ruleset = Arc::new(Ruleset::new(Arc::new(policy.clone()), &()).unwrap());
@@ -49,7 +50,7 @@ impl Scene {
         let port_policies = ports.map(|(id, mac, entry)| {
             let port_policy =
                 ruleset.port_policy(&Owner::unknown("x"), entry, &[MacAddr::new(mac)]).with_host_sockets(&kernel);
-            PolicyPort { id, generation: id.into(), port_policy, flows: u32::MAX, source: Source::Ring(0) }
+            PolicyPort { id, generation: id.into(), port_policy, flows: u32::MAX, backlog: Backlog::AppRing(0) }
         });
         let sharers =
             [Sharer { id: WEB, listen: policy.apps[0].listen.clone() }, Sharer { id: BATCH, listen: Vec::new() }];
@@ -99,7 +100,7 @@ const NOT_LEASED: DropReason = DropReason::PortNotLeased;
 /// What arrives goes to the holder of the port's lease; else to the host, whose ports are nobody else's.
 #[test]
 fn leased_ports_are_the_apps_and_the_rest_is_the_hosts() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     for (text, id) in [
         ("tcp 10.0.0.9:1000 > 10.0.0.2:8080", WEB),
         ("udp 10.0.0.9:1000 > 10.0.0.2:7000", WEB),
@@ -112,35 +113,35 @@ fn leased_ports_are_the_apps_and_the_rest_is_the_hosts() {
         for source in [WIRE, OWN] {
             let text = if source == OWN { text.replace("10.0.0.9", "10.0.0.8") } else { text.to_owned() };
             for _ in 0..2 {
-                assert_eq!(scene.frame(source, HOST_MAC, &text), Verdict::App(id), "{text}");
+                assert_eq!(fixture.frame(source, HOST_MAC, &text), Verdict::App(id), "{text}");
             }
         }
     }
-    assert_eq!(scene.arrives("arp reply 10.0.0.9 > 10.0.0.2"), Verdict::Promiscuous);
-    assert_eq!(scene.snapshot.takers(&HOST_MAC), [HOST, WEB, BATCH]);
+    assert_eq!(fixture.arrives("arp reply 10.0.0.9 > 10.0.0.2"), Verdict::Promiscuous);
+    assert_eq!(fixture.snapshot.takers(&HOST_MAC), [HOST, WEB, BATCH]);
 }
 
 /// Answers go to whoever began, be it an app or the host, and go on doing so whoever else sends.
 #[test]
 fn answers_go_to_who_began() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     for (source, port) in [(WEB, 61_000), (BATCH, 61_001), (HOST, 40_000)] {
         for proto in ["udp", "tcp"] {
-            assert_eq!(scene.leaves(source, &format!("{proto} 10.0.0.2:{port} > 10.0.0.9:53")), Verdict::Wire);
+            assert_eq!(fixture.leaves(source, &format!("{proto} 10.0.0.2:{port} > 10.0.0.9:53")), Verdict::Wire);
         }
     }
     for _ in 0..3 {
         for (source, port) in [(WEB, 61_000), (BATCH, 61_001), (HOST, 40_000)] {
-            assert_eq!(scene.arrives(&format!("udp 10.0.0.9:53 > 10.0.0.2:{port}")), Verdict::App(source));
+            assert_eq!(fixture.arrives(&format!("udp 10.0.0.9:53 > 10.0.0.2:{port}")), Verdict::App(source));
         }
-        assert_eq!(scene.arrives("udp 10.0.0.8:53 > 10.0.0.2:61000"), Verdict::App(HOST), "another sender");
+        assert_eq!(fixture.arrives("udp 10.0.0.8:53 > 10.0.0.2:61000"), Verdict::App(HOST), "another sender");
     }
 }
 
 /// An app begins nothing from a port of the kernel's, of another's lease, or from another address; nor the kernel from a lease.
 #[test]
 fn nobody_takes_the_others_port() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     let refused = Verdict::Drop(NOT_LEASED);
     for (source, text, verdict) in [
         (WEB, "tcp 10.0.0.2:22 > 10.0.0.9:1000", refused),
@@ -153,43 +154,43 @@ fn nobody_takes_the_others_port() {
         (WEB, "udp 10.0.0.2:61000 > 10.0.0.9:53", Verdict::Wire),
         (HOST, "tcp 10.0.0.2:22 > 10.0.0.9:1000", Verdict::Wire),
     ] {
-        assert_eq!(scene.leaves(source, text), verdict, "{source}: {text}");
+        assert_eq!(fixture.leaves(source, text), verdict, "{source}: {text}");
     }
-    assert_eq!(scene.frame(WEB, HOST_MAC, "udp 10.0.0.2:61000 > 10.0.0.2:53"), Verdict::Drop(DropReason::SamePort));
+    assert_eq!(fixture.frame(WEB, HOST_MAC, "udp 10.0.0.2:61000 > 10.0.0.2:53"), Verdict::Drop(DropReason::SamePort));
 }
 
 /// A flow that one of them has begun is closed to the others, and what was only sent at a port is not begun.
 #[test]
 fn flows_that_were_begun_are_not_taken() {
-    let mut scene = Scene::new();
+    let mut fixture = Fixture::new();
     let flow = "udp 10.0.0.2:61000 > 10.0.0.9:53";
     // The remote sends first: the host gets it, and does not answer.
-    assert_eq!(scene.arrives("udp 10.0.0.9:53 > 10.0.0.2:61000"), Verdict::App(HOST));
-    assert_eq!(scene.leaves(WEB, flow), Verdict::Wire);
+    assert_eq!(fixture.arrives("udp 10.0.0.9:53 > 10.0.0.2:61000"), Verdict::App(HOST));
+    assert_eq!(fixture.leaves(WEB, flow), Verdict::Wire);
     for _ in 0..2 {
-        assert_eq!(scene.arrives("udp 10.0.0.9:53 > 10.0.0.2:61000"), Verdict::App(WEB), "at once");
+        assert_eq!(fixture.arrives("udp 10.0.0.9:53 > 10.0.0.2:61000"), Verdict::App(WEB), "at once");
     }
-    assert_eq!(scene.leaves(BATCH, flow), Verdict::Drop(NOT_LEASED));
-    assert_eq!(scene.leaves(HOST, flow), Verdict::Drop(NOT_LEASED));
+    assert_eq!(fixture.leaves(BATCH, flow), Verdict::Drop(NOT_LEASED));
+    assert_eq!(fixture.leaves(HOST, flow), Verdict::Drop(NOT_LEASED));
     // What the host has answered stays its own.
-    assert_eq!(scene.arrives("udp 10.0.0.9:53 > 10.0.0.2:61009"), Verdict::App(HOST));
-    assert_eq!(scene.leaves(HOST, "udp 10.0.0.2:61009 > 10.0.0.9:53"), Verdict::Wire);
-    assert_eq!(scene.leaves(WEB, "udp 10.0.0.2:61009 > 10.0.0.9:53"), Verdict::Drop(NOT_LEASED));
-    assert_eq!(scene.arrives("udp 10.0.0.9:53 > 10.0.0.2:61009"), Verdict::App(HOST));
+    assert_eq!(fixture.arrives("udp 10.0.0.9:53 > 10.0.0.2:61009"), Verdict::App(HOST));
+    assert_eq!(fixture.leaves(HOST, "udp 10.0.0.2:61009 > 10.0.0.9:53"), Verdict::Wire);
+    assert_eq!(fixture.leaves(WEB, "udp 10.0.0.2:61009 > 10.0.0.9:53"), Verdict::Drop(NOT_LEASED));
+    assert_eq!(fixture.arrives("udp 10.0.0.9:53 > 10.0.0.2:61009"), Verdict::App(HOST));
 }
 
 /// ICMP errors go to whom they are about, and fragments where their first one went.
 #[test]
 fn errors_and_fragments_follow_their_flow() {
-    let mut scene = Scene::new();
-    assert_eq!(scene.leaves(WEB, "udp 10.0.0.2:61000 > 10.0.0.9:53"), Verdict::Wire);
-    assert_eq!(scene.leaves(HOST, "udp 10.0.0.2:40000 > 10.0.0.9:53"), Verdict::Wire);
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.leaves(WEB, "udp 10.0.0.2:61000 > 10.0.0.9:53"), Verdict::Wire);
+    assert_eq!(fixture.leaves(HOST, "udp 10.0.0.2:40000 > 10.0.0.9:53"), Verdict::Wire);
     for (port, id) in [(61_000_u16, WEB), (40_000, HOST), (62_000, HOST)] {
         let quoted = between(HOST_MAC, FAR_MAC, &format!("udp 10.0.0.2:{port} > 10.0.0.9:53"));
         let (headers, _) = kopi_packet::parse(&quoted, WEB);
         let mut error = [0; kopi_packet::reply::MAX_LEN];
         let length = kopi_packet::reply::unreachable(&quoted, &headers, &mut error).unwrap();
-        assert_eq!(scene.bytes(WIRE, &error[..length]), Verdict::App(id), "{port}");
+        assert_eq!(fixture.bytes(WIRE, &error[..length]), Verdict::App(id), "{port}");
     }
     let mut first = between(FAR_MAC, HOST_MAC, "udp 10.0.0.9:53 > 10.0.0.2:61000");
     first[14 + 6] = 0x20;
@@ -199,7 +200,7 @@ fn errors_and_fragments_follow_their_flow() {
         let (headers, _) = kopi_packet::parse(part, WIRE);
         kopi_packet::checksum::complete(part, &headers);
     }
-    assert!(matches!(scene.bytes(WIRE, &later), Verdict::Refuse(HOST, DropReason::Fragment)), "not before the first");
-    assert_eq!(scene.bytes(WIRE, &first), Verdict::App(WEB));
-    assert_eq!(scene.bytes(WIRE, &later), Verdict::App(WEB));
+    assert!(matches!(fixture.bytes(WIRE, &later), Verdict::Refuse(HOST, DropReason::Fragment)), "not before the first");
+    assert_eq!(fixture.bytes(WIRE, &first), Verdict::App(WEB));
+    assert_eq!(fixture.bytes(WIRE, &later), Verdict::App(WEB));
 }

@@ -69,7 +69,7 @@ struct Destination {
 
 /// One worker's limits. Fixed in size.
 #[derive(Debug)]
-pub(super) struct AnswerLimit {
+pub struct ReplyLimit {
     all: Savings,
     all_price: Price,
     /// By port number.
@@ -79,9 +79,9 @@ pub(super) struct AnswerLimit {
     destination_price: Price,
 }
 
-impl AnswerLimit {
+impl ReplyLimit {
     /// Limits for one of `workers` workers, for ports below `ports`, and a clock of `hz` ticks a second.
-    pub(super) fn new(workers: usize, ports: usize, hz: u64) -> Self {
+    pub fn new(workers: usize, ports: usize, hz: u64) -> Self {
         let workers = u64::try_from(workers.max(1)).unwrap_or(1);
         let full = Savings { ticks: u64::MAX, since: 0 };
         Self {
@@ -95,7 +95,7 @@ impl AnswerLimit {
     }
 
     /// Whether there may be an error to `to`, charged to port `charged`, at `now`.
-    pub(super) fn allows(&mut self, to: IpAddr, charged: PortId, now: u64) -> bool {
+    pub fn allows(&mut self, to: IpAddr, charged: PortId, now: u64) -> bool {
         let address = match to {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
             IpAddr::V6(v6) => v6.to_bits(),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     /// How many of so many errors a millisecond are made within `seconds`, to as many destinations.
-    fn made(limit: &mut AnswerLimit, charged: PortId, start: u64, seconds: u64, destinations: u32) -> u64 {
+    fn made(limit: &mut ReplyLimit, charged: PortId, start: u64, seconds: u64, destinations: u32) -> u64 {
         let times = (0..seconds * 1000).map(|ms| start + ms * HZ / 1000);
         let each = |now: u64| (0..4_u32).map(move |n| (now, n));
         let allowed = times.flat_map(each).filter(|&(now, n)| {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn one_destination_gets_six_at_once_and_one_a_second() {
-        let mut limit = AnswerLimit::new(1, 4, HZ);
+        let mut limit = ReplyLimit::new(1, 4, HZ);
         assert_eq!(made(&mut limit, 1, HZ, 1, 1), 6);
         assert_eq!(made(&mut limit, 1, 2 * HZ, 10, 1), 10);
         assert_eq!(made(&mut limit, 1, 1000 * HZ, 1, 1), 6, "no more than six are saved up");
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn all_destinations_get_a_thousand_a_second_whatever_the_number_of_workers() {
         for workers in [1, 2, 4] {
-            let mut limits: Vec<_> = (0..workers).map(|_| AnswerLimit::new(workers, 4, HZ)).collect();
+            let mut limits: Vec<_> = (0..workers).map(|_| ReplyLimit::new(workers, 4, HZ)).collect();
             let all: u64 = limits.iter_mut().map(|limit| made(limit, 1, HZ, 4, 100_000)).sum();
             let share = 4 * PER_SECOND / SHARE;
             let burst = BURST + SHARE_BURST * workers as u64;
@@ -173,7 +173,7 @@ mod tests {
     /// Who has used up everything leaves the others their answers.
     #[test]
     fn nobody_takes_the_others_answers() {
-        let mut limit = AnswerLimit::new(1, 4, HZ);
+        let mut limit = ReplyLimit::new(1, 4, HZ);
         for second in 1..5 {
             for ms in 0..1000 {
                 let now = second * HZ + ms * HZ / 1000;
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_lags_gives_nothing() {
-        let mut limit = AnswerLimit::new(1, 4, HZ);
+        let mut limit = ReplyLimit::new(1, 4, HZ);
         (0..6).for_each(|_| assert!(limit.allows(address(1), 1, 9 * HZ)));
         assert!(!limit.allows(address(1), 1, 8 * HZ));
         assert!(!limit.allows(address(1), 1, 9 * HZ));

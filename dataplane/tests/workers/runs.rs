@@ -9,6 +9,7 @@ use kopi_dataplane::policy_counters::PolicyCounters;
 use kopi_dataplane::policy_table::Inspection;
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::stages::policy::PolicyStage;
+use kopi_dataplane::stages::{parse, policy};
 use kopi_dataplane::worker::burst::Burst;
 use kopi_dataplane::worker::flow_table::FlowTable;
 use kopi_dataplane::worker::packet_type::packet_type;
@@ -65,11 +66,11 @@ pub(crate) fn check(lab: &Lab) {
         let watch = (number % 2 == 1).then_some(Inspection { flags: 0x3f, tracks: true });
         let frames = row(&mut random);
         lab.fill(&mut burst.batch, &frames);
-        let bytes = burst.parse(1, &flows, watch);
+        let bytes = parse::run(&mut burst, 1, &flows, watch);
         assert_eq!(bytes, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(burst.bytes(3..9), frames[3..9].iter().map(|frame| frame.len() as u64).sum::<u64>());
         assert_eq!(Some(burst.longest() as usize), frames.iter().map(Vec::len).max());
-        burst.evaluate(1, &mut flows, &mut policy_stage, &snapshot, 1);
+        policy::run(&mut burst, 1, &mut policy_stage, &mut flows, &snapshot, 1);
         let mut before = None;
         for (at, frame) in frames.iter().enumerate() {
             let (headers, mut key) = kopi_packet::parse(frame, 1);

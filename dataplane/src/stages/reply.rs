@@ -1,22 +1,26 @@
 //! Answers to frames that were rejected: a reset for TCP, an ICMP error for other IP.
 
-use super::Delivery;
+mod limit;
+
+pub use limit::ReplyLimit;
+
 use crate::ids::{PortId, WIRE};
 use crate::stages::mirror::{Sighting, View};
 use crate::worker::handoff::{Handoff, Target};
+use crate::worker::outputs::Outputs;
 use crate::worker::port::worker_of;
 use dpdk::Mbuf;
 use kopi_packet::{checksum, proto, reply};
 use kopi_ring::layout::Notes;
 
-impl Delivery {
+impl Outputs {
     /// Tells the sender of a frame from port `source` that app `by` rejected it, as iptables' REJECT does. The answer counts as
     /// a copy: a frame that came into being here.
     ///
     /// A frame with a wrong checksum has none: whoever is named as its sender need not be. Nor has one beyond the limits of ICMP
     /// errors, if the policy keeps to them: it is `limited`.
     #[cold]
-    pub(super) fn answer(&mut self, frame: &[u8], (source, by): (PortId, PortId), limited: bool, view: &View<'_>) {
+    pub(crate) fn answer(&mut self, frame: &[u8], (source, by): (PortId, PortId), limited: bool, view: &View<'_>) {
         let (headers, key) = kopi_packet::parse(frame, source);
         let mut bytes = [0; reply::MAX_LEN];
         let reset = reply::tcp_reset(frame, &headers, &mut bytes);

@@ -1,16 +1,16 @@
 //! Frames that go to several receivers: each gets a copy, as far as the policy lets it.
 
-use super::{Delivery, Route};
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::snapshot::Snapshot;
 use crate::stages::mirror::Sighting;
-use crate::stages::policy::PolicyStage;
+use crate::stages::policy::{Admission, ParsedFrame, PolicyStage};
 use crate::worker::burst::Burst;
+use crate::worker::outputs::{Outputs, Route};
 use kopi_packet::LinkProtocol;
 use kopi_ring::DropReason;
 
 /// A burst that is delivered, and what is asked about it.
-pub(super) struct ReplicateCtx<'a> {
+pub(crate) struct ReplicateCtx<'a> {
     pub(super) burst: &'a mut Burst,
     pub(super) source: PortId,
     pub(super) snapshot: &'a Snapshot,
@@ -18,8 +18,8 @@ pub(super) struct ReplicateCtx<'a> {
     pub(super) now: u64,
 }
 
-impl Delivery {
-    pub(super) fn spread(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize, verdict: Verdict) -> Route {
+impl Outputs {
+    pub(crate) fn spread(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize, verdict: Verdict) -> Route {
         match verdict {
             Verdict::Group => self.deliver_to_group(ctx, at),
             _ => self.deliver_to_many(ctx, at),
@@ -81,9 +81,12 @@ impl Delivery {
         let ReplicateCtx { ref burst, .. } = *ctx;
         let mut copies = 0;
         let key = burst.key(at);
+        let headers = snapshot.policies().map(|_| kopi_packet::parse(mbuf.data(), source).0);
         let protocol = LinkProtocol::of(&key);
         for id in ports.iter().copied().filter(|id| *id != source && snapshot.hears(*id, &key, protocol)) {
-            let admission = ctx.policy_stage.admit(mbuf.data(), &key, id, snapshot, now);
+            let admission = headers.as_ref().map_or(Admission::FREE, |headers| {
+                ctx.policy_stage.admit(ParsedFrame { frame: mbuf.data(), headers, key: &key, now }, id, snapshot)
+            });
             let outcome = match admission.refused {
                 None => self.deliver_to_app(burst, at, id, snapshot, Some(source)).map(|route| {
                     debug_assert_eq!(route, Route::Free);

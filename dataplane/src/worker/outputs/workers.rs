@@ -1,16 +1,16 @@
 //! Frames between workers: one evaluates a frame, another one has the ring or the queue that it goes to.
 
-use super::{Delivery, count_drop};
+use super::{Outputs, count_drop};
 use crate::ids::{PortId, WIRE};
 use crate::stages::mirror::{Sighting, View};
 use crate::worker::handoff::{Handoff, Target};
 use dpdk::{Batch, Mbuf};
 use kopi_ring::DropReason;
 
-impl Delivery {
-    /// Has another worker take a frame of port `source`. If it does not, that is on the account of the sender, who has sent too
+impl Outputs {
+    /// Has another worker take a frame of port `source`. If it does not, that is charged to the sender, who has sent too
     /// much there; and of the receiver for what comes from the wire, where there is nobody else to ask.
-    pub(super) fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
+    pub(crate) fn hand_over(&mut self, worker: usize, handoff: Handoff, source: PortId, view: &View<'_>) {
         if handoff.target == Target::Wire {
             self.handed += u64::from(handoff.mbuf.len());
         }
@@ -80,7 +80,7 @@ impl Delivery {
 
     /// Gives a frame to its target, which is this worker's. It leaves with the next flush of the wire, or is shown to the app
     /// when rings are published.
-    pub(super) fn arrive(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
+    pub(crate) fn arrive(&mut self, mbuf: Mbuf, target: Target, view: &View<'_>) {
         match target {
             Target::Wire => {
                 if let Some(counters) = self.counters.ports.first() {
@@ -97,8 +97,8 @@ impl Delivery {
                     let queue = u8::try_from(queue).unwrap_or(u8::MAX);
                     self.taps.see_late(Sighting::dropped(id, false, id, reason), &mbuf, queue, view);
                 }
-                if let Err(mbuf) = self.spent.push(mbuf) {
-                    self.spent.free_all();
+                if let Err(mbuf) = self.completed.push(mbuf) {
+                    self.completed.free_all();
                     drop(mbuf);
                 }
             }
@@ -106,8 +106,8 @@ impl Delivery {
     }
 }
 
-/// On whose account a frame of port `source` is dropped that another worker does not take, and whether as one that it has sent.
-pub(super) const fn blamed(source: PortId, target: Target) -> (PortId, bool) {
+/// Charged to whom a frame of port `source` is dropped that another worker does not take, and whether as one that it has sent.
+pub const fn blamed(source: PortId, target: Target) -> (PortId, bool) {
     match target {
         Target::App { id, .. } if source == WIRE || source == id => (id, false),
         Target::App { .. } | Target::Wire => (source, true),
