@@ -4,7 +4,7 @@
 //!
 //! - [`worker`]: the loop, with what it moves frames between: [`worker::burst`], [`worker::flow_table`], [`worker::port`], [`worker::wire`],
 //!   [`worker::handoff`];
-//! - [`stages`]: what a burst passes: policy, mirror, deliver, shape;
+//! - [`stages`]: what a burst passes: parse, policy, deliver, mirror, transmit;
 //! - [`snapshot`]: all that workers judge frames by, replaced as a whole: [`fib`], [`policy_table`] with its [`policy_counters`],
 //!   [`shared_address`]; [`ids`]: numbers of ports, and verdicts.
 //!

@@ -1,4 +1,5 @@
-//! The stages that a burst passes, in this order: policy, mirror, deliver; classes shape what leaves.
+//! The stages that a burst passes, in this order: parse, policy, deliver, mirror, transmit. Deliver has replicate and reply, transmit
+//! has shape.
 //!
 //! A stage keeps its own state, works on a whole [burst](crate::worker::burst::Burst) and neither blocks nor allocates. [`worker`](crate::worker) calls
 //! them one after the other.

@@ -2,8 +2,8 @@
 //!
 //! A stage is a structure with its settings and its state, which one worker owns, and `run` over a burst. It neither blocks,
 //! allocates, logs nor reads a clock. To put this one into kopid, move the file to `dataplane/src/stages`, give the worker a
-//! [`Block`], and call it in the loop between the policy and delivery. Then the drops are charged to the sender, counted, and
-//! seen by captures like all others.
+//! [`Block`], and call it in `run_stages` of `dataplane/src/worker.rs`, between policy and deliver. Then the drops are charged to
+//! the sender, counted, and seen by captures like all others.
 #![forbid(unsafe_code)]
 
 use kopi_dataplane::ids::Verdict;
