@@ -31,6 +31,7 @@ pub struct Fates {
 /// Delivers the frames of `burst`, from port `source`, to apps, and routes all others. Returns how many buffers are needed beyond it.
 ///
 /// Frames of a burst mostly go the same way, so runs of equal verdicts are handled at once.
+#[inline]
 pub fn run(
     outputs: &mut Outputs,
     burst: &mut Burst,
@@ -94,6 +95,7 @@ impl Outputs {
     }
 
     /// A run of frames to one app. With one RX ring, and that ours, the ring is looked up and published once.
+    #[inline]
     fn run_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Snapshot, fates: &mut Fates) {
         let max_frame = u32::from(f.fib().max_frame(id));
         let counters = self.counters.ports.get(usize::from(id));

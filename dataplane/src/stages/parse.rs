@@ -9,6 +9,7 @@ use kopi_packet::FlowKey;
 /// Finds the flow key of every frame, all from port `source`, and its hash. Returns the bytes of all frames.
 ///
 /// Frames of a flow mostly come in runs, so a frame is first compared with the one before it.
+#[inline]
 pub fn run(burst: &mut Burst, source: PortId, flows: &FlowTable, watch: Option<Inspection>) -> u64 {
     let mut bytes = 0;
     let (mut shortest, mut longest) = (u32::MAX, 0);

@@ -29,6 +29,7 @@ pub const FRAGMENTED: usize = 4096;
 
 /// Gives every frame of `burst`, from port `source`, its verdict: that of its flow in the flow table, which is evaluated if it has none
 /// that holds. Counts frames to their flows.
+#[inline]
 pub fn run(
     burst: &mut Burst,
     source: PortId,

@@ -9,6 +9,7 @@ use crate::worker::outputs::{Outputs, Route};
 use dpdk::Batch;
 
 /// Sends every frame of `burst`, from port `source`, along its route, and leaves the burst empty.
+#[inline]
 pub fn run(outputs: &mut Outputs, burst: &mut Burst, source: PortId, fates: &Fates, view: &View<'_>) {
     let whole = fates.to_wire == burst.batch.len() && outputs.wire.sends();
     if outputs.shaper.is_some() {
