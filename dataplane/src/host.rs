@@ -16,7 +16,6 @@ pub mod tap_tx;
 
 use crate::control::plane::{ControlPlane, SetupError};
 use crate::control::ports::{HOST_NAME, Refusal};
-use crate::ids::PortId;
 use crate::worker::counters::Counter;
 use dpdk::{TapConfig, TapDevice, TapError};
 use kopi_config::host;
@@ -91,52 +90,9 @@ pub struct HostCounters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
-impl HostCounters {
-    /// Frames that were lost between rings and kernel, with their reasons. The first is what the kernel counts itself, since
-    /// nobody took frames from its interface `tap` while the rings were full.
-    fn lost(&self, tap: &str) -> [(&'static str, u64); 6] {
-        let Self { tap_full, tap_down, tap_refused, bad_offload, foreign_mac, .. } = self;
-        [
-            ("tap_queue_full", host_sockets::tx_dropped(tap)),
-            ("tap_full", tap_full.get()),
-            ("tap_down", tap_down.get()),
-            ("tap_refused", tap_refused.get()),
-            ("bad_offload", bad_offload.get()),
-            ("foreign_mac", foreign_mac.get()),
-        ]
-    }
-}
-
-/// What is told of the host port.
-#[derive(Clone, Debug)]
-pub struct HostFacts {
-    /// Name of the interface.
-    pub tap: String,
-    /// Whether it is there.
-    pub there: bool,
-    /// Frames that were lost between its rings and the kernel, with their reasons.
-    pub lost: [(&'static str, u64); 6],
-    /// Frames, large segments counted as one: from the kernel, to it.
-    pub moved: (u64, u64),
-}
-
-impl HostFacts {
-    /// For `status`.
-    #[must_use]
-    pub fn status(&self) -> kopi_api::status::Host {
-        kopi_api::status::Host {
-            tap: self.tap.clone(),
-            state: if self.there { "running" } else { "gone" }.to_owned(),
-            from_kernel: self.moved.0,
-            to_kernel: self.moved.1,
-        }
-    }
-}
-
 /// The host port, as the control thread has it. Its thread ends with it.
 #[derive(Debug)]
 pub struct Host {
-    id: PortId,
     config: TapConfig,
     tap: Option<TapDevice>,
     carrier: bool,
@@ -184,13 +140,7 @@ impl Host {
         let thread = std::thread::Builder::new().name("kopi-host".to_owned()).spawn(move || thread.run())?;
         log::info!("the kernel's port is `{}`, port {id} `{HOST_NAME}`", config.name);
         let (carrier, retry, foreign_macs) = (false, Instant::now(), Vec::new());
-        Ok(Self { id, config, tap: Some(tap), carrier, retry, foreign_macs, counters, commands, thread: Some(thread) })
-    }
-
-    /// Its port.
-    #[must_use]
-    pub const fn id(&self) -> PortId {
-        self.id
+        Ok(Self { config, tap: Some(tap), carrier, retry, foreign_macs, counters, commands, thread: Some(thread) })
     }
 
     /// Name of the interface.
@@ -199,15 +149,30 @@ impl Host {
         &self.config.name
     }
 
-    /// What is told of it.
+    /// For `status`. A large segment counts as one frame.
     #[must_use]
-    pub fn facts(&self) -> HostFacts {
-        HostFacts {
+    pub fn status(&self) -> kopi_api::status::Host {
+        kopi_api::status::Host {
             tap: self.config.name.clone(),
-            there: self.tap.is_some(),
-            lost: self.counters.lost(&self.config.name),
-            moved: (self.counters.from_kernel.get(), self.counters.to_kernel.get()),
+            state: if self.tap.is_some() { "running" } else { "gone" }.to_owned(),
+            from_kernel: self.counters.from_kernel.get(),
+            to_kernel: self.counters.to_kernel.get(),
         }
+    }
+
+    /// Frames that were lost between rings and kernel, with their reasons. The first is what the kernel counts itself, since
+    /// nobody took frames from its interface while the rings were full.
+    #[must_use]
+    pub fn lost(&self) -> [(&'static str, u64); 6] {
+        let HostCounters { tap_full, tap_down, tap_refused, bad_offload, foreign_mac, .. } = &*self.counters;
+        [
+            ("tap_queue_full", host_sockets::tx_dropped(self.name())),
+            ("tap_full", tap_full.get()),
+            ("tap_down", tap_down.get()),
+            ("tap_refused", tap_refused.get()),
+            ("bad_offload", bad_offload.get()),
+            ("foreign_mac", foreign_mac.get()),
+        ]
     }
 
     /// Called now and then: has the interface's link follow that of the wire, and makes the interface again if it was deleted.

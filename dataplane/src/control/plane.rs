@@ -28,7 +28,7 @@ use crate::control::limits::Limits;
 use crate::control::memory::{MachineMemory, Memory};
 use crate::control::peers::Peers;
 use crate::control::policy::{ByAccount, Changed, Enforcement, Machine as Accounts};
-use crate::control::ports::{PortTable, Refusal, Reserved};
+use crate::control::ports::{PortTable, Refusal};
 use crate::control::ratelimit::RatelimitedLog;
 use crate::control::regions::{Charge, Regions};
 use crate::control::users::{UserNumbers, Users};
@@ -297,9 +297,8 @@ impl ControlPlane {
         let grant = attach_grant(ruleset, &identity, &hello.name, self.host_mac())?;
         let queues = grant.queues.unwrap_or(u16::MAX);
         let dataplane = &self.dataplane;
-        let reserved: &dyn Reserved = ruleset.map_or(&(), |ruleset| ruleset);
         let app =
-            self.ports.admit(hello, (identity, account), grant, reserved, self.wire.mtu, |id| dataplane.totals(id))?;
+            self.ports.admit(hello, (identity, account), grant, ruleset, self.wire.mtu, |id| dataplane.totals(id))?;
         Ok(Welcome {
             port: app.id,
             name: app.name.clone(),
@@ -318,11 +317,10 @@ impl ControlPlane {
     ///
     /// [`Refusal`], and the earlier settings stay.
     pub fn change(&mut self, id: PortId, settings: Settings) -> Result<(), Refusal> {
-        let reserved: &dyn Reserved = self.policy.ruleset().map_or(&(), |ruleset| &**ruleset);
         if self.ports.get(id).is_some_and(|app| app.settings == settings) {
             return Ok(());
         }
-        self.ports.change(id, settings, reserved, self.wire.mtu)?;
+        self.ports.change(id, settings, self.policy.ruleset().map(|ruleset| &**ruleset), self.wire.mtu)?;
         self.change_by(id);
         Ok(())
     }

@@ -28,14 +28,6 @@ fn is_reserved(name: &str) -> bool {
     [WIRE_NAME, ANY_NAME, HOST_NAME].contains(&name)
 }
 
-/// Names and addresses that the policy keeps for others.
-pub trait Reserved {
-    /// Whether `name` must not be made up for an app.
-    fn name(&self, name: &str) -> bool;
-    /// The entry of the policy whose address `mac` is, unless it is `entry` itself.
-    fn mac(&self, mac: &Mac, entry: Option<usize>) -> Option<&str>;
-}
-
 /// Why a port or a setting was refused. The text goes to the app.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refusal {
@@ -131,7 +123,7 @@ impl PortTable {
         if self.host.is_some() {
             return Err(Refusal::Reserved(HOST_NAME.to_owned()));
         }
-        let mac = if is_group(&mac) || mac == [0; 6] { self.invent_mac(HOST_NAME, 0, &()) } else { mac };
+        let mac = if is_group(&mac) || mac == [0; 6] { self.invent_mac(HOST_NAME, 0, None) } else { mac };
         let mut macs = vec![mac];
         macs.extend(others.iter().filter(|other| **other != mac));
         self.generation = self.generation.wrapping_add(1);
@@ -185,23 +177,23 @@ impl PortTable {
         hello: &Hello,
         (identity, account): (Identity, u32),
         grant: AttachGrant,
-        reserved: &dyn Reserved,
+        policy: Option<&Ruleset>,
         max_mtu: u16,
         base: impl Fn(PortId) -> PortTotals,
     ) -> Result<&App, Refusal> {
         let asked = grant.name.as_deref().unwrap_or(&hello.name);
-        let name = self.name_for(asked, &identity.comm, reserved)?;
+        let name = self.name_for(asked, &identity.comm, policy)?;
         let mac = match (grant.mac, hello.mac) {
             (Some(mac), asked) if asked != [0; 6] && asked != mac => return Err(Refusal::OtherMac(mac, asked)),
             (Some(mac), _) => mac,
-            (None, [0, 0, 0, 0, 0, 0]) => self.invent_mac(&name, identity.uid, reserved),
+            (None, [0, 0, 0, 0, 0, 0]) => self.invent_mac(&name, identity.uid, policy),
             (None, mac) => mac,
         };
         if grant.shared && grant.mac.is_none() {
             return Err(Refusal::NoHost);
         }
         self.check_mac(None, grant.shared, &mac)?;
-        check_reserved(reserved, &mac, grant.entry)?;
+        check_reserved(policy, &mac, grant.entry)?;
         let free = |slot: &Slot| slot.app.is_none() && slot.returning == 0;
         let at = self.slots.iter().skip(1).position(free).ok_or_else(|| Refusal::Full(self.capacity()))? + 1;
         let id = PortId::try_from(at).map_err(|_| Refusal::Full(self.capacity()))?;
@@ -222,7 +214,7 @@ impl PortTable {
         &mut self,
         id: PortId,
         settings: Settings,
-        reserved: &dyn Reserved,
+        policy: Option<&Ruleset>,
         max_mtu: u16,
     ) -> Result<(), Refusal> {
         if !(MIN_MTU..=max_mtu.min(MAX_MTU)).contains(&settings.mtu) {
@@ -239,7 +231,7 @@ impl PortTable {
             match own {
                 Some(own) if own != *mac => return Err(Refusal::OtherMac(own, *mac)),
                 Some(_) => {}
-                None => check_reserved(reserved, mac, entry)?,
+                None => check_reserved(policy, mac, entry)?,
             }
         }
         if let Some(app) = self.get_mut(id) {
@@ -302,7 +294,7 @@ impl PortTable {
         running.map(|app| FibPort { id: app.id, settings: app.settings.clone(), link: app.grant.link }).collect()
     }
 
-    fn name_for(&self, asked: &str, comm: &str, reserved: &dyn Reserved) -> Result<String, Refusal> {
+    fn name_for(&self, asked: &str, comm: &str, policy: Option<&Ruleset>) -> Result<String, Refusal> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if !asked.is_empty() {
             if !asked.chars().all(allowed) {
@@ -322,13 +314,13 @@ impl PortTable {
         }
         let numbered = (2..).map(|n| format!("{name}-{n}"));
         let mut candidates = std::iter::once(name.clone()).chain(numbered);
-        let free = candidates.find(|name| !reserved.name(name) && self.apps().all(|app| app.name != *name));
+        let free = candidates.find(|name| !names_app(policy, name) && self.apps().all(|app| app.name != *name));
         Ok(free.unwrap_or(name))
     }
 
     /// A locally administered address (IEEE 802-2014, 8.4) made from the name and user, so that an app finds itself
     /// under the same address when it comes again.
-    fn invent_mac(&self, name: &str, uid: u32, reserved: &dyn Reserved) -> Mac {
+    fn invent_mac(&self, name: &str, uid: u32, policy: Option<&Ruleset>) -> Mac {
         let candidate = |salt: u32| {
             let mut hasher = DefaultHasher::new();
             (name, uid, salt).hash(&mut hasher);
@@ -336,7 +328,7 @@ impl PortTable {
             [0x02, a, b, c, d, e]
         };
         let mut candidates = (0..).map(candidate);
-        let free = |mac: &Mac| self.check_mac(None, false, mac).is_ok() && reserved.mac(mac, None).is_none();
+        let free = |mac: &Mac| self.check_mac(None, false, mac).is_ok() && check_reserved(policy, mac, None).is_ok();
         candidates.find(free).unwrap_or([2, 0, 0, 0, 0, 1])
     }
 
@@ -357,46 +349,30 @@ impl PortTable {
 /// Why an app cannot stay as it is with another `grant`, if it cannot: that has another name or address for it, or its own is
 /// to others.
 #[must_use]
-pub fn conflict(app: &App, grant: &AttachGrant, reserved: &dyn Reserved) -> Option<String> {
+pub fn conflict(app: &App, grant: &AttachGrant, policy: Option<&Ruleset>) -> Option<String> {
     let macs = || app.settings.macs.iter().filter(|mac| !is_group(mac));
     let renamed = match &grant.name {
         Some(name) => *name != app.name,
-        None => reserved.name(&app.name),
+        None => names_app(policy, &app.name),
     };
     let moved = grant.mac.is_some_and(|own| macs().any(|mac| *mac != own)) || grant.shared != app.grant.shared;
-    let reserved = || macs().find_map(|mac| check_reserved(reserved, mac, grant.entry).err());
     if renamed || moved {
         return Some("the policy has another name or address for it now".to_owned());
     }
-    reserved().map(|refusal| refusal.to_string())
+    macs().find_map(|mac| check_reserved(policy, mac, grant.entry).err()).map(|refusal| refusal.to_string())
 }
 
-fn check_reserved(reserved: &dyn Reserved, mac: &Mac, entry: Option<usize>) -> Result<(), Refusal> {
-    reserved.mac(mac, entry).map_or(Ok(()), |name| Err(Refusal::MacReserved(*mac, name.to_owned())))
+/// Whether the policy has the name for one of its apps.
+fn names_app(policy: Option<&Ruleset>, name: &str) -> bool {
+    policy.is_some_and(|ruleset| ruleset.names_app(name))
 }
 
-/// Nothing is kept for anybody.
-impl Reserved for () {
-    fn name(&self, _: &str) -> bool {
-        false
-    }
-
-    fn mac(&self, _: &Mac, _: Option<usize>) -> Option<&str> {
-        None
-    }
-}
-
-/// The names and addresses of a policy's `[[app]]` entries.
-impl Reserved for Ruleset {
-    fn name(&self, name: &str) -> bool {
-        self.names_app(name)
-    }
-
-    fn mac(&self, mac: &Mac, entry: Option<usize>) -> Option<&str> {
-        let owners = self.policy().apps.iter().enumerate();
-        let owner = |(_, app): &(usize, &kopi_config::policy::App)| app.mac.is_some_and(|own| own.bytes() == *mac);
-        owners.filter(owner).find(|(at, _)| Some(*at) != entry).map(|(_, app)| app.name.as_str())
-    }
+/// Refuses an address that the policy has for another app than that of `entry`.
+fn check_reserved(policy: Option<&Ruleset>, mac: &Mac, entry: Option<usize>) -> Result<(), Refusal> {
+    let apps = policy.iter().flat_map(|ruleset| ruleset.policy().apps.iter().enumerate());
+    let mut owners = apps.filter(|(_, app)| app.mac.is_some_and(|own| own.bytes() == *mac));
+    let other = owners.find(|(at, _)| Some(*at) != entry);
+    other.map_or(Ok(()), |(_, app)| Err(Refusal::MacReserved(*mac, app.name.clone())))
 }
 
 /// The address in the usual notation.

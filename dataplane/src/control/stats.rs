@@ -10,7 +10,7 @@ use crate::control::attach::Attach;
 use crate::control::plane::ControlPlane;
 use crate::control::ports::{HOST_NAME, format_mac};
 use crate::control::server::{Answer, Brought, Next, Question, Rows};
-use crate::host::HostFacts;
+use crate::host::Host;
 use crate::ids::{PortId, WIRE};
 use crate::stages::policy::FRAGMENTED;
 use crate::worker::counters::PortTotals;
@@ -23,9 +23,9 @@ use kopi_ring::DropReason;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// What only the control thread knows, for the reports.
-#[derive(Clone, Debug)]
-pub struct Facts {
+/// What answers are made from besides the control plane.
+#[derive(Debug)]
+pub struct Facts<'a> {
     /// Seconds since the daemon was ready.
     pub uptime_seconds: u64,
     /// Ticks of the workers' clock in a second.
@@ -37,7 +37,7 @@ pub struct Facts {
     /// Connections on the apps' socket.
     pub connections: usize,
     /// The host port, if there is one.
-    pub host: Option<HostFacts>,
+    pub host: Option<&'a Host>,
 }
 
 /// What answers are made from, on the control thread.
@@ -46,7 +46,7 @@ pub struct Sources<'a> {
     /// Apps, ports and workers.
     pub plane: &'a mut ControlPlane,
     /// The rest.
-    pub facts: &'a Facts,
+    pub facts: &'a Facts<'a>,
 }
 
 /// Apps of one part of an answer.
@@ -54,7 +54,7 @@ const PART: usize = 64;
 
 /// The answer to a question, or `None` if there is no such command.
 #[must_use]
-pub fn answer(question: Question, plane: &mut ControlPlane, attach: &mut Attach, facts: &Facts) -> Option<Answer> {
+pub fn answer(question: Question, plane: &mut ControlPlane, attach: &mut Attach, facts: &Facts<'_>) -> Option<Answer> {
     Some(match (question.command.as_str(), &question.brought) {
         (_, Brought::Next(_)) => {
             let Brought::Next(next) = question.brought else { return None };
@@ -108,7 +108,7 @@ fn from_app<R: Serialize + Send + 'static>(
     })
 }
 
-fn status(plane: &ControlPlane, facts: &Facts) -> Status {
+fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
     let wire = plane.wire();
     let workers = plane.dataplane().counters().zip(plane.dataplane().loads());
     let workers = workers.map(|((cpu, counters), load)| Worker {
@@ -144,7 +144,7 @@ fn status(plane: &ControlPlane, facts: &Facts) -> Status {
         },
         idle: if plane.dataplane().sleeps() { "adaptive" } else { "poll" }.to_owned(),
         workers: workers.collect(),
-        host: facts.host.as_ref().map(HostFacts::status),
+        host: facts.host.map(Host::status),
         policy: plane.policy().ruleset().map(|ruleset| InForce {
             file: plane.policy().path().map(|path| path.display().to_string()),
             rules: ruleset.rules().len(),
@@ -279,7 +279,7 @@ fn other_drops(sources: &Sources<'_>) -> Vec<Drops> {
     rows.extend(dropped("wire", "device", "no_mbuf", None, facts.device.rx_no_mbuf));
     rows.extend(dropped("wire", "device", "tx_errors", None, facts.device.tx_errors));
     // What lies between the host port's rings and the kernel.
-    for (reason, packets) in facts.host.iter().flat_map(|host| host.lost) {
+    for (reason, packets) in facts.host.iter().flat_map(|host| host.lost()) {
         rows.extend(dropped(HOST_NAME, "device", reason, None, packets));
     }
     rows

@@ -120,7 +120,7 @@ impl Events<'_> {
                 device: device.stats(),
                 mbufs: (pool.mbufs(), pool.available()),
                 connections: attach.connections(),
-                host: host.as_ref().map(Host::facts),
+                host: host.as_ref(),
             };
             stats::answer(question, plane, attach, &facts)
         });

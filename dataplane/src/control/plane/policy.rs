@@ -6,7 +6,7 @@ use crate::control::app::{App, AttachGrant};
 use crate::control::detach::DetachReason;
 use crate::control::identity::Identity;
 use crate::control::policy::{ByAccount, Changed, Counted, owner_of};
-use crate::control::ports::{self, HOST_NAME, Reserved};
+use crate::control::ports::{self, HOST_NAME};
 use crate::control::reload::Reload;
 use crate::fib::is_group;
 use crate::ids::PortId;
@@ -126,9 +126,9 @@ impl ControlPlane {
             }
             match attach_grant(ruleset.as_deref(), &app.identity, &app.asked, host_mac) {
                 Ok(grant) => {
-                    let reserved: &dyn Reserved = ruleset.as_deref().map_or(&(), |ruleset| ruleset);
-                    detached
-                        .extend(ports::conflict(app, &grant, reserved).map(|why| (app.id, DetachReason::Policy(why))));
+                    detached.extend(
+                        ports::conflict(app, &grant, ruleset.as_deref()).map(|why| (app.id, DetachReason::Policy(why))),
+                    );
                     app.grant = grant;
                 }
                 Err(refusal) => {

@@ -1,6 +1,8 @@
 //! Names, addresses and numbers: unique, bounded, and used again late.
 
 use super::*;
+use crate::control::policy::compile;
+use kopi_config::Policy;
 
 fn identity(comm: &str) -> Identity {
     Identity { pid: 9, uid: 1, gid: 1, user: None, comm: comm.into(), ..Identity::default() }
@@ -11,7 +13,7 @@ fn hello(name: &str, mac: Mac) -> Hello {
 }
 
 fn admit(ports: &mut PortTable, name: &str, mac: Mac) -> Result<(PortId, String, Mac), Refusal> {
-    let app = ports.admit(&hello(name, mac), (identity("testpmd"), 1), AttachGrant::default(), &(), 1500, |_| {
+    let app = ports.admit(&hello(name, mac), (identity("testpmd"), 1), AttachGrant::default(), None, 1500, |_| {
         PortTotals::default()
     })?;
     Ok((app.id, app.name.clone(), app.settings.macs[0]))
@@ -69,7 +71,7 @@ fn users_leave_ports_to_others() {
         ports.check_account(user, limit)?;
         let who = (identity("app"), user);
         ports
-            .admit(&hello("", [0; 6]), who, AttachGrant::default(), &(), 1500, |_| PortTotals::default())
+            .admit(&hello("", [0; 6]), who, AttachGrant::default(), None, 1500, |_| PortTotals::default())
             .map(|app| app.id)
     };
     let first = (0..16).map_while(|_| attach(&mut ports, 1, 10).ok()).count();
@@ -106,34 +108,26 @@ fn bad_settings_change_nothing() {
     admit(&mut ports, "b", B).unwrap();
     let before = ports.get(1).unwrap().settings.clone();
     let with = |mtu, macs: &[Mac]| Settings { mtu, macs: macs.to_vec(), ..Settings::default() };
-    assert_eq!(ports.change(1, with(9001, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
-    assert_eq!(ports.change(1, with(67, &[A]), &(), 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
-    assert_eq!(ports.change(1, with(1500, &[]), &(), 1500), Err(Refusal::BadMac([0; 6])));
-    assert_eq!(ports.change(1, with(1500, &[A, B]), &(), 1500), Err(Refusal::MacTaken(B, "b".into())));
+    assert_eq!(ports.change(1, with(9001, &[A]), None, 1500), Err(Refusal::Mtu { mtu: 9001, max: 1500 }));
+    assert_eq!(ports.change(1, with(67, &[A]), None, 1500), Err(Refusal::Mtu { mtu: 67, max: 1500 }));
+    assert_eq!(ports.change(1, with(1500, &[]), None, 1500), Err(Refusal::BadMac([0; 6])));
+    assert_eq!(ports.change(1, with(1500, &[A, B]), None, 1500), Err(Refusal::MacTaken(B, "b".into())));
     assert_eq!(ports.get(1).unwrap().settings, before);
-    assert_eq!(ports.change(1, with(900, &[A, [1; 6]]), &(), 1500), Ok(()));
+    assert_eq!(ports.change(1, with(900, &[A, [1; 6]]), None, 1500), Ok(()));
 }
 
 /// An app whose name or address another policy gives to somebody else cannot keep it, nor one beside its own.
 #[test]
 fn other_terms_conflict_with_what_is_not_its_own() {
-    struct Policy;
-    impl Reserved for Policy {
-        fn name(&self, name: &str) -> bool {
-            name == "db"
-        }
-
-        fn mac(&self, mac: &Mac, entry: Option<usize>) -> Option<&str> {
-            (*mac == B && entry != Some(0)).then_some("db")
-        }
-    }
+    let text = "[[app]]\nname = \"db\"\nmac = \"02:02:02:02:02:02\"\n";
+    let policy = compile(Policy::parse(text, "test").unwrap()).unwrap();
     let mut ports = PortTable::new(2);
     admit(&mut ports, "db", B).unwrap();
     let app = ports.get_mut(1).unwrap();
     let entry =
         |name: &str, mac| AttachGrant { entry: Some(0), name: Some(name.into()), mac, ..AttachGrant::default() };
     let other = AttachGrant { entry: Some(1), name: Some("db".into()), ..AttachGrant::default() };
-    let fits = |app: &App, grant: &AttachGrant| conflict(app, grant, &Policy).is_none();
+    let fits = |app: &App, grant: &AttachGrant| conflict(app, grant, Some(&policy)).is_none();
     assert!(fits(app, &entry("db", Some(B))) && fits(app, &entry("db", None)));
     assert!(!fits(app, &entry("web", None)), "another name");
     assert!(!fits(app, &entry("db", Some(A))), "another address");
