@@ -37,7 +37,7 @@ const TX_RING: u32 = 1024;
 const RX_RING: u32 = 4096;
 /// Addresses of others that the log tells of.
 const FOREIGN_MACS: usize = 16;
-/// How long is waited before an interface that was deleted is made again.
+/// Time before an interface that was deleted is made again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Why there is no host port.

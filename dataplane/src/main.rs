@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long whoever reads the log is waited for at the end.
+/// Timeout for the reader of the log at the end.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The software SmartNIC: owns the wire, gives every attached DPDK application its own port.

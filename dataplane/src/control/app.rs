@@ -21,7 +21,7 @@ pub struct App {
     pub name: String,
     /// The name it asked for; empty if it did not.
     pub asked: String,
-    /// Who it is.
+    /// Its process.
     pub identity: Identity,
     /// Its user, as limits know it.
     pub account: u32,

@@ -80,7 +80,7 @@ impl WakeRequests {
         0
     }
 
-    /// Has the thread do what was noted. Once a turn.
+    /// Wakes the thread if something was noted. Called once an iteration.
     #[inline]
     pub fn kick(&mut self) {
         if std::mem::take(&mut self.asked) {
@@ -202,7 +202,7 @@ struct Thread {
     ports: Vec<Port>,
     /// Ports that are to be called.
     wanted: Vec<u64>,
-    /// How often it looks for more before it sleeps.
+    /// Looks for more that are left before it sleeps.
     looks: u32,
     /// Ticks between two calls of a port.
     interval: u64,

@@ -27,13 +27,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a peer may take to send its hello.
+/// Timeout for a peer to send its hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long it may take to find out who a peer is, and what its user is called after that: the latter is for people, and known later
+/// Timeouts for identifying a peer, and for the name of its user after that: the latter is for people, and known later
 /// if the name service does not answer.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(2);
 const NAME_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long an app may stay whose process cannot be looked at: longer than the longest pause of its user's thread.
+/// Timeout for an app whose process cannot be read again: longer than the longest pause of its user's thread.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(70);
 /// Time between two ticks after which this process has been away, and not its peers.
 const AWAY: Duration = Duration::from_millis(200);
@@ -224,7 +224,7 @@ impl Attach {
         if let Err(errno) = watched {
             return self.detach(at, DetachReason::Refused(errno.to_string()), plane);
         }
-        // Whoever has a number that means nobody has no name.
+        // A uid that means nobody has no name.
         let name = client.identity.known_uid().map_or(UserName::Is(None), |uid| self.names.of(uid, client.account));
         match name {
             UserName::Is(name) => {
@@ -382,7 +382,7 @@ impl Attach {
         }
     }
 
-    /// Has it looked whether processes have changed their name or cgroup, which the policy follows. Apps that cannot be looked at any
+    /// Reads again the names and cgroups of processes, which the policy follows. Apps that cannot be looked at any
     /// more go: what the policy says of them may be of somebody that they no longer are.
     pub fn look(&mut self, plane: &mut ControlPlane) {
         let mut unseen = Vec::new();

@@ -42,7 +42,7 @@ pub struct ClassTotals {
     pub late: u64,
     /// Packets and bytes that wait in kopid.
     pub backlog: (u64, u64),
-    /// How often the class was at its ceiling.
+    /// Times that the class was at its ceiling.
     pub overlimits: u64,
 }
 

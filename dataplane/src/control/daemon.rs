@@ -10,7 +10,7 @@ use crate::control::limits::Limits;
 use crate::control::listener::{ListenError, Listener};
 use crate::control::logging::Queued;
 use crate::control::memory::free_huge_memory;
-use crate::control::plane::{ControlPlane, Helpers};
+use crate::control::plane::ControlPlane;
 use crate::control::policy::Enforcement;
 use crate::control::poller::{Poller, Token};
 use crate::control::reload::{Hangup, PolicySource};
@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How long apps that do not take their last message are waited for.
+/// Timeout for apps to take their last message.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// Packet buffers that a thread may keep to itself: DPDK's maximum.
 const POOL_CACHE: u32 = 512;
@@ -241,7 +241,7 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
         next_refresh: Instant::now() + event_loop::REFRESH_PERIOD,
         hz: eal.tsc_hz(),
     };
-    // Whoever reads the log keeps nobody waiting from now on.
+    // From now on no thread waits for the reader of the log.
     *queued = Some(Queued::begin()?);
     let outcome = events.run(signals);
     let Events { mut attach, mut plane, control, host, .. } = events;
@@ -314,8 +314,8 @@ impl Started {
             },
         )?;
         let wake = Wake::new()?;
-        let helpers = Helpers::start(Captures::new(eal.tsc_hz())?, &wake)?;
-        let plane = ControlPlane::new(dataplane, wire_state, limits, policy, connections, helpers);
+        let captures = Captures::new(eal.tsc_hz())?;
+        let plane = ControlPlane::new(dataplane, wire_state, limits, policy, connections, captures, &wake)?;
         Ok(Self { device, pool, wake, plane })
     }
 }

@@ -16,10 +16,10 @@ pub enum DetachReason {
     /// This is what it is told.
     #[error("was refused: {0}")]
     Refused(String),
-    /// Who it is could not be found out.
+    /// The process could not be identified.
     #[error("refused a connection: {0}")]
     Unidentified(#[from] IdentityError),
-    /// Who it is was not found out in time.
+    /// The process was not identified in time.
     #[error("is refused: it takes too long to find out who it is")]
     IdentifyTimeout,
     /// It did not send its hello in time.

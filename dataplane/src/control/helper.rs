@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-/// By what threads of kopid's wake the control thread. It never leaves kopid.
+/// An eventfd by which threads of kopid's wake each other. It never leaves kopid.
 #[derive(Clone, Debug)]
 pub struct Wake(Arc<OwnedFd>);
 

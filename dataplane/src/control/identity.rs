@@ -1,4 +1,4 @@
-//! Who is at the other end of an app's socket.
+//! The process at the other end of an app's socket.
 //!
 //! The kernel says it at attach: `SO_PEERCRED` gives pid, uid and gid of the process that connected, `SO_PEERPIDFD`
 //! (Linux 6.5) a handle on that very process, `SO_PEERGROUPS` and `SO_PEERSEC` its groups and its label. Everything else is
@@ -151,7 +151,7 @@ impl Identity {
         (!self.of_nobody && (id != OVERFLOW_ID || all())).then_some(id)
     }
 
-    /// Who is behind the host's port: the kernel, for all processes of the machine. So it is nobody in particular: no user,
+    /// The identity behind the host's port: the kernel, for all processes of the machine. So it is nobody in particular: no user,
     /// group or program that a policy may ask for, as for a process of which nothing is known.
     #[must_use]
     pub fn of_the_kernel() -> Self {

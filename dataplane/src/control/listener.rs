@@ -15,7 +15,7 @@ use thiserror::Error;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-/// How long accepting rests when file descriptors or memory are short.
+/// Pause of accepting when file descriptors or memory are short.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A listening socket. Its file goes with it.
@@ -172,7 +172,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Whoever took the path away may have given it to another daemon.
+        // The path may be another daemon's by now.
         let found = fs::symlink_metadata(&self.path).ok().map(|found| (found.dev(), found.ino()));
         if found.is_none() || found != self.file {
             return;

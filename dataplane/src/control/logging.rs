@@ -1,7 +1,7 @@
 //! The log: lines in a queue, and a thread that writes them to standard error, where systemd and container runtimes expect them
 //! and add the time.
 //!
-//! Whoever reads standard error may stop reading, and a write then waits for as long as it likes. So once the daemon serves
+//! The reader of standard error may stop reading, and a write then waits for as long as it likes. So once the daemon serves
 //! anybody, nobody but this thread writes: a line that finds no room in the queue is counted, and the log says how many were left
 //! out. Lines that peers can cause have half of the queue, and each user has a budget of them ([`crate::control::ratelimit`]). What DPDK and
 //! other libraries write to standard error by themselves goes the same way, through a pipe that is always read.
@@ -28,7 +28,7 @@ const LINES: usize = 4096;
 const PEER_LINES: u64 = 2048;
 /// Longest line, in bytes. A peer has its say in some of them.
 const LONGEST: usize = 8192;
-/// How often is looked whether the queue has been written.
+/// Period of the checks whether the queue has been written.
 const STEP: Duration = Duration::from_millis(1);
 
 /// The log of this process, once it is started.

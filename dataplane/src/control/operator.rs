@@ -1,4 +1,4 @@
-//! Who asks for something: the process at the other end of the control socket, or the sender of a signal.
+//! The process that asks for something: the one at the other end of the control socket, or the sender of a signal.
 
 use kopi_ring::socket::peer_credentials;
 use nix::unistd::User;

@@ -1,6 +1,6 @@
 //! The threads that serve the sockets of applications: one for each user.
 //!
-//! How long a system call takes on an object that an application holds too is for that application to decide. Reading from a
+//! An application decides how long a system call takes on an object that it holds too. Reading from a
 //! socket, writing to it and closing it wake everybody who polls its other end, and one `poll(2)` may do so a million times; a
 //! descriptor that comes with a message may be a connection that lingers when it is closed. Non-blocking sockets are no help:
 //! nothing here blocks, it just takes long.
@@ -55,7 +55,7 @@ const LONG_CALL: Duration = Duration::from_micros(100);
 /// How much of that others put up with in a period, before the user's calls are left to its own thread.
 const LONG_CALLS: Duration = Duration::from_millis(1);
 const PERIOD: Duration = Duration::from_secs(10);
-/// How long a user counts as slow after the last job that took long.
+/// Time for which a user counts as slow after the last job that took long.
 const SLOW: Duration = Duration::from_secs(60);
 /// Bytes of a thread's stack: messages are two kilobytes long.
 const STACK: usize = 128 << 10;
@@ -389,19 +389,19 @@ impl Connection {
         }
     }
 
-    /// Has it found out who has connected it, which comes as an [event](PeerEventKind::Attested). It was accepted at `accepted`.
+    /// Identifies the process that has connected it, which comes as an [event](PeerEventKind::Attested). It was accepted at `accepted`.
     pub fn attest(&self, accepted: Accepted) {
         self.user.take_on(Job::Attest(self.serial, accepted));
     }
 
-    /// Has it looked whether the process behind `handle` is as it was; what has changed comes as an [event](PeerEventKind::Changed). Not if
+    /// Reads again what the process behind `handle` is; what has changed comes as an [event](PeerEventKind::Changed). Not if
     /// it waits for that already, or too much waits to be done for this user: then it returns false.
     pub fn look(&self, identity: &Identity, handle: &Arc<OwnedFd>) -> bool {
         let job = |asked| Job::Look(self.serial, Box::new(identity.clone()), Arc::clone(handle), asked);
         self.user.ask_once(&self.looking, job)
     }
 
-    /// Has the next message come as an [event](PeerEventKind::Received). Until then nothing is read, and the connection's end is not
+    /// Receives the next message as an [event](PeerEventKind::Received). Until then nothing is read, and the connection's end is not
     /// noticed.
     pub fn listen(&self) {
         self.user.take_on(Job::Listen(self.serial));

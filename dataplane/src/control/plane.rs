@@ -84,7 +84,7 @@ pub struct ControlPlane {
     memory: Memory,
     /// What there is.
     machine: MachineMemory,
-    /// Who is one user.
+    /// The uids that are one user.
     users: Arc<Users>,
     /// The thread that asks the name service, and whether the log says already that this does not answer.
     accounts: Helper<ByAccount, Changed>,
@@ -112,53 +112,27 @@ pub struct ControlPlane {
     captures: Captures,
 }
 
-/// Threads that work for the control thread.
-#[derive(Debug)]
-pub struct Helpers {
-    /// The capture sessions.
-    pub captures: Captures,
-    /// Who makes and empties regions.
-    pub regions: Regions,
-    /// The threads that serve apps' sockets.
-    pub peers: Peers,
-    /// Who asks the name service.
-    pub accounts: Helper<ByAccount, Changed>,
-    /// Who reads what the kernel has.
-    pub host_sockets_reader: Helper<String, HostSockets>,
-}
-
-impl Helpers {
-    /// Starts all of them. `wake` is used when one has an answer that [`ControlPlane::refresh`] and [`ControlPlane::read_host_sockets`] take.
+impl ControlPlane {
+    /// A control plane over running workers, without apps, which starts the threads that work for it. `connections` is what the workers
+    /// track. `wake` is used when a thread has an answer that [`refresh`](Self::refresh) or
+    /// [`take_host_sockets`](Self::take_host_sockets) takes.
     ///
     /// # Errors
     ///
     /// The system's, if there is no file descriptor or thread to be had.
-    pub fn start(captures: Captures, wake: &Wake) -> std::io::Result<Self> {
-        Ok(Self {
-            captures,
-            regions: Regions::start()?,
-            peers: Peers::new()?,
-            accounts: Helper::start("kopi-accounts", wake.clone(), |known: ByAccount| known.changed(&Accounts))?,
-            host_sockets_reader: Helper::start("kopi-kernel", wake.clone(), |tap: String| host_sockets::read(&tap))?,
-        })
-    }
-}
-
-impl ControlPlane {
-    /// A control plane over running workers, without apps. `connections` is what the workers track.
-    #[must_use]
     pub fn new(
         dataplane: Dataplane,
         wire: WireState,
         limits: Limits,
         policy: Enforcement,
         connections: Arc<Connections>,
-        Helpers { captures, regions, peers, accounts, host_sockets_reader }: Helpers,
-    ) -> Self {
+        captures: Captures,
+        wake: &Wake,
+    ) -> std::io::Result<Self> {
         let hz = captures.hz();
         connections.set_limits(limits.connections);
         let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
-        Self {
+        Ok(Self {
             ports: PortTable::new(limits.apps),
             dataplane,
             wire,
@@ -171,13 +145,13 @@ impl ControlPlane {
             changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
             follows: Budgets::every(FOLLOWS, FOLLOW),
             retired: Vec::new(),
-            regions,
+            regions: Regions::start()?,
             memory: Memory::new(limits.memory_total, limits.memory_per_user),
             machine: MachineMemory::new(),
             users: Arc::new(Users::new()),
-            accounts,
+            accounts: Helper::start("kopi-accounts", wake.clone(), |known: ByAccount| known.changed(&Accounts))?,
             name_service_hangs: false,
-            host_sockets_reader,
+            host_sockets_reader: Helper::start("kopi-kernel", wake.clone(), |tap: String| host_sockets::read(&tap))?,
             numbers: UserNumbers::default(),
             peer_log: RatelimitedLog::new(LOG_LINES),
             policy,
@@ -188,9 +162,9 @@ impl ControlPlane {
             lists: Lists::default(),
             classes,
             shaped: None,
-            peers,
+            peers: Peers::new()?,
             captures,
-        }
+        })
     }
 
     /// The threads that serve apps' sockets.

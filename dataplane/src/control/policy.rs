@@ -155,7 +155,7 @@ impl Enforcement {
 pub struct ByAccount {
     /// The compiled rules.
     pub ruleset: Option<Arc<Ruleset>>,
-    /// Who is one user.
+    /// The uids that are one user.
     pub users: Arc<Users>,
 }
 
@@ -164,7 +164,7 @@ pub struct ByAccount {
 pub struct Changed {
     /// Rules, and what they take the place of.
     pub ruleset: Option<(Arc<Ruleset>, Arc<Ruleset>)>,
-    /// Who is one user.
+    /// The uids that are one user.
     pub users: Option<Users>,
 }
 

@@ -50,7 +50,7 @@ pub enum Refusal {
     NameTaken {
         /// The name.
         name: String,
-        /// Who has it.
+        /// The process that has it.
         pid: i32,
     },
     /// The name has characters that would confuse people or shells.

@@ -43,7 +43,7 @@ const OPERATORS_PER_USER: usize = 64;
 /// who has just come is about to ask.
 const THREADS_PER_USER: usize = 2 * OPERATORS_PER_USER;
 const MOMENT: Duration = Duration::from_secs(1);
-/// How long workers may take to evaluate by a new policy before an operator is told that it is in force. One that is off its core for
+/// Timeout for workers to evaluate by a new policy before an operator is told that it is in force. One that is off its core for
 /// long is not waited for.
 const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
 /// Milliseconds of the control thread that the operators of a user may have in a second, and save.
@@ -176,14 +176,6 @@ impl Shared {
     fn new(account: u32, inbox: &Arc<Inbox>) -> std::io::Result<Self> {
         let last_request = AtomicU64::new(inbox.now());
         Ok(Self { account, inbox: Arc::clone(inbox), leave: Wake::new()?, last_request, stage: AtomicU8::new(WAITS) })
-    }
-
-    const fn account(&self) -> u32 {
-        self.account
-    }
-
-    const fn leave(&self) -> &Wake {
-        &self.leave
     }
 
     /// Notes that a request is there.
@@ -338,7 +330,7 @@ impl Control {
                 self.peer_log.warn(&format_args!("let go of an operator that was silent: there are too many"));
                 Ok(())
             }
-            // Who has none is let in.
+            // A user that has none is let in.
             None if own == 0 => Ok(()),
             None => Err("too many connections, and all of them wait for an answer".to_owned()),
         }

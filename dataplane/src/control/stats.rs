@@ -87,23 +87,23 @@ pub fn answer(question: Question, plane: &mut ControlPlane, attach: &mut Attach,
     })
 }
 
+/// The apps of the next part of an answer, from number `from` on, and where the part after that begins.
+fn apps_from(from: PortId, plane: &ControlPlane) -> (impl Iterator<Item = &App>, Option<PortId>) {
+    let apps = || plane.apps().filter(move |app| app.id >= from);
+    (apps().take(PART), apps().nth(PART).map(|app| app.id))
+}
+
 /// An answer of `first`, and of a row for each app from number `from` on, some apps at a time.
 fn from_app<R: Serialize + Send + 'static>(
     from: PortId,
-    first: Vec<R>,
+    mut rows: Vec<R>,
     sources: &Sources<'_>,
     row: fn(&App, &Sources<'_>) -> R,
 ) -> Answer {
-    let (mut made, mut next) = (first, None);
-    for (n, app) in sources.plane.apps().filter(|app| app.id >= from).enumerate() {
-        if n == PART {
-            next = Some(app.id);
-            break;
-        }
-        made.push(row(app, sources));
-    }
+    let (apps, next) = apps_from(from, sources.plane);
+    rows.extend(apps.map(|app| row(app, sources)));
     Answer::part(move |text: &mut Rows| {
-        made.iter().for_each(|row| text.push(row));
+        rows.iter().for_each(|row| text.push(row));
         Ok(next.map(|from| Next::new(move |sources| from_app(from, Vec::new(), sources, row))))
     })
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// UserNames that are remembered.
 const KNOWN: usize = 4096;
-/// How long a name is not looked up again.
+/// Time for which a name is not looked up again.
 const FRESH: Duration = Duration::from_secs(60);
 /// Look-ups at a time, of all users and of one. Who has more has no name until one of them is done.
 const LOOKUPS: usize = 64;

@@ -1,4 +1,4 @@
-//! Who counts as one user where something is limited for each user.
+//! The uids that count as one user where something is limited for each user.
 //!
 //! A user of the machine may have thousands of uids: the subordinate ones that `/etc/subuid` gives to it (`subuid(5)`), under
 //! which its containers run. They count as the user itself, or anybody could be as many users as it likes. A range of more

@@ -328,7 +328,7 @@ impl Dataplane {
         self.workers.iter_mut().find_map(|worker| worker.events.pop().ok())
     }
 
-    /// How long a packet has waited in its class.
+    /// The time that a packet has waited in its class.
     pub fn sample(&mut self) -> Option<Sample> {
         self.workers.iter_mut().find_map(|worker| worker.samples.pop().ok())
     }
@@ -430,7 +430,7 @@ fn random_bytes() -> Result<[u8; 64], Errno> {
     Ok(bytes)
 }
 
-/// By what flows are spread over the queues of apps: the same at all workers, and in all kopids until the host starts anew. So a
+/// The seed by which flows are spread over the queues of apps: the same at all workers, and in all kopids until the host starts anew. So a
 /// connection stays on its queue when kopid comes back, as it does with a NIC whose link was down.
 ///
 /// It is not a secret: whoever is on the host can work it out, as with a NIC's well-known key. It is not the flow table's seed.

@@ -30,7 +30,7 @@ const NICE: i32 = -10;
 /// Longest sleep of a thread that workers call, in nanoseconds. Orders wait for its end.
 const LONGEST_NS: i64 = 100_000_000;
 
-/// Who wakes whom.
+/// The doorbells between workers and the thread.
 #[derive(Debug)]
 pub struct Doorbells {
     /// Wakes workers that sleep at times.

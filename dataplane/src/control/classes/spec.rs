@@ -145,7 +145,7 @@ impl ShaperSpec {
         }
     }
 
-    /// By what class number `at` is known.
+    /// The id of class number `at`.
     #[must_use]
     pub fn id(&self, at: usize) -> Option<u64> {
         let (tree, at) = self.find(at)?;
@@ -365,7 +365,7 @@ fn spec(class: &Class, direction: Direction, of_class: &[u32], limits: &Machine)
     ClassSpec { parent, rate, ceil, weight, priority, ..ClassSpec::new(id_of(&class.name, direction)) }
 }
 
-/// By what a class is known across reloads.
+/// The id of a class, which is the same across reloads.
 fn id_of(name: &str, direction: Direction) -> u64 {
     // Always the same within one build of the program, and ids live no longer than that.
     let mut hasher = DefaultHasher::new();

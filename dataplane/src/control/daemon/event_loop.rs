@@ -18,11 +18,11 @@ use dpdk::Pool;
 use kopi_ring::Region;
 use std::time::{Duration, Instant};
 
-/// How often counters are shown, the link is looked at, and late peers are dealt with.
+/// Period in which counters are shown, the link is read, and late peers are closed.
 const TICK: Duration = Duration::from_millis(100);
-/// How often is looked for changes of processes and accounts that the policy follows within a second.
+/// Period in which processes and accounts are read again: the policy follows them within a second.
 pub(super) const REFRESH_PERIOD: Duration = Duration::from_millis(500);
-/// How soon a worker's answer is looked for while one is outstanding.
+/// Period in which workers' replies are received while one is outstanding.
 const REPLY_PERIOD: Duration = Duration::from_millis(1);
 
 /// The event loop's state.
@@ -145,7 +145,7 @@ impl Events<'_> {
         stops
     }
 
-    /// Has the configured policy read again, after a SIGHUP of `sender`.
+    /// Reads the configured policy again, on another thread, after a SIGHUP of `sender`.
     fn hang_up(&mut self, sender: Option<Operator>) {
         if self.plane.policy().path().is_none() {
             log::info!("SIGHUP: there is no `policy` in kopid.toml to read again; kopid.toml itself needs a restart");
@@ -192,7 +192,7 @@ impl Events<'_> {
 /// Puts the policy that was read after a SIGHUP of `who` in force. Whatever is wrong with it, the one in force stays.
 fn reload(read: Result<Reload, String>, who: &str, plane: &mut ControlPlane, attach: &mut Attach) {
     let outcome = read.and_then(|reload| {
-        // Who has sent a signal can only be told by the log.
+        // Only the log can tell the sender of a signal.
         reload.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         stats::put_in_force(&reload, None, who, plane, attach)
     });

@@ -19,7 +19,7 @@ use kopi_ring::message::Mac;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a name service may take before the log says so.
+/// Timeout for the name service, after which the log says so.
 const NAME_SERVICE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl ControlPlane {
@@ -115,7 +115,7 @@ impl ControlPlane {
             self.connections.set_tracking(&ruleset.policy().tracking);
         }
         self.stale = true;
-        // Whoever may share its address from now on attaches after this.
+        // An app that may share the host's address from now on attaches after this.
         self.read_host_sockets();
         let mut detached = Vec::new();
         let (host, host_mac) = (self.ports.host(), self.host_mac());

@@ -32,7 +32,7 @@ impl ControlPlane {
         }
     }
 
-    /// How long it is until a snapshot that is due may be [published](Self::publish); `None` if none is due.
+    /// The time until a snapshot that is due may be [published](Self::publish); `None` if none is due.
     #[must_use]
     pub fn until_published(&self) -> Option<Duration> {
         self.stale.then(|| SNAPSHOT_PERIOD.saturating_sub(self.published.elapsed()))
@@ -98,7 +98,7 @@ impl ControlPlane {
         Some(PolicyTable::new(ruleset, members))
     }
 
-    /// Who is behind each port, under the snapshot with the epoch `epoch`.
+    /// The processes behind all ports, under the snapshot with the epoch `epoch`.
     pub(super) fn roster(&self, epoch: u32) -> Roster {
         Roster::new(epoch, &self.wire, self.ports.apps(), self.policy.ruleset().cloned())
     }

@@ -60,7 +60,7 @@ pub enum SetupError {
     Gone,
 }
 
-/// Who has the other side of rings.
+/// The owner of the other side of rings.
 #[derive(Debug)]
 enum Side {
     /// An app, which sleeps at times or does not.

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 /// Longest request in bytes.
 const REQUEST: usize = 64 << 10;
-/// How long an operator may take to read the next piece of a reply; and of a long one, whose reader may be somebody at a pager. Then it
+/// Timeout for an operator to read the next piece of a reply; and of a long one, whose reader may be somebody at a pager. Then it
 /// has no more of kopid's than a part of the answer, and leaves when others need its place.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const LONG_WRITE_TIMEOUT: Duration = Duration::from_secs(600);
@@ -170,7 +170,7 @@ impl OperatorConnection {
             }
         };
         if self.is_abandoned() {
-            // Whoever has given up does not want a policy to come into force after all.
+            // An operator that has given up does not want its policy to come into force.
             return Err(String::new());
         }
         let answer = self.ask(command.clone(), arguments, brought);
@@ -186,7 +186,7 @@ impl OperatorConnection {
     /// Asks the control thread.
     fn ask(&self, command: String, arguments: Map<String, Value>, brought: Brought) -> Receiver<Answer> {
         let (to, answer) = sync_channel(1);
-        let question = Question { command, arguments, account: self.shared.account(), brought };
+        let question = Question { command, arguments, account: self.shared.account, brought };
         self.inbox.messages.send(Message::Asked(Asked { question, answer: to }));
         answer
     }
@@ -195,7 +195,7 @@ impl OperatorConnection {
     fn wait(&self, wants: PollFlags, timeout: Option<Duration>) -> Result<(), String> {
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         loop {
-            let mut fds = [PollFd::new(&self.socket, wants), PollFd::new(self.shared.leave(), PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.socket, wants), PollFd::new(&self.shared.leave, PollFlags::IN)];
             match poll(&mut fds, timeout.as_ref()) {
                 Ok(0) => return Err("does not read its answer".to_owned()),
                 Ok(_) if !fds[1].revents().is_empty() => return Err(String::new()),
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn who_is_told_to_leave_does() {
         let (connection, _operator) = connected();
-        connection.shared.leave().wake();
+        connection.shared.leave.wake();
         assert_eq!(connection.write(&vec![b'x'; 10 << 20], WRITE_TIMEOUT), Err(String::new()));
     }
 }

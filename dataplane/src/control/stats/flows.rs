@@ -64,7 +64,7 @@ fn proto_of(key: &FlowKey) -> String {
     }
 }
 
-/// By what rows are made.
+/// What rows are made from.
 struct View<'a> {
     who: &'a BTreeMap<PortId, Who>,
     names: Option<&'a Names>,

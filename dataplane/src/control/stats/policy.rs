@@ -1,6 +1,6 @@
 //! What operators are told about the policy, and how they change it.
 
-use super::{Sources, drops_of_app, other_drops, totals_of};
+use super::{Sources, apps_from, drops_of_app, other_drops, totals_of};
 use crate::control::app::App;
 use crate::control::attach::Attach;
 use crate::control::classes::{ClassRow, ClassTotals};
@@ -142,9 +142,6 @@ fn default_row(direction: Direction, decision: Decision, sum: Sum) -> kopi_api::
     }
 }
 
-/// Apps of one part of the drops.
-const APPS: usize = 64;
-
 /// Every reason for which frames were dropped, by port.
 pub(super) fn drops(sources: &Sources<'_>) -> Answer {
     drops_from(0, other_drops(sources), sources)
@@ -152,9 +149,8 @@ pub(super) fn drops(sources: &Sources<'_>) -> Answer {
 
 fn drops_from(from: PortId, first: Vec<Drops>, sources: &Sources<'_>) -> Answer {
     let plane = &sources.plane;
-    let apps = plane.apps().filter(|app| app.id >= from).take(APPS);
+    let (apps, next) = apps_from(from, plane);
     let apps: Vec<_> = apps.map(|app| (app.generation, app.name.clone(), totals_of(app, plane))).collect();
-    let last = plane.apps().filter(|app| app.id >= from).nth(APPS).map(|app| app.id);
     let (counted, ruleset) = (plane.counted(), plane.policy().ruleset().cloned());
     Answer::part(move |text| {
         first.iter().for_each(|row| text.push(row));
@@ -162,7 +158,7 @@ fn drops_from(from: PortId, first: Vec<Drops>, sources: &Sources<'_>) -> Answer 
         for (generation, name, totals) in &apps {
             drops_of_app(name, totals, &refusals.of_app(*generation)).iter().for_each(|row| text.push(row));
         }
-        Ok(last.map(|from| Next::new(move |sources| drops_from(from, Vec::new(), sources))))
+        Ok(next.map(|from| Next::new(move |sources| drops_from(from, Vec::new(), sources))))
     })
 }
 
