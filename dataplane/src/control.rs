@@ -9,6 +9,7 @@ pub mod budgets;
 pub mod classes;
 pub mod daemon;
 pub mod detach;
+pub mod flow_dumps;
 pub mod helper;
 pub mod identity;
 pub mod limits;

@@ -14,6 +14,7 @@
 
 use crate::control::peers::{QuietDoorbell, UserThread, thread_time};
 use crate::ids::PortId;
+use crate::worker::wake_requests::{BITS, Sheet, WakeRequests, wake};
 use kopi_ring::WakeFutex;
 use kopi_ring::need_wakeup::{self, barrier};
 use rustix::event::Timespec;
@@ -40,69 +41,6 @@ const MOST_LOOKS: u32 = 40;
 const NICE: i32 = -10;
 /// How late the end of a pause may be, in nanoseconds.
 const SLACK_NS: u64 = 1_000;
-/// Rings of a doorbell that a worker counts before it has them taken out. A driver rings at most sixteen times for each of
-/// these, and there is room for more than 250.
-const RINGS: u8 = 8;
-/// Bits of a word.
-const BITS: usize = 64;
-
-/// What a worker wants of applications: a bit for each port. The worker sets bits, and the thread takes them.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Sheet {
-    calls: Box<[AtomicU64]>,
-    quiets: Box<[AtomicU64]>,
-}
-
-/// What one worker has of the thread. By default nobody does what is noted.
-#[derive(Debug, Default)]
-pub struct WakeRequests {
-    sheet: Arc<Sheet>,
-    need_wakeup: Arc<AtomicU32>,
-    asked: bool,
-}
-
-impl WakeRequests {
-    /// Notes that the application behind port `id` is to be called.
-    pub fn call(&mut self, id: PortId) {
-        set(&self.sheet.calls, id);
-        self.asked = true;
-    }
-
-    /// Notes that the doorbell of port `id` was rung `rings` times, as far as this worker knows, and has it quieted now and
-    /// then. Returns what is to be given the next time.
-    pub fn rung(&mut self, id: PortId, rings: u8) -> u8 {
-        if rings + 1 < RINGS {
-            return rings + 1;
-        }
-        set(&self.sheet.quiets, id);
-        self.asked = true;
-        0
-    }
-
-    /// Wakes the thread if something was noted. Called once an iteration.
-    #[inline]
-    pub fn kick(&mut self) {
-        if std::mem::take(&mut self.asked) {
-            barrier();
-            wake(&self.need_wakeup);
-        }
-    }
-}
-
-fn set(words: &[AtomicU64], id: PortId) {
-    if let Some(word) = words.get(usize::from(id) / BITS) {
-        word.fetch_or(1 << (usize::from(id) % BITS), AcqRel);
-    }
-}
-
-fn wake(need_wakeup: &AtomicU32) {
-    if need_wakeup::take(need_wakeup) {
-        // Nobody but this process has it.
-        let _woken = futex::wake(need_wakeup, futex::Flags::PRIVATE, 1);
-    }
-}
-
 /// How an application is reached.
 #[derive(Debug)]
 pub struct Reach {
@@ -133,11 +71,7 @@ impl AppWaker {
         let words = ports.div_ceil(BITS);
         let empty = || (0..words).map(|_| AtomicU64::new(0)).collect();
         let sheets: Vec<_> = (0..workers).map(|_| Arc::new(Sheet { calls: empty(), quiets: empty() })).collect();
-        let requests = sheets.iter().map(|sheet| WakeRequests {
-            sheet: Arc::clone(sheet),
-            need_wakeup: Arc::clone(&need_wakeup),
-            asked: false,
-        });
+        let requests = sheets.iter().map(|sheet| WakeRequests::new(Arc::clone(sheet), Arc::clone(&need_wakeup)));
         let requests = requests.collect();
         let (sender, news) = channel();
         let interval = dpdk::tsc::ticks(INTERVAL, hz).max(1);
@@ -365,6 +299,7 @@ fn bits(word: u64) -> impl Iterator<Item = usize> {
 mod tests {
     use super::*;
     use crate::control::peers::Peers;
+    use crate::worker::wake_requests::RINGS;
     use kopi_ring::{Doorbell, Geometry, HugePages, Region};
     use std::thread::park_timeout;
     use std::time::Instant;

@@ -22,6 +22,7 @@ use crate::control::app::App;
 use crate::control::budgets::Budgets;
 use crate::control::classes::Classes;
 use crate::control::detach::DetachReason;
+use crate::control::flow_dumps::{FlowDumps, Given};
 use crate::control::helper::{Helper, Wake};
 use crate::control::identity::Identity;
 use crate::control::limits::Limits;
@@ -36,7 +37,7 @@ use crate::control::wire_device::WireState;
 use crate::control::workers::Dataplane;
 use crate::host::host_sockets;
 use crate::ids::PortId;
-use crate::worker::flow_dump::{Given, Lists, Position};
+use crate::worker::flow_dump::Position;
 use connections::user_of;
 use kopi_policy::{Connections, HostSockets, Ruleset};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
@@ -102,7 +103,7 @@ pub struct ControlPlane {
     tap: String,
     /// What the policy wants in the log.
     policy_log: RatelimitedLog,
-    lists: Lists,
+    flow_dumps: FlowDumps,
     classes: Classes,
     /// The policy whose classes those are.
     shaped: Option<Arc<Ruleset>>,
@@ -159,7 +160,7 @@ impl ControlPlane {
             host_sockets: Arc::default(),
             tap: String::new(),
             policy_log: RatelimitedLog::new(LOG_LINES),
-            lists: Lists::default(),
+            flow_dumps: FlowDumps::default(),
             classes,
             shaped: None,
             peers: Peers::new()?,
@@ -190,10 +191,10 @@ impl ControlPlane {
         &self.connections
     }
 
-    /// Some flows, for user `account`, as soon as a worker has listed them.
+    /// Some flows, for user `account`, as soon as a worker has dumped them.
     pub fn flows(&mut self, account: u32, position: Position) -> Receiver<Given> {
-        let piece = self.lists.ask(account, position);
-        self.lists.proceed(&mut self.dataplane);
+        let piece = self.flow_dumps.ask(account, position);
+        self.flow_dumps.proceed(&mut self.dataplane);
         piece
     }
 

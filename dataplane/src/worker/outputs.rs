@@ -5,7 +5,6 @@ mod workers;
 
 pub use workers::blamed;
 
-use crate::control::app_waker::WakeRequests;
 use crate::ids::PortId;
 use crate::policy_counters::CounterId;
 use crate::snapshot::Snapshot;
@@ -16,6 +15,7 @@ use crate::stages::shape::{Backlog, FrameStore, Shaper, Waiting};
 use crate::worker::counters::{PortCounters, WorkerCounters};
 use crate::worker::handoff::{Mesh, Target};
 use crate::worker::port::WorkerPort;
+use crate::worker::wake_requests::WakeRequests;
 use crate::worker::wire::Wire;
 use dpdk::{Batch, Mbuf, Pool};
 use kopi_config::policy::Direction;

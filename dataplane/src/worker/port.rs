@@ -1,7 +1,7 @@
 //! An app's port as one worker holds it: the ends of the rings that this worker serves.
 
-use crate::control::app_waker::WakeRequests;
 use crate::ids::{Generation, PortId};
+use crate::worker::wake_requests::WakeRequests;
 use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::{Consumer, Doorbell, Producer, Region};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub struct WorkerPort {
 /// What wakes whoever sleeps behind a port.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// An app, in another process: the [waker](crate::control::app_waker) calls it.
+    /// An app, in another process: the [waker](super::wake_requests) calls it.
     App,
     /// The host port's thread. It is kopid's own, so nobody can make its descriptor block.
     Host(Arc<Doorbell>),

@@ -3,7 +3,6 @@
 use dpdk::{Batch, Bpf, Eal, Pool, PoolConfig, Port, PortConfig};
 use kopi_config::Policy;
 use kopi_config::policy::Tracking;
-use kopi_dataplane::control::app_waker::WakeRequests;
 use kopi_dataplane::control::classes::ShaperSpec;
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::ids::{PortId, WIRE};
@@ -18,6 +17,7 @@ use kopi_dataplane::worker::counters::{PortTotals, WorkerCounters};
 use kopi_dataplane::worker::flow_table::FlowTable;
 use kopi_dataplane::worker::handoff::Mesh;
 use kopi_dataplane::worker::port::WorkerPort;
+use kopi_dataplane::worker::wake_requests::WakeRequests;
 use kopi_dataplane::worker::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
 use kopi_packet::{LinkProtocols, MacAddr, RssSeed, Seed};

@@ -6,7 +6,6 @@
 use crate::lab::{App, Lab, MTU};
 use dpdk::{Port, PortConfig, RxQueue, TxQueue};
 use kopi_config::policy::Tracking;
-use kopi_dataplane::control::app_waker::WakeRequests;
 use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
@@ -17,6 +16,7 @@ use kopi_dataplane::worker::counters::WorkerCounters;
 use kopi_dataplane::worker::flow_table::FlowTable;
 use kopi_dataplane::worker::handoff::Mesh;
 use kopi_dataplane::worker::port::{User, WorkerPort};
+use kopi_dataplane::worker::wake_requests::WakeRequests;
 use kopi_dataplane::worker::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
 use kopi_packet::{LinkProtocols, RssSeed, Seed};

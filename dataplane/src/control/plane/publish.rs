@@ -138,11 +138,11 @@ impl ControlPlane {
                         self.policy.rule_stats_mut().enter(&change.policy_counters, table);
                     }
                 }
-                Reply::Dumped(part) => self.lists.take(part, &self.ports),
+                Reply::Dumped(part) => self.flow_dumps.take(part, &self.ports),
                 Reply::Replaced(_) | Reply::Selected(_) | Reply::Untapped(_) => {}
             }
         }
-        self.lists.proceed(&mut self.dataplane);
+        self.flow_dumps.proceed(&mut self.dataplane);
         let ports = &self.ports;
         let is_there = |generation| ports.apps().any(|app| app.generation == generation);
         if self.policy.rule_stats().knows_others(is_there) {
@@ -160,6 +160,6 @@ impl ControlPlane {
     /// Whether answers of workers are outstanding that free a port number or memory, or are for operators.
     #[must_use]
     pub fn awaits_replies(&self) -> bool {
-        self.stale || self.ports.awaits_replies() || !self.retired.is_empty() || self.lists.is_busy()
+        self.stale || self.ports.awaits_replies() || !self.retired.is_empty() || self.flow_dumps.is_busy()
     }
 }

@@ -4,9 +4,10 @@ mod query;
 
 use super::Sources;
 use super::policy::{cause_name, state_name};
+use crate::control::flow_dumps::{Piece, RuleNames, Who};
 use crate::control::server::{Answer, Next, Question};
 use crate::ids::{PortId, WIRE};
-use crate::worker::flow_dump::{DumpedFlow, Names, Piece, Position, Who};
+use crate::worker::flow_dump::{DumpedFlow, Position};
 use crate::worker::flow_table::AGE_UNIT;
 use kopi_api::Flow;
 use kopi_config::policy::Direction;
@@ -67,7 +68,7 @@ fn proto_of(key: &FlowKey) -> String {
 /// What rows are made from.
 struct View<'a> {
     who: &'a BTreeMap<PortId, Who>,
-    names: Option<&'a Names>,
+    names: Option<&'a RuleNames>,
     connections: &'a Connections,
     now: u64,
     hz: u64,
