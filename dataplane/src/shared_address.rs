@@ -1,6 +1,6 @@
 //! The apps that have their address together with the host. Part of a snapshot.
 //!
-//! What comes for that address is the host's, unless an app has a lease of the port, or a connection that the frame is of: that
+//! What comes for that address is the host's, unless an app has the port in its `listen`, or a connection that the frame is of: that
 //! is for the [policy stage](crate::stages::policy) to say, who knows the connections. What the kernel alone answers, no app hears.
 
 use crate::ids::PortId;
@@ -19,7 +19,7 @@ const ADVERTISEMENT: u8 = 136;
 pub struct Sharer {
     /// Its port.
     pub id: PortId,
-    /// The ports that are leased to it.
+    /// The ports of its `listen`.
     pub listen: Vec<Listen>,
 }
 
@@ -32,8 +32,8 @@ pub struct SharedAddress {
     apps: Box<[PortId]>,
     /// The host, and the apps.
     all: Box<[PortId]>,
-    /// Leased ports, sorted. Each is somebody's alone, or of whoever has the lowest number.
-    leased: Box<[(Listen, PortId)]>,
+    /// Reserved ports, sorted. Each is somebody's alone, or of whoever has the lowest number.
+    reserved: Box<[(Listen, PortId)]>,
 }
 
 impl SharedAddress {
@@ -43,11 +43,11 @@ impl SharedAddress {
         let mut apps: Vec<PortId> = sharers.iter().map(|sharer| sharer.id).collect();
         apps.sort_unstable();
         let all = std::iter::once(host).chain(apps.iter().copied()).collect();
-        let leased = sharers.iter().flat_map(|sharer| sharer.listen.iter().map(|listen| (*listen, sharer.id)));
-        let mut leased: Vec<_> = leased.collect();
-        leased.sort_unstable();
-        leased.dedup_by_key(|(listen, _)| *listen);
-        (!apps.is_empty()).then(|| Self { host, mac, apps: apps.into(), all, leased: leased.into() })
+        let reserved = sharers.iter().flat_map(|sharer| sharer.listen.iter().map(|listen| (*listen, sharer.id)));
+        let mut reserved: Vec<_> = reserved.collect();
+        reserved.sort_unstable();
+        reserved.dedup_by_key(|(listen, _)| *listen);
+        (!apps.is_empty()).then(|| Self { host, mac, apps: apps.into(), all, reserved: reserved.into() })
     }
 
     /// The host's port.
@@ -80,12 +80,12 @@ impl SharedAddress {
         self.all.contains(&id)
     }
 
-    /// The app to which the port at which the frame arrives is leased.
+    /// The app for which the port at which the frame arrives is reserved.
     #[must_use]
-    pub fn leaseholder(&self, key: &FlowKey) -> Option<PortId> {
+    pub fn listener(&self, key: &FlowKey) -> Option<PortId> {
         let local = Listen { proto: key.proto(), port: key.dst_port()? };
-        let at = self.leased.binary_search_by_key(&local, |(listen, _)| *listen).ok()?;
-        self.leased.get(at).map(|(_, id)| *id)
+        let at = self.reserved.binary_search_by_key(&local, |(listen, _)| *listen).ok()?;
+        self.reserved.get(at).map(|(_, id)| *id)
     }
 
     /// Whether port `id` is to hear of a frame for several: the kernel alone answers those who ask for a neighbour.
@@ -124,15 +124,15 @@ mod tests {
         Listen { proto, port }
     }
 
-    /// A leased port is its holder's, of that protocol alone.
+    /// A reserved port is its holder's, of that protocol alone.
     #[test]
-    fn leased_ports_have_their_holders() {
+    fn reserved_ports_have_their_holders() {
         let sharers = [
             Sharer { id: 7, listen: vec![listen(6, 80), listen(17, 53)] },
             Sharer { id: 3, listen: vec![listen(6, 443)] },
         ];
         let sharing = SharedAddress::new(9, MAC, &sharers).unwrap();
-        let holder = |text: &str| sharing.leaseholder(&key(text));
+        let holder = |text: &str| sharing.listener(&key(text));
         assert_eq!(holder("tcp 10.0.0.1:1000 > 10.0.0.2:80"), Some(7));
         assert_eq!(holder("tcp 10.0.0.1:1000 > 10.0.0.2:443"), Some(3));
         assert_eq!(holder("udp 10.0.0.1:1000 > 10.0.0.2:53"), Some(7));

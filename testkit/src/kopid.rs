@@ -322,13 +322,13 @@ impl Kopid {
         rows.iter().filter(|row| row["reason"] == reason).filter_map(|row| row["packets"].as_u64()).sum()
     }
 
-    /// The same, on the account of app `app`.
+    /// The same, charged to app `app`.
     #[must_use]
     pub fn app_drops(&self, app: &str, reason: &str) -> u64 {
         self.dropped(app, |why| why == reason)
     }
 
-    /// Frames that app `app` has sent and that were not dropped on its account.
+    /// Frames that app `app` has sent and that were not dropped as charged to it.
     #[must_use]
     pub fn passed(&self, app: &str) -> u64 {
         let dropped = self.dropped(app, |_| true);

@@ -28,7 +28,7 @@ const OTHER_IP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99);
 /// The last frame of a batch.
 const MARK: u16 = 0xffff;
 
-const LEASES: &str = r#"
+const PORT_SECURITY: &str = r#"
 [[app]]
 name      = "bob"
 owner     = { uid = 64201 }
@@ -116,11 +116,11 @@ fn spoofed() -> Vec<Vec<u8>> {
     ]
 }
 
-/// An app speaks only from what is leased to it: by MAC, IP, ARP and neighbour discovery, with a VLAN tag or without, in
+/// An app speaks only from what is its own: by MAC, IP, ARP and neighbour discovery, with a VLAN tag or without, in
 /// whatever order the frames come.
 #[test]
 fn apps_speak_only_from_their_own_addresses() {
-    let (_dir, netns, mut kopid, mut bob) = start("spoofing", LEASES);
+    let (_dir, netns, mut kopid, mut bob) = start("spoofing", PORT_SECURITY);
     let peer = Peer::new(&netns);
     let (honest, spoofed) = (honest(), spoofed());
     assert_eq!(what_passes(&mut bob, &peer, &honest), untagged(&honest));
@@ -135,12 +135,12 @@ fn apps_speak_only_from_their_own_addresses() {
     assert!(kopid.stop().success());
 }
 
-/// Without leases an app may speak from any address that is nobody else's.
+/// Without addresses in the policy an app may speak from any address that is nobody else's.
 #[test]
 fn addresses_of_others_are_theirs_without_a_lease_of_ones_own() {
     let dir = TempDir::new("unlisted");
     let netns = Netns::new(1500);
-    let kopid = Kopid::start(&dir, &Settings::on_interface(netns.outside(), 1).policy(LEASES));
+    let kopid = Kopid::start(&dir, &Settings::on_interface(netns.outside(), 1).policy(PORT_SECURITY));
     let mut other = Piped::client(&dir, &kopid, "other", "02:00:00:00:00:ee", &as_user(BOB + 1), &[]);
     drop(kopid.await_app("other"));
     let peer = Peer::new(&netns);
@@ -157,7 +157,7 @@ fn addresses_of_others_are_theirs_without_a_lease_of_ones_own() {
 #[test]
 fn admission_follows_the_policy() {
     let policy = format!(
-        "default = {{ attach = \"refuse\" }}\n{LEASES}\
+        "default = {{ attach = \"refuse\" }}\n{PORT_SECURITY}\
          [[app]]\nname = \"nobody\"\nowner = {{ uid = 64299 }}\nadmit = false\n"
     );
     let dir = TempDir::new("admission");
@@ -210,7 +210,7 @@ name   = "silence"
 match  = { direction = "ingress", proto = ["tcp", "udp"], dst_port = 6000 }
 action = "drop"
 "#;
-    let (_dir, netns, mut kopid, bob) = start("reject", &format!("{LEASES}{rules}"));
+    let (_dir, netns, mut kopid, bob) = start("reject", &format!("{PORT_SECURITY}{rules}"));
     netns.neighbour("10.77.0.11", BOB_NAME);
     let tcp = |port: u16| {
         let address = SocketAddr::from((BOB_IP, port));
@@ -239,7 +239,7 @@ action = "drop"
 #[test]
 fn rejected_apps_are_told() {
     let rule = "[[rule]]\nname = \"no\"\nmatch = { direction = \"egress\", dst_port = 5000 }\naction = \"reject\"\n";
-    let (_dir, _netns, mut kopid, mut bob) = start("reject-app", &format!("{LEASES}{rule}"));
+    let (_dir, _netns, mut kopid, mut bob) = start("reject-app", &format!("{PORT_SECURITY}{rule}"));
     let syn = ends(BOB_IP, 1).tcp((4000, 5000), frames::flags::SYN, (77, 0), &[]);
     bob.send(&framed(Netns::MAC, BOB_MAC, &syn));
     let reset = bob.expect("a reset comes back", |_| true);

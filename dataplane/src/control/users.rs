@@ -126,7 +126,7 @@ mod tests {
         numbers.keep(|user| user != User::Host);
         assert_eq!((numbers.find(User::Host), numbers.find(User::Id(7))), (None, Some(2)));
         assert_eq!([User::Id(9), User::Id(7), User::Id(5)].map(|user| numbers.of(user, |_| true)), [1, 2, 3]);
-        // Nobody gets a number on whose account there is something still.
+        // Nobody gets a number to which something is charged still.
         numbers.keep(|user| user != User::Id(9));
         assert_eq!(numbers.of(User::Id(4), |number| number != 1), 4);
         assert_eq!(numbers.of(User::Id(3), |_| true), 1);

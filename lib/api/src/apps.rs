@@ -12,7 +12,7 @@ pub struct App {
     pub cgroup: Option<String>,
     /// What its process calls itself.
     pub comm: String,
-    /// Tracked connections on its account.
+    /// Tracked connections charged to it.
     pub connections: u32,
     /// As many as there may be.
     pub connections_limit: u32,
@@ -24,7 +24,7 @@ pub struct App {
     pub drops: u64,
     /// The program of its process.
     pub exe: Option<String>,
-    /// Packets in fragments that are followed on its account.
+    /// Packets in fragments that are followed and charged to it.
     pub fragments: u64,
     /// As many as all apps together may have.
     pub fragments_shared: usize,

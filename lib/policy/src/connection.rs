@@ -81,4 +81,4 @@ pub use ct_ref::{CtVersion, Ref};
 pub use table::{Connections, TOUCH_SHIFT};
 pub use tuple::{Sort, Tuple};
 pub use upkeep::{Connection, Stats};
-pub use zones::{Holder, Limit, Limits, ZONES};
+pub use zones::{Holder, Limits, ZONES};

@@ -43,7 +43,7 @@ mod trace;
 
 pub use admission::Refusal;
 pub use connection::{
-    Connection, Connections, CtLookup, CtVersion, Holder, Limit, Limits, Ref, Sort, Stats, TOUCH_SHIFT, Tuple, ZONES,
+    Connection, Connections, CtLookup, CtVersion, Holder, Limits, Ref, Sort, Stats, TOUCH_SHIFT, Tuple, ZONES,
 };
 pub use fragment::{Followed, FragmentKey, Fragments, HOLD_SECONDS};
 pub use frame::{Cause, Evaluation, Packet, Violation};

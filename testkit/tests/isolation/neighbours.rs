@@ -143,12 +143,12 @@ fn is_mark(frame: &[u8]) -> bool {
 }
 
 /// What says to a switch that it is to stop, to choose another root, to bundle or to shut its port never comes from an app:
-/// with a lease or without, under a policy that accepts everything or none at all, to the wire or to another app.
+/// with addresses of its own or without, under a policy that accepts everything or none at all, to the wire or to another app.
 #[test]
 fn no_app_speaks_to_the_switch() {
-    let lease = "[[app]]\nname = \"evil\"\nmac = \"02:00:00:00:ee:01\"\naddresses = \"10.77.0.66\"\n";
+    let own = "[[app]]\nname = \"evil\"\nmac = \"02:00:00:00:ee:01\"\naddresses = \"10.77.0.66\"\n";
     let unchecked = "[[app]]\nname = \"evil\"\nspoof_check = false\n";
-    for policy in [None, Some(lease), Some(unchecked), Some("[[app]]\nname = \"evil\"\n")] {
+    for policy in [None, Some(own), Some(unchecked), Some("[[app]]\nname = \"evil\"\n")] {
         let policy = policy.map(|policy| format!("{policy}[[app]]\nname = \"other\"\n"));
         let mut scene = Scene::new(policy.as_deref());
         let peer = Peer::new(&scene.netns);

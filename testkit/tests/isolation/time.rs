@@ -97,7 +97,7 @@ fn a_flood_to_another_worker_costs_its_sender() {
     load.off("h");
     assert!(rates[0] > 0.0 && rates[1] > 5.0 * rates[0], "{rates:?}");
     let full = |app: &str| kopid.app_drops(app, "handoff_full");
-    assert_eq!((full("h"), full("x"), full("y")), (0, 0, 0), "the flood is on the account of its sender alone");
+    assert_eq!((full("h"), full("x"), full("y")), (0, 0, 0), "the flood is charged to its sender alone");
 }
 
 /// Nothing of kopid's takes a worker's CPU from it, whatever it does for others: no thread of its own but the worker runs there.

@@ -5,7 +5,7 @@ use crate::control::app::App;
 use crate::ids::PortId;
 use crate::worker::port::User;
 
-/// Tracked connections on the account of an app.
+/// Tracked connections charged to an app.
 #[derive(Clone, Copy, Debug)]
 pub struct Tracked {
     /// Those of the app.

@@ -396,7 +396,7 @@ impl<'a> Refusals<'a> {
         Self { ruleset, refused, names: named.filter(|(id, _)| rules.contains(id)).collect() }
     }
 
-    /// Frames of `app` dropped or rejected by rules and defaults: name, reason and frames. Leases and the like have
+    /// Frames of `app` dropped or rejected by rules and defaults: name, reason and frames. Port security and the like have
     /// reasons of their own.
     fn of_app(&self, app: Generation) -> Vec<(String, &'static str, u64)> {
         let Some(ruleset) = self.ruleset else { return Vec::new() };

@@ -22,7 +22,7 @@ impl PolicyStage {
         if tells_of_neighbour(seen.key) {
             return Verdict::Promiscuous;
         }
-        let owner = sharing.leaseholder(seen.key).or_else(|| {
+        let owner = sharing.listener(seen.key).or_else(|| {
             let mut apps = sharing.apps().iter().copied();
             apps.find(|id| self.knows(*id, seen))
         });

@@ -9,7 +9,7 @@ use super::entry::{Slot, WAYS};
 use super::table::Connections;
 use super::timeouts::since;
 use super::tuple::Tuple;
-use super::zones::{Holder, Limit, Limits};
+use super::zones::{Holder, Limits};
 
 /// The port number of the wire.
 const WIRE: u16 = 0;
@@ -94,12 +94,6 @@ impl Connections {
     #[must_use]
     pub fn noted(&self, zone: u16) -> (u64, u64) {
         self.zones.noted(zone)
-    }
-
-    /// The limit that one more connection of app `zone` would exceed.
-    #[must_use]
-    pub fn limit_reached(&self, zone: u16) -> Option<Limit> {
-        self.zones.reached(self.zones.holder(zone))
     }
 
     /// Who has port number `zone` now.

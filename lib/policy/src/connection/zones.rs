@@ -77,7 +77,7 @@ impl Default for Limits {
 
 /// A limit that somebody has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// The application's own.
     App,
     /// That of its user.
