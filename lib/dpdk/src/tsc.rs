@@ -24,7 +24,7 @@ pub fn tsc() -> u64 {
 /// ```
 #[must_use]
 pub fn ticks(span: Duration, hz: u64) -> u64 {
-    u64::try_from(span.as_nanos() * u128::from(hz) / 1_000_000_000).unwrap_or(u64::MAX)
+    u64::try_from(span.as_nanos().saturating_mul(u128::from(hz)) / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
 /// `ticks` of a clock of `hz` ticks a second in nanoseconds, rounded down; [`u64::MAX`] if they are more. A clock of 0 Hz
