@@ -1,81 +1,88 @@
 //! Capture for operators: what passes which port, with the process behind every frame.
 //!
-//! - [`request`]: what an operator asks for; [`roster`]: who is behind each port;
-//! - [`draft`]: a capture whose filter is compiled; [`session`]: from the workers' rings to the client's file, on the thread of the operator's connection; [`talk`]: its client;
-//! - [`stream`]: the blocks of pcapng; [`output`]: files, pipes and sockets that never keep anybody waiting.
+//! A session is one state machine on two threads: the operator's connection has its thread, which compiles the filter and writes the
+//! file, and the control thread alone can give workers mirrors. Each tells the other by a channel when it is its turn.
 //!
-//! The control thread starts a session, gives each worker a [tap](crate::stages::mirror), and tells both whenever ports change. The
-//! session ends by itself; then its taps are taken back.
+//! ```text
+//! control thread                              thread of the session
+//! begin ------------- PendingCapture ------>  compiles the filter
+//! Compiling  <------- Event::Compiled ------
+//!   gives mirrors --- Start --------------->  Session: writes what workers see
+//! Running  ---------- EpochNames ---------->
+//!            <------- Event::Finishing -----  ends, for whatever reason
+//!   takes mirrors                             drains the rings, completes the file
+//! Finishing  <------- Event::Ended ---------  is gone, however it has ended
+//! ```
+//!
+//! - [`request`]: what an operator asks for; [`port_names`]: who is behind each port;
+//! - [`session`]: the session's thread; [`connection`]: its client;
+//! - [`writer`]: the blocks of pcapng; [`output`]: files, pipes and sockets that never keep anybody waiting.
 
 pub mod clock;
-pub mod draft;
+pub mod connection;
 pub mod output;
+pub mod port_names;
 pub mod request;
-pub mod roster;
 pub mod session;
-pub mod stream;
-pub mod talk;
+pub mod writer;
 
+use crate::control::mailbox::{MailSender, Mailbox};
 use crate::control::workers::Dataplane;
 use crate::stages::mirror::{Line, PortCounts, SESSIONS, Selection, Tap};
-pub use draft::Place;
-use draft::{Filter, Here, Start};
+use port_names::PortNames;
 use request::Request;
-use roster::Roster;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
-use session::Bell;
+use rustix::fd::{AsFd, BorrowedFd};
+pub use session::PendingCapture;
+use session::{Event, Filter, Reporter, Start};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use stream::EpochNames;
+use writer::EpochNames;
 
 /// Bytes of all rings of all sessions.
 const MEMORY: usize = 1 << 30;
 /// Snapshots that a session may not have heard of yet. What comes beyond is told by a later one.
 const UNHEARD: usize = 64;
 /// How long sessions are waited for when kopid ends.
-const FAREWELL: Duration = Duration::from_secs(3);
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// All capture sessions.
 #[derive(Debug)]
 pub struct Captures {
     hz: u64,
-    sessions: Vec<Running>,
+    sessions: Vec<Entry>,
     next: u32,
-    wake: Arc<OwnedFd>,
+    /// What sessions say, by their numbers.
+    events: Mailbox<(u32, Event)>,
+    to_events: MailSender<(u32, Event)>,
 }
 
 /// The control thread's end of a session.
 #[derive(Debug)]
-struct Running {
+struct Entry {
     id: u32,
     /// Whose it is: the user, as limits know it.
     account: u32,
     request: Arc<Request>,
-    bell: Arc<Bell>,
-    /// Its thread is done with it.
-    gone: Arc<AtomicBool>,
     /// How many rings it has, and bytes of each.
     rings: (usize, usize),
-    stage: Stage,
+    state: State,
 }
 
-/// How far a session is.
+/// How far a session is. It is forgotten when it has ended.
 #[derive(Debug)]
-enum Stage {
+enum State {
     /// Its filter is being compiled.
-    Draft { compiled: Receiver<Filter>, start: SyncSender<Start> },
-    /// Workers show it what they see.
-    Tapped {
-        /// What each worker's tap counts.
+    Compiling { start: SyncSender<Start> },
+    /// Workers have mirrors for it.
+    Running {
+        /// What each worker's mirror counts.
         counts: Vec<Arc<[PortCounts]>>,
-        snapshots: SyncSender<EpochNames>,
+        names: SyncSender<EpochNames>,
     },
-    /// Workers show it nothing any more.
-    Over,
+    /// Workers have none any more; it completes its file.
+    Finishing,
 }
 
 impl Captures {
@@ -84,9 +91,9 @@ impl Captures {
     /// # Errors
     ///
     /// The kernel's, when file descriptors are short.
-    pub fn new(hz: u64) -> Result<Self, Errno> {
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok(Self { hz, sessions: Vec::new(), next: 1, wake })
+    pub fn new(hz: u64) -> std::io::Result<Self> {
+        let (to_events, events) = Mailbox::new()?;
+        Ok(Self { hz, sessions: Vec::new(), next: 1, events, to_events })
     }
 
     /// Ticks of the TSC in a second.
@@ -98,7 +105,7 @@ impl Captures {
     /// Becomes readable when a session has something to say to the control thread.
     #[must_use]
     pub fn wake(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.events.as_fd()
     }
 
     /// How many sessions there are.
@@ -113,7 +120,7 @@ impl Captures {
         self.sessions.is_empty()
     }
 
-    /// Begins a session of user `account` for what `request` asks. Its thread is the one that gets the place.
+    /// Begins a session of user `account` for what `request` asks. Its thread is the one that gets what is returned.
     ///
     /// # Errors
     ///
@@ -122,9 +129,9 @@ impl Captures {
         &mut self,
         account: u32,
         request: Arc<Request>,
-        roster: &Roster,
+        names: &PortNames,
         dataplane: &Dataplane,
-    ) -> Result<Place, String> {
+    ) -> Result<PendingCapture, String> {
         let own = self.sessions.iter().filter(|session| session.account == account);
         let places = share(SESSIONS, self.sessions.len(), own.clone().count());
         if places == 0 {
@@ -135,69 +142,48 @@ impl Captures {
                 SESSIONS - self.sessions.len()
             ));
         }
-        request.check(roster)?;
-        let taken = self.sessions.iter().map(Running::memory).sum();
-        let room = share(MEMORY, taken, own.map(Running::memory).sum());
+        request.check(names)?;
+        let taken = self.sessions.iter().map(Entry::memory).sum();
+        let room = share(MEMORY, taken, own.map(Entry::memory).sum());
         let rings = (dataplane.workers(), request.buffer(dataplane.workers(), room)?);
-        let (compiled, filter) = sync_channel(1);
-        let (start, started) = sync_channel(1);
-        let bell = Arc::new(Bell { wake: Arc::clone(&self.wake), ending: AtomicBool::new(false) });
-        let gone = Arc::new(AtomicBool::new(false));
-        let (id, stage) = (self.next, Stage::Draft { compiled: filter, start });
+        let id = self.next;
         self.next = id.wrapping_add(1).max(1);
-        let here = Here { gone: Arc::clone(&gone), bell: Arc::clone(&bell) };
-        let place = Place {
-            id,
-            request: Arc::clone(&request),
-            compiled,
-            start: started,
-            hz: self.hz,
-            bell: Arc::clone(&bell),
-            here,
-        };
-        self.sessions.push(Running { id, account, request, bell, gone, rings, stage });
-        Ok(place)
+        let (start, started) = sync_channel(1);
+        let state = State::Compiling { start };
+        self.sessions.push(Entry { id, account, request: Arc::clone(&request), rings, state });
+        let reporter = Reporter { id, events: self.to_events.clone() };
+        Ok(PendingCapture { request, start: started, hz: self.hz, reporter })
     }
 
     /// Tells every session who is behind each port, and returns what workers are to show them now. They may not know of it
     /// yet, so that sessions know where the counts of an app begin.
-    pub fn follow(&self, roster: &Arc<Roster>) -> Vec<Arc<Selection>> {
-        let selection = |session: &Running| {
-            let Stage::Tapped { counts, snapshots } = &session.stage else { return None };
-            if snapshots.try_send(EpochNames::new(Arc::clone(roster), counts)).is_err() {
+    pub fn follow(&self, names: &Arc<PortNames>) -> Vec<Arc<Selection>> {
+        let selection = |session: &Entry| {
+            let State::Running { counts, names: to_session } = &session.state else { return None };
+            if to_session.try_send(EpochNames::new(Arc::clone(names), counts)).is_err() {
                 // It does not keep up, or has ended. It will hear of the next one.
                 log::debug!("capture {} missed a change of ports", session.id);
             }
-            Some(Arc::new(session.request.selection(session.id, roster)))
+            Some(Arc::new(session.request.selection(session.id, names)))
         };
         self.sessions.iter().filter_map(selection).collect()
     }
 
-    /// Gives taps to sessions whose filter is ready, takes those of sessions that end, and forgets what has ended. To be
-    /// called when [`wake`](Self::wake) is readable, and now and then. `roster` says who is behind each port now.
-    pub fn reap(&mut self, dataplane: &mut Dataplane, roster: impl Fn() -> Roster) {
-        let mut bytes = [0; 8];
-        // It only says that there may be something to do.
-        if let Err(errno @ (Errno::BADF | Errno::IO)) = rustix::io::read(&*self.wake, &mut bytes) {
-            log::debug!("the captures' eventfd: {errno}");
-        }
-        for session in &mut self.sessions {
-            match &session.stage {
-                Stage::Draft { compiled, .. } => {
-                    if let Ok(filter) = compiled.try_recv() {
-                        session.begin(filter, roster(), dataplane);
-                    }
+    /// Does what sessions have asked for. To be called when [`wake`](Self::wake) is readable, and now and then. `names` says who is
+    /// behind each port now.
+    pub fn handle_events(&mut self, dataplane: &mut Dataplane, names: impl Fn() -> PortNames) {
+        while let Some((id, event)) = self.events.receive() {
+            let Some(at) = self.sessions.iter().position(|session| session.id == id) else { continue };
+            let session = &mut self.sessions[at];
+            match event {
+                Event::Compiled(filter) => session.start(filter, names(), dataplane),
+                Event::Finishing => session.finish(dataplane),
+                Event::Ended => {
+                    session.finish(dataplane);
+                    self.sessions.remove(at);
                 }
-                Stage::Tapped { .. } if session.bell.ending.load(Relaxed) || session.gone.load(Relaxed) => {
-                    session.stage = Stage::Over;
-                    dataplane.untap(session.id);
-                }
-                Stage::Tapped { .. } | Stage::Over => {}
             }
         }
-        // Those that have ended since then are let go of next time.
-        let over = |session: &Running| session.gone.load(Relaxed) && !matches!(session.stage, Stage::Tapped { .. });
-        self.sessions.retain(|session| !over(session));
     }
 }
 
@@ -208,23 +194,23 @@ const fn share(total: usize, taken: usize, own: usize) -> usize {
     total.saturating_sub(taken).saturating_sub(own).div_ceil(2)
 }
 
-impl Running {
+impl Entry {
     /// Bytes of its rings.
     const fn memory(&self) -> usize {
         self.rings.0 * self.rings.1
     }
 
-    /// Gives the session its taps, for frames that pass `filter`.
-    fn begin(&mut self, filter: Filter, roster: Roster, dataplane: &mut Dataplane) {
-        let roster = Arc::new(roster);
-        let selection = Arc::new(self.request.selection(self.id, &roster));
+    /// Gives the session its mirrors, for frames that pass `filter`.
+    fn start(&mut self, filter: Filter, names: PortNames, dataplane: &mut Dataplane) {
+        let names = Arc::new(names);
+        let selection = Arc::new(self.request.selection(self.id, &names));
         let (mut taps, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        let begun = Arc::new(AtomicUsize::new(0));
+        let in_use = Arc::new(AtomicUsize::new(0));
         for _ in 0..dataplane.workers() {
             let (producer, consumer) = ring(self.rings.1);
             let count: Arc<[PortCounts]> = (0..dataplane.ports()).map(|_| PortCounts::default()).collect();
             let tap = Tap::new(Arc::clone(&selection), producer, Arc::clone(&count));
-            let tap = tap.telling(Arc::clone(&begun));
+            let tap = tap.telling(Arc::clone(&in_use));
             taps.push(Box::new(match &filter {
                 Some(filter) => tap.filtered(Arc::clone(filter)),
                 None => tap,
@@ -232,24 +218,37 @@ impl Running {
             rings.push(consumer);
             counts.push(count);
         }
-        let (snapshots, news) = sync_channel(UNHEARD);
-        let start = Start { rings, begun, counts: counts.clone(), roster, snapshots: news };
-        let stage = Stage::Tapped { counts, snapshots };
-        if let Stage::Draft { start: waits, .. } = std::mem::replace(&mut self.stage, stage)
+        let (to_session, changes) = sync_channel(UNHEARD);
+        let start = Start { rings, in_use, counts: counts.clone(), names, changes };
+        let state = State::Running { counts, names: to_session };
+        if let State::Compiling { start: waits } = std::mem::replace(&mut self.state, state)
             && waits.send(start).is_ok()
         {
             dataplane.tap(taps);
+        }
+    }
+
+    /// Takes the mirrors back, if it has any.
+    fn finish(&mut self, dataplane: &mut Dataplane) {
+        if let State::Running { .. } = std::mem::replace(&mut self.state, State::Finishing) {
+            dataplane.untap(self.id);
         }
     }
 }
 
 impl Drop for Captures {
     /// Waits until all files are complete, or until it is clear that a disk or a client keeps them from it. Workers have let
-    /// go of their taps already.
+    /// go of their mirrors already.
     fn drop(&mut self) {
-        let begun = Instant::now();
-        while begun.elapsed() < FAREWELL && self.sessions.iter().any(|session| !session.gone.load(Relaxed)) {
-            std::thread::park_timeout(Duration::from_millis(5));
+        let deadline = Instant::now() + END_TIMEOUT;
+        // Those that wait for mirrors get none.
+        self.sessions.retain(|session| !matches!(session.state, State::Compiling { .. }));
+        while !self.sessions.is_empty() {
+            match self.events.receive_within(deadline.saturating_duration_since(Instant::now())) {
+                Some((id, Event::Ended)) => self.sessions.retain(|session| session.id != id),
+                Some(_) => {}
+                None => return,
+            }
         }
     }
 }

@@ -1,16 +1,16 @@
 //! Any bytes as a line of an operator's.
 
+use kopi_dataplane::capture::port_names::PortNames;
 use kopi_dataplane::capture::request::Request;
-use kopi_dataplane::capture::roster::Roster;
 use kopi_dataplane::control::wire_device::WireState;
 use kopi_ring::message::Link;
 use serde_json::Value;
 
 thread_local! {
-    static ROSTER: Roster = {
+    static NAMES: PortNames = {
         let link = Link { up: true, speed: 0 };
         let wire = WireState { device: "net_null0".into(), driver: "net_null".into(), mac: [2; 6], mtu: 1500, link };
-        Roster::new(1, &wire, std::iter::empty(), None)
+        PortNames::new(1, &wire, std::iter::empty(), None)
     };
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn check(line: &[u8]) {
     assert_eq!(whole.len(), request.arguments.len() + 1);
     assert!(request.arguments.iter().all(|(name, value)| whole.get(name) == Some(value)), "{whole:?}");
     let capture = Request::read(&request.arguments);
-    match capture.and_then(|capture| ROSTER.with(|roster| capture.check(roster)).map(|()| capture)) {
+    match capture.and_then(|capture| NAMES.with(|names| capture.check(names)).map(|()| capture)) {
         Ok(capture) => {
             assert!((1..=262_144).contains(&capture.snap()));
             let buffer = capture.buffer(1, 1 << 30);

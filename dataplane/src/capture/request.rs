@@ -1,6 +1,6 @@
 //! What an operator wants to capture.
 
-use super::roster::{Member, Roster};
+use super::port_names::{Member, PortNames};
 use crate::control::policy::Machine;
 use crate::control::ports::ANY_NAME;
 use crate::ids::WIRE;
@@ -73,8 +73,8 @@ impl Request {
     /// # Errors
     ///
     /// A text for people.
-    pub fn check(&self, roster: &Roster) -> Result<(), String> {
-        let known = |name: &String| roster.ruleset.iter().flat_map(|set| set.rules()).any(|rule| rule.name == *name);
+    pub fn check(&self, names: &PortNames) -> Result<(), String> {
+        let known = |name: &String| names.ruleset.iter().flat_map(|set| set.rules()).any(|rule| rule.name == *name);
         match self.wanted.rule.iter().find(|name| !known(name)) {
             Some(name) => Err(format!("the policy has no rule `{name}`; `kopictl rules` lists them")),
             None => Ok(()),
@@ -150,14 +150,14 @@ impl Request {
         self.wanted.interfaces.is_empty() && !self.owned && !matches!(self.wanted.direction, Some(Way::Out))
     }
 
-    /// What workers are to show session `session` under the snapshot of `roster`.
+    /// What workers are to show session `session` under the snapshot of `names`.
     #[must_use]
-    pub fn selection(&self, session: u32, roster: &Roster) -> Selection {
+    pub fn selection(&self, session: u32, names: &PortNames) -> Selection {
         let direction = self.wanted.direction.unwrap_or_default();
         let wants = [direction != Way::Out, direction != Way::In];
-        let mut ports = vec![[false; 2]; roster.ports()];
-        let mut owners = vec![false; roster.ports()];
-        for member in roster.members() {
+        let mut ports = vec![[false; 2]; names.ports()];
+        let mut owners = vec![false; names.ports()];
+        for member in names.members() {
             let at = usize::from(member.id);
             if self.wants_port(member) {
                 ports[at] = wants;
@@ -170,17 +170,16 @@ impl Request {
             strays: self.wants_strays(),
             owners: self.owned.then(|| owners.into()),
             which: self.wanted.which.unwrap_or_default(),
-            rules: (!self.wanted.rule.is_empty()).then(|| self.rules_in(roster)),
+            rules: (!self.wanted.rule.is_empty()).then(|| self.rules_in(names)),
             reasons: self.reasons,
             snap: self.snap(),
             sample: self.wanted.sample.map_or(1, |sample| sample.try_into().unwrap_or(u32::MAX)),
         }
     }
 
-    fn rules_in(&self, roster: &Roster) -> Rules {
-        let Some(ruleset) = &roster.ruleset else { return Rules::default() };
-        let named =
-            |rule: &u32| roster.rule(*rule).is_some_and(|name| self.wanted.rule.iter().any(|rule| rule == name));
+    fn rules_in(&self, names: &PortNames) -> Rules {
+        let Some(ruleset) = &names.ruleset else { return Rules::default() };
+        let named = |rule: &u32| names.rule(*rule).is_some_and(|name| self.wanted.rule.iter().any(|rule| rule == name));
         let rules = (0..).zip(ruleset.rules()).map(|(number, _)| number);
         let passing = ruleset.passing_rules().iter().enumerate().filter(|(_, rule)| named(rule));
         Rules { deciding: rules.filter(named).collect(), passing: passing.fold(0, |bits, (bit, _)| bits | 1 << bit) }

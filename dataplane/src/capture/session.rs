@@ -1,22 +1,29 @@
-//! A capture session's thread: from the rings of the workers to the file of the client.
+//! A capture session's thread: from the filter of a request, and the rings of the workers, to the file of the client.
 //!
-//! It has the client's connection to itself, and may be kept waiting by a slow disk; nothing waits for it.
+//! It is that of the client's connection. It may be kept waiting by a slow name service or disk, and nothing waits for it.
 
+use super::connection::{Connection, Heard, Why};
 use super::output::{Broken, Output, Progress};
+use super::port_names::PortNames;
 use super::request::Request;
-use super::roster::Roster;
-use super::stream::{EpochNames, Stream, Sums};
-use super::talk::{Heard, Talk, Why};
+use super::writer::{EpochNames, Sums, Writer};
 use crate::capture::clock::Clock;
+use crate::control::mailbox::MailSender;
 use crate::stages::mirror::{Head, Line, PortCounts};
+use dpdk::Bpf;
 use kopi_api::capture::{Session as Told, State};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
+use rustix::process::setpriority_process;
+use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
+/// Niceness of a session's thread: beside an application that polls on the same CPU it gets a tenth of it. Capture is the
+/// guest there, and says what it has lost.
+const NICE: i32 = 10;
 /// Bytes of blocks that are put together before they are written.
 const CHUNK: usize = 256 << 10;
 /// Records taken before the client is listened to again.
@@ -26,76 +33,114 @@ const PAUSE_MS: std::ops::RangeInclusive<i64> = 1..=10;
 /// How long a full disk is left alone before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long workers are waited for, until they look for the session, and at its end until they have let go of it.
-const FAREWELL: Duration = Duration::from_secs(1);
+const WORKERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often is looked for that at the beginning.
 const STEP: Duration = Duration::from_micros(100);
 /// How long a reader that does not read is waited for at the end.
-const LINGER: Duration = Duration::from_secs(2);
+const READER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same when kopid ends, and whoever has stopped it waits for that.
-const LINGER_AT_END: Duration = Duration::from_millis(250);
+const READER_TIMEOUT_AT_END: Duration = Duration::from_millis(250);
 
-/// How a session tells the control thread that its taps are to be taken away.
+/// A filter; `None` for one that lets everything pass.
+pub(super) type Filter = Option<Arc<Bpf>>;
+
+/// What a session says to the control thread.
 #[derive(Debug)]
-pub struct Bell {
-    /// An eventfd that the control thread watches.
-    pub wake: Arc<OwnedFd>,
-    /// The session wants no more frames.
-    pub ending: AtomicBool,
+pub(super) enum Event {
+    /// Its filter is this. It waits for [`Start`].
+    Compiled(Filter),
+    /// It wants no more frames.
+    Finishing,
+    /// It is gone.
+    Ended,
 }
 
-impl Bell {
-    fn ring(&self) {
-        self.ending.store(true, Relaxed);
-        self.wake();
-    }
+/// A session's way to the control thread. Dropped, it says that the session has ended.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    pub(super) id: u32,
+    pub(super) events: MailSender<(u32, Event)>,
+}
 
-    /// Has the control thread look at the session.
-    pub fn wake(&self) {
-        if let Err(errno) = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes()) {
-            // The control thread looks by itself, a little later.
-            log::debug!("the control thread is not woken: {errno}");
-        }
+impl Reporter {
+    fn report(&self, event: Event) {
+        self.events.send((self.id, event));
     }
 }
 
-/// What a session is made of.
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.report(Event::Ended);
+    }
+}
+
+/// What a session begins with.
 #[derive(Debug)]
-pub struct Parts {
-    /// What is asked.
-    pub request: Arc<Request>,
-    /// The client's connection, which is the session's own from now on.
-    pub talk: Talk,
-    /// Where to write to.
-    pub output: Output,
+pub(super) struct Start {
     /// From each worker.
-    pub rings: Vec<rtrb::Consumer<Line>>,
+    pub(super) rings: Vec<rtrb::Consumer<Line>>,
     /// How many workers look for it already.
-    pub begun: Arc<AtomicUsize>,
-    /// What each worker's tap counts.
-    pub counts: Vec<Arc<[PortCounts]>>,
+    pub(super) in_use: Arc<AtomicUsize>,
+    /// What each worker's mirror counts.
+    pub(super) counts: Vec<Arc<[PortCounts]>>,
     /// Who is behind each port now.
-    pub roster: Arc<Roster>,
+    pub(super) names: Arc<PortNames>,
     /// The same, whenever it changes.
-    pub snapshots: Receiver<EpochNames>,
+    pub(super) changes: Receiver<EpochNames>,
+}
+
+/// A capture that has not begun: its filter is to be compiled.
+#[derive(Debug)]
+pub struct PendingCapture {
+    pub(super) request: Arc<Request>,
+    pub(super) start: Receiver<Start>,
     /// Ticks of the TSC in a second.
-    pub hz: u64,
-    /// How to be let go of.
-    pub bell: Arc<Bell>,
+    pub(super) hz: u64,
+    pub(super) reporter: Reporter,
+}
+
+impl PendingCapture {
+    /// Compiles the filter, waits for the mirrors, and is a session from then on, which writes to `output` and whose client is at the
+    /// other end of `socket`. A filter that cannot be compiled ends it.
+    pub fn run(self, output: Output, socket: OwnedFd) {
+        let Self { request, start, hz, reporter } = self;
+        settle(reporter.id);
+        let connection = Connection::new(reporter.id, socket);
+        let filter = match request.compile() {
+            Ok(filter) => filter,
+            Err(why) => return connection.refuse(&why),
+        };
+        let connection = connection.with_jit(filter.as_ref().is_none_or(|filter| filter.is_jit()));
+        reporter.report(Event::Compiled(filter));
+        // Without an answer kopid ends.
+        let Ok(start) = start.recv() else { return };
+        Session::new(request, connection, output, start, hz, &reporter).run();
+    }
+}
+
+/// Makes this thread that of session `id`.
+fn settle(id: u32) {
+    if let Err(errno) = setpriority_process(None, NICE) {
+        log::debug!("a capture session runs with the same priority as others: {errno}");
+    }
+    let name = CString::new(format!("kopi-capture-{id}")).unwrap_or_default();
+    if let Err(errno) = rustix::thread::set_name(&name) {
+        log::debug!("a capture session has no name: {errno}");
+    }
 }
 
 /// A session that runs.
 #[derive(Debug)]
-pub struct Session {
+struct Session<'a> {
     request: Arc<Request>,
-    talk: Talk,
+    connection: Connection,
     output: Output,
     rings: Vec<rtrb::Consumer<Line>>,
-    begun: Arc<AtomicUsize>,
     counts: Vec<Arc<[PortCounts]>>,
-    snapshots: Receiver<EpochNames>,
+    changes: Receiver<EpochNames>,
     clock: Clock,
-    bell: Arc<Bell>,
-    stream: Stream,
+    reporter: &'a Reporter,
+    writer: Writer,
     /// Blocks that are not written yet, from `sent` on.
     blocks: Vec<u8>,
     sent: usize,
@@ -111,29 +156,38 @@ pub struct Session {
     told_full: bool,
     pause_ms: i64,
     /// How long a reader that does not read is waited for at the end.
-    linger: Duration,
+    reader_timeout: Duration,
     /// The last TSC, and its time: all frames of a burst have the same.
     moment: (u64, u64),
 }
 
-impl Session {
-    /// A session that has written nothing yet.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts { request, talk, output, rings, begun, counts, roster, snapshots, hz, bell } = parts;
+impl<'a> Session<'a> {
+    /// A session that has written nothing yet, and that every worker looks for: it misses nothing of what comes once its client
+    /// knows of it.
+    fn new(
+        request: Arc<Request>,
+        connection: Connection,
+        output: Output,
+        start: Start,
+        hz: u64,
+        reporter: &'a Reporter,
+    ) -> Self {
+        let Start { rings, in_use, counts, names, changes } = start;
         let clock = Clock::new(hz);
         let now = clock.ns(dpdk::tsc());
-        let stream = Stream::new(Arc::clone(&request), counts.clone(), roster, now);
+        let begun = Instant::now();
+        while in_use.load(Relaxed) < rings.len() && begun.elapsed() < WORKERS_TIMEOUT {
+            std::thread::park_timeout(STEP);
+        }
         Self {
-            talk,
+            connection,
             output,
             rings,
-            begun,
+            writer: Writer::new(Arc::clone(&request), counts.clone(), names, now),
             counts,
-            snapshots,
+            changes,
             clock,
-            bell,
-            stream,
+            reporter,
             blocks: Vec::with_capacity(CHUNK * 2),
             sent: 0,
             left: request.wanted.count.unwrap_or(u64::MAX),
@@ -143,37 +197,28 @@ impl Session {
             disk_full: false,
             told_full: false,
             pause_ms: *PAUSE_MS.start(),
-            linger: LINGER,
+            reader_timeout: READER_TIMEOUT,
             moment: (0, 0),
             request,
         }
     }
 
     /// Works until the client, a limit or kopid ends it.
-    pub fn run(mut self) {
-        self.await_workers();
-        self.say(State::Running, None);
-        self.stream.prepare(&mut self.blocks);
+    fn run(mut self) {
+        self.send(State::Running, None);
+        self.writer.prepare(&mut self.blocks);
         let why = loop {
-            match self.turn() {
-                Ok(moved) => self.rest(moved),
+            match self.poll_once() {
+                Ok(moved) => self.wait(moved),
                 Err(why) => break why,
             }
         };
         self.finish(why);
     }
 
-    /// Waits until every worker looks for the session, so that it misses nothing of what comes once its client knows of it.
-    fn await_workers(&self) {
-        let begun = Instant::now();
-        while self.begun.load(Relaxed) < self.rings.len() && begun.elapsed() < FAREWELL {
-            std::thread::park_timeout(STEP);
-        }
-    }
-
     /// Looks once at everything. Returns how many records it has taken.
-    fn turn(&mut self) -> Result<usize, Why> {
-        self.hear()?;
+    fn poll_once(&mut self) -> Result<usize, Why> {
+        self.handle_commands()?;
         self.learn();
         let moved = self.take();
         if moved == 0 || self.blocks.len() >= CHUNK {
@@ -183,7 +228,7 @@ impl Session {
         let bytes = self.output.written() + (self.blocks.len() - self.sent) as u64;
         if !self.told_full && full(self.request.wanted.file_bytes, bytes) {
             self.told_full = true;
-            self.say(State::Full, None);
+            self.send(State::Full, None);
         }
         if self.left == 0 {
             return Err(Why::Count);
@@ -198,7 +243,7 @@ impl Session {
             return Err(Why::Reader);
         }
         if moved == 0 && self.is_let_go() {
-            self.linger = LINGER_AT_END;
+            self.reader_timeout = READER_TIMEOUT_AT_END;
             return Err(Why::Error("kopid has ended".into()));
         }
         self.clock.follow();
@@ -210,15 +255,15 @@ impl Session {
         self.rings.iter().all(rtrb::Consumer::is_abandoned)
     }
 
-    fn hear(&mut self) -> Result<(), Why> {
-        while let Some(heard) = self.talk.hear()? {
+    fn handle_commands(&mut self) -> Result<(), Why> {
+        while let Some(heard) = self.connection.recv()? {
             match heard {
-                Heard::Counts => self.say(State::Running, None),
+                Heard::Counts => self.send(State::Running, None),
                 Heard::Stop => return Err(Why::Stopped),
                 Heard::Rotate(file) => match Output::new(file) {
                     Ok(output) => {
                         self.rotate(output)?;
-                        self.say(State::Running, None);
+                        self.send(State::Running, None);
                     }
                     Err(error) => return Err(Why::Error(error)),
                 },
@@ -228,8 +273,8 @@ impl Session {
     }
 
     fn learn(&mut self) {
-        while let Ok(snapshot) = self.snapshots.try_recv() {
-            self.stream.learn(snapshot);
+        while let Ok(snapshot) = self.changes.try_recv() {
+            self.writer.learn(snapshot);
         }
     }
 
@@ -241,7 +286,7 @@ impl Session {
         let (mut taken, room) = (0, self.room());
         while taken < RECORDS && self.blocks.len() < room && self.left > 0 {
             let Some((at, head)) = self.oldest() else { break };
-            if !self.stream.knows(head.epoch) {
+            if !self.writer.knows(head.epoch) {
                 self.learn();
             }
             if self.moment.0 != head.tsc {
@@ -251,7 +296,7 @@ impl Session {
             let Some(ring) = self.rings.get_mut(at) else { break };
             let Ok(chunk) = ring.read_chunk(head.lines(snap)) else { break };
             let (first, second) = chunk.as_slices();
-            self.stream.packet(&head, self.moment.1, head.data(snap, [first, second]), &mut self.blocks);
+            self.writer.packet(&head, self.moment.1, head.data(snap, [first, second]), &mut self.blocks);
             chunk.commit_all();
             self.left -= 1;
             taken += 1;
@@ -301,15 +346,15 @@ impl Session {
     fn written(&mut self) {
         self.blocks.clear();
         self.sent = 0;
-        self.stream.commit();
+        self.writer.commit();
     }
 
     fn give_up(&mut self) {
         self.disk_full = true;
         self.retry = Instant::now().checked_add(RETRY);
         // What was given up was not captured.
-        self.left = self.left.saturating_add(self.stream.pending());
-        self.stream.give_up();
+        self.left = self.left.saturating_add(self.writer.pending());
+        self.writer.give_up();
         self.blocks.clear();
         self.sent = 0;
     }
@@ -321,8 +366,8 @@ impl Session {
         self.output = output;
         self.told_full = false;
         self.retry = None;
-        self.stream.begin_anew(self.clock.ns(dpdk::tsc()));
-        self.stream.prepare(&mut self.blocks);
+        self.writer.begin_anew(self.clock.ns(dpdk::tsc()));
+        self.writer.prepare(&mut self.blocks);
         Ok(())
     }
 
@@ -331,8 +376,8 @@ impl Session {
         if self.output.is_file() {
             self.write()?;
         }
-        self.stream.prepare(&mut self.blocks);
-        self.stream.end(self.clock.ns(dpdk::tsc()), &mut self.blocks);
+        self.writer.prepare(&mut self.blocks);
+        self.writer.end(self.clock.ns(dpdk::tsc()), &mut self.blocks);
         let begun = Instant::now();
         loop {
             let bytes = self.blocks.get(self.sent..).unwrap_or_default();
@@ -347,28 +392,28 @@ impl Session {
                 }
                 Progress::Partly(n) => {
                     self.sent += n;
-                    if begun.elapsed() >= self.linger {
+                    if begun.elapsed() >= self.reader_timeout {
                         // A reader that is asleep does not keep us.
-                        self.stream.give_up();
+                        self.writer.give_up();
                         self.blocks.clear();
                         self.sent = 0;
                         return Ok(());
                     }
-                    self.rest(0);
+                    self.wait(0);
                 }
             }
         }
     }
 
     /// Waits for something to do, after a turn in which `moved` records were taken.
-    fn rest(&mut self, moved: usize) {
+    fn wait(&mut self, moved: usize) {
         let blocked = self.sent < self.blocks.len() && !self.output.is_file();
         if moved > 0 && !blocked {
             self.pause_ms = *PAUSE_MS.start();
             return;
         }
         let wants = if blocked { PollFlags::OUT } else { PollFlags::empty() };
-        let mut fds = [PollFd::new(&self.talk, PollFlags::IN), PollFd::new(&self.output, wants)];
+        let mut fds = [PollFd::new(&self.connection, PollFlags::IN), PollFd::new(&self.output, wants)];
         let watched = if self.output.is_file() { 1 } else { 2 };
         let pause = Timespec { tv_sec: 0, tv_nsec: self.pause_ms * 1_000_000 };
         if let Err(errno) = poll(&mut fds[..watched], Some(&pause)) {
@@ -379,22 +424,22 @@ impl Session {
 
     /// Ends the session: takes in what workers have seen until they let go, if that is wanted, and tells the client.
     fn finish(mut self, why: Why) {
-        self.bell.ring();
+        self.reporter.report(Event::Finishing);
         let mut why = why;
         if matches!(why, Why::Stopped | Why::Gone | Why::Seconds | Why::Error(_)) {
             why = self.drain().err().unwrap_or(why);
-            self.forsake();
+            self.discard();
         }
         let lost = matches!(why, Why::Reader);
         if !lost && let Err(broken) = self.close() {
             why = broken;
         }
-        self.say(State::Ended, Some(why));
+        self.send(State::Ended, Some(why));
     }
 
     fn drain(&mut self) -> Result<(), Why> {
         let begun = Instant::now();
-        while begun.elapsed() < FAREWELL && self.left > 0 {
+        while begun.elapsed() < WORKERS_TIMEOUT && self.left > 0 {
             self.learn();
             // In this order, so that nothing comes after the last look.
             let let_go = self.is_let_go();
@@ -403,33 +448,33 @@ impl Session {
             if let_go && moved == 0 {
                 break;
             }
-            self.rest(moved);
+            self.wait(moved);
         }
         Ok(())
     }
 
     /// Counts as lost what workers have seen and nobody can write: the disk is full, or the reader does not read.
-    fn forsake(&mut self) {
+    fn discard(&mut self) {
         while let Some((at, head)) = self.oldest() {
             let Some(ring) = self.rings.get_mut(at) else { return };
             let Ok(chunk) = ring.read_chunk(head.lines(self.request.snap())) else { return };
             chunk.commit_all();
-            self.stream.lose(&head);
+            self.writer.lose(&head);
         }
     }
 
-    fn say(&mut self, state: State, why: Option<Why>) {
+    fn send(&mut self, state: State, why: Option<Why>) {
         let sums = Sums::of(&self.counts, None);
         let counts = Told {
-            captured: self.stream.delivered() + self.stream.pending(),
+            captured: self.writer.delivered() + self.writer.pending(),
             received: sums.received,
-            dropped: sums.lost + self.stream.given_up(),
+            dropped: sums.lost + self.writer.given_up(),
             seen: sums.seen,
             file_bytes: self.output.written(),
             disk_full: self.disk_full,
             ..Told::default()
         };
-        self.talk.say(state, why, counts);
+        self.connection.say(state, why, counts);
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::control::helper::Wake;
 use rustix::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 /// The control thread's end. It becomes readable when there is something to be received.
 #[derive(Debug)]
@@ -37,6 +38,11 @@ impl<T> Mailbox<T> {
         // It only says that there may be some. What comes after this is found by the second look.
         self.wake.clear();
         self.queue.try_recv().ok()
+    }
+
+    /// The next message, if it comes in time.
+    pub fn receive_within(&self, timeout: Duration) -> Option<T> {
+        self.queue.recv_timeout(timeout).ok()
     }
 }
 

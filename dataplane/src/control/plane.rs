@@ -15,9 +15,9 @@ mod rings;
 pub use connections::Tracked;
 pub use rings::{Asked, Made, SetupError};
 
+use crate::capture::port_names::PortNames;
 use crate::capture::request::Request;
-use crate::capture::roster::Roster;
-use crate::capture::{Captures, Place};
+use crate::capture::{Captures, PendingCapture};
 use crate::control::app::App;
 use crate::control::budgets::Budgets;
 use crate::control::classes::Classes;
@@ -381,17 +381,17 @@ impl ControlPlane {
     /// # Errors
     ///
     /// A text for people.
-    pub fn capture(&mut self, account: u32, request: Arc<Request>) -> Result<Place, String> {
+    pub fn capture(&mut self, account: u32, request: Arc<Request>) -> Result<PendingCapture, String> {
         // Those that have just ended or were refused leave their places.
-        self.reap_captures();
-        let roster = self.roster(self.epoch);
-        self.captures.begin(account, request, &roster, &self.dataplane)
+        self.handle_captures();
+        let names = self.port_names(self.epoch);
+        self.captures.begin(account, request, &names, &self.dataplane)
     }
 
-    /// Gives captures what they wait for, and lets go of those that end; see [`Captures::reap`].
-    pub fn reap_captures(&mut self) {
+    /// Gives captures what they wait for, and lets go of those that end; see [`Captures::handle_events`].
+    pub fn handle_captures(&mut self) {
         let Self { captures, dataplane, wire, ports, policy, epoch, .. } = self;
-        captures.reap(dataplane, || Roster::new(*epoch, wire, ports.apps(), policy.ruleset().cloned()));
+        captures.handle_events(dataplane, || PortNames::new(*epoch, wire, ports.apps(), policy.ruleset().cloned()));
     }
 
     /// Looks for regions that lack pages, whether anybody has touched the holes or not; returns the ports with such. Called ten

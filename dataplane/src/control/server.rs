@@ -13,7 +13,7 @@ pub(crate) mod connection;
 
 pub use answer::{Answer, Next, Part, Rows};
 
-use crate::capture::Place;
+use crate::capture::PendingCapture;
 use crate::capture::request::Request as Capture;
 use crate::control::budgets::Budgets;
 use crate::control::helper::Wake;

@@ -64,7 +64,7 @@ pub fn answer(question: Question, plane: &mut ControlPlane, attach: &mut Attach,
             policy::reload(wanted, who, plane, attach).unwrap_or_else(Answer::Refused)
         }
         ("capture", Brought::Capture(request)) => match plane.capture(question.account, Arc::clone(request)) {
-            Ok(place) => Answer::Place(Box::new(place)),
+            Ok(capture) => Answer::Capture(Box::new(capture)),
             Err(error) => Answer::Refused(error),
         },
         ("explain", _) => policy::explain(&question, plane).unwrap_or_else(Answer::Refused),

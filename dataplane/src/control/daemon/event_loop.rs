@@ -102,7 +102,7 @@ impl Events<'_> {
             }
             Token::Exit(at) => attach.detach(at, DetachReason::Ended, plane),
             Token::Operators => control.receive(),
-            Token::Captures => plane.reap_captures(),
+            Token::Captures => plane.handle_captures(),
             Token::Regions => attach.take_regions(plane),
             // Whose hole it was is found out before the next event is waited for.
             Token::Hole => Region::hush_holes(),
@@ -163,7 +163,7 @@ impl Events<'_> {
         self.attach.detach_ports(self.plane.holes(), &mut self.plane);
         self.plane.peers_mut().sweep();
         self.plane.show_drops();
-        self.plane.reap_captures();
+        self.plane.handle_captures();
         let detached = self.plane.tick(dpdk::tsc(), self.hz);
         if Instant::now() >= self.next_refresh {
             self.next_refresh = Instant::now() + REFRESH_PERIOD;

@@ -95,7 +95,7 @@ impl ControlPlane {
             return self.apply_policy();
         }
         if !self.captures.is_empty() {
-            let selections = self.captures.follow(&Arc::new(self.roster(self.epoch)));
+            let selections = self.captures.follow(&Arc::new(self.port_names(self.epoch)));
             self.dataplane.select(&selections);
         }
         Vec::new()

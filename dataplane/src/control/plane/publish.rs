@@ -2,7 +2,7 @@
 
 use super::ControlPlane;
 use super::policy::port_policy_of;
-use crate::capture::roster::Roster;
+use crate::capture::port_names::PortNames;
 use crate::fib::Fib;
 use crate::ids::PortId;
 use crate::policy_table::{PolicyPort, PolicyTable};
@@ -54,7 +54,7 @@ impl ControlPlane {
         let snapshot = snapshot.with_policies(self.policy_table()).with_shared_address(self.shared_address());
         let selections = match self.captures.is_empty() {
             true => Vec::new(),
-            false => self.captures.follow(&Arc::new(self.roster(self.epoch))),
+            false => self.captures.follow(&Arc::new(self.port_names(self.epoch))),
         };
         self.dataplane.forward(&Arc::new(snapshot), &selections, shapers);
         self.snapshots += 1;
@@ -99,8 +99,8 @@ impl ControlPlane {
     }
 
     /// The processes behind all ports, under the snapshot with the epoch `epoch`.
-    pub(super) fn roster(&self, epoch: u32) -> Roster {
-        Roster::new(epoch, &self.wire, self.ports.apps(), self.policy.ruleset().cloned())
+    pub(super) fn port_names(&self, epoch: u32) -> PortNames {
+        PortNames::new(epoch, &self.wire, self.ports.apps(), self.policy.ruleset().cloned())
     }
 
     /// Number of the snapshot that has everything that was changed so far.

@@ -4,7 +4,7 @@
 //! and the connection's thread makes text of it, sends that, and asks for the next one. So no answer holds up the control thread for
 //! long, nor takes more memory than a part of it, for as long as its reader may take. On the socket it is one line, like others.
 
-use super::Place;
+use super::PendingCapture;
 use crate::control::stats::Sources;
 use kopi_api::refusal;
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub enum Answer {
     /// The connection's thread makes the reply of this, and of what comes after it.
     Part(Part),
     /// The connection is that of a capture from now on.
-    Place(Box<Place>),
+    Capture(Box<PendingCapture>),
     /// This line is the reply once all workers use this snapshot: whoever is told that a policy is in force may count on it for the next
     /// frame.
     InForce(u64, String),

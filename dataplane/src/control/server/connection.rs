@@ -5,7 +5,7 @@
 //! a [`Question`] in memory, and gives an [`Answer`] in memory.
 
 use super::{Answer, Asked, Brought, Inbox, Message, Part, Question, Rows, Shared};
-use crate::capture::Place;
+use crate::capture::PendingCapture;
 use crate::capture::output::Output;
 use crate::capture::request::Request as Capture;
 use crate::control::operator::Operator;
@@ -48,7 +48,7 @@ enum Made {
     /// The list of this name begins with this.
     List(String, Part),
     /// The connection is that of a capture from now on.
-    Capture(Box<Place>, Output),
+    Capture(Box<PendingCapture>, Output),
 }
 
 impl OperatorConnection {
@@ -61,9 +61,9 @@ impl OperatorConnection {
         loop {
             match self.serve() {
                 Ok(None) => {}
-                Ok(Some((place, output))) => {
+                Ok(Some((capture, output))) => {
                     self.shared.capture();
-                    return place.run(output, self.socket);
+                    return capture.run(output, self.socket);
                 }
                 Err(reason) => {
                     if !reason.is_empty() {
@@ -76,7 +76,7 @@ impl OperatorConnection {
     }
 
     /// Answers one request, unless it makes the connection that of a capture.
-    fn serve(&mut self) -> Result<Option<(Box<Place>, Output)>, String> {
+    fn serve(&mut self) -> Result<Option<(Box<PendingCapture>, Output)>, String> {
         let (line, file) = loop {
             match self.lines.take() {
                 Some(request) => break request,
@@ -95,7 +95,7 @@ impl OperatorConnection {
                 self.shared.end_request();
                 return Ok(None);
             }
-            Made::Capture(place, output) => return Ok(Some((place, output))),
+            Made::Capture(capture, output) => return Ok(Some((capture, output))),
         };
         self.shared.end_request();
         self.write(reply.as_bytes(), WRITE_TIMEOUT)?;
@@ -178,8 +178,8 @@ impl OperatorConnection {
             (Answer::Reply(reply) | Answer::InForce(_, reply), _) => Ok(Made::Reply(reply)),
             (Answer::Refused(error), _) => refused(error),
             (Answer::Part(part), _) => Ok(Made::List(command, part)),
-            (Answer::Place(place), Some(output)) => Ok(Made::Capture(place, output)),
-            (Answer::Place(_), None) => refused(NO_FILE.to_owned()),
+            (Answer::Capture(capture), Some(output)) => Ok(Made::Capture(capture, output)),
+            (Answer::Capture(_), None) => refused(NO_FILE.to_owned()),
         }
     }
 

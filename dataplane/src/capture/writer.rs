@@ -1,7 +1,7 @@
 //! What a session writes, as blocks of pcapng: who is behind each port, each frame with its owner, and what was lost.
 
+use super::port_names::{Member, PortNames};
 use super::request::Request;
-use super::roster::{Member, Roster};
 use crate::control::identity::Identity;
 use crate::ids::{Generation, PortId};
 use crate::stages::mirror::{Head, PortCounts};
@@ -56,17 +56,17 @@ impl Sums {
 #[derive(Debug)]
 pub struct EpochNames {
     /// The ports.
-    pub roster: Arc<Roster>,
-    /// By port, for as many as the roster has.
+    pub names: Arc<PortNames>,
+    /// By port, for as many as there are.
     pub sums: Box<[Sums]>,
 }
 
 impl EpochNames {
-    /// `roster` right now, over what `counts` have counted.
+    /// `names` right now, over what `counts` have counted.
     #[must_use]
-    pub fn new(roster: Arc<Roster>, counts: &[Arc<[PortCounts]>]) -> Self {
-        let sums = sums_of_each(counts, roster.ports());
-        Self { roster, sums }
+    pub fn new(names: Arc<PortNames>, counts: &[Arc<[PortCounts]>]) -> Self {
+        let sums = sums_of_each(counts, names.ports());
+        Self { names, sums }
     }
 
     fn base(&self, port: PortId) -> Sums {
@@ -111,7 +111,7 @@ struct Label {
 
 /// The blocks of one session.
 #[derive(Debug)]
-pub struct Stream {
+pub struct Writer {
     request: Arc<Request>,
     counts: Vec<Arc<[PortCounts]>>,
     snapshots: VecDeque<EpochNames>,
@@ -129,12 +129,12 @@ pub struct Stream {
     given_up: u64,
 }
 
-impl Stream {
-    /// The blocks for `request`, from ports as `roster` has them, counted in `counts` from 0 on.
+impl Writer {
+    /// The blocks for `request`, from ports as `names` has them, counted in `counts` from 0 on.
     #[must_use]
-    pub fn new(request: Arc<Request>, counts: Vec<Arc<[PortCounts]>>, roster: Arc<Roster>, now_ns: u64) -> Self {
-        let sums = vec![Sums::default(); roster.ports()].into();
-        let mut stream = Self {
+    pub fn new(request: Arc<Request>, counts: Vec<Arc<[PortCounts]>>, names: Arc<PortNames>, now_ns: u64) -> Self {
+        let sums = vec![Sums::default(); names.ports()].into();
+        let mut writer = Self {
             request,
             counts,
             snapshots: VecDeque::new(),
@@ -148,8 +148,8 @@ impl Stream {
             delivered: 0,
             given_up: 0,
         };
-        stream.learn(EpochNames { roster, sums });
-        stream
+        writer.learn(EpochNames { names, sums });
+        writer
     }
 
     /// Packets written for good.
@@ -173,13 +173,13 @@ impl Stream {
     /// Whether the snapshot with the epoch `epoch` is known.
     #[must_use]
     pub fn knows(&self, epoch: u32) -> bool {
-        self.snapshots.iter().any(|snapshot| snapshot.roster.epoch == epoch)
+        self.snapshots.iter().any(|snapshot| snapshot.names.epoch == epoch)
     }
 
     /// Learns who is behind each port under another snapshot, or anew under one that is known.
     pub fn learn(&mut self, snapshot: EpochNames) {
         self.list(&snapshot);
-        self.snapshots.retain(|known| known.roster.epoch != snapshot.roster.epoch);
+        self.snapshots.retain(|known| known.names.epoch != snapshot.names.epoch);
         if self.snapshots.len() >= SNAPSHOTS {
             self.snapshots.pop_front();
         }
@@ -190,7 +190,7 @@ impl Stream {
     /// Makes interfaces of the ports that the file is to have from the beginning.
     fn list(&mut self, snapshot: &EpochNames) {
         let request = Arc::clone(&self.request);
-        for member in snapshot.roster.members().filter(|member| request.lists(member)) {
+        for member in snapshot.names.members().filter(|member| request.lists(member)) {
             self.interface(member, snapshot.base(member.id));
         }
     }
@@ -292,10 +292,10 @@ impl Stream {
         let sighting = &head.sighting;
         let snapshots = &self.snapshots;
         let snapshot =
-            snapshots.iter().rev().find(|snapshot| snapshot.roster.epoch == head.epoch).or_else(|| snapshots.back());
+            snapshots.iter().rev().find(|snapshot| snapshot.names.epoch == head.epoch).or_else(|| snapshots.back());
         let base = snapshot.map(|snapshot| snapshot.base(sighting.port)).unwrap_or_default();
-        let roster = snapshot.map(|snapshot| Arc::clone(&snapshot.roster));
-        let member = roster.as_deref().and_then(|roster| roster.member(sighting.port)).cloned();
+        let names = snapshot.map(|snapshot| Arc::clone(&snapshot.names));
+        let member = names.as_deref().and_then(|names| names.member(sighting.port)).cloned();
         // The app may be gone from all snapshots that are known, if there were very many since.
         let member = member.unwrap_or_else(|| Member {
             id: sighting.port,
@@ -306,7 +306,7 @@ impl Stream {
             mac: None,
         });
         let interface = self.interface(&member, base);
-        let owner = roster.as_deref().and_then(|roster| roster.member(sighting.owner)).filter(|owner| owner.id != 0);
+        let owner = names.as_deref().and_then(|names| names.member(sighting.owner)).filter(|owner| owner.id != 0);
         let identity = owner.and_then(|owner| owner.identity.as_ref());
         let refused = sighting.decision != Decision::Accept;
         let note = Note {
@@ -317,7 +317,7 @@ impl Stream {
             comm: identity.map(|of| of.comm.as_str()),
             verdict: sighting.decision.as_str(),
             reason: sighting.reason.filter(|_| refused).map(kopi_ring::DropReason::name),
-            rule: head.rule.and_then(|rule| roster.as_deref()?.rule(rule)),
+            rule: head.rule.and_then(|rule| names.as_deref()?.rule(rule)),
             queue: Some(head.queue.into()),
         };
         let mut comment = String::new();

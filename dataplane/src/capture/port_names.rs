@@ -76,7 +76,7 @@ fn describe(identity: &Identity) -> String {
 
 /// All ports and rules under one snapshot. Immutable.
 #[derive(Debug)]
-pub struct Roster {
+pub struct PortNames {
     /// The snapshot's epoch.
     pub epoch: u32,
     /// The ports, by number.
@@ -85,8 +85,8 @@ pub struct Roster {
     pub ruleset: Option<Arc<Ruleset>>,
 }
 
-impl Roster {
-    /// The roster of the snapshot with the epoch `epoch`.
+impl PortNames {
+    /// Those under the snapshot with the epoch `epoch`.
     pub fn new<'a>(
         epoch: u32,
         wire: &WireState,

@@ -55,20 +55,20 @@ pub enum Heard {
 
 /// The connection with the client.
 #[derive(Debug)]
-pub struct Talk {
+pub struct Connection {
     id: u32,
     socket: OwnedFd,
     jit: bool,
     lines: Lines,
 }
 
-impl AsFd for Talk {
+impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Talk {
+impl Connection {
     /// The connection of session `id`.
     #[must_use]
     pub const fn new(id: u32, socket: OwnedFd) -> Self {
@@ -91,7 +91,7 @@ impl Talk {
     /// # Errors
     ///
     /// [`Why::Gone`] at its end, [`Why::Error`] if it says what nobody understands.
-    pub fn hear(&mut self) -> Result<Option<Heard>, Why> {
+    pub(super) fn recv(&mut self) -> Result<Option<Heard>, Why> {
         loop {
             if let Some((line, file)) = self.lines.take() {
                 return understand(&line, file).map(Some);
