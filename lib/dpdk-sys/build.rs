@@ -167,7 +167,6 @@ const FUNCTIONS: &[&str] = &[
     "__rte_pktmbuf_read",
     "rte_mempool_(free|lookup|avail_count|in_use_count|obj_iter)",
     // filters
-    "rte_bpf_(load|destroy|get_jit)",
     "pcap_(open_dead|compile|geterr|freecode|close)",
     "bpf_filter",
     // ports, application side
@@ -201,8 +200,6 @@ const TYPES: &[&str] = &[
     "rte_(device|devargs|dev_iterator|driver|kvargs|kvargs_pair|mempool|pktmbuf_pool_private|pktmbuf_extmem)",
     "rte_(mbuf_ext_shared_info|epoll_event|intr_handle|intr_handle_type|proc_type_t|iova_mode|mbuf_dynfield)",
     "rte_intr_(mode|callback_fn)",
-    "rte_bpf_(prm|jit|arg|arg_type)",
-    "ebpf_insn",
     "kopi_.*",
 ];
 
@@ -218,6 +215,6 @@ const CONSTANTS: &[&str] = &[
     "RTE_(PROC_.*|LOG_.*|LOGTYPE_.*|EPOLL_.*|KVARGS_MAX|MBUF_PORT_INVALID|EAL_PMD_PATH|DEV_NAME_MAX_LEN)",
     "RTE_INTR_(EVENT_.*|HANDLE_.*|INSTANCE_F_.*|VEC_.*|MODE_.*)",
     "SOCKET_ID_ANY",
-    "E?BPF_.*",
+    "BPF_.*",
     "DLT_EN10MB",
 ];

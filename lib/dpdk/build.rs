@@ -4,7 +4,7 @@ use std::env;
 
 /// Libraries of DPDK that this crate, or the inline functions that it calls, take symbols from. One that the installed
 /// release does not have is left out: `rte_log` is part of `rte_eal` before 24.03.
-const WANTED: &[&str] = &["rte_bpf", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_log"];
+const WANTED: &[&str] = &["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring", "rte_eal", "rte_log"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -58,7 +58,6 @@ pub enum Heard {
 pub struct Connection {
     id: u32,
     socket: OwnedFd,
-    jit: bool,
     lines: Lines,
 }
 
@@ -72,13 +71,7 @@ impl Connection {
     /// The connection of session `id`.
     #[must_use]
     pub const fn new(id: u32, socket: OwnedFd) -> Self {
-        Self { id, socket, jit: true, lines: Lines::new(LINE) }
-    }
-
-    /// Notes whether the filter runs as machine code.
-    #[must_use]
-    pub fn with_jit(self, jit: bool) -> Self {
-        Self { jit, ..self }
+        Self { id, socket, lines: Lines::new(LINE) }
     }
 
     /// Tells the client that there is no session, and why.
@@ -109,7 +102,7 @@ impl Connection {
     pub fn say(&self, state: State, why: Option<Why>, counts: Told) {
         let word = why.as_ref().map(|why| why.word().to_owned());
         let error = if let Some(Why::Error(error)) = why { Some(error) } else { None };
-        let row = Told { session: self.id, state, why: word, error, jit: Some(self.jit), ..counts };
+        let row = Told { session: self.id, state, why: word, error, ..counts };
         self.send(&kopi_api::answer("capture", &[row]));
     }
 

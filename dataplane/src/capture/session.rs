@@ -110,7 +110,6 @@ impl PendingCapture {
             Ok(filter) => filter,
             Err(why) => return connection.refuse(&why),
         };
-        let connection = connection.with_jit(filter.as_ref().is_none_or(|filter| filter.is_jit()));
         reporter.report(Event::Compiled(filter));
         // Without an answer kopid ends.
         let Ok(start) = start.recv() else { return };

@@ -7,12 +7,12 @@
 //! A frame is seen at each port that it passes, see [`Sighting`]: at the app that sends it, at the app that gets it, and on
 //! the wire.
 
-mod answers;
+mod filter_cache;
 mod record;
 
 pub use record::{Head, Line, Sighting};
 
-use answers::Answers;
+use filter_cache::FilterCache;
 
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
@@ -106,7 +106,7 @@ pub struct PortCounts {
 pub struct Tap {
     selection: Arc<Selection>,
     /// Only frames that pass this filter are wanted.
-    filter: Option<Answers>,
+    filter: Option<FilterCache>,
     ring: rtrb::Producer<Line>,
     counts: Arc<[PortCounts]>,
     /// By port, what was lost since the last record. Nothing is, most of the time.
@@ -155,7 +155,7 @@ impl Tap {
     /// The same, for frames only that pass `filter`.
     #[must_use]
     pub fn filtered(self, filter: Arc<Bpf>) -> Self {
-        Self { filter: Some(Answers::new(filter)), ..self }
+        Self { filter: Some(FilterCache::new(filter)), ..self }
     }
 
     /// The same, which adds itself to `begun` when its worker uses it.

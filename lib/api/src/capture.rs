@@ -16,7 +16,7 @@ pub struct Session {
     pub why: Option<String>,
     /// What went wrong.
     pub error: Option<String>,
-    /// False if the filter is interpreted.
+    /// Of earlier versions: false if the filter could not be made machine code, which cost more time. Null now.
     pub jit: Option<bool>,
     /// Packets written, or about to be.
     pub captured: u64,

@@ -6,7 +6,6 @@
 #include <pcap/pcap.h>
 
 #include <rte_alarm.h>
-#include <rte_bpf.h>
 #include <rte_bus.h>
 #include <rte_cycles.h>
 #include <rte_dev.h>

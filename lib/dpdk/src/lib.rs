@@ -54,7 +54,7 @@ pub mod tap_device;
 pub mod tsc;
 
 pub use batch::Batch;
-pub use bpf::{Bpf, BpfError};
+pub use bpf::{Bpf, BpfError, Layout};
 pub use eal::{Eal, Handle, ThreadGuard};
 pub use error::DpdkError;
 pub use interface::{Carrier, Interface};

@@ -226,11 +226,6 @@ impl Mbuf {
         true
     }
 
-    #[inline]
-    pub(crate) fn as_ptr(&self) -> *mut sys::rte_mbuf {
-        self.0.as_ptr()
-    }
-
     /// Whether a driver may return this buffer to `pool` without a look at it (`RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE`).
     #[inline]
     pub(crate) fn is_plain_of(&self, pool: *mut sys::rte_mempool) -> bool {

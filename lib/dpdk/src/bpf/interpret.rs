@@ -1,115 +1,187 @@
 //! The interpreter of classic programs: what an expression means, in safe code.
 
-use super::program::{Alu, Insn, MEMORY, Operand, Program, Test, Value, Width};
+use dpdk_sys as sys;
+
+use super::program::{MEMORY, Program, code, jump};
 use crate::Mbuf;
 
 /// How often a program may go back. Only `protochain` makes one that does, once for each header of a chain.
 const ROUNDS_MAX: u32 = 256;
 
-impl Program {
-    /// Whether the frame in `mbuf` passes.
-    ///
-    /// Takes at most as many steps as the program has instructions, times [`ROUNDS_MAX`] if there is a loop in it. It has
-    /// to have an end here: what libpcap 1.10 makes of `protochain` forgets where it is at each authentication header, and
-    /// a frame can have it go round for ever.
-    pub(super) fn matches(&self, mbuf: &Mbuf) -> bool {
-        if mbuf.segments() == 1 {
-            let frame = mbuf.data();
-            return self.run(mbuf.len(), |offset, width| load(frame, offset, width)).is_some_and(|value| value != 0);
-        }
-        let scattered = |offset, width: Width| {
-            let mut bytes = [0; 4];
-            let wanted = match width {
-                Width::Byte => &mut bytes[..1],
-                Width::Half => &mut bytes[..2],
-                Width::Word => &mut bytes[..],
-            };
-            if mbuf.read(offset, wanted) { load(&bytes, 0, width) } else { None }
+/// Why a program ends without a return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By what makes every program reject the frame: bytes that it does not have, a division by zero, too many rounds.
+    Fails,
+    /// It depends on more than the flow.
+    Open,
+}
+
+/// What a program computes with, and where it loads from: numbers of a frame, or what is known of those of its flow.
+pub(super) trait Machine {
+    type Word: Copy;
+
+    fn constant(value: u32) -> Self::Word;
+
+    /// Bytes of the whole frame.
+    fn length(&self) -> Self::Word;
+
+    /// `N` bytes of the frame at `base` plus `offset`.
+    fn load<const N: usize>(&self, base: Self::Word, offset: u32) -> Result<Self::Word, End>;
+
+    /// What the operation, one of `BPF_ADD` and so on, makes of `a` and `b`.
+    fn alu(operation: u32, a: Self::Word, b: Self::Word) -> Result<Self::Word, End>;
+
+    /// Whether the test, `BPF_JEQ`, `BPF_JGT`, `BPF_JGE` or `BPF_JSET`, holds for `a` and `b`.
+    fn test(test: u32, a: Self::Word, b: Self::Word) -> Result<bool, End>;
+}
+
+/// Bytes of a frame.
+pub(super) trait Bytes {
+    /// `None` if not all of them are there.
+    fn at<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// The number that they are in network order.
+    #[inline]
+    fn number<const N: usize>(&self, offset: u32) -> Option<u32> {
+        let bytes = self.at::<N>(offset)?;
+        Some(bytes.into_iter().fold(0, |number, byte| number << 8 | u32::from(byte)))
+    }
+}
+
+impl Bytes for [u8] {
+    #[inline]
+    fn at<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.get(offset as usize..)?.first_chunk().copied()
+    }
+}
+
+/// Of several segments.
+impl Bytes for Mbuf {
+    fn at<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.read(offset, &mut bytes).then_some(bytes)
+    }
+}
+
+/// One frame.
+pub(super) struct Frame<'f, B: ?Sized> {
+    pub(super) length: u32,
+    pub(super) bytes: &'f B,
+}
+
+impl<B: Bytes + ?Sized> Machine for Frame<'_, B> {
+    type Word = u32;
+
+    #[inline]
+    fn constant(value: u32) -> u32 {
+        value
+    }
+
+    #[inline]
+    fn length(&self) -> u32 {
+        self.length
+    }
+
+    #[inline]
+    fn load<const N: usize>(&self, base: u32, offset: u32) -> Result<u32, End> {
+        base.checked_add(offset).and_then(|offset| self.bytes.number::<N>(offset)).ok_or(End::Fails)
+    }
+
+    #[inline]
+    fn alu(operation: u32, a: u32, b: u32) -> Result<u32, End> {
+        let result = match operation {
+            sys::BPF_ADD => a.wrapping_add(b),
+            sys::BPF_SUB => a.wrapping_sub(b),
+            sys::BPF_MUL => a.wrapping_mul(b),
+            sys::BPF_DIV => return a.checked_div(b).ok_or(End::Fails),
+            sys::BPF_MOD => return a.checked_rem(b).ok_or(End::Fails),
+            sys::BPF_OR => a | b,
+            sys::BPF_AND => a & b,
+            sys::BPF_XOR => a ^ b,
+            sys::BPF_LSH => a.checked_shl(b).unwrap_or(0),
+            _ => a.checked_shr(b).unwrap_or(0),
         };
-        self.run(mbuf.len(), scattered).is_some_and(|value| value != 0)
+        Ok(result)
     }
 
-    /// Runs over a frame of `length` bytes that `frame` reads. `None` ends it early, which is a result of zero.
     #[inline]
-    fn run(&self, length: u32, frame: impl Fn(u32, Width) -> Option<u32>) -> Option<u32> {
-        let (mut a, mut x, mut memory, mut at, mut rounds) = (0_u32, 0_u32, [0_u32; MEMORY], 0, 0);
-        loop {
-            let insn = self.insns().get(at)?;
-            at += 1;
-            let value = |value: Value, memory: &[u32; MEMORY]| match value {
-                Value::Constant(constant) => Some(constant),
-                Value::Memory(index) => memory.get(index).copied(),
-                Value::Length => Some(length),
-                Value::Absolute(offset, width) => frame(offset, width),
-                Value::Indirect(offset, width) => frame(x.checked_add(offset)?, width),
-                Value::HeaderLength(offset) => Some((frame(offset, Width::Byte)? & 0xf) << 2),
-            };
-            let operand = |with| match with {
-                Operand::Constant(constant) => constant,
-                Operand::X => x,
-            };
-            match *insn {
-                Insn::LoadA(from) => a = value(from, &memory)?,
-                Insn::LoadX(from) => x = value(from, &memory)?,
-                Insn::StoreA(index) => *memory.get_mut(index)? = a,
-                Insn::StoreX(index) => *memory.get_mut(index)? = x,
-                Insn::Alu(alu, with) => a = alu.apply(a, operand(with))?,
-                Insn::Negate => a = a.wrapping_neg(),
-                Insn::Jump(to) => {
-                    rounds += u32::from(to < at);
-                    if rounds > ROUNDS_MAX {
-                        return None;
-                    }
-                    at = to;
-                }
-                Insn::Branch { test, with, yes, no } => at = if test.holds(a, operand(with)) { yes } else { no },
-                Insn::Return(value) => return Some(value),
-                Insn::ReturnA => return Some(a),
-                Insn::AToX => x = a,
-                Insn::XToA => a = x,
-            }
-        }
-    }
-}
-
-/// Reads a number in network order; `None` if not all of it is there.
-#[inline]
-fn load(frame: &[u8], offset: u32, width: Width) -> Option<u32> {
-    let bytes = frame.get(usize::try_from(offset).ok()?..)?;
-    match width {
-        Width::Byte => bytes.first().map(|byte| u32::from(*byte)),
-        Width::Half => bytes.first_chunk().map(|half| u32::from(u16::from_be_bytes(*half))),
-        Width::Word => bytes.first_chunk().map(|word| u32::from_be_bytes(*word)),
-    }
-}
-
-impl Alu {
-    /// `None` for a division by zero.
-    #[inline]
-    pub(super) fn apply(self, a: u32, b: u32) -> Option<u32> {
-        Some(match self {
-            Self::Add => a.wrapping_add(b),
-            Self::Sub => a.wrapping_sub(b),
-            Self::Mul => a.wrapping_mul(b),
-            Self::Div => return a.checked_div(b),
-            Self::Mod => return a.checked_rem(b),
-            Self::Or => a | b,
-            Self::And => a & b,
-            Self::Xor => a ^ b,
-            Self::ShiftLeft => a.checked_shl(b).unwrap_or(0),
-            Self::ShiftRight => a.checked_shr(b).unwrap_or(0),
+    fn test(test: u32, a: u32, b: u32) -> Result<bool, End> {
+        Ok(match test {
+            sys::BPF_JEQ => a == b,
+            sys::BPF_JGT => a > b,
+            sys::BPF_JGE => a >= b,
+            _ => a & b != 0,
         })
     }
 }
 
-impl Test {
+impl Program {
+    /// Whether the frame in `mbuf` passes.
     #[inline]
-    pub(super) fn holds(self, a: u32, b: u32) -> bool {
-        match self {
-            Self::Equal => a == b,
-            Self::Greater => a > b,
-            Self::GreaterOrEqual => a >= b,
-            Self::AnyBit => a & b != 0,
+    pub(super) fn matches(&self, mbuf: &Mbuf) -> bool {
+        let length = mbuf.len();
+        let result = if mbuf.segments() == 1 {
+            self.run(&Frame { length, bytes: mbuf.data() })
+        } else {
+            self.run(&Frame { length, bytes: mbuf })
+        };
+        result.unwrap_or(false)
+    }
+
+    /// Whether the frame passes, or why the program ends before it says so.
+    ///
+    /// Takes at most as many steps as the program has instructions, times [`ROUNDS_MAX`] if there is a loop in it. It has
+    /// to have an end here: what libpcap 1.10 makes of `protochain` forgets where it is at each authentication header, and
+    /// a frame can have it go round for ever.
+    pub(super) fn run<M: Machine>(&self, machine: &M) -> Result<bool, End> {
+        let zero = M::constant(0);
+        let (mut a, mut x, mut memory, mut at, mut rounds) = (zero, zero, [zero; MEMORY], 0, 0);
+        loop {
+            let insn = self.insns().get(at).ok_or(End::Fails)?;
+            at += 1;
+            let (code, k) = (u32::from(insn.code), insn.k);
+            let word = k as usize % MEMORY;
+            let operand = || if code & sys::BPF_X == 0 { M::constant(k) } else { x };
+            let branch = |yes: bool| usize::from(if yes { insn.jt } else { insn.jf });
+            match code {
+                code::LD_W => a = machine.load::<4>(zero, k)?,
+                code::LD_H => a = machine.load::<2>(zero, k)?,
+                code::LD_B => a = machine.load::<1>(zero, k)?,
+                code::LD_W_X => a = machine.load::<4>(x, k)?,
+                code::LD_H_X => a = machine.load::<2>(x, k)?,
+                code::LD_B_X => a = machine.load::<1>(x, k)?,
+                code::LD_IMM => a = M::constant(k),
+                code::LD_MEM => a = memory[word],
+                code::LD_LEN => a = machine.length(),
+                code::LDX_IMM => x = M::constant(k),
+                code::LDX_MEM => x = memory[word],
+                code::LDX_LEN => x = machine.length(),
+                code::LDX_MSH => {
+                    let low = M::alu(sys::BPF_AND, machine.load::<1>(zero, k)?, M::constant(0xf))?;
+                    x = M::alu(sys::BPF_LSH, low, M::constant(2))?;
+                }
+                code::ST => memory[word] = a,
+                code::STX => memory[word] = x,
+                code::JA => {
+                    let to = jump(at, k);
+                    rounds += u32::from(to < at);
+                    if rounds > ROUNDS_MAX {
+                        return Err(End::Fails);
+                    }
+                    at = to;
+                }
+                code::JEQ | code::JEQ_X => at += branch(M::test(sys::BPF_JEQ, a, operand())?),
+                code::JGT | code::JGT_X => at += branch(M::test(sys::BPF_JGT, a, operand())?),
+                code::JGE | code::JGE_X => at += branch(M::test(sys::BPF_JGE, a, operand())?),
+                code::JSET | code::JSET_X => at += branch(M::test(sys::BPF_JSET, a, operand())?),
+                code::RET => return Ok(k != 0),
+                code::RET_A => return M::test(sys::BPF_JEQ, a, zero).map(|rejects| !rejects),
+                code::TAX => x = a,
+                code::TXA => a = x,
+                code::NEG => a = M::alu(sys::BPF_SUB, zero, a)?,
+                _ => a = M::alu(code & 0xf0, a, operand())?,
+            }
         }
     }
 }

@@ -1,12 +1,8 @@
-//! The classic program, decoded: one accumulator A, one index register X, sixteen words of memory, and the frame.
+//! The classic program: one accumulator A, one index register X, sixteen words of memory, and the frame.
 
 use dpdk_sys as sys;
 
 use super::BpfError;
-
-/// A program whose every jump goes to an instruction of it, and whose every end is a return.
-#[derive(Clone, Debug)]
-pub(super) struct Program(Vec<Insn>);
 
 /// Words of memory that a program has.
 pub(super) const MEMORY: usize = sys::BPF_MEMWORDS as usize;
@@ -14,202 +10,98 @@ pub(super) const MEMORY: usize = sys::BPF_MEMWORDS as usize;
 /// Offsets from here on are Linux's, for facts that are not in the frame (`SKF_AD_OFF`).
 const NOT_IN_FRAME: u32 = 0xffff_f000;
 
-/// One instruction. Jumps name the instruction that they go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Insn {
-    /// A becomes that value.
-    LoadA(Value),
-    /// X becomes that value.
-    LoadX(Value),
-    /// A goes into that word of memory.
-    StoreA(usize),
-    StoreX(usize),
-    /// A becomes what the operation makes of it and the operand, modulo 2^32.
-    Alu(Alu, Operand),
-    Negate,
-    Jump(usize),
-    Branch {
-        test: Test,
-        with: Operand,
-        yes: usize,
-        no: usize,
-    },
-    /// The end: the frame passes unless the number is zero.
-    Return(u32),
-    ReturnA,
-    /// X becomes A.
-    AToX,
-    XToA,
+/// The codes of instructions, apart from those of arithmetic. `k` is an instruction's number.
+pub(super) mod code {
+    use dpdk_sys as sys;
+
+    /// A becomes so many bytes of the frame at `k`, in network order.
+    pub(in super::super) const LD_W: u32 = sys::BPF_LD | sys::BPF_ABS | sys::BPF_W;
+    pub(in super::super) const LD_H: u32 = sys::BPF_LD | sys::BPF_ABS | sys::BPF_H;
+    pub(in super::super) const LD_B: u32 = sys::BPF_LD | sys::BPF_ABS | sys::BPF_B;
+    /// The same at X plus `k`, which does not wrap around.
+    pub(in super::super) const LD_W_X: u32 = sys::BPF_LD | sys::BPF_IND | sys::BPF_W;
+    pub(in super::super) const LD_H_X: u32 = sys::BPF_LD | sys::BPF_IND | sys::BPF_H;
+    pub(in super::super) const LD_B_X: u32 = sys::BPF_LD | sys::BPF_IND | sys::BPF_B;
+    /// A or X becomes `k`, a word of memory, or the length of the whole frame.
+    pub(in super::super) const LD_IMM: u32 = sys::BPF_LD | sys::BPF_IMM;
+    pub(in super::super) const LD_MEM: u32 = sys::BPF_LD | sys::BPF_MEM;
+    pub(in super::super) const LD_LEN: u32 = sys::BPF_LD | sys::BPF_LEN;
+    pub(in super::super) const LDX_IMM: u32 = sys::BPF_LDX | sys::BPF_IMM;
+    pub(in super::super) const LDX_MEM: u32 = sys::BPF_LDX | sys::BPF_MEM;
+    pub(in super::super) const LDX_LEN: u32 = sys::BPF_LDX | sys::BPF_LEN;
+    /// X becomes four times the low half of the byte at `k`: the length of an IPv4 header.
+    pub(in super::super) const LDX_MSH: u32 = sys::BPF_LDX | sys::BPF_MSH | sys::BPF_B;
+    /// A or X goes into a word of memory.
+    pub(in super::super) const ST: u32 = sys::BPF_ST;
+    pub(in super::super) const STX: u32 = sys::BPF_STX;
+    /// The only jump that may go back: its offset is signed.
+    pub(in super::super) const JA: u32 = sys::BPF_JMP | sys::BPF_JA;
+    /// A, unsigned, is compared with `k` or X; `JSET` is for a bit that both have.
+    pub(in super::super) const JEQ: u32 = sys::BPF_JMP | sys::BPF_JEQ;
+    pub(in super::super) const JGT: u32 = sys::BPF_JMP | sys::BPF_JGT;
+    pub(in super::super) const JGE: u32 = sys::BPF_JMP | sys::BPF_JGE;
+    pub(in super::super) const JSET: u32 = sys::BPF_JMP | sys::BPF_JSET;
+    pub(in super::super) const JEQ_X: u32 = JEQ | sys::BPF_X;
+    pub(in super::super) const JGT_X: u32 = JGT | sys::BPF_X;
+    pub(in super::super) const JGE_X: u32 = JGE | sys::BPF_X;
+    pub(in super::super) const JSET_X: u32 = JSET | sys::BPF_X;
+    /// The end: the frame passes unless `k`, or A, is zero.
+    pub(in super::super) const RET: u32 = sys::BPF_RET;
+    pub(in super::super) const RET_A: u32 = sys::BPF_RET | sys::BPF_A;
+    pub(in super::super) const TAX: u32 = sys::BPF_MISC | sys::BPF_TAX;
+    pub(in super::super) const TXA: u32 = sys::BPF_MISC | sys::BPF_TXA;
+    pub(in super::super) const NEG: u32 = sys::BPF_ALU | sys::BPF_NEG;
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Constant(u32),
-    /// A word of memory.
-    Memory(usize),
-    /// Bytes of the whole frame.
-    Length,
-    /// So many bytes of the frame at this offset, in network order. The program ends with zero if they are not there.
-    Absolute(u32, Width),
-    /// The same at X plus this offset, which does not wrap around.
-    Indirect(u32, Width),
-    /// Four times the low half of the byte at this offset: the length of an IPv4 header.
-    HeaderLength(u32),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Width {
-    Byte,
-    Half,
-    Word,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operand {
-    Constant(u32),
-    X,
-}
-
-/// A division by zero ends the program with zero; a shift by 32 and more gives zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Alu {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Mod,
-    Or,
-    And,
-    Xor,
-    ShiftLeft,
-    ShiftRight,
-}
-
-/// Compares A, unsigned, with the operand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Test {
-    Equal,
-    Greater,
-    GreaterOrEqual,
-    /// There is a bit that both have.
-    AnyBit,
-}
+/// A program whose every instruction is known, whose every jump goes to an instruction of it, and whose every end is a return.
+#[derive(Clone, Debug)]
+pub(super) struct Program(Vec<sys::bpf_insn>);
 
 impl Program {
-    /// Decodes and checks what libpcap has made.
-    pub(super) fn decode(raw: &[sys::bpf_insn]) -> Result<Self, BpfError> {
-        let decoded = raw.iter().enumerate();
-        let decoded: Vec<Insn> =
-            decoded.map(|(at, raw)| insn(at, raw).ok_or(BpfError::Unknown(at))).collect::<Result<_, _>>()?;
-        for (at, insn) in decoded.iter().enumerate() {
-            if let Insn::LoadA(Value::Absolute(NOT_IN_FRAME.., _)) = insn {
-                return Err(BpfError::NotInFrame);
-            }
-            if insn.next(at).into_iter().flatten().any(|to| to >= decoded.len()) {
+    /// Checks what libpcap has made.
+    pub(super) fn check(insns: Vec<sys::bpf_insn>) -> Result<Self, BpfError> {
+        for (at, insn) in insns.iter().enumerate() {
+            if !is_known(insn) || next(at, insn).into_iter().flatten().any(|to| to >= insns.len()) {
                 return Err(BpfError::Unknown(at));
             }
+            if matches!(insn.code.into(), code::LD_W | code::LD_H | code::LD_B) && insn.k >= NOT_IN_FRAME {
+                return Err(BpfError::NotInFrame);
+            }
         }
-        Ok(Self(decoded))
+        Ok(Self(insns))
     }
 
-    pub(super) fn insns(&self) -> &[Insn] {
+    pub(super) fn insns(&self) -> &[sys::bpf_insn] {
         &self.0
     }
 }
 
-impl Insn {
-    /// Where the instruction at `at` goes on: nowhere if it is a return, in two places if it is a branch.
-    pub(super) fn next(&self, at: usize) -> Option<[usize; 2]> {
-        Some(match *self {
-            Self::Return(_) | Self::ReturnA => return None,
-            Self::Jump(to) => [to, to],
-            Self::Branch { yes, no, .. } => [yes, no],
-            _ => [at + 1, at + 1],
-        })
+/// Where a jump from before `at` by `k` goes.
+pub(super) fn jump(at: usize, k: u32) -> usize {
+    at.wrapping_add_signed(k.cast_signed() as isize)
+}
+
+/// Where the instruction at `at` goes on: nowhere if it is a return, in two places if it is a branch.
+fn next(at: usize, insn: &sys::bpf_insn) -> Option<[usize; 2]> {
+    let code = u32::from(insn.code);
+    Some(match code & 0x07 {
+        sys::BPF_RET => return None,
+        sys::BPF_JMP if code == code::JA => [jump(at + 1, insn.k); 2],
+        sys::BPF_JMP => [insn.jt, insn.jf].map(|by| at + 1 + usize::from(by)),
+        _ => [at + 1; 2],
+    })
+}
+
+fn is_known(insn: &sys::bpf_insn) -> bool {
+    let code = u32::from(insn.code);
+    match code {
+        code::LD_MEM | code::LDX_MEM | code::ST | code::STX => (insn.k as usize) < MEMORY,
+        code::LD_W | code::LD_H | code::LD_B | code::LD_W_X | code::LD_H_X | code::LD_B_X => true,
+        code::LD_IMM | code::LD_LEN | code::LDX_IMM | code::LDX_LEN | code::LDX_MSH => true,
+        code::JA | code::JEQ | code::JGT | code::JGE | code::JSET => true,
+        code::JEQ_X | code::JGT_X | code::JGE_X | code::JSET_X => true,
+        code::RET | code::RET_A | code::TAX | code::TXA | code::NEG => true,
+        // The rest of arithmetic, with `k` and with X.
+        _ => code & !0xf8 == sys::BPF_ALU && code & 0xf0 != sys::BPF_NEG && code & 0xf0 <= sys::BPF_XOR,
     }
-
-    pub(super) fn jumps(&self) -> bool {
-        matches!(self, Self::Jump(_) | Self::Branch { .. })
-    }
-}
-
-fn insn(at: usize, raw: &sys::bpf_insn) -> Option<Insn> {
-    let (code, k) = (u32::from(raw.code), raw.k);
-    // libpcap sets no other bits, and a kernel refuses them.
-    let class = code & 0x07;
-    let index = || usize::try_from(k).ok().filter(|index| *index < MEMORY);
-    Some(match class {
-        sys::BPF_LD => Insn::LoadA(value(code & !class, k)?),
-        sys::BPF_LDX => match value(code & !class, k)? {
-            Value::Absolute(..) | Value::Indirect(..) => return None,
-            value => Insn::LoadX(value),
-        },
-        sys::BPF_ST if code == class => Insn::StoreA(index()?),
-        sys::BPF_STX if code == class => Insn::StoreX(index()?),
-        sys::BPF_ALU if code & !class == sys::BPF_NEG => Insn::Negate,
-        sys::BPF_ALU => alu(code, k)?,
-        // A jump without a condition is the only one that may go back: its offset is signed.
-        sys::BPF_JMP if code & !class == sys::BPF_JA => {
-            Insn::Jump((at + 1).checked_add_signed(isize::try_from(k.cast_signed()).ok()?)?)
-        }
-        sys::BPF_JMP => {
-            let (yes, no) = (at + 1 + usize::from(raw.jt), at + 1 + usize::from(raw.jf));
-            Insn::Branch { test: test(code & 0xf0)?, with: operand(code, k), yes, no }
-        }
-        sys::BPF_RET if code & !class == sys::BPF_K => Insn::Return(k),
-        sys::BPF_RET if code & !class == sys::BPF_A => Insn::ReturnA,
-        sys::BPF_MISC if code & !class == sys::BPF_TAX => Insn::AToX,
-        sys::BPF_MISC if code & !class == sys::BPF_TXA => Insn::XToA,
-        _ => return None,
-    })
-}
-
-/// The value of a load, whose code is `mode` without its class.
-fn value(mode: u32, k: u32) -> Option<Value> {
-    let width = match mode & 0x18 {
-        sys::BPF_W => Width::Word,
-        sys::BPF_H => Width::Half,
-        sys::BPF_B => Width::Byte,
-        _ => return None,
-    };
-    Some(match (mode & 0xffe0, width) {
-        (sys::BPF_IMM, Width::Word) => Value::Constant(k),
-        (sys::BPF_MEM, Width::Word) => Value::Memory(usize::try_from(k).ok().filter(|index| *index < MEMORY)?),
-        (sys::BPF_LEN, Width::Word) => Value::Length,
-        (sys::BPF_MSH, Width::Byte) => Value::HeaderLength(k),
-        (sys::BPF_ABS, width) => Value::Absolute(k, width),
-        (sys::BPF_IND, width) => Value::Indirect(k, width),
-        _ => return None,
-    })
-}
-
-fn operand(code: u32, k: u32) -> Operand {
-    if code & sys::BPF_X == 0 { Operand::Constant(k) } else { Operand::X }
-}
-
-fn alu(code: u32, k: u32) -> Option<Insn> {
-    let operation = match code & 0xfff0 {
-        sys::BPF_ADD => Alu::Add,
-        sys::BPF_SUB => Alu::Sub,
-        sys::BPF_MUL => Alu::Mul,
-        sys::BPF_DIV => Alu::Div,
-        sys::BPF_MOD => Alu::Mod,
-        sys::BPF_OR => Alu::Or,
-        sys::BPF_AND => Alu::And,
-        sys::BPF_XOR => Alu::Xor,
-        sys::BPF_LSH => Alu::ShiftLeft,
-        sys::BPF_RSH => Alu::ShiftRight,
-        _ => return None,
-    };
-    Some(Insn::Alu(operation, operand(code, k)))
-}
-
-fn test(operation: u32) -> Option<Test> {
-    Some(match operation {
-        sys::BPF_JEQ => Test::Equal,
-        sys::BPF_JGT => Test::Greater,
-        sys::BPF_JGE => Test::GreaterOrEqual,
-        sys::BPF_JSET => Test::AnyBit,
-        _ => return None,
-    })
 }

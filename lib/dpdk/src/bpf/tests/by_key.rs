@@ -1,11 +1,12 @@
 //! Pairs of frames with equal flow keys, against what is said about filters.
 
+use kopi_packet::describe::frame_of;
 use kopi_packet::{FlowKey, Fragment, Shape, parse};
 
 use super::frames::{self, Random};
 use super::{Frame, random_program};
 use crate::bpf::program::Program;
-use crate::bpf::{Bpf, Layouts};
+use crate::bpf::{Bpf, Layout};
 
 /// Two frames of one flow.
 struct Pair {
@@ -47,26 +48,31 @@ fn pairs(count: usize) -> Vec<Pair> {
     pairs
 }
 
-/// Whether the filter has to give both frames of this flow the same answer.
-fn has_to_agree(by_key: Layouts, key: &FlowKey) -> bool {
-    let plain = key.vlans() == 0 && !key.has_options() && key.fragment() == Fragment::None;
-    let here = match key.shape() {
-        Shape::Runt => return false,
-        Shape::Arp => by_key.arp,
-        Shape::Ipv4 => by_key.ipv4,
-        Shape::Ipv6 => by_key.ipv6,
-        _ => false,
-    };
-    by_key.any || (here && plain)
+/// What the key of a flow says, as dataplane's cache of answers has it.
+fn layout(key: &FlowKey) -> Option<Layout> {
+    let plain = key.vlans() == 0 && !key.is_snap() && !key.has_options() && key.fragment() == Fragment::None;
+    Some(match key.shape() {
+        Shape::Runt => return None,
+        Shape::Arp if plain => Layout::Arp,
+        Shape::Ipv4 if plain => Layout::Ipv4,
+        Shape::Ipv6 if plain => Layout::Ipv6,
+        _ => Layout::Ethernet,
+    })
 }
 
-/// Counts the pairs of each kind that had to agree, and checks that they do.
-fn check(filter: &Bpf, name: &str, pairs: &mut [Pair]) -> usize {
-    let mut checked = 0;
-    for pair in pairs.iter_mut().filter(|pair| has_to_agree(filter.by_key(), &pair.key)) {
-        let [first, second] = pair.buffers.each_mut().map(|buffer| filter.matches(&buffer.mbuf()));
-        assert_eq!(first, second, "{name}: {:?} {}: {:02x?}", filter.by_key(), pair.key, pair.frames);
-        checked += 1;
+/// Counts the pairs that have to agree, by their layout, and checks that they do.
+fn check(filter: &Bpf, name: &str, pairs: &mut [Pair]) -> [usize; 4] {
+    let mut checked = [0; 4];
+    for pair in pairs.iter_mut() {
+        let Some(layout) = layout(&pair.key) else { continue };
+        let [first, second] = pair.buffers.each_mut().map(|buffer| filter.decides(&buffer.mbuf(), layout));
+        let said = || format!("{name}: {layout:?} {}: {:02x?}", pair.key, pair.frames);
+        assert_eq!(first, second, "{}", said());
+        if let Some(answer) = first {
+            let answers = pair.buffers.each_mut().map(|buffer| filter.matches(&buffer.mbuf()));
+            assert_eq!(answers, [answer; 2], "{}", said());
+            checked[layout as usize] += 1;
+        }
     }
     checked
 }
@@ -75,15 +81,15 @@ fn check(filter: &Bpf, name: &str, pairs: &mut [Pair]) -> usize {
 #[test]
 fn frames_of_a_flow_get_one_answer() {
     let mut pairs = pairs(6_000);
-    let plain = pairs.iter().filter(|pair| has_to_agree(Layouts { any: false, ..ALL }, &pair.key)).count();
+    let plain = pairs.iter().filter(|pair| layout(&pair.key).is_some_and(|layout| layout != Layout::Ethernet)).count();
     assert!(plain > 700, "only {plain} pairs of layouts that are looked into");
     let lines = include_str!("../../../tests/bpf/expressions.txt").lines();
     let (mut checked, mut filters) = (0, [0; 4]);
     for expression in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let filter = Bpf::compile(expression).expect("libpcap takes it");
-        checked += check(&filter, expression, &mut pairs);
-        let Layouts { any, ipv4, ipv6, arp } = filter.by_key();
-        filters.iter_mut().zip([any, ipv4, ipv6, arp]).for_each(|(count, holds)| *count += usize::from(holds));
+        let of_layouts = check(&filter, expression, &mut pairs);
+        checked += of_layouts.iter().sum::<usize>();
+        filters.iter_mut().zip(of_layouts).for_each(|(count, checked)| *count += usize::from(checked > 0));
     }
     assert!(checked > 100_000 && filters.iter().all(|count| *count >= 20), "{checked} {filters:?}");
 }
@@ -94,28 +100,72 @@ fn frames_of_a_flow_get_one_answer_from_any_program() {
     let mut pairs = pairs(300);
     let (mut random, mut checked) = (Random(8), 0);
     for _ in 0..20_000 {
-        let raw = random_program(&mut random);
-        // Interpreted, because compiling takes longer than all of these frames do.
-        let program = Program::decode(&raw).expect("a valid program");
-        let by_key = Layouts::of(&program);
-        if by_key == Layouts::default() {
-            continue;
-        }
-        let filter = Bpf { program, code: crate::bpf::Code::Interpreted, by_key };
-        checked += check(&filter, &format!("{:?}", filter.program), &mut pairs);
+        let filter = Bpf { program: Program::check(random_program(&mut random)).expect("a valid program") };
+        checked += check(&filter, &format!("{:?}", filter.program), &mut pairs).iter().sum::<usize>();
     }
     assert!(checked > 100_000, "only {checked}");
 }
 
-const ALL: Layouts = Layouts { any: true, ipv4: true, ipv6: true, arp: true };
+/// For which frames an answer is known to depend on nothing but the flow key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent, and each is asked for by its name")]
+struct ByKey {
+    /// What is neither of IP nor ARP, or has tags.
+    other: bool,
+    arp: bool,
+    /// TCP, UDP, ICMP and GRE.
+    ipv4: bool,
+    /// TCP, UDP and ICMPv6.
+    ipv6: bool,
+}
+
+fn by_key(filter: &Bpf) -> ByKey {
+    let all = |frames: &[Vec<u8>], want: Layout| {
+        frames.iter().all(|bytes| {
+            assert_eq!(layout(&parse(bytes, 0).1), Some(want), "{bytes:02x?}");
+            filter.decides(&Frame::new(bytes, &[]).mbuf(), want).is_some()
+        })
+    };
+    let described = |texts: &[&str]| texts.iter().map(|text| frame_of(text).expect("a frame")).collect::<Vec<_>>();
+    let arp = described(&["arp request 10.9.0.66 > 10.9.0.1"]);
+    let mut other = described(&OTHER);
+    // ARP of other hardware, and a length in the place of a type.
+    other.extend([(15, 6), (12, 1)].map(|(at, byte)| {
+        let mut frame = arp[0].clone();
+        frame[at] = byte;
+        frame
+    }));
+    ByKey {
+        other: all(&other, Layout::Ethernet),
+        arp: all(&arp, Layout::Arp),
+        ipv4: all(&described(&IPV4), Layout::Ipv4),
+        ipv6: all(&described(&IPV6), Layout::Ipv6),
+    }
+}
+
+const OTHER: [&str; 4] = [
+    "0x88cc 02:00:00:00:00:01 > 02:00:00:00:00:02",
+    "vlan 5 udp 10.0.0.1:53 > 10.0.0.2:999",
+    "udp 10.0.0.1:53 > 10.0.0.2:999 first fragment",
+    "udp [fe80::1]:53 > [fe80::2]:999 first fragment",
+];
+const IPV4: [&str; 4] = [
+    "tcp 10.0.0.1:5432 > 10.0.0.2:999",
+    "udp 10.0.0.1:53 > 10.0.0.2:999",
+    "icmp 10.0.0.1 > 10.0.0.2",
+    "proto 47 10.0.0.1 > 10.0.0.2",
+];
+const IPV6: [&str; 3] =
+    ["tcp [fe80::1]:5432 > [fe80::2]:999", "udp [fe80::1]:53 > [fe80::2]:999", "icmp6 fe80::1 > fe80::2"];
+const ALL: ByKey = ByKey { other: true, arp: true, ipv4: true, ipv6: true };
 
 /// The filters that people use most are known to depend on the key, and those that look at other bytes are not.
 #[test]
 fn usual_filters_depend_on_the_key() {
-    let ip = Layouts { any: false, ..ALL };
-    let not_ipv4 = Layouts { ipv4: false, ..ip };
-    let not_ipv6 = Layouts { ipv6: false, ..ip };
-    let neither = Layouts { ipv4: false, ..not_ipv6 };
+    let ip = ByKey { other: false, ..ALL };
+    let not_ipv4 = ByKey { ipv4: false, ..ip };
+    let not_ipv6 = ByKey { ipv6: false, ..ip };
+    let neither = ByKey { ipv4: false, ..not_ipv6 };
     let cases = [
         ("", ALL),
         ("arp", ALL),
@@ -148,14 +198,14 @@ fn usual_filters_depend_on_the_key() {
         ("tcp[tcpflags] & tcp-syn != 0", not_ipv4),
         ("udp[4:2] > 30", not_ipv4),
         ("ip[9] = 47 and ip[20:2] = 0", not_ipv4),
-        ("len > 100", Layouts::default()),
-        ("ether[60] = 0", Layouts::default()),
-        ("tcp and greater 80", Layouts { arp: true, ..neither }),
-        ("ether[12:2] < 1000", Layouts { any: false, ..ALL }),
+        ("len > 100", ByKey { other: false, arp: false, ipv4: false, ipv6: false }),
+        ("ether[60] = 0", ByKey { other: false, arp: false, ipv4: false, ipv6: false }),
+        ("tcp and greater 80", ByKey { arp: true, ..neither }),
+        ("ether[12:2] < 1000", ByKey { other: false, ..ALL }),
         ("ip6 protochain 6", ip),
     ];
     for (expression, want) in cases {
         let filter = Bpf::compile(expression).expect("libpcap takes it");
-        assert_eq!(filter.by_key(), want, "\"{expression}\"");
+        assert_eq!(by_key(&filter), want, "\"{expression}\"");
     }
 }

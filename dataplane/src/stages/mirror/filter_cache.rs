@@ -2,7 +2,7 @@
 
 use crate::worker::burst::Burst;
 use crate::worker::flow_table::Hash;
-use dpdk::{Bpf, Mbuf};
+use dpdk::{Bpf, Layout, Mbuf};
 use kopi_packet::{FlowKey, Fragment, Shape};
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,27 +23,23 @@ const NONE: u64 = 3;
 /// Flows are told apart by 62 bits of a hash under a secret seed. Two that share them would share their answer, which is
 /// to be expected once among 10^18 pairs.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(crate) struct FilterCache {
     filter: Arc<Bpf>,
-    /// Sets of two words, the newer one first. `None` if the filter's answers never depend on the flow alone.
-    sets: Option<Box<[[u64; 2]; SETS]>>,
+    /// Sets of two words, the newer one first.
+    sets: Box<[[u64; 2]]>,
 }
 
-impl Answers {
+impl FilterCache {
     /// Nothing is known yet of what `filter` says. Allocates all that is needed.
     #[must_use]
     pub(crate) fn new(filter: Arc<Bpf>) -> Self {
-        let layouts = filter.by_key();
-        let helps = layouts.any || layouts.ipv4 || layouts.ipv6 || layouts.arp;
-        let sets = helps.then(|| vec![[0; 2]; SETS].into_boxed_slice().try_into().ok()).flatten();
-        Self { filter, sets }
+        Self { filter, sets: vec![[0; 2]; SETS].into() }
     }
 
     /// Which of the frames `run` of a burst pass, a bit each.
     #[inline]
     pub(crate) fn sift(&mut self, burst: &Burst, run: Range<usize>) -> u32 {
         let Self { filter, sets } = self;
-        let Some(sets) = sets else { return ask(filter, burst, bits(run)) };
         let (mut passing, mut open) = (0, 0);
         // Frames of one flow in a row share an answer, and `run` may begin in the middle of them.
         let mut starts = bits(run.clone()) & (burst.flow_starts() | 1 << run.start);
@@ -88,26 +84,26 @@ fn known(set: &[u64; 2], hash: Hash) -> Option<u64> {
 #[cold]
 fn learn(filter: &Bpf, set: &mut [u64; 2], burst: &Burst, at: usize) -> u64 {
     let Some(mbuf) = burst.batch.get(at) else { return NONE };
-    let answer = match (decides(filter, &burst.key(at)), filter.matches(mbuf)) {
-        (false, _) => SOME,
-        (true, true) => ALL,
-        (true, false) => NONE,
+    let decided = layout(&burst.key(at)).and_then(|layout| filter.decides(mbuf, layout));
+    let answer = match decided {
+        Some(true) => ALL,
+        Some(false) => NONE,
+        None => SOME,
     };
     *set = [burst.hash(at).bits() & !ANSWER | answer, set[0]];
     answer
 }
 
-/// Whether `filter` says the same of all frames with this key.
-fn decides(filter: &Bpf, key: &FlowKey) -> bool {
-    let layouts = filter.by_key();
+/// What the key says of how a frame is laid out.
+fn layout(key: &FlowKey) -> Option<Layout> {
     let plain = key.vlans() == 0 && !key.is_snap() && !key.has_options() && key.fragment() == Fragment::None;
-    match key.shape() {
-        Shape::Runt => false,
-        Shape::Ipv4 => layouts.any || layouts.ipv4 && plain,
-        Shape::Ipv6 => layouts.any || layouts.ipv6 && plain,
-        Shape::Arp => layouts.any || layouts.arp && plain,
-        Shape::Other | Shape::Malformed(_) => layouts.any,
-    }
+    Some(match key.shape() {
+        Shape::Runt => return None,
+        Shape::Ipv4 if plain => Layout::Ipv4,
+        Shape::Ipv6 if plain => Layout::Ipv6,
+        Shape::Arp if plain => Layout::Arp,
+        _ => Layout::Ethernet,
+    })
 }
 
 /// Those of the frames `open` that pass.
