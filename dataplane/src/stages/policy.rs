@@ -208,14 +208,20 @@ impl PolicyStage {
         snapshot: &Snapshot,
         now: u64,
     ) -> bool {
-        let unchanged =
-            || !may_move(snapshot, flow.verdict, flow.states[1]) && self.is_unchanged(flow, frame, key, now);
-        flow.epoch == snapshot.epoch() && (flow.is_untracked() || unchanged())
+        flow.epoch == snapshot.epoch() && (flow.is_untracked() || self.is_unchanged(flow, frame, key, snapshot, now))
     }
 
-    #[inline]
-    fn is_unchanged<'a>(&self, flow: &Flow, frame: impl Fn() -> &'a [u8], key: &FlowKey, now: u64) -> bool {
-        if flow.is_judged_each() {
+    /// The same, of a flow that a connection has a say in. Out of line: `holds` is asked twice, and is to be inlined.
+    #[inline(never)]
+    fn is_unchanged<'a>(
+        &self,
+        flow: &Flow,
+        frame: impl Fn() -> &'a [u8],
+        key: &FlowKey,
+        snapshot: &Snapshot,
+        now: u64,
+    ) -> bool {
+        if may_move(snapshot, flow.verdict, flow.states[1]) || flow.is_judged_each() {
             return false;
         }
         let touch = flow.is_to_be_touched(now);

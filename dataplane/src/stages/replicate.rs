@@ -19,6 +19,8 @@ pub(crate) struct ReplicateCtx<'a> {
 }
 
 impl Outputs {
+    /// Not inlined: what it needs would be loaded for every burst.
+    #[inline(never)]
     pub(crate) fn spread(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize, verdict: Verdict) -> Route {
         match verdict {
             Verdict::Group => self.deliver_to_group(ctx, at),

@@ -60,6 +60,8 @@ pub struct Flow {
 
 /// Bit of [`Flow::marks`]: each packet is evaluated by itself.
 const EACH: u16 = 1 << 15;
+/// Bit of [`Flow::marks`]: a connection has a say at one side, or each packet is evaluated by itself.
+const TRACKED: u16 = 1 << 14;
 
 /// What the policy knows of a flow at the sender's and at the receiver's side, in this order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,13 +104,12 @@ impl Flow {
     pub const fn forget(&mut self) {
         self.hooks = Hooks::EMPTY;
         self.states = [None; 2];
-        self.marks &= !EACH;
+        self.marks &= !(EACH | TRACKED);
     }
 
     /// Has each packet evaluated by itself: it says something that its key does not.
     pub const fn judge_each(&mut self) {
-        self.marks |= EACH;
-        // So that those who ask whether connections have a say lookup further, and nobody else pays for this.
+        self.marks |= EACH | TRACKED;
         if matches!(self.states[0], None | Some(State::Untracked)) {
             self.states[0] = Some(State::New);
         }
@@ -125,7 +126,7 @@ impl Flow {
     #[inline]
     #[must_use]
     pub const fn is_untracked(&self) -> bool {
-        matches!(self.states, [None | Some(State::Untracked), None | Some(State::Untracked)])
+        self.marks & TRACKED == 0
     }
 
     /// What the app that gets its packets is told about each.
@@ -145,6 +146,9 @@ impl Flow {
     ) -> Option<CtLookup> {
         let at = usize::from(side == Direction::Ingress);
         self.states[at] = lookup.as_ref().map(CtLookup::state);
+        if !matches!(self.states[at], None | Some(State::Untracked)) {
+            self.marks |= TRACKED;
+        }
         self.hooks.counter_ids[at] = counter_id;
         self.hooks.classes[at] = evaluation.class.map_or(0, |class| class.saturating_add(1));
         lookup

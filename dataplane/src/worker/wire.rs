@@ -69,14 +69,18 @@ impl Wire {
     /// Sends a whole batch, and leaves it empty.
     #[inline]
     pub fn send_all(&mut self, batch: &mut Batch, counters: &PortCounters) {
-        if self.backlog.is_empty() {
-            std::mem::swap(&mut self.backlog, batch);
+        if let (Some(tx), true) = (&mut self.tx, self.backlog.is_empty()) {
+            send_from(tx, batch, counters);
+            // What the device does not take now waits.
+            if !batch.is_empty() {
+                std::mem::swap(&mut self.backlog, batch);
+            }
         } else {
             for mbuf in batch.drain() {
                 self.send(mbuf, counters);
             }
+            self.flush(counters);
         }
-        self.flush(counters);
     }
 
     /// Queues one frame; it leaves with the next [`flush`](Self::flush).
@@ -93,10 +97,7 @@ impl Wire {
     #[inline]
     pub fn flush(&mut self, counters: &PortCounters) {
         let Some(tx) = self.tx.as_mut().filter(|_| !self.backlog.is_empty()) else { return };
-        let before = bytes(&self.backlog);
-        let sent = tx.send(&mut self.backlog);
-        counters.tx_packets.add(sent.into());
-        counters.tx_bytes.add(before.wrapping_sub(bytes(&self.backlog)));
+        send_from(tx, &mut self.backlog, counters);
     }
 
     /// Frames that the wire has not taken yet.
@@ -134,6 +135,14 @@ fn note_refused(refused: Refused, counters: &PortCounters) {
     counters.rx_bytes.add(oversize_bytes);
     counters.drop(DropReason::Malformed, malformed.into());
     counters.drop(DropReason::Oversize, oversize.into());
+}
+
+/// Sends as much of `batch` as the device takes.
+#[inline]
+fn send_from(tx: &mut TxQueue, batch: &mut Batch, counters: &PortCounters) {
+    let before = bytes(batch);
+    counters.tx_packets.add(tx.send(batch).into());
+    counters.tx_bytes.add(before.wrapping_sub(bytes(batch)));
 }
 
 #[inline]
