@@ -10,7 +10,7 @@ use crate::control::detach::DetachReason;
 use crate::control::helper::Wake;
 use crate::control::identity::{self, Accepted, Identity, IdentityError};
 use crate::control::listener::Listener;
-use crate::control::peers::{Connection, PeerEvent, PeerEventKind};
+use crate::control::peers::{PeerConnection, PeerEvent, PeerEventKind};
 use crate::control::plane::{Asked, ControlPlane};
 use crate::control::poller::{Poller, Token};
 use crate::control::ratelimit::RatelimitedLog;
@@ -60,7 +60,7 @@ pub struct Attach {
 
 #[derive(Debug)]
 struct Client {
-    connection: Connection,
+    connection: PeerConnection,
     /// Readable once the process has ended.
     process: Option<Arc<OwnedFd>>,
     identity: Identity,

@@ -67,7 +67,7 @@ const EVENTS: usize = 32;
 /// An event on a connection, sent by its user's thread.
 #[derive(Debug)]
 pub struct PeerEvent {
-    /// [`Connection::serial`].
+    /// [`PeerConnection::serial`].
     pub serial: u64,
     /// What has happened.
     pub kind: PeerEventKind,
@@ -76,7 +76,7 @@ pub struct PeerEvent {
 /// What has happened to a connection.
 #[derive(Debug)]
 pub enum PeerEventKind {
-    /// This came, after it was [listened](Connection::listen) for; or the reason why nothing more will come.
+    /// This came, after it was [listened](PeerConnection::listen) for; or the reason why nothing more will come.
     Received(Result<Envelope, ReceiveError>),
     /// A message was not taken.
     Unsent(Errno),
@@ -122,7 +122,7 @@ struct Shared {
 
 /// A connection with an application. It is closed when this is dropped, behind what was sent before.
 #[derive(Debug)]
-pub struct Connection {
+pub struct PeerConnection {
     user: Arc<UserThread>,
     serial: u64,
     looking: Arc<AtomicBool>,
@@ -197,10 +197,10 @@ impl Peers {
     }
 
     /// Takes over `socket`, at whose other end is a process of user `uid`; `None` if that is not known.
-    pub fn connect(&mut self, uid: Option<u32>, socket: OwnedFd) -> Connection {
+    pub fn connect(&mut self, uid: Option<u32>, socket: OwnedFd) -> PeerConnection {
         let (user, serial) = (self.user_if_known(uid), self.serial());
         user.take_on(Job::Open(serial, Object::Socket(socket)));
-        Connection { user, serial, looking: Arc::default() }
+        PeerConnection { user, serial, looking: Arc::default() }
     }
 
     /// Says `text` to the operator at the other end of `socket`, who is of user `uid`, and closes it.
@@ -356,7 +356,7 @@ impl Shared {
     }
 }
 
-impl Connection {
+impl PeerConnection {
     /// Distinguishes its events from those of other connections.
     #[must_use]
     pub const fn serial(&self) -> u64 {
@@ -408,7 +408,7 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for PeerConnection {
     fn drop(&mut self) {
         self.user.take_on(Job::Close(self.serial));
     }
