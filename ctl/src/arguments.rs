@@ -118,7 +118,7 @@ pub(crate) struct Reload {
 }
 
 /// Options of `explain`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct Explain {
     /// The app at whose side the packet is judged
     #[arg(long, value_name = "NAME")]

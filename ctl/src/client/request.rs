@@ -3,7 +3,7 @@
 use super::TIMEOUT;
 use crate::arguments::{Command, Explain, Reload};
 use crate::failure::Failure;
-use kopi_api::request;
+use kopi_api::request::{self, Direction};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -61,9 +61,9 @@ impl Request {
     }
 
     fn explain(explain: &Explain) -> Self {
-        let direction = if explain.ingress { "ingress" } else { "egress" };
-        let Explain { app, packet, state, .. } = explain;
-        Self::new("explain", &request::Explain { app, packet, direction, state: *state })
+        let direction = if explain.ingress { Direction::Ingress } else { Direction::Egress };
+        let Explain { app, packet, state, .. } = explain.clone();
+        Self::new("explain", &request::Explain { app, packet, direction, state })
     }
 
     fn reload(reload: &Reload) -> Result<Self, Failure> {

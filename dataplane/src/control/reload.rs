@@ -7,6 +7,7 @@
 use crate::control::helper::{Helper, Wake};
 use crate::control::operator::Operator;
 use crate::control::policy::compile;
+use kopi_api::request;
 use kopi_config::Policy;
 use kopi_config::check::unknown_names;
 use kopi_config::policy::SIZE_MAX;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Longest time in which a policy may be confirmed, in seconds.
-const CONFIRM_MAX: u64 = 86_400;
+const CONFIRM_MAX: u32 = 86_400;
 /// Readings of the configured file after a SIGHUP that may hang at a time.
 const READINGS: usize = 4;
 
@@ -100,21 +101,16 @@ impl Wanted {
     ///
     /// A text for people.
     pub fn read(arguments: &Map<String, Value>, file: Option<OwnedFd>, source: &PolicySource) -> Result<Self, String> {
-        if let Some(stranger) = arguments.keys().find(|name| !["file", "confirm", "keep"].contains(&name.as_str())) {
-            return Err(format!("`reload` has no argument `{stranger}`"));
-        }
-        let argument = |name: &str| arguments.get(name).filter(|value| !value.is_null());
-        if argument("keep").and_then(Value::as_bool) == Some(true) {
+        let request::Reload { file: name, confirm, keep } = request::arguments("reload", arguments)?;
+        if keep == Some(true) {
             return Ok(Self::Keep);
         }
-        let seconds = |value: &Value| value.as_u64().filter(|seconds| (1..=CONFIRM_MAX).contains(seconds));
-        let confirm = match argument("confirm").map(seconds) {
-            Some(Some(seconds)) => Some(Duration::from_secs(seconds)),
-            Some(None) => return Err(format!("`confirm` is a number of seconds from 1 to {CONFIRM_MAX}")),
-            None => None,
-        };
-        let reload = match (file, argument("file").and_then(Value::as_str)) {
-            (Some(file), name) => source.sent(file, name.unwrap_or("the file"))?,
+        if confirm.is_some_and(|seconds| !(1..=CONFIRM_MAX).contains(&seconds)) {
+            return Err(format!("`confirm` is a number of seconds from 1 to {CONFIRM_MAX}"));
+        }
+        let confirm = confirm.map(|seconds| Duration::from_secs(seconds.into()));
+        let reload = match (file, name) {
+            (Some(file), name) => source.sent(file, name.as_deref().unwrap_or("the file"))?,
             (None, Some(_)) => return Err("the file itself has to come along, as a descriptor".into()),
             (None, None) => source.configured(source.turn())?,
         };

@@ -3,6 +3,7 @@
 //! Arguments that kopictl passes on as they are are those of its command line, too, and their comments its help.
 
 use clap::{Args, ValueEnum};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -53,6 +54,28 @@ impl Request {
     }
 }
 
+/// Reads the `arguments` of `command`. One that is null is none.
+///
+/// # Errors
+///
+/// A text for people, if one is not known, is missing or is of another type.
+pub fn arguments<T: DeserializeOwned>(command: &str, arguments: &Map<String, Value>) -> Result<T, String> {
+    let given = arguments.iter().filter(|(_, value)| !value.is_null());
+    let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
+    serde_json::from_value(Value::Object(given)).map_err(|error| {
+        let text = error.to_string();
+        // What serde says of these two names more than the one at fault.
+        let at_fault = |what: &str| Some(text.strip_prefix(what)?.split('`').next()?.to_owned());
+        if let Some(name) = at_fault("unknown field `") {
+            format!("`{command}` has no argument `{name}`")
+        } else if let Some(name) = at_fault("missing field `") {
+            format!("`{name}` is missing")
+        } else {
+            format!("`{command}`: {text}")
+        }
+    })
+}
+
 /// Which flows: those for which all of this holds.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct Flows {
@@ -96,24 +119,39 @@ pub enum Sort {
     Rate,
 }
 
-/// What frame is judged, and at whose side.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Explain<'a> {
+/// Which frame is evaluated, and at whose side.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Explain {
     /// The app's name.
-    pub app: &'a str,
+    pub app: String,
     /// The frame, as `kopi-packet` describes it.
-    pub packet: &'a str,
-    /// `egress` or `ingress`.
-    pub direction: &'a str,
+    pub packet: String,
+    /// From the app or to it.
+    #[serde(default)]
+    pub direction: Direction,
     /// What connection tracking says of it.
+    #[serde(default)]
     pub state: ConnectionState,
 }
 
+/// Which way a frame goes, from the side of the app.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the app.
+    #[default]
+    Egress,
+    /// To the app.
+    Ingress,
+}
+
 /// What connection tracking can say of a packet.
-#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectionState {
     /// It begins a connection
+    #[default]
     New,
     /// It belongs to a connection that was answered
     Established,
@@ -126,7 +164,8 @@ pub enum ConnectionState {
 }
 
 /// Which policy is to come into force. The file itself comes along as a descriptor; without one it is the configured file.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Reload {
     /// What the file is called.
     pub file: Option<String>,

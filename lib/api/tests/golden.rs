@@ -134,6 +134,27 @@ fn strange_keys_are_passed_over() {
     assert_eq!((drops.packets, &*drops.app), (3, ""));
 }
 
+/// What is wrong with an argument is said in the words of operators.
+#[test]
+fn arguments_are_read_or_refused() {
+    let read = |text: &str| {
+        let arguments = serde_json::from_str(text).expect("it is JSON");
+        request::arguments::<request::Explain>("explain", &arguments)
+    };
+    let asked = read(r#"{"app":"a","packet":"p","state":null}"#).expect("all is there");
+    assert_eq!((asked.direction, asked.state), (request::Direction::Egress, request::ConnectionState::New));
+    let asked = read(r#"{"app":"a","packet":"p","direction":"ingress","state":"established"}"#).expect("all is there");
+    assert_eq!((asked.direction, asked.state), (request::Direction::Ingress, request::ConnectionState::Established));
+    for (text, error) in [
+        (r#"{"app":"a","packet":"p","stat":"new"}"#, "`explain` has no argument `stat`"),
+        (r#"{"app":"a"}"#, "`packet` is missing"),
+        (r#"{"app":7,"packet":"p"}"#, "`explain`: invalid type: integer `7`, expected a string"),
+    ] {
+        assert_eq!(read(text).unwrap_err(), error);
+    }
+    assert!(read(r#"{"app":"a","packet":"p","state":"x"}"#).is_err_and(|error| error.contains("`established`")));
+}
+
 /// A request has what is asked for and nothing else, and every argument keeps its key.
 #[test]
 fn requests_have_their_keys() {

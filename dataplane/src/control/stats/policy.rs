@@ -10,13 +10,12 @@ use crate::control::reload::{Reload, Wanted};
 use crate::control::server::{Answer, Next, Question};
 use crate::ids::{Generation, PortId};
 use kopi_api::explain::Missed;
-use kopi_api::{Class, Drops, Explained, Reloaded};
+use kopi_api::{Class, Drops, Explained, Reloaded, request};
 use kopi_config::policy::{Action, ClassSelection, Decision, Direction, Policy, Rule, State};
 use kopi_packet::describe::key_between;
 use kopi_packet::{FlowKey, Fragment, Headers, LinkProtocol, LinkProtocols, MacAddr, dhcp, icmp, ndp};
 use kopi_policy::{Cause, Packet, PortPolicy, RuleId, Ruleset};
 use kopi_ring::DropReason;
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Weak};
@@ -249,19 +248,21 @@ fn summary(plane: &ControlPlane, file: &str, warnings: &[String]) -> String {
 ///
 /// A text for people, if the question is not understood.
 pub(super) fn explain(question: &Question, plane: &ControlPlane) -> Result<Answer, String> {
-    question.check(&["app", "packet", "direction", "state"])?;
-    let text = |name: &str| question.arguments.get(name).and_then(Value::as_str);
+    let request::Explain { app, packet, direction, state } = request::arguments("explain", &question.arguments)?;
     let ruleset = plane.policy().ruleset().ok_or("no policy is in force: every frame is accepted")?;
-    let app = find(plane, text("app").ok_or("`app` is missing")?)?;
-    let direction = match text("direction").unwrap_or("egress") {
-        "egress" => Direction::Egress,
-        "ingress" => Direction::Ingress,
-        other => return Err(format!("`direction` is egress or ingress, not {other:?}")),
+    let app = find(plane, &app)?;
+    let direction = match direction {
+        request::Direction::Egress => Direction::Egress,
+        request::Direction::Ingress => Direction::Ingress,
     };
-    let state = text("state").unwrap_or("new");
-    let state = state_named(state).ok_or_else(|| format!("{state:?} is no state of a connection"))?;
-    let packet = text("packet").ok_or("`packet` is missing")?;
-    let (frame, headers, key) = describe(packet, app, direction)?;
+    let state = match state {
+        request::ConnectionState::New => State::New,
+        request::ConnectionState::Established => State::Established,
+        request::ConnectionState::Related => State::Related,
+        request::ConnectionState::Invalid => State::Invalid,
+        request::ConnectionState::Untracked => State::Untracked,
+    };
+    let (frame, headers, key) = describe(&packet, app, direction)?;
     let flags = kopi_packet::tcp::flags_of(&frame, &headers);
     let key = key.with_tcp_flags(flags & ruleset.tcp_flags_mask());
     let ndp = if ndp::is_ndp(&key) { ndp::message(&frame, &headers) } else { None };
@@ -369,10 +370,6 @@ const STATES: [(State, &str); 5] = [
     (State::Invalid, "invalid"),
     (State::Untracked, "untracked"),
 ];
-
-fn state_named(name: &str) -> Option<State> {
-    STATES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
-}
 
 /// A state's name, as the policy file has it.
 pub(super) fn state_name(state: State) -> &'static str {
