@@ -40,11 +40,6 @@ pub(crate) fn check(running: &str) -> Result<(), String> {
     ))
 }
 
-/// The driver and its DPDK, for the operator of the daemon.
-pub(crate) fn description() -> String {
-    format!("net_kopi {}, {}", env!("CARGO_PKG_VERSION"), running_version())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@ use kopi_ring::message::{Hello, Message, Settings, Setup, Welcome};
 use kopi_ring::{Doorbell, Geometry, Region};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
+use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -178,7 +179,7 @@ impl Control {
                     limiter.reset();
                     let since = Instant::now();
                     self.attached(welcome);
-                    let lost = self.serve(&mut session);
+                    let Err(lost) = self.serve(&mut session);
                     self.detached();
                     if since.elapsed() >= GOOD {
                         backoff = Backoff::new();
@@ -204,7 +205,7 @@ impl Control {
             name: state.name.clone(),
             mac: state.want.main_mac(),
             queues: self.args.queues,
-            driver: abi::description(),
+            driver: format!("net_kopi {}, {}", env!("CARGO_PKG_VERSION"), abi::running_version()),
         }
     }
 
@@ -245,7 +246,7 @@ impl Control {
     }
 
     /// Serves one connection until it is lost.
-    fn serve(&self, session: &mut Session) -> Lost {
+    fn serve(&self, session: &mut Session) -> Result<Infallible, Lost> {
         let mut agreed = Agreed::default();
         let mut backoff = Backoff::new();
         let mut limiter = Limiter::default();
@@ -253,32 +254,27 @@ impl Control {
         let mut refused: Option<(u64, Instant)> = None;
         loop {
             if self.is_stopping() {
-                return Lost::Stopping;
+                return Err(Lost::Stopping);
             }
-            if let Err(lost) = self.service(session) {
-                return lost;
-            }
+            self.service(session)?;
             let asked = self.state().asked;
             if refused.is_none_or(|(what, until)| what != asked || Instant::now() >= until) {
-                refused = match self.agree(session, &mut agreed) {
-                    Ok(None) => {
+                refused = match self.agree(session, &mut agreed)? {
+                    None => {
                         backoff = Backoff::new();
                         limiter.reset();
                         None
                     }
-                    Ok(Some((asked, text))) => {
+                    Some((asked, text)) => {
                         if let Some(text) = text.filter(|text| limiter.passes(text, Instant::now())) {
                             error!("port {}: refused by the daemon: {text}; will keep trying", self.device.port());
                         }
                         Instant::now().checked_add(backoff.next()).map(|until| (asked, until))
                     }
-                    Err(lost) => return lost,
                 };
             }
             let timeout = if refused.is_some() { FIRST_PAUSE } else { TICK };
-            if let Err(lost) = session.recv(self.wake.as_fd(), self.stop.as_fd(), timeout) {
-                return lost;
-            }
+            session.recv(self.wake.as_fd(), self.stop.as_fd(), timeout)?;
             event::drain(&self.wake);
         }
     }

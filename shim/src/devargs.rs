@@ -3,7 +3,6 @@
 use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::message::{MAX_NAME, Mac};
 use std::path::PathBuf;
-use thiserror::Error;
 
 /// The daemon's socket, unless another is named.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/kopi/kopi.sock";
@@ -23,25 +22,6 @@ pub(crate) struct Args {
     pub(crate) mac: Option<Mac>,
 }
 
-/// Why device arguments were refused. The text names the key.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(crate) enum ArgError {
-    #[error("unknown key `{0}`; the keys are socket, name, queues and mac")]
-    UnknownKey(String),
-    #[error("`{0}` is given twice")]
-    Twice(String),
-    #[error("`{0}` needs a value: {0}=…")]
-    NoValue(String),
-    #[error("socket: the path is {0} bytes long, a socket's path may have {MAX_PATH}")]
-    SocketTooLong(usize),
-    #[error("name: `{0}` is not 1 to {MAX_NAME} letters, digits, dots, dashes or underscores")]
-    Name(String),
-    #[error("queues: `{0}` is not a number from 1 to {MAX_QUEUES}")]
-    Queues(String),
-    #[error("mac: `{0}` is not a unicast MAC address of the form 02:00:00:00:00:01")]
-    Mac(String),
-}
-
 impl Default for Args {
     fn default() -> Self {
         let queues = u16::try_from(MAX_QUEUES).unwrap_or(1);
@@ -54,68 +34,71 @@ impl Args {
     ///
     /// # Errors
     ///
-    /// [`ArgError`] at the first pair that makes no sense.
-    pub(crate) fn parse(text: &str) -> Result<Self, ArgError> {
+    /// A text for the user, which names the key, at the first pair that makes no sense.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut args = Self::default();
         let mut seen: Vec<&str> = Vec::new();
         for pair in text.split(',').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             if seen.contains(&key) {
-                return Err(ArgError::Twice(key.into()));
+                return Err(format!("`{key}` is given twice"));
             }
             seen.push(key);
             match key {
-                "socket" | "name" | "queues" | "mac" if value.is_empty() => return Err(ArgError::NoValue(key.into())),
+                "socket" | "name" | "queues" | "mac" if value.is_empty() => {
+                    return Err(format!("`{key}` needs a value: {key}=…"));
+                }
                 "socket" => args.socket = socket(value)?,
                 "name" => args.name = name(value)?,
                 "queues" => args.queues = queues(value)?,
                 "mac" => args.mac = Some(mac(value)?),
-                _ => return Err(ArgError::UnknownKey(key.into())),
+                _ => return Err(format!("unknown key `{key}`; the keys are socket, name, queues and mac")),
             }
         }
         Ok(args)
     }
 }
 
-fn socket(value: &str) -> Result<PathBuf, ArgError> {
-    if value.len() > MAX_PATH { Err(ArgError::SocketTooLong(value.len())) } else { Ok(value.into()) }
+fn socket(value: &str) -> Result<PathBuf, String> {
+    match value.len() {
+        0..=MAX_PATH => Ok(value.into()),
+        len => Err(format!("socket: the path is {len} bytes long, a socket's path may have {MAX_PATH}")),
+    }
 }
 
-fn name(value: &str) -> Result<String, ArgError> {
+fn name(value: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if value.len() > MAX_NAME || !value.chars().all(allowed) {
-        return Err(ArgError::Name(value.into()));
+    if value.len() <= MAX_NAME && value.chars().all(allowed) {
+        return Ok(value.into());
     }
-    Ok(value.into())
+    Err(format!("name: `{value}` is not 1 to {MAX_NAME} letters, digits, dots, dashes or underscores"))
 }
 
-fn queues(value: &str) -> Result<u16, ArgError> {
-    match value.parse::<u16>() {
-        Ok(queues) if (1..=MAX_QUEUES).contains(&usize::from(queues)) => Ok(queues),
-        _ => Err(ArgError::Queues(value.into())),
-    }
+fn queues(value: &str) -> Result<u16, String> {
+    let queues = value.parse().ok().filter(|queues| (1..=MAX_QUEUES).contains(&usize::from(*queues)));
+    queues.ok_or_else(|| format!("queues: `{value}` is not a number from 1 to {MAX_QUEUES}"))
 }
 
-fn mac(value: &str) -> Result<Mac, ArgError> {
-    let bad = || ArgError::Mac(value.into());
+fn mac(value: &str) -> Result<Mac, String> {
+    unicast(value).ok_or_else(|| format!("mac: `{value}` is not a unicast MAC address of the form 02:00:00:00:00:01"))
+}
+
+fn unicast(value: &str) -> Option<Mac> {
     let mut mac = Mac::default();
     let mut parts = value.split(':');
     for byte in &mut mac {
-        let part = parts.next().filter(|p| p.len() <= 2 && p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(bad)?;
-        *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        let part = parts.next().filter(|p| p.len() <= 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
     }
     let [first, ..] = mac;
-    if parts.next().is_some() || first & 1 == 1 || mac == Mac::default() {
-        return Err(bad());
-    }
-    Ok(mac)
+    (parts.next().is_none() && first & 1 == 0 && mac != Mac::default()).then_some(mac)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn one(key: &str, value: &str) -> Result<Args, ArgError> {
+    fn one(key: &str, value: &str) -> Result<Args, String> {
         Args::parse(&format!("{key}={value}"))
     }
 
@@ -150,12 +133,12 @@ mod tests {
             ("mac", "002:0:0:0:0:1"),
         ];
         for (key, value) in cases {
-            assert!(one(key, value).unwrap_err().to_string().starts_with(key), "{key}={value}");
+            assert!(one(key, value).unwrap_err().starts_with(key), "{key}={value}");
         }
         assert!(one("socket", &"x".repeat(107)).is_ok());
-        assert!(one("sokcet", "/x").unwrap_err().to_string().contains("socket, name, queues and mac"));
-        assert_eq!(Args::parse("queues"), Err(ArgError::NoValue("queues".into())));
-        assert_eq!(Args::parse("mac="), Err(ArgError::NoValue("mac".into())));
-        assert_eq!(Args::parse("queues=1,queues=2"), Err(ArgError::Twice("queues".into())));
+        assert!(one("sokcet", "/x").unwrap_err().contains("socket, name, queues and mac"));
+        assert_eq!(Args::parse("queues"), Err("`queues` needs a value: queues=…".into()));
+        assert_eq!(Args::parse("mac="), Err("`mac` needs a value: mac=…".into()));
+        assert_eq!(Args::parse("queues=1,queues=2"), Err("`queues` is given twice".into()));
     }
 }

@@ -212,5 +212,5 @@ unsafe fn device_args(vdev: *const sys::rte_vdev_device) -> Result<Args, String>
     // SAFETY: a C string.
     let text = unsafe { CStr::from_ptr(text) };
     let text = text.to_str().map_err(|_| "a device argument is not UTF-8".to_owned())?;
-    Args::parse(text).map_err(|error| error.to_string())
+    Args::parse(text)
 }

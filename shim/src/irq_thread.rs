@@ -128,7 +128,8 @@ impl IrqThread {
                 }
             }
             // Other rings may have taken their place before the count was read.
-            if self.is_current(&sources) {
+            let are_current = self.state().sources.as_ref().is_some_and(|now| Arc::ptr_eq(now, &sources));
+            if are_current {
                 sources.futex.wait(count, Some(MAX_WAIT));
             }
         }
@@ -139,10 +140,6 @@ impl IrqThread {
         let waiting = |state: &mut IrqState| state.sources.is_none() && !state.stopping;
         let state = self.changed.wait_while(self.state(), waiting).unwrap_or_else(PoisonError::into_inner);
         if state.stopping { None } else { state.sources.clone() }
-    }
-
-    fn is_current(&self, sources: &Arc<Sources>) -> bool {
-        self.state().sources.as_ref().is_some_and(|now| Arc::ptr_eq(now, sources))
     }
 }
 

@@ -40,9 +40,8 @@ pub(crate) static PTYPES: [u32; 15] = [
     sys::RTE_PTYPE_L4_ICMP,
     sys::RTE_PTYPE_L4_FRAG,
     sys::RTE_PTYPE_L4_NONFRAG,
-    UNKNOWN,
+    0,
 ];
-const UNKNOWN: u32 = 0;
 
 /// The longest frame for an MTU, in bytes.
 pub(crate) fn frame_for(mtu: u16) -> u32 {

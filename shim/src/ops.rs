@@ -17,16 +17,16 @@ use kopi_ring::layout::MIN_RING;
 use kopi_ring::message::Mac;
 use std::ffi::{c_char, c_int};
 
-/// Defines an operation: `|port| …` runs with the port, and a device that has none answers `ENODEV`.
-macro_rules! operation {
-    ($(#[$doc:meta])* $vis:vis $name:ident($port:ident $(, $arg:ident: $ty:ty)*) $body:block) => {
-        $(#[$doc])*
+/// Defines operations: `name(port, …) { … }` runs with the port, and a device that has none answers `ENODEV`.
+macro_rules! operations {
+    ($($(#[$doc:meta])* $vis:vis $name:ident($port:ident $(, $arg:ident: $ty:ty)*) $body:block)*) => {
+        $($(#[$doc])*
         $vis unsafe extern "C" fn $name(dev: *mut sys::rte_eth_dev $(, $arg: $ty)*) -> c_int {
             // SAFETY: ethdev calls this with one of our ports.
             let found = unsafe { port(dev) };
             let Some($port) = found else { return code(libc::ENODEV) };
             $body
-        }
+        })*
     };
 }
 
@@ -119,7 +119,7 @@ fn refused(port: &Port, refusal: &Refusal, errno: c_int) -> c_int {
     code(errno)
 }
 
-operation! {
+operations! {
     /// ethdev has checked queues and offloads against [`infos_get`]. The port is stopped.
     configure(port) {
         let refused = configure::check(port.device);
@@ -134,9 +134,7 @@ operation! {
             }
         }
     }
-}
 
-operation! {
     /// Makes rings for the queues that were set up. Without a daemon the port starts with its link down.
     start(port) {
         let device = port.device;
@@ -184,7 +182,7 @@ fn ring_sizes<Q: Queue>(port: &Port) -> Vec<u32> {
     (0..Q::array(port.device).len().max(1)).map(size).collect()
 }
 
-operation! {
+operations! {
     /// Drops the rings. ethdev has taken the burst functions away.
     stop(port) {
         // Without rings there is nothing that a daemon would refuse.
@@ -218,7 +216,7 @@ pub(crate) fn close_port(device: Device) {
     port.close();
 }
 
-operation! {
+operations! {
     /// Makes the port as it was after probe, on a new connection. ethdev has stopped it.
     reset(port) {
         let device = port.device;
@@ -236,20 +234,14 @@ operation! {
         port.control.reattach();
         0
     }
-}
 
-operation! {
     link_update(port, _wait: c_int) {
         if port.control.update_link() { 0 } else { -1 }
     }
-}
 
-operation! {
     /// A started port has its link up unless the application has taken it down.
     set_link_up(port) { set_link(port, true) }
-}
 
-operation! {
     set_link_down(port) { set_link(port, false) }
 }
 
@@ -269,22 +261,6 @@ fn set_link(port: &Port, up: bool) -> c_int {
     ret
 }
 
-operation! {
-    promiscuous_enable(port) { change(port, libc::EPERM, |want| want.promiscuous = true) }
-}
-
-operation! {
-    promiscuous_disable(port) { change(port, libc::EPERM, |want| want.promiscuous = false) }
-}
-
-operation! {
-    allmulticast_enable(port) { change(port, libc::EPERM, |want| want.all_multicast = true) }
-}
-
-operation! {
-    allmulticast_disable(port) { change(port, libc::EPERM, |want| want.all_multicast = false) }
-}
-
 /// Reads an address that ethdev passes.
 ///
 /// # Safety
@@ -295,23 +271,6 @@ unsafe fn mac(address: *const sys::rte_ether_addr) -> Mac {
     unsafe { address.as_ref() }.map_or_else(Mac::default, |address| address.addr_bytes)
 }
 
-operation! {
-    mac_addr_set(port, address: *mut sys::rte_ether_addr) {
-        // SAFETY: from ethdev.
-        let mac = unsafe { mac(address) };
-        change(port, libc::EADDRINUSE, |want| want.set_mac(0, mac))
-    }
-}
-
-operation! {
-    /// `index` is a free place in ethdev's list, below the limit in [`infos_get`].
-    mac_addr_add(port, address: *mut sys::rte_ether_addr, index: u32, _pool: u32) {
-        // SAFETY: from ethdev.
-        let mac = unsafe { mac(address) };
-        change(port, libc::EADDRINUSE, |want| want.set_mac(index as usize, mac))
-    }
-}
-
 unsafe extern "C" fn mac_addr_remove(dev: *mut sys::rte_eth_dev, index: u32) {
     // SAFETY: ethdev calls this with one of our ports.
     let Some(port) = (unsafe { port(dev) }) else { return };
@@ -319,7 +278,28 @@ unsafe extern "C" fn mac_addr_remove(dev: *mut sys::rte_eth_dev, index: u32) {
     let _ignored = change(port, libc::EIO, |want| want.set_mac(index as usize, Mac::default()));
 }
 
-operation! {
+operations! {
+    promiscuous_enable(port) { change(port, libc::EPERM, |want| want.promiscuous = true) }
+
+    promiscuous_disable(port) { change(port, libc::EPERM, |want| want.promiscuous = false) }
+
+    allmulticast_enable(port) { change(port, libc::EPERM, |want| want.all_multicast = true) }
+
+    allmulticast_disable(port) { change(port, libc::EPERM, |want| want.all_multicast = false) }
+
+    mac_addr_set(port, address: *mut sys::rte_ether_addr) {
+        // SAFETY: from ethdev.
+        let mac = unsafe { mac(address) };
+        change(port, libc::EADDRINUSE, |want| want.set_mac(0, mac))
+    }
+
+    /// `index` is a free place in ethdev's list, below the limit in [`infos_get`].
+    mac_addr_add(port, address: *mut sys::rte_ether_addr, index: u32, _pool: u32) {
+        // SAFETY: from ethdev.
+        let mac = unsafe { mac(address) };
+        change(port, libc::EADDRINUSE, |want| want.set_mac(index as usize, mac))
+    }
+
     set_mc_addr_list(port, list: *mut sys::rte_ether_addr, count: u32) {
         if count as usize > MAX_GROUPS {
             error!("port {}: {count} multicast addresses, a port has up to {MAX_GROUPS}", port.device.port());
@@ -334,9 +314,7 @@ operation! {
         };
         change(port, libc::EPERM, |want| want.groups = groups)
     }
-}
 
-operation! {
     /// ethdev has checked the bounds.
     mtu_set(port, mtu: u16) {
         if !queues::fits(port, mtu) {
@@ -361,25 +339,21 @@ fn firmware(protocol: u16, port: u16) -> String {
     format!("kopid, protocol {protocol}, port {port}")
 }
 
-operation! {
+operations! {
     infos_get(port, info: *mut sys::rte_eth_dev_info) {
         // SAFETY: from ethdev.
         let Some(info) = (unsafe { info.as_mut() }) else { return code(libc::EINVAL) };
         Limits::of(&port.control.state(), port.control.args()).describe(info);
         0
     }
-}
 
-operation! {
     burst_mode_get(_port, _queue: u16, mode: *mut sys::rte_eth_burst_mode) {
         // SAFETY: from ethdev.
         let Some(mode) = (unsafe { mode.as_mut() }) else { return code(libc::EINVAL) };
         copy_text(&mut mode.info, "Shared-memory ring");
         0
     }
-}
 
-operation! {
     /// 0, or the bytes needed if there are too few. Tools give 32 (`ETHTOOL_FWVERS_LEN` of Linux).
     fw_version_get(port, to: *mut c_char, room: usize) {
         let text = port.control.state().welcome.as_ref().map_or_else(

@@ -7,7 +7,7 @@ use dpdk_sys as sys;
 use kopi_ring::DropReason;
 use std::ffi::{c_int, c_uint};
 
-operation! {
+operations! {
     pub(super) stats_get(port, stats: *mut sys::rte_eth_stats) {
         // SAFETY: from ethdev.
         let Some(stats) = (unsafe { stats.as_mut() }) else { return code(libc::EINVAL) };
@@ -30,17 +30,13 @@ operation! {
         }
         0
     }
-}
 
-operation! {
     /// All counters of the driver, those of the extended statistics too.
     pub(super) stats_reset(port) {
         Totals::reset(&mut port.control.state());
         0
     }
-}
 
-operation! {
     /// The number of values, which are written if there is room for all.
     pub(super) xstats_get(port, to: *mut sys::rte_eth_xstat, room: c_uint) {
         let values = Totals::of(&mut port.control.state()).extended();
@@ -53,9 +49,7 @@ operation! {
         }
         c_int::try_from(values.len()).unwrap_or(0)
     }
-}
 
-operation! {
     /// The number of names, which are written if there is room for all.
     pub(super) xstats_get_names(_port, to: *mut sys::rte_eth_xstat_name, room: c_uint) {
         let count = names().count();

@@ -34,7 +34,7 @@ fn too_small(port: &Port, index: u16, room: u16, mtu: u16) {
     );
 }
 
-operation! {
+operations! {
     /// ethdev has checked the number of descriptors and the size of the buffers against [`infos_get`](super::infos_get).
     pub(super) rx_queue_setup(
         port,
@@ -115,7 +115,7 @@ pub(super) unsafe extern "C" fn queue_release<Q: Queue>(dev: *mut sys::rte_eth_d
     }
 }
 
-operation! {
+operations! {
     /// ethdev has checked the number of descriptors against [`infos_get`](super::infos_get).
     pub(super) tx_queue_setup(
         port,
