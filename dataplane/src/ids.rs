@@ -1,4 +1,4 @@
-//! Numbers of ports, and what is decided about a frame.
+//! Numbers of ports, and what is decided about a frame: where it goes, and where it waits.
 
 use kopi_ring::DropReason;
 
@@ -25,8 +25,17 @@ pub enum Verdict {
     Promiscuous,
     /// Nowhere; charged to the sender.
     Drop(DropReason),
-    /// Nowhere; the charged of this app, for which it was.
+    /// Nowhere; charged to this app, for which it was.
     Refuse(PortId, DropReason),
     /// Nowhere, because of this app's policy, and its sender is told.
     Reject(PortId),
+}
+
+/// Where an app's frames to the wire wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// In its rings: all of them are of this leaf.
+    AppRing(u32),
+    /// In queues, by their classes; those without are of this leaf.
+    ClassQueue(u32),
 }

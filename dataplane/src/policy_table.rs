@@ -1,7 +1,7 @@
 //! The policy as workers see it: compiled rules, and what the attached apps are under them. Part of a snapshot.
 
+use crate::ids::Backlog;
 use crate::ids::{Generation, PortId};
-use crate::stages::shape::Backlog;
 use kopi_packet::{FlowKey, Fragment, Headers, icmp, ndp, proto, tcp};
 use kopi_policy::{PortPolicy, Ruleset};
 use std::sync::Arc;

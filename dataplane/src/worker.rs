@@ -21,8 +21,10 @@ pub mod load;
 pub mod outputs;
 pub mod packet_type;
 pub mod port;
+pub mod reply_limit;
 mod rounds;
 mod sched;
+pub mod sched_tree;
 pub mod sleep;
 pub mod wake_requests;
 pub mod wire;
@@ -32,7 +34,6 @@ use crate::ids::{PortId, WIRE};
 use crate::policy_table::PolicyTable;
 use crate::snapshot::Snapshot;
 use crate::stages::policy::PolicyStage;
-use crate::stages::shape::Sample;
 use crate::stages::{deliver, mirror, parse, policy, transmit};
 use crate::worker::burst::Burst;
 use crate::worker::command::{Command, Reply};
@@ -41,6 +42,7 @@ use crate::worker::flow_dump::FlowDump;
 use crate::worker::flow_table::{FlowTable, IDLE_SECONDS};
 use crate::worker::handoff::Mesh;
 use crate::worker::outputs::Outputs;
+use crate::worker::sched_tree::Sample;
 use crate::worker::sleep::SleepState;
 use crate::worker::wake_requests::WakeRequests;
 use crate::worker::wire::Wire;
@@ -197,7 +199,7 @@ impl Worker {
             }
             now = self.idle(busy, end);
         }
-        let view = self.outputs.view(&self.snapshot, &self.policy_stage, now);
+        let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
         self.outputs.finish(&view);
     }
 
@@ -212,7 +214,7 @@ impl Worker {
         let mut moved = self.serve_wire(now);
         // Also without classes: there may have been some a moment ago.
         if self.outputs.has_draining() {
-            let view = self.outputs.view(&self.snapshot, &self.policy_stage, now);
+            let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
             moved += self.outputs.serve_draining(&view);
         }
         if self.workers > 1 {
@@ -231,7 +233,7 @@ impl Worker {
             moved += self.serve_workers(now);
         }
         if !self.outputs.wire.is_clear() {
-            let view = self.outputs.view(&self.snapshot, &self.policy_stage, now);
+            let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
             self.outputs.flush_wire(&view);
         }
         self.outputs.wake();
@@ -371,7 +373,7 @@ impl Worker {
         let until = self.mark + self.used;
         let mut moved = 0;
         loop {
-            let view = self.outputs.view(&self.snapshot, &self.policy_stage, now);
+            let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
             let n = self.outputs.serve_workers(&view);
             moved += n;
             if n > 0 {
@@ -386,7 +388,7 @@ impl Worker {
     /// Sends what the other workers have for the wire, before this worker's own apps fill it again.
     #[inline]
     fn serve_senders(&mut self, now: u64) -> usize {
-        let view = self.outputs.view(&self.snapshot, &self.policy_stage, now);
+        let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
         let moved = self.outputs.serve_senders(&view);
         if moved > 0 {
             self.mark = (self.clock)();
@@ -421,8 +423,8 @@ impl Worker {
         count(counters, source, burst, bytes, refused);
         policy::run(burst, source, policy_stage, flows, snapshot, now);
         let fates = deliver::run(outputs, burst, source, snapshot, policy_stage, now);
-        let view = outputs.view(snapshot, policy_stage, now);
-        mirror::run(outputs, burst, source, &view);
+        let view = outputs.view(snapshot, policy_stage.policy_counters(), now);
+        mirror::run(&mut outputs.taps, burst, source, &outputs.ports, &view);
         transmit::run(outputs, burst, source, &fates, &view);
         bytes
     }

@@ -140,8 +140,8 @@ impl Bench {
         parse::run(burst, source, flows, None);
         policy::run(burst, source, policy_stage, flows, snapshot, begun);
         let fates = deliver::run(outputs, burst, source, snapshot, policy_stage, begun);
-        let view = outputs.view(snapshot, policy_stage, begun);
-        mirror::run(outputs, burst, source, &view);
+        let view = outputs.view(snapshot, policy_stage.policy_counters(), begun);
+        mirror::run(&mut outputs.taps, burst, source, &outputs.ports, &view);
         transmit::run(outputs, burst, source, &fates, &view);
         let took = tsc() - begun;
         while self.app.poll()? > 0 {

@@ -7,7 +7,8 @@ pub use rows::{ClassPart, ClassRow};
 pub use spec::ShaperSpec;
 
 use crate::control::workers::Dataplane;
-use crate::stages::shape::{Backlog, ClassCounters, Sample, Shaper};
+use crate::ids::Backlog;
+use crate::worker::sched_tree::{ClassCounters, Sample, Shaper};
 use hdrhistogram::Histogram;
 use kopi_config::Policy;
 use kopi_policy::{PortPolicy, Ruleset};

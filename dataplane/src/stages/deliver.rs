@@ -55,7 +55,7 @@ pub fn run(
             Verdict::Refuse(id, reason) => outputs.drop_run(start..end, id, reason),
             Verdict::Reject(id) => {
                 outputs.drop_run(start..end, id, DropReason::Rejected);
-                let view = outputs.view(snapshot, policy_stage, now);
+                let view = outputs.view(snapshot, policy_stage.policy_counters(), now);
                 let limited =
                     snapshot.policies().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
                 for mbuf in burst.batch.iter().take(end).skip(start) {

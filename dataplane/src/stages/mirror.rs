@@ -18,7 +18,6 @@ use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
 use crate::worker::burst::Burst;
 use crate::worker::counters::Counter;
-use crate::worker::outputs::Outputs;
 use crate::worker::port::WorkerPort;
 use dpdk::{Batch, Bpf, Mbuf};
 pub use kopi_api::request::Which;
@@ -369,9 +368,9 @@ impl Default for Taps {
 
 /// Shows a burst, from port `source`, to capture sessions. Its verdicts are final, and its buffers are still here.
 #[inline]
-pub fn run(outputs: &mut Outputs, burst: &Burst, source: PortId, view: &View<'_>) {
-    if !outputs.taps.is_empty() {
-        outputs.taps.see(burst, source, &outputs.ports, view);
+pub fn run(taps: &mut Taps, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
+    if !taps.is_empty() {
+        taps.see(burst, source, ports, view);
     }
 }
 

@@ -69,7 +69,7 @@ impl Outputs {
     /// Shows capture sessions where a frame to a group comes from, before they are shown who gets it.
     fn show_sent(&mut self, ctx: &ReplicateCtx<'_>, at: usize) {
         let Some(mbuf) = ctx.burst.batch.get(at) else { return };
-        let view = self.view(ctx.snapshot, ctx.policy_stage, ctx.now);
+        let view = self.view(ctx.snapshot, ctx.policy_stage.policy_counters(), ctx.now);
         self.taps.see_group(ctx.burst, at, ctx.source, mbuf, &view);
     }
 
@@ -96,7 +96,7 @@ impl Outputs {
                 Some(reason) => Err(self.refuse_for(id, reason)),
             };
             if burst.tapped {
-                let view = self.view(snapshot, ctx.policy_stage, now);
+                let view = self.view(snapshot, ctx.policy_stage.policy_counters(), now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
                 let queue = queue.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX));
                 if outcome == Err(DropReason::HandoffFull) && source != WIRE {

@@ -1,9 +1,5 @@
 //! Answers to frames that were rejected: a reset for TCP, an ICMP error for other IP.
 
-mod limit;
-
-pub use limit::ReplyLimit;
-
 use crate::ids::{PortId, WIRE};
 use crate::stages::mirror::{Sighting, View};
 use crate::worker::handoff::{Handoff, Target};

@@ -1,15 +1,12 @@
 //! The shape stage: classes: what may go at once, and what waits for its turn.
 
-mod tree;
-
-pub use tree::*;
-
-use crate::ids::PortId;
+use crate::ids::{Backlog, PortId};
 use crate::stages::mirror::{Sighting, View};
 use crate::worker::burst::Burst;
 use crate::worker::flow_table::Hash;
 use crate::worker::handoff::{Handoff, Target};
 use crate::worker::outputs::{Outputs, Route, count_drop};
+use crate::worker::sched_tree::{Sample, SchedTree, Shaper, Waiting};
 use dpdk::{Batch, Mbuf};
 use kopi_config::policy::Direction;
 use kopi_ring::{DropReason, PeerFault};

@@ -6,9 +6,9 @@
 use crate::policy_counters::PolicyCounters;
 use crate::snapshot::Snapshot;
 use crate::stages::mirror::{Selection, Tap};
-use crate::stages::shape::Shaper;
 use crate::worker::flow_dump::FlowDump;
 use crate::worker::port::WorkerPort;
+use crate::worker::sched_tree::Shaper;
 use kopi_ring::PeerFault;
 use std::sync::Arc;
 

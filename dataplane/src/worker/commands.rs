@@ -68,7 +68,7 @@ impl Worker {
             counters.tx_packets.add(self.burst.batch.len() as u64);
             counters.drop(DropReason::PortGone, self.burst.batch.len() as u64);
         }
-        let view = self.outputs.view(&self.snapshot, &self.policy_stage, now);
+        let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
         for mbuf in self.burst.batch.iter() {
             let gone = Sighting::dropped(id, true, id, DropReason::PortGone);
             self.outputs.taps.see_one(gone, 0, mbuf, 0, &view);

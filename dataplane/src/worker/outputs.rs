@@ -5,16 +5,16 @@ mod workers;
 
 pub use workers::blamed;
 
+use crate::ids::Backlog;
 use crate::ids::PortId;
-use crate::policy_counters::CounterId;
+use crate::policy_counters::{CounterId, PolicyCounters};
 use crate::snapshot::Snapshot;
 use crate::stages::mirror::{Sighting, Taps, View};
-use crate::stages::policy::PolicyStage;
-use crate::stages::reply::ReplyLimit;
-use crate::stages::shape::{Backlog, FrameStore, Shaper, Waiting};
 use crate::worker::counters::{PortCounters, WorkerCounters};
 use crate::worker::handoff::{Mesh, Target};
 use crate::worker::port::WorkerPort;
+use crate::worker::reply_limit::ReplyLimit;
+use crate::worker::sched_tree::{FrameStore, Shaper, Waiting};
 use crate::worker::wake_requests::WakeRequests;
 use crate::worker::wire::Wire;
 use dpdk::{Batch, Mbuf, Pool};
@@ -76,7 +76,7 @@ pub struct Outputs {
     pub(crate) pool: Pool,
     pub(crate) counters: Arc<WorkerCounters>,
     /// By port number. Fixed in size.
-    pub(crate) ports: Box<[Option<Box<WorkerPort>>]>,
+    pub ports: Box<[Option<Box<WorkerPort>>]>,
     /// RX rings with frames to be published. Holds each ring at most once.
     pub(crate) dirty: Vec<(PortId, u16)>,
     /// Apps that may sleep and were shown frames. Holds each at most once.
@@ -179,9 +179,9 @@ impl Outputs {
     /// By what frames are told to capture sessions.
     #[inline]
     #[must_use]
-    pub fn view<'a>(&self, snapshot: &Snapshot, policy_stage: &'a PolicyStage, now: u64) -> View<'a> {
+    pub fn view<'a>(&self, snapshot: &Snapshot, policy_counters: &'a PolicyCounters, now: u64) -> View<'a> {
         let (epoch, wire_up, queues) = (snapshot.epoch(), snapshot.fib().wire_up(), self.queues);
-        View { policy_counters: policy_stage.policy_counters(), epoch, now, wire_up, queues }
+        View { policy_counters, epoch, now, wire_up, queues }
     }
 
     #[cold]

@@ -2,9 +2,10 @@
 
 use super::app_rx::{Share, Took};
 use super::{SLICES_PER_SECOND, Worker};
+use crate::ids::Backlog;
 use crate::ids::PortId;
-use crate::stages::shape::{Backlog, Dequeue, Sample};
 use crate::worker::port::User;
+use crate::worker::sched_tree::{Dequeue, Sample};
 use kopi_config::policy::Direction;
 use kopi_packet::mark::Mark;
 use kopi_ring::PeerFault;
@@ -104,7 +105,7 @@ impl Worker {
             let n = match next {
                 Dequeue::Nothing => break,
                 Dequeue::ClassQueue { leaf, bytes } => {
-                    let view = self.outputs.view(&self.snapshot, &self.policy_stage, now);
+                    let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
                     let (n, sample) = self.outputs.serve_queue(direction, leaf, bytes, &view);
                     self.note(sample);
                     if n == 0 {

@@ -1,7 +1,8 @@
 //! The classes of one policy, made ready for the workers.
 
 use super::{ClassRow, ClassTotals};
-use crate::stages::shape::{Backlog, ClassCounters, Leaf, Numbers, SchedTree, Shaper};
+use crate::ids::Backlog;
+use crate::worker::sched_tree::{ClassCounters, Leaf, Numbers, SchedTree, Shaper};
 use kopi_config::Policy;
 use kopi_config::policy::{Class, Direction, Wire};
 use kopi_packet::mark::Mark;

@@ -30,15 +30,6 @@ pub struct Waiting {
 /// Where frames wait: one for each worker, whatever the classes.
 pub type FrameStore = PacketStore<Waiting>;
 
-/// Where an app's frames to the wire wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backlog {
-    /// In its rings: all of them are of this leaf.
-    AppRing(u32),
-    /// In queues, by their classes; those without are of this leaf.
-    ClassQueue(u32),
-}
-
 /// What one worker has counted for one class. The worker writes, the control thread reads.
 #[derive(Debug, Default)]
 pub struct ClassCounters {
