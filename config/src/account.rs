@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use crate::value::{Fault, Form, Raw};
+use crate::value::{Fault, Form, is_line, pattern};
 
 /// A user or a group, as it is written: resolving a name is the daemon's work, on the machine it runs on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -27,7 +27,7 @@ impl fmt::Display for Account {
 }
 
 /// Permission bits of a file, at most `0o777`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mode(u32);
 
 impl Mode {
@@ -54,26 +54,9 @@ impl fmt::Display for Mode {
     }
 }
 
-impl fmt::Debug for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Mode({self})")
-    }
-}
-
 impl Account {
     /// Most bytes of a name: `LOGIN_NAME_MAX` of Linux, without the NUL.
     const NAME_MAX: usize = 255;
-
-    fn number(id: impl TryInto<u32>) -> Option<Self> {
-        id.try_into().ok().filter(|&id| id != u32::MAX).map(Self::Id)
-    }
-
-    /// A name is what a line of passwd(5) or group(5) can hold, and what no path or list can be taken for.
-    fn name(text: &str) -> Option<Self> {
-        let bad = |c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | ',' | '/');
-        let good = !text.is_empty() && text.len() <= Self::NAME_MAX && !text.starts_with(['-', '+']);
-        (good && !text.contains(bad)).then(|| Self::Name(text.to_owned()))
-    }
 }
 
 impl Form for Account {
@@ -88,17 +71,21 @@ impl Form for Account {
         json!({ "anyOf": [name, { "type": "integer", "minimum": 0, "maximum": u32::MAX - 1 }] })
     }
 
-    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
-        let account = match raw {
-            // A name of digits alone is a number, as it is to chown(1) when no such name exists.
-            Raw::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                text.parse::<u32>().ok().and_then(Self::number)
-            }
-            Raw::Text(text) => Self::name(text),
-            Raw::Number(number) => Self::number(number),
-            Raw::Truth(_) => None,
-        };
-        account.ok_or_else(Fault::default)
+    /// A name is what a line of passwd(5) or group(5) can hold, and what no path or list can be taken for. One of digits
+    /// alone is a number, as it is to chown(1) when no such name exists.
+    fn text(text: &str) -> Result<Self, Fault> {
+        let bad = |c: char| c.is_whitespace() || matches!(c, ':' | ',' | '/');
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            Self::number(text.parse().unwrap_or(-1))
+        } else if is_line(text, Self::NAME_MAX) && !text.starts_with(['-', '+']) && !text.contains(bad) {
+            Ok(Self::Name(text.to_owned()))
+        } else {
+            Err(Fault::default())
+        }
+    }
+
+    fn number(id: i128) -> Result<Self, Fault> {
+        u32::try_from(id).ok().filter(|&id| id != u32::MAX).map(Self::Id).ok_or_else(Fault::default)
     }
 }
 
@@ -111,31 +98,30 @@ impl Form for Mode {
     }
 
     fn schema() -> Json {
-        json!({ "type": "string", "pattern": "^0?[0-7]{3}$" })
+        pattern("^0?[0-7]{3}$")
     }
 
-    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
-        let is_octal = |digits: &str| digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-        match raw {
-            Raw::Text(text) => {
-                let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
-                let bits = u32::from_str_radix(digits, 8).ok().filter(|_| digits.len() == 3 && is_octal(digits));
-                bits.map(Self).ok_or_else(Fault::default)
-            }
-            // A bare 660 would be decimal.
-            Raw::Number(number) => {
-                let digits = number.to_string();
-                let octal = digits.len() <= 4 && is_octal(&digits);
-                Err(Fault::unexpected(octal.then(|| format!("write it as a string: \"{digits:0>4}\""))))
-            }
-            Raw::Truth(_) => Err(Fault::default()),
-        }
+    fn text(text: &str) -> Result<Self, Fault> {
+        let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+        let bits = u32::from_str_radix(digits, 8).ok().filter(|_| digits.len() == 3 && is_octal(digits));
+        bits.map(Self).ok_or_else(Fault::default)
+    }
+
+    /// A bare 660 would be decimal.
+    fn number(number: i128) -> Result<Self, Fault> {
+        let digits = number.to_string();
+        let is_meant = digits.len() <= 4 && is_octal(&digits);
+        Err(Fault::unexpected(is_meant.then(|| format!("write it as a string: \"{digits:0>4}\""))))
     }
 
     /// Such as 0o660, which is meant as it is read.
-    fn read_based(number: i128) -> Result<Self, Fault> {
+    fn based_number(number: i128) -> Result<Self, Fault> {
         Err(Fault::unexpected((0..=0o777).contains(&number).then(|| format!("write it as a string: \"{number:04o}\""))))
     }
+}
+
+fn is_octal(digits: &str) -> bool {
+    digits.bytes().all(|byte| matches!(byte, b'0'..=b'7'))
 }
 
 impl Serialize for Mode {

@@ -2,16 +2,19 @@
 //!
 //! `kopid --check` and `kopictl check` are this. kopid alone can say, beyond that, whether DPDK starts.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::unistd::{Group, User};
+use serde_json::Value as Json;
 
-use crate::cpu::online_cpus;
+use crate::cpu::{cpu_list, online_cpus};
 use crate::policy::{CgroupPath, NameRef};
-use crate::{Account, Config, Diagnostic, Errors, Policy, Socket};
+use crate::source::Source;
+use crate::{Account, Config, Diagnostic, Errors, Policy, Socket, kopid, policy};
 
 /// Where the unified hierarchy of cgroups is mounted, unless the machine says otherwise.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -38,6 +41,27 @@ impl Checked {
     }
 }
 
+/// Checks the file at `path`: `kopid.toml` and the policy that it names, or a policy.
+#[must_use]
+pub fn check_file(path: &Path) -> Vec<Checked> {
+    match Source::read(path, policy::SIZE_MAX) {
+        Err(errors) => vec![Checked { file: path.to_owned(), found: Err(errors) }],
+        Ok(source) if is_daemons(source.text()) => check_config(path).1,
+        Ok(_) => vec![check_policy(path)],
+    }
+}
+
+/// Whether a file is `kopid.toml`: by a table that only that one has, or by the wire's device, since both files have a
+/// `[wire]`. So its syntax may be broken elsewhere.
+fn is_daemons(text: &str) -> bool {
+    let knows = |schema: &Json, name: &str| schema["properties"][name]["properties"].is_object();
+    text.lines().map(str::trim_start).any(|line| {
+        let name = line.strip_prefix('[').and_then(|rest| rest.split(']').next()).map_or("", str::trim);
+        let device = line.strip_prefix("device").is_some_and(|rest| rest.trim_start().starts_with('='));
+        device || knows(&kopid::SCHEMA, name) && !knows(&policy::SCHEMA, name)
+    })
+}
+
 /// Checks the `kopid.toml` at `path`, and the policy that it names; and gives the configuration, if a start would take it.
 #[must_use]
 pub fn check_config(path: &Path) -> (Option<Config>, Vec<Checked>) {
@@ -46,7 +70,7 @@ pub fn check_config(path: &Path) -> (Option<Config>, Vec<Checked>) {
         Err(errors) => return (None, vec![checked(Err(errors))]),
         Ok(config) => config,
     };
-    let missing = missing(&config, &path.display().to_string());
+    let missing = missing(&config);
     let found = if missing.is_empty() {
         Ok(config.warnings.clone())
     } else {
@@ -68,35 +92,48 @@ pub fn check_policy(path: &Path) -> Checked {
     Checked { file: path.to_owned(), found }
 }
 
-/// What `config`, read from `file`, needs and this machine does not have: CPUs, the wire's interface, owners and groups of the sockets.
-fn missing(config: &Config, file: &str) -> Vec<Diagnostic> {
-    let error =
-        |key: &str, message: String| Diagnostic { key: Some(key.to_owned()), ..Diagnostic::error(file, message) };
-    // Where the machine does not tell, a start will.
-    let cpus = online_cpus().map_or(Ok(()), |online| config.dataplane.cores.check_online(&online));
-    let cpus = cpus.err().map(|errors| errors.diagnostics().to_vec()).unwrap_or_default();
-    let device = config.wire.device.devargs();
-    let interface = find_interface(device)
-        .err()
-        .map(|reason| error("wire.device", format!("the wire `{device}` cannot be used: {reason}")));
-    let sockets = [("socket", &config.socket), ("control", &config.control)].map(|(table, socket)| {
-        socket_owners(socket).err().map(|NoAccount { kind, name }| {
-            let key = if kind == "user" { "owner" } else { kind };
-            error(
-                &format!("{table}.{key}"),
-                format!("{}: there is no {kind} `{name}` on this system", socket.path.as_path().display()),
-            )
-        })
-    });
-    cpus.into_iter().chain(interface).chain(sockets.into_iter().flatten()).collect()
-}
-
-/// Fails if `devargs` name an interface with `iface=` that is not there, and their driver is one that takes it for a wire.
+/// Fails if `config` needs something that this machine does not have: CPUs, the wire's interface, owners and groups of the sockets.
 ///
 /// # Errors
 ///
-/// A text for people.
-pub fn find_interface(devargs: &str) -> Result<(), String> {
+/// One for each, at its place in the file.
+pub fn check_machine(config: &Config) -> Result<(), Errors> {
+    let missing = missing(config);
+    if missing.is_empty() { Ok(()) } else { Err(Errors::from(missing)) }
+}
+
+fn missing(config: &Config) -> Vec<Diagnostic> {
+    // Where the machine does not tell, a start will.
+    let mut missing = online_cpus().map(|online| offline(config, &online)).unwrap_or_default();
+    let device = config.wire.device.devargs();
+    if let Err(reason) = find_interface(device) {
+        missing.extend(config.error_at("wire.device", format!("the wire `{device}` cannot be used: {reason}"), None));
+    }
+    for (table, socket) in [("socket", &config.socket), ("control", &config.control)] {
+        if let Err(NoAccount { kind, name }) = socket_owners(socket) {
+            let key = if kind == "user" { "owner" } else { kind };
+            let message = format!("{}: there is no {kind} `{name}` on this system", socket.path.display());
+            missing.extend(config.error_at(&format!("{table}.{key}"), message, None));
+        }
+    }
+    missing
+}
+
+/// An error for each CPU of the workers that is not among `online`.
+#[must_use]
+pub fn offline(config: &Config, online: &BTreeSet<u16>) -> Vec<Diagnostic> {
+    let missing = config.dataplane.cores.iter().enumerate().filter(|(_, cpu)| !online.contains(cpu));
+    let errors = missing.filter_map(|(index, cpu)| {
+        let message = format!("CPU {cpu} of `cores` in [dataplane] is not online");
+        let help = format!("online are {}", cpu_list(online));
+        config.error_at(&format!("dataplane.cores[{index}]"), message, Some(help))
+    });
+    errors.collect()
+}
+
+/// Fails, with a text for people, if `devargs` name an interface with `iface=` that is not there, and their driver is one that
+/// takes it for a wire.
+fn find_interface(devargs: &str) -> Result<(), String> {
     let takes = TAKERS.iter().any(|driver| devargs.starts_with(driver));
     let Some(name) = interface_of(devargs).filter(|_| takes) else { return Ok(()) };
     match if_nametoindex(name) {
@@ -214,14 +251,35 @@ mod tests {
     /// All that is missing is said at once.
     #[test]
     fn what_is_missing_is_said() {
-        assert!(missing(&config(""), "f").is_empty());
+        assert!(missing(&config("")).is_empty());
         let absent = on(1023, "[socket]\nowner = \"no-such-user\"\n[control]\ngroup = \"no-such-group\"\n");
-        let said: Vec<_> = missing(&absent, "f").into_iter().map(|error| error.message).collect();
+        let places: Vec<_> =
+            missing(&absent).iter().map(|error| error.position.map(|at| (at.line, at.column))).collect();
+        assert_eq!(places, [Some((4, 10)), Some((6, 9)), Some((8, 9))]);
+        let said: Vec<_> = missing(&absent).into_iter().map(|error| error.message).collect();
         assert!(
             said.len() == 3 && said[1].contains("no user `no-such-user`") && said[2].contains("no-such-group"),
             "{said:?}"
         );
         assert!(said[0].contains("CPU 1023"), "{said:?}");
+    }
+
+    /// The two files are told apart by their tables, whatever else is wrong in them.
+    #[test]
+    fn files_are_told_apart_by_their_tables() {
+        for text in ["[wire]\ndevice = 1", "x = [\n  [ dataplane ] # cores", "default = 1\n\t[log]\n"] {
+            assert!(is_daemons(text), "{text}");
+        }
+        for text in [
+            "",
+            "[[rule]]\nname = \"[wire]\"\n",
+            "[default]\negress = \"drop\"",
+            "[[app]]\n[app.wire]",
+            "wire",
+            "[wire]\nrate = 1",
+        ] {
+            assert!(!is_daemons(text), "{text}");
+        }
     }
 
     /// An interface is looked for where it is the wire, whatever else is said of it.

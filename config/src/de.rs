@@ -4,26 +4,29 @@
 //! is read again for each of its keys that is wrong, and what a run reports is everything that is wrong with it. The
 //! elements of a list are read in one go, right or wrong: see [`List`](crate::value::List).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 
+use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_spanned::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeString, DeValue};
 
-use crate::document::{Place, describe, in_file_order};
-use crate::report::quoted;
-use crate::value::{did_you_mean, nearest, one_of};
+use crate::document::{Place, describe};
+use crate::value::{did_you_mean, one_of};
+
+/// The name of a field that takes its keys from the same table. `#[serde(flatten)]` would lose the places of the values.
+pub(crate) const FLATTEN: &str = ".";
 
 /// Why a value is not what it should be.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// What is wrong, what was expected, and the help, a line each.
     Wrong(String),
-    /// The reason is reported, or what is missing will be.
+    /// The reason is reported.
     Reported,
 }
 
@@ -50,58 +53,19 @@ impl de::Error for Refusal {
     fn unknown_variant(word: &str, words: &'static [&'static str]) -> Self {
         Self::Wrong(format!("\n{}\n{}", one_of(words), did_you_mean(word, words).unwrap_or_default()))
     }
-
-    fn missing_field(_: &'static str) -> Self {
-        Self::Reported
-    }
 }
 
-/// Reads the table at `place` by `read`; what could be read of it, and whether that is all.
-pub(crate) fn read<'r, T>(
-    place: &Place<'r>,
-    value: &'r DeValue<'r>,
-    read: impl Fn(Node<'_, 'r>) -> Result<T, Refusal>,
-) -> (Option<T>, bool) {
-    let tries = Tries { place, failed: RefCell::default(), checked: RefCell::default(), progress: Cell::new(0) };
+/// Reads the table `value` at `place`. `None` if it is none, after that was reported.
+pub(crate) fn read<'r, T: Deserialize<'r>>(place: &Place<'r>, value: &'r DeValue<'r>) -> Option<T> {
+    let failed = RefCell::new(Vec::new());
     loop {
-        let before = tries.progress.get();
-        let path = Path { parent: None, name: "", index: None };
-        let node = Node { value, span: place.span(), path: &path, tries: &tries };
-        match read(node) {
-            Ok(value) => return (Some(value), tries.progress.get() == 0),
-            Err(_) if tries.progress.get() > before => {}
-            Err(_) => return (None, false),
+        let before = failed.borrow().len();
+        let node = Node { value, span: place.span(), path: &Path::TABLE, place, failed: &failed };
+        match T::deserialize(node) {
+            Ok(value) => return Some(value),
+            Err(_) if failed.borrow().len() > before => {}
+            Err(_) => return None,
         }
-    }
-}
-
-/// What the tries at one table have in common.
-#[derive(Debug)]
-pub(crate) struct Tries<'p, 'r> {
-    place: &'p Place<'r>,
-    /// The values that are left out, by their address.
-    failed: RefCell<Vec<usize>>,
-    /// The tables whose names are checked, likewise.
-    checked: RefCell<Vec<usize>>,
-    /// How much a next try has to leave out.
-    progress: Cell<usize>,
-}
-
-impl Tries<'_, '_> {
-    /// Leaves out what is at `address`.
-    fn fail(&self, address: usize) {
-        self.note(&self.failed, address);
-    }
-
-    /// Adds `address` to a list; false if it is there already.
-    fn note(&self, list: &RefCell<Vec<usize>>, address: usize) -> bool {
-        let mut list = list.borrow_mut();
-        let is_new = !list.contains(&address);
-        if is_new {
-            list.push(address);
-            self.progress.set(self.progress.get() + 1);
-        }
-        is_new
     }
 }
 
@@ -113,9 +77,19 @@ pub(crate) struct Path<'p> {
     index: Option<usize>,
 }
 
+impl<'p> Path<'p> {
+    /// The table itself.
+    pub(crate) const TABLE: Self = Path { parent: None, name: "", index: None };
+
+    /// That of the key `name` in it.
+    pub(crate) const fn key(&'p self, name: &'p str) -> Self {
+        Path { parent: Some(self), name, index: None }
+    }
+}
+
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent.filter(|parent| parent.parent.is_some() || !parent.name.is_empty()) {
+        if let Some(parent) = self.parent.filter(|parent| !parent.name.is_empty()) {
             write!(f, "{parent}.")?;
         }
         f.write_str(self.name)?;
@@ -125,51 +99,33 @@ impl fmt::Display for Path<'_> {
 
 /// A value, while it is read.
 #[derive(Clone, Debug)]
-pub(crate) struct Node<'p, 'r> {
+struct Node<'p, 'r> {
     value: &'r DeValue<'r>,
     span: Range<usize>,
     path: &'p Path<'p>,
-    tries: &'p Tries<'p, 'r>,
+    place: &'p Place<'r>,
+    /// The values that are left out, by their address.
+    failed: &'p RefCell<Vec<usize>>,
 }
 
-impl<'r> Node<'_, 'r> {
+impl Node<'_, '_> {
     /// Reports `error` here, unless it is reported.
     fn report(&self, error: Refusal) -> Refusal {
         if let Refusal::Wrong(text) = error {
-            let place = self.tries.place;
             let mut lines = text.splitn(3, '\n');
             let (what, expected) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-            let help = lines.next().filter(|help| !help.is_empty()).map(str::to_owned);
-            let path = self.path.to_string();
+            let help = lines.next().unwrap_or_default();
             let what = match what {
                 "" => format!("must be {expected}, found {}", describe(self.value)),
                 what => what.to_owned(),
             };
-            place.report(self.span.clone(), &path, &what, help);
+            self.place.fail_at(self.span.clone(), &self.path.to_string(), &what, help);
         }
         Refusal::Reported
     }
-
-    /// Reports each name in the table that is not one of `known`.
-    fn check_names(&self, entries: &DeTable<'_>, known: &[&str]) {
-        if entries.keys().all(|key| known.contains(&key.get_ref().as_ref()))
-            || !self.tries.note(&self.tries.checked, std::ptr::from_ref(self.value).addr())
-        {
-            return;
-        }
-        for (name, span) in in_file_order(entries).into_iter().filter(|(name, _)| !known.contains(name)) {
-            let help = nearest(name, known).map_or_else(
-                || format!("known are `{}`", known.join("`, `")),
-                |near| format!("did you mean `{near}`?"),
-            );
-            let path = Path { parent: Some(self.path), name, index: None }.to_string();
-            let place = self.tries.place;
-            place.error_at(span, &path, format!("unknown key {} {}", quoted(&path), place.home()), Some(help));
-        }
-    }
 }
 
-impl<'de> Deserializer<'de> for Node<'_, '_> {
+impl<'de> Deserializer<'de> for Node<'_, 'de> {
     type Error = Refusal;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
@@ -187,14 +143,6 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
             DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Err(unexpected(&visitor)),
         };
         read.map_err(|error| self.report(error))
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Refusal> {
-        visitor.visit_newtype_struct(self)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -220,14 +168,14 @@ impl<'de> Deserializer<'de> for Node<'_, '_> {
             let example: Vec<_> = names.iter().take(2).map(|name| format!("{name} = ...")).collect();
             return Err(self.report(Refusal::Wrong(format!("\na table such as {{ {} }}", example.join(", ")))));
         };
-        self.check_names(table, names);
-        let entries = Entries { node: &self, names, entries: table.iter(), next: None };
+        let own = names.contains(&FLATTEN).then_some(FLATTEN);
+        let entries = Entries { node: &self, names, own, entries: table.iter(), next: None };
         visitor.visit_map(entries).map_err(|error| self.report(error))
     }
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map identifier ignored_any
+        tuple_struct map identifier ignored_any option newtype_struct
     }
 }
 
@@ -237,17 +185,16 @@ struct Elements<'n, 'p, 'r, I> {
     list: I,
 }
 
-impl<'de, 'r, I> SeqAccess<'de> for Elements<'_, '_, 'r, I>
-where
-    I: ExactSizeIterator<Item = (usize, &'r Spanned<DeValue<'r>>)>,
+impl<'de, I: ExactSizeIterator<Item = (usize, &'de Spanned<DeValue<'de>>)>> SeqAccess<'de>
+    for Elements<'_, '_, 'de, I>
 {
     type Error = Refusal;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Refusal> {
         let Some((index, value)) = self.list.next() else { return Ok(None) };
         let path = Path { index: Some(index), ..*self.node.path };
-        let (span, value) = (value.span(), value.get_ref());
-        seed.deserialize(Node { value, span, path: &path, tries: self.node.tries }).map(Some)
+        let node = Node { value: value.get_ref(), span: value.span(), path: &path, ..*self.node };
+        seed.deserialize(node).map(Some)
     }
 
     fn size_hint(&self) -> Option<usize> {
@@ -259,38 +206,41 @@ where
 struct Entries<'n, 'p, 'r, I> {
     node: &'n Node<'p, 'r>,
     names: &'static [&'static str],
+    /// [`FLATTEN`], as long as it is to come.
+    own: Option<&'static str>,
     entries: I,
-    /// The entry whose value comes next.
+    /// The entry whose value comes next; the table itself if there is none.
     next: Option<(&'r str, &'r Spanned<DeValue<'r>>)>,
 }
 
-impl<'de, 'r, I> MapAccess<'de> for Entries<'_, '_, 'r, I>
-where
-    I: Iterator<Item = (&'r Spanned<DeString<'r>>, &'r Spanned<DeValue<'r>>)>,
+impl<'de, I: Iterator<Item = (&'de Spanned<DeString<'de>>, &'de Spanned<DeValue<'de>>)>> MapAccess<'de>
+    for Entries<'_, '_, 'de, I>
 {
     type Error = Refusal;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
-        let tries = self.node.tries;
-        self.next = self.entries.by_ref().find_map(|(name, value)| {
-            let name: &'r str = name.get_ref();
-            let is_read = self.names.contains(&name)
-                && !tries.failed.borrow().contains(&std::ptr::from_ref(value.get_ref()).addr());
-            is_read.then_some((name, value))
+        let (failed, names) = (self.node.failed, self.names);
+        let name = self.own.take().or_else(|| {
+            let is_read = |name: &str, value: &Spanned<DeValue<'_>>| {
+                names.contains(&name) && !failed.borrow().contains(&std::ptr::from_ref(value.get_ref()).addr())
+            };
+            let mut entries = self.entries.by_ref().map(|(name, value)| (name.get_ref().as_ref(), value));
+            self.next = entries.find(|(name, value)| is_read(name, value));
+            self.next.map(|(name, _)| name)
         });
-        self.next.map(|(name, _)| seed.deserialize(StrDeserializer::new(name))).transpose()
+        name.map(|name| seed.deserialize(StrDeserializer::new(name))).transpose()
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
-        let Some((name, value)) = self.next.take() else { return Err(Refusal::Reported) };
-        let tries = self.node.tries;
-        let before = tries.progress.get();
-        let path = Path { parent: Some(self.node.path), name, index: None };
-        let node = Node { value: value.get_ref(), span: value.span(), path: &path, tries };
+        let Some((name, value)) = self.next.take() else { return seed.deserialize(self.node.clone()) };
+        let failed = self.node.failed;
+        let before = failed.borrow().len();
+        let path = self.node.path.key(name);
+        let node = Node { value: value.get_ref(), span: value.span(), path: &path, ..*self.node };
         seed.deserialize(node).inspect_err(|_| {
             // What is wrong inside of it is left out by the next try.
-            if tries.progress.get() == before {
-                tries.fail(std::ptr::from_ref(value.get_ref()).addr());
+            if failed.borrow().len() == before {
+                failed.borrow_mut().push(std::ptr::from_ref(value.get_ref()).addr());
             }
         })
     }

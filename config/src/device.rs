@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use crate::value::{Fault, Form, Raw};
+use crate::value::{Fault, Form};
 
 /// The device that becomes the wire, with its arguments, as EAL takes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Device {
     /// A PCI device, for EAL's `-a`: `0000:3b:00.0` or `3b:00.0,key=value`.
     Pci(String),
@@ -17,9 +18,9 @@ pub enum Device {
 
 impl Device {
     /// Most bytes of a device with its arguments.
-    pub const LEN_MAX: usize = 1024;
+    const LEN_MAX: usize = 1024;
     /// Most bytes of a device's name: `RTE_ETH_NAME_MAX_LEN` of DPDK, without the NUL.
-    pub const NAME_MAX: usize = 63;
+    const NAME_MAX: usize = 63;
 
     /// The device and its arguments, as they are written.
     #[must_use]
@@ -92,8 +93,7 @@ impl Form for Device {
         })
     }
 
-    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
-        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+    fn text(text: &str) -> Result<Self, Fault> {
         // EAL would take a blank as part of a value: never meant, and hard to see.
         if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
             return Err(Fault::new("must not contain blanks or control characters", None));

@@ -1,6 +1,7 @@
 //! A file as a whole: its syntax, the tables at its top, and the places in them.
+//!
+//! Which keys a table may have and must have is what its schema says.
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Range;
 
@@ -10,7 +11,7 @@ use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml_parser::lexer::TokenKind;
 
-use crate::de::{self, Node, Refusal};
+use crate::de::{self, Path};
 use crate::report::{Diagnostic, Report, quoted};
 use crate::source::Source;
 use crate::value::nearest;
@@ -27,83 +28,31 @@ const VALUES_MAX: usize = 2_000_000;
 /// Most words, signs, blanks and line breaks of a file. Each takes some hundred bytes while the file is parsed.
 const TOKENS_MAX: usize = 8_000_000;
 
-/// What may stand at the top of a file.
-#[derive(Debug)]
-pub struct Layout {
-    /// The keys before the first table.
-    pub keys: &'static [&'static str],
-    /// Every table that it may have once: `[name]`.
-    pub tables: &'static [&'static str],
-    /// Every table that it may have many times: `[[name]]`.
-    pub lists: &'static [&'static str],
-    /// The JSON schema of the file.
-    pub schema: fn() -> schemars::Schema,
-}
-
-impl Layout {
-    /// The names, as they stand in the file.
-    fn names(&self) -> Vec<&'static str> {
-        [self.keys, self.tables, self.lists].concat()
-    }
-
-    /// Everything that may stand at the top, as a message lists it.
-    fn list(&self) -> String {
-        let keys = self.keys.iter().map(|key| format!("`{key}`"));
-        keys.chain(self.names().iter().skip(self.keys.len()).map(|name| self.header(name)))
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-
-    fn header(&self, name: &str) -> String {
-        if self.lists.contains(&name) { format!("[[{name}]]") } else { format!("[{name}]") }
-    }
-}
-
 /// A parsed file.
 #[derive(Debug)]
-pub struct Document<'r> {
-    root: DeTable<'r>,
+pub(crate) struct Document<'r> {
+    root: DeValue<'r>,
     /// What stands for a table that is not there.
     absent: DeValue<'r>,
-    layout: &'static Layout,
-    /// The schema of the file, once a message asks for it.
-    schema: OnceCell<Json>,
+    /// The schema of the file.
+    schema: &'static Json,
     report: &'r Report<'r>,
 }
 
 /// One table of a file: what was read of it, and its place.
 #[derive(Debug)]
-pub struct Entry<'r, T> {
-    /// Without the keys that were wrong; `None` if it cannot be without these.
-    pub value: Option<T>,
-    /// Whether no key was wrong.
-    pub is_whole: bool,
+pub(crate) struct Entry<'r, T> {
+    /// With the default of each key that was wrong.
+    pub(crate) value: T,
+    /// Whether no key was wrong. One that must be stated may be missing.
+    pub(crate) is_whole: bool,
     /// Where it is.
-    pub place: Place<'r>,
-}
-
-impl<'r, T: DeserializeOwned> Entry<'r, T> {
-    /// Reads the table `value`, and reports what is wrong in it or missing.
-    fn read(value: &'r DeValue<'r>, place: Place<'r>) -> Self {
-        let (value, is_whole) = de::read(&place, value, |node| T::deserialize(node));
-        if value.is_none() {
-            place.report_missing();
-        }
-        Self { value, is_whole, place }
-    }
-}
-
-impl<T> Entry<'_, T> {
-    /// The table, if nothing in it was wrong.
-    pub fn whole(self) -> Option<T> {
-        self.value.filter(|_| self.is_whole)
-    }
+    pub(crate) place: Place<'r>,
 }
 
 impl<'r> Document<'r> {
     /// Parses the text of the report's source, and reports errors of syntax and unknown names at the top of the file.
-    #[must_use]
-    pub fn parse(layout: &'static Layout, report: &'r Report<'r>) -> Self {
+    pub(crate) fn parse(schema: &'static Json, report: &'r Report<'r>) -> Self {
         let source = report.source();
         report_control_characters(source, report);
         let text = source.text();
@@ -121,169 +70,219 @@ impl<'r> Document<'r> {
         for error in errors {
             report_syntax(&error, text, report);
         }
-        let (root, absent) = (root.into_inner(), DeValue::Table(DeTable::new()));
-        let document = Self { root, absent, layout, schema: OnceCell::new(), report };
-        document.check_names();
+        let (root, absent) = (DeValue::Table(root.into_inner()), DeValue::Table(DeTable::new()));
+        let document = Self { root, absent, schema, report };
+        let place = document.place("", false, &document.root, 0..0);
+        place.table.into_iter().for_each(|table| place.check_names(table, schema, &Path::TABLE));
         document
     }
 
-    /// The value of the key `name` before the first table, by `read`. `Some(None)` if it is not there.
-    pub(crate) fn key<T>(
-        &self,
-        name: &'static str,
-        read: impl Fn(Node<'_, '_>) -> Result<T, Refusal>,
-    ) -> Option<Option<T>> {
-        let Some(value) = self.root.get(name) else { return Some(None) };
-        let place = Place { key: name, section: "", many: false, table: None, span: value.span(), document: self };
-        let (value, is_whole) = de::read(&place, value.get_ref(), read);
-        is_whole.then_some(value)
+    /// How many errors were reported so far, those of syntax not counted.
+    pub(crate) fn faults(&self) -> usize {
+        self.report.faults()
+    }
+
+    /// The keys before the first table.
+    pub(crate) fn top<T: DeserializeOwned + Default>(&self) -> T {
+        de::read(&self.place("", false, &self.root, 0..0), &self.root).unwrap_or_default()
     }
 
     /// The table `[name]`. One that is absent counts as empty; one that is something else is reported.
-    #[must_use]
-    pub fn table<T: DeserializeOwned>(&self, name: &'static str) -> Entry<'_, T> {
+    pub(crate) fn table<T: DeserializeOwned + Default>(&self, name: &'static str) -> Entry<'_, T> {
         match self.root.get(name) {
-            Some(value) => self.entry(name, false, value),
+            Some(value) => self.entry(name, false, value.get_ref(), value.span()),
             None => {
                 let end = self.report.source().text().len();
-                let place = Place { key: "", section: name, many: false, table: None, span: end..end, document: self };
-                Entry::read(&self.absent, place)
+                self.entry(name, false, &self.absent, end..end)
             }
         }
     }
 
     /// The tables `[[name]]` in the order of the file. What is something else is reported.
-    pub fn tables<T: DeserializeOwned>(&self, name: &'static str) -> impl Iterator<Item = Entry<'_, T>> {
+    pub(crate) fn tables<T: DeserializeOwned + Default>(
+        &self,
+        name: &'static str,
+    ) -> impl Iterator<Item = Entry<'_, T>> {
         let elements = match self.root.get(name).map(|value| (value, value.get_ref())) {
             None => [].iter(),
             Some((_, DeValue::Array(elements))) => elements.iter(),
             Some((value, _)) => {
-                self.refuse(name, true, value);
+                self.refuse(name, true, value.get_ref(), value.span());
                 [].iter()
             }
         };
-        elements.map(move |value| self.entry(name, true, value))
+        elements.map(move |value| self.entry(name, true, value.get_ref(), value.span()))
     }
 
-    fn entry<'d, T: DeserializeOwned>(
+    fn entry<'d, T: DeserializeOwned + Default>(
         &'d self,
         section: &'static str,
         many: bool,
-        value: &'d Spanned<DeValue<'r>>,
+        value: &'d DeValue<'d>,
+        span: Range<usize>,
     ) -> Entry<'d, T> {
-        let (span, document) = (value.span(), self);
-        let DeValue::Table(table) = value.get_ref() else {
-            self.refuse(section, many, value);
-            let place = Place { key: "", section, many, table: None, span, document };
-            return Entry { value: None, is_whole: false, place };
+        let before = self.report.faults();
+        let place = self.place(section, many, value, span);
+        let Some(table) = place.table else {
+            self.refuse(section, many, value, place.span());
+            return Entry { value: T::default(), is_whole: false, place };
         };
-        let place = Place { key: "", section, many, table: Some(table), span, document };
-        Entry::read(value.get_ref(), place)
+        let schema = self.schema(section);
+        place.check_names(table, schema, &Path::TABLE);
+        let value = de::read(&place, value).unwrap_or_default();
+        let is_whole = self.report.faults() == before;
+        place.check_required(table, schema);
+        Entry { value, is_whole, place }
+    }
+
+    fn place<'d>(&'d self, section: &'static str, many: bool, value: &'d DeValue<'d>, span: Range<usize>) -> Place<'d> {
+        Place { section, many, table: value.as_table(), span, document: self }
     }
 
     /// Warns of something that `key` says on the line of the byte `start`.
-    pub(crate) fn warning(&self, start: usize, key: &str, message: String, help: String) {
+    pub(crate) fn warning(&self, start: usize, key: &str, message: String, help: &str) {
         let text = self.report.source().text();
         let end =
             text.get(start..).and_then(|rest| rest.find(['\r', '\n'])).map_or(text.len(), |length| start + length);
-        self.report.warning(start..end, key, message, Some(help));
+        self.report.warning(start..end, key, message, help);
     }
 
-    fn refuse(&self, name: &str, many: bool, value: &Spanned<DeValue<'_>>) {
+    fn refuse(&self, name: &str, many: bool, value: &DeValue<'_>, span: Range<usize>) {
         let (what, help) = match many {
             false => ("a table", format!("write it once, as [{name}]")),
             true => ("a list of tables", format!("write [[{name}]] above each")),
         };
-        let message = format!("`{name}` must be {what}, found {}", describe(value.get_ref()));
-        self.report.error(value.span(), name, message, Some(help));
+        let message = format!("`{name}` must be {what}, found {}", describe(value));
+        self.report.error(span, name, message, &help);
     }
 
-    /// The schema of the table `name`, or of each of them.
-    fn schema(&self, name: &str) -> &Json {
-        let table = &self.schema.get_or_init(|| (self.layout.schema)().into())["properties"][name];
-        table.get("items").unwrap_or(table)
-    }
-
-    /// The header of the table that has the key `name`.
-    fn home(&self, name: &str) -> Option<String> {
-        let mut tables = self.layout.tables.iter().chain(self.layout.lists);
-        let table = tables.find(|table| !self.schema(table)["properties"][name].is_null());
-        table.map(|table| self.layout.header(table))
-    }
-
-    fn check_names(&self) {
-        let (layout, known) = (self.layout, self.layout.names());
-        if self.root.keys().all(|key| known.contains(&key.get_ref().as_ref())) {
-            return;
+    /// The schema of the table `section`, or of each of them.
+    fn schema(&self, section: &str) -> &'static Json {
+        match section {
+            "" => self.schema,
+            name => of_table(&self.schema["properties"][name]).unwrap_or(&Json::Null),
         }
-        for (name, span) in in_file_order(&self.root) {
-            if known.contains(&name) {
-                continue;
-            }
-            if self.report.is_full() {
-                // The text is not needed.
-                self.report.error(span, name, String::new(), None);
-                continue;
-            }
-            let help = match (self.home(name), nearest(name, &known)) {
-                (Some(header), _) => format!("it belongs into {header}"),
-                (None, Some(near)) => format!("did you mean `{near}`?"),
-                (None, None) => format!("known are {}", layout.list()),
+    }
+
+    /// Everything that the top of the file may have, as a message lists it.
+    fn known(&self) -> impl Iterator<Item = (&'static String, String)> {
+        self.schema["properties"].as_object().into_iter().flatten().map(|(name, schema)| {
+            let shown = match of_table(schema) {
+                None => format!("`{name}`"),
+                Some(table) if std::ptr::eq(table, schema) => format!("[{name}]"),
+                Some(_) => format!("[[{name}]]"),
             };
-            let is_table = matches!(self.root.get(name).map(Spanned::get_ref), Some(DeValue::Table(_)));
-            let what = if is_table { "table" } else { "key" };
-            let message = format!("unknown {what} {} at the top of the file", quoted(name));
-            self.report.error(span, name, message, Some(help));
+            (name, shown)
+        })
+    }
+
+    /// What a name was meant to be that is not one of `known` in `section`.
+    fn help(&self, section: &str, name: &str, known: &serde_json::Map<String, Json>) -> String {
+        let names: Vec<_> = known.keys().map(String::as_str).collect();
+        let mut tables = self.known().filter(|(table, _)| table.as_str() != section);
+        let home = tables.find(|(table, _)| !self.schema(table)["properties"][name].is_null());
+        match (home, nearest(name, &names)) {
+            (Some((_, header)), _) => format!("it belongs into {header}"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) if section.is_empty() => {
+                format!("known are {}", self.known().map(|(_, shown)| shown).collect::<Vec<_>>().join(", "))
+            }
+            (None, None) => format!("known are `{}`", names.join("`, `")),
         }
     }
 }
 
+/// The schema of the table that `schema` is or is a list of.
+fn of_table(schema: &Json) -> Option<&Json> {
+    [schema, &schema["items"]].into_iter().find(|schema| schema["properties"].is_object())
+}
+
 /// Where a table is, to report what is wrong with its keys.
 #[derive(Clone, Debug)]
-pub struct Place<'r> {
-    /// The name of the one key of which it is the place; else empty.
-    key: &'static str,
+pub(crate) struct Place<'r> {
     /// Its name, as it stands between the brackets; empty at the top of the file.
     section: &'static str,
     /// Whether there may be many of it.
     many: bool,
-    /// `None` if the file does not have the table.
+    /// `None` if it is something else.
     table: Option<&'r DeTable<'r>>,
     /// Where it begins; the end of the file if it does not.
     span: Range<usize>,
     document: &'r Document<'r>,
 }
 
-/// The header of the table.
+/// Where the table is, as a message says it.
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.many { write!(f, "[[{}]]", self.section) } else { write!(f, "[{}]", self.section) }
+        match (self.section, self.many) {
+            ("", _) => f.write_str("at the top of the file"),
+            (section, false) => write!(f, "in [{section}]"),
+            (section, true) => write!(f, "in [[{section}]]"),
+        }
     }
 }
 
 impl<'r> Place<'r> {
+    /// Reports each key of `table`, which is at `path`, that is not in its schema.
+    fn check_names(&self, table: &DeTable<'_>, schema: &Json, path: &Path<'_>) {
+        let Some(known) = schema["properties"].as_object() else { return };
+        let report = self.document.report;
+        if !table.keys().all(|name| known.contains_key(name.get_ref().as_ref())) {
+            for (name, span) in in_file_order(table).into_iter().filter(|(name, _)| !known.contains_key(*name)) {
+                let path = path.key(name).to_string();
+                // The text is not needed if nobody sees it.
+                let help = if report.is_full() { String::new() } else { self.document.help(self.section, name, known) };
+                self.error_at(span, &path, format!("unknown key {} {self}", quoted(&path)), &help);
+            }
+        }
+        // The tables at the top are checked one by one.
+        for (name, value) in table.iter().filter(|_| !self.section.is_empty()) {
+            if let (DeValue::Table(nested), name) = (value.get_ref(), name.get_ref().as_ref()) {
+                self.check_names(nested, &schema["properties"][name], &path.key(name));
+            }
+        }
+    }
+
+    /// Reports each key that `table` must have and does not have.
+    fn check_required(&self, table: &DeTable<'_>, schema: &Json) {
+        // What follows an error of syntax may have been swallowed by it.
+        if self.document.report.is_broken() {
+            return;
+        }
+        let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
+        for name in required.filter(|name| !table.contains_key(*name)) {
+            let message = match self.document.root.get(self.section) {
+                Some(_) => format!("`{name}` is missing {self}"),
+                None => format!("`{name}` is missing: there is no [{}]", self.section),
+            };
+            self.error(name, message, schema["properties"][name]["description"].as_str().unwrap_or_default());
+        }
+    }
+
+    /// How many errors were reported so far.
+    pub(crate) fn faults(&self) -> usize {
+        self.document.faults()
+    }
+
     /// Whether the report has room for the text of another problem.
-    #[must_use]
-    pub fn is_shown(&self) -> bool {
+    pub(crate) fn is_shown(&self) -> bool {
         !self.document.report.is_full()
     }
 
     /// The line on which the table begins, from 1.
-    #[must_use]
-    pub fn line(&self) -> usize {
+    pub(crate) fn line(&self) -> usize {
         self.document.report.source().line_of(self.span.start)
     }
 
     /// Where the table begins, as a range of bytes.
-    #[must_use]
-    pub fn span(&self) -> Range<usize> {
+    pub(crate) fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// A diagnostic without text that points at the value of `path`, and calls it `key`.
-    pub(crate) fn locate(&self, path: &str, key: &str) -> Diagnostic {
+    /// A diagnostic without text that points at the value of `path`.
+    pub(crate) fn locate(&self, path: &str) -> Diagnostic {
         let place = self.document.report.source().error_at(self.span_of(path), String::new());
-        Diagnostic { key: Some(self.key(key)), ..place }
+        Diagnostic { key: Some(self.key(path)), ..place }
     }
 
     /// The value at `path`, such as `match.src`, `class[1]`. The first element of what is no list is the value itself.
@@ -302,14 +301,12 @@ impl<'r> Place<'r> {
     }
 
     /// Whether the key at `path` is stated.
-    #[must_use]
-    pub fn states(&self, path: &str) -> bool {
+    pub(crate) fn states(&self, path: &str) -> bool {
         self.find(path).is_some()
     }
 
     /// The path of an element of what is at `path`: `path[index]` if that is a list.
-    #[must_use]
-    pub fn element(&self, path: &str, index: usize) -> String {
+    pub(crate) fn element(&self, path: &str, index: usize) -> String {
         match self.find(path).map(Spanned::get_ref) {
             Some(DeValue::Array(_)) => format!("{path}[{index}]"),
             _ => path.to_owned(),
@@ -317,79 +314,48 @@ impl<'r> Place<'r> {
     }
 
     /// Where the value at `path` is; where the table begins if it is not stated.
-    #[must_use]
-    pub fn span_of(&self, path: &str) -> Range<usize> {
+    fn span_of(&self, path: &str) -> Range<usize> {
         self.find(path).map_or_else(|| self.span(), Spanned::span)
     }
 
-    /// Where the table is, as a message says it.
-    pub(crate) fn home(&self) -> String {
-        if self.section.is_empty() { "at the top of the file".to_owned() } else { format!("in {self}") }
-    }
-
     /// `path` with its table: `rule.match.dst_port`.
-    pub(crate) fn key(&self, path: &str) -> String {
-        match (self.section, path) {
-            ("", _) => self.key.to_owned(),
-            (section, path) => format!("{section}.{path}"),
-        }
+    fn key(&self, path: &str) -> String {
+        if self.section.is_empty() { path.to_owned() } else { format!("{}.{path}", self.section) }
     }
 
     /// Reports an error at the value of `path`: the key, its table, and `what`.
-    pub fn fail(&self, path: &str, what: &str, help: Option<String>) {
-        self.report(self.span_of(path), path, what, help);
+    pub(crate) fn fail(&self, path: &str, what: &str, help: &str) {
+        self.fail_at(self.span_of(path), path, what, help);
+    }
+
+    /// The same at another place.
+    pub(crate) fn fail_at(&self, span: Range<usize>, path: &str, what: &str, help: &str) {
+        self.error_at(span, path, format!("`{path}` {self} {what}"), help);
     }
 
     /// Reports an error at the value of `path`, in a sentence of its own.
-    pub fn error(&self, path: &str, message: String, help: Option<String>) {
+    pub(crate) fn error(&self, path: &str, message: String, help: &str) {
         self.error_at(self.span_of(path), path, message, help);
     }
 
-    /// Reports a warning at the value of `path`.
-    pub fn warning(&self, path: &str, message: String, help: &str) {
-        self.document.report.warning(self.span_of(path), &self.key(path), message, Some(help.to_owned()));
-    }
-
-    pub(crate) fn error_at(&self, span: Range<usize>, path: &str, message: String, help: Option<String>) {
+    fn error_at(&self, span: Range<usize>, path: &str, message: String, help: &str) {
         self.document.report.error(span, &self.key(path), message, help);
     }
 
-    pub(crate) fn report(&self, span: Range<usize>, path: &str, what: &str, help: Option<String>) {
-        let message = match self.document.report.is_full() {
-            true => String::new(),
-            false => format!("`{}` {} {what}", if path.is_empty() { self.key } else { path }, self.home()),
-        };
-        self.error_at(span, path, message, help);
-    }
-
-    /// Reports each key that the table must have and that is not stated.
-    pub(crate) fn report_missing(&self) {
-        // What follows an error of syntax may have been swallowed by it.
-        if self.document.report.is_broken() {
-            return;
-        }
-        let schema = self.document.schema(self.section);
-        let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
-        for name in required.filter(|name| !self.states(name)) {
-            let message = match self.table {
-                Some(_) => format!("`{name}` is missing {}", self.home()),
-                None => format!("`{name}` is missing: there is no {self}"),
-            };
-            let help = schema["properties"][name]["description"].as_str().map(str::to_owned);
-            self.error(name, message, help);
-        }
+    /// Reports a warning at the value of `path`.
+    pub(crate) fn warning(&self, path: &str, message: String, help: &str) {
+        self.document.report.warning(self.span_of(path), &self.key(path), message, help);
     }
 }
 
 /// The names of a table with their places, first in the file first.
-pub(crate) fn in_file_order<'t>(table: &'t DeTable<'_>) -> Vec<(&'t str, Range<usize>)> {
+fn in_file_order<'t>(table: &'t DeTable<'_>) -> Vec<(&'t str, Range<usize>)> {
     let mut names: Vec<_> = table.keys().map(|key| (key.get_ref().as_ref(), key.span())).collect();
     names.sort_by_key(|(_, span)| span.start);
     names
 }
 
 /// What `value` is, in a message: its type, and the value itself if it is short.
-#[must_use]
 pub(crate) fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("the string {}", quoted(&format!("\"{text}\""))),
@@ -407,8 +373,11 @@ fn report_control_characters(source: &Source, report: &Report<'_>) {
     let text = source.text();
     for (at, c) in text.char_indices().filter(|(_, c)| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r')) {
         let name = if c == '\0' { " (NUL)" } else { "" };
-        let message = format!("control character U+{:04X}{name} is not allowed", u32::from(c));
-        report.syntax(at..at + 1, message, Some("remove it, or write it as an escape in a string".to_owned()));
+        let message = match report.is_full() {
+            true => String::new(),
+            false => format!("control character U+{:04X}{name} is not allowed", u32::from(c)),
+        };
+        report.syntax(at..at + 1, message, "remove it, or write it as an escape in a string");
     }
 }
 
@@ -424,7 +393,7 @@ fn report_abundance(text: &str, report: &Report<'_>) -> bool {
         let counts = [(tables, TABLES_MAX, "tables"), (values, VALUES_MAX, "values"), (tokens, TOKENS_MAX, "words")];
         if let Some((_, most, what)) = counts.into_iter().find(|(count, most, _)| count > most) {
             let span = token.span().start()..token.span().end();
-            report.syntax(span, format!("the file has more than {most} {what}"), None);
+            report.syntax(span, format!("the file has more than {most} {what}"), "");
             return true;
         }
     }
@@ -438,15 +407,15 @@ fn report_syntax(error: &toml::de::Error, text: &str, report: &Report<'_>) {
     let (message, help) = match error.message() {
         "duplicate key" => (
             format!("{} is set twice", quoted(found)),
-            Some("a name may stand only once in its table, and a table only once in the file".to_owned()),
+            "a name may stand only once in its table, and a table only once in the file",
         ),
         message if message.starts_with("string values must be quoted") && found.is_empty() => {
-            ("a value is missing after `=`".to_owned(), None)
+            ("a value is missing after `=`".to_owned(), "")
         }
         message if is_bare_word(message, found) => {
-            (format!("{} is not a value", quoted(found)), Some("a string needs quotes: \"...\"".to_owned()))
+            (format!("{} is not a value", quoted(found)), "a string needs quotes: \"...\"")
         }
-        message => (message.to_owned(), None),
+        message => (message.to_owned(), ""),
     };
     report.syntax(span, message, help);
 }

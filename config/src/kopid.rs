@@ -1,128 +1,106 @@
 //! `kopid.toml`: what the daemon needs to start, and what takes a restart to change.
 
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use kopi_packet::MacAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
 
-use crate::cpu::Cores;
+use crate::account::{Account, Mode};
+use crate::amount::{Size, SizeIn};
 use crate::device::Device;
-use crate::document::{Document, Layout, Place};
-use crate::host::{Host, HostEntry};
-use crate::packet_ring::{PacketRing, Problem};
-use crate::path::FilePath;
+use crate::document::{Document, Entry, Place};
+use crate::packet_ring::PacketRing;
+use crate::path::{FilePath, Interface, SocketPath};
+use crate::policy::mac::Station;
 use crate::report::{Diagnostic, Errors, Report, quoted};
 use crate::schema;
-use crate::size::{Size, SizeIn};
-use crate::socket::{AppSocket, ControlSocket, Socket};
-use crate::source::Source;
-use crate::value::{As, Fault, Form, Int, Line, List, PowerOfTwo, Raw};
+use crate::source::{SIZE_MAX, Source};
+use crate::value::{As, Fault, Form, Int, List, PowerOfTwo, Truth, is_line, table};
 
-/// The daemon's settings. Every value is within its limits.
-#[derive(Clone, Debug)]
+/// What kopid needs to start, and what takes a restart to change.
+// Every value is within its limits.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields, default, extend("required" = ["wire", "dataplane"]))]
 #[non_exhaustive]
 pub struct Config {
+    /// The policy's file, seen from the folder of this one; without it, every frame is forwarded.
+    // After `load` it is as the daemon can open it, after `parse` as it was written.
+    #[schemars(with = "As<FilePath>")]
+    pub policy: Option<PathBuf>,
     /// The physical port.
     pub wire: Wire,
     /// The workers.
     pub dataplane: Dataplane,
     /// What apps may take.
     pub limits: Limits,
-    /// The kernel's own port; `None` for none.
+    /// The kernel's own port.
+    #[schemars(with = "Host")]
     pub host: Option<Host>,
     /// How memory is obtained.
     pub memory: Memory,
     /// DPDK's environment.
     pub eal: Eal,
     /// The socket that apps attach to.
+    #[schemars(with = "AppSocket")]
     pub socket: Socket,
     /// The socket for operators.
+    #[schemars(with = "ControlSocket")]
     pub control: Socket,
     /// The daemon's own log.
     pub log: Log,
-    /// The policy's file: as the daemon can open it after [`Config::load`], as it was written after [`Config::parse`].
-    /// Without one, every frame is forwarded.
-    pub policy: Option<PathBuf>,
     /// What is allowed and probably not intended, in the order of the file.
+    #[schemars(skip)]
     pub warnings: Vec<Diagnostic>,
+    /// Where the keys stand in which the machine has a say.
+    #[schemars(skip)]
+    places: BTreeMap<String, Diagnostic>,
 }
 
-/// What kopid needs to start, and what takes a restart to change.
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-#[expect(dead_code, reason = "only its schema is used")]
-struct File {
-    /// The policy's file, seen from the folder of this one; without it, every frame is forwarded.
-    #[schemars(default, with = "As<FilePath>")]
-    policy: (),
-    wire: Wire,
-    dataplane: Dataplane,
-    #[schemars(default)]
-    limits: Limits,
-    #[schemars(default)]
-    host: HostEntry,
-    #[schemars(default)]
-    memory: Memory,
-    #[schemars(default)]
-    eal: Eal,
-    #[schemars(default)]
-    socket: AppSocket,
-    #[schemars(default)]
-    control: ControlSocket,
-    #[schemars(default)]
-    log: Log,
+table! {
+    /// The keys at the top of the file.
+    struct Top {
+        policy: Option<PathBuf> = None, "As::<FilePath>";
+    }
 }
 
-/// `[wire]`: the physical port.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Wire {
-    /// The device that the daemon owns, with its arguments: a PCI address ("0000:3b:00.0") or a virtual device
-    /// ("net_af_packet0,iface=eth1").
-    #[serde(with = "As::<Device>")]
-    pub device: Device,
-    /// Largest IP packet in bytes, the Ethernet header not counted.
-    #[serde(default = "of_u16::<1500>", with = "As::<Int<u16, 68, 9000>>")]
-    pub mtu: u16,
-    /// Receive descriptors for each worker. A power of two.
-    #[serde(default = "of_u16::<1024>", with = "As::<PowerOfTwo<u16, 64, 16384>>")]
-    pub rx_ring: u16,
-    /// Transmit descriptors for each worker. A power of two.
-    #[serde(default = "of_u16::<1024>", with = "As::<PowerOfTwo<u16, 64, 16384>>")]
-    pub tx_ring: u16,
-    /// The ring that the device shares with the kernel, if it is one of `net_af_packet`.
-    #[serde(skip)]
-    pub packet_ring: Option<PacketRing>,
+table! {
+    /// `[wire]`: the physical port.
+    #[schemars(extend("required" = ["device"]))]
+    pub struct Wire {
+        /// The device that the daemon owns, with its arguments: a PCI address ("0000:3b:00.0") or a virtual device
+        /// ("net_af_packet0,iface=eth1").
+        pub device: Device = Device::Virtual(String::new()), "As::<Device>";
+        /// Largest IP packet in bytes, the Ethernet header not counted.
+        pub mtu: u16 = 1500, "As::<Int<u16, 68, 9000>>";
+        /// Receive descriptors for each worker. A power of two.
+        pub rx_ring: u16 = 1024, "As::<PowerOfTwo<u16, 64, 16384>>";
+        /// Transmit descriptors for each worker. A power of two.
+        pub tx_ring: u16 = 1024, "As::<PowerOfTwo<u16, 64, 16384>>";
+        /// The ring that the device shares with the kernel, if it is one of `net_af_packet`.
+        #[serde(skip)]
+        pub packet_ring: Option<PacketRing> = None;
+    }
 }
 
-/// `[dataplane]`: the workers.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Dataplane {
-    /// The CPUs they run on, a list of the kernel's numbers, one worker each.
-    #[serde(with = "List::<Int<u16, 0, 1023>, 1, 64>")]
-    #[schemars(extend("uniqueItems" = true))]
-    pub cores: Cores,
-    /// What a worker does when there is nothing to do: look again for ever, or sleep after a while.
-    #[serde(default)]
-    pub idle: Idle,
-    /// Entries in the flow table of each worker. A power of two.
-    #[serde(default = "of_u32::<65536>", with = "As::<PowerOfTwo<u32, 1024, 16_777_216>>")]
-    pub flows: u32,
-    /// Packet buffers for each worker: at least 512 more than `rx_ring` and `tx_ring` hold.
-    #[serde(default = "of_u32::<16384>", with = "As::<Int<u32, 4096, 1_048_576>>")]
-    pub mbufs: u32,
-}
-
-const fn of_u16<const N: u16>() -> u16 {
-    N
-}
-
-const fn of_u32<const N: u32>() -> u32 {
-    N
+table! {
+    /// `[dataplane]`: the workers.
+    #[schemars(extend("required" = ["cores"]))]
+    pub struct Dataplane {
+        /// The CPUs they run on, a list of the kernel's numbers, one worker each.
+        // The largest is one less than the size of the C library's CPU sets.
+        #[schemars(extend("uniqueItems" = true))]
+        pub cores: Vec<u16> = Vec::new(), "List::<Int<u16, 0, 1023>, 1, 64>";
+        /// What a worker does when there is nothing to do: look again for ever, or sleep after a while.
+        pub idle: Idle = Idle::Poll;
+        /// Entries in the flow table of each worker. A power of two.
+        pub flows: u32 = 65536, "As::<PowerOfTwo<u32, 1024, 16_777_216>>";
+        /// Packet buffers for each worker: at least 512 more than `rx_ring` and `tx_ring` hold.
+        pub mbufs: u32 = 16384, "As::<Int<u32, 4096, 1_048_576>>";
+    }
 }
 
 /// What a worker does when there is nothing to do.
@@ -137,77 +115,64 @@ pub enum Idle {
     Adaptive,
 }
 
-/// `[limits]`: what apps may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Apps attached at a time.
-    #[serde(with = "As::<Int<u16, 1, 1024>>")]
-    pub apps: u16,
-    /// Apps of one user attached at a time, its subordinate uids included; all but an eighth of `apps` unless the file
-    /// says otherwise.
-    #[serde(with = "As::<Int<u16, 1, 1024>>")]
-    #[schemars(extend("default" = null))]
-    pub apps_per_user: u16,
-    /// Requests that the apps of one user may make in a second, and at once; who has made more waits. A connection is one,
-    /// too.
-    #[serde(with = "As::<Int<u32, 10, 1_000_000>>")]
-    pub requests_per_user: u32,
-    /// Changes to the ports that the apps of one user may make in a second, after each of which every flow is judged anew.
-    #[serde(with = "As::<Int<u32, 1, 1_000_000>>")]
-    pub changes_per_user: u32,
-    /// Queue pairs of one app.
-    #[serde(with = "As::<Int<u16, 1, 16>>")]
-    pub queues: u16,
-    /// Slots in one ring of an app. A power of two.
-    #[serde(with = "As::<PowerOfTwo<u32, 64, 8192>>")]
-    pub ring_size: u32,
-    /// Shared memory of one app, with the units of tc.
-    #[serde(with = "As::<SizeIn<{ 1 << 20 }, { 64 << 30 }>>")]
-    pub memory: Size,
-    /// Shared memory of all apps; without it, half of what the machine and kopid's cgroup have left when it starts, and
-    /// the free huge pages.
-    #[serde(with = "As::<SizeIn<{ 1 << 20 }, { 16 << 40 }>>")]
-    pub memory_total: Option<Size>,
-    /// Shared memory of the apps of one user; without it, three quarters of `memory_total`.
-    #[serde(with = "As::<SizeIn<{ 1 << 20 }, { 16 << 40 }>>")]
-    pub memory_per_user: Option<Size>,
-    /// Tracked connections of the apps of one user; without it, half of the places that there are: `flows` times the
-    /// workers.
-    #[serde(with = "As::<Int<u32, 16, { 1 << 28 }>>")]
-    pub connections_per_user: Option<u32>,
-    /// Tracked connections of one app; without it, as many as `connections_per_user`.
-    #[serde(with = "As::<Int<u32, 16, { 1 << 28 }>>")]
-    pub connections_per_app: Option<u32>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            apps: 64,
-            // Of `apps`: see `Config::walk`.
-            apps_per_user: 0,
-            requests_per_user: 1000,
-            changes_per_user: 10,
-            queues: 16,
-            ring_size: 4096,
-            memory: Size::new(256 << 20),
-            memory_total: None,
-            memory_per_user: None,
-            connections_per_user: None,
-            connections_per_app: None,
-        }
+table! {
+    /// `[limits]`: what apps may take.
+    #[derive(Copy)]
+    pub struct Limits {
+        /// Apps attached at a time.
+        pub apps: u16 = 64, "As::<Int<u16, 1, 1024>>";
+        /// Apps of one user attached at a time, its subordinate uids included; all but an eighth of `apps` unless the
+        /// file says otherwise.
+        #[schemars(extend("default" = null))]
+        pub apps_per_user: u16 = 0, "As::<Int<u16, 1, 1024>>";
+        /// Requests that the apps of one user may make in a second, and at once; who has made more waits. A connection is
+        /// one, too.
+        pub requests_per_user: u32 = 1000, "As::<Int<u32, 10, 1_000_000>>";
+        /// Changes to the ports that the apps of one user may make in a second, after each of which every flow is judged
+        /// anew.
+        pub changes_per_user: u32 = 10, "As::<Int<u32, 1, 1_000_000>>";
+        /// Queue pairs of one app.
+        pub queues: u16 = 16, "As::<Int<u16, 1, 16>>";
+        /// Slots in one ring of an app. A power of two.
+        pub ring_size: u32 = 4096, "As::<PowerOfTwo<u32, 64, 8192>>";
+        /// Shared memory of one app, with the units of tc.
+        pub memory: Size = Size::new(256 << 20), "As::<SizeIn<{ 1 << 20 }, { 64 << 30 }>>";
+        /// Shared memory of all apps; without it, half of what the machine and kopid's cgroup have left when it starts,
+        /// and the free huge pages.
+        pub memory_total: Option<Size> = None, "As::<SizeIn<{ 1 << 20 }, { 16 << 40 }>>";
+        /// Shared memory of the apps of one user; without it, three quarters of `memory_total`.
+        pub memory_per_user: Option<Size> = None, "As::<SizeIn<{ 1 << 20 }, { 16 << 40 }>>";
+        /// Tracked connections of the apps of one user; without it, half of the places that there are: `flows` times the
+        /// workers.
+        pub connections_per_user: Option<u32> = None, "As::<Int<u32, 16, { 1 << 28 }>>";
+        /// Tracked connections of one app; without it, as many as `connections_per_user`.
+        pub connections_per_app: Option<u32> = None, "As::<Int<u32, 16, { 1 << 28 }>>";
     }
 }
 
-/// `[memory]`: how memory is obtained.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Memory {
-    /// Whether huge pages are used.
-    pub huge_pages: HugePages,
+table! {
+    /// The kernel's own port.
+    pub struct Host {
+        /// The interface that the kernel gets for its port on the wire; without it, there is none.
+        #[schemars(extend("default" = null))]
+        pub tap: String = String::new(), "As::<Interface>";
+        /// Queues of that interface.
+        pub queues: u16 = 1, "As::<Int<u16, 1, 16>>";
+        /// Whether the kernel leaves checksums and segmentation to kopid, and gets segments put together.
+        pub offload: bool = true, "As::<Truth>";
+        /// MAC addresses of others behind that interface, such as macvlan devices, stations on a bridge, or a virtual
+        /// router.
+        pub macs: Vec<MacAddr> = Vec::new(), "List::<Station, 0, 127>";
+    }
+}
+
+table! {
+    /// `[memory]`: how memory is obtained.
+    #[derive(Copy)]
+    pub struct Memory {
+        /// Whether huge pages are used.
+        pub huge_pages: HugePages = HugePages::Auto;
+    }
 }
 
 /// Whether huge pages are used.
@@ -223,23 +188,68 @@ pub enum HugePages {
     Require,
 }
 
-/// `[eal]`: DPDK's environment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Eal {
-    /// More arguments for EAL, each as one word of its command line. None of them chooses CPUs.
-    #[serde(with = "List::<EalArg, 0, 64>")]
-    pub args: Vec<String>,
+table! {
+    /// `[eal]`: DPDK's environment.
+    pub struct Eal {
+        /// More arguments for EAL, each as one word of its command line. None of them chooses CPUs.
+        pub args: Vec<String> = Vec::new(), "List::<EalArg, 0, 64>";
+    }
 }
 
-/// `[log]`: the daemon's own log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+/// One listening Unix socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Log {
-    /// The least important messages that are written.
-    pub level: Level,
+pub struct Socket {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its owner; `None` leaves the daemon's user.
+    pub owner: Option<Account>,
+    /// Its group; `None` leaves the daemon's group.
+    pub group: Option<Account>,
+    /// Who may connect: that takes the right to write.
+    pub mode: Mode,
+}
+
+/// Declares a listening Unix socket by its defaults.
+macro_rules! socket {
+    ($(#[$doc:meta])* $name:ident, $path:literal, $mode:literal) => {
+        table! {
+            $(#[$doc])*
+            struct $name {
+                /// Where the socket is.
+                path: PathBuf = PathBuf::from($path), "As::<SocketPath>";
+                /// The user that owns the socket; without it, the daemon's.
+                owner: Option<Account> = None, "As::<Account>";
+                /// The group that owns the socket; without it, the daemon's.
+                group: Option<Account> = None, "As::<Account>";
+                /// Who may connect: permission bits.
+                mode: Mode = Mode::new($mode), "As::<Mode>";
+            }
+        }
+
+        impl From<$name> for Socket {
+            fn from($name { path, owner, group, mode }: $name) -> Self {
+                Self { path, owner, group, mode }
+            }
+        }
+    };
+}
+socket! {
+    /// The socket that apps attach to.
+    AppSocket, "/run/kopi/kopi.sock", 0o660
+}
+socket! {
+    /// The socket for operators.
+    ControlSocket, "/run/kopi/control.sock", 0o600
+}
+
+table! {
+    /// `[log]`: the daemon's own log.
+    #[derive(Copy)]
+    pub struct Log {
+        /// The least important messages that are written.
+        pub level: Level = Level::Info;
+    }
 }
 
 /// How important a message is.
@@ -266,16 +276,15 @@ impl Wire {
         self.packet_ring.as_ref().map_or_else(|| self.device.devargs(), PacketRing::devargs)
     }
 
-    /// Works out the ring of `net_af_packet`; `None` after an error was reported.
-    fn complete(mut self, table: &Place<'_>) -> Option<Self> {
+    /// Works out the ring of `net_af_packet`.
+    fn complete(&mut self, table: &Place<'_>) {
         let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
         // The driver has one number for both rings.
         let frames = u32::from(self.rx_ring.max(self.tx_ring));
         match PacketRing::complete(self.device.devargs(), self.mtu, frames, page) {
             Ok(ring) => self.packet_ring = ring,
-            Err(Problem { message, help }) => {
-                table.error("device", format!("`device` in [wire]: {message}"), Some(help));
-                return None;
+            Err((message, help)) => {
+                table.error("device", format!("`device` in [wire]: {message}"), &help);
             }
         }
         let longest = u32::from(self.mtu) + 14;
@@ -287,7 +296,6 @@ impl Wire {
             );
             table.warning("device", message, "leave framesz out");
         }
-        Some(self)
     }
 }
 
@@ -305,25 +313,22 @@ impl Level {
     }
 }
 
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// Packet buffers that a worker needs beyond those that lie in the rings of its wire queue: the bursts in its hands, and
 /// the pool's cache. With fewer, full rings would leave it none to receive from apps with.
 pub const SPARE_MBUFS: u32 = 512;
+
+/// What a file may have.
+pub(crate) static SCHEMA: LazyLock<Json> = LazyLock::new(|| schema::schema::<Config>("kopid.toml"));
 
 impl Config {
     /// Reads and checks the file at `path`. Never blocks, whatever kind of file it is.
     ///
     /// # Errors
     ///
-    /// Every problem of the file: see [`Source::read`] for those of reading it.
+    /// Every problem of the file, and those of reading it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Errors> {
         let path = path.as_ref();
-        let mut config = Self::from_source(&Source::read(path)?)?;
+        let mut config = Self::from_source(&Source::read(path, SIZE_MAX)?)?;
         if let Some(policy) = &mut config.policy {
             // An absolute path takes the place of the folder.
             *policy = path.parent().unwrap_or_else(|| Path::new("")).join(&*policy);
@@ -337,82 +342,104 @@ impl Config {
     ///
     /// Every problem of the text.
     pub fn parse(text: impl AsRef<[u8]>, file_name: &str) -> Result<Self, Errors> {
-        Self::from_source(&Source::from_bytes(file_name, text.as_ref())?)
+        Self::from_source(&Source::from_bytes(file_name, text.as_ref(), SIZE_MAX)?)
     }
 
     fn from_source(source: &Source) -> Result<Self, Errors> {
         let report = Report::new(source);
-        let config = Self::walk(&Document::parse(&LAYOUT, &report));
-        let (config, warnings) = report.finish(config)?;
+        let config = Self::walk(&Document::parse(&SCHEMA, &report));
+        let warnings = report.finish()?;
         Ok(Self { warnings, ..config })
     }
 
-    fn walk(document: &Document<'_>) -> Option<Self> {
-        // Every table is read before the first `?`, so that one run reports the problems of all.
-        let (wire, dataplane) = (document.table::<Wire>("wire"), document.table::<Dataplane>("dataplane"));
+    /// Reads every table, and then checks them against each other.
+    fn walk(document: &Document<'_>) -> Self {
+        let mut config = Self { policy: document.top::<Top>().policy, ..Self::default() };
+        let mut wire = document.table::<Wire>("wire");
+        let dataplane = document.table::<Dataplane>("dataplane");
+        if wire.is_whole {
+            wire.value.complete(&wire.place);
+            config.note(&wire.place, &["device"]);
+        }
+        if dataplane.is_whole {
+            config.note_cores(&dataplane);
+        }
+        if wire.is_whole && dataplane.is_whole {
+            check_mbufs(&wire.value, &dataplane);
+        }
+        (config.wire, config.dataplane) = (wire.value, dataplane.value);
+        let limits = document.table::<Limits>("limits");
+        config.limits = limits.value;
+        if !limits.place.states("apps_per_user") {
+            config.limits.apps_per_user = config.limits.apps - config.limits.apps / 8;
+        }
+        config.host = Some(document.table::<Host>("host").value).filter(|host| !host.tap.is_empty());
+        config.memory = document.table("memory").value;
+        config.eal = document.table("eal").value;
+        config.log = document.table("log").value;
         let (socket, control) = (document.table::<AppSocket>("socket"), document.table::<ControlSocket>("control"));
-        let (limits, host) = (document.table::<Limits>("limits"), document.table::<HostEntry>("host"));
-        let (memory, eal, log) = (document.table("memory"), document.table("eal"), document.table("log"));
-        let policy = document.key("policy", |value| As::<FilePath>::deserialize(value));
-        let (dataplane_place, control_place) = (dataplane.place.clone(), control.place.clone());
-        let wire = wire.value.filter(|_| wire.is_whole).and_then(|value| value.complete(&wire.place));
-        let mut dataplane = dataplane.whole();
-        if let Some(dataplane) = &mut dataplane {
-            dataplane.cores.locate(&dataplane_place, "cores");
+        config.note(&socket.place, &["owner", "group"]);
+        config.note(&control.place, &["owner", "group"]);
+        (config.socket, config.control) = (socket.value.into(), control.value.into());
+        if socket.is_whole && control.is_whole {
+            config.check_control(&control.place);
         }
-        let (socket, control) = (socket.whole().map(Socket::from), control.whole().map(Socket::from));
-        if let (Some(wire), Some(dataplane)) = (&wire, &dataplane) {
-            check_mbufs(wire, dataplane, &dataplane_place);
+        config
+    }
+
+    /// An error at the place of `key`, such as "wire.device", if the file states it.
+    pub(crate) fn error_at(&self, key: &str, message: String, help: Option<String>) -> Option<Diagnostic> {
+        let place = self.places.get(key)?.clone();
+        let key = key.split('[').next().map(str::to_owned);
+        Some(Diagnostic { key, message, help, ..place })
+    }
+
+    /// Notes where `keys` of a table stand.
+    fn note(&mut self, table: &Place<'_>, keys: &[&str]) {
+        let places = keys.iter().filter(|key| table.states(key)).map(|key| table.locate(key));
+        self.places.extend(places.filter_map(|place| Some((place.key.clone()?, place))));
+    }
+
+    /// Checks that no CPU stands twice, and notes where each stands.
+    fn note_cores(&mut self, table: &Entry<'_, Dataplane>) {
+        let mut seen = BTreeSet::new();
+        for (index, cpu) in table.value.cores.iter().enumerate() {
+            let element = format!("cores[{index}]");
+            if !seen.insert(cpu) {
+                let help = "each worker needs a CPU of its own";
+                table.place.fail(&element, &format!("names CPU {cpu} a second time"), help);
+            }
+            self.note(&table.place, &[&element]);
         }
-        if let (Some(socket), Some(control)) = (&socket, &control) {
-            check_control(socket, control, &control_place);
+    }
+
+    fn check_control(&self, table: &Place<'_>) {
+        if self.socket.path == self.control.path {
+            table.fail("path", "is the same as in [socket]", "apps and operators need a socket each");
         }
-        let states_share = limits.place.states("apps_per_user");
-        let mut limits = limits.whole()?;
-        if !states_share {
-            limits.apps_per_user = limits.apps - limits.apps / 8;
+        let mode = self.control.mode;
+        if mode.is_world_writable() {
+            let message = format!("`mode` {mode} in [control] lets every user of this machine control kopid");
+            table.warning("mode", message, "write \"0660\" and a `group`");
         }
-        Some(Self {
-            wire: wire?,
-            dataplane: dataplane?,
-            limits,
-            host: host.whole()?.host(),
-            memory: memory.whole()?,
-            eal: eal.whole()?,
-            socket: socket?,
-            control: control?,
-            log: log.whole()?,
-            policy: policy?,
-            warnings: Vec::new(),
-        })
     }
 }
 
-fn check_mbufs(wire: &Wire, dataplane: &Dataplane, table: &Place<'_>) {
+fn check_mbufs(wire: &Wire, dataplane: &Entry<'_, Dataplane>) {
     let least = u32::from(wire.rx_ring) + u32::from(wire.tx_ring) + SPARE_MBUFS;
-    if dataplane.mbufs < least {
-        let what = format!("must be at least rx_ring + tx_ring + {SPARE_MBUFS} = {least}, found {}", dataplane.mbufs);
-        let help = "the rings of the wire would hold every packet buffer, and leave none for apps".to_owned();
-        table.fail("mbufs", &what, Some(help));
-    }
-}
-
-fn check_control(socket: &Socket, control: &Socket, table: &Place<'_>) {
-    if socket.path == control.path {
-        let help = "apps and operators need a socket each".to_owned();
-        table.fail("path", "is the same as in [socket]", Some(help));
-    }
-    if control.mode.is_world_writable() {
-        let message = format!("`mode` {} in [control] lets every user of this machine control kopid", control.mode);
-        table.warning("mode", message, "write \"0660\" and a `group`");
+    let mbufs = dataplane.value.mbufs;
+    if mbufs < least {
+        let what = format!("must be at least rx_ring + tx_ring + {SPARE_MBUFS} = {least}, found {mbufs}");
+        let help = "the rings of the wire would hold every packet buffer, and leave none for apps";
+        dataplane.place.fail("mbufs", &what, help);
     }
 }
 
 /// The form of one EAL argument: a line that does not choose CPUs.
-#[derive(Debug)]
-pub struct EalArg;
+struct EalArg;
 
 impl EalArg {
+    const LEN_MAX: usize = 1024;
     const CPU_OPTIONS: [&str; 3] = ["--lcores", "--main-lcore", "--master-lcore"];
 
     fn chooses_cpus(arg: &str) -> bool {
@@ -426,28 +453,18 @@ impl Form for EalArg {
     type Value = String;
 
     fn expected() -> String {
-        Line::<1024>::expected()
+        format!("a string of 1 to {} bytes without control characters", Self::LEN_MAX)
     }
 
-    fn schema() -> serde_json::Value {
-        Line::<1024>::schema()
+    fn schema() -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": Self::LEN_MAX })
     }
 
-    fn read(raw: Raw<'_>) -> Result<String, Fault> {
-        match raw {
-            Raw::Text(arg) if Self::chooses_cpus(arg) => Err(Fault::new(
-                format!("must not be {}", quoted(arg)),
-                Some("`cores` in [dataplane] chooses the CPUs".to_owned()),
-            )),
-            _ => Line::<1024>::read(raw),
+    fn text(arg: &str) -> Result<String, Fault> {
+        if Self::chooses_cpus(arg) {
+            let help = "`cores` in [dataplane] chooses the CPUs".to_owned();
+            return Err(Fault::new(format!("must not be {}", quoted(arg)), Some(help)));
         }
+        if is_line(arg, Self::LEN_MAX) { Ok(arg.to_owned()) } else { Err(Fault::default()) }
     }
 }
-
-/// Every table and key of `kopid.toml`.
-pub static LAYOUT: Layout = Layout {
-    keys: &["policy"],
-    tables: &["wire", "dataplane", "limits", "host", "memory", "eal", "socket", "control", "log"],
-    lists: &[],
-    schema: || schema::schema::<File>("kopid.toml"),
-};

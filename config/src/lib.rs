@@ -9,44 +9,44 @@
 //! | --- | --- |
 //! | [`kopid`] | `kopid.toml`: its types, which serde reads |
 //! | [`policy`] | `policy.toml`, in the same way; a file for each noun |
-//! | [`report`] | diagnostics, and how they are shown |
-//! | [`document`] | a file as a whole: its syntax, the tables at its top, and the places in them |
-//! | `de` | serde's reader of one table, which goes on after an error |
-//! | [`value`] | what a value may look like: whole numbers, choices, lists |
 //! | [`check`] | the files as a start finds them on this machine: CPUs, interfaces, accounts, cgroups |
-//! | [`source`] | a file's text, read without blocking, and the places in it |
-//! | [`account`], [`cpu`], [`device`], [`host`], [`path`], [`size`], [`socket`] | the values that have a type of their own |
-//! | `decimal` | fractions of their units |
-//! | `packet_ring` | the sizes that `net_af_packet` leaves to whoever configures it |
+//! | `report` | diagnostics, and how they are shown |
+//! | `source` | a file's text, read without blocking, and the places in it |
+//! | `document` | a file as a whole: its syntax, the tables at its top, and the places in them |
+//! | `de` | serde's reader of one table, which goes on after an error |
+//! | `value` | what a value may look like: whole numbers, choices, lists; what a key of a table is |
 //! | `schema` | the JSON schemas, from the same types |
+//! | `account`, `amount`, `cpu`, `device`, `path` | the values that have a type of their own |
+//! | `packet_ring` | the sizes that `net_af_packet` leaves to whoever configures it |
 #![forbid(unsafe_code)]
 
-pub mod account;
+mod account;
+mod amount;
 pub mod check;
-pub mod cpu;
+mod cpu;
 mod de;
-mod decimal;
-pub mod device;
-pub mod document;
-pub mod host;
+mod device;
+mod document;
 pub mod kopid;
 mod packet_ring;
-pub mod path;
+mod path;
 pub mod policy;
-pub mod report;
+mod report;
 mod schema;
-pub mod size;
-pub mod socket;
-pub mod source;
-pub mod value;
+mod source;
+mod value;
 
 pub use account::{Account, Mode};
-pub use cpu::{Cores, online_cpus};
+pub use amount::Size;
+pub use cpu::online_cpus;
 pub use device::Device;
-pub use host::Host;
-pub use kopid::{Config, Dataplane, Eal, HugePages, Idle, Level, Limits, Log, Memory, Wire};
+pub use kopid::{Config, Dataplane, Eal, Host, HugePages, Idle, Level, Limits, Log, Memory, Socket, Wire};
 pub use packet_ring::PacketRing;
 pub use policy::Policy;
 pub use report::{Diagnostic, Errors, Position, Severity};
-pub use size::Size;
-pub use socket::{Socket, SocketPath};
+
+/// The JSON schemas of the two files, by the names that they have without ".schema.json".
+#[must_use]
+pub fn schemas() -> [(&'static str, &'static serde_json::Value); 2] {
+    [("kopid", &kopid::SCHEMA), ("policy", &policy::SCHEMA)]
+}

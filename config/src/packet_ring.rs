@@ -33,12 +33,8 @@ pub struct PacketRing {
     frame: u32,
 }
 
-/// What is wrong with arguments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub(crate) message: String,
-    pub(crate) help: String,
-}
+/// What is wrong with arguments, and what would help.
+pub(crate) type Problem = (String, String);
 
 /// What the arguments say.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,15 +78,12 @@ impl PacketRing {
         let one_block = frames == each;
         if !block.is_multiple_of(frame) && !one_block {
             let help = format!("write framesz={frame},blocksz={}, or leave blocksz out", multiple_of_both(frame, page));
-            return problem(
-                format!("blocksz={block} is not a multiple of framesz={frame}: no frame would arrive"),
-                help,
-            );
+            return Err((format!("blocksz={block} is not a multiple of framesz={frame}: no frame would arrive"), help));
         }
         if !frames.is_multiple_of(each) {
             let message = format!("framecnt={frames} is not a multiple of the {each} frames that fit blocksz={block}");
             let right = frames.checked_next_multiple_of(each).unwrap_or(frames - frames % each);
-            return problem(message, format!("write framecnt={right}, or leave it out"));
+            return Err((message, format!("write framecnt={right}, or leave it out")));
         }
         let mut devargs = devargs.to_owned();
         for (name, was, is, without) in [
@@ -140,7 +133,7 @@ impl Said {
             let message = format!("framesz={frame} is not what the kernel takes");
             let help =
                 format!("write a multiple of {ALIGNMENT} up to {FRAME_MAX}, such as {}", need.next_multiple_of(STEP));
-            return problem(message, help);
+            return Err((message, help));
         }
         let block = match self.block.map(NonZeroU32::get) {
             Some(block) => block,
@@ -153,7 +146,7 @@ impl Said {
                 "write a multiple of the page size that has room for a frame: {}",
                 multiple_of_both(frame, page)
             );
-            return problem(message, help);
+            return Err((message, help));
         }
         Ok((frame, block))
     }
@@ -165,16 +158,12 @@ impl Said {
         };
         match (1..=block / need).rev().find(fits) {
             Some(count) => Ok(block / count),
-            None => problem(
+            None => Err((
                 format!("blocksz={block} has no room for frames of the wire's MTU, which take {need} bytes"),
                 format!("leave blocksz out, or write at least {need}"),
-            ),
+            )),
         }
     }
-}
-
-fn problem<T>(message: String, help: String) -> Result<T, Problem> {
-    Err(Problem { message, help })
 }
 
 /// The smallest block of whole pages that such places fill.
@@ -195,7 +184,7 @@ mod tests {
 
     fn complete(arguments: &str, mtu: u16) -> Result<String, String> {
         let devargs = format!("net_af_packet0,iface=eth1{arguments}");
-        let ring = PacketRing::complete(&devargs, mtu, 1024, PAGE).map_err(|Problem { message, .. }| message)?;
+        let ring = PacketRing::complete(&devargs, mtu, 1024, PAGE).map_err(|(message, _)| message)?;
         Ok(ring.expect("it is this driver's").devargs()["net_af_packet0,iface=eth1".len()..].to_owned())
     }
 

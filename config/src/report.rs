@@ -9,7 +9,7 @@ use crate::source::Source;
 
 /// Most errors, and most warnings, kept of one file. Later ones are counted only: a file of garbage must not fill the
 /// memory or the terminal.
-pub const SHOWN_MAX: usize = 50;
+const SHOWN_MAX: usize = 50;
 
 /// Most characters of a source line, or of a word of the file, that a message repeats.
 const LINE_MAX: usize = 110;
@@ -116,7 +116,7 @@ impl Excerpt {
 
 /// Every problem that one run found in a file, in the order of the file.
 ///
-/// Its `Display` shows them all, up to [`SHOWN_MAX`].
+/// Its `Display` shows them all, up to fifty errors and as many warnings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errors {
     diagnostics: Vec<Diagnostic>,
@@ -125,7 +125,7 @@ pub struct Errors {
 }
 
 impl Errors {
-    /// The problems, at most [`SHOWN_MAX`] errors, and at most as many warnings.
+    /// The problems, at most fifty errors, and at most as many warnings.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
@@ -169,66 +169,66 @@ impl std::error::Error for Errors {}
 
 /// Collects the problems of one file while it is walked.
 #[derive(Debug)]
-pub struct Report<'s> {
+pub(crate) struct Report<'s> {
     source: &'s Source,
+    /// With the byte at which each stands.
     found: RefCell<Vec<(usize, Diagnostic)>>,
     errors: Cell<usize>,
     warnings: Cell<usize>,
+    /// Errors in a value or the use of a key, those on broken lines, too.
+    faults: Cell<usize>,
     /// Lines that are not TOML. What else is wrong there is only a consequence.
     broken_lines: RefCell<BTreeSet<usize>>,
 }
 
 impl<'s> Report<'s> {
     /// An empty report on `source`.
-    #[must_use]
-    pub fn new(source: &'s Source) -> Self {
-        Self {
-            source,
-            found: RefCell::default(),
-            errors: Cell::new(0),
-            warnings: Cell::new(0),
-            broken_lines: RefCell::default(),
-        }
+    pub(crate) fn new(source: &'s Source) -> Self {
+        let (errors, warnings, faults) = Default::default();
+        Self { source, found: RefCell::default(), errors, warnings, faults, broken_lines: RefCell::default() }
     }
 
     /// The file that the report is about.
-    #[must_use]
-    pub fn source(&self) -> &'s Source {
+    pub(crate) fn source(&self) -> &'s Source {
         self.source
     }
 
     /// Whether the file had errors of syntax, so that what seems to be missing may just not have been understood.
-    #[must_use]
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         !self.broken_lines.borrow().is_empty()
     }
 
+    /// How many errors that are none of syntax were met.
+    pub(crate) fn faults(&self) -> usize {
+        self.faults.get()
+    }
+
     /// Reports an error of syntax. Only the first of a line is kept.
-    pub fn syntax(&self, span: Range<usize>, message: String, help: Option<String>) {
+    pub(crate) fn syntax(&self, span: Range<usize>, message: String, help: &str) {
         if self.broken_lines.borrow_mut().insert(self.source.line_of(span.start)) {
             self.add(Severity::Error, span, None, message, help);
         }
     }
 
     /// Reports an error in the value or the use of `key`.
-    pub fn error(&self, span: Range<usize>, key: &str, message: String, help: Option<String>) {
+    pub(crate) fn error(&self, span: Range<usize>, key: &str, message: String, help: &str) {
+        self.faults.set(self.faults.get() + 1);
         if !self.broken_lines.borrow().contains(&self.source.line_of(span.start)) {
             self.add(Severity::Error, span, Some(key.to_owned()), message, help);
         }
     }
 
     /// Reports something that is allowed, and probably not intended.
-    pub fn warning(&self, span: Range<usize>, key: &str, message: String, help: Option<String>) {
+    pub(crate) fn warning(&self, span: Range<usize>, key: &str, message: String, help: &str) {
         self.add(Severity::Warning, span, Some(key.to_owned()), message, help);
     }
 
     /// Whether [`SHOWN_MAX`] errors are reported: the text of further ones is not needed.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.errors.get() >= SHOWN_MAX
     }
 
-    fn add(&self, severity: Severity, span: Range<usize>, key: Option<String>, message: String, help: Option<String>) {
+    fn add(&self, severity: Severity, span: Range<usize>, key: Option<String>, message: String, help: &str) {
         let count = match severity {
             Severity::Error => &self.errors,
             Severity::Warning => &self.warnings,
@@ -237,35 +237,26 @@ impl<'s> Report<'s> {
         if count.get() <= SHOWN_MAX {
             let start = span.start;
             // It may repeat text of the file.
-            let help = help.map(|help| help.chars().map(printable).collect());
+            let help = (!help.is_empty()).then(|| help.chars().map(printable).collect());
             let diagnostic = Diagnostic { severity, key, help, ..self.source.error_at(span, message) };
             self.found.borrow_mut().push((start, diagnostic));
         }
     }
 
-    /// Ends the walk: `value` and the warnings if there was no error, else everything that was found.
-    ///
-    /// # Errors
-    ///
-    /// If an error was reported.
-    ///
-    /// # Panics
-    ///
-    /// If `value` is `None` and no error was reported, which is a bug of the caller.
-    pub fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Diagnostic>), Errors> {
+    /// Ends the walk: the warnings if there was no error, else everything that was found.
+    pub(crate) fn finish(self) -> Result<Vec<Diagnostic>, Errors> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|&(start, _)| start);
         let diagnostics = found.into_iter().map(|(_, diagnostic)| diagnostic).collect();
         match self.errors.get() {
-            0 => Ok((value.expect("a value is only left out after an error was reported"), diagnostics)),
+            0 => Ok(diagnostics),
             count => Err(Errors { diagnostics, count }),
         }
     }
 }
 
 /// A word of the file, as a message repeats it: cut to a readable length, in backquotes.
-#[must_use]
-pub fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let mut rest = word.chars();
     let mut shown: String = rest.by_ref().take(WORD_MAX).map(printable).collect();
     if rest.next().is_some() {
@@ -291,7 +282,7 @@ mod tests {
     /// The whole picture of an error: place, line, marks under the right characters, help.
     #[test]
     fn an_error_is_shown_like_a_compilers() {
-        let source = Source::from_bytes("kopid.toml", "# ä\n[x]\n\tcöers = [2]\r\n".as_bytes()).unwrap();
+        let source = Source::from_bytes("kopid.toml", "# ä\n[x]\n\tcöers = [2]\r\n".as_bytes(), 1 << 20).unwrap();
         let start = source.text().find("cöers").unwrap();
         let mut error = source.error_at(start..start + "cöers".len(), "unknown key".to_owned());
         error.help = Some("did you mean `cores`?".to_owned());

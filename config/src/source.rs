@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::report::{Diagnostic, Errors, Excerpt, Position};
 
 /// Largest `kopid.toml`, in bytes. A longer one is refused before it is read.
-pub const SIZE_MAX: u64 = 4 << 20;
+pub(crate) const SIZE_MAX: u64 = 4 << 20;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -17,7 +17,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 ///
 /// A byte order mark at the start is left out, so offsets and columns count from the first character after it.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     name: String,
     text: String,
     /// Offset in bytes of the first character of every line. Never empty.
@@ -27,44 +27,17 @@ pub struct Source {
 impl Source {
     /// Reads the file at `path`, following symbolic links.
     ///
-    /// # Errors
-    ///
-    /// If the file cannot be read, is not a regular file (a FIFO would block the daemon), is larger than [`SIZE_MAX`],
-    /// or is not UTF-8.
-    pub fn read(path: &Path) -> Result<Self, Errors> {
-        Self::read_up_to(path, SIZE_MAX)
-    }
-
-    /// The same with another limit than [`SIZE_MAX`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Source::read`].
-    pub fn read_up_to(path: &Path, size_max: u64) -> Result<Self, Errors> {
+    /// Fails if it cannot be read, is not a regular file (a FIFO would block the daemon), is larger than `size_max`, or is
+    /// not UTF-8.
+    pub(crate) fn read(path: &Path, size_max: u64) -> Result<Self, Errors> {
         let name = path.display().to_string();
-        let bytes = read_regular(path, size_max).map_err(|(message, help)| {
-            let mut error = Diagnostic::error(&name, message);
-            error.help = help;
-            Errors::from(error)
-        })?;
-        Self::from_bytes_up_to(&name, &bytes, size_max)
+        let bytes = read_regular(path, size_max)
+            .map_err(|(message, help)| Diagnostic { help, ..Diagnostic::error(&name, message) })?;
+        Self::from_bytes(&name, &bytes, size_max)
     }
 
-    /// Takes `bytes` as the content of a file called `name`.
-    ///
-    /// # Errors
-    ///
-    /// If they are more than [`SIZE_MAX`] or not UTF-8.
-    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self, Errors> {
-        Self::from_bytes_up_to(name, bytes, SIZE_MAX)
-    }
-
-    /// The same with another limit than [`SIZE_MAX`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Source::from_bytes`].
-    pub fn from_bytes_up_to(name: &str, bytes: &[u8], size_max: u64) -> Result<Self, Errors> {
+    /// Takes `bytes` as the content of a file called `name`. Fails if they are more than `size_max` or not UTF-8.
+    pub(crate) fn from_bytes(name: &str, bytes: &[u8], size_max: u64) -> Result<Self, Errors> {
         if bytes.len() as u64 > size_max {
             return Err(Diagnostic::error(name, too_large(size_max)).into());
         }
@@ -96,21 +69,13 @@ impl Source {
         Self { name: name.to_owned(), text, line_starts }
     }
 
-    /// The file's name, as it stands in messages.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The file's content, without a byte order mark.
-    #[must_use]
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// The place of the character at the byte `offset`; the end of the text for an offset behind it.
-    #[must_use]
-    pub fn position(&self, offset: usize) -> Position {
+    pub(crate) fn position(&self, offset: usize) -> Position {
         let offset = offset.min(self.text.len());
         let line = self.line_of(offset);
         let before = self.text.get(self.line_start(line)..offset).unwrap_or_default();
@@ -118,14 +83,12 @@ impl Source {
     }
 
     /// The number, from 1, of the line that holds the byte `offset`.
-    #[must_use]
-    pub fn line_of(&self, offset: usize) -> usize {
+    pub(crate) fn line_of(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|&start| start <= offset).max(1)
     }
 
     /// An error that points at the bytes of `span`. Of a span over several lines, the first is shown.
-    #[must_use]
-    pub fn error_at(&self, span: Range<usize>, message: String) -> Diagnostic {
+    pub(crate) fn error_at(&self, span: Range<usize>, message: String) -> Diagnostic {
         let position = self.position(span.start);
         let end = self.position(span.end.min(self.line_end(position.line))).column;
         let line = self.text.get(self.line_start(position.line)..self.line_end(position.line)).unwrap_or_default();
@@ -199,7 +162,7 @@ mod tests {
     /// Lines and columns count from one, columns count characters, and `\r\n` is one line break.
     #[test]
     fn positions_count_lines_and_characters() {
-        let source = Source::from_bytes("f", "aä\r\nb\n\nc".as_bytes()).unwrap();
+        let source = Source::from_bytes("f", "aä\r\nb\n\nc".as_bytes(), SIZE_MAX).unwrap();
         let text = source.text();
         let at = |needle: &str| source.position(text.find(needle).unwrap());
         assert_eq!(at("a"), Position { line: 1, column: 1 });
@@ -207,13 +170,13 @@ mod tests {
         assert_eq!(at("b"), Position { line: 2, column: 1 });
         assert_eq!(at("c"), Position { line: 4, column: 1 });
         assert_eq!(source.position(usize::MAX), Position { line: 4, column: 2 });
-        assert_eq!(Source::from_bytes("f", b"").unwrap().position(0), Position { line: 1, column: 1 });
+        assert_eq!(Source::from_bytes("f", b"", SIZE_MAX).unwrap().position(0), Position { line: 1, column: 1 });
     }
 
     /// Fault 31, byte order mark: it is accepted, and does not count as a column.
     #[test]
     fn byte_order_mark_is_no_text() {
-        let source = Source::from_bytes("f", b"\xef\xbb\xbfab").unwrap();
+        let source = Source::from_bytes("f", b"\xef\xbb\xbfab", SIZE_MAX).unwrap();
         assert_eq!(source.text(), "ab");
         assert_eq!(source.position(1), Position { line: 1, column: 2 });
     }
@@ -226,11 +189,11 @@ mod tests {
             (b"\xef\xbb\xbf\xfe", 1, 1, "0xfe"),
             (b"a\r\n\r\nbc\xc3", 3, 3, "0xc3"),
         ] {
-            let error = first(Source::from_bytes("f", bytes));
+            let error = first(Source::from_bytes("f", bytes, SIZE_MAX));
             assert_eq!(error.position, Some(Position { line, column }), "{error}");
             assert!(error.message.contains(name), "{error}");
         }
-        let utf16 = first(Source::from_bytes("f", b"\xff\xfea\0"));
+        let utf16 = first(Source::from_bytes("f", b"\xff\xfea\0", SIZE_MAX));
         assert!(utf16.message.contains("UTF-16"), "{utf16}");
     }
 
@@ -238,9 +201,9 @@ mod tests {
     #[test]
     fn size_is_limited() {
         let mut bytes = vec![b'#'; usize::try_from(SIZE_MAX).unwrap()];
-        assert!(Source::from_bytes("f", &bytes).is_ok());
+        assert!(Source::from_bytes("f", &bytes, SIZE_MAX).is_ok());
         bytes.push(b'#');
-        let error = first(Source::from_bytes("f", &bytes));
+        let error = first(Source::from_bytes("f", &bytes, SIZE_MAX));
         assert!(error.message.contains("larger than 4 MiB"), "{error}");
     }
 }

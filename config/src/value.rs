@@ -1,7 +1,8 @@
 //! What a value of a file may look like, and what it becomes.
 //!
 //! A [`Form`] reads one string, number or truth value. serde's fields take it by `#[serde(with = "As::<Form>")]`, which
-//! is their JSON schema, too; [`List`] and [`Many`] are lists of such values.
+//! is their JSON schema, too; [`List`] and [`Many`] are lists of such values. [`table!`] puts what a key is into one
+//! place.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
@@ -11,42 +12,28 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value as Json, json};
 
-/// A string, a number or a truth value as it stands in a file.
-#[derive(Clone, Copy, Debug)]
-pub enum Raw<'a> {
-    /// A string.
-    Text(&'a str),
-    /// A whole number.
-    Number(i128),
-    /// `true` or `false`.
-    Truth(bool),
-}
-
 /// Why a value is not of its form.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fault {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fault {
     /// What is wrong, to follow the name of the key; if empty, that the value must be what the form expects.
-    pub what: String,
+    what: String,
     /// What would be right, if it is known.
-    pub help: Option<String>,
+    help: Option<String>,
 }
 
 impl Fault {
     /// The value is not what the form expects.
-    #[must_use]
-    pub fn unexpected(help: Option<String>) -> Self {
+    pub(crate) fn unexpected(help: Option<String>) -> Self {
         Self { what: String::new(), help }
     }
 
     /// The same, with what would be right.
-    #[must_use]
-    pub fn hint(help: impl Into<String>) -> Self {
+    pub(crate) fn hint(help: impl Into<String>) -> Self {
         Self::unexpected(Some(help.into()))
     }
 
     /// The key `what`: "must not be ...".
-    #[must_use]
-    pub fn new(what: impl Into<String>, help: Option<String>) -> Self {
+    pub(crate) fn new(what: impl Into<String>, help: Option<String>) -> Self {
         Self { what: what.into(), help }
     }
 
@@ -57,7 +44,7 @@ impl Fault {
 }
 
 /// What one value may be, and what it becomes.
-pub trait Form {
+pub(crate) trait Form {
     /// What a value becomes.
     type Value;
 
@@ -67,156 +54,170 @@ pub trait Form {
     /// The JSON schema of a value.
     fn schema() -> Json;
 
-    /// Reads `raw`.
-    ///
-    /// # Errors
-    ///
-    /// If it is not of this form.
-    fn read(raw: Raw<'_>) -> Result<Self::Value, Fault>;
+    /// Reads a string.
+    fn text(_: &str) -> Result<Self::Value, Fault> {
+        Err(Fault::default())
+    }
 
-    /// Reads a number that is not written in decimal digits.
-    ///
-    /// # Errors
-    ///
-    /// If it is not of this form.
-    fn read_based(number: i128) -> Result<Self::Value, Fault> {
-        Self::read(Raw::Number(number))
+    /// Reads a whole number.
+    fn number(_: i128) -> Result<Self::Value, Fault> {
+        Err(Fault::default())
+    }
+
+    /// Reads a whole number that is not written in decimal digits.
+    fn based_number(number: i128) -> Result<Self::Value, Fault> {
+        Self::number(number)
+    }
+
+    /// Reads `true` or `false`.
+    fn truth(_: bool) -> Result<Self::Value, Fault> {
+        Err(Fault::default())
     }
 }
 
+/// Declares a table by its keys: `name: type = default, "form"`. What has no form is read by its type. A key that must be
+/// stated is in `required` of the schema; what is its default stands for it after an error.
+macro_rules! table {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident {
+        $($(#[$doc:meta])* $key_vis:vis $key:ident: $type:ty = $default:expr $(, $with:tt)?;)*
+    }) => {
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        $(#[$meta])*
+        #[non_exhaustive]
+        $vis struct $name {
+            $($(#[$doc])* $(#[serde(with = $with)])? $key_vis $key: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($key: $default,)* }
+            }
+        }
+    };
+}
+pub(crate) use table;
+
 /// A field of the form `F`, in `#[serde(with = "As::<F>")]`.
-#[derive(Debug)]
-pub struct As<F>(PhantomData<F>);
+pub(crate) struct As<F>(PhantomData<F>);
 
 impl<F: Form> As<F> {
     /// Reads a value, or an option of one.
-    ///
-    /// # Errors
-    ///
-    /// If it is not of the form.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: From<F::Value>>(deserializer: D) -> Result<T, D::Error> {
-        deserializer.deserialize_any(Scalar::<F>(PhantomData)).map(T::from)
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<F::Value>>(deserializer: D) -> Result<T, D::Error> {
+        let mut values = deserializer.deserialize_any(Values::<F> { or_one: true, list: None, form: PhantomData })?;
+        values.pop().map(T::from).ok_or_else(|| D::Error::custom(""))
     }
 
     /// Writes a default into the schema.
-    ///
-    /// # Errors
-    ///
-    /// Those of the serializer.
-    pub fn serialize<S: Serializer, T: Serialize>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer, T: Serialize>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         value.serialize(serializer)
     }
 }
 
-/// A number that was not written in decimal digits.
-fn based(number: u128) -> i128 {
-    i128::try_from(number).unwrap_or(i128::MAX)
-}
+/// A list of `MIN` to `MAX` values of the form `F`.
+pub(crate) struct List<F, const MIN: usize, const MAX: usize>(PhantomData<F>);
 
-/// Reads one value of the form `F`.
-struct Scalar<F>(PhantomData<F>);
+impl<F: Form, const MIN: usize, const MAX: usize> List<F, MIN, MAX> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(d: D) -> Result<T, D::Error> {
+        d.deserialize_any(Values::<F> { or_one: false, list: Some((MIN, MAX)), form: PhantomData }).map(T::from)
+    }
 
-impl<F: Form> Scalar<F> {
-    fn read<E: Error>(raw: Raw<'_>) -> Result<F::Value, E> {
-        F::read(raw).map_err(|fault| fault.carry(F::expected()))
+    /// Writes a default into the schema: no list has an element unless a file says so.
+    pub(crate) fn serialize<S: Serializer, T>(_: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq([(); 0])
     }
 }
 
-impl<F: Form> Visitor<'_> for Scalar<F> {
-    type Value = F::Value;
+/// One value of the form `F`, or a list of such, of `MIN` at least. Nothing is in it if the key is not there.
+pub(crate) struct OneOrMany<F: Form, const MIN: usize>(pub(crate) Vec<F::Value>);
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&F::expected())
-    }
+/// A list of these is not empty.
+pub(crate) type Many<F> = OneOrMany<F, 1>;
+/// A list of these may be empty.
+pub(crate) type MaybeEmpty<F> = OneOrMany<F, 0>;
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<F::Value, E> {
-        Self::read(Raw::Text(text))
-    }
-
-    fn visit_i128<E: Error>(self, number: i128) -> Result<F::Value, E> {
-        Self::read(Raw::Number(number))
-    }
-
-    fn visit_u128<E: Error>(self, number: u128) -> Result<F::Value, E> {
-        F::read_based(based(number)).map_err(|fault| fault.carry(F::expected()))
-    }
-
-    fn visit_bool<E: Error>(self, truth: bool) -> Result<F::Value, E> {
-        Self::read(Raw::Truth(truth))
+impl<F: Form, const MIN: usize> Default for OneOrMany<F, MIN> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-/// One element of a list: `None` after an error in it was reported, so that the next ones are read.
-struct Element<F: Form>(Option<F::Value>);
-
-impl<'de, F: Form> Deserialize<'de> for Element<F> {
+impl<'de, F: Form, const MIN: usize> Deserialize<'de> for OneOrMany<F, MIN> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(As::<F>::deserialize(deserializer).ok()))
+        Self::deserialize(deserializer).map(Self)
     }
 }
 
-/// What a list of values of the form `F` may be.
-struct Items<F> {
+impl<F: Form, const MIN: usize> OneOrMany<F, MIN> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(d: D) -> Result<T, D::Error> {
+        d.deserialize_any(Values::<F> { or_one: true, list: Some((MIN, usize::MAX)), form: PhantomData }).map(T::from)
+    }
+
+    /// Such a key has no default.
+    pub(crate) fn serialize<S: Serializer, T>(_: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_none()
+    }
+}
+
+/// Reads one value of the form `F`, a list of such, or either.
+struct Values<F> {
     /// Whether one value may stand without brackets.
     or_one: bool,
-    /// Fewest elements.
-    min: usize,
-    /// Most elements.
-    max: usize,
+    /// Fewest and most elements, if it may be a list.
+    list: Option<(usize, usize)>,
     form: PhantomData<F>,
 }
 
-impl<F: Form> Items<F> {
-    fn one<E: Error>(self, raw: Raw<'_>) -> Result<Vec<F::Value>, E> {
-        match self.or_one {
-            true => Scalar::<F>::read(raw).map(|value| vec![value]),
-            false => Err(Fault::hint("put it into brackets: [...]").carry(self.expected())),
-        }
-    }
-
-    fn expected(&self) -> String {
-        match self.or_one {
-            true => format!("{}, or a list of such", F::expected()),
-            false => format!("a list of {} to {} elements, each {}", self.min, self.max, F::expected()),
+impl<F: Form> Values<F> {
+    fn one<E: Error>(self, read: Result<F::Value, Fault>) -> Result<Vec<F::Value>, E> {
+        match (self.or_one, read) {
+            (true, Ok(value)) => Ok(vec![value]),
+            (true, Err(fault)) => Err(fault.carry(F::expected())),
+            (false, _) => Err(Fault::hint("put it into brackets: [...]").carry(&self as &dyn serde::de::Expected)),
         }
     }
 }
 
-impl<'de, F: Form> Visitor<'de> for Items<F> {
+impl<'de, F: Form> Visitor<'de> for Values<F> {
     type Value = Vec<F::Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.expected())
+        match (self.or_one, self.list) {
+            (_, None) => write!(f, "{}", F::expected()),
+            (true, Some(_)) => write!(f, "{}, or a list of such", F::expected()),
+            (false, Some((min, max))) => write!(f, "a list of {min} to {max} elements, each {}", F::expected()),
+        }
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        self.one(Raw::Text(text))
+        self.one(F::text(text))
     }
 
     fn visit_i128<E: Error>(self, number: i128) -> Result<Self::Value, E> {
-        self.one(Raw::Number(number))
+        self.one(F::number(number))
     }
 
     fn visit_u128<E: Error>(self, number: u128) -> Result<Self::Value, E> {
-        self.one(Raw::Number(based(number)))
+        self.one(F::based_number(number.try_into().unwrap_or(i128::MAX)))
     }
 
     fn visit_bool<E: Error>(self, truth: bool) -> Result<Self::Value, E> {
-        self.one(Raw::Truth(truth))
+        self.one(F::truth(truth))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let count = list.size_hint().unwrap_or(0);
-        let fault = match (self.min..=self.max).contains(&count) {
-            true => None,
-            false if self.or_one => {
-                let help = Some("leave the key out for anything".to_owned());
-                Some(Fault::new("is an empty list, which nothing matches", help))
+        match self.list {
+            Some((min, max)) if (min..=max).contains(&count) => {}
+            None => return Err(Fault::default().carry(F::expected())),
+            Some(_) if self.or_one => {
+                let help = "leave the key out for anything".to_owned();
+                return Err(Fault::new("is an empty list, which nothing matches", Some(help)).carry(""));
             }
-            false => Some(Fault::new(format!("must be {}, found {count} elements", self.expected()), None)),
-        };
-        if let Some(fault) = fault {
-            return Err(fault.carry(""));
+            Some(_) => {
+                let expected = &self as &dyn serde::de::Expected;
+                return Err(Fault::new(format!("must be {expected}, found {count} elements"), None).carry(""));
+            }
         }
         let (mut values, mut failed) = (Vec::with_capacity(count), false);
         // Every element is read, right or wrong.
@@ -229,57 +230,12 @@ impl<'de, F: Form> Visitor<'de> for Items<F> {
     }
 }
 
-/// A list of `MIN` to `MAX` values of the form `F`.
-#[derive(Debug)]
-pub struct List<F, const MIN: usize, const MAX: usize>(PhantomData<F>);
+/// One element of a list: `None` after an error in it was reported, so that the next ones are read.
+struct Element<F: Form>(Option<F::Value>);
 
-impl<F: Form, const MIN: usize, const MAX: usize> List<F, MIN, MAX> {
-    /// Reads a list.
-    ///
-    /// # Errors
-    ///
-    /// If it is none, or has fewer or more elements, or one of them is not of the form.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(deserializer: D) -> Result<T, D::Error> {
-        let items = Items::<F> { or_one: false, min: MIN, max: MAX, form: PhantomData };
-        deserializer.deserialize_any(items).map(T::from)
-    }
-
-    /// Writes a default into the schema.
-    ///
-    /// # Errors
-    ///
-    /// Those of the serializer.
-    pub fn serialize<S: Serializer, T: Serialize>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        value.serialize(serializer)
-    }
-}
-
-/// One value of the form `F`, or a list of such that is not empty. Nothing is in it if the key is not there.
-#[derive(Debug)]
-pub struct Many<F: Form>(pub Vec<F::Value>);
-
-impl<F: Form> Default for Many<F> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<'de, F: Form> Deserialize<'de> for Many<F> {
+impl<'de, F: Form> Deserialize<'de> for Element<F> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let items = Items::<F> { or_one: true, min: 1, max: usize::MAX, form: PhantomData };
-        deserializer.deserialize_any(items).map(Self)
-    }
-}
-
-impl<F: Form> Many<F> {
-    /// Reads the values for a field of another type. An empty list is one, too.
-    ///
-    /// # Errors
-    ///
-    /// If one of them is not of the form.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<F::Value>>>(deserializer: D) -> Result<T, D::Error> {
-        let items = Items::<F> { or_one: true, min: 0, max: usize::MAX, form: PhantomData };
-        deserializer.deserialize_any(items).map(T::from)
+        Ok(Self(As::<F>::deserialize(deserializer).ok()))
     }
 }
 
@@ -305,39 +261,22 @@ schemas! {
     [] As<F>, F::schema();
     [const MIN: usize, const MAX: usize] List<F, MIN, MAX>,
         json!({ "type": "array", "items": F::schema(), "minItems": MIN, "maxItems": MAX });
-    [] Many<F>, json!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema(), "minItems": 1 }] });
+    [const MIN: usize] OneOrMany<F, MIN>,
+        json!({ "anyOf": [F::schema(), { "type": "array", "items": F::schema(), "minItems": MIN }] });
+}
+
+/// The schema of a string.
+pub(crate) fn pattern(pattern: &str) -> Json {
+    json!({ "type": "string", "pattern": pattern })
 }
 
 /// A whole number from `MIN` to `MAX`, which are powers of two if it has to be one.
-#[derive(Debug)]
-pub struct Whole<T, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool>(PhantomData<T>);
+pub(crate) struct Whole<T, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool>(PhantomData<T>);
 
 /// A whole number from `MIN` to `MAX`.
-pub type Int<T, const MIN: u64, const MAX: u64> = Whole<T, MIN, MAX, false>;
+pub(crate) type Int<T, const MIN: u64, const MAX: u64> = Whole<T, MIN, MAX, false>;
 /// A power of two from `MIN` to `MAX`.
-pub type PowerOfTwo<T, const MIN: u64, const MAX: u64> = Whole<T, MIN, MAX, true>;
-
-impl<T: TryFrom<i128>, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool> Whole<T, MIN, MAX, POWER_OF_TWO> {
-    fn take(number: i128) -> Option<T> {
-        let is_power = !POWER_OF_TWO || number.count_ones() == 1;
-        let fits = (i128::from(MIN)..=i128::from(MAX)).contains(&number) && is_power;
-        T::try_from(number).ok().filter(|_| fits)
-    }
-
-    /// What to write instead of `number`: a power of two beside it, or the limit that it passed.
-    fn instead_of(number: i128) -> Option<String> {
-        match u64::try_from(number) {
-            // The limits in the message say enough.
-            Err(_) => None,
-            Ok(number) if number <= MIN => Some(format!("the least is {MIN}")),
-            Ok(number) if number >= MAX => Some(format!("the most is {MAX}")),
-            Ok(number) => {
-                let below = 1_u64 << number.ilog2();
-                Some(format!("the nearest are {below} and {}", below * 2))
-            }
-        }
-    }
-}
+pub(crate) type PowerOfTwo<T, const MIN: u64, const MAX: u64> = Whole<T, MIN, MAX, true>;
 
 impl<T: TryFrom<i128>, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool> Form
     for Whole<T, MIN, MAX, POWER_OF_TWO>
@@ -357,25 +296,32 @@ impl<T: TryFrom<i128>, const MIN: u64, const MAX: u64, const POWER_OF_TWO: bool>
         json!({ "type": "integer", "minimum": MIN, "maximum": MAX })
     }
 
-    fn read(raw: Raw<'_>) -> Result<T, Fault> {
-        let help = match raw {
-            Raw::Number(number) => match Self::take(number) {
-                Some(value) => return Ok(value),
-                None => Self::instead_of(number),
-            },
-            Raw::Text(text) => {
-                let number = text.parse().ok().filter(|number| Self::take(*number).is_some());
-                number.map(|number| format!("write it without quotes: {number}"))
+    fn number(number: i128) -> Result<T, Fault> {
+        let is_right = !POWER_OF_TWO || number.count_ones() == 1;
+        match T::try_from(number) {
+            Ok(value) if is_right && (i128::from(MIN)..=i128::from(MAX)).contains(&number) => return Ok(value),
+            _ => {}
+        }
+        Err(Fault::unexpected(u64::try_from(number).ok().map(|number| {
+            if number <= MIN {
+                format!("the least is {MIN}")
+            } else if number >= MAX {
+                format!("the most is {MAX}")
+            } else {
+                let below = 1_u64 << number.ilog2();
+                format!("the nearest are {below} and {}", below * 2)
             }
-            Raw::Truth(_) => None,
-        };
-        Err(Fault::unexpected(help))
+        })))
+    }
+
+    fn text(text: &str) -> Result<T, Fault> {
+        let number = text.parse().ok().filter(|number| Self::number(*number).is_ok());
+        Err(Fault::unexpected(number.map(|number| format!("write it without quotes: {number}"))))
     }
 }
 
 /// `true` or `false`.
-#[derive(Debug)]
-pub struct Truth;
+pub(crate) struct Truth;
 
 impl Form for Truth {
     type Value = bool;
@@ -388,42 +334,44 @@ impl Form for Truth {
         json!({ "type": "boolean" })
     }
 
-    fn read(raw: Raw<'_>) -> Result<bool, Fault> {
-        match raw {
-            Raw::Truth(truth) => Ok(truth),
-            Raw::Text(word @ ("true" | "false")) => Err(Fault::hint(format!("write it without quotes: {word}"))),
-            _ => Err(Fault::default()),
-        }
+    fn text(text: &str) -> Result<bool, Fault> {
+        let is_one = matches!(text, "true" | "false");
+        Err(Fault::unexpected(is_one.then(|| format!("write it without quotes: {text}"))))
+    }
+
+    fn truth(truth: bool) -> Result<bool, Fault> {
+        Ok(truth)
     }
 }
 
-/// One line of text of at most `MAX` bytes: not empty, no control characters.
-#[derive(Debug)]
-pub struct Line<const MAX: usize>;
+/// Whether `text` is one line of 1 to `max` bytes without control characters.
+pub(crate) fn is_line(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.len()) && !text.contains(char::is_control)
+}
 
-impl<const MAX: usize> Form for Line<MAX> {
+/// A name of at most `MAX` letters, digits, `.`, `_` and `-`, so that it needs no quotes on a command line.
+pub(crate) struct Name<const MAX: usize>;
+
+impl<const MAX: usize> Form for Name<MAX> {
     type Value = String;
 
     fn expected() -> String {
-        format!("a string of 1 to {MAX} bytes without control characters")
+        format!("a name of 1 to {MAX} letters, digits, `.`, `_` and `-`")
     }
 
     fn schema() -> Json {
-        json!({ "type": "string", "minLength": 1, "maxLength": MAX })
+        json!({ "type": "string", "minLength": 1, "maxLength": MAX, "pattern": "^[0-9A-Za-z._-]+$" })
     }
 
-    fn read(raw: Raw<'_>) -> Result<String, Fault> {
-        match raw {
-            Raw::Text(text) if !text.is_empty() && text.len() <= MAX && !text.contains(char::is_control) => {
-                Ok(text.to_owned())
-            }
-            _ => Err(Fault::default()),
-        }
+    fn text(text: &str) -> Result<String, Fault> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let is_name = (1..=MAX).contains(&text.len()) && text.bytes().all(allowed);
+        if is_name { Ok(text.to_owned()) } else { Err(Fault::default()) }
     }
 }
 
 /// One word out of a few.
-pub trait Choice {
+pub(crate) trait Choice {
     /// What a word stands for.
     type Of: Copy + 'static;
     /// The words and what they mean.
@@ -431,8 +379,7 @@ pub trait Choice {
 }
 
 /// The form of a [`Choice`].
-#[derive(Debug)]
-pub struct Word<C>(PhantomData<C>);
+pub(crate) struct Word<C>(PhantomData<C>);
 
 impl<C: Choice> Form for Word<C> {
     type Value = C::Of;
@@ -445,8 +392,7 @@ impl<C: Choice> Form for Word<C> {
         json!({ "type": "string", "enum": names(C::WORDS) })
     }
 
-    fn read(raw: Raw<'_>) -> Result<C::Of, Fault> {
-        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+    fn text(text: &str) -> Result<C::Of, Fault> {
         let word = C::WORDS.iter().find(|(word, _)| *word == text);
         word.map(|(_, value)| *value).ok_or_else(|| Fault::unexpected(did_you_mean(text, &names(C::WORDS))))
     }
@@ -473,8 +419,7 @@ pub(crate) fn did_you_mean(word: &str, words: &[&str]) -> Option<String> {
 }
 
 /// The one of `names` that `word` was probably meant to be.
-#[must_use]
-pub fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(word: &str, names: &[&'n str]) -> Option<&'n str> {
     // Nobody mistypes more than this, and the distance costs time in the square of the length.
     const WORD_MAX: usize = 32;
     if word.len() > WORD_MAX {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use kopi_config::check::offline;
 use kopi_config::{Account, Config, Device, Diagnostic, Errors, HugePages, Idle, Level, Position, Severity};
 use proptest::prelude::*;
 
@@ -50,14 +51,14 @@ fn defaults_are_as_documented() {
     let config = Config::parse(MINIMAL, "kopid.toml").unwrap();
     assert_eq!(config.wire.device, Device::Virtual("net_null0".to_owned()));
     assert_eq!((config.wire.mtu, config.wire.rx_ring, config.wire.tx_ring), (1500, 1024, 1024));
-    assert_eq!(config.dataplane.cores.cpus(), [0]);
+    assert_eq!(config.dataplane.cores, [0]);
     assert_eq!((config.dataplane.idle, config.dataplane.flows, config.dataplane.mbufs), (Idle::Poll, 65536, 16384));
     assert_eq!((config.limits.apps, config.limits.queues, config.limits.ring_size), (64, 16, 4096));
     assert_eq!(config.limits.memory.bytes(), 256 << 20);
     assert_eq!(config.memory.huge_pages, HugePages::Auto);
     assert_eq!(config.eal.args, [""; 0]);
-    assert_eq!(config.socket.path.to_string(), "/run/kopi/kopi.sock");
-    assert_eq!(config.control.path.to_string(), "/run/kopi/control.sock");
+    assert_eq!(config.socket.path.display().to_string(), "/run/kopi/kopi.sock");
+    assert_eq!(config.control.path.display().to_string(), "/run/kopi/control.sock");
     assert_eq!((config.socket.mode.bits(), config.control.mode.bits()), (0o660, 0o600));
     assert_eq!((config.socket.owner, config.socket.group), (None, None));
     assert_eq!(config.log.level, Level::Info);
@@ -120,8 +121,8 @@ fn unknown_names_are_errors() {
     for (text, at, help) in [
         (format!("mtu = 1500\n{MINIMAL}"), (1, 1), "it belongs into [wire]"),
         (format!("[wires]\n{MINIMAL}"), (1, 2), "did you mean `wire`?"),
-        (format!("speed = 1\n{MINIMAL}"), (1, 1), "known are `policy`, [wire], [dataplane]"),
-        (format!("{MINIMAL}[[rule]]\n"), (5, 3), "known are `policy`, [wire], [dataplane]"),
+        (format!("speed = 1\n{MINIMAL}"), (1, 1), "known are [control], [dataplane], [eal]"),
+        (format!("{MINIMAL}[[rule]]\n"), (5, 3), "known are [control], [dataplane], [eal]"),
         (format!("{MINIMAL}[log.file]\n"), (5, 6), "known are `level`"),
         (format!("{MINIMAL}log.levle = \"info\"\n"), (5, 1), "known are `cores`"),
         (format!("{MINIMAL}\"\\u001b[31m\" = 1\n"), (5, 1), "`\u{fffd}[31m`"),
@@ -309,10 +310,11 @@ fn accounts_are_names_or_numbers() {
 #[test]
 fn offline_cores_are_reported_at_their_place() {
     let text = "[wire]\ndevice = \"net_null0\"\n[dataplane]\ncores = [1, 7,\n  9]\n";
-    let cores = Config::parse(text, "kopid.toml").unwrap().dataplane.cores;
-    assert!(cores.check_online(&[0, 1, 7, 9].into()).is_ok());
-    let errors = cores.check_online(&[0, 1, 2, 4].into()).unwrap_err();
+    let config = Config::parse(text, "kopid.toml").unwrap();
+    assert_eq!(offline(&config, &[0, 1, 7, 9].into()), []);
+    let errors = Errors::from(offline(&config, &[0, 1, 2, 4].into()));
     let places: Vec<_> = errors.diagnostics().iter().map(|error| error.position.unwrap()).collect();
+    assert_eq!(errors.diagnostics()[0].key.as_deref(), Some("dataplane.cores"));
     assert_eq!(places, [Position { line: 4, column: 13 }, Position { line: 5, column: 3 }]);
     assert!(errors.to_string().contains("CPU 7 of `cores` in [dataplane] is not online"), "{errors}");
     assert!(errors.to_string().contains("help: online are 0-2,4"), "{errors}");
@@ -473,7 +475,7 @@ proptest! {
             limits.apps.into(), limits.queues.into(), limits.ring_size.into(), limits.memory.bytes(),
         ];
         prop_assert_eq!(read, numbers);
-        prop_assert_eq!(dataplane.cores.cpus(), cores);
+        prop_assert_eq!(dataplane.cores, cores);
     }
 
     /// No bytes make the parser panic, and what is refused can be shown.

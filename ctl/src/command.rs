@@ -8,6 +8,7 @@ use crate::streams::{complain, print};
 use crate::text::{as_json, escaped_json};
 use crate::{capture, takeover, text, view};
 use kopi_api::Reloaded;
+use kopi_config::check::check_file;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::io::{self, IsTerminal};
@@ -140,7 +141,7 @@ impl Asked {
 
 /// Checks kopid's files: problems to standard error, what became of each file to standard output.
 fn check(path: &Path, json: bool) -> Result<(), Failure> {
-    let files = check::check(path);
+    let files = check_file(path);
     if json {
         print(&as_json(&check::as_json(&files)))?;
     } else {

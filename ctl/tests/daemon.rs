@@ -452,9 +452,13 @@ fn check_looks_at_the_machine() {
     ] {
         assert!(said.contains(words), "no {words:?} in\n{said}");
     }
+    for place in ["4:10", "2:10", "6:9", "8:9"] {
+        assert!(said.contains(&format!("--> {config}:{place}\n")), "no {place} in\n{said}");
+    }
     let output = folder.kopictl(&["--json", "check", &config]).output().unwrap();
     let answer: serde_json::Value = serde_json::from_str(out(&output)).unwrap();
     assert_eq!(answer["check"].as_array().map(Vec::len), Some(4), "{answer}");
+    assert_eq!(answer["check"][1]["line"], 2, "{answer}");
 }
 
 /// A long list is shown while it comes, and is not kept: rows that are there are shown though the answer never ends, and what goes wrong

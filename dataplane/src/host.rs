@@ -18,7 +18,6 @@ use crate::control::plane::{ControlPlane, SetupError};
 use crate::control::ports::{HOST_NAME, Refusal};
 use crate::worker::counters::Counter;
 use dpdk::{TapConfig, TapDevice, TapError};
-use kopi_config::host;
 use kopi_packet::MacAddr;
 use kopi_ring::layout::DEFAULT_SLOT;
 use kopi_ring::message::Mac;
@@ -114,7 +113,7 @@ impl Host {
     /// # Panics
     ///
     /// If the configuration lets queues through that rings cannot have.
-    pub fn start(config: &host::Host, plane: &mut ControlPlane) -> Result<Self, HostError> {
+    pub fn start(config: &kopi_config::Host, plane: &mut ControlPlane) -> Result<Self, HostError> {
         let others: Vec<Mac> = config.macs.iter().map(|mac| mac.bytes()).collect();
         let (id, mac) = plane.admit_host(&config.tap, &others)?;
         let macs: Arc<[Mac]> = [&[mac], &*others].concat().into();

@@ -1,9 +1,8 @@
 //! What an app may send, and hear, that is not for every app: `allow` of an `[[app]]`.
 
 use kopi_packet::{LinkProtocol, LinkProtocols};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::value::{Choice, Form, Word};
+use crate::value::Choice;
 
 /// What an app may do beyond what every app may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,31 +47,16 @@ impl Choice for Privilege {
 
 impl From<Vec<Privilege>> for Allowed {
     fn from(privileges: Vec<Privilege>) -> Self {
-        privileges.into_iter().fold(Self::default(), Self::with)
-    }
-}
-
-impl Allowed {
-    fn with(mut self, privilege: Privilege) -> Self {
-        match privilege {
-            Privilege::Link(protocol) => self.link = self.link.with(protocol),
-            Privilege::AllLink => self.link = LinkProtocols::ALL,
-            Privilege::Router => self.router = true,
-            Privilege::DhcpServer => self.dhcp_server = true,
-            Privilege::Tunnel => self.tunnel = true,
+        let mut allowed = Self::default();
+        for privilege in privileges {
+            match privilege {
+                Privilege::Link(protocol) => allowed.link = allowed.link.with(protocol),
+                Privilege::AllLink => allowed.link = LinkProtocols::ALL,
+                Privilege::Router => allowed.router = true,
+                Privilege::DhcpServer => allowed.dhcp_server = true,
+                Privilege::Tunnel => allowed.tunnel = true,
+            }
         }
-        self
-    }
-}
-
-/// One word or a list of them, which may be empty.
-impl JsonSchema for Allowed {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Allowed".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let word = Word::<Privilege>::schema();
-        json_schema!({ "anyOf": [word, { "type": "array", "items": word }], "default": [] })
+        allowed
     }
 }

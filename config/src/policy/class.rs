@@ -2,83 +2,73 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
-use super::class_tree::{self, Draft};
+use super::class_tree;
 use super::matches::Direction;
-use super::name::Name;
 use super::number::CodePoint;
-use super::rate::Rate;
 use super::set::Names;
 use super::time::Moment;
 use super::wire::{Burst, Wire};
+use crate::amount::{AnyRate, Rate, Size};
 use crate::document::{Document, Place};
 use crate::report::quoted;
-use crate::size::Size;
-use crate::value::{As, Int, Word};
+use crate::value::{As, Int, Name, Word, table};
 
-/// `[[class]]`: traffic under a name, its share of the wire or of its parent, and how it waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Class {
-    /// Its name, unique.
-    pub name: String,
-    /// The class that it is a part of, as an index into [`Policy::classes`](super::Policy::classes); the wire if `None`.
-    pub parent: Option<usize>,
-    /// Which way its frames go. That of its parent, or egress, if not stated.
-    pub direction: Direction,
-    /// Whether it has no classes below it. Only then frames can be put into it.
-    pub is_leaf: bool,
-    /// What it gets in any case.
-    pub rate: Option<Rate>,
-    /// What it may borrow up to, at least its rate: see [`Class::ceiling`].
-    pub ceil: Option<Rate>,
-    /// Most bytes at once within its rate, overhead counted.
-    pub burst: Option<Size>,
-    /// Most bytes at once within its ceiling, overhead counted.
-    pub cburst: Option<Size>,
-    /// Its share of what is left, in proportion to those of its siblings of the same priority. 1 if not stated.
-    pub weight: u16,
-    /// Who comes first among its siblings: 0 before 7. 4 if not stated.
-    pub priority: u8,
-    /// Most packets that wait, where kopid holds them. 1,000 if not stated.
-    pub limit: u32,
-    /// How long packets may wait, where kopid holds them (CoDel). 5 ms if not stated.
-    pub target: Duration,
-    /// For how long they may wait longer before one is dropped (CoDel). 100 ms if not stated.
-    pub interval: Duration,
-    /// The differentiated services code point that its frames get.
-    pub dscp: Option<u8>,
-    /// The VLAN priority that its frames with a VLAN tag get.
-    pub vlan_priority: Option<u8>,
+table! {
+    /// Traffic under a name, its share of the wire or of its parent, and how it waits.
+    #[schemars(extend("required" = ["name"]))]
+    pub struct Class {
+        /// The class's name, which no other class has.
+        pub name: String = String::new(), "As::<Name<64>>";
+        /// Name of the class that it is a part of; the wire if not stated.
+        #[serde(rename = "parent")]
+        pub(super) parent_name: Option<String> = None, "As::<Name<64>>";
+        /// The parent as an index into [`Policy::classes`](super::Policy::classes); the wire if `None`.
+        #[serde(skip)]
+        pub parent: Option<usize> = None;
+        /// Which way its frames go, from the app's side; that of its parent, or egress, if not stated.
+        #[serde(rename = "direction")]
+        pub(super) stated_direction: Option<Direction> = None, "As::<Word<Direction>>";
+        /// Which way its frames go.
+        #[serde(skip)]
+        pub direction: Direction = Direction::Egress;
+        /// Whether it has no classes below it. Only then frames can be put into it.
+        #[serde(skip)]
+        pub is_leaf: bool = true;
+        /// What it gets in any case, with the units of tc.
+        pub rate: Option<Rate> = None, "As::<AnyRate>";
+        /// What it may borrow up to; its rate if only that is stated, else no limit.
+        pub ceil: Option<Rate> = None, "As::<AnyRate>";
+        /// Most bytes at once within `rate`; what it gives in a millisecond if not stated.
+        pub burst: Option<Size> = None, "As::<Burst>";
+        /// Most bytes at once within `ceil`; what it gives in a millisecond if not stated.
+        pub cburst: Option<Size> = None, "As::<Burst>";
+        /// Its share of what is left, against its siblings.
+        pub weight: u16 = 1, "As::<Int<u16, 1, 1000>>";
+        /// Who comes first among siblings: 0 before 7.
+        pub priority: u8 = 4, "As::<Int<u8, 0, 7>>";
+        /// Most packets that wait, where kopid holds them.
+        pub limit: u32 = 1000, "As::<Int<u32, 1, 65_536>>";
+        /// How long packets may wait, where kopid holds them (CoDel).
+        #[schemars(extend("default" = "5ms"))]
+        pub target: Duration = Duration::from_millis(5), "As::<Moment>";
+        /// For how long they may wait longer before one is dropped (CoDel).
+        #[schemars(extend("default" = "100ms"))]
+        pub interval: Duration = Duration::from_millis(100), "As::<Moment>";
+        /// The differentiated services code point that its frames get.
+        pub dscp: Option<u8> = None, "As::<CodePoint>";
+        /// The VLAN priority that its frames with a VLAN tag get.
+        pub vlan_priority: Option<u8> = None, "As::<Int<u8, 0, 7>>";
+    }
 }
+
+/// Most classes: they have indexes of 16 bits, counted from 1.
+const COUNT_MAX: usize = 65_535;
 
 impl Class {
     /// A leaf of that name under the wire, for egress, with everything else as if it were not stated.
     #[must_use]
-    pub const fn new(name: String) -> Self {
-        let (parent, rate, ceil, burst, cburst) = (None, None, None, None, None);
-        let (target, interval) = (Duration::from_millis(5), Duration::from_millis(100));
-        let (weight, priority, limit, dscp, vlan_priority) = (1, 4, 1000, None, None);
-        let direction = Direction::Egress;
-        Self {
-            name,
-            parent,
-            direction,
-            is_leaf: true,
-            rate,
-            ceil,
-            burst,
-            cburst,
-            weight,
-            priority,
-            limit,
-            target,
-            interval,
-            dscp,
-            vlan_priority,
-        }
+    pub fn new(name: String) -> Self {
+        Self { name, ..Self::default() }
     }
 
     /// What it never exceeds: `ceil`, or its rate if it states a rate alone, as tc-htb(8) has it. Without either there is
@@ -89,48 +79,39 @@ impl Class {
     }
 
     /// Reads every `[[class]]` of `document`, and lets `names` know them.
-    pub(super) fn read_all(document: &Document<'_>, names: &mut Names, wire: Wire) -> Option<Vec<Self>> {
-        let (mut drafts, mut failed) = (Vec::new(), false);
-        for (index, entry) in document.tables::<ClassEntry>("class").enumerate() {
-            let (place, is_whole) = (entry.place, entry.is_whole);
+    pub(super) fn read_all(document: &Document<'_>, names: &mut Names, wire: Wire) -> Vec<Self> {
+        let mut entries = Vec::new();
+        for (index, entry) in document.tables::<Self>("class").enumerate() {
+            let (class, place) = (&entry.value, &entry.place);
             if index == COUNT_MAX {
-                let help = "give the same class to more apps and rules".to_owned();
-                place.error("name", format!("a policy has at most {COUNT_MAX} classes"), Some(help));
+                let help = "give the same class to more apps and rules";
+                place.error("name", format!("a policy has at most {COUNT_MAX} classes"), help);
                 // What comes after is not looked at: a file may hold many more.
-                failed = true;
                 break;
             }
-            let entry = entry.value;
-            if let Some(ClassEntry { name, .. }) = &entry
-                && names.classes.add(name, index).is_some()
-            {
-                failed = true;
-                place.error("name", format!("there is already a class {}", quoted(name)), None);
+            // Names are known even where something else is wrong, so that apps and rules can be checked.
+            if !class.name.is_empty() && names.classes.add(&class.name, index).is_some() {
+                place.error("name", format!("there is already a class {}", quoted(&class.name)), "");
             }
-            let (parent, direction) =
-                entry.as_ref().map_or((None, None), |entry| (entry.parent.clone(), entry.direction));
-            let class = entry.filter(|_| is_whole).map(Self::from).filter(|class| class.check(&place, wire).is_some());
-            failed |= class.is_none();
-            drafts.push(Draft { class, parent, direction, place });
+            if entry.is_whole {
+                class.check(place, wire);
+            }
+            entries.push(entry);
         }
-        // Names are known even where something else is wrong, so that apps and rules can be checked.
-        let classes = class_tree::grow(drafts, &mut names.classes, wire);
-        classes.filter(|_| !failed)
+        class_tree::grow(entries, &mut names.classes, wire)
     }
 
     /// Checks what concerns several keys of the class.
-    fn check(&self, table: &Place<'_>, wire: Wire) -> Option<()> {
+    fn check(&self, table: &Place<'_>, wire: Wire) {
         if let (Some(rate), Some(ceil)) = (self.rate, self.ceil)
             && ceil < rate
         {
             let what = format!("must be at least `rate` = \"{rate}\", found \"{ceil}\"");
-            table.fail("ceil", &what, Some("a class may borrow up to `ceil`, its rate counted".to_owned()));
-            return None;
+            table.fail("ceil", &what, "a class may borrow up to `ceil`, its rate counted");
         }
         if self.interval < self.target {
-            let help = "it is about the longest round trip, and 100ms by default".to_owned();
-            table.fail("interval", "must be at least `target`", Some(help));
-            return None;
+            let help = "it is about the longest round trip, and 100ms by default";
+            table.fail("interval", "must be at least `target`", help);
         }
         let limits = [("burst", self.burst, self.rate, "rate"), ("cburst", self.cburst, self.ceiling(), "ceil")];
         for (key, burst, rate, of) in limits {
@@ -143,7 +124,6 @@ impl Class {
                 table.warning(key, message("which is less than a full frame"), &help);
             }
         }
-        Some(())
     }
 
     /// Warns of what only a leaf can have, in a class that is none.
@@ -154,83 +134,6 @@ impl Class {
                 let message = format!("`{key}` in [[class]] has no effect: {name} has classes below it");
                 table.warning(key, message, "state it in these");
             }
-        }
-    }
-}
-
-/// Most classes: they have indexes of 16 bits, counted from 1.
-const COUNT_MAX: usize = 65_535;
-
-/// Traffic under a name, its share of the wire or of its parent, and how it waits.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ClassEntry {
-    /// The class's name, which no other class has.
-    #[serde(with = "As::<Name<64>>")]
-    name: String,
-    /// Name of the class that it is a part of; the wire if not stated.
-    #[serde(default, with = "As::<Name<64>>")]
-    parent: Option<String>,
-    /// Which way its frames go, from the app's side; that of its parent, or egress, if not stated.
-    #[serde(default, with = "As::<Word<Direction>>")]
-    direction: Option<Direction>,
-    /// What it gets in any case, with the units of tc.
-    #[serde(default, with = "As::<Rate>")]
-    rate: Option<Rate>,
-    /// What it may borrow up to; its rate if only that is stated, else no limit.
-    #[serde(default, with = "As::<Rate>")]
-    ceil: Option<Rate>,
-    /// Most bytes at once within `rate`; what it gives in a millisecond if not stated.
-    #[serde(default, with = "As::<Burst>")]
-    burst: Option<Size>,
-    /// Most bytes at once within `ceil`; what it gives in a millisecond if not stated.
-    #[serde(default, with = "As::<Burst>")]
-    cburst: Option<Size>,
-    /// Its share of what is left, against its siblings.
-    #[serde(default, with = "As::<Int<u16, 1, 1000>>")]
-    #[schemars(extend("default" = 1))]
-    weight: Option<u16>,
-    /// Who comes first among siblings: 0 before 7.
-    #[serde(default, with = "As::<Int<u8, 0, 7>>")]
-    #[schemars(extend("default" = 4))]
-    priority: Option<u8>,
-    /// Most packets that wait, where kopid holds them.
-    #[serde(default, with = "As::<Int<u32, 1, 65_536>>")]
-    #[schemars(extend("default" = 1000))]
-    limit: Option<u32>,
-    /// How long packets may wait, where kopid holds them (CoDel).
-    #[serde(default, with = "As::<Moment>")]
-    #[schemars(extend("default" = "5ms"))]
-    target: Option<Duration>,
-    /// For how long they may wait longer before one is dropped (CoDel).
-    #[serde(default, with = "As::<Moment>")]
-    #[schemars(extend("default" = "100ms"))]
-    interval: Option<Duration>,
-    /// The differentiated services code point that its frames get.
-    #[serde(default, with = "As::<CodePoint>")]
-    dscp: Option<u8>,
-    /// The VLAN priority that its frames with a VLAN tag get.
-    #[serde(default, with = "As::<Int<u8, 0, 7>>")]
-    vlan_priority: Option<u8>,
-}
-
-impl From<ClassEntry> for Class {
-    fn from(entry: ClassEntry) -> Self {
-        let ClassEntry { name, rate, ceil, burst, cburst, dscp, vlan_priority, .. } = entry;
-        let class = Self::new(name);
-        Self {
-            weight: entry.weight.unwrap_or(class.weight),
-            priority: entry.priority.unwrap_or(class.priority),
-            limit: entry.limit.unwrap_or(class.limit),
-            target: entry.target.unwrap_or(class.target),
-            interval: entry.interval.unwrap_or(class.interval),
-            rate,
-            ceil,
-            burst,
-            cburst,
-            dscp,
-            vlan_priority,
-            ..class
         }
     }
 }

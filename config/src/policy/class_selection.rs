@@ -30,29 +30,21 @@ impl ClassSelection {
         self.egress.is_none() && self.ingress.is_none()
     }
 
-    /// The classes called `classes` under `class` of `table`. `None` after an error was reported.
-    pub(super) fn read(classes: &[String], table: &Place<'_>, names: &Names) -> Option<Self> {
-        let (mut selection, mut failed) = (Self::default(), false);
+    /// The classes called `classes` under `class` of `table`, without those that are refused.
+    pub(super) fn read(classes: &[String], table: &Place<'_>, names: &Names) -> Self {
+        let mut selection = Self::default();
         for (index, name) in classes.iter().enumerate() {
-            failed |= selection.add(name, table, index, names).is_none();
+            let path = || table.element("class", index);
+            let Some((class, direction)) = names.classes.find_leaf(name, table, path) else { continue };
+            let place = match direction {
+                Direction::Egress => &mut selection.egress,
+                Direction::Ingress => &mut selection.ingress,
+            };
+            if place.replace(class).is_some() {
+                let what = format!("is {}, a second class for {}", quoted(name), direction.as_str());
+                table.fail(&path(), &what, "state at most one class for egress and one for ingress");
+            }
         }
-        (!failed).then_some(selection)
-    }
-
-    /// Adds the class that element `index` names.
-    fn add(&mut self, name: &str, table: &Place<'_>, index: usize, names: &Names) -> Option<()> {
-        let path = || table.element("class", index);
-        let (class, direction) = names.classes.find_leaf(name, table, path)?;
-        let place = match direction {
-            Direction::Egress => &mut self.egress,
-            Direction::Ingress => &mut self.ingress,
-        };
-        if place.replace(class).is_some() {
-            let help = "state at most one class for egress and one for ingress".to_owned();
-            let what = format!("is {}, a second class for {}", quoted(name), direction.as_str());
-            table.fail(&path(), &what, Some(help));
-            return None;
-        }
-        Some(())
+        selection
     }
 }

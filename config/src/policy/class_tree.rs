@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::class::Class;
 use super::matches::Direction;
-use super::rate::Rate;
 use super::wire::Wire;
-use crate::document::Place;
+use crate::amount::Rate;
+use crate::document::{Entry, Place};
 use crate::report::quoted;
 use crate::value::nearest;
 
@@ -14,15 +14,6 @@ use crate::value::nearest;
 const DEPTH_MAX: usize = 8;
 /// Most children that a message names.
 const SHOWN: usize = 4;
-
-/// A class as it stands in the file.
-pub(super) struct Draft<'r> {
-    /// `None` after an error in it was reported.
-    pub(super) class: Option<Class>,
-    pub(super) parent: Option<String>,
-    pub(super) direction: Option<Direction>,
-    pub(super) place: Place<'r>,
-}
 
 /// The classes by their names, as apps and rules ask for them.
 #[derive(Debug, Default)]
@@ -46,7 +37,7 @@ impl ClassNames {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => "write a [[class]] with this `name`".to_owned(),
             };
-            table.fail(&path(), &format!("names the class {}, which there is not", quoted(name)), Some(help));
+            table.fail(&path(), &format!("names the class {}, which there is not", quoted(name)), &help);
             None
         })
     }
@@ -67,62 +58,52 @@ impl ClassNames {
         let names: Vec<_> = children.iter().map(|child| quoted(child)).collect();
         let help = format!("name one of these, or a class of its own below {}", quoted(name));
         let what = format!("names the class {}, which has classes below it: {}", quoted(name), names.join(", "));
-        table.fail(&path(), &what, Some(help));
+        table.fail(&path(), &what, &help);
         None
     }
 }
 
-/// Makes a tree of `drafts`, and lets `names` know what apps and rules may name. `None` after an error was reported.
-pub(super) fn grow(drafts: Vec<Draft<'_>>, names: &mut ClassNames, wire: Wire) -> Option<Vec<Class>> {
-    let parents: Vec<Option<Option<usize>>> = drafts.iter().map(|draft| find_parent(draft, names)).collect();
-    let has_parents = parents.iter().all(Option::is_some);
-    let parents: Vec<Option<usize>> = parents.into_iter().map(Option::flatten).collect();
-    if !check_depth(&drafts, &parents) || !has_parents {
-        return None;
+/// Makes a tree of `entries`, and lets `names` know what apps and rules may name.
+pub(super) fn grow(entries: Vec<Entry<'_, Class>>, names: &mut ClassNames, wire: Wire) -> Vec<Class> {
+    let find = |entry: &Entry<'_, Class>| match &entry.value.parent_name {
+        None => Some(None),
+        Some(name) => names.find(name, &entry.place, || "parent".to_owned()).map(Some),
+    };
+    let found: Vec<Option<Option<usize>>> = entries.iter().map(find).collect();
+    let parents: Vec<Option<usize>> = found.iter().map(|parent| parent.flatten()).collect();
+    if !check_depth(&entries, &parents) || found.contains(&None) {
+        return Vec::new();
     }
-    let directions = directions(&drafts, &parents)?;
+    let Some(directions) = directions(&entries, &parents) else { return Vec::new() };
     names.notes = directions.iter().map(|direction| (*direction, Vec::new())).collect();
-    for (draft, parent) in drafts.iter().zip(&parents) {
-        if let (Some(class), Some(parent)) = (&draft.class, parent) {
-            let (_, children) = &mut names.notes[*parent];
-            if children.len() < SHOWN {
-                children.push(class.name.clone());
-            }
-        }
+    for (entry, parent) in entries.iter().zip(&parents) {
+        let children = parent.map(|parent| &mut names.notes[parent].1).filter(|children| children.len() < SHOWN);
+        children.into_iter().for_each(|children| children.push(entry.value.name.clone()));
     }
-    warn_of_sums(&drafts, &parents, &directions, wire);
-    let mut classes = Vec::with_capacity(drafts.len());
-    for (index, Draft { class, place, .. }) in drafts.into_iter().enumerate() {
-        let Some(mut class) = class else { continue };
+    warn_of_sums(&entries, &parents, &directions, wire);
+    let complete = |(index, Entry { value: mut class, place, .. }): (usize, Entry<'_, Class>)| {
         class.parent = parents[index];
+        (class.parent_name, class.stated_direction) = (None, None);
         (class.direction, class.is_leaf) = (directions[index], names.notes[index].1.is_empty());
         if !class.is_leaf {
             class.warn_of_leaf_keys(&place);
         }
-        classes.push(class);
-    }
-    Some(classes)
-}
-
-/// The parent of `draft`: `Some(None)` is the wire, `None` is after an error.
-fn find_parent(draft: &Draft<'_>, names: &ClassNames) -> Option<Option<usize>> {
-    match &draft.parent {
-        None => Some(None),
-        Some(name) => names.find(name, &draft.place, || "parent".to_owned()).map(Some),
-    }
+        class
+    };
+    entries.into_iter().enumerate().map(complete).collect()
 }
 
 /// Whether each class comes to the wire within [`DEPTH_MAX`] steps. Reports each circle once, and each class that is too
 /// deep.
-fn check_depth(drafts: &[Draft<'_>], parents: &[Option<usize>]) -> bool {
+fn check_depth(entries: &[Entry<'_, Class>], parents: &[Option<usize>]) -> bool {
     let circles = circles(parents);
     let report = |index: usize, what: &str| {
-        let name = quoted(drafts[index].parent.as_deref().unwrap_or_default());
-        let help = "leave `parent` out for a class under the wire".to_owned();
-        drafts[index].place.fail("parent", &format!("is {name}, {what}"), Some(help));
+        let name = quoted(entries[index].value.parent_name.as_deref().unwrap_or_default());
+        let help = "leave `parent` out for a class under the wire";
+        entries[index].place.fail("parent", &format!("is {name}, {what}"), help);
     };
     let mut ok = true;
-    for index in 0..drafts.len() {
+    for index in 0..entries.len() {
         let mut way = std::iter::successors(Some(index), |at| parents[*at]).take(DEPTH_MAX);
         if circles[index] == Some(index) {
             report(index, "which is below this class itself");
@@ -157,43 +138,41 @@ fn circles(parents: &[Option<usize>]) -> Vec<Option<usize>> {
 }
 
 /// The direction of each class, which is that of the one under the wire that it belongs to.
-fn directions(drafts: &[Draft<'_>], parents: &[Option<usize>]) -> Option<Vec<Direction>> {
+fn directions(entries: &[Entry<'_, Class>], parents: &[Option<usize>]) -> Option<Vec<Direction>> {
     let mut failed = false;
     let top = |index: usize| std::iter::successors(Some(index), |at| parents[*at]).last().unwrap_or(index);
-    let of = |(index, draft): (usize, &Draft<'_>)| {
-        let direction = drafts[top(index)].direction.unwrap_or(Direction::Egress);
-        if let Some(stated) = draft.direction.filter(|stated| *stated != direction) {
+    let of = |(index, entry): (usize, &Entry<'_, Class>)| {
+        let direction = entries[top(index)].value.stated_direction.unwrap_or(Direction::Egress);
+        if let Some(stated) = entry.value.stated_direction.filter(|stated| *stated != direction) {
             failed = true;
-            let (word, parent) = (direction.as_str(), quoted(draft.parent.as_deref().unwrap_or_default()));
+            let (word, parent) = (direction.as_str(), quoted(entry.value.parent_name.as_deref().unwrap_or_default()));
             let what = format!("is \"{}\", and its parent {parent} is for {word}", stated.as_str());
-            draft.place.fail("direction", &what, Some("leave it out: it is that of its parent".to_owned()));
+            entry.place.fail("direction", &what, "leave it out: it is that of its parent");
         }
         direction
     };
-    let directions = drafts.iter().enumerate().map(of).collect();
+    let directions = entries.iter().enumerate().map(of).collect();
     (!failed).then_some(directions)
 }
 
 /// Warns where classes are promised more than there is above them.
-fn warn_of_sums(drafts: &[Draft<'_>], parents: &[Option<usize>], directions: &[Direction], wire: Wire) {
+fn warn_of_sums(entries: &[Entry<'_, Class>], parents: &[Option<usize>], directions: &[Direction], wire: Wire) {
     let mut sums: BTreeMap<Option<usize>, (u64, usize)> = BTreeMap::new();
-    for (index, draft) in drafts.iter().enumerate() {
+    for (index, entry) in entries.iter().enumerate() {
         let is_counted = parents[index].is_some() || directions[index] == Direction::Egress;
-        if let Some(rate) = draft.class.as_ref().and_then(|class| class.rate).filter(|_| is_counted) {
+        if let Some(rate) = entry.value.rate.filter(|_| is_counted) {
             let (sum, last) = sums.entry(parents[index]).or_default();
             (*sum, *last) = (sum.saturating_add(rate.bits()), index);
         }
     }
     for (parent, (sum, last)) in sums {
-        let above = parent.and_then(|parent| drafts[parent].class.as_ref());
-        let (whose, rate) = match (parent, above) {
-            (None, _) => ("[wire]".to_owned(), wire.rate),
-            (Some(_), Some(class)) => (quoted(&class.name), class.rate.or(class.ceil)),
-            (Some(_), None) => continue,
+        let (whose, rate) = match parent.map(|parent| &entries[parent].value) {
+            None => ("[wire]".to_owned(), wire.rate),
+            Some(class) => (quoted(&class.name), class.rate.or(class.ceil)),
         };
         let Some(rate) = rate.filter(|rate| sum > rate.bits()) else { continue };
         let sum = Rate::from_bits(sum);
         let message = format!("the classes below {whose} are promised \"{sum}\", more than its \"{rate}\"");
-        drafts[last].place.warning("rate", message, "together they get what there is, by priority and weight");
+        entries[last].place.warning("rate", message, "together they get what there is, by priority and weight");
     }
 }

@@ -1,48 +1,29 @@
 //! What happens to what no rule decides: `default`.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use super::rule::Decision;
-use crate::value::{As, Choice, Word};
+use crate::value::{As, Choice, Word, table};
 
-/// `default`: what happens to what no rule decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Defaults {
-    /// Frames from apps. Accepted if not stated.
-    pub egress: Decision,
-    /// Frames to apps. Accepted if not stated.
-    pub ingress: Decision,
-    /// Processes that no `[[app]]` matches: whether they may attach. They may if not stated.
-    #[serde(with = "As::<Word<Attach>>")]
-    #[schemars(extend("default" = "accept"))]
-    pub attach: bool,
-    /// Later fragments of IP packets whose first fragment was not seen: accepted or dropped. Dropped if not stated.
-    #[serde(with = "As::<Word<Silent>>")]
-    pub fragments: Decision,
-    /// Frames that cannot be parsed to their end. If accepted, the rules decide by what could be read. Dropped if not
-    /// stated.
-    #[serde(with = "As::<Word<Silent>>")]
-    pub malformed: Decision,
-    /// ICMP errors about rejected frames: whether there are as many as Linux would send, and not one for each. So it is
-    /// if not stated.
-    #[serde(rename = "answers", with = "As::<Word<Answers>>")]
-    #[schemars(extend("default" = "limited"))]
-    pub limits_answers: bool,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Self {
-            egress: Decision::Accept,
-            ingress: Decision::Accept,
-            attach: true,
-            fragments: Decision::Drop,
-            malformed: Decision::Drop,
-            limits_answers: true,
-        }
+table! {
+    /// `default`: what happens to what no rule decides.
+    #[derive(Copy)]
+    pub struct Defaults {
+        /// Frames from apps. Accepted if not stated.
+        pub egress: Decision = Decision::Accept;
+        /// Frames to apps. Accepted if not stated.
+        pub ingress: Decision = Decision::Accept;
+        /// Processes that no `[[app]]` matches: whether they may attach. They may if not stated.
+        #[schemars(extend("default" = "accept"))]
+        pub attach: bool = true, "As::<Word<Attach>>";
+        /// Later fragments of IP packets whose first fragment was not seen: accepted or dropped. Dropped if not stated.
+        pub fragments: Decision = Decision::Drop, "As::<Word<Silent>>";
+        /// Frames that cannot be parsed to their end. If accepted, the rules decide by what could be read. Dropped if not
+        /// stated.
+        pub malformed: Decision = Decision::Drop, "As::<Word<Silent>>";
+        /// ICMP errors about rejected frames: whether there are as many as Linux would send, and not one for each. So it
+        /// is if not stated.
+        #[serde(rename = "answers")]
+        #[schemars(extend("default" = "limited"))]
+        pub limits_answers: bool = true, "As::<Word<Answers>>";
     }
 }
 

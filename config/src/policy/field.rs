@@ -1,5 +1,6 @@
 //! Values of one field of a frame.
 
+use std::hash::{DefaultHasher, Hash};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ pub struct Field<T> {
 }
 
 /// A type that ranges can be made of.
-pub trait Scalar: Copy + Ord {
+pub trait Scalar: Copy + Ord + Hash {
     /// The least value.
     const MIN: Self;
     /// The greatest value.
@@ -60,26 +61,46 @@ impl<T: Scalar> Field<T> {
         Self { ranges: merged.into() }
     }
 
-    /// Everything that `self` is not.
+    /// The ranges: sorted, neither overlapping nor touching.
     #[must_use]
-    pub fn negated(&self) -> Self {
-        let mut next = Some(T::MIN);
-        let mut ranges = Vec::with_capacity(self.ranges.len() + 1);
-        for range in self.ranges() {
-            if let (Some(start), Some(end)) = (next, range.start().before())
-                && start <= end
-            {
-                ranges.push(start..=end);
-            }
-            next = range.end().after();
-        }
-        ranges.extend(next.map(|start| start..=T::MAX));
-        Self { ranges: ranges.into() }
+    pub fn ranges(&self) -> &[RangeInclusive<T>] {
+        &self.ranges
     }
 
-    /// What is in both `self` and `other`.
+    /// Whether there is no range, so that nothing matches.
     #[must_use]
-    pub fn and(&self, other: &Self) -> Self {
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Whether `value` is in one of the ranges.
+    #[must_use]
+    pub fn contains(&self, value: T) -> bool {
+        let at = self.ranges.partition_point(|range| *range.end() < value);
+        self.ranges.get(at).is_some_and(|range| *range.start() <= value)
+    }
+}
+
+/// What a key can match, as a set: [`Field`], or [`Addresses`](super::Addresses).
+pub trait Union: Clone + PartialEq {
+    /// What is in both.
+    #[must_use]
+    fn and(&self, other: &Self) -> Self;
+    /// What is not in it.
+    #[must_use]
+    fn negated(&self) -> Self;
+    /// Whether everything in `other` is in it too.
+    fn covers(&self, other: &Self) -> bool;
+    /// How many ranges it has.
+    fn size(&self) -> usize;
+    /// Whether `self` and `other` are copies of one, which is a cheaper question than whether they are equal.
+    fn is_shared_with(&self, other: &Self) -> bool;
+    /// Hashes the number of ranges, and the first and the last: that costs the same for every set.
+    fn hash_ends(&self, hasher: &mut DefaultHasher);
+}
+
+impl<T: Scalar> Union for Field<T> {
+    fn and(&self, other: &Self) -> Self {
         let mut ranges = Vec::new();
         let (mut left, mut right) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());
         while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
@@ -97,9 +118,22 @@ impl<T: Scalar> Field<T> {
         Self { ranges: ranges.into() }
     }
 
-    /// Whether everything in `other` is in `self` too.
-    #[must_use]
-    pub fn covers(&self, other: &Self) -> bool {
+    fn negated(&self) -> Self {
+        let mut next = Some(T::MIN);
+        let mut ranges = Vec::with_capacity(self.ranges.len() + 1);
+        for range in self.ranges() {
+            if let (Some(start), Some(end)) = (next, range.start().before())
+                && start <= end
+            {
+                ranges.push(start..=end);
+            }
+            next = range.end().after();
+        }
+        ranges.extend(next.map(|start| start..=T::MAX));
+        Self { ranges: ranges.into() }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
         self.is_shared_with(other)
             || other.ranges.iter().all(|range| {
                 let at = self.ranges.partition_point(|own| own.end() < range.end());
@@ -107,28 +141,15 @@ impl<T: Scalar> Field<T> {
             })
     }
 
-    /// Whether `self` and `other` are copies of one field, which is a cheaper question than whether they are equal.
-    #[must_use]
-    pub fn is_shared_with(&self, other: &Self) -> bool {
+    fn size(&self) -> usize {
+        self.ranges.len()
+    }
+
+    fn is_shared_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.ranges, &other.ranges)
     }
 
-    /// Whether there is no range, so that nothing matches.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
-    /// The ranges: sorted, neither overlapping nor touching.
-    #[must_use]
-    pub fn ranges(&self) -> &[RangeInclusive<T>] {
-        &self.ranges
-    }
-
-    /// Whether `value` is in one of the ranges.
-    #[must_use]
-    pub fn contains(&self, value: T) -> bool {
-        let at = self.ranges.partition_point(|range| *range.end() < value);
-        self.ranges.get(at).is_some_and(|range| *range.start() <= value)
+    fn hash_ends(&self, hasher: &mut DefaultHasher) {
+        (self.ranges.len(), self.ranges.first(), self.ranges.last()).hash(hasher);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::matches::TcpFlags;
 use super::words::TCP_FLAGS;
-use crate::value::{Fault, Form, Raw, did_you_mean};
+use crate::value::{Fault, Form, did_you_mean, pattern};
 
 impl TcpFlags {
     /// Flags by their names, with commas between: `syn,ack`; `none` for none of them, `all` for all.
@@ -47,11 +47,10 @@ impl Form for TcpFlags {
     }
 
     fn schema() -> Json {
-        json!({ "type": "string", "pattern": "^[a-z, ]+(/[a-z, ]+)?$" })
+        pattern("^[a-z, ]+(/[a-z, ]+)?$")
     }
 
-    fn read(raw: Raw<'_>) -> Result<Self, Fault> {
-        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+    fn text(text: &str) -> Result<Self, Fault> {
         let (value, mask) = text.split_once('/').unwrap_or((text, text));
         let flags = Self::parse(value).and_then(|value| Ok(Self { mask: Self::parse(mask)?, value }));
         Err(Fault::hint(match flags {

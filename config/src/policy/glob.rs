@@ -6,7 +6,7 @@ use std::str::Chars;
 
 use serde_json::{Value as Json, json};
 
-use crate::value::{Fault, Form, Raw};
+use crate::value::{Fault, Form, is_line};
 
 /// A pattern of names: `*` is any number of characters, `?` one, `[a-z]` one of them, `[!a-z]` one of the others;
 /// everything else is itself. None of them minds a slash.
@@ -119,62 +119,48 @@ fn members(class: &str) -> impl Iterator<Item = (char, char)> {
 pub(super) trait Named {
     /// What would be right.
     const EXPECTED: &'static str;
-
     /// Why nothing is ever of the pattern.
-    fn fault(_glob: &Glob) -> Option<String> {
-        None
-    }
+    const FAULT: fn(&Glob) -> Option<String>;
 }
 
-/// The name of a port.
-#[derive(Debug)]
-pub(super) struct PortName;
+macro_rules! named {
+    ($($(#[$doc:meta])* $name:ident, $expected:literal, $fault:expr;)*) => { $(
+        $(#[$doc])*
+        pub(super) struct $name;
 
-impl Named for PortName {
-    const EXPECTED: &'static str = "the name of an app, such as \"bob-*\"";
+        impl Named for $name {
+            const EXPECTED: &'static str = $expected;
+            const FAULT: fn(&Glob) -> Option<String> = $fault;
+        }
+    )* };
+}
+named! {
+    /// The name of a port.
+    PortName, "the name of an app, such as \"bob-*\"", |_| None;
+    /// What a process calls itself.
+    Comm, "the name of a process, such as \"postgres\"", is_long;
+    /// The path of a program.
+    Program, "the path of a program, such as \"/usr/lib/postgresql/*/bin/postgres\"", is_relative;
+    /// The label of a security module.
+    Label, "the label of a process, such as \"*:postgresql_t:*\"", |_| None;
 }
 
-/// What a process calls itself.
-#[derive(Debug)]
-pub(super) struct Comm;
-
-impl Named for Comm {
-    const EXPECTED: &'static str = "the name of a process, such as \"postgres\"";
-
-    fn fault(glob: &Glob) -> Option<String> {
-        // `TASK_COMM_LEN` of Linux without the NUL.
-        const COMM_MAX: usize = 15;
-        let text = glob.as_str();
-        let end = (0..=COMM_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
-        let is_long = glob.is_plain() && text.len() > COMM_MAX;
-        is_long.then(|| format!("the kernel keeps {COMM_MAX} bytes of it: \"{}\"", &text[..end]))
-    }
+fn is_long(glob: &Glob) -> Option<String> {
+    // `TASK_COMM_LEN` of Linux without the NUL.
+    const COMM_MAX: usize = 15;
+    let text = glob.as_str();
+    let kept = &text[..text.floor_char_boundary(COMM_MAX)];
+    let is_long = glob.is_plain() && text.len() > COMM_MAX;
+    is_long.then(|| format!("the kernel keeps {COMM_MAX} bytes of it: \"{kept}\""))
 }
 
-/// The path of a program.
-#[derive(Debug)]
-pub(super) struct Program;
-
-impl Named for Program {
-    const EXPECTED: &'static str = "the path of a program, such as \"/usr/lib/postgresql/*/bin/postgres\"";
-
-    fn fault(glob: &Glob) -> Option<String> {
-        let text = glob.as_str();
-        (!text.starts_with(['/', '*', '?', '[']))
-            .then(|| format!("the path of a program begins with /: \"*/{text}\" is one of that name anywhere"))
-    }
-}
-
-/// The label of a security module.
-#[derive(Debug)]
-pub(super) struct Label;
-
-impl Named for Label {
-    const EXPECTED: &'static str = "the label of a process, such as \"*:postgresql_t:*\"";
+fn is_relative(glob: &Glob) -> Option<String> {
+    let text = glob.as_str();
+    let is_relative = !text.starts_with(['/', '*', '?', '[']);
+    is_relative.then(|| format!("the path of a program begins with /: \"*/{text}\" is one of that name anywhere"))
 }
 
 /// The form of a [`Glob`] of such names.
-#[derive(Debug)]
 pub(super) struct GlobOf<N>(PhantomData<N>);
 
 /// Most bytes of a pattern: `PATH_MAX` of Linux without the NUL.
@@ -191,18 +177,18 @@ impl<N: Named> Form for GlobOf<N> {
         json!({ "type": "string", "minLength": 1, "maxLength": PATTERN_MAX })
     }
 
-    fn read(raw: Raw<'_>) -> Result<Glob, Fault> {
-        let Raw::Text(text) = raw else { return Err(Fault::default()) };
-        if text.is_empty() || text.len() > PATTERN_MAX || text.contains(char::is_control) {
+    fn text(text: &str) -> Result<Glob, Fault> {
+        if !is_line(text, PATTERN_MAX) {
             return Err(Fault::default());
         }
-        let Some(glob) = Glob::new(text) else {
-            return Err(Fault::hint("after [ come characters or a range such as a-z, and ]"));
+        let help = match Glob::new(text) {
+            None => Some("after [ come characters or a range such as a-z, and ]".to_owned()),
+            Some(glob) => match (N::FAULT)(&glob) {
+                None => return Ok(glob),
+                help => help,
+            },
         };
-        match N::fault(&glob) {
-            Some(help) => Err(Fault::hint(help)),
-            None => Ok(glob),
-        }
+        Err(Fault::unexpected(help))
     }
 }
 

@@ -5,12 +5,11 @@ use std::ops::RangeInclusive;
 use serde_json::{Value as Json, json};
 
 use super::field::Field;
-use super::values::{Part, Values, field};
+use super::values::{Part, Ranges};
 use super::words::{self, Words};
-use crate::value::{Fault, Form, Raw, did_you_mean, names};
+use crate::value::{Fault, Form, did_you_mean, names, pattern};
 
 /// Types of ICMP, or of ICMPv6, with a code behind a slash or without: `"echo-request"`, `8`, `"3/1"`, `"3/1-3/5"`.
-#[derive(Debug)]
 pub(super) struct Icmp<const V6: bool>;
 
 impl<const V6: bool> Icmp<V6> {
@@ -32,15 +31,6 @@ impl<const V6: bool> Icmp<V6> {
                 Some(number..=number)
             }
         }
-    }
-
-    fn text(text: &str) -> Option<RangeInclusive<u16>> {
-        // Names have hyphens too.
-        Self::codes(text).or_else(|| {
-            let (first, last) = text.split_once('-')?;
-            let range = *Self::codes(first)?.start()..=*Self::codes(last)?.end();
-            (!range.is_empty()).then_some(range)
-        })
     }
 
     fn write_range(range: &RangeInclusive<u16>) -> String {
@@ -66,29 +56,29 @@ impl<const V6: bool> Form for Icmp<V6> {
     fn schema() -> Json {
         let number = json!({ "type": "integer", "minimum": 0, "maximum": 255 });
         let words = json!({ "type": "string", "enum": names(Self::WORDS) });
-        json!({ "anyOf": [number, words, { "type": "string", "pattern": "/|^[0-9-]+$" }] })
+        json!({ "anyOf": [number, words, pattern("/|^[0-9-]+$")] })
     }
 
-    fn read(raw: Raw<'_>) -> Result<Part<u16>, Fault> {
-        let (range, help) = match raw {
-            Raw::Text(text) => (Self::text(text), did_you_mean(text, &names(Self::WORDS))),
-            Raw::Number(number) => (Self::codes(&number.to_string()), None),
-            Raw::Truth(_) => (None, None),
-        };
-        range.map(Part::Range).ok_or_else(|| Fault::unexpected(help))
+    fn text(text: &str) -> Result<Part<u16>, Fault> {
+        // Names have hyphens too.
+        let range = Self::codes(text).or_else(|| {
+            let (first, last) = text.split_once('-')?;
+            Some(*Self::codes(first)?.start()..=*Self::codes(last)?.end())
+        });
+        match range {
+            Some(range) if !range.is_empty() => Ok(Part::Range(range)),
+            _ => Err(Fault::unexpected(did_you_mean(text, &names(Self::WORDS)))),
+        }
+    }
+
+    fn number(number: i128) -> Result<Part<u16>, Fault> {
+        Self::codes(&number.to_string()).map(Part::Range).ok_or_else(Fault::default)
     }
 }
 
-impl<const V6: bool> Values for Icmp<V6> {
-    type Union = Field<u16>;
-
-    fn universe() -> Field<u16> {
-        Field::new([0..=u16::MAX])
-    }
-
-    fn union(parts: Vec<Part<u16>>, sets: &[&Field<u16>]) -> Field<u16> {
-        field(parts, sets)
-    }
+impl<const V6: bool> Ranges for Icmp<V6> {
+    type Of = u16;
+    const MAX: u16 = u16::MAX;
 
     fn write(field: &Field<u16>) -> Vec<String> {
         field.ranges().iter().map(Self::write_range).collect()

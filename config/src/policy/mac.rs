@@ -3,23 +3,17 @@
 use std::ops::RangeInclusive;
 
 use kopi_packet::MacAddr;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::field::Field;
-use super::values::{Part, Values, field};
-use crate::value::{Fault, Form, Raw};
+use super::values::{Part, Ranges};
+use crate::value::{Fault, Form, pattern};
 
 /// MAC addresses, and ranges of them with a hyphen between.
-#[derive(Debug)]
 pub(super) struct MacRange;
 
-impl MacRange {
-    const MAX: u64 = (1 << 48) - 1;
-
-    /// Reads `02:00:00:00:00:01`.
-    fn address(text: &str) -> Result<u64, Fault> {
-        text.trim().parse::<MacAddr>().map(MacAddr::to_u64).map_err(|error| Fault::hint(error.to_string()))
-    }
+fn parse(text: &str) -> Result<MacAddr, Fault> {
+    text.trim().parse().map_err(|error: kopi_packet::ParseMacError| Fault::hint(error.to_string()))
 }
 
 impl Form for MacRange {
@@ -31,27 +25,19 @@ impl Form for MacRange {
 
     fn schema() -> Json {
         let address = "[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}";
-        json!({ "type": "string", "pattern": format!("^{address}(-{address})?$") })
+        pattern(&format!("^{address}(-{address})?$"))
     }
 
-    fn read(raw: Raw<'_>) -> Result<Part<u64>, Fault> {
-        let Raw::Text(text) = raw else { return Err(Fault::default()) };
+    fn text(text: &str) -> Result<Part<u64>, Fault> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let range = Self::address(first)?..=Self::address(last)?;
+        let range = parse(first)?.to_u64()..=parse(last)?.to_u64();
         if range.is_empty() { Err(Fault::hint("the smaller address comes first")) } else { Ok(Part::Range(range)) }
     }
 }
 
-impl Values for MacRange {
-    type Union = Field<u64>;
-
-    fn universe() -> Field<u64> {
-        Field::new([0..=Self::MAX])
-    }
-
-    fn union(parts: Vec<Part<u64>>, sets: &[&Field<u64>]) -> Field<u64> {
-        field(parts, sets)
-    }
+impl Ranges for MacRange {
+    type Of = u64;
+    const MAX: u64 = (1 << 48) - 1;
 
     fn write(field: &Field<u64>) -> Vec<String> {
         let address = |number: &u64| MacAddr::from_u64(*number);
@@ -64,7 +50,6 @@ impl Values for MacRange {
 }
 
 /// The address of one station.
-#[derive(Debug)]
 pub(crate) struct Station;
 
 impl Form for Station {
@@ -75,16 +60,14 @@ impl Form for Station {
     }
 
     fn schema() -> Json {
-        json!({ "type": "string", "pattern": "^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$" })
+        pattern("^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$")
     }
 
-    fn read(raw: Raw<'_>) -> Result<MacAddr, Fault> {
-        let Raw::Text(text) = raw else { return Err(Fault::default()) };
-        match text.parse::<MacAddr>() {
-            Ok(mac) if mac.is_zero() => Err(Fault::hint("no station has the address zero")),
-            Ok(mac) if mac.is_multicast() => Err(Fault::hint("an odd first byte addresses a group of stations")),
-            Ok(mac) => Ok(mac),
-            Err(error) => Err(Fault::hint(error.to_string())),
+    fn text(text: &str) -> Result<MacAddr, Fault> {
+        match parse(text)? {
+            mac if mac.is_zero() => Err(Fault::hint("no station has the address zero")),
+            mac if mac.is_multicast() => Err(Fault::hint("an odd first byte addresses a group of stations")),
+            mac => Ok(mac),
         }
     }
 }

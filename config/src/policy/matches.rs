@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{AddressIn, Addresses};
-use super::field::Field;
+use super::field::{Field, Union};
+use super::frames;
 use super::icmp::Icmp;
 use super::mac::MacRange;
-use super::number::{ArpOperation, Dscp, Ethertype, Numbers, Ports, Protocol, Vlan};
-use super::protocol_check;
+use super::number::{ArpOperation, Dscp, Ethertype, Numbers, Port, Protocol, Vlan};
 use super::set::Names;
-use super::values::{Negatable, Union, Values};
+use super::values::{Negatable, Values};
 use crate::document::Place;
 use crate::value::{As, Choice, Many, Truth, Word};
 
@@ -53,9 +53,9 @@ fn open<T>(own: Option<&T>, other: Option<&T>, covers: impl Fn(&T, &T) -> bool) 
 }
 
 /// Declares `match` by its keys that take many values: for each the field of [`Match`], its type, the name in the file,
-/// and the form of a value.
+/// the form of a value, and for which kinds of frames it can hold.
 macro_rules! matches {
-    ($($(#[$doc:meta])* $field:ident: $union:ty, $key:tt, $form:ty;)*) => {
+    ($($(#[$doc:meta])* $field:ident: $union:ty, $key:tt, $form:ty, $kinds:expr;)*) => {
         /// What a frame has to be. Everything that is stated has to hold.
         ///
         /// MAC addresses are as [`to_u64`](kopi_packet::MacAddr::to_u64) has them; of ICMP it is `type << 8 | code`.
@@ -73,31 +73,10 @@ macro_rules! matches {
             pub fragment: Option<bool>,
         }
 
-        /// What a frame has to be; everything that is stated has to hold.
-        #[derive(Default, Deserialize, JsonSchema)]
-        #[serde(deny_unknown_fields, default)]
-        pub(super) struct MatchEntry {
-            /// Which way it goes, from the app's side; both if not stated.
-            #[serde(with = "As::<Word<Direction>>")]
-            direction: Option<Direction>,
-            $($(#[$doc])* #[serde(rename = $key)] $field: Many<$form>,)*
-            /// Flags of TCP that are set, and behind a slash all that are looked at.
-            #[serde(deserialize_with = "As::<TcpFlags>::deserialize")]
-            #[schemars(with = "As<TcpFlags>")]
-            tcp_flags: Option<TcpFlags>,
-            /// State of the connection, as conntrack has it.
-            state: Many<Word<State>>,
-            /// Whether it is a fragment of an IP packet, the first one too.
-            #[serde(with = "As::<Truth>")]
-            fragment: Option<bool>,
-            /// What a frame must not be.
-            not: NotEntry,
-        }
-
         /// What a frame must not be; a frame without the field does not match either.
         #[derive(Default, Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields, default)]
-        struct NotEntry {
+        struct Keys {
             $($(#[$doc])* #[serde(rename = $key)] $field: Many<$form>,)*
             /// State of the connection, as conntrack has it.
             state: Many<Word<State>>,
@@ -106,13 +85,18 @@ macro_rules! matches {
         impl Match {
             /// What the table under `match` of `rule` says. `None` after an error was reported.
             pub(super) fn read(entry: MatchEntry, rule: &Place<'_>, names: &Names) -> Option<Self> {
-                let MatchEntry { direction, $($field,)* tcp_flags, state, fragment, not } = entry;
+                let MatchEntry { is, direction, tcp_flags, fragment, not } = entry;
                 let reader = Reader { rule, names };
                 // Every key is read before the first `?`, so that the faults of all are shown.
-                $(let $field = reader.values::<$form>($key, $field, not.$field);)*
-                let state = reader.states(state, not.state)?;
+                $(let $field = reader.values::<$form>($key, is.$field, not.$field);)*
+                let state = reader.states(is.state, not.state)?;
                 let read = Self { direction, $($field: $field?,)* tcp_flags, state, fragment };
-                protocol_check::check(&read, rule).map(|()| read)
+                let kinds = [
+                    $(($key, read.$field.as_ref().map($kinds)),)*
+                    ("tcp_flags", tcp_flags.map(|_| frames::TCP)),
+                    ("fragment", fragment.filter(|&fragment| fragment).map(|_| frames::IP)),
+                ];
+                frames::check(&kinds, rule).map(|()| read)
             }
 
             /// Visits each key that takes many values.
@@ -140,39 +124,58 @@ macro_rules! matches {
 }
 matches! {
     /// Ethertype after VLAN tags.
-    ethertype: Field<u16>, "ethertype", Numbers<Ethertype>;
+    ethertype: Field<u16>, "ethertype", Numbers<Ethertype>, frames::of_ethertypes;
     /// VLAN of the outermost tag; 0 for a frame without one.
-    vlan: Field<u16>, "vlan", Numbers<Vlan>;
+    vlan: Field<u16>, "vlan", Numbers<Vlan>, |_| frames::ANY;
     /// VLAN of the second tag; 0 for a frame without one.
-    inner_vlan: Field<u16>, "inner_vlan", Numbers<Vlan>;
+    inner_vlan: Field<u16>, "inner_vlan", Numbers<Vlan>, |_| frames::ANY;
     /// Source address of the frame.
-    src_mac: Field<u64>, "src_mac", MacRange;
+    src_mac: Field<u64>, "src_mac", MacRange, |_| frames::ANY;
     /// Destination address of the frame.
-    dst_mac: Field<u64>, "dst_mac", MacRange;
+    dst_mac: Field<u64>, "dst_mac", MacRange, |_| frames::ANY;
     /// IP protocol; "icmp" is both that of IPv4 and that of IPv6.
-    proto: Field<u8>, "proto", Numbers<Protocol>;
+    proto: Field<u8>, "proto", Numbers<Protocol>, frames::of_protocols;
     /// Differentiated services code point of IP.
-    dscp: Field<u8>, "dscp", Numbers<Dscp>;
+    dscp: Field<u8>, "dscp", Numbers<Dscp>, |_| frames::IP;
     /// Source address of IP.
-    src: Addresses, "src", AddressIn<true, false>;
+    src: Addresses, "src", AddressIn<true, false>, frames::of_ip;
     /// Destination address of IP.
-    dst: Addresses, "dst", AddressIn<true, false>;
+    dst: Addresses, "dst", AddressIn<true, false>, frames::of_ip;
     /// Source port; of TCP, UDP, UDP-Lite and SCTP if no `proto` is stated.
-    src_port: Field<u16>, "src_port", Ports<true>;
+    src_port: Field<u16>, "src_port", Numbers<Port>, |_| frames::PORTS;
     /// Destination port; of TCP, UDP, UDP-Lite and SCTP if no `proto` is stated.
-    dst_port: Field<u16>, "dst_port", Ports<true>;
+    dst_port: Field<u16>, "dst_port", Numbers<Port>, |_| frames::PORTS;
     /// Type of ICMP in IPv4, and its code behind a slash.
-    icmp: Field<u16>, "icmp_type", Icmp<false>;
+    icmp: Field<u16>, "icmp_type", Icmp<false>, |_| frames::ICMP;
     /// Type of ICMP in IPv6, and its code behind a slash.
-    icmp6: Field<u16>, "icmp6_type", Icmp<true>;
+    icmp6: Field<u16>, "icmp6_type", Icmp<true>, |_| frames::ICMP6;
     /// Operation of ARP.
-    arp_op: Field<u16>, "arp_op", Numbers<ArpOperation>;
+    arp_op: Field<u16>, "arp_op", Numbers<ArpOperation>, |_| frames::ARP;
     /// Sender's IP address of ARP.
-    arp_src: Addresses, "arp_src", AddressIn<true, true>;
+    arp_src: Addresses, "arp_src", AddressIn<true, true>, frames::of_arp;
     /// Target's IP address of ARP.
-    arp_dst: Addresses, "arp_dst", AddressIn<true, true>;
+    arp_dst: Addresses, "arp_dst", AddressIn<true, true>, frames::of_arp;
     /// Sender's hardware address of ARP.
-    arp_src_mac: Field<u64>, "arp_src_mac", MacRange;
+    arp_src_mac: Field<u64>, "arp_src_mac", MacRange, |_| frames::ARP;
+}
+
+/// What a frame has to be; everything that is stated has to hold.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MatchEntry {
+    #[serde(rename = ".")]
+    is: Keys,
+    /// Which way it goes, from the app's side; both if not stated.
+    #[serde(with = "As::<Word<Direction>>")]
+    direction: Option<Direction>,
+    /// Flags of TCP that are set, and behind a slash all that are looked at.
+    #[serde(deserialize_with = "As::<TcpFlags>::deserialize")]
+    #[schemars(with = "As<TcpFlags>")]
+    tcp_flags: Option<TcpFlags>,
+    /// Whether it is a fragment of an IP packet, the first one too.
+    #[serde(with = "As::<Truth>")]
+    fragment: Option<bool>,
+    not: Keys,
 }
 
 impl Match {
@@ -245,7 +248,7 @@ impl<'n> Reader<'n, '_> {
             let set = self.names.set(name).or_else(|| self.names.refuse_set(name, self.rule, &element()));
             let union = set.and_then(V::of_set);
             if set.is_some_and(|set| union.is_none() && !set.is_broken) {
-                self.rule.fail(&element(), "names a set that holds nothing for this key", None);
+                self.rule.fail(&element(), "names a set that holds nothing for this key", "");
             }
             failed |= union.is_none();
             sets.extend(union);
@@ -262,7 +265,7 @@ impl<'n> Reader<'n, '_> {
     }
 
     fn nothing_left<T>(&self, path: &str) -> Option<T> {
-        self.rule.fail(path, "leaves nothing that could match", Some("leave the key out, or the rule".to_owned()));
+        self.rule.fail(path, "leaves nothing that could match", "leave the key out, or the rule");
         None
     }
 }
@@ -319,9 +322,7 @@ impl States {
     pub const fn contains(self, state: State) -> bool {
         self.0 & 1 << state as u8 != 0
     }
-}
 
-impl States {
     /// Every state that is not in it.
     #[must_use]
     pub const fn negated(self) -> Self {

@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::app::App;
 use super::class_selection::ClassSelection;
 use super::matches::{Direction, Match, MatchEntry};
-use super::name::Name;
-use super::owner::{OwnerMatch, RuleOwner};
+use super::owner::OwnerMatch;
 use super::set::Names;
 use super::{MAX_PASSING_RULES, MAX_RULES, shadow, strangers};
 use crate::document::{Document, Entry, Place};
 use crate::report::quoted;
-use crate::value::{As, Choice, Many, Truth, Word};
+use crate::value::{As, Choice, Many, Name, Truth, Word};
 
 /// The end of a frame's walk through the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
@@ -113,99 +112,83 @@ impl Choice for Action {
 }
 
 /// What happens to frames: the first rule that matches and decides counts.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 #[schemars(extend("required" = ["action"]))]
 pub(super) struct RuleEntry {
     /// The rule's name, which no other rule has; "rule-N" by its position if not stated.
-    #[serde(default, with = "As::<Name<64>>")]
+    #[serde(with = "As::<Name<64>>")]
     name: Option<String>,
     /// What a frame has to be; everything that is stated has to hold.
-    #[serde(default)]
     r#match: MatchEntry,
     /// Whose it is; of each key that is stated, one value has to hold.
-    #[serde(default)]
-    owner: RuleOwner,
+    owner: OwnerMatch,
     /// What it does: "accept", "drop" and "reject" decide; after "log", "count" and "class" the next rule is asked.
-    #[serde(default, deserialize_with = "As::<Word<Action>>::deserialize")]
+    #[serde(deserialize_with = "As::<Word<Action>>::deserialize")]
     #[schemars(with = "As<Word<Action>>")]
     action: Option<Action>,
-    /// Whether frames are logged, besides the action; false if not stated.
-    #[serde(default, with = "As::<Truth>")]
-    log: Option<bool>,
-    /// Name of the class that frames are put into; of one for egress and one for ingress in a list.
-    #[serde(default)]
+    /// Whether matching frames are logged, besides the action.
+    #[serde(with = "As::<Truth>")]
+    log: bool,
+    /// Name of the class that matching frames are put into; of one for egress and one for ingress in a list.
     class: Many<Name<64>>,
 }
 
 impl Rule {
     /// Reads every `[[rule]]` of `document`. `apps` are all that can attach, if it is known.
-    pub(super) fn read_all(document: &Document<'_>, names: &Names, apps: Option<&[App]>) -> Option<Vec<Self>> {
+    pub(super) fn read_all(document: &Document<'_>, names: &Names, apps: Option<&[App]>) -> Vec<Self> {
         let (mut rules, mut starts, mut taken) = (Vec::new(), Vec::new(), BTreeMap::new());
-        let (mut failed, mut passing) = (false, 0);
+        let (mut passing, before) = (0, document.faults());
         for (index, entry) in document.tables::<RuleEntry>("rule").enumerate() {
             let place = entry.place.clone();
             if index == MAX_RULES {
-                let help = "put addresses and ports that rules differ in into a [[set]]".to_owned();
-                place.error("action", format!("a policy has at most {MAX_RULES} rules"), Some(help));
+                let help = "put addresses and ports that rules differ in into a [[set]]";
+                place.error("action", format!("a policy has at most {MAX_RULES} rules"), help);
                 // What comes after is not looked at: a file may hold many more.
-                return None;
+                break;
             }
-            let Some(rule) = Self::read(entry, index + 1, names) else {
-                failed = true;
-                continue;
-            };
+            let rule = Self::read(entry, index + 1, names);
             passing += usize::from(rule.action.decision().is_none());
             if passing == MAX_PASSING_RULES + 1 && rule.action.decision().is_none() {
-                failed = true;
                 let message = format!("a policy has at most {MAX_PASSING_RULES} rules that only log, count or class");
-                let help = "`log = true` and `class` go with an action that decides".to_owned();
-                place.error("action", message, Some(help));
+                place.error("action", message, "`log = true` and `class` go with an action that decides");
             }
             if let Some(line) = taken.insert(rule.name.clone(), rule.line) {
-                failed = true;
                 let message = format!("there is already a rule {}, on line {line}", quoted(&rule.name));
-                place.error("name", message, Some("counters and messages tell rules by their names".to_owned()));
+                place.error("name", message, "counters and messages tell rules by their names");
             }
             starts.push(place.span().start);
             rules.push(rule);
         }
-        if failed {
-            return None;
+        if document.faults() == before {
+            shadow::warn(&rules, &starts, document);
+            apps.into_iter().for_each(|apps| strangers::warn(&rules, &starts, apps, document));
         }
-        shadow::warn(&rules, &starts, document);
-        if let Some(apps) = apps {
-            strangers::warn(&rules, &starts, apps, document);
-        }
-        Some(rules)
+        rules
     }
 
-    /// Makes a rule of `entry`, the one with the number `number` from 1. `None` after an error was reported.
-    fn read(entry: Entry<'_, RuleEntry>, number: usize, names: &Names) -> Option<Self> {
-        let (place, is_whole) = (entry.place, entry.is_whole);
-        let RuleEntry { name, r#match, owner, action, log, class } = entry.value?;
+    /// Makes a rule of `entry`, the one with the number `number` from 1.
+    fn read(entry: Entry<'_, RuleEntry>, number: usize, names: &Names) -> Self {
+        let Entry { value: RuleEntry { name, r#match, mut owner, action, log, class }, is_whole, place } = entry;
+        let before = place.faults();
         // What the others name is looked up even where one is wrong, so that one run shows all.
-        let matches = Match::read(r#match, &place, names);
-        let owner = OwnerMatch::read(owner, &place, names);
-        let class = ClassSelection::read(&class.0, &place, names);
-        if action.is_none() {
-            place.report_missing();
-        }
+        owner.complete(&place, names);
+        let is_whole = is_whole && action.is_some();
+        let action = action.unwrap_or(Action::Decide(Decision::Drop));
         let rule = Self {
             name: name.unwrap_or_else(|| format!("rule-{number}")),
             line: u32::try_from(place.line()).unwrap_or(u32::MAX),
-            matches: matches?,
+            matches: Match::read(r#match, &place, names).unwrap_or_default(),
             owner,
-            action: action?,
-            log: log.unwrap_or(false) || action? == Action::Log,
-            class: class?,
+            action,
+            log: log || action == Action::Log,
+            class: ClassSelection::read(&class.0, &place, names),
         };
-        if !is_whole {
-            return None;
+        if is_whole && place.faults() == before {
+            rule.check_class(&place);
+            rule.warn(&place);
         }
-        rule.check_class(&place)?;
-        rule.warn(&place);
-        Some(rule)
+        rule
     }
 
     /// Warns of a rule that lets frames pass for what a process can take on.
@@ -222,31 +205,25 @@ impl Rule {
         table.warning("owner", message, "state `user` or `cgroup` too");
     }
 
-    /// Checks that a class is stated where there is one to put frames into, and only there.
-    fn check_class(&self, table: &Place<'_>) -> Option<()> {
-        let (key, what, help) = match (self.action, !self.class.is_empty()) {
+    /// Checks that a class is stated where there is one to put frames into, and only there, and that it goes their way.
+    fn check_class(&self, table: &Place<'_>) {
+        match (self.action, !self.class.is_empty()) {
             (Action::Class, false) => {
                 let help = "write `class = \"...\"`, the name of a [[class]]";
-                ("action", "is \"class\", and no `class` is stated", help)
+                return table.fail("action", "is \"class\", and no `class` is stated", help);
             }
             (Action::Decide(Decision::Drop | Decision::Reject), true) => {
-                ("class", "is stated, and the rule's frames go nowhere", "leave it out")
+                let what = "is stated, and the rule's frames go nowhere";
+                return table.fail("class", what, "leave it out");
             }
-            _ => return self.check_direction(table),
-        };
-        table.fail(key, what, Some(help.to_owned()));
-        None
-    }
-
-    /// Checks that its frames go the way of its classes.
-    fn check_direction(&self, table: &Place<'_>) -> Option<()> {
+            _ => {}
+        }
         let (word, other) = match self.matches.direction {
             Some(Direction::Egress) if self.class.ingress.is_some() => ("egress", "ingress"),
             Some(Direction::Ingress) if self.class.egress.is_some() => ("ingress", "egress"),
-            _ => return Some(()),
+            _ => return,
         };
         let help = format!("name a class with `direction` = \"{word}\", or leave `match.direction` out");
-        table.fail("class", &format!("names a class for {other}, and the rule is for {word}"), Some(help));
-        None
+        table.fail("class", &format!("names a class for {other}, and the rule is for {word}"), &help);
     }
 }

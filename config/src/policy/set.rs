@@ -3,20 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::NameRef;
-use super::addresses::{AddressIn, Addresses};
+use super::addresses::{AddressIn, AddressPart, Addresses};
 use super::class_tree::ClassNames;
 use super::field::Field;
-use super::name::Name;
-use super::number::Ports;
-use super::values::{Negatable, Values, field};
+use super::number::{Numbers, SetPort};
+use super::values::{Negatable, Part, Values};
 use crate::document::{Document, Entry, Place};
 use crate::report::{Diagnostic, quoted};
-use crate::value::{As, Many, nearest};
+use crate::value::{As, Many, Name, nearest, pattern, table};
 
 /// Most ranges of addresses and ports that rules may hold of their own, by mixing and cutting sets. What a rule takes
 /// from a set as it is costs nothing.
@@ -35,19 +32,17 @@ pub struct Set {
     pub(super) is_broken: bool,
 }
 
-/// Addresses and ports under a name, for rules to use as "@name".
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SetEntry {
-    /// The set's name, which no other set has.
-    #[serde(with = "As::<Name<64>>")]
-    name: String,
-    /// IP addresses, blocks and ranges of them, of both families.
-    #[serde(default)]
-    addresses: Many<AddressIn<false, false>>,
-    /// Ports, and ranges of them.
-    #[serde(default)]
-    ports: Many<Ports<false>>,
+table! {
+    /// Addresses and ports under a name, for rules to use as "@name".
+    #[schemars(extend("required" = ["name"]))]
+    pub(super) struct SetEntry {
+        /// The set's name, which no other set has.
+        name: String = String::new(), "As::<Name<64>>";
+        /// IP addresses, blocks and ranges of them, of both families.
+        addresses: Vec<AddressPart> = Vec::new(), "Many::<AddressIn<false, false>>";
+        /// Ports, and ranges of them.
+        ports: Vec<Part<u16>> = Vec::new(), "Many::<Numbers<SetPort>>";
+    }
 }
 
 impl Set {
@@ -95,21 +90,21 @@ impl Names {
 
     fn add(&mut self, entry: Entry<'_, SetEntry>) {
         let (place, is_broken) = (entry.place, !entry.is_whole);
-        let Some(SetEntry { name, addresses, ports }) = entry.value else { return };
-        if !is_broken && addresses.0.is_empty() && ports.0.is_empty() {
-            let help = "write `addresses = [...]` or `ports = [...]`".to_owned();
-            place.error("name", format!("the set {} holds nothing", quoted(&name)), Some(help));
+        let SetEntry { name, addresses, ports } = entry.value;
+        if !is_broken && !name.is_empty() && addresses.is_empty() && ports.is_empty() {
+            let help = "write `addresses = [...]` or `ports = [...]`";
+            place.error("name", format!("the set {} holds nothing", quoted(&name)), help);
         }
-        let addresses = (!addresses.0.is_empty()).then(|| AddressIn::<false, false>::union(addresses.0, &[]));
-        let ports = (!ports.0.is_empty()).then(|| field(ports.0, &[]));
         if self.by_name.contains_key(&name) {
-            let help = "put what belongs together into one list".to_owned();
-            place.error("name", format!("there is already a set {}", quoted(&name)), Some(help));
-            return;
+            let help = "put what belongs together into one list";
+            place.error("name", format!("there is already a set {}", quoted(&name)), help);
+        } else if !name.is_empty() {
+            self.by_name.insert(name.clone(), self.sets.len());
+            let addresses = (!addresses.is_empty()).then(|| AddressIn::<false, false>::union(addresses, &[]));
+            let ports = (!ports.is_empty()).then(|| Numbers::<SetPort>::union(ports, &[]));
+            let (addresses, ports) = (addresses.map(Negatable::new), ports.map(Negatable::new));
+            self.sets.push(Set { name, addresses, ports, is_broken });
         }
-        self.by_name.insert(name.clone(), self.sets.len());
-        let (addresses, ports) = (addresses.map(Negatable::new), ports.map(Negatable::new));
-        self.sets.push(Set { name, addresses, ports, is_broken });
     }
 
     /// The set of that name.
@@ -124,7 +119,7 @@ impl Names {
             Some(near) => format!("did you mean \"@{near}\"?"),
             None => "write a [[set]] with this `name`".to_owned(),
         };
-        rule.fail(path, &format!("names the set {}, which there is not", quoted(&format!("@{name}"))), Some(help));
+        rule.fail(path, &format!("names the set {}, which there is not", quoted(&format!("@{name}"))), &help);
         None
     }
 
@@ -133,9 +128,8 @@ impl Names {
         let before = self.ranges.get();
         self.ranges.set(before.saturating_add(ranges));
         if before <= RANGES_MAX && self.ranges.get() > RANGES_MAX {
-            let help = "put the mix into a set of its own: rules share sets".to_owned();
             let what = format!("makes more than {RANGES_MAX} ranges of all rules, sets not counted");
-            rule.fail(&path(), &what, Some(help));
+            rule.fail(&path(), &what, "put the mix into a set of its own: rules share sets");
         }
         (self.ranges.get() <= RANGES_MAX).then_some(())
     }
@@ -144,10 +138,7 @@ impl Names {
     pub(super) fn note(&self, name: NameRef, table: &Place<'_>, path: impl Fn() -> String, index: usize) {
         let mut names = self.name_refs.borrow_mut();
         if names.len() < NAME_REFS_MAX {
-            names.entry(name).or_insert_with(|| {
-                let path = table.element(&path(), index);
-                table.locate(&path, &path)
-            });
+            names.entry(name).or_insert_with(|| table.locate(&table.element(&path(), index)));
         }
     }
 
@@ -159,5 +150,5 @@ impl Names {
 
 /// The schema of a reference to a set.
 pub(super) fn reference_schema() -> Json {
-    json!({ "type": "string", "pattern": "^@" })
+    pattern("^@")
 }

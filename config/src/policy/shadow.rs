@@ -30,7 +30,7 @@ pub(super) fn warn(rules: &[Rule], starts: &[usize], document: &Document<'_>) {
         let message = format!("the rule {} never matches: {name} on line {line} comes first", quoted(&later.name));
         let more = if others > 0 { format!(", as it does for {others} more rules below") } else { String::new() };
         let help = format!("that rule decides every frame of this one{more}; move one of them, or leave it out");
-        document.warning(start, "rule", message, help);
+        document.warning(start, "rule", message, &help);
     }
 }
 

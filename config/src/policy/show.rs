@@ -2,14 +2,15 @@
 
 use std::fmt::{self, Display};
 
+use super::field::Union;
 use super::matches::{Match, State, Visit};
 use super::owner::{OwnerMatch, Owners};
 use super::set::Set;
-use super::values::{Union, Values};
+use super::values::Values;
 use crate::account::Account;
 use crate::value::Choice;
 
-/// Most elements of a list that [`Brief`] shows.
+/// Most elements of a list that is shown to people.
 const BRIEF_MAX: usize = 8;
 
 impl Display for Match {
@@ -26,24 +27,11 @@ impl Display for OwnerMatch {
     }
 }
 
-/// A match for people: sets by their names, and long lists cut. Its `Display` is one line.
-#[derive(Clone, Copy, Debug)]
-pub struct Brief<'p> {
-    matches: &'p Match,
-    sets: &'p [Set],
-}
-
 impl Match {
-    /// The match for people, with those of `sets` by their names that it shares.
+    /// The match for people, on one line: long lists cut, and those of `sets` by their names that it shares.
     #[must_use]
-    pub const fn brief<'p>(&'p self, sets: &'p [Set]) -> Brief<'p> {
-        Brief { matches: self, sets }
-    }
-}
-
-impl Display for Brief<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Writer::new(self.sets, BRIEF_MAX).matches(self.matches).fmt(f)
+    pub fn brief(&self, sets: &[Set]) -> String {
+        Writer::new(sets, BRIEF_MAX).matches(self).to_string()
     }
 }
 

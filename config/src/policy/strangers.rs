@@ -22,7 +22,7 @@ pub(super) fn warn(rules: &[Rule], starts: &[usize], apps: &[App], document: &Do
         let list = globs.iter().map(|glob| quoted(glob.as_str())).collect::<Vec<_>>().join(", ");
         let message = format!("the rule {} is for an app that never attaches: {list}", quoted(&rule.name));
         let help = "with `attach = \"refuse\"` only what an [[app]] is for attaches, under its name: add one, or correct the name";
-        document.warning(*start, "rule", message, help.to_owned());
+        document.warning(*start, "rule", message, help);
     }
 }
 

@@ -1,10 +1,9 @@
 //! Keys that take many values: their elements, what these make together, and the sets among them.
 
-use std::hash::{DefaultHasher, Hash};
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
-use super::field::{Field, Scalar};
+use super::field::{Field, Scalar, Union};
 use super::set::Set;
 use crate::value::Form;
 
@@ -30,55 +29,6 @@ impl<T: Scalar> Part<T> {
     }
 }
 
-/// The union of `parts` and `sets`.
-pub(super) fn field<T: Scalar>(parts: Vec<Part<T>>, sets: &[&Field<T>]) -> Field<T> {
-    let of_sets = sets.iter().flat_map(|set| set.ranges().iter().cloned());
-    Field::new(parts.into_iter().flat_map(Part::ranges).chain(of_sets))
-}
-
-/// What a key can match, as a set: [`Field`], or [`Addresses`](super::Addresses).
-pub(super) trait Union: Clone + PartialEq {
-    /// What is in both.
-    fn and(&self, other: &Self) -> Self;
-    /// What is not in it.
-    fn negated(&self) -> Self;
-    /// Whether everything in `other` is in it too.
-    fn covers(&self, other: &Self) -> bool;
-    /// How many ranges it has.
-    fn size(&self) -> usize;
-    /// Whether `self` and `other` are copies of one.
-    fn is_shared_with(&self, other: &Self) -> bool;
-    /// Hashes the number of ranges, and the first and the last: that costs the same for every set.
-    fn hash_ends(&self, hasher: &mut DefaultHasher);
-}
-
-impl<T: Scalar + Hash> Union for Field<T> {
-    fn and(&self, other: &Self) -> Self {
-        Self::and(self, other)
-    }
-
-    fn negated(&self) -> Self {
-        Self::negated(self)
-    }
-
-    fn covers(&self, other: &Self) -> bool {
-        Self::covers(self, other)
-    }
-
-    fn size(&self) -> usize {
-        self.ranges().len()
-    }
-
-    fn is_shared_with(&self, other: &Self) -> bool {
-        Self::is_shared_with(self, other)
-    }
-
-    fn hash_ends(&self, hasher: &mut DefaultHasher) {
-        let ranges = self.ranges();
-        (ranges.len(), ranges.first(), ranges.last()).hash(hasher);
-    }
-}
-
 /// The form of one element of a key that takes many, what they make together, and the way back to text.
 pub(super) trait Values: Form {
     /// What the elements make together.
@@ -99,13 +49,50 @@ pub(super) trait Values: Form {
     fn write(union: &Self::Union) -> Vec<String>;
 
     /// The name of the set that an element is.
-    fn set_name(_part: &Self::Value) -> Option<&str> {
-        None
-    }
+    fn set_name(part: &Self::Value) -> Option<&str>;
 
     /// What a set holds for this key, if anything.
-    fn of_set(_set: &Set) -> Option<&Negatable<Self::Union>> {
-        None
+    fn of_set(set: &Set) -> Option<&Negatable<Self::Union>>;
+}
+
+/// What a set holds of numbers, if sets may stand for them.
+pub(super) type OfSet<T> = Option<fn(&Set) -> Option<&Negatable<Field<T>>>>;
+
+/// Values of a key that is one number.
+pub(super) trait Ranges: Form<Value = Part<Self::Of>> {
+    /// What ranges are made of.
+    type Of: Scalar + 'static;
+    /// The largest. The least is zero.
+    const MAX: Self::Of;
+    /// What a set holds for this key, if sets may stand for it.
+    const OF_SET: OfSet<Self::Of> = None;
+
+    /// The elements that make `field`, each as TOML.
+    fn write(field: &Field<Self::Of>) -> Vec<String>;
+}
+
+impl<R: Ranges> Values for R {
+    type Union = Field<R::Of>;
+
+    fn universe() -> Self::Union {
+        Field::new([R::Of::MIN..=R::MAX])
+    }
+
+    fn union(parts: Vec<Part<R::Of>>, sets: &[&Self::Union]) -> Self::Union {
+        let of_sets = sets.iter().flat_map(|set| set.ranges().iter().cloned());
+        Field::new(parts.into_iter().flat_map(Part::ranges).chain(of_sets))
+    }
+
+    fn write(field: &Self::Union) -> Vec<String> {
+        <R as Ranges>::write(field)
+    }
+
+    fn set_name(part: &Part<R::Of>) -> Option<&str> {
+        if let Part::Set(name) = part { Some(name) } else { None }
+    }
+
+    fn of_set(set: &Set) -> Option<&Negatable<Self::Union>> {
+        R::OF_SET.and_then(|of_set| of_set(set))
     }
 }
 

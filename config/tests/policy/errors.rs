@@ -135,7 +135,7 @@ fn wrong_values_say_what_would_be_right() {
         ("[[app]]\nname = \"a\"", "listen = \"icmp/8\"", 10, ["a protocol and a port", ""]),
         ("[[app]]\nname = \"a\"", "queues = 17", 10, ["from 1 to 16", "the most is 16"]),
         ("[[app]]\nname = \"a\"", "class = \"gold\"", 9, ["names the class `gold`", "write a [[class]]"]),
-        ("[[app]]\nname = \"a\"", "owner.app = \"x\"", 7, ["unknown key `owner.app` in [[app]]", "known are `user`"]),
+        ("[[app]]\nname = \"a\"", "owner.app = \"x\"", 7, ["unknown key `owner.app` in [[app]]", "known are `cgroup`"]),
         (
             "[[rule]]\naction = \"drop\"",
             "owner.comm = \"a-very-long-name\"",
@@ -237,6 +237,37 @@ fn keys_are_checked_against_each_other() {
     ] {
         assert_error(&text, at, &parts);
     }
+}
+
+/// An entry without a name is checked like any other.
+#[test]
+fn a_missing_name_hides_nothing() {
+    let text = "[[app]]
+address = \"shared\"
+mac = \"02:00:00:00:00:01\"
+class = \"none\"
+[[class]]
+rate = \"2gbit\"
+ceil = \"1gbit\"
+target = \"1s\"
+parent = \"none\"
+[[set]]
+ports = \"@web\"
+";
+    let errors = errors(text);
+    let keys: Vec<_> = errors.diagnostics().iter().map(|error| error.key.as_deref().unwrap()).collect();
+    let expected = [
+        "app.name",
+        "app.mac",
+        "app.class",
+        "class.name",
+        "class.interval",
+        "class.ceil",
+        "class.parent",
+        "set.name",
+        "set.ports",
+    ];
+    assert_eq!(keys, expected, "{errors}");
 }
 
 /// A match that no frame can be is an error, and says why.

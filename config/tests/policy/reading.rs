@@ -2,7 +2,9 @@
 
 use crate::{EXAMPLES, SETS, ip, matches, owner, policy};
 use kopi_config::Account;
-use kopi_config::policy::{Action, Cidr, ClassSelection, Decision, Direction, Listen, Policy, Rule, State, Tracking};
+use kopi_config::policy::{
+    Action, ClassSelection, Decision, Direction, IpNet, Listen, Policy, Rule, State, Tracking, Union,
+};
 
 /// An empty file is a policy that allows everything.
 #[test]
@@ -62,7 +64,7 @@ fn tables_are_read() {
     assert_eq!((app.name.as_str(), app.admit, app.spoof_check), ("db", false, false));
     assert_eq!(app.owner, owner("{ user = \"bob\", not = { gid = 7 } }"));
     assert_eq!(app.mac.unwrap().to_string(), "02:00:00:00:00:01");
-    assert_eq!(app.addresses, [Cidr::new(ip("10.0.0.0"), 24).unwrap(), Cidr::new(ip("2001:db8::1"), 128).unwrap()]);
+    assert_eq!(app.addresses, [IpNet::new(ip("10.0.0.0"), 24).unwrap(), IpNet::new(ip("2001:db8::1"), 128).unwrap()]);
     assert_eq!(app.listen, [Listen { proto: 6, port: 53 }, Listen { proto: 17, port: 53 }]);
     assert_eq!(
         (app.queues, app.flows, app.class),
@@ -139,7 +141,7 @@ fn rules_share_sets() {
     let (src, dst) = (|rule: &Rule| rule.matches.src.clone().unwrap(), |rule: &Rule| rule.matches.dst.clone().unwrap());
     assert!(src(a).v4.is_shared_with(&src(b).v4) && src(a).v4.is_shared_with(&policy.sets[0].addresses().unwrap().v4));
     assert!(dst(a).v6.is_shared_with(&dst(b).v6));
-    assert_eq!(a.matches.brief(&policy.sets).to_string(), "{ src = \"@lan\", not = { dst = \"@lan\" } }");
+    assert_eq!(a.matches.brief(&policy.sets), "{ src = \"@lan\", not = { dst = \"@lan\" } }");
 }
 
 /// Owners by every property, and what they are not.

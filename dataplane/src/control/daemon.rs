@@ -22,7 +22,7 @@ use crate::host::{Host, HostError};
 use dpdk::{DpdkError, Eal, Pool, PoolConfig};
 use eal_args::{check_args, eal_args, other_cpus};
 use event_loop::Events;
-use kopi_config::check::{find_interface, unknown_names};
+use kopi_config::check::{check_machine, unknown_names};
 use kopi_config::{Config, HugePages, Policy};
 use kopi_policy::Connections;
 use kopi_ring::message::Link;
@@ -58,14 +58,6 @@ pub enum DaemonError {
         /// What DPDK said.
         #[source]
         error: DpdkError,
-    },
-    /// The wire's interface is not there.
-    #[error("the wire `{device}` cannot be used: {reason}")]
-    NoInterface {
-        /// The device as configured.
-        device: String,
-        /// What is missing.
-        reason: String,
     },
     /// Packet buffers could not be had.
     #[error(
@@ -132,12 +124,6 @@ pub fn try_eal(config: &Config) -> Result<(), DaemonError> {
     eal.close().map_err(DaemonError::Eal)
 }
 
-/// Fails if the wire's interface is not there.
-fn check_interface(config: &Config) -> Result<(), DaemonError> {
-    let device = config.wire.device.devargs();
-    find_interface(device).map_err(|reason| DaemonError::NoInterface { device: device.to_owned(), reason })
-}
-
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
@@ -149,8 +135,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     Listener::check_free(apps, SocketType::SEQPACKET)?;
     Listener::check_free(control, SocketType::STREAM)?;
     let online = kopi_config::online_cpus()?;
-    config.dataplane.cores.check_online(&online)?;
-    check_interface(config)?;
+    check_machine(config)?;
     let mut signals = Signals::catch()?;
     raise_descriptor_limit();
 
@@ -170,9 +155,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     let outcome = serve(config, &eal, &mut signals, &mut queued);
     match eal.close() {
         // The memory goes with this process.
-        Err(DpdkError::BuffersOut(missing))
-            if missing <= kept_buffers(&config.wire, config.dataplane.cores.cpus().len()) =>
-        {
+        Err(DpdkError::BuffersOut(missing)) if missing <= kept_buffers(&config.wire, config.dataplane.cores.len()) => {
             log::debug!("the driver of the wire has kept {missing} packet buffers that are in its rings");
         }
         Err(error) => log::warn!("DPDK was not taken down: {error}"),
@@ -221,7 +204,7 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
         plane.wire().device,
         plane.wire().driver,
         plane.dataplane().workers(),
-        config.socket.path.as_path().display()
+        config.socket.path.display()
     );
     if !plane.wire().link.up {
         device.log_link(plane.wire().link);
@@ -272,7 +255,7 @@ impl Started {
     fn new(config: &Config, eal: &Eal) -> Result<Self, DaemonError> {
         let wire = &config.wire;
         let wire_error = |error| DaemonError::Wire { device: wire.device.devargs().to_owned(), error };
-        let cores = config.dataplane.cores.cpus();
+        let cores = &config.dataplane.cores;
         let workers = u16::try_from(cores.len()).unwrap_or(u16::MAX);
 
         let mut device = WireDevice::open(eal, wire).map_err(wire_error)?;

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use kopi_config::Account;
 use kopi_config::policy::{
-    Action, Addresses, Decision, Direction, Field, Match, OwnerMatch, Policy, Rule, State, States,
+    Action, Addresses, Decision, Direction, Field, Match, OwnerMatch, Policy, Rule, State, States, Union,
 };
 use kopi_packet::{FlowKey, parse};
 use kopi_policy::{Owner, Packet, Ruleset};

@@ -248,6 +248,7 @@ impl Classes {
 mod tests {
     use super::*;
     use crate::bits::intersect;
+    use kopi_config::policy::Union;
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
 

@@ -31,7 +31,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use kopi_config::policy::{Address, Addresses, Allowed, App, Cidr, Direction, Field, Listen, Policy, State};
+use kopi_config::policy::{Address, Addresses, Allowed, App, Direction, Field, IpNet, Listen, Policy, State};
 use kopi_packet::{FlowKey, MacAddr, Malformed, Shape, dhcp, encapsulates, ndp, proto};
 
 use crate::frame::{Packet, Violation};
@@ -353,11 +353,11 @@ fn link_local(mac: MacAddr) -> Ipv6Addr {
     Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(low))
 }
 
-fn addresses<'a>(blocks: impl IntoIterator<Item = &'a Cidr>) -> Addresses {
+fn addresses<'a>(blocks: impl IntoIterator<Item = &'a IpNet>) -> Addresses {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for block in blocks {
-        let prefix = u32::from(block.prefix());
-        match block.address() {
+        let prefix = u32::from(block.prefix_len());
+        match block.addr() {
             IpAddr::V4(first) => v4.push(block_of(first.to_bits(), u32::MAX.checked_shr(prefix).unwrap_or(0))),
             IpAddr::V6(first) => v6.push(block_of(first.to_bits(), u128::MAX.checked_shr(prefix).unwrap_or(0))),
         }

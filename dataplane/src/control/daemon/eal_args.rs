@@ -11,13 +11,13 @@ const DPDK_MEMORY: u64 = 96 << 20;
 const MBUF_OVERHEAD: u64 = 128 + 128 + 192;
 /// Of the CPUs that are `online` those on which no worker runs.
 pub(super) fn other_cpus(config: &Config, online: &BTreeSet<u16>) -> Vec<u16> {
-    let cores = config.dataplane.cores.cpus();
+    let cores = &config.dataplane.cores;
     online.iter().copied().filter(|cpu| !cores.contains(cpu)).collect()
 }
 
 /// The arguments of EAL. Memory comes from huge pages without any file system mounted, or from ordinary pages.
 pub(super) fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
-    let cores = config.dataplane.cores.cpus();
+    let cores = &config.dataplane.cores;
     let others: Vec<String> = other_cpus(config, online).iter().map(u16::to_string).collect();
     let all: Vec<String> = online.iter().map(u16::to_string).collect();
     // The control thread keeps off the workers' CPUs, if there are any others.

@@ -120,7 +120,7 @@ fn rule_row(rule: &Rule, sum: Sum, policy: &Policy) -> kopi_api::Rule {
         name: rule.name.clone(),
         line: Some(rule.line),
         action: action(rule.action).to_owned(),
-        matches: Some(rule.matches.brief(&policy.sets).to_string()),
+        matches: Some(rule.matches.brief(&policy.sets)),
         owner: Some(if rule.owner.is_any() { String::new() } else { rule.owner.to_string() }),
         class: names_of(rule.class, policy),
         log: rule.log,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kopi_config::Account;
 use kopi_config::policy::{
     Action, Addresses, CgroupPath, Class, ClassSelection, Decision, Direction, Field, Glob, Match, OwnerMatch, Owners,
-    Policy, Rule, Scalar, State, States, TcpFlags,
+    Policy, Rule, Scalar, State, States, TcpFlags, Union,
 };
 use kopi_packet::Fragment;
 use kopi_policy::{Cause, Owner, Packet, Ruleset};

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use kopi_config::policy::{
-    App, Cidr, Decision, Direction, Direction::Egress, Direction::Ingress, Listen, OwnerMatch, Policy, State,
+    App, Decision, Direction, Direction::Egress, Direction::Ingress, IpNet, Listen, OwnerMatch, Policy, State,
 };
 use kopi_packet::dhcp::Request;
 use kopi_packet::{FlowKey, Fragment, MacAddr, ndp, parse};
@@ -21,7 +21,7 @@ const UNLISTED: Option<usize> = None;
 /// has MAC address 9.
 fn policy() -> Policy {
     let app = |name: &str| App::new(name.to_owned(), OwnerMatch::default());
-    let cidr = |text: &str, prefix| Cidr::new(text.parse::<IpAddr>().unwrap(), prefix).unwrap();
+    let cidr = |text: &str, prefix| IpNet::new(text.parse::<IpAddr>().unwrap(), prefix).unwrap();
     let mut bob = app("bob");
     bob.mac = Some(mac(1));
     bob.addresses = vec![cidr("10.0.0.8", 30), cidr("2001:db8::1:0", 112), cidr("fe80::", 112)];
@@ -252,7 +252,7 @@ fn reserved_addresses_are_nobody_elses() {
         assert_eq!(violation(entry, &ip(1, v4([10, 0, 0, 12]), udp(1, 2))), Some(Violation::Mac), "{entry:?}");
     }
     // Even where the block is reserved, the link-local address of an own MAC address is the app's.
-    let whole = Cidr::new("fe80::".parse().unwrap(), 64).unwrap();
+    let whole = IpNet::new("fe80::".parse().unwrap(), 64).unwrap();
     let mut policy = policy();
     policy.apps[0].addresses.push(whole);
     let ruleset = Ruleset::new(Arc::new(policy), &()).unwrap();
