@@ -131,7 +131,7 @@ impl Errors {
         &self.diagnostics
     }
 
-    /// How many errors there are, those beyond [`SHOWN_MAX`] counted too.
+    /// How many errors there are, those that are not shown counted, too.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count

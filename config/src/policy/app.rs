@@ -35,7 +35,7 @@ table! {
         pub owner: OwnerMatch = OwnerMatch::default();
         /// Whether they may attach.
         pub admit: bool = true, "As::<Truth>";
-        /// Whose MAC and IP address the port has: its own, or that of the host, which takes [host] in kopid.toml.
+        /// Whose MAC and IP address the port has: its own, or that of the host, which takes `[host]` in kopid.toml.
         pub address: Address = Address::Own;
         /// The only unicast address that the port may have and send from.
         #[serde(deserialize_with = "As::<Station>::deserialize")]
