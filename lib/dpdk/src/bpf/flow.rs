@@ -50,9 +50,14 @@ impl<'f, B: Bytes + ?Sized> Flow<'f, B> {
             (Layout::Ipv4, Some(1)) | (Layout::Ipv6, Some(58)) => &[0, 0, 0xff, 0xff],
             _ => &[],
         };
-        // Below is a length (IEEE 802.3), of which the key says nothing but that it is one.
-        let is_length = bytes.number::<2>(12).is_none_or(|kind| kind < 0x0600);
-        Self { bytes, layout, transport, ethertype: if is_length { [0x07, 0xff] } else { [0, 0] } }
+        let ethertype = match bytes.number::<2>(12) {
+            // A length (IEEE 802.3), of which the key says nothing but that it is one.
+            None | Some(..0x0600) => [0x07, 0xff],
+            // Of a service tag, too: these are the bits in which the three types differ.
+            Some(0x88a8 | 0x9100 | 0x9200) => [0x1b, 0xa8],
+            Some(_) => [0, 0],
+        };
+        Self { bytes, layout, transport, ethertype }
     }
 
     /// The bits that may differ of the byte at `offset`. `None` if not all frames of the flow have one there.

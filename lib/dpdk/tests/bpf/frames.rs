@@ -55,7 +55,7 @@ fn whole(random: &mut Random) -> Vec<u8> {
     });
     frame.extend(mac(random));
     for _ in 0..random.pick(&[0, 0, 0, 0, 0, 1, 1, 2, 3]) {
-        frame.extend(random.pick(&[[0x81, 0], [0x81, 0], [0x88, 0xa8], [0x91, 0]]));
+        frame.extend(random.pick(&[[0x81, 0], [0x81, 0], [0x88, 0xa8], [0x91, 0], [0x92, 0]]));
         frame.extend(random.pick(&[[0, 7], [0, 8], [0xe0, 7], [0, 0]]));
     }
     match random.below(24) {

@@ -8,6 +8,9 @@ use super::{Frame, random_program};
 use crate::bpf::program::Program;
 use crate::bpf::{Bpf, Layout};
 
+/// Types of a service tag, which a key does not tell apart.
+const SERVICE_TAGS: [[u8; 2]; 3] = [[0x88, 0xa8], [0x91, 0], [0x92, 0]];
+
 /// Two frames of one flow.
 struct Pair {
     key: FlowKey,
@@ -27,6 +30,13 @@ fn pairs(count: usize) -> Vec<Pair> {
             let mut tried = second.clone();
             match random.below(10) {
                 0 => tried.truncate(random.below(tried.len() + 1)),
+                2 => {
+                    // A step from one service tag to another changes several bits.
+                    if let Some(kind) = tried.get_mut(12..14).filter(|kind| SERVICE_TAGS.iter().any(|tag| tag == kind))
+                    {
+                        kind.copy_from_slice(&random.pick(&SERVICE_TAGS));
+                    }
+                }
                 1 => tried.extend(random.bytes(40)),
                 _ if tried.is_empty() => {}
                 // What is read by programs is near the begin.
@@ -92,6 +102,25 @@ fn frames_of_a_flow_get_one_answer() {
         filters.iter_mut().zip(of_layouts).for_each(|(count, checked)| *count += usize::from(checked > 0));
     }
     assert!(checked > 100_000 && filters.iter().all(|count| *count >= 20), "{checked} {filters:?}");
+}
+
+/// A frame with one kind of service tag says nothing of those with another, of which libpcap's `vlan` takes some.
+#[test]
+fn service_tags_are_told_apart() {
+    let tagged = frame_of("vlan 5 udp 10.0.0.1:53 > 10.0.0.2:999").expect("a frame");
+    let mut pairs = Vec::new();
+    for first in SERVICE_TAGS {
+        for second in SERVICE_TAGS {
+            let frames = [first, second].map(|tag| [&tagged[..12], &tag, &tagged[14..]].concat());
+            let [key, other] = [&frames[0], &frames[1]].map(|frame| parse(frame, 0).1);
+            assert_eq!(key, other);
+            let buffers = [Frame::new(&frames[0], &[]), Frame::new(&frames[1], &[])];
+            pairs.push(Pair { key, frames, buffers });
+        }
+    }
+    for expression in ["vlan", "vlan 5", "not vlan", "vlan and udp", "ether proto 0x88a8", "ether proto 0x9100", "ip"] {
+        check(&Bpf::compile(expression).expect("libpcap takes it"), expression, &mut pairs);
+    }
 }
 
 /// The same for programs that no expression gives, most of which look at what is not in the key.
