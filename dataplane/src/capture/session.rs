@@ -175,6 +175,7 @@ impl<'a> Session<'a> {
         let clock = Clock::new(hz);
         let now = clock.ns(dpdk::tsc());
         let begun = Instant::now();
+        let deadline = request.wanted.seconds.and_then(|time| begun.checked_add(Duration::from_secs_f64(time)));
         while in_use.load(Relaxed) < rings.len() && begun.elapsed() < WORKERS_TIMEOUT {
             std::thread::park_timeout(STEP);
         }
@@ -191,7 +192,7 @@ impl<'a> Session<'a> {
             sent: 0,
             left: request.wanted.count.unwrap_or(u64::MAX),
             closed_bytes: 0,
-            deadline: request.wanted.seconds.and_then(|time| Instant::now().checked_add(Duration::from_secs_f64(time))),
+            deadline,
             retry: None,
             disk_full: false,
             told_full: false,

@@ -61,7 +61,7 @@ pub fn run(
         let alone = burst.alone >> start & 1 != 0;
         let frame = || burst.batch.get(start).map_or(&[][..], Mbuf::data);
         if !policy_stage.lookup(flow, frame, key, alone, snapshot, now) {
-            // What follows has to be looked at by itburst.
+            // What follows has to be looked at by itself.
             end = start + 1;
         }
         let (packets, bytes) = if lengths_fit {

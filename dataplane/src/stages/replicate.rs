@@ -83,12 +83,15 @@ impl Outputs {
         let ReplicateCtx { ref burst, .. } = *ctx;
         let mut copies = 0;
         let key = burst.key(at);
-        let headers = snapshot.policies().map(|_| kopi_packet::parse(mbuf.data(), source).0);
+        let mut headers = None;
         let protocol = LinkProtocol::of(&key);
         for id in ports.iter().copied().filter(|id| *id != source && snapshot.hears(*id, &key, protocol)) {
-            let admission = headers.as_ref().map_or(Admission::FREE, |headers| {
+            let admission = if snapshot.policies().is_some() {
+                let headers = headers.get_or_insert_with(|| kopi_packet::parse(mbuf.data(), source).0);
                 ctx.policy_stage.admit(ParsedFrame { frame: mbuf.data(), headers, key: &key, now }, id, snapshot)
-            });
+            } else {
+                Admission::FREE
+            };
             let outcome = match admission.refused {
                 None => self.deliver_to_app(burst, at, id, snapshot, Some(source)).map(|route| {
                     debug_assert_eq!(route, Route::Free);

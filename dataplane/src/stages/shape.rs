@@ -212,7 +212,7 @@ impl Outputs {
         (frames as usize, sample)
     }
 
-    /// Sends a frame that is charged to port `account`, by way of the worker that owns its target if that is another one.
+    /// Sends a frame that is charged to port `charged`, by way of the worker that owns its target if that is another one.
     fn go(&mut self, handoff: Handoff, charged: PortId, view: &View<'_>) {
         match handoff.target {
             Target::Wire if !self.wire.sends() => self.hand_over(self.sender, handoff, charged, view),

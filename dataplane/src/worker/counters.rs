@@ -31,10 +31,10 @@ impl PortCounters {
     }
 }
 
-/// The longest turn of a worker since somebody last asked: how long frames have waited because the worker did something
+/// The longest iteration of a worker since somebody last asked: how long frames have waited because the worker did something
 /// else, or because the kernel let something else run there.
 #[derive(Debug, Default)]
-pub struct LongestTurn {
+pub struct LongestIteration {
     /// Cycles. Written by the worker.
     cycles: Counter,
     /// What `asked` was when `cycles` began anew. Written by the worker.
@@ -48,8 +48,8 @@ pub struct LongestTurn {
 #[repr(align(128))]
 struct Asked(Counter);
 
-impl LongestTurn {
-    /// Notes a turn of `cycles`. Only the worker may call this, once a turn.
+impl LongestIteration {
+    /// Notes an iteration of `cycles`. Only the worker may call this, once an iteration.
     #[inline]
     pub fn note(&self, cycles: u64) {
         let asked = self.asked.0.get();
@@ -61,9 +61,9 @@ impl LongestTurn {
         }
     }
 
-    /// The cycles of the longest turn that has ended since the last call. Only the control thread may call this.
+    /// The cycles of the longest iteration that has ended since the last call. Only the control thread may call this.
     ///
-    /// A turn that is going on will be one of the next call's. Of two calls within one turn, the second gives what the
+    /// An iteration that is going on will be one of the next call's. Of two calls within one iteration, the second gives what the
     /// first gave.
     #[must_use]
     pub fn take(&self) -> u64 {
@@ -79,15 +79,15 @@ impl LongestTurn {
 pub struct WorkerCounters {
     /// By port number; 0 is the wire.
     pub ports: Box<[PortCounters]>,
-    /// Turns of the worker's loop.
+    /// Iterations of the worker's loop.
     pub iterations: Counter,
-    /// Turns in which it moved at least one frame.
+    /// Iterations in which it moved at least one frame.
     pub busy_iterations: Counter,
-    /// Cycles completed in busy turns.
+    /// Cycles spent in busy iterations.
     pub busy_cycles: Counter,
     /// Times that it went to sleep.
     pub sleeps: Counter,
-    /// Cycles completed asleep.
+    /// Cycles spent asleep.
     pub asleep_cycles: Counter,
     /// Flow-table entries in use. A gauge.
     pub flows: Counter,
@@ -99,8 +99,8 @@ pub struct WorkerCounters {
     pub answers_withheld: Counter,
     /// Frames of the wire whose checksum was left to a card, and was finished here.
     pub checksums_finished: Counter,
-    /// The longest of the turns.
-    pub longest_iteration: LongestTurn,
+    /// The longest of the iterations.
+    pub longest_iteration: LongestIteration,
 }
 
 impl WorkerCounters {
@@ -119,7 +119,7 @@ impl WorkerCounters {
             flow_evictions: Counter::default(),
             answers_withheld: Counter::default(),
             checksums_finished: Counter::default(),
-            longest_iteration: LongestTurn::default(),
+            longest_iteration: LongestIteration::default(),
         }
     }
 }
@@ -189,7 +189,7 @@ mod tests {
     /// Each call tells of the turns since the one before.
     #[test]
     fn the_longest_turn_begins_anew_when_asked_for() {
-        let longest = LongestTurn::default();
+        let longest = LongestIteration::default();
         [5, 9, 7].into_iter().for_each(|cycles| longest.note(cycles));
         assert_eq!(longest.take(), 9);
         [3, 4].into_iter().for_each(|cycles| longest.note(cycles));

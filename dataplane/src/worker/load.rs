@@ -7,9 +7,9 @@ use crate::worker::counters::WorkerCounters;
 pub struct Load {
     /// The TSC, busy cycles and cycles asleep at the last look.
     last: (u64, u64, u64),
-    /// Share of the time in turns that moved a frame, 0 to 1.
+    /// Share of the time in iterations that moved a frame, 0 to 1.
     pub busy: f64,
-    /// Share of the time asleep, 0 to 1. The rest was completed looking for something to do.
+    /// Share of the time asleep, 0 to 1. The rest was spent looking for something to do.
     pub asleep: f64,
 }
 

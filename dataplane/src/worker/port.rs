@@ -46,7 +46,7 @@ pub struct WorkerPort {
 /// What wakes whoever sleeps behind a port.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// An app, in another process: the [waker](super::wake_requests) calls it.
+    /// An app, in another process: the [waker](crate::control::app_waker) calls it.
     App,
     /// The host port's thread. It is kopid's own, so nobody can make its descriptor block.
     Host(Arc<Doorbell>),

@@ -21,7 +21,7 @@ enum Look {
     /// Frames, which were taken.
     Took(Took),
     /// Frames that wait for the turn of their class.
-    FrameStore,
+    Waits,
     /// The wire takes no more.
     Blocked,
 }
@@ -48,7 +48,7 @@ impl Worker {
                         break;
                     }
                 }
-                Ok(Look::FrameStore) => self.rounds.sent(0, false),
+                Ok(Look::Waits) => self.rounds.sent(0, false),
                 Ok(Look::Blocked) => {
                     over = false;
                     break;
@@ -84,14 +84,14 @@ impl Worker {
             };
         };
         if tree.is_linked(id) {
-            return Ok(Look::FrameStore);
+            return Ok(Look::Waits);
         }
         if !self.outputs.has_frames(id)? {
             return Ok(Look::Empty);
         }
         let user = self.outputs.port_mut(id).map_or(User::Host, |port| port.user);
         self.outputs.tree(Direction::Egress).into_iter().for_each(|tree| tree.link(id, user, leaf, now));
-        Ok(Look::FrameStore)
+        Ok(Look::Waits)
     }
 
     /// Serves one direction's classes as the scheduler says.

@@ -23,7 +23,7 @@ const NOBODY: PortId = PortId::MAX;
 pub struct Waiting {
     /// The frame, and where it goes.
     pub handoff: Handoff,
-    /// Charged to whom it is dropped if it waits too long.
+    /// To whom it is charged if it is dropped, because it waits too long.
     pub charged: PortId,
 }
 

@@ -315,7 +315,7 @@ fn asks_for_address(key: &FlowKey, source: IpAddr, destination: IpAddr) -> bool 
     }
 }
 
-/// Whether only a router says this, or something that wants to be reserved for one. In IPv6 what cannot be followed to its end may
+/// Whether only a router says this, or something that wants to be taken for one. In IPv6 what cannot be followed to its end may
 /// be of neighbour discovery.
 fn is_of_router(key: &FlowKey) -> bool {
     use icmp6::{LISTENER_QUERY, MULTICAST_ROUTER_ADVERTISEMENT, REDIRECT, ROUTER_ADVERTISEMENT, ROUTER_RENUMBERING};

@@ -13,8 +13,8 @@
 
 use kopi_packet::tcp::flags::{ACK, FIN, RST, SYN, URG};
 
-/// How far a connection has come, as one who sees its segments pass knows it. Connections of other protocols are in the last
-/// states.
+/// How far a connection has come, as one who sees its segments pass knows it. Connections of other protocols
+/// are in `Udp`, `Icmp` and `Other`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum TcpState {

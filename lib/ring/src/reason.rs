@@ -17,7 +17,7 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// The stage of the dataplane that it happens in.
+            /// The stage that it happens in, by the name that operators see: `forward` and `filter` are both of the policy stage.
             #[must_use]
             pub const fn stage(self) -> &'static str {
                 match self { $(Self::$variant => $stage,)* }

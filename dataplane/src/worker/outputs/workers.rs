@@ -106,7 +106,7 @@ impl Outputs {
     }
 }
 
-/// Charged to whom a frame of port `source` is dropped that another worker does not take, and whether as one that it has sent.
+/// To whom a frame of port `source` is charged that another worker does not take, and whether as one that it has sent.
 pub const fn blamed(source: PortId, target: Target) -> (PortId, bool) {
     match target {
         Target::App { id, .. } if source == WIRE || source == id => (id, false),
