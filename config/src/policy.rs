@@ -51,7 +51,7 @@ pub use owner::{CgroupPath, OwnerMatch, Owners};
 pub use rule::{Action, Decision, Rule};
 pub use set::Set;
 pub use tracking::Tracking;
-pub use wire::Wire;
+pub use wire::WireLimit;
 
 pub use crate::amount::Rate;
 pub use ipnet::IpNet;
@@ -78,7 +78,7 @@ pub struct Policy {
     /// What happens to what no rule decides.
     pub default: Defaults,
     /// What the wire carries.
-    pub wire: Wire,
+    pub wire: WireLimit,
     /// How connections are tracked.
     pub tracking: Tracking,
     /// Addresses and ports under a name, for rules to use as "@name".
@@ -146,7 +146,7 @@ impl Policy {
     fn walk(document: &Document<'_>) -> Self {
         let default = document.table::<Defaults>("default").value;
         let tracking = document.table("tracking").value;
-        let Entry { value: wire, place, .. } = document.table::<Wire>("wire");
+        let Entry { value: wire, place, .. } = document.table::<WireLimit>("wire");
         wire.warn(&place);
         let mut names = Names::read(document);
         let classes = Class::read_all(document, &mut names, wire);

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use kopi_config::policy::{Class, ClassSelection, Direction, Policy, Rate, Wire};
+use kopi_config::policy::{Class, ClassSelection, Direction, Policy, Rate, WireLimit};
 use kopi_config::{Position, Severity, Size};
 
 fn policy(text: &str) -> Policy {
@@ -55,7 +55,7 @@ fn classes_are_read() {
          name = \"users\"
          direction = \"ingress\"",
     );
-    let mut wire = Wire::default();
+    let mut wire = WireLimit::default();
     (wire.rate, wire.burst, wire.overhead) = (Some(Rate::from_bits(10_000_000_000)), Some(Size::new(32_768)), 20);
     assert_eq!(policy.wire, wire);
     let mut gold = Class::new("gold".to_owned());
@@ -70,12 +70,12 @@ fn classes_are_read() {
     assert_eq!(policy.classes, [gold, users]);
 }
 
-/// What is not stated is what [`Class::new`] and [`Wire::default`] say.
+/// What is not stated is what [`Class::new`] and [`WireLimit::default`] say.
 #[test]
 fn nothing_stated_is_the_default() {
     let policy = policy("[[class]]\nname = \"a\"\n");
     assert_eq!(policy.classes, [Class::new("a".to_owned())]);
-    assert_eq!(policy.wire, Wire::default());
+    assert_eq!(policy.wire, WireLimit::default());
     assert_eq!(policy.classes[0].ceiling(), None);
 }
 

@@ -7,7 +7,7 @@ use super::matches::Direction;
 use super::number::CodePoint;
 use super::set::Names;
 use super::time::Moment;
-use super::wire::{Burst, Wire};
+use super::wire::{Burst, WireLimit};
 use crate::amount::{AnyRate, Rate, Size};
 use crate::document::{Document, Place};
 use crate::report::quoted;
@@ -79,7 +79,7 @@ impl Class {
     }
 
     /// Reads every `[[class]]` of `document`, and lets `names` know them.
-    pub(super) fn read_all(document: &Document<'_>, names: &mut Names, wire: Wire) -> Vec<Self> {
+    pub(super) fn read_all(document: &Document<'_>, names: &mut Names, wire: WireLimit) -> Vec<Self> {
         let mut entries = Vec::new();
         for (index, entry) in document.tables::<Self>("class").enumerate() {
             let (class, place) = (&entry.value, &entry.place);
@@ -102,7 +102,7 @@ impl Class {
     }
 
     /// Checks what concerns several keys of the class.
-    fn check(&self, table: &Place<'_>, wire: Wire) {
+    fn check(&self, table: &Place<'_>, wire: WireLimit) {
         if let (Some(rate), Some(ceil)) = (self.rate, self.ceil)
             && ceil < rate
         {

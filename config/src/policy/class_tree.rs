@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::class::Class;
 use super::matches::Direction;
-use super::wire::Wire;
+use super::wire::WireLimit;
 use crate::amount::Rate;
 use crate::document::{Entry, Place};
 use crate::report::quoted;
@@ -64,7 +64,7 @@ impl ClassNames {
 }
 
 /// Makes a tree of `entries`, and lets `names` know what apps and rules may name.
-pub(super) fn grow(entries: Vec<Entry<'_, Class>>, names: &mut ClassNames, wire: Wire) -> Vec<Class> {
+pub(super) fn grow(entries: Vec<Entry<'_, Class>>, names: &mut ClassNames, wire: WireLimit) -> Vec<Class> {
     let find = |entry: &Entry<'_, Class>| match &entry.value.parent_name {
         None => Some(None),
         Some(name) => names.find(name, &entry.place, || "parent".to_owned()).map(Some),
@@ -156,7 +156,7 @@ fn directions(entries: &[Entry<'_, Class>], parents: &[Option<usize>]) -> Option
 }
 
 /// Warns where classes are promised more than there is above them.
-fn warn_of_sums(entries: &[Entry<'_, Class>], parents: &[Option<usize>], directions: &[Direction], wire: Wire) {
+fn warn_of_sums(entries: &[Entry<'_, Class>], parents: &[Option<usize>], directions: &[Direction], wire: WireLimit) {
     let mut sums: BTreeMap<Option<usize>, (u64, usize)> = BTreeMap::new();
     for (index, entry) in entries.iter().enumerate() {
         let is_counted = parents[index].is_some() || directions[index] == Direction::Egress;

@@ -11,7 +11,7 @@ table! {
     /// `[wire]` of a policy: what the wire carries, so that frames wait in kopid, where classes share it, and not in the
     /// card.
     #[derive(Copy)]
-    pub struct Wire {
+    pub struct WireLimit {
         /// What kopid sends at most; as much as the device takes if not stated.
         pub rate: Option<Rate> = None, "As::<AnyRate>";
         /// Most bytes at once, of which kopid makes a suitable number if not stated.
@@ -22,7 +22,7 @@ table! {
     }
 }
 
-impl Wire {
+impl WireLimit {
     /// The longest frame of a network with the usual MTU of 1,500, its overhead counted.
     pub(super) const fn full_frame(self) -> u64 {
         1514 + self.overhead as u64

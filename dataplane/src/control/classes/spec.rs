@@ -4,7 +4,7 @@ use super::{ClassRow, ClassTotals};
 use crate::ids::Backlog;
 use crate::worker::sched_tree::{ClassCounters, Leaf, Numbers, SchedTree, Shaper};
 use kopi_config::Policy;
-use kopi_config::policy::{Class, Direction, Wire};
+use kopi_config::policy::{Class, Direction, WireLimit};
 use kopi_packet::mark::Mark;
 use kopi_policy::{PortPolicy, Ruleset};
 use kopi_qos::{ClassSpec, CodelConfig, Limit, Options, Queue, QueueConfig, Rate, Scheduler, SharedBucket};
@@ -347,7 +347,7 @@ impl Machine {
     }
 }
 
-fn options(wire: &Wire, direction: Direction, limits: &Machine) -> Options {
+fn options(wire: &WireLimit, direction: Direction, limits: &Machine) -> Options {
     let rate = wire.rate.filter(|_| direction == Direction::Egress);
     Options {
         frame: limits.frame,
