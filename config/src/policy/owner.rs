@@ -162,16 +162,20 @@ impl Owners {
     /// Whether nothing is stated.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let Self { apps, users, uid, groups, gid, comms, exes, cgroups, labels } = self;
+        let accounts = users.is_empty() && uid.is_empty() && groups.is_empty() && gid.is_empty();
+        let names = apps.is_empty() && comms.is_empty() && exes.is_empty() && labels.is_empty();
+        accounts && names && cgroups.is_empty()
     }
 
     /// The keys that are stated, if they are nothing but what a process can take on: what it calls itself, and the program
     /// that it runs, into which anybody who may run it can load code of his own. `None` if there is more, or nothing.
     pub(super) fn hints_alone(&self) -> Option<&'static str> {
-        let Self { comms, exes, .. } = self;
-        let hints = Self { comms: comms.clone(), exes: exes.clone(), ..Self::default() };
-        match (*self == hints, comms.is_empty(), exes.is_empty()) {
-            (false, ..) | (_, true, true) => None,
+        let Self { apps, users, groups, comms, exes, cgroups, labels, .. } = self;
+        let accounts = !(users.is_empty() && groups.is_empty());
+        let more = accounts || !(apps.is_empty() && cgroups.is_empty() && labels.is_empty());
+        match (more, comms.is_empty(), exes.is_empty()) {
+            (true, ..) | (_, true, true) => None,
             (_, false, true) => Some("`comm` alone, which any process can choose"),
             (_, true, false) => Some("`exe` alone, which any process can run and load code into"),
             (_, false, false) => Some("`comm` and `exe` alone, which any process can take on"),
