@@ -28,7 +28,7 @@ pub mod writer;
 
 use crate::control::mailbox::{MailSender, Mailbox};
 use crate::control::workers::Dataplane;
-use crate::stages::mirror::{Line, PortCounts, SESSIONS, Selection, Tap};
+use crate::stages::mirror::{Cell, Mirror, PortCounts, SESSIONS, Selection};
 use port_names::PortNames;
 use request::Request;
 use rustix::fd::{AsFd, BorrowedFd};
@@ -204,16 +204,16 @@ impl Entry {
     fn start(&mut self, filter: Filter, names: PortNames, dataplane: &mut Dataplane) {
         let names = Arc::new(names);
         let selection = Arc::new(self.request.selection(self.id, &names));
-        let (mut taps, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut mirrors, mut rings, mut counts) = (Vec::new(), Vec::new(), Vec::new());
         let in_use = Arc::new(AtomicUsize::new(0));
         for _ in 0..dataplane.workers() {
             let (producer, consumer) = ring(self.rings.1);
             let count: Arc<[PortCounts]> = (0..dataplane.ports()).map(|_| PortCounts::default()).collect();
-            let tap = Tap::new(Arc::clone(&selection), producer, Arc::clone(&count));
-            let tap = tap.telling(Arc::clone(&in_use));
-            taps.push(Box::new(match &filter {
-                Some(filter) => tap.filtered(Arc::clone(filter)),
-                None => tap,
+            let mirror = Mirror::new(Arc::clone(&selection), producer, Arc::clone(&count));
+            let mirror = mirror.counted_in(Arc::clone(&in_use));
+            mirrors.push(Box::new(match &filter {
+                Some(filter) => mirror.filtered(Arc::clone(filter)),
+                None => mirror,
             }));
             rings.push(consumer);
             counts.push(count);
@@ -224,14 +224,14 @@ impl Entry {
         if let State::Compiling { start: waits } = std::mem::replace(&mut self.state, state)
             && waits.send(start).is_ok()
         {
-            dataplane.tap(taps);
+            dataplane.mirror(mirrors);
         }
     }
 
     /// Takes the mirrors back, if it has any.
     fn finish(&mut self, dataplane: &mut Dataplane) {
         if let State::Running { .. } = std::mem::replace(&mut self.state, State::Finishing) {
-            dataplane.untap(self.id);
+            dataplane.unmirror(self.id);
         }
     }
 }
@@ -254,13 +254,13 @@ impl Drop for Captures {
 }
 
 /// A ring of `bytes` bytes whose memory is there already: no worker is to wait for a page.
-fn ring(bytes: usize) -> (rtrb::Producer<Line>, rtrb::Consumer<Line>) {
-    let lines = bytes / size_of::<Line>();
-    let (mut producer, mut consumer) = rtrb::RingBuffer::new(lines);
-    if let Ok(chunk) = producer.write_chunk_uninit(lines) {
-        chunk.fill_from_iter(std::iter::repeat_n(Line::EMPTY, lines));
+fn ring(bytes: usize) -> (rtrb::Producer<Cell>, rtrb::Consumer<Cell>) {
+    let cells = bytes / size_of::<Cell>();
+    let (mut producer, mut consumer) = rtrb::RingBuffer::new(cells);
+    if let Ok(chunk) = producer.write_chunk_uninit(cells) {
+        chunk.fill_from_iter(std::iter::repeat_n(Cell::EMPTY, cells));
     }
-    if let Ok(chunk) = consumer.read_chunk(lines) {
+    if let Ok(chunk) = consumer.read_chunk(cells) {
         chunk.commit_all();
     }
     (producer, consumer)

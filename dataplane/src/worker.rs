@@ -417,14 +417,14 @@ impl Worker {
     #[inline]
     fn run_stages(&mut self, source: PortId, refused: &Taken, now: u64) -> u64 {
         let Self { burst, flows, policy_stage, outputs, snapshot, counters, .. } = self;
-        burst.tapped = !outputs.taps.is_empty();
+        burst.mirrored = !outputs.mirrors.is_empty();
         burst.classed = outputs.shaper.is_some();
         let bytes = parse::run(burst, source, flows, snapshot.policies().map(PolicyTable::watch));
         count(counters, source, burst, bytes, refused);
         policy::run(burst, source, policy_stage, flows, snapshot, now);
         let fates = deliver::run(outputs, burst, source, snapshot, policy_stage, now);
         let view = outputs.view(snapshot, policy_stage.policy_counters(), now);
-        mirror::run(&mut outputs.taps, burst, source, &outputs.ports, &view);
+        mirror::run(&mut outputs.mirrors, burst, source, &outputs.ports, &view);
         transmit::run(outputs, burst, source, &fates, &view);
         bytes
     }

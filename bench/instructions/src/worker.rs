@@ -14,7 +14,7 @@ use kopi_dataplane::ids::WIRE;
 use kopi_dataplane::policy_counters::PolicyCounters;
 use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::snapshot::Snapshot;
-use kopi_dataplane::stages::mirror::{PortCounts, Selection, Tap, Which};
+use kopi_dataplane::stages::mirror::{Mirror, PortCounts, Selection, Which};
 use kopi_dataplane::stages::policy::PolicyStage;
 use kopi_dataplane::worker::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::worker::counters::{PortTotals, WorkerCounters};
@@ -315,7 +315,7 @@ impl Bench {
         let (snapshot, policy_counters) = (Arc::new(snapshot), Arc::new(PolicyCounters::new(64)));
         self.tell(Command::Forward(Change { snapshot, policy_counters, selections: Vec::new(), shaper }))?;
         if case.setting == Setting::Capture {
-            self.tell(Command::Tap(Box::new(tap()?)))?;
+            self.tell(Command::Mirror(Box::new(mirror()?)))?;
         }
         // The worker takes all of this in a turn without frames.
         self.worker.poll_once(self.now);
@@ -462,7 +462,7 @@ fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>,
 }
 
 /// A capture of all apps' frames whose filter none of the load passes.
-fn tap() -> Result<Tap, Failure> {
+fn mirror() -> Result<Mirror, Failure> {
     let mut ports = vec![[true; 2]; PORTS];
     ports[usize::from(WIRE)] = [false; 2];
     let selection = Selection {
@@ -479,5 +479,5 @@ fn tap() -> Result<Tap, Failure> {
     let (ring, _) = rtrb::RingBuffer::new(1024);
     let counts = (0..PORTS).map(|_| PortCounts::default()).collect();
     let filter = Bpf::compile("udp port 53").map_err(|error| Failure::Said(error.to_string()))?;
-    Ok(Tap::new(Arc::new(selection), ring, counts).filtered(Arc::new(filter)))
+    Ok(Mirror::new(Arc::new(selection), ring, counts).filtered(Arc::new(filter)))
 }

@@ -13,7 +13,7 @@ use kopi_dataplane::fib::{Fib, FibPort};
 use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
 use kopi_dataplane::snapshot::Snapshot;
-use kopi_dataplane::stages::mirror::{Line, PortCounts, Selection, Tap, Which};
+use kopi_dataplane::stages::mirror::{Cell, Mirror, PortCounts, Selection, Which};
 use kopi_dataplane::stages::policy::PolicyStage;
 use kopi_dataplane::stages::{deliver, mirror, parse, policy, transmit};
 use kopi_dataplane::worker::burst::Burst;
@@ -132,8 +132,8 @@ impl Bench {
             self.next = if self.next + 1 >= self.frames.len() { 0 } else { self.next + 1 };
         }
         let begun = tsc();
-        self.burst.tapped = !self.outputs.taps.is_empty();
-        if self.burst.tapped && source != WIRE {
+        self.burst.mirrored = !self.outputs.mirrors.is_empty();
+        if self.burst.mirrored && source != WIRE {
             self.burst.note_queue(0, 0);
         }
         let Self { burst, flows, policy_stage, outputs, snapshot, .. } = self;
@@ -141,7 +141,7 @@ impl Bench {
         policy::run(burst, source, policy_stage, flows, snapshot, begun);
         let fates = deliver::run(outputs, burst, source, snapshot, policy_stage, begun);
         let view = outputs.view(snapshot, policy_stage.policy_counters(), begun);
-        mirror::run(&mut outputs.taps, burst, source, &outputs.ports, &view);
+        mirror::run(&mut outputs.mirrors, burst, source, &outputs.ports, &view);
         transmit::run(outputs, burst, source, &fates, &view);
         let took = tsc() - begun;
         while self.app.poll()? > 0 {
@@ -153,7 +153,7 @@ impl Bench {
 
     /// A turn of `arm`: appends the cycles of each burst to `times`.
     fn turn(&mut self, arm: &Arm, source: PortId, times: &mut Vec<u64>) -> Result<(), Box<dyn Error>> {
-        let mut ring = self.tap(arm)?;
+        let mut ring = self.mirror(arm)?;
         for burst in 0..BURSTS {
             let took = self.pass(source)?;
             if burst >= WARM_UP {
@@ -165,11 +165,11 @@ impl Bench {
                 chunk.commit_all();
             }
         }
-        self.outputs.taps.remove(1);
+        self.outputs.mirrors.remove(1);
         Ok(())
     }
 
-    fn tap(&mut self, &(_, filter, which, sample): &Arm) -> Result<Option<rtrb::Consumer<Line>>, Box<dyn Error>> {
+    fn mirror(&mut self, &(_, filter, which, sample): &Arm) -> Result<Option<rtrb::Consumer<Cell>>, Box<dyn Error>> {
         if sample == 0 {
             return Ok(None);
         }
@@ -188,11 +188,11 @@ impl Bench {
         };
         let (producer, consumer) = rtrb::RingBuffer::new(RING);
         let counts = (0..PORTS).map(|_| PortCounts::default()).collect();
-        let mut tap = Tap::new(Arc::new(selection), producer, counts);
+        let mut mirror = Mirror::new(Arc::new(selection), producer, counts);
         if let Some(filter) = filter {
-            tap = tap.filtered(Arc::new(Bpf::compile(filter)?));
+            mirror = mirror.filtered(Arc::new(Bpf::compile(filter)?));
         }
-        self.outputs.taps.insert(Box::new(tap)).map_err(|_| "too many taps")?;
+        self.outputs.mirrors.insert(Box::new(mirror)).map_err(|_| "too many mirrors")?;
         Ok(Some(consumer))
     }
 }

@@ -9,7 +9,7 @@ use super::request::Request;
 use super::writer::{EpochNames, Sums, Writer};
 use crate::capture::clock::Clock;
 use crate::control::mailbox::MailSender;
-use crate::stages::mirror::{Head, Line, PortCounts};
+use crate::stages::mirror::{Cell, PortCounts, RecordHeader};
 use dpdk::Bpf;
 use kopi_api::capture::{Session as Told, State};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -78,7 +78,7 @@ impl Drop for Reporter {
 #[derive(Debug)]
 pub(super) struct Start {
     /// From each worker.
-    pub(super) rings: Vec<rtrb::Consumer<Line>>,
+    pub(super) rings: Vec<rtrb::Consumer<Cell>>,
     /// How many workers look for it already.
     pub(super) in_use: Arc<AtomicUsize>,
     /// What each worker's mirror counts.
@@ -134,7 +134,7 @@ struct Session<'a> {
     request: Arc<Request>,
     connection: Connection,
     output: Output,
-    rings: Vec<rtrb::Consumer<Line>>,
+    rings: Vec<rtrb::Consumer<Cell>>,
     counts: Vec<Arc<[PortCounts]>>,
     changes: Receiver<EpochNames>,
     clock: Clock,
@@ -285,18 +285,18 @@ impl<'a> Session<'a> {
         }
         let (mut taken, room) = (0, self.room());
         while taken < RECORDS && self.blocks.len() < room && self.left > 0 {
-            let Some((at, head)) = self.oldest() else { break };
-            if !self.writer.knows(head.epoch) {
+            let Some((at, header)) = self.oldest() else { break };
+            if !self.writer.knows(header.epoch) {
                 self.learn();
             }
-            if self.moment.0 != head.tsc {
-                self.moment = (head.tsc, self.clock.ns(head.tsc));
+            if self.moment.0 != header.tsc {
+                self.moment = (header.tsc, self.clock.ns(header.tsc));
             }
             let snap = self.request.snap();
             let Some(ring) = self.rings.get_mut(at) else { break };
-            let Ok(chunk) = ring.read_chunk(head.lines(snap)) else { break };
+            let Ok(chunk) = ring.read_chunk(header.cells(snap)) else { break };
             let (first, second) = chunk.as_slices();
-            self.writer.packet(&head, self.moment.1, head.data(snap, [first, second]), &mut self.blocks);
+            self.writer.packet(&header, self.moment.1, header.data(snap, [first, second]), &mut self.blocks);
             chunk.commit_all();
             self.left -= 1;
             taken += 1;
@@ -314,11 +314,14 @@ impl<'a> Session<'a> {
         least.map_or(CHUNK, |bytes| bytes.min(CHUNK))
     }
 
-    /// The ring with the oldest record, and that record's head.
-    fn oldest(&mut self) -> Option<(usize, Head)> {
-        let heads =
-            self.rings.iter_mut().enumerate().filter_map(|(at, ring)| Some((at, Head::read(ring.peek().ok()?))));
-        heads.min_by_key(|(_, head)| head.tsc)
+    /// The ring with the oldest record, and that record's header.
+    fn oldest(&mut self) -> Option<(usize, RecordHeader)> {
+        let headers = self
+            .rings
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(at, ring)| Some((at, RecordHeader::read(ring.peek().ok()?))));
+        headers.min_by_key(|(_, header)| header.tsc)
     }
 
     /// Writes what is put together, as far as the reader has room.
@@ -455,11 +458,11 @@ impl<'a> Session<'a> {
 
     /// Counts as lost what workers have seen and nobody can write: the disk is full, or the reader does not read.
     fn discard(&mut self) {
-        while let Some((at, head)) = self.oldest() {
+        while let Some((at, header)) = self.oldest() {
             let Some(ring) = self.rings.get_mut(at) else { return };
-            let Ok(chunk) = ring.read_chunk(head.lines(self.request.snap())) else { return };
+            let Ok(chunk) = ring.read_chunk(header.cells(self.request.snap())) else { return };
             chunk.commit_all();
-            self.writer.lose(&head);
+            self.writer.lose(&header);
         }
     }
 

@@ -3,8 +3,8 @@
 use super::port_names::{Member, PortNames};
 use super::request::Request;
 use crate::control::identity::Identity;
-use crate::ids::{Generation, PortId};
-use crate::stages::mirror::{Head, PortCounts};
+use crate::ids::PortId;
+use crate::stages::mirror::{PortCounts, RecordHeader};
 use kopi_config::policy::Decision;
 use kopi_pcapng::{self as pcapng, Direction, Note};
 use std::collections::{BTreeMap, VecDeque};
@@ -15,10 +15,10 @@ const SNAPSHOTS: usize = 64;
 /// Labels that are kept; there are as many as there are apps, rules and reasons together.
 const LABELS: usize = 4096;
 
-/// What the taps of all workers have counted.
+/// What the mirrors of all workers have counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
-    /// Sightings looked at.
+    /// Frames looked at, at each capture point that they pass.
     pub seen: u64,
     /// Those that were wanted.
     pub received: u64,
@@ -81,11 +81,7 @@ fn sums_of_each(counts: &[Arc<[PortCounts]>], ports: usize) -> Box<[Sums]> {
 /// One port in the file.
 #[derive(Debug)]
 struct Interface {
-    id: PortId,
-    generation: Generation,
-    name: String,
-    description: String,
-    mac: Option<[u8; 6]>,
+    member: Member,
     /// Its number in the file, once it is written there.
     number: Option<u32>,
     /// What the port's counters stood at when it, or the file, began.
@@ -197,22 +193,20 @@ impl Writer {
 
     /// The interface of a port, made if there is none. Its counters have begun at `base`.
     fn interface(&mut self, member: &Member, base: Sums) -> usize {
-        let is_it = |i: &Interface| i.id == member.id && i.generation == member.generation;
+        let is_it = |i: &Interface| i.member.id == member.id && i.member.generation == member.generation;
         if let Some(at) = self.interfaces.iter().position(is_it) {
             return at;
         }
-        let before = |other: &&mut Interface| other.id == member.id && other.generation < member.generation;
+        let before =
+            |other: &&mut Interface| other.member.id == member.id && other.member.generation < member.generation;
         for other in self.interfaces.iter_mut().filter(before) {
             other.end.get_or_insert(base);
         }
         // A frame of an app that is gone, which another one has followed already.
-        let over = self.interfaces.iter().any(|other| other.id == member.id && other.generation > member.generation);
+        let newer = |other: &Interface| other.member.id == member.id && other.member.generation > member.generation;
+        let over = self.interfaces.iter().any(newer);
         self.interfaces.push(Interface {
-            id: member.id,
-            generation: member.generation,
-            name: member.name.clone(),
-            description: member.description.clone(),
-            mac: member.mac,
+            member: member.clone(),
             number: None,
             base,
             end: over.then_some(base),
@@ -245,9 +239,9 @@ impl Writer {
             pcapng::interface(
                 out,
                 &pcapng::Interface {
-                    name: &interface.name,
-                    description: &interface.description,
-                    mac: interface.mac,
+                    name: &interface.member.name,
+                    description: &interface.member.description,
+                    mac: interface.member.mac,
                     filter: (!expression.is_empty()).then_some(expression),
                     snap: self.request.snap(),
                 },
@@ -256,12 +250,18 @@ impl Writer {
     }
 
     /// Writes one frame, seen at `ns`, whose kept bytes are the pieces `data`.
-    pub fn packet<'d>(&mut self, head: &Head, ns: u64, data: impl Iterator<Item = &'d [u8]>, out: &mut Vec<u8>) {
-        let kind = head.kind();
+    pub fn packet<'d>(
+        &mut self,
+        header: &RecordHeader,
+        ns: u64,
+        data: impl Iterator<Item = &'d [u8]>,
+        out: &mut Vec<u8>,
+    ) {
+        let kind = header.kind();
         let label = match &self.last {
             Some((last, label)) if *last == kind => label.clone(),
             _ => {
-                let label = self.label(kind, head);
+                let label = self.label(kind, header);
                 self.last = Some((kind, label.clone()));
                 label
             }
@@ -276,49 +276,49 @@ impl Writer {
         let packet = pcapng::Packet {
             interface: interface.number.unwrap_or(0),
             timestamp_ns: interface.last_ns,
-            len: head.len,
-            direction: if head.sighting.out { Direction::Outbound } else { Direction::Inbound },
-            queue: Some(head.queue.into()),
-            drops: head.lost.into(),
+            len: header.len,
+            direction: if header.record.out { Direction::Outbound } else { Direction::Inbound },
+            queue: Some(header.queue.into()),
+            drops: header.lost.into(),
             comment: &label.comment,
         };
         pcapng::packet(out, &packet, data);
     }
 
-    fn label(&mut self, kind: [u64; 2], head: &Head) -> Label {
+    fn label(&mut self, kind: [u64; 2], header: &RecordHeader) -> Label {
         if let Some(label) = self.labels.get(&kind) {
             return label.clone();
         }
-        let sighting = &head.sighting;
+        let record = &header.record;
         let snapshots = &self.snapshots;
         let snapshot =
-            snapshots.iter().rev().find(|snapshot| snapshot.names.epoch == head.epoch).or_else(|| snapshots.back());
-        let base = snapshot.map(|snapshot| snapshot.base(sighting.port)).unwrap_or_default();
+            snapshots.iter().rev().find(|snapshot| snapshot.names.epoch == header.epoch).or_else(|| snapshots.back());
+        let base = snapshot.map(|snapshot| snapshot.base(record.port)).unwrap_or_default();
         let names = snapshot.map(|snapshot| Arc::clone(&snapshot.names));
-        let member = names.as_deref().and_then(|names| names.member(sighting.port)).cloned();
+        let member = names.as_deref().and_then(|names| names.member(record.port)).cloned();
         // The app may be gone from all snapshots that are known, if there were very many since.
         let member = member.unwrap_or_else(|| Member {
-            id: sighting.port,
+            id: record.port,
             generation: 0,
-            name: format!("port-{}", sighting.port),
+            name: format!("port-{}", record.port),
             identity: None,
             description: "not known any more".into(),
             mac: None,
         });
         let interface = self.interface(&member, base);
-        let owner = names.as_deref().and_then(|names| names.member(sighting.owner)).filter(|owner| owner.id != 0);
+        let owner = names.as_deref().and_then(|names| names.member(record.owner)).filter(|owner| owner.id != 0);
         let identity = owner.and_then(|owner| owner.identity.as_ref());
-        let refused = sighting.decision != Decision::Accept;
+        let refused = record.decision != Decision::Accept;
         let note = Note {
             app: owner.map(|owner| owner.name.as_str()),
             pid: identity.map(|of| of.pid),
             uid: identity.and_then(Identity::known_uid),
             user: identity.and_then(|of| of.user.as_deref()),
             comm: identity.map(|of| of.comm.as_str()),
-            verdict: sighting.decision.as_str(),
-            reason: sighting.reason.filter(|_| refused).map(kopi_ring::DropReason::name),
-            rule: head.rule.and_then(|rule| names.as_deref()?.rule(rule)),
-            queue: Some(head.queue.into()),
+            verdict: record.decision.as_str(),
+            reason: record.reason.filter(|_| refused).map(kopi_ring::DropReason::name),
+            rule: header.rule.and_then(|rule| names.as_deref()?.rule(rule)),
+            queue: Some(header.queue.into()),
         };
         let mut comment = String::new();
         note.write(&mut comment);
@@ -336,8 +336,8 @@ impl Writer {
     }
 
     /// Counts one frame that is not written and never will be.
-    pub fn lose(&mut self, head: &Head) {
-        let label = self.label(head.kind(), head);
+    pub fn lose(&mut self, header: &RecordHeader) {
+        let label = self.label(header.kind(), header);
         if let Some(interface) = self.interfaces.get_mut(label.interface) {
             interface.given_up += 1;
         }
@@ -374,7 +374,7 @@ impl Writer {
         let sums = sums_of_each(&self.counts, self.counts.first().map_or(0, |counts| counts.len()));
         for interface in &self.interfaces {
             let Some(number) = interface.number else { continue };
-            let now = interface.end.or_else(|| sums.get(usize::from(interface.id)).copied()).unwrap_or_default();
+            let now = interface.end.or_else(|| sums.get(usize::from(interface.member.id)).copied()).unwrap_or_default();
             let counted = now.since(interface.base);
             let statistics = pcapng::Statistics {
                 interface: number,

@@ -4,7 +4,7 @@ use crate::control::app_waker::{AppWaker, Reach};
 use crate::ids::{Generation, PortId};
 use crate::policy_counters::PolicyCounters;
 use crate::snapshot::Snapshot;
-use crate::stages::mirror::{Selection, Tap};
+use crate::stages::mirror::{Mirror, Selection};
 use crate::stages::policy::{EVENTS, Event, PolicyStage};
 use crate::worker::command::{Change, Command, QUEUE, Reply};
 use crate::worker::counters::{PortTotals, WorkerCounters};
@@ -282,9 +282,9 @@ impl Dataplane {
         self.workers.first().map_or(0, |worker| worker.counters.ports.len())
     }
 
-    /// Gives each worker one of `taps`.
-    pub fn tap(&mut self, taps: Vec<Box<Tap>>) {
-        self.workers.iter_mut().zip(taps).for_each(|(worker, tap)| worker.send(Command::Tap(tap)));
+    /// Gives each worker one of `mirrors`.
+    pub fn mirror(&mut self, mirrors: Vec<Box<Mirror>>) {
+        self.workers.iter_mut().zip(mirrors).for_each(|(worker, mirror)| worker.send(Command::Mirror(mirror)));
     }
 
     /// Has all workers show capture sessions what `selections` say.
@@ -295,8 +295,8 @@ impl Dataplane {
     }
 
     /// Has all workers let go of a capture session.
-    pub fn untap(&mut self, session: u32) {
-        self.workers.iter_mut().for_each(|worker| worker.send(Command::Untap(session)));
+    pub fn unmirror(&mut self, session: u32) {
+        self.workers.iter_mut().for_each(|worker| worker.send(Command::Unmirror(session)));
     }
 
     /// Has all workers use `snapshot`, show capture sessions what `selections` say of it, and keep to

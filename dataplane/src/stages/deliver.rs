@@ -165,7 +165,7 @@ impl Outputs {
         if let Some(fault) = fault {
             self.note_fault(id, fault);
         }
-        if burst.tapped && lost + full + oversize > 0 {
+        if burst.mirrored && lost + full + oversize > 0 {
             amend(burst, run.start..done, refused, Verdict::Refuse(id, DropReason::RxRingFull));
             amend(burst, run.start..done, long, Verdict::Refuse(id, DropReason::Oversize));
             amend(burst, done..run.end, u32::MAX, Verdict::Refuse(id, DropReason::PortGone));

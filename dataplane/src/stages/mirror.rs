@@ -1,16 +1,16 @@
 //! What a worker shows to capture sessions.
 //!
-//! Each session has a tap at each worker: what it wants to see, and a ring that the session's own thread empties. A worker
+//! Each session has a mirror at each worker: what it wants to see, and a ring that the session's own thread empties. A worker
 //! looks at a burst when all that happens to it is decided, and before its buffers are given away; it copies what is wanted
 //! into the ring, and never waits: what does not fit is counted. Without a session this costs one branch for a burst.
 //!
-//! A frame is seen at each port that it passes, see [`Sighting`]: at the app that sends it, at the app that gets it, and on
+//! A frame is seen at each port that it passes, see [`PacketRecord`]: at the app that sends it, at the app that gets it, and on
 //! the wire.
 
 mod filter_cache;
 mod record;
 
-pub use record::{Head, Line, Sighting};
+pub use record::{Cell, PacketRecord, RecordHeader};
 
 use filter_cache::FilterCache;
 
@@ -74,25 +74,25 @@ pub struct Selection {
 
 impl Selection {
     #[inline]
-    fn wants(&self, sighting: &Sighting) -> bool {
-        let port = self.ports.get(usize::from(sighting.port)).is_some_and(|wants| wants[usize::from(sighting.out)]);
+    fn wants(&self, record: &PacketRecord) -> bool {
+        let port = self.ports.get(usize::from(record.port)).is_some_and(|wants| wants[usize::from(record.out)]);
         let which = match self.which {
             Which::All => true,
-            Which::Passed => sighting.decision == Decision::Accept,
-            Which::Dropped => sighting.decision != Decision::Accept,
+            Which::Passed => record.decision == Decision::Accept,
+            Which::Dropped => record.decision != Decision::Accept,
         };
         let reason =
-            self.reasons.is_none_or(|reasons| sighting.reason.is_some_and(|reason| reasons >> reason.index() & 1 == 1));
-        let of = |owners: &[bool]| owners.get(usize::from(sighting.owner)).is_some_and(|wanted| *wanted);
+            self.reasons.is_none_or(|reasons| record.reason.is_some_and(|reason| reasons >> reason.index() & 1 == 1));
+        let of = |owners: &[bool]| owners.get(usize::from(record.owner)).is_some_and(|wanted| *wanted);
         let owner = self.owners.as_deref().is_none_or(of);
-        which && reason && owner && (port || self.strays && sighting.is_stray())
+        which && reason && owner && (port || self.strays && record.is_stray())
     }
 }
 
-/// What one tap has counted for one port. The worker writes, the session reads.
+/// What one mirror has counted for one port. The worker writes, the session reads.
 #[derive(Debug, Default)]
 pub struct PortCounts {
-    /// Sightings looked at.
+    /// Frames looked at, at each capture point that they pass.
     pub seen: Counter,
     /// Those that were wanted.
     pub received: Counter,
@@ -100,23 +100,23 @@ pub struct PortCounts {
     pub lost: Counter,
 }
 
-/// One session's tap at one worker. The control thread makes it, the worker uses it, and it goes back.
+/// One session's mirror at one worker. The control thread makes it, the worker uses it, and it goes back.
 #[derive(Debug)]
-pub struct Tap {
+pub struct Mirror {
     selection: Arc<Selection>,
     /// Only frames that pass this filter are wanted.
     filter: Option<FilterCache>,
-    ring: rtrb::Producer<Line>,
+    ring: rtrb::Producer<Cell>,
     counts: Arc<[PortCounts]>,
     /// By port, what was lost since the last record. Nothing is, most of the time.
     lost: Box<[u32]>,
     /// What is to be left out before the next one of a sample.
     skip: u32,
-    /// Counts the taps that are in use.
-    begun: Option<Arc<AtomicUsize>>,
+    /// Counts the mirrors that are in use.
+    in_use: Option<Arc<AtomicUsize>>,
 }
 
-/// By what a worker tells what it sees.
+/// What a worker knows of the frames that it mirrors.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// What the counters of flows stand for.
@@ -132,7 +132,7 @@ pub struct View<'a> {
 }
 
 /// A burst whose verdicts are final.
-struct Scene<'a> {
+struct MirrorCtx<'a> {
     burst: &'a Burst,
     /// Where it comes from.
     source: PortId,
@@ -141,14 +141,14 @@ struct Scene<'a> {
 }
 
 /// A frame at a port, with what counts it.
-type Seen = (Sighting, CounterId);
+type Seen = (PacketRecord, CounterId);
 
-impl Tap {
-    /// A tap that writes into `ring` and counts in `counts`, which has a place for every port.
+impl Mirror {
+    /// A mirror that writes into `ring` and counts in `counts`, which has a place for every port.
     #[must_use]
-    pub fn new(selection: Arc<Selection>, ring: rtrb::Producer<Line>, counts: Arc<[PortCounts]>) -> Self {
+    pub fn new(selection: Arc<Selection>, ring: rtrb::Producer<Cell>, counts: Arc<[PortCounts]>) -> Self {
         let lost = vec![0; counts.len()].into();
-        Self { selection, filter: None, ring, counts, lost, skip: 0, begun: None }
+        Self { selection, filter: None, ring, counts, lost, skip: 0, in_use: None }
     }
 
     /// The same, for frames only that pass `filter`.
@@ -157,52 +157,52 @@ impl Tap {
         Self { filter: Some(FilterCache::new(filter)), ..self }
     }
 
-    /// The same, which adds itself to `begun` when its worker uses it.
+    /// The same, which adds itself to `in_use` when its worker uses it.
     #[must_use]
-    pub fn telling(self, begun: Arc<AtomicUsize>) -> Self {
-        Self { begun: Some(begun), ..self }
+    pub fn counted_in(self, in_use: Arc<AtomicUsize>) -> Self {
+        Self { in_use: Some(in_use), ..self }
     }
 
     /// Looks at the frames of a burst whose verdicts are final.
-    fn see(&mut self, scene: &Scene<'_>) {
+    fn see(&mut self, ctx: &MirrorCtx<'_>) {
         let mut start = 0;
-        while let Some((verdict, end)) = scene.burst.run_again(start) {
-            let sightings = sightings(scene.source, verdict);
-            let wanted = sightings.map(|sighting| sighting.filter(|sighting| self.selection.wants(sighting)));
+        while let Some((verdict, end)) = ctx.burst.run_again(start) {
+            let records = records(ctx.source, verdict);
+            let wanted = records.map(|record| record.filter(|record| self.selection.wants(record)));
             if wanted.iter().any(Option::is_some) {
-                for sighting in wanted.iter().flatten() {
-                    self.count_seen(sighting.port, (end - start) as u64);
+                for record in wanted.iter().flatten() {
+                    self.count_seen(record.port, (end - start) as u64);
                 }
-                self.look(scene, start..end, wanted);
+                self.look(ctx, start..end, wanted);
             }
             start = end;
         }
     }
 
     /// Takes those frames of a run that pass the filter, if there is one.
-    fn look(&mut self, scene: &Scene<'_>, run: Range<usize>, wanted: [Option<Sighting>; 2]) {
-        let Some(filter) = &mut self.filter else { return self.take_all(scene, run, wanted) };
-        let mut passing = u64::from(filter.sift(scene.burst, run));
+    fn look(&mut self, ctx: &MirrorCtx<'_>, run: Range<usize>, wanted: [Option<PacketRecord>; 2]) {
+        let Some(filter) = &mut self.filter else { return self.take_all(ctx, run, wanted) };
+        let mut passing = u64::from(filter.sift(ctx.burst, run));
         while passing != 0 {
             let first = passing.trailing_zeros();
             let end = first + (passing >> first).trailing_ones();
             passing &= u64::MAX << end;
-            self.take_all(scene, first as usize..end as usize, wanted);
+            self.take_all(ctx, first as usize..end as usize, wanted);
         }
     }
 
     /// Takes frames that pass the filter, as far as they are in the sample.
-    fn take_all(&mut self, scene: &Scene<'_>, run: Range<usize>, wanted: [Option<Sighting>; 2]) {
+    fn take_all(&mut self, ctx: &MirrorCtx<'_>, run: Range<usize>, wanted: [Option<PacketRecord>; 2]) {
         let places = u32::from(wanted[0].is_some()) + u32::from(wanted[1].is_some());
         let Range { start: mut at, end } = run;
         loop {
             if self.selection.rules.is_none() {
                 at += self.leave_out(end - at, places);
             }
-            let Some(mbuf) = scene.burst.batch.get(at).filter(|_| at < end) else { return };
-            for sighting in wanted.iter().flatten() {
-                let queue = queue_of(sighting, at, scene);
-                self.take((*sighting, scene.burst.counter_id(at, side_of(sighting))), mbuf, queue, scene.view);
+            let Some(mbuf) = ctx.burst.batch.get(at).filter(|_| at < end) else { return };
+            for record in wanted.iter().flatten() {
+                let queue = queue_of(record, at, ctx);
+                self.take((*record, ctx.burst.counter_id(at, side_of(record))), mbuf, queue, ctx.view);
             }
             at += 1;
         }
@@ -217,7 +217,7 @@ impl Tap {
     }
 
     /// Writes one frame down that passes the filter, if the rules that it met are those that are asked for.
-    fn take(&mut self, (sighting, counter_id): Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+    fn take(&mut self, (record, counter_id): Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
         let outcome = view.policy_counters.key(counter_id);
         if self.selection.rules.as_ref().is_some_and(|rules| !rules.has(outcome.as_ref())) {
             return;
@@ -228,19 +228,20 @@ impl Tap {
         }
         self.skip = self.selection.sample.saturating_sub(1);
         // What happened to a frame after its evaluation is no rule's doing.
-        let outcome = outcome.filter(|outcome| outcome.decision == sighting.decision);
+        let outcome = outcome.filter(|outcome| outcome.decision == record.decision);
         let rule = match outcome.map(|outcome| outcome.cause) {
             Some(Cause::Rule(rule)) => Some(rule),
             _ => None,
         };
-        let port = usize::from(sighting.port);
+        let port = usize::from(record.port);
         let (Some(counts), Some(lost)) = (self.counts.get(port), self.lost.get_mut(port)) else { return };
-        let head = Head { tsc: view.now, epoch: view.epoch, rule, len: mbuf.len(), lost: *lost, queue, sighting };
+        let header =
+            RecordHeader { tsc: view.now, epoch: view.epoch, rule, len: mbuf.len(), lost: *lost, queue, record };
         counts.received.add(1);
-        match self.ring.write_chunk_uninit(head.lines(self.selection.snap)) {
+        match self.ring.write_chunk_uninit(header.cells(self.selection.snap)) {
             Ok(chunk) => {
-                let kept = mbuf.data().get(..head.kept(self.selection.snap)).unwrap_or_default();
-                chunk.fill_from_iter(head.write(kept));
+                let kept = mbuf.data().get(..header.kept(self.selection.snap)).unwrap_or_default();
+                chunk.fill_from_iter(header.write(kept));
                 *lost = 0;
             }
             Err(_) => {
@@ -257,7 +258,7 @@ impl Tap {
     }
 
     /// Looks at one frame.
-    fn see_one(&mut self, seen: Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+    fn mirror_one(&mut self, seen: Seen, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
         if self.selection.wants(&seen.0) {
             self.count_seen(seen.0.port, 1);
             if self.filter.as_ref().is_none_or(|filter| filter.matches(mbuf)) {
@@ -267,100 +268,112 @@ impl Tap {
     }
 }
 
-/// The taps of one worker. Never grows beyond its first capacity.
+/// The mirrors of one worker. Never grows beyond its first capacity.
 #[derive(Debug)]
-pub struct Taps {
+pub struct Mirrors {
     #[expect(clippy::vec_box, reason = "boxes go back as they came, so that no worker frees memory")]
-    taps: Vec<Box<Tap>>,
+    mirrors: Vec<Box<Mirror>>,
 }
 
-impl Taps {
-    /// No taps, with room for [`SESSIONS`].
+impl Mirrors {
+    /// No mirrors, with room for [`SESSIONS`].
     #[must_use]
     pub fn new() -> Self {
-        Self { taps: Vec::with_capacity(SESSIONS) }
+        Self { mirrors: Vec::with_capacity(SESSIONS) }
     }
 
     /// Whether nobody looks.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.taps.is_empty()
+        self.mirrors.is_empty()
     }
 
-    /// Takes a tap in.
+    /// Takes a mirror in.
     ///
     /// # Errors
     ///
     /// Gives it back if there are as many as there may be.
-    pub fn insert(&mut self, tap: Box<Tap>) -> Result<(), Box<Tap>> {
-        if self.taps.len() >= SESSIONS {
-            return Err(tap);
+    pub fn insert(&mut self, mirror: Box<Mirror>) -> Result<(), Box<Mirror>> {
+        if self.mirrors.len() >= SESSIONS {
+            return Err(mirror);
         }
-        if let Some(begun) = &tap.begun {
-            begun.fetch_add(1, Relaxed);
+        if let Some(in_use) = &mirror.in_use {
+            in_use.fetch_add(1, Relaxed);
         }
-        self.taps.push(tap);
+        self.mirrors.push(mirror);
         Ok(())
     }
 
-    /// Lets go of a session's tap.
-    pub fn remove(&mut self, session: u32) -> Option<Box<Tap>> {
-        let at = self.taps.iter().position(|tap| tap.selection.session == session)?;
-        Some(self.taps.swap_remove(at))
+    /// Lets go of a session's mirror.
+    pub fn remove(&mut self, session: u32) -> Option<Box<Mirror>> {
+        let at = self.mirrors.iter().position(|mirror| mirror.selection.session == session)?;
+        Some(self.mirrors.swap_remove(at))
     }
 
     /// Has sessions look for what `selections` say from now on, and leaves in it what they have looked for.
     pub fn select(&mut self, selections: &mut [Arc<Selection>]) {
         for selection in selections {
-            if let Some(tap) = self.taps.iter_mut().find(|tap| tap.selection.session == selection.session) {
-                std::mem::swap(&mut tap.selection, selection);
+            if let Some(mirror) = self.mirrors.iter_mut().find(|mirror| mirror.selection.session == selection.session) {
+                std::mem::swap(&mut mirror.selection, selection);
             }
         }
     }
 
     /// Shows a burst, from port `source`, whose verdicts are final.
-    pub fn see(&mut self, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
-        let scene = Scene { burst, source, ports, view };
-        self.taps.iter_mut().for_each(|tap| tap.see(&scene));
+    pub fn mirror_burst(&mut self, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
+        let ctx = MirrorCtx { burst, source, ports, view };
+        self.mirrors.iter_mut().for_each(|mirror| mirror.see(&ctx));
     }
 
     /// Shows one frame at one port, that no burst shows.
     #[cold]
-    pub fn see_one(&mut self, sighting: Sighting, counter_id: CounterId, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
-        self.taps.iter_mut().for_each(|tap| tap.see_one((sighting, counter_id), mbuf, queue, view));
+    pub fn mirror_one(&mut self, record: PacketRecord, counter_id: CounterId, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+        self.mirrors.iter_mut().for_each(|mirror| mirror.mirror_one((record, counter_id), mbuf, queue, view));
     }
 
     /// Shows where frame `at` of a burst, from port `source`, comes from, if it goes to a group: at its sender, and on the
     /// wire if it goes there.
     #[cold]
-    pub fn see_group(&mut self, burst: &Burst, at: usize, source: PortId, mbuf: &Mbuf, view: &View<'_>) {
+    pub fn mirror_group(&mut self, burst: &Burst, at: usize, source: PortId, mbuf: &Mbuf, view: &View<'_>) {
         if source == WIRE {
-            return self.see_one(Sighting::passed(WIRE, false, WIRE), 0, mbuf, view.queues[0], view);
+            return self.mirror_one(PacketRecord::passed(WIRE, false, WIRE), 0, mbuf, view.queues[0], view);
         }
-        self.see_one(Sighting::passed(source, true, source), burst.counter_id(at, 0), mbuf, burst.queue(at), view);
+        self.mirror_one(
+            PacketRecord::passed(source, true, source),
+            burst.counter_id(at, 0),
+            mbuf,
+            burst.queue(at),
+            view,
+        );
         if view.wire_up {
-            self.see_one(Sighting::passed(WIRE, true, source), burst.counter_id(at, 0), mbuf, view.queues[1], view);
+            self.mirror_one(
+                PacketRecord::passed(WIRE, true, source),
+                burst.counter_id(at, 0),
+                mbuf,
+                view.queues[1],
+                view,
+            );
         }
     }
 
     /// Shows one frame that was shown before as one that goes on, and was dropped after all.
     #[cold]
-    pub fn see_late(&mut self, sighting: Sighting, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
+    pub fn mirror_late(&mut self, record: PacketRecord, mbuf: &Mbuf, queue: u8, view: &View<'_>) {
         // To others it would be there twice.
-        let wants = |tap: &&mut Box<Tap>| tap.selection.which == Which::Dropped;
-        self.taps.iter_mut().filter(wants).for_each(|tap| tap.see_one((sighting, 0), mbuf, queue, view));
+        let wants = |mirror: &&mut Box<Mirror>| mirror.selection.which == Which::Dropped;
+        self.mirrors.iter_mut().filter(wants).for_each(|mirror| mirror.mirror_one((record, 0), mbuf, queue, view));
     }
 
     /// Shows frames that waited for the wire and were given up.
     #[cold]
-    pub fn see_given_up(&mut self, waiting: &Batch, reason: DropReason, view: &View<'_>) {
-        let sighting = Sighting::dropped(WIRE, true, WIRE, reason);
-        waiting.iter().for_each(|mbuf| self.see_late(sighting, mbuf, view.queues[1], view));
+    pub fn mirror_discarded(&mut self, waiting: &Batch, reason: DropReason, view: &View<'_>) {
+        let record = PacketRecord::dropped(WIRE, true, WIRE, reason);
+        waiting.iter().for_each(|mbuf| self.mirror_late(record, mbuf, view.queues[1], view));
     }
 }
 
-impl Default for Taps {
+impl Default for Mirrors {
     fn default() -> Self {
         Self::new()
     }
@@ -368,25 +381,25 @@ impl Default for Taps {
 
 /// Shows a burst, from port `source`, to capture sessions. Its verdicts are final, and its buffers are still here.
 #[inline]
-pub fn run(taps: &mut Taps, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
-    if !taps.is_empty() {
-        taps.see(burst, source, ports, view);
+pub fn run(mirrors: &mut Mirrors, burst: &Burst, source: PortId, ports: &[Option<Box<WorkerPort>>], view: &View<'_>) {
+    if !mirrors.is_empty() {
+        mirrors.mirror_burst(burst, source, ports, view);
     }
 }
 
 /// Where a frame from port `source` with the final verdict `verdict` is seen. What goes to a group is shown when it is
 /// copied.
-fn sightings(source: PortId, verdict: Verdict) -> [Option<Sighting>; 2] {
+fn records(source: PortId, verdict: Verdict) -> [Option<PacketRecord>; 2] {
     let from_wire = source == WIRE;
-    let sent = if from_wire { None } else { Some(Sighting::passed(source, true, source)) };
-    let at_wire = |sighting: Sighting| from_wire.then_some(Sighting { port: WIRE, ..sighting });
+    let sent = if from_wire { None } else { Some(PacketRecord::passed(source, true, source)) };
+    let at_wire = |record: PacketRecord| from_wire.then_some(PacketRecord { port: WIRE, ..record });
     match verdict {
-        Verdict::Wire => [sent, Some(Sighting::passed(WIRE, true, source))],
+        Verdict::Wire => [sent, Some(PacketRecord::passed(WIRE, true, source))],
         Verdict::App(id) => {
-            let got = Sighting::passed(id, false, id);
+            let got = PacketRecord::passed(id, false, id);
             [sent.or_else(|| at_wire(got)), Some(got)]
         }
-        Verdict::Drop(reason) => [Some(Sighting::dropped(source, !from_wire, source, reason)), None],
+        Verdict::Drop(reason) => [Some(PacketRecord::dropped(source, !from_wire, source, reason)), None],
         Verdict::Refuse(id, reason) => refused(sent, at_wire, id, source, reason),
         Verdict::Reject(id) => refused(sent, at_wire, id, source, DropReason::Rejected),
         Verdict::Group | Verdict::Promiscuous => [None, None],
@@ -395,31 +408,31 @@ fn sightings(source: PortId, verdict: Verdict) -> [Option<Sighting>; 2] {
 
 /// Where a frame is seen that app `id` does not let pass: at its own side if it is the sender.
 fn refused(
-    sent: Option<Sighting>,
-    at_wire: impl Fn(Sighting) -> Option<Sighting>,
+    sent: Option<PacketRecord>,
+    at_wire: impl Fn(PacketRecord) -> Option<PacketRecord>,
     id: PortId,
     source: PortId,
     reason: DropReason,
-) -> [Option<Sighting>; 2] {
+) -> [Option<PacketRecord>; 2] {
     if id == source {
-        return [Some(Sighting::dropped(id, true, id, reason)), None];
+        return [Some(PacketRecord::dropped(id, true, id, reason)), None];
     }
-    let kept_out = Sighting::dropped(id, false, id, reason);
+    let kept_out = PacketRecord::dropped(id, false, id, reason);
     [sent.or_else(|| at_wire(kept_out)), Some(kept_out)]
 }
 
 /// Whose counter counts a frame where it is seen: the sender's (0) or the receiver's (1).
-fn side_of(sighting: &Sighting) -> usize {
-    usize::from(!sighting.out)
+fn side_of(record: &PacketRecord) -> usize {
+    usize::from(!record.out)
 }
 
-fn queue_of(sighting: &Sighting, at: usize, scene: &Scene<'_>) -> u8 {
-    match (sighting.port, sighting.out) {
-        (WIRE, out) => scene.view.queues[usize::from(out)],
-        (_, true) => scene.burst.queue(at),
+fn queue_of(record: &PacketRecord, at: usize, ctx: &MirrorCtx<'_>) -> u8 {
+    match (record.port, record.out) {
+        (WIRE, out) => ctx.view.queues[usize::from(out)],
+        (_, true) => ctx.burst.queue(at),
         (id, false) => {
-            let port = scene.ports.get(usize::from(id)).and_then(Option::as_deref);
-            port.map_or(0, |port| u8::try_from(port.queue_for(scene.burst.rss(at))).unwrap_or(u8::MAX))
+            let port = ctx.ports.get(usize::from(id)).and_then(Option::as_deref);
+            port.map_or(0, |port| u8::try_from(port.queue_for(ctx.burst.rss(at))).unwrap_or(u8::MAX))
         }
     }
 }

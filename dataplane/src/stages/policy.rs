@@ -79,7 +79,7 @@ pub fn run(
         fill(&mut burst.notes, start..end, flow.notes());
         flow.count(packets, bytes, now);
         policy_stage.count(&flow.hooks, packets, bytes);
-        if burst.tapped {
+        if burst.mirrored {
             fill(&mut burst.counter_ids, start..end, flow.hooks.counter_ids);
         }
         if burst.classed {

@@ -2,7 +2,7 @@
 
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::snapshot::Snapshot;
-use crate::stages::mirror::Sighting;
+use crate::stages::mirror::PacketRecord;
 use crate::stages::policy::{Admission, ParsedFrame, PolicyStage};
 use crate::worker::burst::Burst;
 use crate::worker::outputs::{Outputs, Route};
@@ -32,7 +32,7 @@ impl Outputs {
         let (source, snapshot) = (ctx.source, ctx.snapshot);
         let listeners = snapshot.fib().listeners(&ctx.burst.destination(at));
         let to_wire = source != WIRE && snapshot.fib().wire_up();
-        if ctx.burst.tapped && to_wire {
+        if ctx.burst.mirrored && to_wire {
             self.show_sent(ctx, at);
         }
         let copies = self.copy_to(ctx, at, listeners);
@@ -70,14 +70,14 @@ impl Outputs {
     fn show_sent(&mut self, ctx: &ReplicateCtx<'_>, at: usize) {
         let Some(mbuf) = ctx.burst.batch.get(at) else { return };
         let view = self.view(ctx.snapshot, ctx.policy_stage.policy_counters(), ctx.now);
-        self.taps.see_group(ctx.burst, at, ctx.source, mbuf, &view);
+        self.mirrors.mirror_group(ctx.burst, at, ctx.source, mbuf, &view);
     }
 
     /// Copies a frame to all of `ports` but its source, as far as the policy lets each have it, and returns to how many.
     fn copy_to(&mut self, ctx: &mut ReplicateCtx<'_>, at: usize, ports: &[PortId]) -> u64 {
         let ReplicateCtx { ref burst, source, snapshot, now, .. } = *ctx;
         let Some(mbuf) = burst.batch.get(at) else { return 0 };
-        if burst.tapped && (source == WIRE || !snapshot.fib().wire_up()) && ports.iter().any(|id| *id != source) {
+        if burst.mirrored && (source == WIRE || !snapshot.fib().wire_up()) && ports.iter().any(|id| *id != source) {
             self.show_sent(ctx, at);
         }
         let ReplicateCtx { ref burst, .. } = *ctx;
@@ -98,14 +98,14 @@ impl Outputs {
                 }),
                 Some(reason) => Err(self.refuse_for(id, reason)),
             };
-            if burst.tapped {
+            if burst.mirrored {
                 let view = self.view(snapshot, ctx.policy_stage.policy_counters(), now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
                 let queue = queue.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX));
                 if outcome == Err(DropReason::HandoffFull) && source != WIRE {
                     // The loss of who has sent too much.
-                    let sighting = Sighting::dropped(source, true, source, DropReason::HandoffFull);
-                    self.taps.see_late(sighting, mbuf, queue, &view);
+                    let record = PacketRecord::dropped(source, true, source, DropReason::HandoffFull);
+                    self.mirrors.mirror_late(record, mbuf, queue, &view);
                 } else {
                     self.show(id, outcome, admission.counter_id, mbuf, queue, &view);
                 }

@@ -1,7 +1,7 @@
 //! Answers to frames that were rejected: a reset for TCP, an ICMP error for other IP.
 
 use crate::ids::{PortId, WIRE};
-use crate::stages::mirror::{Sighting, View};
+use crate::stages::mirror::{PacketRecord, View};
 use crate::worker::handoff::{Handoff, Target};
 use crate::worker::outputs::Outputs;
 use crate::worker::port::worker_of;
@@ -33,7 +33,7 @@ impl Outputs {
         }
         let Some(mbuf) = self.pool.take().and_then(|mut mbuf| mbuf.fill(answer).then_some(mbuf)) else { return };
         if source == WIRE {
-            self.taps.see_one(Sighting::passed(WIRE, true, by), 0, &mbuf, view.queues[1], view);
+            self.mirrors.mirror_one(PacketRecord::passed(WIRE, true, by), 0, &mbuf, view.queues[1], view);
             self.answer_wire(mbuf);
         } else {
             // Into the first queue: nothing is known of the flow that the answer belongs to.

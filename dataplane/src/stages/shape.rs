@@ -1,7 +1,7 @@
 //! The shape stage: classes: what may go at once, and what waits for its turn.
 
 use crate::ids::{Backlog, PortId};
-use crate::stages::mirror::{Sighting, View};
+use crate::stages::mirror::{PacketRecord, View};
 use crate::worker::burst::Burst;
 use crate::worker::flow_table::Hash;
 use crate::worker::handoff::{Handoff, Target};
@@ -60,7 +60,7 @@ impl Outputs {
                 Target::App { .. } => DropReason::PortGone,
             };
             count_drop(&self.counters, waiting.charged, reason, 1);
-            self.taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
+            self.mirrors.mirror_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
         }
     }
 
@@ -165,12 +165,12 @@ impl Outputs {
         hash: Hash,
         view: &View<'_>,
     ) {
-        let Self { shaper, store, counters, taps, .. } = self;
+        let Self { shaper, store, counters, mirrors, .. } = self;
         let Some(tree) = shaper.as_deref_mut().and_then(|shaper| shaper.tree(direction)) else { return };
         let waiting = Waiting { handoff: Handoff { mbuf, target }, charged };
         tree.push(leaf, store, (waiting, hash.flow()), view.now, |waiting, reason| {
             count_drop(counters, waiting.charged, reason, 1);
-            taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
+            mirrors.mirror_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
         });
     }
 
@@ -183,7 +183,7 @@ impl Outputs {
         view: &View<'_>,
     ) -> (usize, Option<Sample>) {
         let mut ready = std::mem::take(&mut self.ready);
-        let Self { shaper, store, counters, taps, .. } = self;
+        let Self { shaper, store, counters, mirrors, .. } = self;
         let Some(tree) = shaper.as_deref_mut().and_then(|shaper| shaper.tree(direction)) else { return (0, None) };
         let now = view.now;
         // There is room for as many as a batch holds.
@@ -195,7 +195,7 @@ impl Outputs {
             |waiting| ready.push(waiting),
             |waiting, reason| {
                 count_drop(counters, waiting.charged, reason, 1);
-                taps.see_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
+                mirrors.mirror_late(late(&waiting, reason), &waiting.handoff.mbuf, 0, view);
             },
         );
         let sample = tree.sent(leaf, (frames, length), now);
@@ -247,7 +247,7 @@ impl Outputs {
 }
 
 /// How a frame is shown that waited in vain.
-fn late(waiting: &Waiting, reason: DropReason) -> Sighting {
+fn late(waiting: &Waiting, reason: DropReason) -> PacketRecord {
     let charged = waiting.charged;
-    Sighting::dropped(charged, waiting.handoff.target == Target::Wire, charged, reason)
+    PacketRecord::dropped(charged, waiting.handoff.target == Target::Wire, charged, reason)
 }

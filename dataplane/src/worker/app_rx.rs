@@ -19,7 +19,7 @@ impl Worker {
         if max_frame == 0 {
             return Ok(Took::NOTHING);
         }
-        let (tapped, index, workers) = (!self.outputs.taps.is_empty(), self.index, self.workers);
+        let (mirrored, index, workers) = (!self.outputs.mirrors.is_empty(), self.index, self.workers);
         let Some(port) = self.outputs.port_mut(id) else { return Ok(Took::NOTHING) };
         let rings = port.tx.len();
         let mut taken = Taken::default();
@@ -40,7 +40,7 @@ impl Worker {
                     &mut taken,
                     &mut share,
                 )?;
-                if tapped {
+                if mirrored {
                     let queue = queue_at(id, at, index, workers);
                     self.burst.note_queue(first, u8::try_from(queue).unwrap_or(u8::MAX));
                 }

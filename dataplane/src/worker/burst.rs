@@ -26,8 +26,8 @@ pub struct Burst {
     pub(crate) notes: [Notes; Batch::MAX],
     pub(crate) verdicts: [Verdict; Batch::MAX],
     /// Whether somebody will look at the frames, who wants to know their queues.
-    pub tapped: bool,
-    /// What counts each frame at the sender's and at the receiver's side. Only known if the burst is `tapped`.
+    pub mirrored: bool,
+    /// What counts each frame at the sender's and at the receiver's side. Only known if the burst is `mirrored`.
     pub(crate) counter_ids: [[CounterId; 2]; Batch::MAX],
     /// The app's TX queue that each frame came by.
     queues: [u8; Batch::MAX],
@@ -64,7 +64,7 @@ impl Burst {
             turns: 0,
             alone: 0,
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
-            tapped: false,
+            mirrored: false,
             counter_ids: [[0; 2]; Batch::MAX],
             queues: [0; Batch::MAX],
             classed: false,
@@ -131,7 +131,7 @@ impl Burst {
         self.queues.get_mut(first..self.batch.len()).unwrap_or_default().fill(queue);
     }
 
-    /// The app's TX queue that frame `at` came by. Only known if the burst is `tapped`.
+    /// The app's TX queue that frame `at` came by. Only known if the burst is `mirrored`.
     #[must_use]
     pub fn queue(&self, at: usize) -> u8 {
         self.queues.get(at).copied().unwrap_or(0)
@@ -144,7 +144,7 @@ impl Burst {
         self.classes.get(at).map_or(0, |classes| classes[usize::from(direction == Direction::Ingress)])
     }
 
-    /// What counts frame `at` at the sender's side (0) or the receiver's (1). Only known if the burst is `tapped`.
+    /// What counts frame `at` at the sender's side (0) or the receiver's (1). Only known if the burst is `mirrored`.
     #[must_use]
     pub fn counter_id(&self, at: usize, side: usize) -> CounterId {
         self.counter_ids.get(at).and_then(|sides| sides.get(side)).copied().unwrap_or(0)

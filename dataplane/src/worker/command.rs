@@ -5,7 +5,7 @@
 
 use crate::policy_counters::PolicyCounters;
 use crate::snapshot::Snapshot;
-use crate::stages::mirror::{Selection, Tap};
+use crate::stages::mirror::{Mirror, Selection};
 use crate::worker::flow_dump::FlowDump;
 use crate::worker::port::WorkerPort;
 use crate::worker::sched_tree::Shaper;
@@ -37,11 +37,11 @@ pub enum Command {
     /// Fill in this piece of a list of flows.
     List(Box<FlowDump>),
     /// Show a capture session what it wants.
-    Tap(Box<Tap>),
+    Mirror(Box<Mirror>),
     /// Show capture sessions something else.
     Select(Vec<Arc<Selection>>),
     /// Show this capture session nothing more.
-    Untap(u32),
+    Unmirror(u32),
     /// Send what is under way, and end.
     Stop,
 }
@@ -61,8 +61,8 @@ pub enum Reply {
     Dumped(Box<FlowDump>),
     /// These selections are no longer used.
     Selected(Vec<Arc<Selection>>),
-    /// This tap is no longer used.
-    Untapped(Box<Tap>),
+    /// This mirror is no longer used.
+    Unmirrored(Box<Mirror>),
 }
 
 /// Commands that one queue holds. The one of replies holds more, so that a worker always has room for its answers.

@@ -3,7 +3,7 @@
 use super::Worker;
 use crate::ids::PortId;
 use crate::snapshot::Snapshot;
-use crate::stages::mirror::Sighting;
+use crate::stages::mirror::PacketRecord;
 use crate::worker::command::{Change, Command, Reply};
 use kopi_ring::{DropReason, PeerFault};
 use std::sync::Arc;
@@ -29,18 +29,18 @@ impl Worker {
             }
             Command::Forward(change) => self.adopt(change, now),
             Command::List(list) => self.flow_dump = Some(list),
-            Command::Tap(tap) => {
-                if let Err(tap) = self.outputs.taps.insert(tap) {
-                    self.reply(Reply::Untapped(tap));
+            Command::Mirror(mirror) => {
+                if let Err(mirror) = self.outputs.mirrors.insert(mirror) {
+                    self.reply(Reply::Unmirrored(mirror));
                 }
             }
             Command::Select(mut selections) => {
-                self.outputs.taps.select(&mut selections);
+                self.outputs.mirrors.select(&mut selections);
                 self.reply(Reply::Selected(selections));
             }
-            Command::Untap(session) => {
-                if let Some(tap) = self.outputs.taps.remove(session) {
-                    self.reply(Reply::Untapped(tap));
+            Command::Unmirror(session) => {
+                if let Some(mirror) = self.outputs.mirrors.remove(session) {
+                    self.reply(Reply::Unmirrored(mirror));
                 }
             }
             Command::Stop => self.running = false,
@@ -54,7 +54,7 @@ impl Worker {
         let snapshot = std::mem::replace(&mut self.snapshot, snapshot);
         let rules = |snapshot: &Snapshot| snapshot.policies().map(|filter| Arc::as_ptr(filter.ruleset()));
         let policy_counters = self.policy_stage.turn_over(policy_counters, rules(&snapshot) != rules(&self.snapshot));
-        self.outputs.taps.select(&mut selections);
+        self.outputs.mirrors.select(&mut selections);
         let shaper = shaper.map(|shaper| self.outputs.reshape(shaper, now));
         self.reply(Reply::Retired(Change { snapshot, policy_counters, selections, shaper }));
     }
@@ -70,8 +70,8 @@ impl Worker {
         }
         let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
         for mbuf in self.burst.batch.iter() {
-            let gone = Sighting::dropped(id, true, id, DropReason::PortGone);
-            self.outputs.taps.see_one(gone, 0, mbuf, 0, &view);
+            let gone = PacketRecord::dropped(id, true, id, DropReason::PortGone);
+            self.outputs.mirrors.mirror_one(gone, 0, mbuf, 0, &view);
         }
         self.burst.batch.free_all();
         if let Some(port) = self.outputs.remove(id) {

@@ -9,7 +9,7 @@ use crate::ids::Backlog;
 use crate::ids::PortId;
 use crate::policy_counters::{CounterId, PolicyCounters};
 use crate::snapshot::Snapshot;
-use crate::stages::mirror::{Sighting, Taps, View};
+use crate::stages::mirror::{Mirrors, PacketRecord, View};
 use crate::worker::counters::{PortCounters, WorkerCounters};
 use crate::worker::handoff::{Mesh, Target};
 use crate::worker::port::WorkerPort;
@@ -55,7 +55,7 @@ pub struct Outputs {
     /// The worker's share of the wire.
     pub wire: Wire,
     /// What capture sessions want to see.
-    pub taps: Taps,
+    pub mirrors: Mirrors,
     /// The classes, if the policy has any.
     pub shaper: Option<Box<Shaper>>,
     /// Where the frames of the burst that is delivered wait, if they go to the wire.
@@ -113,7 +113,7 @@ impl Outputs {
             workers: mesh.workers(),
             answers,
             wire,
-            taps: Taps::new(),
+            mirrors: Mirrors::new(),
             shaper: None,
             backlog: Backlog::AppRing(0),
             mark: Mark::NONE,
@@ -206,12 +206,12 @@ impl Outputs {
         queue: u8,
         view: &View<'_>,
     ) {
-        if !self.taps.is_empty() {
-            let sighting = match outcome {
-                Ok(()) => Sighting::passed(id, false, id),
-                Err(reason) => Sighting::dropped(id, false, id, reason),
+        if !self.mirrors.is_empty() {
+            let record = match outcome {
+                Ok(()) => PacketRecord::passed(id, false, id),
+                Err(reason) => PacketRecord::dropped(id, false, id, reason),
             };
-            self.taps.see_one(sighting, counter_id, mbuf, queue, view);
+            self.mirrors.mirror_one(record, counter_id, mbuf, queue, view);
         }
     }
 
@@ -282,7 +282,7 @@ impl Outputs {
         if let Some(counters) = self.counters.ports.first() {
             self.wire.flush(counters);
             if !view.wire_up {
-                self.taps.see_given_up(self.wire.waiting(), DropReason::WireDown, view);
+                self.mirrors.mirror_discarded(self.wire.waiting(), DropReason::WireDown, view);
                 self.wire.give_up(counters, DropReason::WireDown);
             }
         }
@@ -304,7 +304,7 @@ impl Outputs {
             loop {
                 if let Some(counters) = self.counters.ports.first() {
                     self.wire.flush(counters);
-                    self.taps.see_given_up(self.wire.waiting(), DropReason::WireTxFull, view);
+                    self.mirrors.mirror_discarded(self.wire.waiting(), DropReason::WireTxFull, view);
                     self.wire.give_up(counters, DropReason::WireTxFull);
                 }
                 self.note_idle();

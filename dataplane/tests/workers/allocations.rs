@@ -112,10 +112,10 @@ pub(crate) fn check(lab: &Lab) {
         // To everybody and the wire, and from there to everybody: the other app gets it twice, the sender once.
         flood(&mut a, &mut b, &[0xff; 6], frames, 3);
         // A capture session looks at everything, and its ring is full most of the time.
-        crew.tap(1, false, Which::All, "");
-        crew.tap(2, true, Which::All, "greater 1");
+        crew.mirror(1, false, Which::All, "");
+        crew.mirror(2, true, Which::All, "greater 1");
         flood(&mut a, &mut b, &NOBODY, frames / 10, 1);
-        crew.untap(2);
+        crew.unmirror(2);
         // The same under a policy: the long way for each flow, connections, refusals and answers to the sender.
         crew.enforce(POLICY);
         flood(&mut a, &mut b, &NOBODY, frames, 1);

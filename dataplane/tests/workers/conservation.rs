@@ -128,10 +128,10 @@ impl Witness {
 fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool, policies: &[&str]) {
     let mut random = Random(seed);
     let mut crew = Crew::start(lab, workers, || 0);
-    let taps = [(false, Which::All), (true, Which::All), (false, Which::Dropped), (true, Which::Dropped)];
-    let taps =
-        [1, 2, 3, 4].map(|session| crew.tap(session, taps[session as usize - 1].0, taps[session as usize - 1].1, ""));
-    let filters = FILTERS.map(|(session, filter)| crew.tap(session, true, Which::All, filter));
+    let mirrors = [(false, Which::All), (true, Which::All), (false, Which::Dropped), (true, Which::Dropped)];
+    let mirrors = [1, 2, 3, 4]
+        .map(|session| crew.mirror(session, mirrors[session as usize - 1].0, mirrors[session as usize - 1].1, ""));
+    let filters = FILTERS.map(|(session, filter)| crew.mirror(session, true, Which::All, filter));
     let mut apps: Vec<App> = (1..=APPS).map(|id| attach(&mut crew, id, &mut random)).collect();
     policies.first().into_iter().for_each(|policy| crew.enforce(policy));
     let mut witness = Witness::default();
@@ -183,10 +183,10 @@ fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool, policies: &[&str]) {
     let counted: Vec<_> = totals.iter().map(|t| (t.tx_packets, t.rx_packets)).collect();
     let witnessed: Vec<_> = witness.taken.into_iter().zip(witness.given).collect();
     assert_eq!(counted[1..=usize::from(APPS)], witnessed[1..], "{workers} workers, seed {seed}");
-    check_sightings(&totals, taps.each_ref().map(|counts| seen(counts)), workers);
+    check_records(&totals, mirrors.each_ref().map(|counts| seen(counts)), workers);
     let [by_flow, by_frame] = filters.map(|counts| received(&counts));
     assert_eq!(by_flow, by_frame, "frames that pass the same filter, {workers} workers, seed {seed}");
-    let all = received(&taps[1]);
+    let all = received(&mirrors[1]);
     assert!((1..all).contains(&by_flow), "{by_flow} of {all} frames pass the filter");
     let dropped = |reason: DropReason| totals.iter().map(|t| t.drops[reason.index()]).sum::<u64>();
     for reason in [DropReason::Runt, DropReason::Oversize, DropReason::RxRingFull, DropReason::SamePort] {
@@ -195,7 +195,7 @@ fn mix(lab: &Lab, workers: usize, seed: u64, busy: bool, policies: &[&str]) {
 }
 
 /// What capture sessions were shown is what was counted: every frame at the ports that it passed, and every drop once.
-fn check_sightings(totals: &[PortTotals], [into, out, dropped_in, dropped_out]: [Vec<u64>; 4], workers: usize) {
+fn check_records(totals: &[PortTotals], [into, out, dropped_in, dropped_out]: [Vec<u64>; 4], workers: usize) {
     // Frames of impossible length never get into a buffer, so nobody can be shown them.
     let in_ring = |t: &PortTotals| t.drops[DropReason::Runt.index()] + t.drops[DropReason::Oversize.index()];
     for (id, total) in totals.iter().enumerate().skip(1) {

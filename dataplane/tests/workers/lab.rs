@@ -10,7 +10,7 @@ use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
 use kopi_dataplane::policy_table::{self, PolicyTable};
 use kopi_dataplane::snapshot::Snapshot;
-use kopi_dataplane::stages::mirror::{PortCounts, Selection, Tap, Which};
+use kopi_dataplane::stages::mirror::{Mirror, PortCounts, Selection, Which};
 use kopi_dataplane::stages::policy::PolicyStage;
 use kopi_dataplane::worker::command::{Change, Command, QUEUE, Reply};
 use kopi_dataplane::worker::counters::{PortTotals, WorkerCounters};
@@ -239,7 +239,7 @@ impl<'a> Crew<'a> {
                     Reply::Retired(..) => self.retired += 1,
                     Reply::Detached(..) => self.detached += 1,
                     Reply::Fault(port, fault) => self.faults.push((port.id, fault)),
-                    Reply::Untapped(tap) => drop(tap),
+                    Reply::Unmirrored(mirror) => drop(mirror),
                     Reply::Replaced(_) | Reply::Dumped(_) | Reply::Selected(_) => {}
                 }
             }
@@ -343,9 +343,9 @@ impl<'a> Crew<'a> {
         self.faults.remove(0)
     }
 
-    /// Gives every worker a tap whose ring nobody reads, for frames that come `out` of ports or go into them, as far as
-    /// `which` says and `filter` lets them pass. Returns what each worker's tap counts, by port.
-    pub(crate) fn tap(&mut self, session: u32, out: bool, which: Which, filter: &str) -> Vec<Arc<[PortCounts]>> {
+    /// Gives every worker a mirror whose ring nobody reads, for frames that come `out` of ports or go into them, as far as
+    /// `which` says and `filter` lets them pass. Returns what each worker's mirror counts, by port.
+    pub(crate) fn mirror(&mut self, session: u32, out: bool, which: Which, filter: &str) -> Vec<Arc<[PortCounts]>> {
         let filter = Arc::new(Bpf::compile(filter).expect("a filter"));
         let selection = Arc::new(Selection {
             session,
@@ -358,20 +358,20 @@ impl<'a> Crew<'a> {
             snap: 100,
             sample: 1,
         });
-        let taps = (0..self.hands.len()).map(|worker| {
+        let mirrors = (0..self.hands.len()).map(|worker| {
             let (ring, _) = rtrb::RingBuffer::new(1000);
             let counts: Arc<[PortCounts]> = (0..PORTS).map(|_| PortCounts::default()).collect();
-            let tap = Tap::new(Arc::clone(&selection), ring, Arc::clone(&counts)).filtered(Arc::clone(&filter));
-            self.tell(worker, Command::Tap(Box::new(tap)));
+            let mirror = Mirror::new(Arc::clone(&selection), ring, Arc::clone(&counts)).filtered(Arc::clone(&filter));
+            self.tell(worker, Command::Mirror(Box::new(mirror)));
             counts
         });
-        taps.collect()
+        mirrors.collect()
     }
 
-    /// Has all workers let go of a tap.
-    pub(crate) fn untap(&mut self, session: u32) {
+    /// Has all workers let go of a mirror.
+    pub(crate) fn unmirror(&mut self, session: u32) {
         for worker in 0..self.hands.len() {
-            self.tell(worker, Command::Untap(session));
+            self.tell(worker, Command::Unmirror(session));
         }
         self.publish();
     }
@@ -419,13 +419,13 @@ pub(crate) fn books(totals: &[PortTotals]) -> (u64, u64) {
     (debit, credit)
 }
 
-/// What the taps of all workers have seen at each port.
+/// What the mirrors of all workers have seen at each port.
 #[must_use]
 pub(crate) fn seen(counts: &[Arc<[PortCounts]>]) -> Vec<u64> {
     (0..PORTS).map(|port| counts.iter().map(|counts| counts[port].seen.get()).sum()).collect()
 }
 
-/// Frames that pass the filters of the taps of all workers.
+/// Frames that pass the filters of the mirrors of all workers.
 #[must_use]
 pub(crate) fn received(counts: &[Arc<[PortCounts]>]) -> u64 {
     counts.iter().flat_map(|counts| counts.iter()).map(|count| count.received.get()).sum()

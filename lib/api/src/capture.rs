@@ -20,11 +20,11 @@ pub struct Session {
     pub jit: Option<bool>,
     /// Packets written, or about to be.
     pub captured: u64,
-    /// Sightings that were wanted.
+    /// Records that were wanted.
     pub received: u64,
     /// Those of them that were lost.
     pub dropped: u64,
-    /// Sightings looked at.
+    /// Frames looked at, at each capture point that they pass.
     pub seen: u64,
     /// Bytes of the file.
     pub file_bytes: u64,

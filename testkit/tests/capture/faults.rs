@@ -84,7 +84,7 @@ fn fault_36_reader_that_never_reads() {
     let begun = Instant::now();
     let Sums { captured, received, dropped } = capture.stop();
     assert!(begun.elapsed() < END, "it took {:?}", begun.elapsed());
-    // The applications' acknowledgements are sightings, too.
+    // The applications' acknowledgements are records, too.
     assert!(received > 40_000 && dropped > received / 2, "{captured} {received} {dropped}");
     assert_eq!(captured + dropped, received);
     await_no_session(&mut scene, before, END);

@@ -87,7 +87,7 @@ fn kernel_is_one_more_owner() {
     let sent = pattern(200_000);
     let captured = std::thread::scope(|scope| {
         let capture = scope.spawn(|| kopid.kopictl(&["capture", "-i", "host", "-c", "400", "tcp", "port", "8000"]));
-        // It has begun when the capture is one of the workers' taps; until then, frames pass unseen.
+        // It has begun when the capture is one of the workers' mirrors; until then, frames pass unseen.
         while !capture.is_finished() {
             assert_eq!(transfer((|| listen(8000), HOME_IP), connect, &sent), sent);
         }

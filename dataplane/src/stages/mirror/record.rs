@@ -1,6 +1,6 @@
-//! What a tap writes down of a frame, as it lies in the ring between a worker and a capture session.
+//! What a mirror writes down of a frame, as it lies in the ring between a worker and a capture session.
 //!
-//! A record takes whole lines of 64 bytes. The first has the head and the first bytes of the frame, those behind it the
+//! A record takes whole cells of 64 bytes. The first has the header and the first bytes of the frame, those behind it the
 //! rest of what is kept.
 
 use crate::ids::{PortId, WIRE};
@@ -8,27 +8,27 @@ use kopi_config::policy::Decision;
 use kopi_ring::DropReason;
 
 /// Bytes of a cache line, the unit of the ring.
-const LINE: usize = 64;
-/// Bytes of a record's head.
-const HEAD: usize = 32;
+const CELL: usize = 64;
+/// Bytes of a record's header.
+const HEADER: usize = 32;
 /// In the place of a rule: none has decided.
 const NO_RULE: u32 = u32::MAX;
 /// In the place of a reason: the frame was not dropped.
 const NO_REASON: u8 = u8::MAX;
 
-/// One line of a ring.
+/// One cell of a ring.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub struct Line([u8; LINE]);
+pub struct Cell([u8; CELL]);
 
-impl Line {
-    /// A line of zeros.
-    pub const EMPTY: Self = Self([0; LINE]);
+impl Cell {
+    /// A cell of zeros.
+    pub const EMPTY: Self = Self([0; CELL]);
 }
 
 /// One frame at one port, in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sighting {
+pub struct PacketRecord {
     /// The port.
     pub port: PortId,
     /// Whether the frame comes out of it (from an app, or onto the wire), not in.
@@ -41,7 +41,7 @@ pub struct Sighting {
     pub reason: Option<DropReason>,
 }
 
-impl Sighting {
+impl PacketRecord {
     /// A frame that goes on.
     #[must_use]
     pub const fn passed(port: PortId, out: bool, owner: PortId) -> Self {
@@ -62,9 +62,9 @@ impl Sighting {
     }
 }
 
-/// The head of a record.
+/// The header of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct RecordHeader {
     /// TSC of the burst.
     pub tsc: u64,
     /// The snapshot by whose port and rule numbers this is told.
@@ -78,15 +78,15 @@ pub struct Head {
     /// The queue that the frame came by or goes to.
     pub queue: u8,
     /// Where it was seen.
-    pub sighting: Sighting,
+    pub record: PacketRecord,
 }
 
-impl Head {
+impl RecordHeader {
     /// Lines of a record that keeps at most `snap` bytes of the frame.
     #[inline]
     #[must_use]
-    pub fn lines(&self, snap: u32) -> usize {
-        (HEAD + self.kept(snap)).div_ceil(LINE)
+    pub fn cells(&self, snap: u32) -> usize {
+        (HEADER + self.kept(snap)).div_ceil(CELL)
     }
 
     /// Bytes of the frame that are kept.
@@ -104,55 +104,55 @@ impl Head {
         [word(8), word(24)]
     }
 
-    /// The lines of the record, with `kept` as the frame's bytes.
+    /// The cells of the record, with `kept` as the frame's bytes.
     #[inline]
-    pub fn write<'f>(&self, kept: &'f [u8]) -> impl Iterator<Item = Line> + use<'f> {
-        let (now, later) = kept.split_at(kept.len().min(LINE - HEAD));
-        let mut first = Line::EMPTY;
-        let (head, rest) = first.0.split_at_mut(HEAD);
-        head.copy_from_slice(&self.to_bytes());
+    pub fn write<'f>(&self, kept: &'f [u8]) -> impl Iterator<Item = Cell> + use<'f> {
+        let (now, later) = kept.split_at(kept.len().min(CELL - HEADER));
+        let mut first = Cell::EMPTY;
+        let (header, rest) = first.0.split_at_mut(HEADER);
+        header.copy_from_slice(&self.to_bytes());
         rest.iter_mut().zip(now).for_each(|(to, from)| *to = *from);
-        let rest = later.chunks(LINE).map(|bytes| {
-            // A whole line is copied as one, which nearly all are.
-            bytes.first_chunk::<LINE>().map_or_else(
+        let rest = later.chunks(CELL).map(|bytes| {
+            // A whole cell is copied as one, which nearly all are.
+            bytes.first_chunk::<CELL>().map_or_else(
                 || {
-                    let mut line = Line::EMPTY;
-                    line.0.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-                    line
+                    let mut cell = Cell::EMPTY;
+                    cell.0.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+                    cell
                 },
-                |bytes| Line(*bytes),
+                |bytes| Cell(*bytes),
             )
         });
         std::iter::once(first).chain(rest)
     }
 
-    /// The head that `line` begins with.
+    /// The header that `cell` begins with.
     #[must_use]
-    pub fn read(line: &Line) -> Self {
-        let bytes: [u8; HEAD] = *line.0.first_chunk().unwrap_or(&[0; HEAD]);
+    pub fn read(cell: &Cell) -> Self {
+        let bytes: [u8; HEADER] = *cell.0.first_chunk().unwrap_or(&[0; HEADER]);
         Self::from_bytes(bytes)
     }
 
-    /// The kept bytes of a record of this head, whose lines are `first` and then `second`, in pieces.
-    pub fn data<'a>(&self, snap: u32, lines: [&'a [Line]; 2]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut skip = HEAD;
+    /// The kept bytes of a record of this header, whose cells are `first` and then `second`, in pieces.
+    pub fn data<'a>(&self, snap: u32, cells: [&'a [Cell]; 2]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut skip = HEADER;
         let mut left = self.kept(snap);
-        lines.into_iter().flatten().map(move |line| {
-            let bytes = line.0.get(std::mem::take(&mut skip)..).unwrap_or_default();
+        cells.into_iter().flatten().map(move |cell| {
+            let bytes = cell.0.get(std::mem::take(&mut skip)..).unwrap_or_default();
             let bytes = bytes.get(..left.min(bytes.len())).unwrap_or_default();
             left -= bytes.len();
             bytes
         })
     }
 
-    fn to_bytes(self) -> [u8; HEAD] {
-        let Sighting { port, out, owner, decision, reason } = self.sighting;
+    fn to_bytes(self) -> [u8; HEADER] {
+        let PacketRecord { port, out, owner, decision, reason } = self.record;
         let decision = match decision {
             Decision::Accept => 0,
             Decision::Drop => 1,
             Decision::Reject => 2,
         };
-        let mut bytes = [0; HEAD];
+        let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(&self.tsc.to_ne_bytes());
         bytes[8..12].copy_from_slice(&self.epoch.to_ne_bytes());
         bytes[12..16].copy_from_slice(&self.rule.unwrap_or(NO_RULE).to_ne_bytes());
@@ -166,7 +166,7 @@ impl Head {
         bytes
     }
 
-    fn from_bytes(bytes: [u8; HEAD]) -> Self {
+    fn from_bytes(bytes: [u8; HEADER]) -> Self {
         let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
         let half = |at: usize| u16::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
         let rule = word(12);
@@ -177,7 +177,7 @@ impl Head {
             len: word(16),
             lost: word(20),
             queue: bytes[28],
-            sighting: Sighting {
+            record: PacketRecord {
                 port: half(24),
                 out: bytes[29] & 1 != 0,
                 owner: half(26),
@@ -197,11 +197,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn sightings() -> impl Strategy<Value = Sighting> {
+    fn records() -> impl Strategy<Value = PacketRecord> {
         let reason = prop::option::of(0..DropReason::ALL.len());
         (any::<u16>(), any::<bool>(), any::<u16>(), reason).prop_map(|(port, out, owner, reason)| match reason {
-            None => Sighting::passed(port, out, owner),
-            Some(reason) => Sighting::dropped(port, out, owner, DropReason::ALL[reason]),
+            None => PacketRecord::passed(port, out, owner),
+            Some(reason) => PacketRecord::dropped(port, out, owner, DropReason::ALL[reason]),
         })
     }
 
@@ -209,7 +209,7 @@ mod tests {
         /// A record comes back as it went in, whatever part of it lies behind the end of the ring.
         #[test]
         fn records_come_back(
-            sighting in sightings(),
+            record in records(),
             (tsc, epoch, lost, queue) in (any::<u64>(), any::<u32>(), any::<u32>(), any::<u8>()),
             rule in prop::option::of(0..u32::MAX),
             frame in prop::collection::vec(any::<u8>(), 0..300),
@@ -217,13 +217,13 @@ mod tests {
             cut in 0_usize..8,
         ) {
             let len = u32::try_from(frame.len()).unwrap();
-            let head = Head { tsc, epoch, rule, len, lost, queue, sighting };
-            let kept = &frame[..head.kept(snap)];
-            let lines: Vec<Line> = head.write(kept).collect();
-            prop_assert_eq!(lines.len(), head.lines(snap));
-            prop_assert_eq!(Head::read(&lines[0]), head);
-            let (first, second) = lines.split_at(cut.min(lines.len()));
-            let data: Vec<u8> = head.data(snap, [first, second]).flatten().copied().collect();
+            let header = RecordHeader { tsc, epoch, rule, len, lost, queue, record };
+            let kept = &frame[..header.kept(snap)];
+            let cells: Vec<Cell> = header.write(kept).collect();
+            prop_assert_eq!(cells.len(), header.cells(snap));
+            prop_assert_eq!(RecordHeader::read(&cells[0]), header);
+            let (first, second) = cells.split_at(cut.min(cells.len()));
+            let data: Vec<u8> = header.data(snap, [first, second]).flatten().copied().collect();
             prop_assert_eq!(data, kept);
         }
     }

@@ -1,11 +1,11 @@
 use super::*;
 
-fn passed(port: PortId, out: bool, owner: PortId) -> Option<Sighting> {
-    Some(Sighting::passed(port, out, owner))
+fn passed(port: PortId, out: bool, owner: PortId) -> Option<PacketRecord> {
+    Some(PacketRecord::passed(port, out, owner))
 }
 
-fn dropped(port: PortId, out: bool, owner: PortId, reason: DropReason) -> Option<Sighting> {
-    Some(Sighting::dropped(port, out, owner, reason))
+fn dropped(port: PortId, out: bool, owner: PortId, reason: DropReason) -> Option<PacketRecord> {
+    Some(PacketRecord::dropped(port, out, owner, reason))
 }
 
 /// A frame is seen at the app that sends it, at the app that gets it, and on the wire; a drop where it is counted.
@@ -24,7 +24,7 @@ fn frames_are_seen_where_they_pass() {
         ((1, Verdict::Reject(2)), [passed(1, true, 1), dropped(2, false, 2, Rejected)]),
     ];
     for ((source, verdict), expected) in cases {
-        assert_eq!(sightings(source, verdict), expected, "{source} {verdict:?}");
+        assert_eq!(records(source, verdict), expected, "{source} {verdict:?}");
     }
 }
 
@@ -45,10 +45,10 @@ fn everything() -> Selection {
 /// All that is asked for has to hold: port and direction, owner, what became of the frame, and why.
 #[test]
 fn selections_hold_in_every_part() {
-    let [out, into] = [Sighting::passed(1, true, 1), Sighting::passed(2, false, 2)];
-    let lost = Sighting::dropped(2, false, 2, DropReason::RxRingFull);
-    let stray = Sighting::dropped(WIRE, false, WIRE, DropReason::UnknownUnicast);
-    let wants = |selection: &Selection| [out, into, lost, stray].map(|sighting| selection.wants(&sighting));
+    let [out, into] = [PacketRecord::passed(1, true, 1), PacketRecord::passed(2, false, 2)];
+    let lost = PacketRecord::dropped(2, false, 2, DropReason::RxRingFull);
+    let stray = PacketRecord::dropped(WIRE, false, WIRE, DropReason::UnknownUnicast);
+    let wants = |selection: &Selection| [out, into, lost, stray].map(|record| selection.wants(&record));
     assert_eq!(wants(&everything()), [true; 4]);
     let ports: Box<[[bool; 2]]> = [[false; 2], [false, true], [true, false]].into();
     assert_eq!(wants(&Selection { ports: ports.clone(), ..everything() }), [true, true, true, false]);
@@ -66,10 +66,10 @@ proptest::proptest! {
     #[test]
     fn many_are_left_out_like_one_by_one(skip in 0_u32..200, frames in 0_usize..33, places in 1_u32..3) {
         let (ring, _) = rtrb::RingBuffer::new(1);
-        let mut tap = Tap { skip, ..Tap::new(Arc::new(everything()), ring, [].into()) };
-        let left_out = tap.leave_out(frames, places);
+        let mut mirror = Mirror { skip, ..Mirror::new(Arc::new(everything()), ring, [].into()) };
+        let left_out = mirror.leave_out(frames, places);
         let mut left = skip;
         let one_by_one = (0..frames).take_while(|_| left.checked_sub(places).inspect(|less| left = *less).is_some()).count();
-        proptest::prop_assert_eq!((left_out, tap.skip), (one_by_one, left));
+        proptest::prop_assert_eq!((left_out, mirror.skip), (one_by_one, left));
     }
 }

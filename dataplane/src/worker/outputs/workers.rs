@@ -2,7 +2,7 @@
 
 use super::{Outputs, count_drop};
 use crate::ids::{PortId, WIRE};
-use crate::stages::mirror::{Sighting, View};
+use crate::stages::mirror::{PacketRecord, View};
 use crate::worker::handoff::{Handoff, Target};
 use dpdk::{Batch, Mbuf};
 use kopi_ring::DropReason;
@@ -17,8 +17,8 @@ impl Outputs {
         if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
             let (blamed, out) = blamed(source, target);
             count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
-            let sighting = Sighting::dropped(blamed, out, blamed, DropReason::HandoffFull);
-            self.taps.see_late(sighting, &mbuf, 0, view);
+            let record = PacketRecord::dropped(blamed, out, blamed, DropReason::HandoffFull);
+            self.mirrors.mirror_late(record, &mbuf, 0, view);
         }
     }
 
@@ -95,7 +95,7 @@ impl Outputs {
                 };
                 if let Err(reason) = outcome {
                     let queue = u8::try_from(queue).unwrap_or(u8::MAX);
-                    self.taps.see_late(Sighting::dropped(id, false, id, reason), &mbuf, queue, view);
+                    self.mirrors.mirror_late(PacketRecord::dropped(id, false, id, reason), &mbuf, queue, view);
                 }
                 if let Err(mbuf) = self.completed.push(mbuf) {
                     self.completed.free_all();
