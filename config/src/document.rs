@@ -90,10 +90,10 @@ impl<'r> Document<'r> {
     /// The table `[name]`. One that is absent counts as empty; one that is something else is reported.
     pub(crate) fn table<T: DeserializeOwned + Default>(&self, name: &'static str) -> Entry<'_, T> {
         match self.root.get(name) {
-            Some(value) => self.entry(name, false, value.get_ref(), value.span()),
+            Some(value) => self.entry(name, false, self.schema(name), value.get_ref(), value.span()),
             None => {
                 let end = self.report.source().text().len();
-                self.entry(name, false, &self.absent, end..end)
+                self.entry(name, false, self.schema(name), &self.absent, end..end)
             }
         }
     }
@@ -111,13 +111,16 @@ impl<'r> Document<'r> {
                 [].iter()
             }
         };
-        elements.map(move |value| self.entry(name, true, value.get_ref(), value.span()))
+        // The schema is looked up once for all.
+        let schema = self.schema(name);
+        elements.map(move |value| self.entry(name, true, schema, value.get_ref(), value.span()))
     }
 
     fn entry<'d, T: DeserializeOwned + Default>(
         &'d self,
         section: &'static str,
         many: bool,
+        schema: &Json,
         value: &'d DeValue<'d>,
         span: Range<usize>,
     ) -> Entry<'d, T> {
@@ -127,7 +130,6 @@ impl<'r> Document<'r> {
             self.refuse(section, many, value, place.span());
             return Entry { value: T::default(), is_whole: false, place };
         };
-        let schema = self.schema(section);
         place.check_names(table, schema, &Path::TABLE);
         let value = de::read(&place, value).unwrap_or_default();
         let is_whole = self.report.faults() == before;
@@ -238,7 +240,7 @@ impl<'r> Place<'r> {
         // The tables at the top are checked one by one.
         for (name, value) in table.iter().filter(|_| !self.section.is_empty()) {
             if let (DeValue::Table(nested), name) = (value.get_ref(), name.get_ref().as_ref()) {
-                self.check_names(nested, &schema["properties"][name], &path.key(name));
+                self.check_names(nested, known.get(name).unwrap_or(&Json::Null), &path.key(name));
             }
         }
     }
