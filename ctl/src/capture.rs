@@ -8,7 +8,7 @@
 //! | [`session`], [`signals`] | what kopid and the user say meanwhile |
 //! | [`mod@run`] | a capture from its start to its end |
 //! | [`output`], [`rotation`] | where packets go, and names of files that follow each other |
-//! | [`printer`], [`sighting`], [`lines`], [`stamp`] | from pcapng to a line |
+//! | [`printer`], [`record`], [`lines`], [`stamp`] | from pcapng to a line |
 //! | [`mod@read`] | the same from a file |
 //! | [`finished`] | a command for each file that is complete |
 
@@ -17,10 +17,10 @@ mod lines;
 mod output;
 mod printer;
 mod read;
+mod record;
 mod rotation;
 mod run;
 mod session;
-mod sighting;
 mod signals;
 mod stamp;
 

@@ -1,6 +1,6 @@
 //! A line for each packet: tcpdump's, with the port in front and the owner and the verdict behind.
 
-use super::sighting::Sighting;
+use super::record::PacketRecord;
 use super::stamp::{Stamp, rfc3339};
 use crate::print::{self, Dump, Style};
 use crate::text::{as_json, is_unsafe};
@@ -21,29 +21,29 @@ pub(crate) struct Form {
 
 impl Form {
     /// The line, or lines, for one packet.
-    pub(crate) fn line(&mut self, sighting: &Sighting<'_>) -> String {
+    pub(crate) fn line(&mut self, record: &PacketRecord<'_>) -> String {
         if self.json {
-            return as_json(&json!({ "capture": [self.object(sighting)] }));
+            return as_json(&json!({ "capture": [self.object(record)] }));
         }
-        let direction = sighting.direction.unwrap_or("?");
-        let packet = print::frame(sighting.data, sighting.length, self.style).text;
-        let stamp = self.stamp.of(sighting.time_ns);
-        let end = self.end(sighting);
+        let direction = record.direction.unwrap_or("?");
+        let packet = print::frame(record.data, record.length, self.style).text;
+        let stamp = self.stamp.of(record.time_ns);
+        let end = self.end(record);
         let number = self.number.as_mut().map(|number| {
             *number += 1;
             format!("{number:5}  ")
         });
         let number = number.unwrap_or_default();
-        let mut line = format!("{number}{stamp}{} {direction} {packet}{end}\n", word(sighting.port));
+        let mut line = format!("{number}{stamp}{} {direction} {packet}{end}\n", word(record.port));
         if let Some((form, whole)) = self.dump {
-            line.push_str(&print::dump(sighting.data, form, whole));
+            line.push_str(&print::dump(record.data, form, whole));
         }
         line
     }
 
     /// Owner and verdict. Passing is nothing to speak of, unless much is wanted.
-    fn end(&self, sighting: &Sighting<'_>) -> String {
-        let Sighting { port, app, pid, uid, user, comm, verdict, reason, rule, queue, .. } = sighting;
+    fn end(&self, record: &PacketRecord<'_>) -> String {
+        let PacketRecord { port, app, pid, uid, user, comm, verdict, reason, rule, queue, .. } = record;
         let verbose = self.style.verbose > 0;
         let mut words = Vec::new();
         words.extend(app.as_ref().filter(|app| app != port).map(|app| format!("app {}", word(app))));
@@ -62,20 +62,21 @@ impl Form {
             let rule = rule.as_ref().map(|rule| format!(" by {}", word(rule))).unwrap_or_default();
             write!(end, " {}{reason}{rule}", word(verdict)).unwrap_or(());
         }
-        if sighting.lost > 0 {
-            write!(end, " ({} lost before)", sighting.lost).unwrap_or(());
+        if record.lost > 0 {
+            write!(end, " ({} lost before)", record.lost).unwrap_or(());
         }
         end
     }
 
-    fn object(&self, sighting: &Sighting<'_>) -> Value {
-        let Sighting { port, direction, length, lost, app, pid, uid, user, comm, verdict, reason, rule, queue, .. } =
-            sighting;
-        let packet = print::frame(sighting.data, sighting.length, self.style);
+    fn object(&self, record: &PacketRecord<'_>) -> Value {
+        let PacketRecord {
+            port, direction, length, lost, app, pid, uid, user, comm, verdict, reason, rule, queue, ..
+        } = record;
+        let packet = print::frame(record.data, record.length, self.style);
         let fields = &packet.fields;
-        let owner = sighting.is_owned().then(|| json!({ "pid": pid, "uid": uid, "user": user, "comm": comm }));
+        let owner = record.is_owned().then(|| json!({ "pid": pid, "uid": uid, "user": user, "comm": comm }));
         let mut object = json!({
-            "time": rfc3339(sighting.time_ns),
+            "time": rfc3339(record.time_ns),
             "port": port,
             "app": app,
             "direction": direction,
@@ -98,7 +99,7 @@ impl Form {
             "packet": packet.text,
         });
         if self.dump.is_some() {
-            let hex = sighting.data.iter().fold(String::new(), |mut hex, byte| {
+            let hex = record.data.iter().fold(String::new(), |mut hex, byte| {
                 write!(hex, "{byte:02x}").unwrap_or(());
                 hex
             });
@@ -133,8 +134,8 @@ mod tests {
         Form { style, dump: None, number: None, stamp: Stamp::new(0, TimeZone::UTC), json }
     }
 
-    fn sighting(frame: &[u8]) -> Sighting<'_> {
-        Sighting {
+    fn record(frame: &[u8]) -> PacketRecord<'_> {
+        PacketRecord {
             time_ns: NOON,
             port: "batch",
             direction: Some("out"),
@@ -148,7 +149,7 @@ mod tests {
             verdict: Some("drop".into()),
             reason: Some("spoofed".into()),
             queue: Some(3),
-            ..Sighting::default()
+            ..PacketRecord::default()
         }
     }
 
@@ -157,22 +158,22 @@ mod tests {
     fn lines_name_the_owner_and_the_verdict() {
         let frame = frame_of("arp request 10.9.0.66 > 10.9.0.1").unwrap();
         let words = "ARP, Request who-has 10.9.0.1 tell 10.9.0.66, length 28";
-        let line = |sighting: &Sighting<'_>| form(0, false).line(sighting);
+        let line = |record: &PacketRecord<'_>| form(0, false).line(record);
         let owner = "[pid 4711 bob dpdk-testpmd]";
-        let dropped = sighting(&frame);
+        let dropped = record(&frame);
         assert_eq!(line(&dropped), format!("12:00:00.123456 batch out {words} {owner} drop spoofed\n"));
         let passed =
-            Sighting { verdict: Some("accept".into()), reason: None, rule: Some("r".into()), ..dropped.clone() };
+            PacketRecord { verdict: Some("accept".into()), reason: None, rule: Some("r".into()), ..dropped.clone() };
         assert_eq!(line(&passed), format!("12:00:00.123456 batch out {words} {owner}\n"));
         let verbose = form(1, false).line(&passed);
         assert!(verbose.ends_with(" [pid 4711 uid 1001 bob dpdk-testpmd queue 3] accept by r\n"), "{verbose}");
-        let wire = Sighting { port: "wire", user: None, rule: Some("no-smtp".into()), lost: 2, ..dropped };
+        let wire = PacketRecord { port: "wire", user: None, rule: Some("no-smtp".into()), lost: 2, ..dropped };
         let expected = "[app batch pid 4711 uid 1001 dpdk-testpmd] drop spoofed by no-smtp (2 lost before)";
         assert_eq!(line(&wire), format!("12:00:00.123456 wire out {words} {expected}\n"));
-        let kernel = Sighting { port: "host", app: Some("host".into()), pid: Some(0), uid: None, ..passed };
-        let kernel = Sighting { user: None, comm: Some("kernel".into()), rule: None, ..kernel };
+        let kernel = PacketRecord { port: "host", app: Some("host".into()), pid: Some(0), uid: None, ..passed };
+        let kernel = PacketRecord { user: None, comm: Some("kernel".into()), rule: None, ..kernel };
         assert_eq!(line(&kernel), format!("12:00:00.123456 host out {words} [kernel]\n"));
-        let nobody = Sighting { port: "wire", data: &frame, length: frame.len(), ..Sighting::default() };
+        let nobody = PacketRecord { port: "wire", data: &frame, length: frame.len(), ..PacketRecord::default() };
         assert_eq!(line(&nobody), format!("00:00:00.000000 wire ? {words}\n"));
     }
 
@@ -181,7 +182,7 @@ mod tests {
     fn names_cannot_forge_a_line() {
         let frame = frame_of("arp request 10.9.0.66 > 10.9.0.1").unwrap();
         let comm = "x] drop spoofed\n12:00 \u{1b}[2J\\";
-        let line = form(0, false).line(&Sighting { comm: Some(comm.into()), ..sighting(&frame) });
+        let line = form(0, false).line(&PacketRecord { comm: Some(comm.into()), ..record(&frame) });
         assert_eq!((line.matches(']').count(), line.lines().count()), (1, 1), "{line}");
         assert!(line.contains(r"bob x\u{5d}\u{20}drop\u{20}spoofed\u{a}12:00\u{20}\u{1b}\u{5b}2J\u{5c}]"), "{line}");
     }
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn json_has_fields() {
         let frame = frame_of("vlan 5 tcp 10.0.0.1:5432 > 10.0.0.2:999").unwrap();
-        let line = form(0, true).line(&Sighting { comm: Some("a b\n".into()), ..sighting(&frame) });
+        let line = form(0, true).line(&PacketRecord { comm: Some("a b\n".into()), ..record(&frame) });
         let object: Value = serde_json::from_str(&line).unwrap();
         let row = &object["capture"][0];
         assert_eq!(row["time"], "2026-03-04T12:00:00.123456789Z");
@@ -206,9 +207,9 @@ mod tests {
     fn bytes_follow_their_line() {
         let frame = frame_of("arp request 10.9.0.66 > 10.9.0.1").unwrap();
         let mut form = Form { dump: Some((Dump::Hex, true)), ..form(0, false) };
-        assert_eq!(form.line(&sighting(&frame)).lines().count(), 1 + frame.len().div_ceil(16));
+        assert_eq!(form.line(&record(&frame)).lines().count(), 1 + frame.len().div_ceil(16));
         form.json = true;
-        let object: Value = serde_json::from_str(&form.line(&sighting(&frame))).unwrap();
+        let object: Value = serde_json::from_str(&form.line(&record(&frame))).unwrap();
         assert_eq!(object["capture"][0]["data"].as_str().unwrap().len(), frame.len() * 2);
     }
 }

@@ -1,7 +1,7 @@
 //! From kopid's pipe to standard output.
 
 use super::lines::Form;
-use super::sighting::Sighting;
+use super::record::PacketRecord;
 use crate::failure::Failure;
 use kopi_pcapng::{Block, Reader};
 use std::cell::RefCell;
@@ -30,7 +30,7 @@ pub(crate) fn print(pipe: Box<dyn Read>, mut form: Form, limit: Option<u64>) -> 
             Ok(Some(Block::Packet(packet))) => {
                 left -= 1;
                 let port = usize::try_from(packet.interface).ok().and_then(|at| ports.get(at));
-                let line = form.line(&Sighting::of(port.map_or("?", String::as_str), &packet));
+                let line = form.line(&PacketRecord::of(port.map_or("?", String::as_str), &packet));
                 out.borrow_mut().writer.write_all(line.as_bytes()).map_err(Failure::Output)?;
             }
             Ok(Some(Block::Statistics(_) | Block::Other(_))) => {}

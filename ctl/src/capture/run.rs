@@ -7,7 +7,6 @@ use crate::failure::Failure;
 use crate::streams::mention;
 use crate::text::counted;
 use jiff::ZonedDateTime;
-use kopi_api::capture::State;
 use rustix::fd::AsFd;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -23,15 +22,31 @@ pub(crate) struct Run {
     files: Option<Box<Files>>,
     /// What kopid has still to answer, in this order.
     asked: VecDeque<Asked>,
-    /// End of the current file's period.
-    period_ends: Option<Instant>,
-    /// When to look at the counts.
-    tick: Option<Instant>,
-    /// When to give up waiting for the end, once it was told to stop.
-    stopping: Option<Instant>,
-    /// What went wrong on this side.
-    failed: Option<Failure>,
-    abandoned: bool,
+    state: State,
+}
+
+/// How far it is. It is over when kopid says so.
+#[derive(Debug)]
+enum State {
+    Running {
+        /// End of the current file's period.
+        period_ends: Option<Instant>,
+        /// When to look at the counts.
+        tick: Option<Instant>,
+    },
+    /// kopid was told to stop, and is waited for until then.
+    Stopping { until: Instant, why: Why },
+}
+
+/// Why kopid was told to stop.
+#[derive(Debug)]
+enum Why {
+    /// It is what the user has asked for.
+    Asked,
+    /// Nobody reads it any more.
+    Abandoned,
+    /// This went wrong on this side.
+    Failed(Failure),
 }
 
 /// What kopid was told.
@@ -55,17 +70,9 @@ impl Run {
     pub(crate) fn new(session: Session, watched: Watched, files: Option<Box<Files>>, ticks: bool) -> Self {
         let now = Instant::now();
         let period = files.as_ref().and_then(|files| files.rotation.period);
-        Self {
-            session,
-            watched,
-            files,
-            asked: VecDeque::new(),
-            period_ends: period.map(|period| now + period),
-            tick: ticks.then_some(now + TICK),
-            stopping: None,
-            failed: None,
-            abandoned: false,
-        }
+        let state =
+            State::Running { period_ends: period.map(|period| now + period), tick: ticks.then_some(now + TICK) };
+        Self { session, watched, files, asked: VecDeque::new(), state }
     }
 
     /// Does what is to be done until kopid has ended the capture.
@@ -75,45 +82,56 @@ impl Run {
     /// [`Failure`] if kopid is gone or silent, or a file cannot be opened.
     pub(crate) fn until_end(mut self) -> Result<Ended, Failure> {
         loop {
-            let until = [self.period_ends, self.tick, self.stopping].into_iter().flatten().min();
+            let until = match self.state {
+                State::Running { period_ends, tick } => period_ends.into_iter().chain(tick).min(),
+                State::Stopping { until, .. } => Some(until),
+            };
             match self.session.next(&self.watched, until)? {
                 Event::Said(progress) => match progress.row.state {
-                    State::Ended => {
-                        if let Some(files) = self.files.take() {
-                            files.end();
-                        }
-                        return match self.failed {
-                            Some(failure) => Err(failure),
-                            None => Ok(Ended { progress, abandoned: self.abandoned }),
-                        };
-                    }
-                    State::Full => self.full()?,
-                    State::Running => self.answered(&progress.row),
+                    kopi_api::capture::State::Ended => return self.ended(progress),
+                    kopi_api::capture::State::Full => self.full()?,
+                    kopi_api::capture::State::Running => self.answered(&progress.row),
                 },
-                Event::Stop => self.stop()?,
+                Event::Stop => self.stop(Why::Asked)?,
                 Event::Count => self.ask(Asked::Counts)?,
                 Event::Abandoned => {
                     // It stays so, and there is nothing more to wait for.
                     self.watched.outputs.clear();
-                    self.abandoned = true;
-                    self.stop()?;
+                    self.stop(Why::Abandoned)?;
                 }
                 Event::Time => self.time()?,
             }
         }
     }
 
-    fn stop(&mut self) -> Result<(), Failure> {
-        if self.stopping.is_some() {
-            return Ok(());
+    fn ended(self, progress: Progress) -> Result<Ended, Failure> {
+        if let Some(files) = self.files {
+            files.end();
         }
-        (self.period_ends, self.tick) = (None, None);
-        self.stopping = Some(Instant::now() + TIMEOUT);
-        self.session.tell("stop", None)
+        match self.state {
+            State::Stopping { why: Why::Failed(failure), .. } => Err(failure),
+            State::Stopping { why: Why::Abandoned, .. } => Ok(Ended { progress, abandoned: true }),
+            _ => Ok(Ended { progress, abandoned: false }),
+        }
+    }
+
+    /// Ends the capture in good order, and says afterwards what was wrong.
+    fn stop(&mut self, reason: Why) -> Result<(), Failure> {
+        match &mut self.state {
+            State::Running { .. } => {
+                self.state = State::Stopping { until: Instant::now() + TIMEOUT, why: reason };
+                self.session.tell("stop", None)
+            }
+            State::Stopping { why: why @ Why::Asked, .. } => {
+                *why = reason;
+                Ok(())
+            }
+            State::Stopping { .. } => Ok(()),
+        }
     }
 
     fn ask(&mut self, what: Asked) -> Result<(), Failure> {
-        if self.stopping.is_some() || self.asked.contains(&what) {
+        if matches!(self.state, State::Stopping { .. }) || self.asked.contains(&what) {
             return Ok(());
         }
         self.asked.push_back(what);
@@ -146,34 +164,35 @@ impl Run {
 
     /// Does what is due.
     fn time(&mut self) -> Result<(), Failure> {
+        let State::Running { period_ends, tick } = &mut self.state else { return Err(self.session.silent()) };
         let now = Instant::now();
         let is_due = |time: Option<Instant>| time.is_some_and(|time| time <= now);
-        if is_due(self.stopping) {
-            return Err(self.session.silent());
+        let (ticks, over) = (is_due(*tick), is_due(*period_ends));
+        if ticks {
+            *tick = Some(now + TICK);
         }
-        if is_due(self.tick) {
-            self.tick = Some(now + TICK);
+        if over {
+            // Periods are counted from the start, so one that ends late does not move the following ones.
+            let period = self.files.as_ref().and_then(|files| files.rotation.period);
+            *period_ends = period_ends.zip(period).map(|(end, period)| end + period);
+        }
+        if ticks {
             self.ask(Asked::Tick)?;
         }
-        if is_due(self.period_ends) {
-            self.period_over()?;
-        }
-        Ok(())
+        if over { self.period_over() } else { Ok(()) }
     }
 
     fn period_over(&mut self) -> Result<(), Failure> {
         let Some(files) = &mut self.files else { return Ok(()) };
-        // Periods are counted from the start, so one that ends late does not move the following ones.
-        self.period_ends = self.period_ends.zip(files.rotation.period).map(|(end, period)| end + period);
         match files.rotation.over(&ZonedDateTime::now()) {
             Ok(true) => self.rotate(),
-            Ok(false) => self.stop(),
-            Err(reason) => self.give_up(Failure::Usage(reason)),
+            Ok(false) => self.stop(Why::Asked),
+            Err(reason) => self.stop(Why::Failed(Failure::Usage(reason))),
         }
     }
 
     fn rotate(&mut self) -> Result<(), Failure> {
-        if self.stopping.is_some() {
+        if matches!(self.state, State::Stopping { .. }) {
             return Ok(());
         }
         match self.files.as_mut().map(|files| files.next()) {
@@ -181,14 +200,8 @@ impl Run {
                 self.asked.push_back(Asked::Rotate);
                 self.session.tell("rotate", Some(file.as_fd()))
             }
-            Some(Err(failure)) => self.give_up(failure),
+            Some(Err(failure)) => self.stop(Why::Failed(failure)),
             None => Ok(()),
         }
-    }
-
-    /// Ends the capture in good order before it is said what was wrong.
-    fn give_up(&mut self, failure: Failure) -> Result<(), Failure> {
-        self.failed = Some(failure);
-        self.stop()
     }
 }

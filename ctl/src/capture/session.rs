@@ -67,11 +67,10 @@ impl Session {
                 return Ok((session, progress));
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut polled = [PollFd::new(&session.client, PollFlags::IN)];
-            if left.is_zero() || wait(&mut polled, Some(left))? == 0 {
+            if left.is_zero() {
                 return Err(session.silent());
             }
-            if session.recv()? == 0 {
+            if session.recv(left)? == 0 {
                 return Err(Failure::Closed);
             }
         }
@@ -113,7 +112,7 @@ impl Session {
             let ready: Vec<bool> = polled.iter().map(|source| !source.revents().is_empty()).collect();
             let is_ready = |place: usize| ready.get(place) == Some(&true);
             if is_ready(0) {
-                if self.recv()? == 0 {
+                if self.recv(TIMEOUT)? == 0 {
                     return Err(Failure::Lost);
                 }
             } else if is_ready(1) {
@@ -130,9 +129,9 @@ impl Session {
         }
     }
 
-    /// Takes what has come, and returns how many bytes that are.
-    fn recv(&mut self) -> Result<usize, Failure> {
-        match self.client.recv(&mut self.lines, TIMEOUT) {
+    /// Takes what has come or comes in time, and returns how many bytes that are.
+    fn recv(&mut self, timeout: Duration) -> Result<usize, Failure> {
+        match self.client.recv(&mut self.lines, timeout) {
             // Gone is gone, whether it said good-bye or not.
             Err(Failure::Closed) => Ok(0),
             received => received,

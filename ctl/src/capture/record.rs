@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 /// One frame at one port. Names are as their owners chose them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sighting<'s> {
+pub(crate) struct PacketRecord<'s> {
     /// Nanoseconds since 1970.
     pub(crate) time_ns: u64,
     /// `wire` or an app's name.
@@ -15,7 +15,7 @@ pub(crate) struct Sighting<'s> {
     pub(crate) data: &'s [u8],
     /// How many there were.
     pub(crate) length: usize,
-    /// Sightings at this port that were lost before it.
+    /// Records of this port that were lost before it.
     pub(crate) lost: u64,
     pub(crate) app: Option<Cow<'s, str>>,
     pub(crate) pid: Option<i32>,
@@ -28,14 +28,14 @@ pub(crate) struct Sighting<'s> {
     pub(crate) queue: Option<u32>,
 }
 
-impl<'s> Sighting<'s> {
+impl<'s> PacketRecord<'s> {
     /// `packet`, seen at `port`.
     pub(crate) fn of(port: &'s str, packet: &ReadPacket<'s>) -> Self {
         let direction = packet.direction.map(|direction| match direction {
             Direction::Inbound => "in",
             Direction::Outbound => "out",
         });
-        let mut sighting = Self {
+        let mut record = Self {
             time_ns: packet.timestamp_ns,
             port,
             direction,
@@ -47,18 +47,18 @@ impl<'s> Sighting<'s> {
         };
         for (key, value) in read_note(packet.comment.unwrap_or_default()) {
             match key {
-                "app" => sighting.app = Some(value),
-                "pid" => sighting.pid = value.parse().ok(),
-                "uid" => sighting.uid = value.parse().ok(),
-                "user" => sighting.user = Some(value),
-                "comm" => sighting.comm = Some(value),
-                "verdict" => sighting.verdict = Some(value),
-                "reason" => sighting.reason = Some(value),
-                "rule" => sighting.rule = Some(value),
+                "app" => record.app = Some(value),
+                "pid" => record.pid = value.parse().ok(),
+                "uid" => record.uid = value.parse().ok(),
+                "user" => record.user = Some(value),
+                "comm" => record.comm = Some(value),
+                "verdict" => record.verdict = Some(value),
+                "reason" => record.reason = Some(value),
+                "rule" => record.rule = Some(value),
                 _ => {}
             }
         }
-        sighting
+        record
     }
 
     /// Whether it has an owner.
