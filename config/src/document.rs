@@ -73,7 +73,7 @@ impl<'r> Document<'r> {
         let (root, absent) = (DeValue::Table(root.into_inner()), DeValue::Table(DeTable::new()));
         let document = Self { root, absent, schema, report };
         let place = document.place("", false, &document.root, 0..0);
-        place.table.into_iter().for_each(|table| place.check_names(table, schema, &Path::TABLE));
+        place.table.into_iter().for_each(|table| place.check_names(table, &Known::by(schema), &Path::TABLE));
         document
     }
 
@@ -90,10 +90,10 @@ impl<'r> Document<'r> {
     /// The table `[name]`. One that is absent counts as empty; one that is something else is reported.
     pub(crate) fn table<T: DeserializeOwned + Default>(&self, name: &'static str) -> Entry<'_, T> {
         match self.root.get(name) {
-            Some(value) => self.entry(name, false, self.schema(name), value.get_ref(), value.span()),
+            Some(value) => self.entry(name, false, &Known::by(self.schema(name)), value.get_ref(), value.span()),
             None => {
                 let end = self.report.source().text().len();
-                self.entry(name, false, self.schema(name), &self.absent, end..end)
+                self.entry(name, false, &Known::by(self.schema(name)), &self.absent, end..end)
             }
         }
     }
@@ -111,16 +111,16 @@ impl<'r> Document<'r> {
                 [].iter()
             }
         };
-        // The schema is looked up once for all.
-        let schema = self.schema(name);
-        elements.map(move |value| self.entry(name, true, schema, value.get_ref(), value.span()))
+        // The schema is looked into once for all.
+        let known = Known::by(self.schema(name));
+        elements.map(move |value| self.entry(name, true, &known, value.get_ref(), value.span()))
     }
 
     fn entry<'d, T: DeserializeOwned + Default>(
         &'d self,
         section: &'static str,
         many: bool,
-        schema: &Json,
+        known: &Known,
         value: &'d DeValue<'d>,
         span: Range<usize>,
     ) -> Entry<'d, T> {
@@ -130,10 +130,10 @@ impl<'r> Document<'r> {
             self.refuse(section, many, value, place.span());
             return Entry { value: T::default(), is_whole: false, place };
         };
-        place.check_names(table, schema, &Path::TABLE);
+        place.check_names(table, known, &Path::TABLE);
         let value = de::read(&place, value).unwrap_or_default();
         let is_whole = self.report.faults() == before;
-        place.check_required(table, schema);
+        place.check_required(table, known);
         Entry { value, is_whole, place }
     }
 
@@ -194,6 +194,34 @@ impl<'r> Document<'r> {
     }
 }
 
+/// What a schema says of the keys of a table, at hand for many of them.
+struct Known {
+    schema: &'static Json,
+    names: Vec<&'static str>,
+    required: Vec<&'static str>,
+    /// Those that are tables themselves.
+    tables: Vec<(&'static str, Self)>,
+}
+
+impl Known {
+    fn by(schema: &'static Json) -> Self {
+        let properties = || schema["properties"].as_object().into_iter().flatten();
+        Self {
+            schema,
+            names: properties().map(|(name, _)| name.as_str()).collect(),
+            required: schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str).collect(),
+            tables: properties()
+                .filter(|(_, schema)| schema["properties"].is_object())
+                .map(|(name, schema)| (name.as_str(), Self::by(schema)))
+                .collect(),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(&name)
+    }
+}
+
 /// The schema of the table that `schema` is or is a list of.
 fn of_table(schema: &Json) -> Option<&Json> {
     [schema, &schema["items"]].into_iter().find(|schema| schema["properties"].is_object())
@@ -226,38 +254,42 @@ impl fmt::Display for Place<'_> {
 
 impl<'r> Place<'r> {
     /// Reports each key of `table`, which is at `path`, that is not in its schema.
-    fn check_names(&self, table: &DeTable<'_>, schema: &Json, path: &Path<'_>) {
-        let Some(known) = schema["properties"].as_object() else { return };
+    fn check_names(&self, table: &DeTable<'_>, known: &Known, path: &Path<'_>) {
+        let Some(properties) = known.schema["properties"].as_object() else { return };
         let report = self.document.report;
-        if !table.keys().all(|name| known.contains_key(name.get_ref().as_ref())) {
-            for (name, span) in in_file_order(table).into_iter().filter(|(name, _)| !known.contains_key(*name)) {
+        // Both are sorted, so mostly one pass over the names finds all keys. If not, it is looked at more closely.
+        let mut names = known.names.iter();
+        if !table.keys().all(|key| names.any(|name| *name == key.get_ref())) {
+            for (name, span) in in_file_order(table).into_iter().filter(|(name, _)| !known.has(name)) {
                 let path = path.key(name).to_string();
                 // The text is not needed if nobody sees it.
-                let help = if report.is_full() { String::new() } else { self.document.help(self.section, name, known) };
+                let help =
+                    if report.is_full() { String::new() } else { self.document.help(self.section, name, properties) };
                 self.error_at(span, &path, format!("unknown key {} {self}", quoted(&path)), &help);
             }
         }
         // The tables at the top are checked one by one.
         for (name, value) in table.iter().filter(|_| !self.section.is_empty()) {
             if let (DeValue::Table(nested), name) = (value.get_ref(), name.get_ref().as_ref()) {
-                self.check_names(nested, known.get(name).unwrap_or(&Json::Null), &path.key(name));
+                if let Some((_, known)) = known.tables.iter().find(|(table, _)| *table == name) {
+                    self.check_names(nested, known, &path.key(name));
+                }
             }
         }
     }
 
     /// Reports each key that `table` must have and does not have.
-    fn check_required(&self, table: &DeTable<'_>, schema: &Json) {
+    fn check_required(&self, table: &DeTable<'_>, known: &Known) {
         // What follows an error of syntax may have been swallowed by it.
         if self.document.report.is_broken() {
             return;
         }
-        let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
-        for name in required.filter(|name| !table.contains_key(*name)) {
+        for name in known.required.iter().filter(|name| !table.contains_key(**name)) {
             let message = match self.document.root.get(self.section) {
                 Some(_) => format!("`{name}` is missing {self}"),
                 None => format!("`{name}` is missing: there is no [{}]", self.section),
             };
-            self.error(name, message, schema["properties"][name]["description"].as_str().unwrap_or_default());
+            self.error(name, message, known.schema["properties"][*name]["description"].as_str().unwrap_or_default());
         }
     }
 

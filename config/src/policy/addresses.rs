@@ -1,7 +1,8 @@
 //! IP addresses.
 
-use std::hash::DefaultHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rustc_hash::FxHasher;
 
 use ipnet::IpNet;
 use serde_json::{Value as Json, json};
@@ -133,7 +134,7 @@ impl Union for Addresses {
         self.v4.is_shared_with(&other.v4) && self.v6.is_shared_with(&other.v6)
     }
 
-    fn hash_ends(&self, hasher: &mut DefaultHasher) {
+    fn hash_ends(&self, hasher: &mut FxHasher) {
         self.v4.hash_ends(hasher);
         self.v6.hash_ends(hasher);
     }

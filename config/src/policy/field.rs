@@ -1,8 +1,10 @@
 //! Values of one field of a frame.
 
-use std::hash::{DefaultHasher, Hash};
+use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+
+use rustc_hash::FxHasher;
 
 /// Values of one field: a frame matches if its value is in one of the ranges.
 ///
@@ -96,7 +98,7 @@ pub trait Union: Clone + PartialEq {
     /// Whether `self` and `other` are copies of one, which is a cheaper question than whether they are equal.
     fn is_shared_with(&self, other: &Self) -> bool;
     /// Hashes the number of ranges, and the first and the last: that costs the same for every set.
-    fn hash_ends(&self, hasher: &mut DefaultHasher);
+    fn hash_ends(&self, hasher: &mut FxHasher);
 }
 
 impl<T: Scalar> Union for Field<T> {
@@ -149,7 +151,7 @@ impl<T: Scalar> Union for Field<T> {
         Arc::ptr_eq(&self.ranges, &other.ranges)
     }
 
-    fn hash_ends(&self, hasher: &mut DefaultHasher) {
+    fn hash_ends(&self, hasher: &mut FxHasher) {
         (self.ranges.len(), self.ranges.first(), self.ranges.last()).hash(hasher);
     }
 }

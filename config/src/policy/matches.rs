@@ -1,7 +1,8 @@
 //! What a frame has to be for a rule: `match`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
+use rustc_hash::FxHasher;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -180,8 +181,8 @@ pub(super) struct MatchEntry {
 
 impl Match {
     /// Hashes what is stated; of each list the length and the ends.
-    pub(super) fn hash_ends(&self, hasher: &mut DefaultHasher) {
-        struct Ends<'h>(&'h mut DefaultHasher);
+    pub(super) fn hash_ends(&self, hasher: &mut FxHasher) {
+        struct Ends<'h>(&'h mut FxHasher);
 
         impl Visit for Ends<'_> {
             fn key<V: Values>(&mut self, _: &'static str, union: Option<&V::Union>) {

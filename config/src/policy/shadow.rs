@@ -6,7 +6,9 @@
 //! same owner. So a warning is always right, and none is no proof.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
+
+use rustc_hash::FxHasher;
 
 use super::rule::Rule;
 use crate::document::Document;
@@ -77,9 +79,11 @@ fn decides(earlier: &Rule, later: &Rule) -> bool {
         && earlier.matches.covers(&later.matches)
 }
 
-/// Equal for rules that match the same, and seldom for others. Costs the same whatever sets they use.
+/// Equal for rules that match the same, and seldom for others. Costs the same whatever sets they use. Who writes a policy so that
+/// others have the same goes without a warning. Who writes a policy so that
+/// others have the same goes without a warning.
 fn fingerprint(rule: &Rule) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     rule.owner.hash(&mut hasher);
     rule.matches.hash_ends(&mut hasher);
     hasher.finish()
