@@ -270,10 +270,10 @@ impl<'r> Place<'r> {
         }
         // The tables at the top are checked one by one.
         for (name, value) in table.iter().filter(|_| !self.section.is_empty()) {
-            if let (DeValue::Table(nested), name) = (value.get_ref(), name.get_ref().as_ref()) {
-                if let Some((_, known)) = known.tables.iter().find(|(table, _)| *table == name) {
-                    self.check_names(nested, known, &path.key(name));
-                }
+            if let (DeValue::Table(nested), name) = (value.get_ref(), name.get_ref().as_ref())
+                && let Some((_, known)) = known.tables.iter().find(|(table, _)| *table == name)
+            {
+                self.check_names(nested, known, &path.key(name));
             }
         }
     }

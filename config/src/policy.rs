@@ -77,9 +77,9 @@ pub const SIZE_MAX: u64 = 16 << 20;
 pub struct Policy {
     /// What happens to what no rule decides.
     pub default: Defaults,
-    /// What the wire carries.
+    /// What the wire carries, so that frames wait in kopid, where classes share it, and not in the NIC.
     pub wire: WireLimit,
-    /// How connections are tracked.
+    /// How connections are tracked, and how long they are remembered while idle, in seconds.
     pub tracking: Tracking,
     /// Addresses and ports under a name, for rules to use as "@name".
     // Rules share the ranges of those that they use.

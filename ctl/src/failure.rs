@@ -110,7 +110,21 @@ impl Failure {
             Self::Usage(_) | Self::Extcap(_) => 2,
             Self::Unreachable { .. } | Self::Silent(_) | Self::Lost => 3,
             Self::Refused { .. } => 4,
-            _ => 1,
+            // A new failure has to be placed here: scripts rely on these numbers.
+            Self::Closed
+            | Self::Refusal(_)
+            | Self::Capture(_)
+            | Self::Packets(_)
+            | Self::System { .. }
+            | Self::Connection(_)
+            | Self::TooLong(_)
+            | Self::Garbage(_)
+            | Self::Policy(_)
+            | Self::Checked
+            | Self::Takeover(_)
+            | Self::File { .. }
+            | Self::Daemon(_)
+            | Self::Output(_) => 1,
         }
     }
 

@@ -167,10 +167,13 @@ impl Device {
     pub(crate) fn set_queue_states(self, running: bool) {
         let state = if running { sys::RTE_ETH_QUEUE_STATE_STARTED } else { sys::RTE_ETH_QUEUE_STATE_STOPPED };
         let state = u8::try_from(state).unwrap_or(0);
+        let data = self.data.as_ptr();
         // SAFETY: valid, as a `Device` promises; only operations of the driver write here, and ethdev serialises them.
-        let data = unsafe { &mut *self.data.as_ptr() };
-        data.rx_queue_state.iter_mut().take(data.nb_rx_queues.into()).for_each(|s| *s = state);
-        data.tx_queue_state.iter_mut().take(data.nb_tx_queues.into()).for_each(|s| *s = state);
+        let rx = unsafe { &mut (*data).rx_queue_state };
+        rx.iter_mut().take(self.rx_queues().into()).for_each(|s| *s = state);
+        // SAFETY: as above.
+        let tx = unsafe { &mut (*data).tx_queue_state };
+        tx.iter_mut().take(self.tx_queues().into()).for_each(|s| *s = state);
     }
 
     /// Sets whether received packets may have several segments.
@@ -256,13 +259,13 @@ impl QueueArray {
 
     /// Queue `index`, or null.
     pub(crate) fn get(self, index: u16) -> *mut c_void {
-        // SAFETY: inside the array of ethdev.
+        // SAFETY: inside the array of ethdev, which stays until the port is configured anew; nobody keeps one of these as long.
         self.place(index).map_or(std::ptr::null_mut(), |place| unsafe { place.read() })
     }
 
     /// Puts `queue` in the place of queue `index`, which is returned, if there is one.
     pub(crate) fn replace(self, index: u16, queue: *mut c_void) -> *mut c_void {
-        // SAFETY: inside the array of ethdev.
+        // SAFETY: as in `get`.
         self.place(index).map_or(std::ptr::null_mut(), |place| unsafe { place.replace(queue) })
     }
 

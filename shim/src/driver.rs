@@ -126,7 +126,8 @@ unsafe fn make(vdev: *mut sys::rte_vdev_device, name: &CStr) -> Result<(), Failu
         // SAFETY: the port is complete.
         unsafe { sys::rte_eth_dev_probing_finish(dev) };
     } else {
-        ops::close_port(device);
+        // SAFETY: nobody knows the port yet.
+        unsafe { ops::close_port(device) };
         // SAFETY: a port that nobody has seen yet.
         unsafe { sys::rte_eth_dev_release_port(dev) };
     }
@@ -192,7 +193,8 @@ unsafe extern "C" fn remove(vdev: *mut sys::rte_vdev_device) -> c_int {
     // What the primary process has of a port stays.
     if !is_secondary() {
         ops::stop_for_removal(device);
-        ops::close_port(device);
+        // SAFETY: it is stopped, so no burst function uses it.
+        unsafe { ops::close_port(device) };
     }
     // SAFETY: a port that probe has made known here, and that is closed.
     unsafe { sys::rte_eth_dev_release_port(dev) }

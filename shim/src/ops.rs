@@ -198,13 +198,18 @@ operations! {
 unsafe extern "C" fn close(dev: *mut sys::rte_eth_dev) -> c_int {
     // SAFETY: ethdev calls this with one of our ports.
     if let Some(device) = unsafe { Device::new(dev) } {
-        close_port(device);
+        // SAFETY: ethdev closes only ports that are stopped, so no burst function uses it.
+        unsafe { close_port(device) };
     }
     0
 }
 
-/// Ends the driver's part of a port, if there still is one. No burst function uses it now.
-pub(crate) fn close_port(device: Device) {
+/// Ends the driver's part of a port, if there still is one.
+///
+/// # Safety
+///
+/// `device` is a port of this driver that no burst function uses now.
+pub(crate) unsafe fn close_port(device: Device) {
     let port = device.private().cast::<Port>();
     if port.is_null() {
         return;

@@ -119,6 +119,8 @@ impl Port {
         unsafe { queue.as_ref() }
     }
 
+    /// Queue `index`, if it is set up, to be changed.
+    ///
     /// # Safety
     ///
     /// No burst function uses the queue as long as the result lives.

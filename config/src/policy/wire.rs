@@ -9,7 +9,7 @@ pub(super) type Burst = SizeIn<1, { 4 << 30 }>;
 
 table! {
     /// `[wire]` of a policy: what the wire carries, so that frames wait in kopid, where classes share it, and not in the
-    /// card.
+    /// NIC.
     #[derive(Copy)]
     pub struct WireLimit {
         /// What kopid sends at most; as much as the device takes if not stated.

@@ -41,6 +41,7 @@ const MOST_LOOKS: u32 = 40;
 const NICE: i32 = -10;
 /// How late the end of a pause may be, in nanoseconds.
 const SLACK_NS: u64 = 1_000;
+
 /// How an application is reached.
 #[derive(Debug)]
 pub struct Reach {

@@ -44,7 +44,7 @@ const POOL_CACHE: u32 = 512;
 /// Why the daemon could not start or go on.
 #[derive(Debug, Error)]
 pub enum DaemonError {
-    /// The configured CPUs are not there.
+    /// The configuration or the policy has errors, or names what this machine does not have.
     #[error("{0}")]
     Config(#[from] kopi_config::Errors),
     /// DPDK could not be started.
@@ -288,7 +288,7 @@ impl Started {
                 flows,
                 apps: limits.apps + usize::from(config.host.is_some()),
                 pool: pool.clone(),
-                sleep: sleeps(config).then(|| device.ears(&rx)),
+                sleep: sleeps(config).then(|| device.irqs(&rx)),
                 finish: device.is_virtual(),
                 rx,
                 tx,

@@ -165,9 +165,8 @@ impl PortTable {
         self.slots.len() - 1 - self.host.is_some() as usize
     }
 
-    /// Gives a port to the process `identity`, whose user limits know as `account`, and which is granted `grant`. `base` are the counters of each number so far,
-    /// `max_mtu` is the
-    /// wire's.
+    /// Gives a port to the process `identity`, whose user limits know as `account`, and which is granted `grant`. `base` are the
+    /// counters of each number so far, `max_mtu` is the wire's.
     ///
     /// # Errors
     ///

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// UserNames that are remembered.
+/// Names that are remembered.
 const KNOWN: usize = 4096;
 /// Time for which a name is not looked up again.
 const FRESH: Duration = Duration::from_secs(60);
@@ -104,7 +104,7 @@ impl UserNames {
         }
     }
 
-    /// UserNames that were found since.
+    /// Names that were found since.
     pub fn take(&mut self) -> Vec<(u32, Option<String>)> {
         let found: Vec<_> = self.found.try_iter().collect();
         for (uid, name) in &found {

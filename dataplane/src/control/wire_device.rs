@@ -188,9 +188,9 @@ impl WireDevice {
 
     /// What wakes workers that sleep for frames in each of the RX queues.
     #[must_use]
-    pub fn ears(&self, rx: &[RxQueue]) -> Vec<Option<WireIrq>> {
-        let ear = if self.info.driver == TAP { WireIrq::Level } else { WireIrq::Edge };
-        let interrupts: Vec<_> = rx.iter().map(|rx| rx.interrupt().map(ear)).collect();
+    pub fn irqs(&self, rx: &[RxQueue]) -> Vec<Option<WireIrq>> {
+        let irq = if self.info.driver == TAP { WireIrq::Level } else { WireIrq::Edge };
+        let interrupts: Vec<_> = rx.iter().map(|rx| rx.interrupt().map(irq)).collect();
         if self.netdev.is_none() || interrupts.iter().all(Option::is_some) {
             return interrupts;
         }

@@ -336,7 +336,7 @@ impl Dataplane {
     /// Has worker `worker` list some of its flows, which comes as an [answer](Self::reply).
     pub fn list(&mut self, worker: usize, listing: Box<FlowDump>) {
         if let Some(worker) = self.workers.get_mut(worker) {
-            worker.send(Command::List(listing));
+            worker.send(Command::Dump(listing));
         }
     }
 

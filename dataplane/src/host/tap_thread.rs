@@ -39,7 +39,7 @@ pub struct Doorbells {
     pub own: Doorbell,
 }
 
-/// An order of the control thread's.
+/// A command of the control thread.
 #[derive(Debug)]
 pub enum TapCommand {
     /// To use these files, one for each queue, since the interface was made again.
@@ -66,7 +66,7 @@ struct Queue {
     file: Option<OwnedFd>,
     rx: TapRx,
     tx: TapTx,
-    /// Where workers are asked for a call when something is for `down`.
+    /// Where workers are asked for a call when something is for `tx`.
     interrupt: RxInterrupt,
 }
 

@@ -34,8 +34,8 @@ pub enum Command {
     Detach(crate::ids::PortId),
     /// Use another snapshot from now on.
     Forward(Change),
-    /// Fill in this piece of a list of flows.
-    List(Box<FlowDump>),
+    /// Fill in this piece of a dump of flows.
+    Dump(Box<FlowDump>),
     /// Show a capture session what it wants.
     Mirror(Box<Mirror>),
     /// Show capture sessions something else.

@@ -28,7 +28,7 @@ impl Worker {
                 self.reply(Reply::Detached(id, port));
             }
             Command::Forward(change) => self.adopt(change, now),
-            Command::List(list) => self.flow_dump = Some(list),
+            Command::Dump(list) => self.flow_dump = Some(list),
             Command::Mirror(mirror) => {
                 if let Err(mirror) = self.outputs.mirrors.insert(mirror) {
                     self.reply(Reply::Unmirrored(mirror));
@@ -86,7 +86,7 @@ impl Worker {
         debug_assert!(pushed.is_ok(), "the control thread does not read its replies");
     }
 
-    /// Goes on with a piece of a list of flows, a few in each iteration.
+    /// Goes on with a piece of a dump of flows, a few in each iteration.
     #[cold]
     pub(super) fn dump_flows(&mut self) {
         if let Some(mut dump) = self.flow_dump.take() {

@@ -60,19 +60,30 @@ impl Request {
 ///
 /// A text for people, if one is not known, is missing or is of another type.
 pub fn arguments<T: DeserializeOwned>(command: &str, arguments: &Map<String, Value>) -> Result<T, String> {
-    let given = arguments.iter().filter(|(_, value)| !value.is_null());
-    let given = given.map(|(name, value)| (name.clone(), value.clone())).collect();
-    serde_json::from_value(Value::Object(given)).map_err(|error| {
-        let text = error.to_string();
-        // What serde says of these two names more than the one at fault.
-        let at_fault = |what: &str| Some(text.strip_prefix(what)?.split('`').next()?.to_owned());
-        if let Some(name) = at_fault("unknown field `") {
-            format!("`{command}` has no argument `{name}`")
-        } else if let Some(name) = at_fault("missing field `") {
-            format!("`{name}` is missing")
-        } else {
-            format!("`{command}`: {text}")
+    let fault = |given: &Map<String, Value>| {
+        serde_json::from_value::<T>(Value::Object(given.clone())).map_err(|error| error.to_string())
+    };
+    // What serde says of these two names more than the one at fault.
+    let named = |text: &str, what: &str| Some(text.strip_prefix(what)?.split('`').next()?.to_owned());
+    let unknown =
+        |text: &str| named(text, "unknown field `").map(|name| format!("`{command}` has no argument `{name}`"));
+    // Also one that is null must be known.
+    if let Some(text) = fault(arguments).err().and_then(|text| unknown(&text)) {
+        return Err(text);
+    }
+    let mut given = arguments.clone();
+    given.retain(|_, value| !value.is_null());
+    fault(&given).map_err(|text| {
+        if let Some(name) = named(&text, "missing field `") {
+            return format!("`{name}` is missing");
         }
+        // It is the one without which this is not said.
+        let at_fault = given.keys().find(|name| {
+            let mut others = given.clone();
+            others.remove(*name);
+            fault(&others).err().as_ref() != Some(&text)
+        });
+        at_fault.map_or_else(|| format!("`{command}`: {text}"), |name| format!("`{command}`, `{name}`: {text}"))
     })
 }
 

@@ -148,7 +148,8 @@ fn arguments_are_read_or_refused() {
     for (text, error) in [
         (r#"{"app":"a","packet":"p","stat":"new"}"#, "`explain` has no argument `stat`"),
         (r#"{"app":"a"}"#, "`packet` is missing"),
-        (r#"{"app":7,"packet":"p"}"#, "`explain`: invalid type: integer `7`, expected a string"),
+        (r#"{"app":7,"packet":"p"}"#, "`explain`, `app`: invalid type: integer `7`, expected a string"),
+        (r#"{"app":"a","packet":"p","wire":null}"#, "`explain` has no argument `wire`"),
     ] {
         assert_eq!(read(text).unwrap_err(), error);
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 const DPDK_MEMORY: u64 = 96 << 20;
 /// Bytes of a packet buffer besides the frame: `rte_mbuf`, headroom, the pool's header and padding.
 const MBUF_OVERHEAD: u64 = 128 + 128 + 192;
+
 /// Of the CPUs that are `online` those on which no worker runs.
 pub(super) fn other_cpus(config: &Config, online: &BTreeSet<u16>) -> Vec<u16> {
     let cores = &config.dataplane.cores;

@@ -228,9 +228,7 @@ pub(crate) fn put_in_force(
     let snapshot = plane.next_snapshot();
     plane.publish_now();
     let rules = plane.policy().ruleset().map_or(0, |ruleset| ruleset.rules().len());
-    let confirm = confirm_within
-        .map(|time| format!(", taken back in {} s unless it is confirmed", time.as_secs()))
-        .unwrap_or_default();
+    let confirm = confirm_within.map(|time| format!(", on trial for {} s", time.as_secs())).unwrap_or_default();
     log::info!("{who} has put {:?} in force, {rules} rules{confirm}", reload.name);
     Ok(snapshot)
 }
