@@ -1,6 +1,14 @@
 //! The control side: one thread that owns apps, ports, policy and workers, and the threads that work for it.
 //!
-//! It waits for nobody: whatever a peer can delay has a thread of its own.
+//! It waits for nobody: whatever a peer can delay has a thread of its own. Begin with [`daemon`], whose event loop calls all else.
+//!
+//! - apps: [`listener`], [`attach`], [`identity`], [`ports`], [`app`], [`detach`], and the threads that they need, [`peers`], [`app_waker`],
+//!   [`regions`];
+//! - what workers get: [`plane`] keeps apps, ports and [`workers`] consistent, and publishes snapshots; [`classes`], [`wire_device`];
+//! - the policy: [`policy`], [`reload`], [`signals`];
+//! - operators: [`server`], [`operator`], [`stats`], [`flow_dumps`];
+//! - limits by user: [`limits`], [`memory`], [`users`], [`budgets`], [`ratelimit`];
+//! - tools: [`poller`], [`mailbox`], [`helper`], [`user_names`], [`logging`].
 
 pub mod app;
 pub mod app_waker;

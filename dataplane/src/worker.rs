@@ -1,7 +1,7 @@
 //! A worker: one thread, one core, run to completion.
 //!
-//! An iteration takes what has come, in bursts of at most [`Batch::MAX`]: from the wire, from the apps' TX rings, from the
-//! other workers. Every burst passes the [stages](crate::stages) at once. Nothing here blocks, allocates, logs or
+//! An iteration takes what has come, in bursts of at most [`Batch::MAX`], from the wire and from the apps' TX rings; each passes the
+//! [stages](crate::stages) at once. What other workers hand over has passed theirs: it only goes into an app's RX ring, or to the wire. Nothing here blocks, allocates, logs or
 //! makes a system call, but to wake another of kopid's threads, or to sleep when there is nothing to do; the clock is read once a burst. The
 //! one lock is that of a bucket of tracked connections, held for as long as it takes to write down a new one.
 //!
@@ -203,7 +203,11 @@ impl Worker {
         self.outputs.finish(&view);
     }
 
-    /// One iteration; `now` is the TSC. Returns whether any frame moved. [`run`](Self::run) does this until told to stop.
+    /// THE ITERATION: commands of the control thread; the wire; what waits in classes that are no more; other workers' frames for the
+    /// wire; a look at some idle rings; the apps, alone, in rounds or under classes; other workers' frames for apps; what the wire has
+    /// not taken yet; wake-ups; apps that broke the contract; now and then a sweep of the flow table, a piece of a flow dump.
+    ///
+    /// `now` is the TSC. Returns whether any frame moved. [`run`](Self::run) does this until told to stop.
     pub fn poll_once(&mut self, now: u64) -> bool {
         while let Ok(command) = self.commands.pop() {
             self.handle(command, now);
