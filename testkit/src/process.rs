@@ -185,9 +185,10 @@ impl Process {
     }
 
     /// Waits until it uses no more than `before`. What goes, goes some time after its cause: a user's thread when it has had
-    /// nothing to do for a while, the longer the busier the machine. A leak stays for ever.
+    /// nothing to do for a while, and a minute later if a job of it took a millisecond, as any may on a busy machine. A leak stays
+    /// for ever.
     pub fn await_usage(&self, before: &Usage) {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + 5 * SOON;
         let mut now = self.usage();
         while !now.is_back_at(before) {
             assert!(Instant::now() < end, "{before:?} became {now:?}, and stays so");
