@@ -364,7 +364,9 @@ impl<'r> Place<'r> {
 
     /// The same at another place.
     pub(crate) fn fail_at(&self, span: Range<usize>, path: &str, what: &str, help: &str) {
-        self.error_at(span, path, format!("`{path}` {self} {what}"), help);
+        // A file of garbage has millions of these, of which nobody sees the text.
+        let message = if self.is_shown() { format!("`{path}` {self} {what}") } else { String::new() };
+        self.error_at(span, path, message, help);
     }
 
     /// Reports an error at the value of `path`, in a sentence of its own.

@@ -86,7 +86,7 @@ pub struct Classes {
     ports: usize,
     mtu: u16,
     spec: Option<Arc<ShaperSpec>>,
-    /// Plans that workers may still keep to, or that are not entered yet.
+    /// Trees that workers may still keep to, or that are not entered yet.
     draining: Vec<Draining>,
     /// What classes had counted under trees that are no more.
     past: Arc<BTreeMap<u64, ClassTotals>>,

@@ -204,7 +204,7 @@ impl FlowDumps {
             let mut dump = slot.spare.take().unwrap_or_else(|| FlowDump::new().into());
             dump.begin(self.serial, position);
             slot.current = Some(Current { serial: self.serial, until: Instant::now() + TIMEOUT, to: Some(to) });
-            dataplane.list(worker, dump);
+            dataplane.dump(worker, dump);
         }
         if !self.is_busy() {
             self.served.clear();

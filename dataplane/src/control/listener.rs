@@ -25,7 +25,7 @@ pub struct Listener {
     path: PathBuf,
     /// Device and inode of the file, to tell it from one that took its place.
     file: Option<(u64, u64)>,
-    /// When accepting goes on, if it rests.
+    /// When accepting goes on, if it is paused.
     paused_until: Option<Instant>,
 }
 

@@ -333,10 +333,10 @@ impl Dataplane {
         self.workers.iter_mut().find_map(|worker| worker.samples.pop().ok())
     }
 
-    /// Has worker `worker` list some of its flows, which comes as an [answer](Self::reply).
-    pub fn list(&mut self, worker: usize, listing: Box<FlowDump>) {
+    /// Has worker `worker` dump some of its flows, which comes as an [answer](Self::reply).
+    pub fn dump(&mut self, worker: usize, dump: Box<FlowDump>) {
         if let Some(worker) = self.workers.get_mut(worker) {
-            worker.send(Command::Dump(listing));
+            worker.send(Command::Dump(dump));
         }
     }
 
