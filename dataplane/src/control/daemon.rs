@@ -135,6 +135,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     Listener::check_free(apps, SocketType::SEQPACKET)?;
     Listener::check_free(control, SocketType::STREAM)?;
     let online = kopi_config::online_cpus()?;
+    dpdk::heap::give_back();
     check_machine(config)?;
     let mut signals = Signals::catch()?;
     raise_descriptor_limit();

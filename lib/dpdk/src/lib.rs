@@ -44,6 +44,7 @@ pub mod batch;
 pub mod bpf;
 pub mod eal;
 pub mod error;
+pub mod heap;
 pub mod interface;
 pub mod mbuf;
 pub mod packet_socket;
