@@ -46,15 +46,15 @@ pub fn run(
         match verdict {
             Verdict::Wire => {
                 let route = outputs.towards_wire();
-                fill(&mut outputs.routes, start..end, route);
+                outputs.route(start..end, route, burst);
                 fates.to_wire += end - start;
             }
             Verdict::App(id) if outputs.shaper.is_some() && outputs.queue_to_app(burst, start..end, id) => {}
             Verdict::App(id) => outputs.run_to_app(burst, start..end, id, snapshot, &mut fates),
-            Verdict::Drop(reason) => outputs.drop_run(start..end, source, reason),
-            Verdict::Refuse(id, reason) => outputs.drop_run(start..end, id, reason),
+            Verdict::Drop(reason) => outputs.drop_run(burst, start..end, source, reason),
+            Verdict::Refuse(id, reason) => outputs.drop_run(burst, start..end, id, reason),
             Verdict::Reject(id) => {
-                outputs.drop_run(start..end, id, DropReason::Rejected);
+                outputs.drop_run(burst, start..end, id, DropReason::Rejected);
                 let view = outputs.view(snapshot, policy_stage.policy_counters(), now);
                 let limited =
                     snapshot.policies().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
@@ -76,9 +76,19 @@ pub fn run(
 }
 
 impl Outputs {
-    fn drop_run(&mut self, run: Range<usize>, charged: PortId, reason: DropReason) {
+    /// Routes a run of `burst`. Nobody asks for the routes of a whole burst that leaves as one.
+    #[inline]
+    fn route(&mut self, run: Range<usize>, route: Route, burst: &Burst) {
+        let leaves_as_one =
+            run.len() == burst.batch.len() && !burst.classed && matches!(route, Route::Wire | Route::Free);
+        if !leaves_as_one {
+            fill(&mut self.routes, run, route);
+        }
+    }
+
+    fn drop_run(&mut self, burst: &Burst, run: Range<usize>, charged: PortId, reason: DropReason) {
         let frames = run.len() as u64;
-        fill(&mut self.routes, run, Route::Free);
+        self.route(run, Route::Free, burst);
         self.drop_for(charged, reason, frames);
     }
 
@@ -98,6 +108,7 @@ impl Outputs {
     #[inline]
     fn run_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Snapshot, fates: &mut Fates) {
         let max_frame = u32::from(f.fib().max_frame(id));
+        self.route(run.clone(), Route::Free, burst);
         let counters = self.counters.ports.get(usize::from(id));
         let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
         let single = port.filter(|port| port.rx_queues == 1 && worker_of(id, 0, self.workers) == self.index);
@@ -106,7 +117,6 @@ impl Outputs {
         let (Some(rx), Some(counters)) = (rx, counters) else {
             return self.each_to_app(burst, run, id, f, fates);
         };
-        fill(&mut self.routes, run.clone(), Route::Free);
         let (mut full, mut oversize) = (0, 0);
         // Frames that were refused, a bit each: for a full ring, and for their length.
         let (mut refused, mut long) = (0_u32, 0_u32);

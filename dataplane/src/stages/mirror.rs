@@ -166,7 +166,7 @@ impl Mirror {
     /// Looks at the frames of a burst whose verdicts are final.
     fn see(&mut self, ctx: &MirrorCtx<'_>) {
         let mut start = 0;
-        while let Some((verdict, end)) = ctx.burst.run_again(start) {
+        while let Some((verdict, end)) = ctx.burst.run(start) {
             let records = records(ctx.source, verdict);
             let wanted = records.map(|record| record.filter(|record| self.selection.wants(record)));
             if wanted.iter().any(Option::is_some) {

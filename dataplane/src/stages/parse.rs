@@ -2,8 +2,9 @@
 
 use crate::ids::PortId;
 use crate::policy_table::Inspection;
-use crate::worker::burst::Burst;
+use crate::worker::burst::{Burst, fill};
 use crate::worker::flow_table::{FlowTable, Hash};
+use dpdk::{Batch, Mbuf};
 use kopi_packet::FlowKey;
 
 /// Finds the flow key of every frame, all from port `source`, and its hash. Returns the bytes of all frames.
@@ -11,37 +12,43 @@ use kopi_packet::FlowKey;
 /// Frames of a flow mostly come in runs, so a frame is first compared with the one before it.
 #[inline]
 pub fn run(burst: &mut Burst, source: PortId, flows: &FlowTable, watch: Option<Inspection>) -> u64 {
-    let mut bytes = 0;
-    let (mut shortest, mut longest) = (u32::MAX, 0);
+    let Burst { batch, keys, lens, hashes, .. } = burst;
+    let (mut bytes, mut shortest, mut longest) = (0, u32::MAX, 0);
     let (mut follows, mut alone) = (0_u32, 0_u32);
     let mut hash = Hash::default();
-    // The first frame of the run, as far as others need no more than to be compared with it: by what the short way reads,
-    // or by how they begin.
-    let (mut first, mut beginning, mut head): (&[u8], &[u8], usize) = (&[], &[], 0);
-    let found = burst.hashes.iter_mut().zip(&mut burst.lens);
-    for (at, (mbuf, (to_hash, to_len))) in burst.batch.iter().zip(found).enumerate() {
-        let frame = mbuf.data();
-        bytes += frame.len() as u64;
-        *to_len = mbuf.len();
-        if kopi_packet::is_alike(frame, first) || kopi_packet::begins_alike(frame, beginning) {
-            follows |= 1 << at;
-        } else {
-            shortest = shortest.min(mbuf.len());
-            longest = longest.max(mbuf.len());
-            let Some(key) = burst.keys.get_mut(at) else { break };
-            let (likeness, by_itself) = classify(frame, source, watch, key);
-            alone |= u32::from(by_itself) << at;
-            first = if likeness == Likeness::Short { frame } else { &[] };
-            beginning = if likeness == Likeness::Beginning { frame } else { &[] };
-            let key = burst.keys.get(at);
-            if at > 0 && key == burst.keys.get(head) {
-                follows |= 1 << at;
-            } else if let Some(key) = key {
-                hash = flows.hash(key);
+    let (mut start, mut head) = (0, 0);
+    let mut rest: &[Mbuf] = batch;
+    while let (Some((first, others)), Some(key)) = (rest.split_first(), keys.get_mut(start)) {
+        let frame = first.data();
+        let (likeness, by_itself) = classify(frame, source, watch, key);
+        let alike = match likeness {
+            Likeness::Short => others.iter().take_while(|mbuf| kopi_packet::is_alike(mbuf.data(), frame)).count(),
+            Likeness::Beginning => {
+                others.iter().take_while(|mbuf| kopi_packet::begins_alike(mbuf.data(), frame)).count()
             }
-            head = at;
+            Likeness::None => 0,
+        };
+        let (key, before) = (keys.get(start), keys.get(head));
+        if start > 0 && key == before {
+            follows |= 1 << start;
+        } else if let Some(key) = key {
+            hash = flows.hash(key);
         }
-        *to_hash = hash;
+        let len = first.len();
+        (shortest, longest) = (shortest.min(len), longest.max(len));
+        bytes += u64::from(len);
+        alone |= u32::from(by_itself) << start;
+        fill(lens, start..start + 1, len);
+        fill(hashes, start..start + 1, hash);
+        (head, start, rest) = (start, start + 1, others);
+        if alike > 0 {
+            let end = start + alike;
+            bytes += u64::from(len) * alike as u64;
+            follows |= u32::MAX >> (Batch::MAX - end) & !(u32::MAX >> (Batch::MAX - start));
+            fill(lens, start..end, len);
+            fill(hashes, start..end, hash);
+            (start, rest) = (end, others.get(alike..).unwrap_or_default());
+        }
     }
     burst.alone = alone;
     burst.follows = follows & !(alone | alone << 1);

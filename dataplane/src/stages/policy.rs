@@ -43,6 +43,7 @@ pub fn run(
     // Lengths are no part of the key. Mostly all are right; if not, each is looked at.
     let lengths_fit = burst.shortest >= MIN_FRAME && burst.longest <= max_frame;
     let n = burst.batch.len();
+    burst.turns = 0;
     let (mut start, mut head) = (0, 0);
     while let (true, Some(hash)) = (start < n, burst.hashes.get(start)) {
         if u64::from(burst.follows) >> start & 1 == 0 {
@@ -50,6 +51,7 @@ pub fn run(
         }
         let Some(key) = burst.keys.get(head) else { return };
         let mut end = n.min(start + 1 + (u64::from(burst.follows) >> (start + 1)).trailing_ones() as usize);
+        burst.turns |= 1 << start;
         let Some(flow) = flows.flow(key, *hash, limit, now) else {
             fill(&mut burst.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
             fill(&mut burst.counter_ids, start..end, [0; 2]);
@@ -73,6 +75,7 @@ pub fn run(
             };
             ((end - start) as u64, bytes)
         } else {
+            (start..end).for_each(|at| burst.turns |= 1 << at);
             let verdicts = burst.verdicts.get_mut(start..end).unwrap_or_default();
             judge_each(verdicts, burst.lens.get(start..end).unwrap_or_default(), flow.verdict, max_frame)
         };

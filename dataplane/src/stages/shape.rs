@@ -109,9 +109,9 @@ impl Outputs {
     pub(crate) fn send_shaped(&mut self, burst: &mut Burst, source: PortId, whole: bool, view: &View<'_>) {
         if whole && self.mark.is_none() && matches!(self.backlog, Backlog::AppRing(_)) {
             let frames = u32::try_from(burst.batch.len()).unwrap_or(0);
-            self.sent = (frames, burst.batch.iter().map(|mbuf| u64::from(mbuf.len())).sum());
+            self.sent = (frames, burst.bytes);
             if let Some(counters) = self.counters.ports.first() {
-                self.wire.send_all(&mut burst.batch, counters);
+                self.wire.send_all(&mut burst.batch, burst.bytes, counters);
             }
             return;
         }

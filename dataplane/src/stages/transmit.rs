@@ -16,7 +16,7 @@ pub fn run(outputs: &mut Outputs, burst: &mut Burst, source: PortId, fates: &Fat
         outputs.send_shaped(burst, source, whole, view);
     } else if whole {
         if let Some(counters) = outputs.counters.ports.first() {
-            outputs.wire.send_all(&mut burst.batch, counters);
+            outputs.wire.send_all(&mut burst.batch, burst.bytes, counters);
         }
     } else if fates.to_wire + fates.to_workers == 0 {
         burst.batch.free_all();

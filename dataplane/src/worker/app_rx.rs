@@ -10,6 +10,10 @@ use kopi_ring::{Consumer, PeerFault};
 /// Bytes in a burst from an app: as many as in a full one of frames of 1,500 bytes. So few longer ones hold nobody up, not
 /// even if each is copied for many.
 const BURST_BYTES: i64 = 48 << 10;
+/// [`MIN_FRAME`], as short as it is.
+const SHORTEST: u16 = 14;
+const _: () = assert!(SHORTEST as u32 == MIN_FRAME);
+
 impl Worker {
     /// Takes one burst from an app, over all of its TX rings here, so that an app with many queues gets no more turns
     /// than one with a single queue.
@@ -113,16 +117,22 @@ fn take(
     taken: &mut Taken,
     share: &mut Share,
 ) -> Result<(), PeerFault> {
-    let first = batch.len();
-    if !pool.fill(batch, budget) {
-        return Ok(());
-    }
-    let mut used = first;
+    let Some(mut fresh) = pool.fresh(batch, budget) else { return Ok(()) };
+    let mut left = budget;
     let mut outcome = Ok(());
-    for _ in 0..budget {
-        if share.bytes <= 0 {
+    while left > 0 && share.bytes > 0 {
+        left -= ring.take_run(left, SHORTEST..=max_frame, |len, _| {
+            if share.bytes <= 0 {
+                return None;
+            }
+            let place = fresh.frame(len)?;
+            share.bytes -= i64::from(len) + i64::from(share.overhead);
+            Some(place)
+        });
+        if left == 0 || share.bytes <= 0 {
             break;
         }
+        // None is left, or one that is in several slots, is to be refused, or breaks the contract.
         let frame = match ring.next() {
             Ok(Some(frame)) => frame,
             Ok(None) => break,
@@ -131,24 +141,17 @@ fn take(
                 break;
             }
         };
+        left -= 1;
         share.bytes -= i64::from(frame.len()) + i64::from(share.overhead);
-        match u16::try_from(frame.len()) {
-            Ok(len) if len <= max_frame && frame.len() >= MIN_FRAME => {
-                if let Some(mbuf) = batch.get_mut(used) {
-                    ring.copy(&frame, mbuf.frame_mut(len));
-                    used += 1;
-                }
-            }
-            _ => {
+        let len = u16::try_from(frame.len()).ok().filter(|len| (SHORTEST..=max_frame).contains(len));
+        match len.and_then(|len| fresh.frame(len)) {
+            Some(place) => ring.copy(&frame, place),
+            None => {
                 taken.refused_bytes += u64::from(frame.len());
                 if frame.len() < MIN_FRAME { taken.runts += 1 } else { taken.oversize += 1 }
             }
         }
     }
     ring.release();
-    // Chains and refused frames leave buffers unused; they are the last of the batch.
-    while batch.len() > used {
-        drop(batch.pop());
-    }
     outcome
 }

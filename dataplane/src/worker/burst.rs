@@ -38,9 +38,8 @@ pub struct Burst {
     /// Bit *i* is set if frame *i* is of the same flow as the one before it. Frames of a flow come in runs, whose
     /// members need no hash and no lookup of their own.
     pub(crate) follows: u32,
-    /// Bit *i* is set if the verdict of frame *i* may be another one than that of the frame before it, as far as
-    /// [`run`](Self::run) has gone.
-    turns: u64,
+    /// Bit *i* is set if the verdict of frame *i* may be another one than that of the frame before it.
+    pub(crate) turns: u64,
     /// Bit *i* is set if frame *i* is to be evaluated by itself, whatever is known of its flow. Such a frame is a run of
     /// its own.
     pub(crate) alone: u32,
@@ -98,24 +97,19 @@ impl Burst {
 
     /// The verdict of frame `start`, and where the run of frames with that verdict ends; `None` past the last frame.
     #[inline]
-    pub fn run(&mut self, start: usize) -> Option<(Verdict, usize)> {
-        if start == 0 {
-            self.turns = 0;
-        }
-        let verdicts = self.verdicts.get(start..self.batch.len())?;
-        let first = *verdicts.first()?;
-        let end = start + verdicts.iter().take_while(|verdict| **verdict == first).count();
-        self.turns |= 1 << end;
-        Some((first, end))
-    }
-
-    /// The same for a burst whose runs were all looked for, and some frames of which were perhaps amended since then.
-    #[inline]
     #[must_use]
-    pub fn run_again(&self, start: usize) -> Option<(Verdict, usize)> {
-        let verdict = self.verdicts.get(start..self.batch.len())?.first()?;
-        let more = (self.turns >> (start + 1)).trailing_zeros();
-        Some((*verdict, self.batch.len().min(start + 1 + more as usize)))
+    pub fn run(&self, start: usize) -> Option<(Verdict, usize)> {
+        let verdicts = self.verdicts.get(..self.batch.len())?;
+        let first = *verdicts.get(start)?;
+        let mut end = start;
+        loop {
+            end += 1 + (self.turns >> (end + 1)).trailing_zeros() as usize;
+            match verdicts.get(end) {
+                Some(verdict) if *verdict == first => {}
+                Some(_) => return Some((first, end)),
+                None => return Some((first, verdicts.len())),
+            }
+        }
     }
 
     /// Notes that frame `at` met another end than its verdict said.
@@ -209,7 +203,7 @@ pub(crate) fn sum(lens: &[u32]) -> u64 {
 /// preparations.
 #[inline]
 pub(crate) fn fill<T: Copy>(places: &mut [T], range: Range<usize>, value: T) {
-    let (start, more) = (range.start, range.len() > 1);
+    let (start, more) = (range.start, range.end != range.start + 1);
     if let Some(place) = places.get_mut(start) {
         *place = value;
     }

@@ -66,11 +66,11 @@ impl Wire {
         self.backlog.is_empty()
     }
 
-    /// Sends a whole batch, and leaves it empty.
+    /// Sends a whole batch of so many `bytes`, and leaves it empty.
     #[inline]
-    pub fn send_all(&mut self, batch: &mut Batch, counters: &PortCounters) {
+    pub fn send_all(&mut self, batch: &mut Batch, bytes: u64, counters: &PortCounters) {
         if let (Some(tx), true) = (&mut self.tx, self.backlog.is_empty()) {
-            send_from(tx, batch, counters);
+            send_from(tx, batch, bytes, counters);
             // What the device does not take now waits.
             if !batch.is_empty() {
                 std::mem::swap(&mut self.backlog, batch);
@@ -97,7 +97,8 @@ impl Wire {
     #[inline]
     pub fn flush(&mut self, counters: &PortCounters) {
         let Some(tx) = self.tx.as_mut().filter(|_| !self.backlog.is_empty()) else { return };
-        send_from(tx, &mut self.backlog, counters);
+        let bytes = bytes(&self.backlog);
+        send_from(tx, &mut self.backlog, bytes, counters);
     }
 
     /// Frames that the wire has not taken yet.
@@ -137,10 +138,9 @@ fn note_refused(refused: Refused, counters: &PortCounters) {
     counters.drop(DropReason::Oversize, oversize.into());
 }
 
-/// Sends as much of `batch` as the device takes.
+/// Sends as much of `batch`, which has so many bytes `before`, as the device takes.
 #[inline]
-fn send_from(tx: &mut TxQueue, batch: &mut Batch, counters: &PortCounters) {
-    let before = bytes(batch);
+fn send_from(tx: &mut TxQueue, batch: &mut Batch, before: u64, counters: &PortCounters) {
     counters.tx_packets.add(tx.send(batch).into());
     counters.tx_bytes.add(before.wrapping_sub(bytes(batch)));
 }

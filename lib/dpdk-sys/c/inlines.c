@@ -60,17 +60,15 @@ int kopi_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, u
 }
 
 /* A buffer in its pool has no next segment and one reference (rte_mbuf.h, rte_mbuf_raw_free), so only what lies in the
- * first of its two cache lines has to be set. */
+ * first of its two cache lines has to be set; the lengths by who writes the frames. */
 int kopi_pktmbuf_take_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n)
 {
     int result = rte_mempool_get_bulk(pool, (void **)mbufs, n);
     if (result != 0)
         return result;
     for (unsigned int i = 0; i < n; i++) {
-        rte_pktmbuf_reset_headroom(mbufs[i]);
+        mbufs[i]->data_off = RTE_PKTMBUF_HEADROOM;
         mbufs[i]->ol_flags = 0;
-        mbufs[i]->pkt_len = 0;
-        mbufs[i]->data_len = 0;
     }
     return 0;
 }

@@ -74,7 +74,7 @@ impl Batch {
     pub fn free_all(&mut self) {
         let len = std::mem::take(&mut self.len);
         // SAFETY: the first `len` places held a buffer each, and `len` is 0 now, so nobody takes them again.
-        unsafe { free(&mut self.mbufs, 0, len) };
+        unsafe { free(self.mbufs.get_mut(..len).unwrap_or_default()) };
     }
 
     /// The places that hold nothing.
@@ -184,18 +184,75 @@ impl ExactSizeIterator for Drain<'_> {}
 impl Drop for Drain<'_> {
     fn drop(&mut self) {
         // SAFETY: these places hold a buffer each, and the batch has forgotten them.
-        unsafe { free(self.places, self.next, self.end) };
+        unsafe { free(self.places.get_mut(self.next..self.end).unwrap_or_default()) };
     }
 }
 
-/// Frees the buffers in `places[from..to]`.
+/// Buffers that a pool has just given, to be made frames one by one at the end of a batch. Those that are left over go back to
+/// the pool. From [`Pool::fresh`](crate::Pool::fresh).
+#[derive(Debug)]
+pub struct Fresh<'a> {
+    /// Length of the batch.
+    len: &'a mut usize,
+    /// The places behind it, each with a buffer.
+    left: std::slice::IterMut<'a, MaybeUninit<Mbuf>>,
+    /// Bytes that a frame can have.
+    room: u16,
+}
+
+impl<'a> Fresh<'a> {
+    /// The buffers in the first `n` places behind the end of `batch`.
+    ///
+    /// # Safety
+    ///
+    /// There are so many places, and each holds a buffer that belongs to the batch now, as
+    /// [`Mbuf::begin`] wants it, with `room` bytes.
+    #[inline]
+    pub(crate) unsafe fn new(batch: &'a mut Batch, n: usize, room: u16) -> Self {
+        let Batch { len, mbufs } = batch;
+        let left = mbufs.get_mut(*len..*len + n).unwrap_or_default().iter_mut();
+        Self { len, left, room }
+    }
+
+    /// The bytes of one more frame of `len` bytes, to be written: all of them, for they hold what an earlier frame left there. `None` if
+    /// no buffer is left, or none has so much room.
+    #[inline]
+    pub fn frame(&mut self, len: u16) -> Option<&'a mut [u8]> {
+        if len > self.room {
+            return None;
+        }
+        let place = self.left.next()?;
+        *self.len += 1;
+        // SAFETY: the place holds a buffer, as whoever made this has seen to, and it is asked for once.
+        let mbuf = unsafe { place.assume_init_mut() };
+        // SAFETY: the buffer is as `begin` wants it, and `len` within its room.
+        Some(unsafe { mbuf.begin(len) })
+    }
+
+    /// Puts all that are left at the end of the batch, as frames without bytes.
+    pub(crate) fn keep_empty(mut self) {
+        while self.frame(0).is_some() {}
+    }
+}
+
+impl Drop for Fresh<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut self.left).into_slice();
+        if !left.is_empty() {
+            // SAFETY: these places hold a buffer each, and the batch does not count them in.
+            unsafe { free(left) };
+        }
+    }
+}
+
+/// Frees the buffers in `places`.
 ///
 /// # Safety
 ///
 /// Each of these places holds a buffer, and nobody takes it afterwards.
 #[inline]
-unsafe fn free(places: &mut [MaybeUninit<Mbuf>; Batch::MAX], from: usize, to: usize) {
-    let Some(places) = places.get_mut(from..to) else { return };
+unsafe fn free(places: &mut [MaybeUninit<Mbuf>]) {
     if let (false, Ok(count)) = (places.is_empty(), u32::try_from(places.len())) {
         // SAFETY: `count` pointers to buffers that the caller gives away; `Mbuf` is a transparent pointer.
         unsafe { sys::kopi_pktmbuf_return_bulk(places.as_mut_ptr().cast(), count) };

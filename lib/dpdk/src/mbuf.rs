@@ -165,6 +165,20 @@ impl Mbuf {
         self.data_mut()
     }
 
+    /// The same for a buffer as a pool gives it, without another look at what is known of it then.
+    ///
+    /// # Safety
+    ///
+    /// It has one segment, whose data begins behind the headroom, with room for `len` bytes.
+    #[inline]
+    pub(crate) unsafe fn begin(&mut self, len: u16) -> &mut [u8] {
+        write!(self, data_len, len);
+        write!(self, pkt_len, u32::from(len));
+        let start = read!(self, buf_addr).cast::<u8>().wrapping_add(sys::RTE_PKTMBUF_HEADROOM as usize);
+        // SAFETY: as in `data_mut`; the bytes lie within the buffer by the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(start, len.into()) }
+    }
+
     /// Makes this a copy of `frame`. Returns false, and changes nothing, if it is larger than [`Mbuf::room`].
     #[must_use]
     #[inline]

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use dpdk_sys as sys;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Fresh};
 use crate::eal::{Handle, RawPool};
 use crate::error::{DpdkError, c_string, check, last};
 use crate::mbuf::Mbuf;
@@ -64,18 +64,25 @@ impl Pool {
     /// Takes `n` buffers at once and puts them at the end of `batch`, empty. All or nothing.
     ///
     /// Returns false, and takes none, if the pool has fewer left or `batch` has less room.
-    #[inline]
     pub fn fill(&self, batch: &mut Batch, n: usize) -> bool {
-        let Some(spare) = batch.spare().get_mut(..n) else { return false };
+        let first = batch.len();
+        let Some(fresh) = self.fresh(batch, n) else { return false };
+        fresh.keep_empty();
+        batch.len() == first + n
+    }
+
+    /// Takes `n` buffers at once, to be made frames one by one at the end of `batch`. `None`, and nothing taken, if the pool has
+    /// fewer left or `batch` has less room.
+    #[inline]
+    pub fn fresh<'a>(&self, batch: &'a mut Batch, n: usize) -> Option<Fresh<'a>> {
+        let spare = batch.spare().get_mut(..n)?;
         let count = c_uint::try_from(n).unwrap_or(c_uint::MAX);
         // SAFETY: `spare` has room for `n` pointers, and `Mbuf` is a transparent pointer.
         let result = unsafe { sys::kopi_pktmbuf_take_bulk(self.raw.0.as_ptr(), spare.as_mut_ptr().cast(), count) };
-        if check("rte_mempool_get_bulk", result).is_err() {
-            return false;
-        }
-        // SAFETY: DPDK has written, and given us, exactly `n` buffers.
-        unsafe { batch.grow(n) };
-        true
+        check("rte_mempool_get_bulk", result).ok()?;
+        // SAFETY: DPDK has written, and given us, exactly `n` buffers, whose frames begin behind the headroom; behind it they have
+        // room for a frame of the pool's size.
+        Some(unsafe { Fresh::new(batch, n, self.frame_max) })
     }
 
     /// Takes one buffer, empty; `None` if there is none left.

@@ -26,6 +26,7 @@ fn main() -> Checked {
 
     let pool = pool(&eal, "first")?;
     pool_is_balanced(&pool)?;
+    fresh_buffers_become_frames(&pool);
     mbuf_holds_a_frame(&pool);
     batch_keeps_order(&pool);
     threads_return_buffers(&eal, &pool)?;
@@ -93,6 +94,30 @@ fn pool_is_balanced(pool: &Pool) -> Checked {
     }
     assert_eq!(pool.available(), MBUFS);
     Ok(())
+}
+
+/// Frames are put behind what a batch has, as long as there are fresh buffers with so much room; what is left goes back.
+fn fresh_buffers_become_frames(pool: &Pool) {
+    let mut batch = Batch::new();
+    assert!(batch.push(frame(pool, 9, 60)).is_ok());
+    let mut fresh = pool.fresh(&mut batch, 4).expect("the pool has buffers");
+    assert!(fresh.frame(FRAME_MAX + 1).is_none());
+    for (number, len) in [(1, 14), (2, FRAME_MAX)] {
+        let bytes = pattern(number, len.into());
+        fresh.frame(len).expect("there is one").copy_from_slice(&bytes);
+    }
+    drop(fresh);
+    assert_eq!(pool.available(), MBUFS - 3);
+    let all: Vec<_> = batch.iter().map(|mbuf| (mbuf.data().to_vec(), mbuf.len(), mbuf.segments())).collect();
+    let expected = [(9, 60), (1, 14), (2, FRAME_MAX)].map(|(n, len)| (pattern(n, len.into()), u32::from(len), 1));
+    assert_eq!(all, expected);
+
+    let mut fresh = pool.fresh(&mut batch, Batch::MAX - 3).expect("the pool has buffers");
+    while fresh.frame(0).is_some() {}
+    drop(fresh);
+    assert!(batch.is_full() && pool.fresh(&mut batch, 1).is_none());
+    drop(batch);
+    assert_eq!(pool.available(), MBUFS);
 }
 
 /// A buffer holds every length from nothing to its room, and refuses what is larger.

@@ -59,8 +59,9 @@ pub fn is_alike(frame: &[u8], before: &[u8]) -> bool {
     let (Some(a), Some(b)) = (frame.first_chunk::<PLAIN_LEN>(), before.first_chunk::<PLAIN_LEN>()) else {
         return false;
     };
-    let differ = |at, mask| match (walk::be64(a, at), walk::be64(b, at)) {
-        (Some(a), Some(b)) => (a ^ b) & mask,
+    let differ = |at, mask: u64| match (walk::be64(a, at), walk::be64(b, at)) {
+        // The order of bytes is all the same, so that of the processor will do.
+        (Some(a), Some(b)) => ((a ^ b) & mask).to_be(),
         _ => mask,
     };
     // Where flows differ, they mostly differ in these.

@@ -6,6 +6,7 @@ use crate::index::ConsumerIndex;
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::need_wakeup;
 use crate::ring_memory::RingMemory;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// How many slots ahead of the one being read are prefetched, with as many lines as the present frame has.
@@ -16,8 +17,8 @@ const PREFETCH: u32 = 2;
 
 /// The emptying end of a ring: the daemon's for TX, the app's for RX.
 ///
-/// A burst is: [`poll`](Self::poll) once, [`next`](Self::next) and [`copy`](Self::copy) for each frame,
-/// [`release`](Self::release) once.
+/// A burst is: [`poll`](Self::poll) once, [`next`](Self::next) and [`copy`](Self::copy) for each frame or
+/// [`take_run`](Self::take_run) for many, [`release`](Self::release) once.
 #[derive(Debug)]
 pub struct Consumer {
     memory: RingMemory,
@@ -124,6 +125,44 @@ impl Consumer {
         }
         self.index.advance(1);
         Ok(Some(Frame { position, len: descriptor.length().into(), notes: descriptor.notes() }))
+    }
+
+    /// Takes the `most` oldest frames, as far as each lies in one slot and has a length in `lens`, and copies them to the places
+    /// that `place` gives for their lengths and notes; it ends the run by giving none. Returns how many frames that were.
+    ///
+    /// The same as [`next`](Self::next) and [`copy`](Self::copy) for each of them, with the checks of the ring made once and
+    /// those of a descriptor together. What it leaves is for `next`, which says what is wrong with it.
+    #[inline]
+    pub fn take_run<'a>(
+        &mut self,
+        most: usize,
+        lens: RangeInclusive<u16>,
+        mut place: impl FnMut(u16, Notes) -> Option<&'a mut [u8]>,
+    ) -> usize {
+        let (slots, begun) = (self.memory.slots(), self.index.tail());
+        let end = begun.wrapping_add(u32::try_from(most).unwrap_or(u32::MAX).min(self.index.known()));
+        let (shortest, longest) =
+            (u64::from(*lens.start()).max(1), u64::from(*lens.end()).min(self.memory.slot_size.into()));
+        let Some(span) = longest.checked_sub(shortest) else { return 0 };
+        // Only a length is left where nothing else may stand.
+        let mask = if self.notes { Descriptor::BARE } else { u64::MAX };
+        let mut position = begun;
+        while position != end {
+            let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
+            if (descriptor.0 & mask).wrapping_sub(shortest) > span {
+                break;
+            }
+            let len = descriptor.length();
+            let Some(to) = place(len, descriptor.notes()) else { break };
+            let slot = slots.at(position);
+            slots.prefetch_behind(slot, PREFETCH, len.into());
+            // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.
+            unsafe { copy_out(to.as_mut_ptr(), slot, to.len().min(len.into())) };
+            position = position.wrapping_add(1);
+        }
+        let taken = position.wrapping_sub(begun);
+        self.index.advance(taken);
+        taken as usize
     }
 
     /// Prefetches a slot, in the expectation that its frame is as long as the present one.

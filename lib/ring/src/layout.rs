@@ -125,6 +125,8 @@ impl Descriptor {
     const UNUSED: u64 = 0xe << 16;
     /// Bits that carry the daemon's notes about a received frame.
     const NOTES: u64 = !0 << 20;
+    /// All bits but those: of a frame in one slot that has notes, only its length is left.
+    pub(crate) const BARE: u64 = !Self::NOTES;
 
     /// A descriptor for `length` bytes with `notes` (see [`Notes`]), which goes on in the next slot if `more`.
     #[inline]

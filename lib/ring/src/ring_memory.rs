@@ -1,6 +1,7 @@
 //! The memory of one ring inside a region.
 
-use crate::layout::{RingHeader, RingSpan};
+use crate::copy::prefetch_read;
+use crate::layout::{LINE, RingHeader, RingSpan};
 use crate::mapping::Mapping;
 use crate::pages::PAGE;
 use std::ptr::NonNull;
@@ -84,5 +85,18 @@ impl SlotPlaces {
     #[inline]
     pub(crate) const fn at(self, position: u32) -> *mut u8 {
         self.data.wrapping_add(((position & self.mask) as usize).wrapping_mul(self.stride))
+    }
+
+    /// Prefetches `len` bytes, at least one line, of the slot that lies `slots` behind that at `slot`. Behind the last one there is
+    /// none, and the hint is lost.
+    #[inline]
+    pub(crate) fn prefetch_behind(self, slot: *const u8, slots: u32, len: usize) {
+        let ahead = slot.wrapping_add((slots as usize).wrapping_mul(self.stride));
+        prefetch_read(ahead);
+        let mut at = LINE;
+        while at < len {
+            prefetch_read(ahead.wrapping_add(at));
+            at = at.wrapping_add(LINE);
+        }
     }
 }

@@ -214,6 +214,8 @@ fn fault_11_malformed_descriptors() {
         assert_eq!(consumer.poll(), Ok(1));
         for _ in 0..3 {
             assert_eq!(consumer.next(), Err(fault), "descriptor {descriptor:#x}");
+            let run = consumer.take_run(9, 0..=u16::MAX, |_, _| panic!("descriptor {descriptor:#x} in a run"));
+            assert_eq!(run, 0);
         }
     }
 }
@@ -317,6 +319,11 @@ fn fault_12_consumer_survives_a_scribbler() {
             for _ in 0..4 {
                 let outcome = consumer.poll().and_then(|ready| {
                     assert!(ready <= SLOTS);
+                    let mut buffer = Guarded::new(SLOT_SIZE as usize);
+                    let mut place = Some(buffer.inside(SLOT_SIZE as usize)).filter(|_| round.is_multiple_of(3));
+                    let run = consumer.take_run(9, 0..=u16::MAX, |len, _| place.take()?.get_mut(..len.into()));
+                    assert!(run <= 1);
+                    buffer.check(SLOT_SIZE as usize);
                     consumer.next()
                 });
                 match outcome {

@@ -5,6 +5,7 @@ use kopi_ring::layout::{MAX_FRAME, Notes};
 use kopi_ring::{Consumer, Frame, Geometry, HugePages, Producer, Region};
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 /// The smallest ring, which wraps most often.
 const SLOTS: u32 = 64;
@@ -28,6 +29,8 @@ enum Step {
     Filled,
     /// The consumer takes a frame and copies it in the way given.
     Next(Read),
+    /// The consumer takes frames of these lengths as a run, as many as it has places for.
+    TakeRun(u16, u16, usize),
     PutBack,
     Release,
 }
@@ -68,6 +71,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Poll),
         1 => Just(Step::Filled),
         6 => read.prop_map(Step::Next),
+        3 => (0..20_u16, prop_oneof![0..300_u16, any::<u16>()], 0..40_usize).prop_map(|(a, b, n)| Step::TakeRun(a, b, n)),
         1 => Just(Step::PutBack),
         3 => Just(Step::Release),
     ]
@@ -195,6 +199,7 @@ impl Bench {
                 assert_eq!(self.consumer.filled(), Ok(self.head_seen - self.tail));
             }
             Step::Next(read) => self.take(read),
+            Step::TakeRun(shortest, longest, places) => self.take_run(shortest..=longest, places),
             Step::PutBack => {
                 if let Some((frame, sent)) = self.last.take() {
                     self.consumer.put_back(&frame);
@@ -230,6 +235,34 @@ impl Bench {
             assert!(!slots.append(&[0]), "longer than announced");
             assert!(slots.finish());
             self.sent(frame);
+        }
+    }
+
+    /// A run ends at the first frame of another length or in several slots, and where there are no more places.
+    fn take_run(&mut self, lens: RangeInclusive<u16>, places: usize) {
+        let seen = (self.head_seen - self.tail) as usize;
+        let is_right = |sent: &&Sent| sent.slots == 1 && lens.contains(&u16::try_from(sent.bytes.len()).unwrap());
+        let expected: Vec<_> = self.queue.iter().take(seen.min(places)).take_while(is_right).cloned().collect();
+        let mut buffers: Vec<_> = expected.iter().map(|sent| vec![0xee; sent.bytes.len() + 16]).collect();
+        let mut left = buffers.iter_mut();
+        let mut given = Vec::new();
+        let mut asked = 0;
+        let most = places + usize::from(places.is_multiple_of(3));
+        let taken = self.consumer.take_run(most, lens, |len, notes| {
+            asked += 1;
+            given.push((usize::from(len), notes));
+            left.next().map(|buffer| &mut buffer[..usize::from(len)])
+        });
+        assert_eq!(taken, expected.len());
+        assert!(asked <= expected.len() + 1, "asked after the end");
+        for ((sent, buffer), (len, notes)) in expected.iter().zip(&buffers).zip(given) {
+            assert_eq!((len, notes), (sent.bytes.len(), sent.notes));
+            assert!(buffer[..len] == sent.bytes && buffer[len..].iter().all(|byte| *byte == 0xee));
+            self.tail += 1;
+            self.queue.pop_front();
+        }
+        if taken > 0 {
+            self.last = None;
         }
     }
 
