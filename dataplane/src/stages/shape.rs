@@ -69,6 +69,7 @@ impl Outputs {
     /// # Errors
     ///
     /// The app's fault, if it broke the contract.
+    #[inline]
     pub fn has_frames(&mut self, id: PortId) -> Result<bool, PeerFault> {
         let Some(port) = self.port_mut(id) else { return Ok(false) };
         for ring in &mut port.tx {

@@ -17,7 +17,14 @@ const _: () = assert!(SHORTEST as u32 == MIN_FRAME);
 impl Worker {
     /// Takes one burst from an app, over all of its TX rings here, so that an app with many queues gets no more turns
     /// than one with a single queue.
+    #[inline]
     pub(super) fn serve_app(&mut self, id: PortId, share: Share, now: u64) -> Result<Took, PeerFault> {
+        // Mostly there is nothing.
+        if self.outputs.has_frames(id)? { self.serve_rings(id, share, now) } else { Ok(Took::NOTHING) }
+    }
+
+    #[inline(never)]
+    fn serve_rings(&mut self, id: PortId, share: Share, now: u64) -> Result<Took, PeerFault> {
         let max_frame = self.snapshot.fib().max_frame(id);
         // The rings of a new port come before the snapshot that has it. What was sent by then waits there.
         if max_frame == 0 {

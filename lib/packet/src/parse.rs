@@ -51,7 +51,9 @@ pub fn parse_short(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
 #[inline]
 #[must_use]
 pub fn is_alike(frame: &[u8], before: &[u8]) -> bool {
-    /// From byte 22 on: protocol and source address, without the TTL and the checksum.
+    /// Words that are beside each other, which are compared together, and the bits of each that count. From byte 22 on these are
+    /// protocol and source address, without the TTL and the checksum.
+    const WORDS: [(usize, u64); 4] = [(0, !0), (8, !0xffff), (14, START), (22, MIDDLE)];
     const MIDDLE: u64 = 0x00ff_0000_ffff_ffff;
     if frame.len() != before.len() {
         return false;
@@ -64,11 +66,8 @@ pub fn is_alike(frame: &[u8], before: &[u8]) -> bool {
         (Some(a), Some(b)) => ((a ^ b) & mask).to_be(),
         _ => mask,
     };
-    // Where flows differ, they mostly differ in these.
-    if differ(22, MIDDLE) | differ(30, !0) != 0 {
-        return false;
-    }
-    differ(0, !0) | differ(6, !0) | differ(14, START) == 0
+    // Where flows differ, they mostly differ in destination or ports.
+    differ(30, !0) == 0 && WORDS.map(|(at, mask)| differ(at, mask)).into_iter().fold(0, |all, word| all | word) == 0
 }
 
 /// Bytes from the start of a frame that [`begins_alike`] compares: headers of IPv6 without extensions, and the ports behind. Not more,
@@ -91,8 +90,13 @@ pub const fn ends_early(headers: &Headers) -> bool {
 #[inline]
 #[must_use]
 pub fn begins_alike(frame: &[u8], before: &[u8]) -> bool {
-    frame.len() == before.len()
-        && frame.first_chunk::<BEGINNING>().zip(before.first_chunk()).is_some_and(|(frame, before)| frame == before)
+    /// Words that cover all of these bytes.
+    const WORDS: [usize; 8] = [0, 8, 16, 24, 32, 40, 48, BEGINNING - 8];
+    let (Some(a), Some(b)) = (frame.first_chunk::<BEGINNING>(), before.first_chunk::<BEGINNING>()) else {
+        return false;
+    };
+    let differ = WORDS.map(|at| walk::be64(a, at).zip(walk::be64(b, at)).map_or(1, |(a, b)| (a ^ b).to_be()));
+    frame.len() == before.len() && differ.into_iter().fold(0, |all, word| all | word) == 0
 }
 
 /// Whether LLC and SNAP may stand behind the Ethernet header, as far as the bytes tell that [`is_alike`] compares: frames that are
