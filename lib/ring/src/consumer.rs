@@ -18,7 +18,7 @@ const PREFETCH: u32 = 2;
 /// The emptying end of a ring: the daemon's for TX, the app's for RX.
 ///
 /// A burst is: [`poll`](Self::poll) once, [`next`](Self::next) and [`copy`](Self::copy) for each frame or
-/// [`take_run`](Self::take_run) for many, [`release`](Self::release) once.
+/// [`take_run`](Self::take_run) for many ([`take_one`](Self::take_one) if there is one), [`release`](Self::release) once.
 #[derive(Debug)]
 pub struct Consumer {
     memory: RingMemory,
@@ -139,30 +139,63 @@ impl Consumer {
         lens: RangeInclusive<u16>,
         mut place: impl FnMut(u16, Notes) -> Option<&'a mut [u8]>,
     ) -> usize {
-        let (slots, begun) = (self.memory.slots(), self.index.tail());
-        let end = begun.wrapping_add(u32::try_from(most).unwrap_or(u32::MAX).min(self.index.known()));
-        let (shortest, longest) =
-            (u64::from(*lens.start()).max(1), u64::from(*lens.end()).min(self.memory.slot_size.into()));
-        let Some(span) = longest.checked_sub(shortest) else { return 0 };
-        // Only a length is left where nothing else may stand.
-        let mask = if self.notes { Descriptor::BARE } else { u64::MAX };
-        let mut position = begun;
-        while position != end {
-            let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
-            if (descriptor.0 & mask).wrapping_sub(shortest) > span {
-                break;
+        let (known, begun) = (self.index.known(), self.index.tail());
+        let most = u32::try_from(most).unwrap_or(u32::MAX).min(known);
+        let Some(plain) = self.plain(&lens) else { return 0 };
+        let mut taken = 0_u32;
+        'run: while taken < most {
+            let mut stretch = self.memory.stretch(begun.wrapping_add(taken), most.wrapping_sub(taken));
+            for descriptor in stretch.descriptors {
+                let descriptor = Descriptor(descriptor.load(Relaxed));
+                if !plain.has(descriptor) {
+                    break 'run;
+                }
+                let len = descriptor.length();
+                let Some(to) = place(len, descriptor.notes()) else { break 'run };
+                // What is not published yet is left to the producer.
+                if known.wrapping_sub(taken) > PREFETCH {
+                    stretch.prefetch_ahead(PREFETCH, len.into());
+                }
+                // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.
+                unsafe { copy_out(to.as_mut_ptr(), stretch.slot, to.len().min(len.into())) };
+                stretch.next_slot();
+                taken = taken.wrapping_add(1);
             }
-            let len = descriptor.length();
-            let Some(to) = place(len, descriptor.notes()) else { break };
-            let slot = slots.at(position);
-            slots.prefetch_behind(slot, PREFETCH, len.into());
-            // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.
-            unsafe { copy_out(to.as_mut_ptr(), slot, to.len().min(len.into())) };
-            position = position.wrapping_add(1);
         }
-        let taken = position.wrapping_sub(begun);
         self.index.advance(taken);
         taken as usize
+    }
+
+    /// Takes the oldest frame alone, as [`take_run`](Self::take_run) would, and returns whether it did: the short way for bursts
+    /// of one.
+    #[inline]
+    pub fn take_one<'a>(
+        &mut self,
+        lens: RangeInclusive<u16>,
+        place: impl FnOnce(u16, Notes) -> Option<&'a mut [u8]>,
+    ) -> bool {
+        let position = self.index.tail();
+        let Some(plain) = self.plain(&lens).filter(|_| self.has_more()) else { return false };
+        let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
+        if !plain.has(descriptor) {
+            return false;
+        }
+        let len = descriptor.length();
+        let Some(to) = place(len, descriptor.notes()) else { return false };
+        // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.
+        unsafe { copy_out(to.as_mut_ptr(), self.memory.slot(position), to.len().min(len.into())) };
+        self.index.advance(1);
+        true
+    }
+
+    /// The descriptors of frames in one slot that have one of the lengths. `None` if no slot can hold any.
+    #[inline]
+    fn plain(&self, lens: &RangeInclusive<u16>) -> Option<Plain> {
+        let (shortest, longest) =
+            (u64::from(*lens.start()).max(1), u64::from(*lens.end()).min(self.memory.slot_size.into()));
+        // Only a length is left where nothing else may stand.
+        let mask = if self.notes { Descriptor::BARE } else { u64::MAX };
+        Some(Plain { mask, shortest, span: longest.checked_sub(shortest)? })
     }
 
     /// Prefetches a slot, in the expectation that its frame is as long as the present one.
@@ -267,5 +300,23 @@ impl Consumer {
     pub fn put_back(&mut self, frame: &Frame) {
         let behind = self.index.tail().wrapping_sub(frame.position);
         self.index.advance(0_u32.wrapping_sub(behind));
+    }
+}
+
+/// What the descriptors of plain frames have in common.
+#[derive(Clone, Copy, Debug)]
+struct Plain {
+    /// The bits of which only a length may be left.
+    mask: u64,
+    shortest: u64,
+    /// How much longer the longest is.
+    span: u64,
+}
+
+impl Plain {
+    /// Whether the descriptor is one of these. All is asked at once: a bit beyond the length makes too large a number.
+    #[inline]
+    const fn has(self, descriptor: Descriptor) -> bool {
+        (descriptor.0 & self.mask).wrapping_sub(self.shortest) <= self.span
     }
 }

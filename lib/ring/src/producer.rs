@@ -61,6 +61,20 @@ impl Producer {
         self.index.free(want, &self.memory.counters().tail)
     }
 
+    /// Slots known to be free, without a look at shared memory.
+    #[inline]
+    #[must_use]
+    pub const fn known_free(&self) -> u32 {
+        self.size().wrapping_sub(self.index.filled())
+    }
+
+    /// Bytes in a slot.
+    #[inline]
+    #[must_use]
+    pub const fn slot_size(&self) -> u32 {
+        self.memory.slot_size
+    }
+
     /// Slots filled and not yet emptied, as last seen.
     #[must_use]
     pub const fn filled(&self) -> u32 {
@@ -100,23 +114,26 @@ impl Producer {
     ///
     /// The same as [`push`](Self::push) for each of them, with the checks of the ring made once.
     #[inline]
-    pub fn push_run<'a>(&mut self, frames: impl Iterator<Item = (&'a [u8], Notes)>) -> u32 {
-        let (slots, slot_size, string_from) = (self.memory.slots(), self.memory.slot_size, self.string_from);
-        let begun = self.index.head();
-        let room = self.size().wrapping_sub(self.index.filled());
+    pub fn push_run<'a>(&mut self, mut frames: impl Iterator<Item = (&'a [u8], Notes)>) -> u32 {
+        let (slot_size, string_from, begun) = (self.memory.slot_size, self.string_from, self.index.head());
+        let room = self.known_free();
         let mut pushed = 0_u32;
-        for (frame, notes) in frames {
-            let Ok(len) = u16::try_from(frame.len()) else { break };
-            if len == 0 || u32::from(len) > slot_size || pushed == room {
-                break;
+        'run: while pushed < room {
+            let mut stretch = self.memory.stretch(begun.wrapping_add(pushed), room.wrapping_sub(pushed));
+            for descriptor in stretch.descriptors {
+                let Some((frame, notes)) = frames.next() else { break 'run };
+                let Ok(len) = u16::try_from(frame.len()) else { break 'run };
+                if len == 0 || u32::from(len) > slot_size {
+                    break 'run;
+                }
+                self.prefetch_next(begun.wrapping_add(pushed), frame.len());
+                // SAFETY: the slot is ours until published and holds `slot_size` bytes, which the frame does not exceed; no
+                // reference to slots exists in this process.
+                unsafe { copy_in(stretch.slot, frame.as_ptr(), frame.len(), string_from) };
+                descriptor.store(Descriptor::new(len, false, notes).0, Relaxed);
+                stretch.next_slot();
+                pushed = pushed.wrapping_add(1);
             }
-            let position = begun.wrapping_add(pushed);
-            self.prefetch_next(position, frame.len());
-            // SAFETY: the slot is ours until published and holds `slot_size` bytes, which the frame does not exceed; no
-            // reference to slots exists in this process.
-            unsafe { copy_in(slots.at(position), frame.as_ptr(), frame.len(), string_from) };
-            self.memory.descriptor(position).store(Descriptor::new(len, false, notes).0, Relaxed);
-            pushed = pushed.wrapping_add(1);
         }
         self.index.advance(pushed);
         pushed
@@ -142,7 +159,7 @@ impl Producer {
     /// Starts a frame of `len` bytes that comes in pieces. `None` as for [`push`](Self::push).
     #[inline]
     pub fn begin(&mut self, len: u32, notes: Notes) -> Option<Slots<'_>> {
-        let free = self.size().wrapping_sub(self.index.filled());
+        let free = self.known_free();
         if len == 0 || len > MAX_FRAME || self.slots_for(len) > free {
             return None;
         }

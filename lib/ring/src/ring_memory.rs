@@ -6,6 +6,7 @@ use crate::mapping::Mapping;
 use crate::pages::PAGE;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// One ring's memory, with its bounds.
 #[derive(Debug)]
@@ -53,45 +54,55 @@ impl RingMemory {
 
     /// The descriptor of ring position `position`.
     #[inline]
-    pub(crate) fn descriptor(&self, position: u32) -> &std::sync::atomic::AtomicU64 {
+    pub(crate) fn descriptor(&self, position: u32) -> &AtomicU64 {
         let at = self.descriptors.wrapping_add((position & self.mask) as usize);
         // SAFETY: the mask keeps the index inside the ring, which `new` checked to lie inside the mapping, aligned.
-        unsafe { std::sync::atomic::AtomicU64::from_ptr(at) }
+        unsafe { AtomicU64::from_ptr(at) }
     }
 
     /// The address of the slot of ring position `position`, valid for `slot_size` bytes.
     #[inline]
     pub(crate) fn slot(&self, position: u32) -> *mut u8 {
-        self.slots().at(position)
-    }
-
-    /// Where the slots lie: a copy for loops over many slots, which need not be read again after each frame.
-    #[inline]
-    pub(crate) const fn slots(&self) -> SlotPlaces {
-        SlotPlaces { data: self.data, stride: self.stride, mask: self.mask }
-    }
-}
-
-/// Where the slots of a ring lie.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SlotPlaces {
-    data: *mut u8,
-    stride: usize,
-    mask: u32,
-}
-
-impl SlotPlaces {
-    /// The address of the slot of ring position `position`, valid for `slot_size` bytes.
-    #[inline]
-    pub(crate) const fn at(self, position: u32) -> *mut u8 {
         self.data.wrapping_add(((position & self.mask) as usize).wrapping_mul(self.stride))
     }
 
-    /// Prefetches `len` bytes, at least one line, of the slot that lies `slots` behind that at `slot`. Behind the last one there is
+    /// The places of positions from `position` on, at most `most`, as far as they lie one behind the other.
+    #[inline]
+    pub(crate) fn stretch(&self, position: u32, most: u32) -> Stretch<'_> {
+        let index = position & self.mask;
+        // At most the size of the ring, and so no less than one.
+        let n = most.min(self.mask.wrapping_sub(index).wrapping_add(1)) as usize;
+        let first = self.descriptors.wrapping_add(index as usize).cast();
+        // SAFETY: `n` descriptors from there on are inside the ring, which `new` checked to lie inside the mapping, aligned. They
+        // are atomics, for which any bytes at any time are valid.
+        let descriptors = unsafe { std::slice::from_raw_parts(first, n) };
+        Stretch { descriptors, slot: self.slot(position), stride: self.stride }
+    }
+}
+
+/// Places of a ring one behind the other, for loops over many: their addresses are found by addition, and nothing is read again
+/// after each frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch<'ring> {
+    /// The descriptors.
+    pub(crate) descriptors: &'ring [AtomicU64],
+    /// The slot of the first of them, valid for `slot_size` bytes; after [`next_slot`](Self::next_slot), the next one's.
+    pub(crate) slot: *mut u8,
+    stride: usize,
+}
+
+impl Stretch<'_> {
+    /// Goes to the next slot, of which there have to be as many as descriptors.
+    #[inline]
+    pub(crate) const fn next_slot(&mut self) {
+        self.slot = self.slot.wrapping_add(self.stride);
+    }
+
+    /// Prefetches `len` bytes, at least one line, of the slot that lies `slots` further on. Behind the end of the ring there is
     /// none, and the hint is lost.
     #[inline]
-    pub(crate) fn prefetch_behind(self, slot: *const u8, slots: u32, len: usize) {
-        let ahead = slot.wrapping_add((slots as usize).wrapping_mul(self.stride));
+    pub(crate) fn prefetch_ahead(&self, slots: u32, len: usize) {
+        let ahead = self.slot.wrapping_add((slots as usize).wrapping_mul(self.stride));
         prefetch_read(ahead);
         let mut at = LINE;
         while at < len {

@@ -216,6 +216,7 @@ fn fault_11_malformed_descriptors() {
             assert_eq!(consumer.next(), Err(fault), "descriptor {descriptor:#x}");
             let run = consumer.take_run(9, 0..=u16::MAX, |_, _| panic!("descriptor {descriptor:#x} in a run"));
             assert_eq!(run, 0);
+            assert!(!consumer.take_one(0..=u16::MAX, |_, _| panic!("descriptor {descriptor:#x} is a frame")));
         }
     }
 }
@@ -323,6 +324,8 @@ fn fault_12_consumer_survives_a_scribbler() {
                     let mut place = Some(buffer.inside(SLOT_SIZE as usize)).filter(|_| round.is_multiple_of(3));
                     let run = consumer.take_run(9, 0..=u16::MAX, |len, _| place.take()?.get_mut(..len.into()));
                     assert!(run <= 1);
+                    let place = buffer.inside(SLOT_SIZE as usize);
+                    consumer.take_one(0..=u16::MAX, |len, _| place.get_mut(..len.into()));
                     buffer.check(SLOT_SIZE as usize);
                     consumer.next()
                 });

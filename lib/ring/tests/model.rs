@@ -71,7 +71,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Poll),
         1 => Just(Step::Filled),
         6 => read.prop_map(Step::Next),
-        3 => (0..20_u16, prop_oneof![0..300_u16, any::<u16>()], 0..40_usize).prop_map(|(a, b, n)| Step::TakeRun(a, b, n)),
+        3 => (0..20_u16, prop_oneof![0..300_u16, any::<u16>()], prop_oneof![Just(1), 0..40_usize]).prop_map(|(a, b, n)| Step::TakeRun(a, b, n)),
         1 => Just(Step::PutBack),
         3 => Just(Step::Release),
     ]
@@ -248,11 +248,16 @@ impl Bench {
         let mut given = Vec::new();
         let mut asked = 0;
         let most = places + usize::from(places.is_multiple_of(3));
-        let taken = self.consumer.take_run(most, lens, |len, notes| {
+        let place = |len, notes| {
             asked += 1;
             given.push((usize::from(len), notes));
             left.next().map(|buffer| &mut buffer[..usize::from(len)])
-        });
+        };
+        let taken = if most == 1 {
+            usize::from(self.consumer.take_one(lens, place))
+        } else {
+            self.consumer.take_run(most, lens, place)
+        };
         assert_eq!(taken, expected.len());
         assert!(asked <= expected.len() + 1, "asked after the end");
         for ((sent, buffer), (len, notes)) in expected.iter().zip(&buffers).zip(given) {
