@@ -3,15 +3,25 @@
 use crate::counters::Counters;
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
-use kopi_ring::layout::{MIN_FRAME, Notes};
+use kopi_ring::layout::Notes;
 use kopi_ring::{Consumer, Frame, PeerFault};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
+use std::ops::RangeInclusive;
 use std::ptr::null_mut;
 
 /// Buffers that a queue takes from its pool at once, and keeps ready at most.
 const SIZE: usize = 64;
-/// How many buffers ahead of the one being filled are prefetched.
-const PREFETCH: usize = 4;
+/// Bytes of a buffer before the frame.
+const HEADROOM: u16 = short(sys::RTE_PKTMBUF_HEADROOM);
+/// Shortest frame that is one.
+const MIN_FRAME: u16 = short(kopi_ring::layout::MIN_FRAME);
+
+/// A constant that needs no more than 16 bits.
+#[expect(clippy::cast_possible_truncation, reason = "asserted when this is compiled")]
+const fn short(n: u32) -> u16 {
+    assert!(n <= u16::MAX as u32);
+    n as u16
+}
 
 /// The packet buffers of one queue.
 #[derive(Debug)]
@@ -26,11 +36,49 @@ pub(crate) struct MbufCache {
 /// What is the same for all packets of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Template {
-    headroom: u16,
-    port: u16,
+    rearm: Rearm,
     /// Bytes of a frame that one buffer takes.
-    room: u32,
-    flags: u64,
+    room: u16,
+}
+
+/// The second 16 bytes of an `rte_mbuf`, which are written at once: the same in all packets of a queue.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Rearm {
+    data_off: u16,
+    refcnt: u16,
+    nb_segs: u16,
+    port: u16,
+    ol_flags: u64,
+}
+
+/// The third 16 bytes: what a packet is.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Described {
+    packet_type: u32,
+    pkt_len: u32,
+    data_len: u16,
+    vlan_tci: u16,
+    hash: u32,
+}
+
+/// Asserts that each field lies in an `rte_mbuf` where it lies in the part that begins `$at` bytes into that.
+macro_rules! assert_layout {
+    ($part:ident at $at:literal: $($field:ident),+) => {
+        const _: () = assert!(size_of::<$part>() == 16);
+        $(const _: () = assert!(offset_of!(rte_mbuf, $field) == usize::wrapping_add($at, offset_of!($part, $field)));)+
+    };
+}
+
+assert_layout!(Rearm at 16: data_off, refcnt, nb_segs, port, ol_flags);
+assert_layout!(Described at 32: packet_type, pkt_len, data_len, vlan_tci, hash);
+
+/// What one burst has received.
+#[derive(Debug, Default)]
+struct Received {
+    packets: usize,
+    bytes: u64,
 }
 
 /// Why a frame did not become a packet.
@@ -75,55 +123,105 @@ impl MbufCache {
         if self.len < want {
             self.refill();
         }
-        let (mut packets, mut bytes, mut fault) = (0_u16, 0_u64, None);
-        while let Some(to) = out.get_mut(usize::from(packets)) {
-            let frame = match ring.next() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
+        self.kept().iter().rev().take(want).for_each(|mbuf| prefetch(*mbuf));
+        let (mut done, mut fault) = (Received::default(), None);
+        while self.receive_plain(ring, out, &mut done) && ring.has_more() {
+            match self.receive_odd(ring, counters, out, &mut done) {
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(found) => {
                     fault = Some(found);
                     break;
                 }
-            };
-            match self.packet(ring, &frame) {
-                Ok(mbuf) => {
-                    to.write(mbuf);
-                    packets = packets.wrapping_add(1);
-                    bytes = bytes.wrapping_add(frame.len().into());
-                }
-                Err(NoPacket::NoMbuf) => {
-                    ring.put_back(&frame);
-                    counters.no_mbuf.add(1);
-                    break;
-                }
-                Err(NoPacket::Runt) => counters.runt.add(1),
             }
         }
         ring.release();
-        counters.packets.add(packets.into());
-        counters.bytes.add(bytes);
-        (packets, fault)
+        counters.packets.add(done.packets as u64);
+        counters.bytes.add(done.bytes);
+        (u16::try_from(done.packets).unwrap_or(u16::MAX), fault)
     }
 
-    /// Copies `frame` into a packet.
+    /// Turns the oldest frame into a packet, if it lies in one slot and fits one buffer, and a buffer is ready.
     #[inline]
-    fn packet(&mut self, ring: &Consumer, frame: &Frame) -> Result<*mut rte_mbuf, NoPacket> {
-        let len = frame.len();
-        if len > self.template.room || len < MIN_FRAME {
-            return self.odd_packet(ring, frame);
+    pub(crate) fn receive_one(
+        &mut self,
+        ring: &mut Consumer,
+        counters: &Counters,
+        to: &mut MaybeUninit<*mut rte_mbuf>,
+    ) -> bool {
+        let Some(&mbuf) = self.kept().last() else { return false };
+        let mut bytes = 0;
+        let taken = ring.take_one(self.template.lengths(), |len, notes| {
+            to.write(mbuf);
+            bytes = len;
+            // SAFETY: the buffer comes from the cache, so it is valid, and now ours alone.
+            Some(unsafe { self.template.fill(mbuf, notes, len.into(), len) })
+        });
+        if taken {
+            self.len = self.len.saturating_sub(1);
+            ring.release();
+            counters.packets.add(1);
+            counters.bytes.add(bytes.into());
         }
-        let mbuf = self.pop().ok_or(NoPacket::NoMbuf)?;
-        // SAFETY: the buffer comes from the cache, so it is valid, and now ours alone.
-        let to = unsafe { self.template.fill(mbuf, frame.notes(), len, len) };
-        ring.copy(frame, to);
-        Ok(mbuf)
+        taken
     }
 
-    /// Deals with a frame that is too short, or too long for one buffer.
+    /// Turns frames that lie in one slot, and fit one buffer, into packets, until there is something else. Returns whether there is
+    /// room for more.
+    #[inline]
+    fn receive_plain(
+        &mut self,
+        ring: &mut Consumer,
+        out: &mut [MaybeUninit<*mut rte_mbuf>],
+        done: &mut Received,
+    ) -> bool {
+        let out = out.get_mut(done.packets..).unwrap_or_default();
+        // The newest first.
+        let mut places = self.kept().iter().rev().zip(&mut *out);
+        let (template, mut bytes) = (&self.template, 0_u64);
+        let packets = ring.take_run(places.len(), template.lengths(), |len, notes| {
+            let (&mbuf, to) = places.next()?;
+            to.write(mbuf);
+            bytes = bytes.wrapping_add(len.into());
+            // SAFETY: the buffer comes from the cache, so it is valid, and now ours alone.
+            Some(unsafe { template.fill(mbuf, notes, len.into(), len) })
+        });
+        self.len = self.len.saturating_sub(packets);
+        done.packets = done.packets.saturating_add(packets);
+        done.bytes = done.bytes.wrapping_add(bytes);
+        packets < out.len()
+    }
+
+    /// Turns one frame, whatever it is, into a packet, or drops it. Returns whether to go on.
     #[cold]
-    fn odd_packet(&mut self, ring: &Consumer, frame: &Frame) -> Result<*mut rte_mbuf, NoPacket> {
+    fn receive_odd(
+        &mut self,
+        ring: &mut Consumer,
+        counters: &Counters,
+        out: &mut [MaybeUninit<*mut rte_mbuf>],
+        done: &mut Received,
+    ) -> Result<bool, PeerFault> {
+        let (Some(to), Some(frame)) = (out.get_mut(done.packets), ring.next()?) else { return Ok(false) };
+        match self.packet(ring, &frame) {
+            Ok(mbuf) => {
+                to.write(mbuf);
+                done.packets = done.packets.saturating_add(1);
+                done.bytes = done.bytes.wrapping_add(frame.len().into());
+            }
+            Err(NoPacket::NoMbuf) => {
+                ring.put_back(&frame);
+                counters.no_mbuf.add(1);
+                return Ok(false);
+            }
+            Err(NoPacket::Runt) => counters.runt.add(1),
+        }
+        Ok(true)
+    }
+
+    /// Copies `frame` into a packet, in as many buffers as it needs.
+    fn packet(&mut self, ring: &Consumer, frame: &Frame) -> Result<*mut rte_mbuf, NoPacket> {
         let (len, room) = (frame.len(), self.template.room);
-        if len < MIN_FRAME || room == 0 {
+        if len < MIN_FRAME.into() || room == 0 {
             return Err(NoPacket::Runt);
         }
         let (mut head, mut last) = (null_mut::<rte_mbuf>(), null_mut::<rte_mbuf>());
@@ -137,7 +235,7 @@ impl MbufCache {
                 unsafe { sys::kopi_pktmbuf_free(head) };
                 return Err(NoPacket::NoMbuf);
             };
-            let here = len.wrapping_sub(offset).min(room);
+            let here = u16::try_from(len.wrapping_sub(offset)).unwrap_or(u16::MAX).min(room);
             // SAFETY: the buffer comes from the cache, so it is valid, and now ours alone.
             let to = unsafe { self.template.fill(mbuf, frame.notes(), len, here) };
             ring.copy_from(frame, offset, to);
@@ -148,7 +246,7 @@ impl MbufCache {
                 unsafe { (*last).next = mbuf };
             }
             last = mbuf;
-            offset = offset.wrapping_add(here);
+            offset = offset.wrapping_add(here.into());
             segments = segments.wrapping_add(1);
             // SAFETY: a buffer of ours, no longer borrowed. The count is kept right, so that the chain can be freed.
             unsafe { (*head).nb_segs = segments };
@@ -156,18 +254,15 @@ impl MbufCache {
         Ok(head)
     }
 
-    #[inline]
     fn pop(&mut self) -> Option<*mut rte_mbuf> {
         let at = self.len.checked_sub(1)?;
-        let mbuf = *self.mbufs.get(at)?;
+        let mbuf = *self.kept().get(at)?;
         self.len = at;
-        if let Some(&soon) = at.checked_sub(PREFETCH).and_then(|at| self.mbufs.get(at)) {
-            prefetch(soon);
-        }
         Some(mbuf)
     }
 
     /// Fills the cache from the pool. Where the pool has too few, it fills a half of what is missing, a quarter, and so on.
+    #[cold]
     fn refill(&mut self) {
         let mut n = SIZE.saturating_sub(self.len);
         while n > 0 {
@@ -183,9 +278,14 @@ impl MbufCache {
         }
     }
 
+    /// The buffers that were taken and not yet used, newest last.
+    fn kept(&self) -> &[*mut rte_mbuf] {
+        self.mbufs.get(..self.len).unwrap_or_default()
+    }
+
     /// Returns all cached buffers to the pool.
     pub(crate) fn clear(&mut self) {
-        let kept = self.mbufs.get_mut(..self.len).unwrap_or_default();
+        let kept = self.kept();
         let count = u32::try_from(kept.len()).unwrap_or(0);
         if count > 0 {
             // SAFETY: the cache holds `count` objects of this pool, in the state in which they came from it.
@@ -206,8 +306,13 @@ impl Template {
         let pinned = unsafe { sys::kopi_pktmbuf_pool_pinned(pool) };
         let external = if pinned { sys::RTE_MBUF_F_EXTERNAL } else { 0 };
         let hash = if hashed { sys::RTE_MBUF_F_RX_RSS_HASH } else { 0 };
-        let headroom = u16::try_from(sys::RTE_PKTMBUF_HEADROOM).unwrap_or(0);
-        Self { headroom, port, room: room.into(), flags: external | hash }
+        Self { rearm: Rearm { data_off: HEADROOM, refcnt: 1, nb_segs: 1, port, ol_flags: external | hash }, room }
+    }
+
+    /// Lengths of frames that one buffer takes.
+    #[inline]
+    fn lengths(&self) -> RangeInclusive<u16> {
+        MIN_FRAME..=self.room
     }
 
     /// Makes a raw buffer the first segment of a packet of `len` bytes, of which `here` lie in it, and returns where
@@ -217,24 +322,24 @@ impl Template {
     ///
     /// `mbuf` came from the queue's pool, is the caller's alone for as long as the result lives, and takes `here` bytes.
     #[inline]
-    unsafe fn fill<'a>(&self, mbuf: *mut rte_mbuf, notes: Notes, len: u32, here: u32) -> &'a mut [u8] {
-        // SAFETY: valid and unshared, by the caller's word. A buffer in a pool has no next segment already.
-        let mbuf = unsafe { &mut *mbuf };
-        mbuf.data_off = self.headroom;
-        mbuf.refcnt = 1;
-        mbuf.nb_segs = 1;
-        mbuf.port = self.port;
-        mbuf.ol_flags = self.flags;
-        mbuf.packet_type = notes.packet_type();
-        mbuf.pkt_len = len;
-        // The room of a buffer is counted in 16 bits.
-        mbuf.data_len = u16::try_from(here).unwrap_or(u16::MAX);
-        mbuf.vlan_tci = 0;
-        let [hash, _] = &mut mbuf.hash;
-        *hash = notes.hash();
-        let data = mbuf.buf_addr.cast::<u8>().wrapping_add(self.headroom.into());
+    unsafe fn fill<'a>(&self, mbuf: *mut rte_mbuf, notes: Notes, len: u32, here: u16) -> &'a mut [u8] {
+        let described = Described {
+            packet_type: notes.packet_type(),
+            pkt_len: len,
+            data_len: here,
+            vlan_tci: 0,
+            hash: notes.hash(),
+        };
+        // A buffer in a pool has no next segment already.
+        // SAFETY: valid and unshared, by the caller's word; these are the fields from `data_off` to `ol_flags`.
+        unsafe { mbuf.cast::<Rearm>().wrapping_add(1).write(self.rearm) };
+        // SAFETY: likewise; these are the fields from `packet_type` to the first word of `hash`.
+        unsafe { mbuf.cast::<Described>().wrapping_add(2).write(described) };
+        // SAFETY: likewise.
+        let buffer = unsafe { (*mbuf).buf_addr };
+        let data = buffer.cast::<u8>().wrapping_add(HEADROOM.into());
         // SAFETY: the buffer takes that many bytes behind its headroom, and belongs to the caller alone.
-        unsafe { std::slice::from_raw_parts_mut(data, here as usize) }
+        unsafe { std::slice::from_raw_parts_mut(data, here.into()) }
     }
 }
 

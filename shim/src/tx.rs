@@ -9,9 +9,8 @@ use dpdk_sys::rte_mbuf;
 use kopi_ring::layout::{MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer};
 use std::ffi::{c_int, c_void};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// One TX queue, as ethdev hands it to the burst function. Only one thread may use it at a time.
 #[derive(Debug)]
@@ -44,14 +43,15 @@ struct Burst {
     sent: u64,
     /// Their bytes.
     bytes: u64,
-    /// Whether some packet cannot go back to the pool of the first one as it is.
-    mixed: bool,
+    /// Whether some packet had several segments.
+    segmented: bool,
     fault: Option<PeerFault>,
 }
 
 /// What became of one packet.
 enum Fate {
-    Sent,
+    /// So many bytes.
+    Sent(u32),
     Dropped,
     /// The ring has no room for it.
     Full,
@@ -92,7 +92,7 @@ impl TxQueue {
             }
         }
         let Some(publisher) = &mut self.publisher else { return 0 };
-        let burst = fill(&mut publisher.ring, &self.shared, packets, self.fast_free);
+        let burst = fill(&mut publisher.ring, &self.shared, packets);
         if burst.sent > 0 {
             publisher.publish();
             self.shared.counters().packets.add(burst.sent);
@@ -103,7 +103,7 @@ impl TxQueue {
             self.shared.report(fault);
         }
         if let Some(completed) = packets.get_mut(..burst.completed) {
-            free(completed, !burst.mixed);
+            free(completed, self.fast_free && !burst.segmented);
         }
         u16::try_from(burst.completed).unwrap_or(u16::MAX)
     }
@@ -138,48 +138,66 @@ macro_rules! read {
 
 /// Copies packets into the ring until it is full.
 #[inline]
-fn fill(ring: &mut Producer, shared: &RingSlot<TxPublisher>, packets: &[*mut rte_mbuf], fast_free: bool) -> Burst {
+fn fill(ring: &mut Producer, shared: &RingSlot<TxPublisher>, packets: &[*mut rte_mbuf]) -> Burst {
     let mut burst = Burst::default();
+    let max_frame = shared.max_frame();
+    if let &[mbuf] = packets
+        && let Some(frame) = plain(mbuf, MIN_FRAME..=max_frame)
+        && matches!(ring.free(1), Ok(1..))
+        && ring.push(frame, Notes::NONE)
+    {
+        // The short way for bursts of one.
+        return Burst { completed: 1, sent: 1, bytes: frame.len() as u64, ..burst };
+    }
     match ring.free(u32::try_from(packets.len()).unwrap_or(u32::MAX)) {
         Ok(0) => return burst,
         Ok(_) => {}
         Err(fault) => return Burst { fault: Some(fault), ..burst },
     }
-    let max_frame = shared.max_frame();
-    let mut pool = None;
-    for &mbuf in packets {
-        let single = read!(mbuf, nb_segs) == 1;
-        burst.mixed |= !single;
-        if !fast_free {
-            let home = read!(mbuf, pool);
-            burst.mixed |= !is_unshared(mbuf) || *pool.get_or_insert(home) != home;
-        }
-        let len = u32::from(read!(mbuf, data_len));
-        let plain = single && (MIN_FRAME..=max_frame).contains(&len);
-        // SAFETY: a valid packet of the application's.
-        let fate = if plain && ring.push(unsafe { data(mbuf) }, Notes::NONE) {
-            burst.bytes = burst.bytes.wrapping_add(len.into());
-            Fate::Sent
-        } else {
-            match send_odd(ring, mbuf, max_frame, shared.counters()) {
-                Ok((fate, bytes)) => {
-                    burst.bytes = burst.bytes.wrapping_add(bytes.into());
-                    fate
-                }
-                Err(fault) => {
-                    burst.fault = Some(fault);
-                    break;
-                }
+    loop {
+        fill_plain(ring, max_frame, packets, &mut burst);
+        let Some(&odd) = packets.get(burst.completed) else { return burst };
+        match send_odd(ring, odd, max_frame, shared.counters()) {
+            Ok(Fate::Sent(bytes)) => {
+                burst.sent = burst.sent.wrapping_add(1);
+                burst.bytes = burst.bytes.wrapping_add(bytes.into());
             }
-        };
-        match fate {
-            Fate::Sent => burst.sent = burst.sent.wrapping_add(1),
-            Fate::Dropped => {}
-            Fate::Full => break,
+            Ok(Fate::Dropped) => {}
+            Ok(Fate::Full) => return burst,
+            Err(fault) => return Burst { fault: Some(fault), ..burst },
         }
+        burst.segmented |= read!(odd, nb_segs) != 1;
         burst.completed = burst.completed.wrapping_add(1);
     }
-    burst
+}
+
+/// Sends the next packets that lie in one segment and fit one slot, until there is something else or no slot is known to be free.
+#[inline]
+fn fill_plain(ring: &mut Producer, max_frame: u32, packets: &[*mut rte_mbuf], burst: &mut Burst) {
+    let packets = packets.get(burst.completed..).unwrap_or_default();
+    let lengths = MIN_FRAME..=max_frame.min(ring.slot_size());
+    let mut bytes = 0_u64;
+    // Exactly those that the ring takes, for their bytes are counted here.
+    let frames = packets.iter().take(ring.known_free() as usize).map_while(|&mbuf| {
+        let frame = plain(mbuf, lengths.clone())?;
+        bytes = bytes.wrapping_add(frame.len() as u64);
+        Some((frame, Notes::NONE))
+    });
+    let sent = ring.push_run(frames);
+    burst.completed = burst.completed.wrapping_add(sent as usize);
+    burst.sent = burst.sent.wrapping_add(sent.into());
+    burst.bytes = burst.bytes.wrapping_add(bytes);
+}
+
+/// The bytes of a packet that lies in one segment, of one of these lengths.
+#[inline]
+fn plain<'a>(mbuf: *const rte_mbuf, lengths: RangeInclusive<u32>) -> Option<&'a [u8]> {
+    if read!(mbuf, nb_segs) == 1 && lengths.contains(&read!(mbuf, data_len).into()) {
+        // SAFETY: a valid packet of the application's, which it leaves alone during the call.
+        Some(unsafe { data(mbuf) })
+    } else {
+        None
+    }
 }
 
 /// Sends or drops a packet that is not a plain one, or for which no slot was known to be free.
@@ -189,19 +207,19 @@ fn send_odd(
     mbuf: *const rte_mbuf,
     max_frame: u32,
     counters: &Counters,
-) -> Result<(Fate, u32), PeerFault> {
+) -> Result<Fate, PeerFault> {
     let len = read!(mbuf, pkt_len);
     if len < MIN_FRAME {
         counters.runt.add(1);
-        return Ok((Fate::Dropped, 0));
+        return Ok(Fate::Dropped);
     }
     if len > max_frame {
         counters.oversize.add(1);
-        return Ok((Fate::Dropped, 0));
+        return Ok(Fate::Dropped);
     }
     let slots = ring.slots_for(len);
     if slots <= ring.size() && ring.free(slots)? < slots {
-        return Ok((Fate::Full, 0));
+        return Ok(Fate::Full);
     }
     if let Some(mut frame) = ring.begin(len, Notes::NONE) {
         let mut next = mbuf;
@@ -212,11 +230,11 @@ fn send_odd(
             next = read!(next, next);
         }
         if whole && frame.finish() {
-            return Ok((Fate::Sent, len));
+            return Ok(Fate::Sent(len));
         }
     }
     counters.malformed.add(1);
-    Ok((Fate::Dropped, 0))
+    Ok(Fate::Dropped)
 }
 
 /// The bytes of a segment.
@@ -236,31 +254,18 @@ unsafe fn data<'a>(mbuf: *const rte_mbuf) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(begin, len) }
 }
 
-/// Whether the packet is ours alone, in a buffer of its own.
-#[inline]
-fn is_unshared(mbuf: *const rte_mbuf) -> bool {
-    let mbuf = mbuf.cast_mut();
-    // SAFETY: a field of a valid packet.
-    let count = unsafe { &raw mut (*mbuf).refcnt };
-    // SAFETY: aligned and valid. Other holders, if there are any, change it atomically too.
-    let count = unsafe { AtomicU16::from_ptr(count) }.load(Relaxed);
-    count == 1 && read!(mbuf, ol_flags) & (sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL) == 0
-}
-
-/// Gives packets back to their pools. `one_pool` says that all of them can go to that of the first one as they
-/// are.
+/// Gives packets back to their pools. `one_pool` says that all of them can go to that of the first one as they are.
 #[inline]
 fn free(packets: &mut [*mut rte_mbuf], one_pool: bool) {
     let count = u32::try_from(packets.len()).unwrap_or(0);
     let Some(&first) = packets.first() else { return };
     if one_pool {
-        // SAFETY: a valid packet that is ours now.
-        let pool = unsafe { (*first).pool };
+        let pool = read!(first, pool);
         // SAFETY: all packets are unshared, direct, of one segment and of this pool, as they were when they came from it.
         unsafe { sys::kopi_mempool_put_bulk(pool, packets.as_ptr().cast(), count) };
     } else {
         // SAFETY: `count` valid packets that are ours now.
-        unsafe { sys::rte_pktmbuf_free_bulk(packets.as_mut_ptr(), count) };
+        unsafe { sys::kopi_pktmbuf_return_bulk(packets.as_mut_ptr(), count) };
     }
 }
 

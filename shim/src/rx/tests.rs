@@ -85,6 +85,28 @@ fn empty_pool_delays_frames() {
     }
 }
 
+/// A burst may be longer than what a queue keeps of buffers, and has frames of all kinds: all of them come, in order, and no buffer
+/// was missing.
+#[test]
+fn long_bursts_come_whole() {
+    let eal = TestEal::new();
+    let pool = eal.pool(511, 512);
+    let region = region(512, 256);
+    let mut ring = region.rx_producer(0).unwrap();
+    let mut queue = queue(&pool, 512, &region);
+    let lens: Vec<usize> = (0..150).map(|n| [64, 256, 14, 1000, 60, 513, 300][n / 5 % 7]).collect();
+    lens.iter().enumerate().for_each(|(seed, len)| send(&mut ring, &pattern(*len, seed)));
+    let packets = receive(&mut queue, 200);
+    assert_eq!(packets.len(), lens.len());
+    for (seed, (packet, len)) in packets.iter().zip(&lens).enumerate() {
+        assert_eq!(bytes(*packet), pattern(*len, seed), "frame {seed}");
+    }
+    let counters = queue.shared().counters();
+    let total = lens.iter().sum::<usize>() as u64;
+    assert_eq!((counters.packets.get(), counters.bytes.get(), counters.no_mbuf.get()), (150, total, 0));
+    free(&packets);
+}
+
 /// What is shorter than an Ethernet header is dropped and counted, and the next frame comes all the same.
 #[test]
 fn runts_are_dropped() {
