@@ -17,11 +17,21 @@
 
 uint16_t kopi_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
 {
+    const struct rte_eth_fp_ops *ops = &rte_eth_fp_ops[port];
+
+    /* Without callbacks nothing is left to do behind the driver's function: a jump, and no register to be saved. */
+    if (likely(ops->rxq.clbk[queue] == NULL))
+        return ops->rx_pkt_burst(ops->rxq.data[queue], mbufs, n);
     return rte_eth_rx_burst(port, queue, mbufs, n);
 }
 
 uint16_t kopi_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t n)
 {
+    const struct rte_eth_fp_ops *ops = &rte_eth_fp_ops[port];
+
+    /* As above. */
+    if (likely(ops->txq.clbk[queue] == NULL))
+        return ops->tx_pkt_burst(ops->txq.data[queue], mbufs, n);
     return rte_eth_tx_burst(port, queue, mbufs, n);
 }
 

@@ -105,10 +105,16 @@ impl Batch {
         let rest = self.len - n;
         self.len = rest;
         if n > 0 && rest > 0 {
-            // Pointers are moved and nothing is dropped, for the places are `MaybeUninit`.
-            if let Some(held) = self.mbufs.get_mut(..n + rest) {
-                held.rotate_left(n);
-            }
+            self.rotate(n, rest);
+        }
+    }
+
+    /// Moves `rest` buffers behind the first `n` places to the front. Apart, for most bursts leave nothing.
+    #[inline(never)]
+    fn rotate(&mut self, n: usize, rest: usize) {
+        // Pointers are moved and nothing is dropped, for the places are `MaybeUninit`.
+        if let Some(held) = self.mbufs.get_mut(..n + rest) {
+            held.rotate_left(n);
         }
     }
 }
