@@ -53,14 +53,17 @@ fn one_status(status: &Status) -> String {
     }
     for (number, worker) in status.workers.iter().enumerate() {
         let busy = busy_percent(worker.busy_seconds, status.uptime_seconds);
+        // An older daemon does not tell.
+        let capacity = if worker.flow_capacity > 0 { format!(" of {}", worker.flow_capacity) } else { String::new() };
         let text = format!(
-            "cpu {}, busy {:.1} %, asleep {:.1} %, busy {busy} since start, {} flows, {} flow misses, {} evictions",
+            "cpu {}, busy {:.1} %, asleep {:.1} %, busy {busy} since start, {}{capacity} flows, {} flow misses, {} evictions{}",
             worker.cpu,
             worker.busy * 100.0,
             worker.asleep * 100.0,
             worker.flows,
             worker.flow_misses,
-            worker.flow_evictions
+            worker.flow_evictions,
+            if worker.flows_crowded { ", too many now: raise `flows` in [dataplane]" } else { "" }
         );
         lines.push((format!("worker {number}"), text));
     }
@@ -231,7 +234,11 @@ policy:    /etc/kopi/policy.toml: 3 rules, 2 app entries, connections are tracke
 tracked:   7 of 65536, at most 32768 a user and 16384 an app, 1 refused
 worker 0:  cpu 0, busy 3.1 %, asleep 90.2 %, busy 25.0 % since start, 7 flows, 12 flow misses, 0 evictions
 ";
-        assert_eq!(status(&recorded("status")), expected);
+        let mut answer: Vec<Status> = recorded("status");
+        assert_eq!(status(&answer), expected);
+        (answer[0].workers[0].flow_capacity, answer[0].workers[0].flows_crowded) = (8, true);
+        let crowded = "7 of 8 flows, 12 flow misses, 0 evictions, too many now: raise `flows` in [dataplane]";
+        assert_eq!(status(&answer), expected.replace("7 flows, 12 flow misses, 0 evictions", crowded));
     }
 
     /// Apps are shown with what the kernel says of them; an unknown user by number, a hostile name escaped.

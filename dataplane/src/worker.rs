@@ -13,6 +13,7 @@ pub mod burst;
 pub mod command;
 mod commands;
 pub mod counters;
+pub mod crowding;
 pub mod flow_dump;
 pub mod flow_table;
 pub mod handoff;

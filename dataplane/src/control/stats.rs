@@ -110,8 +110,8 @@ fn from_app<R: Serialize + Send + 'static>(
 
 fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
     let wire = plane.wire();
-    let workers = plane.dataplane().counters().zip(plane.dataplane().loads());
-    let workers = workers.map(|((cpu, counters), load)| Worker {
+    let workers = plane.dataplane().counters().zip(plane.dataplane().loads()).zip(plane.dataplane().crowded());
+    let workers = workers.map(|(((cpu, counters), load), flows_crowded)| Worker {
         cpu: cpu.into(),
         turns: counters.iterations.get(),
         busy_turns: counters.busy_iterations.get(),
@@ -124,6 +124,8 @@ fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
         flows: counters.flows.get(),
         flow_misses: counters.flow_misses.get(),
         flow_evictions: counters.flow_evictions.get(),
+        flow_capacity: plane.dataplane().flow_capacity(),
+        flows_crowded,
         answers_withheld: counters.answers_withheld.get(),
     });
     Status {

@@ -8,6 +8,7 @@ use crate::stages::mirror::{Mirror, Selection};
 use crate::stages::policy::{EVENTS, Event, PolicyStage};
 use crate::worker::command::{Change, Command, QUEUE, Reply};
 use crate::worker::counters::{PortTotals, WorkerCounters};
+use crate::worker::crowding::Crowding;
 use crate::worker::flow_dump::FlowDump;
 use crate::worker::flow_table::FlowTable;
 use crate::worker::handoff::Mesh;
@@ -79,6 +80,8 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Dataplane {
     workers: Vec<WorkerThread>,
+    /// Entries of each worker's flow table.
+    flows: usize,
     /// Behind the workers, which use it.
     waker: AppWaker,
 }
@@ -105,6 +108,8 @@ struct WorkerThread {
     handle: Option<WorkerHandle>,
     /// How it spends its time.
     load: Load,
+    /// Whether its flow table is too small.
+    crowding: Crowding,
 }
 
 impl Dataplane {
@@ -123,7 +128,7 @@ impl Dataplane {
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         let (waker, requests) = AppWaker::start(cores.len(), apps + 1, eal.tsc_hz())?;
         // Should one not start, the others end with this.
-        let mut dataplane = Self { workers: Vec::new(), waker };
+        let mut dataplane = Self { workers: Vec::new(), flows, waker };
         let parts = cores.iter().copied().zip(Mesh::among(cores.len(), apps + 1)).zip(requests);
         for (index, ((cpu, mut mesh), requests)) in parts.enumerate() {
             let sleep_state = sleep_states.next().flatten();
@@ -178,6 +183,7 @@ impl Dataplane {
                 followed,
                 handle,
                 load: Load::default(),
+                crowding: Crowding::default(),
             });
         }
         Ok(dataplane)
@@ -200,9 +206,30 @@ impl Dataplane {
         self.counters().map(|(_, counters)| counters.checksums_finished.get()).sum()
     }
 
-    /// Looks how the workers spend their time, if it is time to; `now` is the TSC, of `hz` ticks a second.
+    /// Looks how the workers spend their time, and whether their flow tables are too small, if it is time to; `now` is the TSC, of
+    /// `hz` ticks a second.
     pub fn look(&mut self, now: u64, hz: u64) {
-        self.workers.iter_mut().for_each(|worker| worker.load.look(&worker.counters, now, hz));
+        let places = self.flow_capacity();
+        for WorkerThread { cpu, load, crowding, counters, .. } in &mut self.workers {
+            load.look(counters, now, hz);
+            if let Some(evicted) = crowding.look(counters.flow_evictions.get(), places, now, hz) {
+                log::warn!(
+                    "the flow table of the worker on CPU {cpu} is too small: {evicted} flows had to make room for others within ten \
+                     seconds, and are evaluated anew when they go on; it has {places} entries, `flows` in [dataplane] makes it larger"
+                );
+            }
+        }
+    }
+
+    /// Entries of each worker's flow table.
+    #[must_use]
+    pub const fn flow_capacity(&self) -> u64 {
+        self.flows as u64
+    }
+
+    /// Whether each worker's flow table was too small a moment ago.
+    pub fn crowded(&self) -> impl Iterator<Item = bool> {
+        self.workers.iter().map(|worker| worker.crowding.crowded)
     }
 
     /// How each worker spends its time.

@@ -4,10 +4,11 @@
 //! of eight entries, a 16-bit tag of the hash finds the entry in it. A lookup touches the bucket's tags, the entry's key
 //! and the entry's state: three cache lines, two of them neighbours.
 //!
-//! The table is a cache. When a bucket is full, the entry unused for longest makes room; its packets are evaluated anew
-//! when they come again. Entries idle for [`IDLE_SECONDS`] go by themselves.
+//! The table is a cache. When a bucket is full, whoever has most of its entries gives up the one unused for longest, so
+//! that nobody who makes up flows evicts another's; its packets are evaluated anew when they come again. Entries idle for
+//! [`IDLE_SECONDS`] go by themselves.
 
-use crate::ids::{PortId, Verdict};
+use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::CounterId;
 use crate::worker::packet_type::packet_type;
 use kopi_config::policy::{Direction, State};
@@ -194,6 +195,16 @@ struct Entry {
     flow: Flow,
 }
 
+impl Entry {
+    /// Whose flow it is: the sender's, or the receiver's of what the wire has sent.
+    const fn holder(&self) -> PortId {
+        match (self.key.source(), self.flow.verdict) {
+            (WIRE, Verdict::App(id) | Verdict::Refuse(id, _) | Verdict::Reject(id)) => id,
+            (source, _) => source,
+        }
+    }
+}
+
 // A lookup pays for cache lines: key and state have one each, side by side.
 const _: () = {
     assert!(size_of::<FlowKey>() == 64);
@@ -310,12 +321,10 @@ impl FlowTable {
         self.misses += 1;
         let entries = &mut self.entries[bucket * WAYS..][..WAYS];
         let way = self.tags[bucket].iter().position(|tag| *tag == 0).unwrap_or_else(|| {
-            let seen = seen_units(now);
-            let oldest = entries.iter().enumerate().max_by_key(|(_, entry)| entry.flow.idle_units(seen));
+            let way = victim(entries, key.source(), seen_units(now));
             self.evictions += 1;
             self.used -= 1;
-            let (way, entry) = oldest.expect("a bucket has entries");
-            release(&mut self.begun, &entry.key);
+            release(&mut self.begun, &entries[way].key);
             way
         });
         self.used += 1;
@@ -377,6 +386,20 @@ impl FlowTable {
     }
 }
 
+/// The entry of a full bucket that makes room for a flow from port `source`, at `now` in units of [`SEEN_UNIT`]: of those whose
+/// holder would have most, the one unused for longest.
+///
+/// Who receives what the wire sends is not known before it is evaluated, so such a flow counts for nobody yet.
+fn victim(entries: &[Entry], source: PortId, now: u32) -> usize {
+    let would_have = |holder| {
+        let has = entries.iter().filter(|entry| entry.holder() == holder).count();
+        has + usize::from(holder == source)
+    };
+    let rank = |entry: &Entry| (would_have(entry.holder()), entry.flow.idle_units(now));
+    let (way, _) = entries.iter().enumerate().max_by_key(|(_, entry)| rank(entry)).expect("a bucket has entries");
+    way
+}
+
 /// Units from one moment to another, by their difference, which wraps: what is more than half of all is the other way round.
 const fn passed(difference: u32) -> u64 {
     if difference > u32::MAX / 2 { 0 } else { difference as u64 }
@@ -410,12 +433,17 @@ mod tests {
 
     /// A distinct key for every number: a UDP packet with the number in its source address.
     fn key(n: u32) -> FlowKey {
+        key_from(n, 1)
+    }
+
+    /// The same from another port.
+    fn key_from(n: u32, source: PortId) -> FlowKey {
         let mut frame = [0_u8; 64];
         frame[12..14].copy_from_slice(&[8, 0]);
         frame[14..24].copy_from_slice(&[0x45, 0, 0, 50, 0, 0, 0, 0, 64, 17]);
         frame[26..30].copy_from_slice(&n.to_be_bytes());
         frame[38..40].copy_from_slice(&[0, 30]);
-        kopi_packet::parse(&frame, 1).1
+        kopi_packet::parse(&frame, source).1
     }
 
     fn table(capacity: usize) -> FlowTable {
@@ -463,6 +491,71 @@ mod tests {
                 }
                 prop_assert!(table.used() <= 64);
             }
+        }
+    }
+
+    /// A flow of the model: whose it is, and when it was used last.
+    type Model = BTreeMap<(PortId, u32), (PortId, u64)>;
+
+    /// Uses flow `n` from port `source`, which goes to app `to`. Returns whether it was there.
+    fn send(table: &mut FlowTable, n: u32, source: PortId, to: PortId, steps: u64) -> bool {
+        let key = key_from(n, source);
+        let (hash, misses) = (table.hash(&key), table.misses());
+        let flow = table.flow(&key, hash, u32::MAX, at(steps)).unwrap();
+        flow.count(1, 64, at(steps));
+        flow.verdict = Verdict::App(to);
+        table.misses() == misses
+    }
+
+    proptest! {
+        /// Against a list of what one bucket has: when it is full, the flow goes that was unused for longest, of those whose
+        /// holder would have most. Flows from the wire are their receiver's.
+        #[test]
+        fn full_bucket_takes_from_whoever_has_most(
+            steps in prop::collection::vec((0_u32..12, 0_u16..3, 1_u16..4), 1..200)
+        ) {
+            let mut table = table(8);
+            let mut model = Model::new();
+            for (now, (n, source, to)) in (1_u64..).zip(steps) {
+                let holder = if source == WIRE { to } else { source };
+                prop_assert_eq!(send(&mut table, n, source, to, now), model.contains_key(&(source, n)));
+                if model.len() == 8 && !model.contains_key(&(source, n)) {
+                    let has = |of: PortId| {
+                        model.values().filter(|(holder, _)| *holder == of).count() + usize::from(of == source)
+                    };
+                    let most = model.values().map(|(of, _)| has(*of)).max().unwrap();
+                    let oldest = model.iter().filter(|(_, (of, _))| has(*of) == most).min_by_key(|(_, (_, seen))| *seen);
+                    let gone = *oldest.unwrap().0;
+                    model.remove(&gone);
+                }
+                model.insert((source, n), (holder, now));
+                prop_assert_eq!(table.used(), model.len());
+            }
+            for ((source, n), (holder, _)) in &model {
+                prop_assert!(send(&mut table, *n, *source, *holder, 1000), "flow {} from port {} has gone", n, source);
+            }
+        }
+    }
+
+    /// An app that makes up flows, or somebody who sends it such, evicts no other app's: those stay though the table is filled
+    /// ten times over between any two of their packets.
+    #[test]
+    fn scan_evicts_nobody_elses_flows() {
+        for (source, to) in [(1, 3), (WIRE, 1)] {
+            let mut table = table(4096);
+            let (mut now, mut made_up) = (1, 1 << 24);
+            // The victim sends and receives a little, and has a share of the places that leaves no bucket full of its own.
+            let own = |table: &mut FlowTable, now| (0..400).filter(|n| !send(table, *n, 2 * (*n as u16 % 2), 2, now)).count();
+            assert_eq!(own(&mut table, now), 400);
+            for _ in 0..3 {
+                for _ in 0..10 * 4096 {
+                    now += 1;
+                    made_up += 1;
+                    assert!(!send(&mut table, made_up, source, to, now));
+                }
+                assert_eq!(own(&mut table, now), 0, "flows of another were evicted");
+            }
+            assert_eq!(table.used(), 4096);
         }
     }
 

@@ -92,6 +92,10 @@ pub struct Worker {
     pub flow_misses: u64,
     /// Flows that made room for others.
     pub flow_evictions: u64,
+    /// Entries of its flow table.
+    pub flow_capacity: u64,
+    /// Whether more flows than by chance have made room for others within the last ten seconds: the table is too small.
+    pub flows_crowded: bool,
     /// Answers to rejected frames that would have been too many.
     pub answers_withheld: u64,
 }
