@@ -11,10 +11,11 @@ pub use evaluate::ParsedFrame;
 
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
+use crate::policy_table::PolicyTable;
 use crate::snapshot::Snapshot;
 use crate::worker::burst::{Burst, fill, sum};
-use crate::worker::flow_table::{Flow, FlowTable, Hooks};
-use dpdk::Mbuf;
+use crate::worker::flow_table::{Flow, FlowTable, Hooks, Place};
+use dpdk::{Batch, Mbuf};
 use kopi_config::policy::{Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Seed};
@@ -44,6 +45,10 @@ pub fn run(
     let lengths_fit = burst.shortest >= MIN_FRAME && burst.longest <= max_frame;
     let n = burst.batch.len();
     burst.turns = 0;
+    let places = locate(burst, flows, snapshot.policies().is_some());
+    if snapshot.policies().is_some_and(PolicyTable::tracks) {
+        policy_stage.prefetch(&places, burst, flows);
+    }
     let (mut start, mut head) = (0, 0);
     while let (true, Some(hash)) = (start < n, burst.hashes.get(start)) {
         if u64::from(burst.follows) >> start & 1 == 0 {
@@ -52,7 +57,8 @@ pub fn run(
         let Some(key) = burst.keys.get(head) else { return };
         let mut end = n.min(start + 1 + (u64::from(burst.follows) >> (start + 1)).trailing_ones() as usize);
         burst.turns |= 1 << start;
-        let Some(flow) = flows.flow(key, *hash, limit, now) else {
+        let place = places.get(head).copied().unwrap_or_default();
+        let Some(flow) = flows.flow_at(place, key, *hash, limit, now) else {
             fill(&mut burst.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
             fill(&mut burst.counter_ids, start..end, [0; 2]);
             fill(&mut burst.classes, start..end, [0; 2]);
@@ -81,7 +87,10 @@ pub fn run(
         };
         fill(&mut burst.notes, start..end, flow.notes());
         flow.count(packets, bytes, now);
-        policy_stage.count(&flow.hooks, packets, bytes);
+        // What nobody has judged has nothing there, and would wait for its second cache line to say so.
+        if flow.is_judged() {
+            policy_stage.count(&flow.hooks, packets, bytes);
+        }
         if burst.mirrored {
             fill(&mut burst.counter_ids, start..end, flow.hooks.counter_ids);
         }
@@ -90,6 +99,21 @@ pub fn run(
         }
         start = end;
     }
+}
+
+/// Where the flow of each run is, at the place of its first frame: all are asked for before the first is used, as a `whole` or not.
+#[inline]
+fn locate(burst: &Burst, flows: &FlowTable, whole: bool) -> [Place; Batch::MAX] {
+    let mut places = [Place::default(); Batch::MAX];
+    let mut firsts = burst.firsts();
+    while firsts != 0 {
+        let at = firsts.trailing_zeros() as usize;
+        firsts &= firsts - 1;
+        if let (Some(place), Some(hash)) = (places.get_mut(at), burst.hashes.get(at)) {
+            *place = flows.locate(*hash, whole);
+        }
+    }
+    places
 }
 
 /// Gives the frames of a run the verdict of their flow, unless their lengths forbid it. Returns how many have it, and
@@ -274,6 +298,22 @@ impl PolicyStage {
         tuple.is_none_or(|tuple| {
             self.connections.plain_without(&tuple, direction) == state && self.connections.find(&tuple, now).is_none()
         })
+    }
+
+    /// Asks for what says whether the connections still hold that the flows at `places` belong to.
+    #[inline]
+    fn prefetch(&self, places: &[Place; Batch::MAX], burst: &Burst, flows: &FlowTable) {
+        let mut firsts = burst.firsts();
+        // The last one is looked at right after this.
+        while firsts & (firsts.wrapping_sub(1)) != 0 {
+            let place = places.get(firsts.trailing_zeros() as usize);
+            firsts &= firsts - 1;
+            if let Some(flow) = place.and_then(|place| flows.at(*place)).filter(|flow| !flow.is_untracked()) {
+                for version in flow.hooks.connections.iter().flatten() {
+                    self.connections.slot_of(*version).into_iter().for_each(kopi_ring::prefetch);
+                }
+            }
+        }
     }
 
     /// Counts packets of a flow.

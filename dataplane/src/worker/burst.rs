@@ -172,6 +172,14 @@ impl Burst {
         !self.follows
     }
 
+    /// Bit *i* is set if a run begins with frame *i*.
+    #[inline]
+    #[must_use]
+    pub(crate) fn firsts(&self) -> u32 {
+        let frames = u32::try_from(self.batch.len()).unwrap_or(0);
+        !self.follows & 1_u32.checked_shl(frames).unwrap_or(0).wrapping_sub(1)
+    }
+
     /// The first frame of the run that frame `at` is in.
     #[inline]
     const fn head(&self, at: usize) -> usize {

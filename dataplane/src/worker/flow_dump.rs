@@ -100,8 +100,8 @@ impl FlowDump {
         let full = self.flows.capacity().min(self.flows.len() + FLOWS) - FlowTable::WAYS;
         let to = table.buckets().min(self.next + BUCKETS);
         while self.next < to && self.flows.len() <= full {
-            let flows = table.flows(self.next, self.next + 1).map(|(key, flow)| DumpedFlow {
-                key: *key,
+            let flows = table.flows(self.next, self.next + 1).map(|flow| DumpedFlow {
+                key: flow.key(),
                 flow: *flow,
                 outcomes: flow
                     .hooks

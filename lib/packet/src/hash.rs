@@ -38,6 +38,9 @@ fn fold(a: u64, b: u64) -> u64 {
     low ^ (product >> 64) as u64
 }
 
+/// First 64 bits of the fraction of the golden ratio, made odd: any number with well-mixed bits would do.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
 impl Seed {
     /// A 64-bit hash of eight words, all of whose bits are fit to index a table with.
     ///
@@ -52,27 +55,33 @@ impl Seed {
     #[inline]
     #[must_use]
     pub fn hash(&self, words: &[u64; 8]) -> u64 {
-        /// First 64 bits of the fraction of the golden ratio, made odd: any number with well-mixed bits would do.
-        const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
         let [k0, k1, k2, k3, k4, k5, k6, k7] = *words;
         let [s0, s1, s2, s3, s4, s5, s6, s7] = self.0;
         let macs = fold(k0 ^ s0, k1 ^ s1);
         let ports = fold(k2 ^ s2, k3 ^ s3);
-        // The two words of an address are paired because IPv4 leaves one of them constant: no product is of two
-        // constants.
         let from = fold(k4 ^ s4, k5 ^ s5);
         let to = fold(k6 ^ s6, k7 ^ s7);
         let sum = (macs ^ ports.rotate_left(32)).wrapping_add(from ^ to.rotate_left(32));
         fold(sum, MIX)
     }
+
+    /// The same of five words, with a product less.
+    #[inline]
+    fn hash_short(&self, words: &[u64; 8]) -> u64 {
+        let [k0, k1, k2, k3, k4, ..] = *words;
+        let [s0, s1, s2, s3, s4, s5, ..] = self.0;
+        let macs = fold(k0 ^ s0, k1 ^ s1);
+        let ports = fold(k2 ^ s2, k3 ^ s3);
+        fold((macs ^ ports.rotate_left(32)).wrapping_add(fold(k4 ^ s4, s5)), MIX)
+    }
 }
 
 impl FlowKey {
-    /// The [hash](Seed::hash) of the whole key.
+    /// A hash of the whole key, as [`Seed::hash`] makes it of eight words; of a [short](Self::is_short) one, the words that there are.
     #[inline]
     #[must_use]
     pub fn hash(&self, seed: &Seed) -> u64 {
-        seed.hash(self.words())
+        if self.is_short() { seed.hash_short(self.words()) } else { seed.hash(self.words()) }
     }
 }
 
@@ -81,6 +90,10 @@ mod tests {
     use super::*;
     use std::vec;
     use std::vec::Vec;
+
+    /// The byte of the fourth word that says what the address words hold.
+    const IPV4: u64 = (crate::key::layer::IPV4 as u64) << 8;
+    const IPV6: u64 = (crate::key::layer::IPV6 as u64) << 8;
 
     fn seed(start: u8) -> Seed {
         Seed::from_bytes(core::array::from_fn(|i| {
@@ -105,12 +118,14 @@ mod tests {
     fn sequential_flows_spread_over_every_part_of_the_hash() {
         for start in [1, 77, 200] {
             let seed = seed(start);
-            for word in 0..8 {
-                for step in [1_u64, 1 << 8, 1 << 16, 1 << 32, 1 << 40] {
+            // What is short has nothing in the last three words.
+            for (kind, word) in (0..5).map(|word| (IPV4, word)).chain((0..8).map(|word| (IPV6, word))) {
+                let steps = [1_u64, 1 << 8, 1 << 16, 1 << 32, 1 << 40];
+                for step in steps.into_iter().filter(|step| word != 3 || *step > 1 << 8) {
                     let hashes: Vec<u64> = (0..65_536_u64)
                         .map(|i| {
-                            let mut words = [0; 8];
-                            words[word] = i.wrapping_mul(step);
+                            let mut words = [0, 0, 0, kind, 0, 0, 0, 0];
+                            words[word] ^= i.wrapping_mul(step);
                             FlowKey::from_words(words).hash(&seed)
                         })
                         .collect();
@@ -133,7 +148,7 @@ mod tests {
                 for port in 0..32_u64 {
                     let addresses = (0x0a00_0001 + source, 0x0a00_0100 + destination);
                     let ports = (1024 + port) << 16 | 80;
-                    let words = [2 << 16, 1 << 16 | 0x800, ports, 17, 0, addresses.0, 0, addresses.1];
+                    let words = [2 << 16, 1 << 16 | 0x800, ports, IPV4 | 17, addresses.0 << 32 | addresses.1, 0, 0, 0];
                     hashes.push(FlowKey::from_words(words).hash(&seed));
                 }
             }
@@ -151,18 +166,22 @@ mod tests {
     #[test]
     fn every_bit_of_the_key_flips_about_half_of_the_hash() {
         let seed = seed(3);
-        let base = FlowKey::from_words([0x1234_5678; 8]);
-        for bit in 0..512_usize {
-            let mut words = *base.words();
-            words[bit / 64] ^= 1 << (bit % 64);
-            let flipped = (FlowKey::from_words(words).hash(&seed) ^ base.hash(&seed)).count_ones();
-            assert!((10..=54).contains(&flipped), "bit {bit} flips {flipped} bits");
+        for (kind, bits) in [(IPV4, 5 * 64), (IPV6, 512_usize)] {
+            let mut words = [0x1234_5678; 8];
+            words[3] = 0x1234_0078 | kind;
+            let base = FlowKey::from_words(words);
+            for bit in (0..bits).filter(|bit| !(3 * 64 + 8..3 * 64 + 16).contains(bit)) {
+                let mut words = *base.words();
+                words[bit / 64] ^= 1 << (bit % 64);
+                let flipped = (FlowKey::from_words(words).hash(&seed) ^ base.hash(&seed)).count_ones();
+                assert!((10..=54).contains(&flipped), "bit {bit} flips {flipped} bits");
+            }
         }
     }
 
     #[test]
     fn every_seed_byte_matters() {
-        let key = FlowKey::from_words([7, 6, 5, 4, 3, 2, 1, 0]);
+        let key = FlowKey::from_words([7, 6, 5, IPV6, 3, 2, 1, 0]);
         let plain = key.hash(&Seed::from_bytes([0x5a; 64]));
         for byte in 0..64 {
             let mut bytes = [0x5a; 64];

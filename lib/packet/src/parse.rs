@@ -164,10 +164,10 @@ fn plain_ipv4(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
         src_mac_and_type,
         u64::from(ports),
         kind.to_word(),
+        addresses,
         0,
-        addresses >> 32,
         0,
-        addresses & 0xffff_ffff,
+        0,
     ]);
     let headers = Headers {
         shape: Shape::Ipv4,

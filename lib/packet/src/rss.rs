@@ -49,7 +49,7 @@ impl FlowKey {
     /// - for what is not IP, 0.
     #[must_use]
     pub fn rss(&self, seed: &RssSeed) -> u32 {
-        let [_, _, ports, _, s0, s1, d0, d1] = *self.words();
+        let (ports, [[s0, s1], [d0, d1]]) = (self.words()[2], self.ends());
         let kind = self.kind();
         let whole = kind.fragment == Fragment::None as u8;
         let proto = match kind.layer {

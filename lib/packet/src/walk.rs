@@ -70,7 +70,7 @@ fn tail(bytes: &[u8], at: usize) -> &[u8] {
 /// Parses any frame. Not inlined, so that the short way stays short where it is.
 #[inline(never)]
 pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
-    let mut walk = Walk { headers: Headers::default(), kind: Kind::default(), words: [0; 8] };
+    let mut walk = Walk { headers: Headers::default(), kind: Kind::default(), words: [0; 4], ends: [[0; 2]; 2] };
     walk.words[0] = u64::from(source);
     if let Err(reason) = walk.ethernet(frame) {
         walk.headers.shape = Shape::Malformed(reason);
@@ -78,7 +78,8 @@ pub(crate) fn parse(frame: &[u8], source: u16) -> (Headers, FlowKey) {
     }
     walk.headers.proto = walk.kind.proto;
     walk.words[3] = walk.kind.to_word();
-    (walk.headers, FlowKey::from_words(walk.words))
+    let ([w0, w1, w2, w3], [w4, w5, w6, w7]) = (walk.words, FlowKey::address_words(walk.ends));
+    (walk.headers, FlowKey::from_words([w0, w1, w2, w3, w4, w5, w6, w7]))
 }
 
 /// Whether more than the type itself is read of a frame of this type.
@@ -107,7 +108,8 @@ fn snap(payload: &[u8]) -> Option<u16> {
 struct Walk {
     headers: Headers,
     kind: Kind,
-    words: [u64; 8],
+    words: [u64; 4],
+    ends: [[u64; 2]; 2],
 }
 
 impl Walk {
@@ -192,10 +194,7 @@ impl Walk {
         let hardware = |at| be64(packet, at).map_or(0, |word| word >> 16);
         let protocol = |at| be32(packet, at).map_or(0, u64::from);
         self.words[2] |= (start & 0xffff) << 16;
-        self.words[4] = hardware(8);
-        self.words[5] = protocol(14);
-        self.words[6] = hardware(18);
-        self.words[7] = protocol(24);
+        self.ends = [[hardware(8), protocol(14)], [hardware(18), protocol(24)]];
         self.kind.layer = layer::ARP;
         self.headers.shape = Shape::Arp;
         Ok(())
@@ -209,8 +208,9 @@ impl Walk {
             return Err(Malformed::Ipv4Header);
         }
         let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-        self.words[5] = u64::from(u32::from_be_bytes([s0, s1, s2, s3]));
-        self.words[7] = u64::from(u32::from_be_bytes([d0, d1, d2, d3]));
+        let [source, destination] =
+            [[s0, s1, s2, s3], [d0, d1, d2, d3]].map(|bytes| u64::from(u32::from_be_bytes(bytes)));
+        self.ends = [[0, source], [0, destination]];
         self.kind.layer = layer::IPV4;
         self.kind.dscp = header[1] >> 2;
         self.kind.proto = header[9];
@@ -232,8 +232,8 @@ impl Walk {
         if header[0] >> 4 != 6 {
             return Err(Malformed::Ipv6Header);
         }
-        for (word, at) in (4..8).zip((8..).step_by(8)) {
-            self.words[word] = be64(header, at).unwrap_or_default();
+        for (word, at) in self.ends.as_flattened_mut().iter_mut().zip((8..).step_by(8)) {
+            *word = be64(header, at).unwrap_or_default();
         }
         self.kind.layer = layer::IPV6;
         self.kind.dscp = (header[0] & 0x0f) << 2 | header[1] >> 6;

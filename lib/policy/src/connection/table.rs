@@ -113,28 +113,50 @@ fn same(a: &Key, b: &Key) -> bool {
     a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
+/// `length` empty ones, in memory of which `advise` is told first.
+fn filled<T: Default>(length: usize, advise: fn(*const u8, usize)) -> Box<[T]> {
+    let mut values: Vec<T> = Vec::with_capacity(length);
+    advise(values.as_ptr().cast(), length * size_of::<T>());
+    values.resize_with(length, T::default);
+    values.into()
+}
+
 impl Connections {
+    /// Bytes of memory for each connection.
+    pub const ENTRY_SIZE: usize =
+        size_of::<Entry>() + size_of::<Windows>() + (size_of::<Bucket>() + size_of::<Marks>()) / WAYS;
+
     /// A table of `capacity` connections, a power of two of at least 8 and at most 2^28, hashed under `seed`. `hz` is the
     /// number of ticks in a second of the clock from which every `now` is taken.
     ///
-    /// It takes 108 bytes for each connection and 0.3 MB beside, all allocated here.
+    /// It takes [`ENTRY_SIZE`](Self::ENTRY_SIZE) bytes for each connection and 0.3 MB beside, all allocated here.
     ///
     /// # Panics
     ///
     /// If `capacity` is anything else: the configuration checks it.
     #[must_use]
     pub fn new(capacity: usize, seed: Seed, tracking: &Tracking, hz: u64) -> Self {
+        Self::advised(capacity, seed, tracking, hz, |_, _| ())
+    }
+
+    /// The same in memory whose beginning and bytes are given to `advise` before it is touched.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn advised(capacity: usize, seed: Seed, tracking: &Tracking, hz: u64, advise: fn(*const u8, usize)) -> Self {
         let fits = capacity.is_power_of_two() && (WAYS..=1 << 28).contains(&capacity);
         assert!(fits, "table of {capacity} connections");
         let clock = Clock::new(hz);
         let settings = Settings::default();
         settings.set(tracking, clock);
         Self {
-            buckets: std::iter::repeat_with(Bucket::default).take(capacity / WAYS).collect(),
-            entries: std::iter::repeat_with(Entry::default).take(capacity).collect(),
-            windows: std::iter::repeat_with(Windows::default).take(capacity).collect(),
+            buckets: filled(capacity / WAYS, advise),
+            entries: filled(capacity, advise),
+            windows: filled(capacity, advise),
             stripes: std::iter::repeat_with(Stripe::default).take(STRIPES).collect(),
-            marks: std::iter::repeat_with(Marks::default).take(capacity / WAYS).collect(),
+            marks: filled(capacity / WAYS, advise),
             zones: Zones::new(),
             seed,
             clock,
@@ -510,9 +532,15 @@ impl Connections {
     #[inline]
     #[must_use]
     pub fn holds(&self, version: CtVersion) -> bool {
+        self.slot_of(version).is_some_and(|slot| version.is_of(slot.load(Acquire)))
+    }
+
+    /// What [`holds`](Self::holds) reads, to be fetched ahead.
+    #[inline]
+    #[must_use]
+    pub fn slot_of(&self, version: CtVersion) -> Option<&AtomicU64> {
         let index = version.index();
-        let slot = self.buckets.get(index / WAYS).and_then(|bucket| bucket.0.get(index % WAYS));
-        slot.is_some_and(|slot| version.is_of(slot.load(Acquire)))
+        self.buckets.get(index / WAYS).and_then(|bucket| bucket.0.get(index % WAYS))
     }
 
     /// The state of a packet in `direction` that has the tuple `tuple` and no connection, and that is an acknowledgment if it
