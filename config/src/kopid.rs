@@ -96,8 +96,9 @@ table! {
         pub cores: Vec<u16> = Vec::new(), "List::<Int<u16, 0, 1023>, 1, 64>";
         /// What a worker does when there is nothing to do: look again for ever, or sleep after a while.
         pub idle: Idle = Idle::Poll;
-        /// Entries in the flow table of each worker. A power of two.
-        pub flows: u32 = 65536, "As::<PowerOfTwo<u32, 1024, 16_777_216>>";
+        /// Entries in the flow table of each worker. A power of two; without it, as many as the tables of all workers, and of the
+        /// connections, fill a 32nd of the machine's memory with, from 65,536 to 2,097,152.
+        pub flows: Option<u32> = None, "As::<PowerOfTwo<u32, 1024, 16_777_216>>";
         /// Packet buffers for each worker: at least 512 more than `rx_ring` and `tx_ring` hold.
         pub mbufs: u32 = 16384, "As::<Int<u32, 4096, 1_048_576>>";
     }

@@ -52,7 +52,7 @@ fn defaults_are_as_documented() {
     assert_eq!(config.wire.device, Device::Virtual("net_null0".to_owned()));
     assert_eq!((config.wire.mtu, config.wire.rx_ring, config.wire.tx_ring), (1500, 1024, 1024));
     assert_eq!(config.dataplane.cores, [0]);
-    assert_eq!((config.dataplane.idle, config.dataplane.flows, config.dataplane.mbufs), (Idle::Poll, 65536, 16384));
+    assert_eq!((config.dataplane.idle, config.dataplane.flows, config.dataplane.mbufs), (Idle::Poll, None, 16384));
     assert_eq!((config.limits.apps, config.limits.queues, config.limits.ring_size), (64, 16, 4096));
     assert_eq!(config.limits.memory.bytes(), 256 << 20);
     assert_eq!(config.memory.huge_pages, HugePages::Auto);
@@ -471,7 +471,7 @@ proptest! {
         let config = Config::parse(&text, "f").map_err(|errors| TestCaseError::fail(errors.to_string()))?;
         let (wire, dataplane, limits) = (config.wire, config.dataplane, config.limits);
         let read = [
-            wire.mtu.into(), wire.rx_ring.into(), wire.tx_ring.into(), dataplane.flows.into(), dataplane.mbufs.into(),
+            wire.mtu.into(), wire.rx_ring.into(), wire.tx_ring.into(), dataplane.flows.unwrap_or(0).into(), dataplane.mbufs.into(),
             limits.apps.into(), limits.queues.into(), limits.ring_size.into(), limits.memory.bytes(),
         ];
         prop_assert_eq!(read, numbers);

@@ -18,6 +18,7 @@ pub mod classes;
 pub mod daemon;
 pub mod detach;
 pub mod flow_dumps;
+pub mod flow_sizes;
 pub mod helper;
 pub mod identity;
 pub mod limits;

@@ -88,7 +88,7 @@ impl Settings {
         let dir = dir.display();
         format!(
             "{policy}[wire]\ndevice = \"{wire}\"\nmtu = {mtu}\n\
-             [dataplane]\ncores = {cores:?}\nmbufs = {mbufs}\nidle = \"{idle}\"\n\
+             [dataplane]\ncores = {cores:?}\nflows = 65536\nmbufs = {mbufs}\nidle = \"{idle}\"\n\
              [limits]\napps = {apps}\n{limits}\
              [memory]\nhuge_pages = \"{huge_pages}\"\n\
              [eal]\nargs = [\"--no-telemetry\"]\n\

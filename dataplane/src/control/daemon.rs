@@ -5,6 +5,7 @@ mod event_loop;
 
 use crate::capture::Captures;
 use crate::control::attach::Attach;
+use crate::control::flow_sizes::FlowSizes;
 use crate::control::helper::Wake;
 use crate::control::limits::Limits;
 use crate::control::listener::{ListenError, Listener};
@@ -19,6 +20,7 @@ use crate::control::signals::Signals;
 use crate::control::wire_device::{WireDevice, WireState, frame_room, kept_buffers, sleeps};
 use crate::control::workers::{Dataplane, Setup, StartError, random_seed};
 use crate::host::{Host, HostError};
+use crate::worker::flow_table::Advise;
 use dpdk::{DpdkError, Eal, Pool, PoolConfig};
 use eal_args::{check_args, eal_args, other_cpus};
 use event_loop::Events;
@@ -274,19 +276,23 @@ impl Started {
             mtu: wire.mtu,
             link,
         };
-        let flows = usize::try_from(config.dataplane.flows).unwrap_or(1 << 16);
-        // As many as there can be flows.
-        let capacity = (flows * usize::from(workers)).next_power_of_two();
-        let limits = Limits::new(config, capacity);
+        let FlowSizes { flows, connections } = FlowSizes::new(config);
+        let advise: Advise = match config.memory.huge_pages {
+            HugePages::Off => |_, _| (),
+            HugePages::Auto | HugePages::Require => kopi_ring::prefer_huge_pages,
+        };
+        let limits = Limits::new(config, connections);
         let policy = config.policy.as_ref().map(read_policy).transpose()?;
         let tracking = policy.as_ref().map(|policy| policy.tracking).unwrap_or_default();
         let policy = Enforcement::new(config.policy.clone(), policy).map_err(DaemonError::Policy)?;
-        let connections = Arc::new(Connections::new(capacity, random_seed()?, &tracking, eal.tsc_hz()));
+        let connections = Connections::advised(connections, random_seed()?, &tracking, eal.tsc_hz(), advise);
+        let connections = Arc::new(connections);
         let dataplane = Dataplane::start(
             eal,
             Setup {
                 cores: cores.to_vec(),
                 flows,
+                advise,
                 apps: limits.apps + usize::from(config.host.is_some()),
                 pool: pool.clone(),
                 sleep: sleeps(config).then(|| device.irqs(&rx)),

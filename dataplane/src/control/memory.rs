@@ -177,6 +177,13 @@ impl MachineMemory {
         Self { groups: groups(&text("/proc/self/cgroup"), &text("/proc/self/mountinfo")) }
     }
 
+    /// Bytes that the machine has, or that a control group allows this process if that is less.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo(&text, "MemTotal:"));
+        self.groups.iter().filter_map(Group::limit).chain(machine).min().unwrap_or(u64::MAX)
+    }
+
     /// Bytes that this process can take now before its machine or a control group is out of memory.
     #[must_use]
     pub fn left(&self) -> u64 {
@@ -192,11 +199,19 @@ impl Default for MachineMemory {
     }
 }
 
+/// The number that a file has.
+fn number(path: &PathBuf) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
 impl Group {
+    /// `max`, which is no number, is no limit; an older kernel writes one that no machine has.
+    fn limit(&self) -> Option<u64> {
+        number(&self.limit)
+    }
+
     fn left(&self) -> Option<u64> {
-        let number = |path: &PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-        // `max`, which is no number, is no limit; an older kernel writes one that no machine has.
-        let (limit, usage) = (number(&self.limit)?, number(&self.usage)?);
+        let (limit, usage) = (self.limit()?, number(&self.usage)?);
         let stat = fs::read_to_string(&self.stat).unwrap_or_default();
         let line = |line: &str| line.strip_prefix(self.reclaimable)?.trim().parse::<u64>().ok();
         let reclaimable = stat.lines().find_map(line).unwrap_or(0);

@@ -10,7 +10,7 @@ use crate::worker::command::{Change, Command, QUEUE, Reply};
 use crate::worker::counters::{PortTotals, WorkerCounters};
 use crate::worker::crowding::Crowding;
 use crate::worker::flow_dump::FlowDump;
-use crate::worker::flow_table::FlowTable;
+use crate::worker::flow_table::{Advise, FlowTable};
 use crate::worker::handoff::Mesh;
 use crate::worker::load::Load;
 use crate::worker::port::{Caller, User, WorkerPort};
@@ -36,6 +36,8 @@ pub struct Setup {
     pub cores: Vec<u16>,
     /// Flow-table entries of each worker.
     pub flows: usize,
+    /// What is told of the memory of large tables.
+    pub advise: Advise,
     /// Apps at most.
     pub apps: usize,
     /// Where packet buffers come from.
@@ -119,7 +121,7 @@ impl Dataplane {
     ///
     /// [`StartError`] names the CPU and what was wrong.
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
-        let Setup { cores, flows, apps, pool, rx, tx, snapshot, connections, sleep, finish } = setup;
+        let Setup { cores, flows, advise, apps, pool, rx, tx, snapshot, connections, sleep, finish } = setup;
         let senders = tx.len().max(1);
         let rss = rss_seed()?;
         let mut sleep_states = sleep_states(cores.len(), eal.tsc_hz(), sleep)?;
@@ -154,7 +156,7 @@ impl Dataplane {
                 wire: Wire::new(rx.next(), tx.next()).finishing(finish.then(|| Arc::clone(&counters))),
                 sender: index % senders,
                 pool: pool.clone(),
-                flows: FlowTable::new(flows, apps + 1, random_seed()?, rss.clone()),
+                flows: FlowTable::advised(flows, apps + 1, random_seed()?, rss.clone(), advise),
                 policy_stage,
                 mesh,
                 counters: Arc::clone(&counters),

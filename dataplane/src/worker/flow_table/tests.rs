@@ -188,17 +188,17 @@ fn scan_evicts_nobody_elses_flows() {
     for (source, to) in [(1, 3), (WIRE, 1)] {
         let mut table = table(4096);
         let (mut now, mut made_up) = (1, 1 << 24);
-        // The victim sends and receives a little, and has a share of the places that leaves no bucket full of its own.
-        let own =
-            |table: &mut FlowTable, now| (0..400).filter(|n| !send(table, *n, 2 * (*n as u16 % 2), 2, now)).count();
-        assert_eq!(own(&mut table, now), 400);
+        // Of the other's flows, some of them sent and some received, no bucket has half of its places.
+        let from = |n: u32| if n.is_multiple_of(2) { WIRE } else { 2 };
+        let new = |table: &mut FlowTable, now| (0..100).filter(|n| !send(table, *n, from(*n), 2, now)).count();
+        assert_eq!(new(&mut table, now), 100);
         for _ in 0..3 {
             for _ in 0..10 * 4096 {
                 now += 1;
                 made_up += 1;
                 assert!(!send(&mut table, made_up, source, to, now));
             }
-            assert_eq!(own(&mut table, now), 0, "flows of another were evicted");
+            assert_eq!(new(&mut table, now), 0, "flows of another were evicted");
         }
         assert_eq!(table.used(), 4096);
     }
