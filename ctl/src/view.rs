@@ -65,7 +65,10 @@ fn one_status(status: &Status) -> String {
             worker.flow_evictions,
             if worker.flows_crowded { ", too many now: raise `flows` in [dataplane]" } else { "" }
         );
-        lines.push((format!("worker {number}"), text));
+        // One alone has nobody to hand anything to.
+        let handed =
+            if status.workers.len() > 1 { format!(", {} handed over", worker.handed_over) } else { String::new() };
+        lines.push((format!("worker {number}"), text + &handed));
     }
     let width = lines.iter().map(|(key, _)| key.len() + 1).max().unwrap_or(0);
     lines.iter().map(|(key, value)| format!("{:<width$} {}\n", format!("{key}:"), clean(value))).collect()
@@ -203,6 +206,7 @@ pub(crate) fn drops(rows: &[Drops]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kopi_api::status::Worker;
     use serde::de::DeserializeOwned;
     use serde_json::Value;
 
@@ -239,6 +243,17 @@ worker 0:  cpu 0, busy 3.1 %, asleep 90.2 %, busy 25.0 % since start, 7 flows, 1
         (answer[0].workers[0].flow_capacity, answer[0].workers[0].flows_crowded) = (8, true);
         let crowded = "7 of 8 flows, 12 flow misses, 0 evictions, too many now: raise `flows` in [dataplane]";
         assert_eq!(status(&answer), expected.replace("7 flows, 12 flow misses, 0 evictions", crowded));
+    }
+
+    /// Of several workers each says how many frames it has handed over.
+    #[test]
+    fn several_workers_show_their_hand_overs() {
+        let mut rows: Vec<Status> = recorded("status");
+        let worker = Worker { handed_over: 17, ..rows[0].workers[0].clone() };
+        rows[0].workers.push(worker);
+        let text = status(&rows);
+        let ends = |end: &str| text.lines().filter(|line| line.ends_with(end)).count();
+        assert_eq!((ends("0 evictions, 0 handed over"), ends("0 evictions, 17 handed over")), (1, 1), "{text}");
     }
 
     /// Apps are shown with what the kernel says of them; an unknown user by number, a hostile name escaped.

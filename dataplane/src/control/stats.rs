@@ -127,6 +127,7 @@ fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
         flow_capacity: plane.dataplane().flow_capacity(),
         flows_crowded,
         answers_withheld: counters.answers_withheld.get(),
+        handed_over: counters.handed_over.get(),
     });
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -51,7 +51,7 @@ impl Outputs {
         } else {
             self.show(id, Ok(()), 0, &mbuf, 0, view);
             let target = Target::App { id, generation, queue: 0, notes: Notes::NONE };
-            let sent = self.mesh.send(owner, Handoff { mbuf, target }).is_ok();
+            let sent = self.send_over(owner, Handoff { mbuf, target }).is_ok();
             self.count_copies(id, sent.into());
         }
     }
@@ -63,7 +63,7 @@ impl Outputs {
                 self.wire.flush(counters);
                 true
             }
-            _ => self.mesh.send(self.sender, Handoff { mbuf, target: Target::Wire }).is_ok(),
+            _ => self.send_over(self.sender, Handoff { mbuf, target: Target::Wire }).is_ok(),
         };
         self.count_copies(WIRE, sent.into());
     }

@@ -99,6 +99,8 @@ pub struct WorkerCounters {
     pub answers_withheld: Counter,
     /// Frames of the wire whose checksum was left to a card, and was finished here.
     pub checksums_finished: Counter,
+    /// Frames handed over to another worker, which has the ring or the queue that they go to.
+    pub handed_over: Counter,
     /// The longest of the iterations.
     pub longest_iteration: LongestIteration,
 }
@@ -119,6 +121,7 @@ impl WorkerCounters {
             flow_evictions: Counter::default(),
             answers_withheld: Counter::default(),
             checksums_finished: Counter::default(),
+            handed_over: Counter::default(),
             longest_iteration: LongestIteration::default(),
         }
     }

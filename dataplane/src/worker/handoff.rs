@@ -6,8 +6,8 @@ use dpdk::{Batch, Mbuf};
 use kopi_ring::layout::Notes;
 use kopi_ring::need_wakeup::barrier;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Frames for the wire that wait between two workers: a few bursts, since behind a slow wire each one more is delay.
 const WIRE_FRAMES: usize = 4 * Batch::MAX;
@@ -134,6 +134,27 @@ impl Inbox {
 #[repr(align(128))]
 struct Busy(AtomicU32);
 
+/// Who has put something into the queues to a worker since that one last looked: a bit for each of the others, of which there are
+/// fewer than 64. So a worker to which nobody hands anything over looks at one line, however many others there are.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Mail(AtomicU64);
+
+/// Workers, by the bits of their numbers.
+#[derive(Clone, Debug)]
+pub struct Senders(u64);
+
+impl Iterator for Senders {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let next = (self.0 != 0).then_some(self.0.trailing_zeros() as usize);
+        self.0 &= self.0.wrapping_sub(1);
+        next
+    }
+}
+
 /// One worker's ends of the queues to and from the others, by worker number. Its own place is empty.
 #[derive(Debug, Default)]
 pub struct Mesh {
@@ -141,18 +162,30 @@ pub struct Mesh {
     out: Vec<Option<Outbox>>,
     inbox: Vec<Option<Inbox>>,
     busy: Arc<[Busy]>,
+    /// By the worker that gets it.
+    mail: Arc<[Mail]>,
+    /// Whose queues to this worker may have frames, a bit for each.
+    waiting: u64,
+    /// Whether each of the others may send as much as it ever may.
+    rested: bool,
     /// By what the others are woken; empty if they do not sleep.
     pub wakers: Vec<Arc<Waker>>,
-    /// Whether anything was handed over since somebody last looked for sleepers.
-    handed: bool,
+    /// To whom anything was handed over since they were last told, a bit for each.
+    handed: u64,
 }
 
 impl Mesh {
     /// The meshes of `workers` workers, each connected with each other, for ports below `ports`.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than 64 workers: the configuration sees to it.
     #[must_use]
     pub fn among(workers: usize, ports: usize) -> Vec<Self> {
+        assert!(workers <= 64, "{workers} workers have no bit each in a word");
         let busy: Arc<[Busy]> = (0..workers).map(|_| Busy::default()).collect();
-        let mesh = |index| Self { index, busy: Arc::clone(&busy), ..Self::default() };
+        let mail: Arc<[Mail]> = (0..workers).map(|_| Mail::default()).collect();
+        let mesh = |index| Self { index, busy: Arc::clone(&busy), mail: Arc::clone(&mail), ..Self::default() };
         let mut meshes: Vec<Self> = (0..workers).map(mesh).collect();
         let reserved = (RESERVED / ports.max(1)).clamp(*RESERVED_PORT.start(), *RESERVED_PORT.end());
         for from in 0..workers {
@@ -184,10 +217,34 @@ impl Mesh {
     pub fn send(&mut self, to: usize, handoff: Handoff) -> Result<(), Handoff> {
         match self.out.get_mut(to).and_then(Option::as_mut) {
             Some(out) => {
-                self.handed = true;
+                self.handed |= 1 << to;
                 out.send(handoff)
             }
             None => Err(handoff),
+        }
+    }
+
+    /// The workers that may have handed something over that is still there.
+    #[inline]
+    pub fn senders(&mut self) -> Senders {
+        if let Some(mail) = self.mail.get(self.index)
+            && mail.0.load(Relaxed) != 0
+        {
+            self.waiting |= mail.0.swap(0, Acquire);
+        }
+        Senders(self.waiting)
+    }
+
+    /// Forgets about worker `from`, until there is news of it, if there is nothing left of what it has handed over. Not at the end,
+    /// when [nothing more is sent](Self::close): then all are looked at.
+    #[inline]
+    pub fn settle(&mut self, from: usize) {
+        if self.out.is_empty() {
+            return;
+        }
+        let inbox = self.inbox.get(from).and_then(Option::as_ref);
+        if inbox.is_some_and(|inbox| inbox.apps.is_empty() && inbox.wire.is_empty()) {
+            self.waiting &= !(1 << from);
         }
     }
 
@@ -203,6 +260,7 @@ impl Mesh {
         let inbox = self.inbox.get_mut(from).and_then(Option::as_mut)?;
         let handoff = inbox.wire.pop().ok()?;
         inbox.credit = inbox.credit.saturating_sub(FRAME);
+        self.rested = false;
         Some(handoff)
     }
 
@@ -215,11 +273,12 @@ impl Mesh {
         inbox.wire.slots().min((inbox.credit / FRAME) as usize).min(Batch::MAX)
     }
 
-    /// Notes that one of this worker's own apps has sent `frames`, and that `users` of them have more.
+    /// Notes that one of this worker's own apps has sent `frames`, and that `users` of them have more. Who waits earns by it.
+    #[inline]
     pub fn sent(&mut self, frames: u32, users: u32) {
         self.note_busy(users);
-        for (inbox, busy) in self.inbox.iter_mut().zip(&*self.busy) {
-            if let Some(inbox) = inbox {
+        for from in self.senders() {
+            if let (Some(Some(inbox)), Some(busy)) = (self.inbox.get_mut(from), self.busy.get(from)) {
                 let earned = busy.0.load(Relaxed).saturating_mul(frames * FRAME) / users.max(1);
                 inbox.credit = inbox.credit.saturating_add(earned).min(CREDIT_MAX);
             }
@@ -227,9 +286,12 @@ impl Mesh {
     }
 
     /// Notes that this worker's own apps have nothing to send.
+    #[inline]
     pub fn idle(&mut self) {
         self.note_busy(0);
-        self.inbox.iter_mut().flatten().for_each(|inbox| inbox.credit = CREDIT_MAX);
+        if !std::mem::replace(&mut self.rested, true) {
+            self.inbox.iter_mut().flatten().for_each(|inbox| inbox.credit = CREDIT_MAX);
+        }
     }
 
     fn note_busy(&self, users: u32) {
@@ -240,15 +302,23 @@ impl Mesh {
         }
     }
 
-    /// Wakes the workers that sleep, if anything was handed over. Once an iteration.
+    /// Tells the others of what was handed over to them, and wakes the workers that sleep. Once an iteration.
     #[inline]
     pub fn wake(&mut self) {
-        if self.handed {
-            self.handed = false;
-            if !self.wakers.is_empty() {
-                barrier();
-                self.wakers.iter().for_each(|waker| waker.call());
+        if self.handed != 0 {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        for to in Senders(std::mem::take(&mut self.handed)) {
+            if let Some(mail) = self.mail.get(to) {
+                mail.0.fetch_or(1 << self.index, Release);
             }
+        }
+        if !self.wakers.is_empty() {
+            barrier();
+            self.wakers.iter().for_each(|waker| waker.call());
         }
     }
 
@@ -267,6 +337,8 @@ impl Mesh {
     /// Sends nothing more.
     pub fn close(&mut self) {
         self.out.clear();
+        self.waiting =
+            self.inbox.iter().enumerate().filter(|(_, inbox)| inbox.is_some()).map(|(from, _)| 1_u64 << from).sum();
     }
 
     /// Whether no other worker sends anything more.

@@ -98,6 +98,8 @@ pub struct Worker {
     pub flows_crowded: bool,
     /// Answers to rejected frames that would have been too many.
     pub answers_withheld: u64,
+    /// Frames handed over to another worker, which has the ring or the queue that they go to.
+    pub handed_over: u64,
 }
 
 /// The kernel's port.

@@ -88,7 +88,8 @@ fn single_rows_have_their_keys() {
          ring_memory.used snapshots uptime_seconds version wire wire.checksums_finished wire.device wire.driver wire.link \
          wire.mac wire.mtu wire.speed_mbps workers workers.answers_withheld workers.asleep workers.asleep_seconds \
          workers.busy workers.busy_seconds workers.busy_turns workers.cpu workers.flow_capacity workers.flow_evictions \
-         workers.flow_misses workers.flows workers.flows_crowded workers.longest_turn_ns workers.sleeps workers.turns"
+         workers.flow_misses workers.flows workers.flows_crowded workers.handed_over workers.longest_turn_ns \
+         workers.sleeps workers.turns"
     );
     assert!(serde_json::to_string(&Status::default()).is_ok_and(|text| text.contains("\"host\":null")));
     assert_eq!(sorted(&Reloaded::default()), "confirm_seconds file rules warnings");

@@ -14,7 +14,7 @@ impl Outputs {
         if handoff.target == Target::Wire {
             self.handed += u64::from(handoff.mbuf.len());
         }
-        if let Err(Handoff { mbuf, target }) = self.mesh.send(worker, handoff) {
+        if let Err(Handoff { mbuf, target }) = self.send_over(worker, handoff) {
             let (blamed, out) = blamed(source, target);
             count_drop(&self.counters, blamed, DropReason::HandoffFull, 1);
             let record = PacketRecord::dropped(blamed, out, blamed, DropReason::HandoffFull);
@@ -22,16 +22,29 @@ impl Outputs {
         }
     }
 
+    /// Puts a frame into the queue to another worker, and counts it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Mesh::send`](crate::worker::handoff::Mesh::send).
+    #[inline]
+    pub(crate) fn send_over(&mut self, worker: usize, handoff: Handoff) -> Result<(), Handoff> {
+        self.mesh.send(worker, handoff)?;
+        self.counters.handed_over.add(1);
+        Ok(())
+    }
+
     /// Delivers what other workers have evaluated, up to a burst from each, and returns how many frames moved.
     #[inline]
     pub fn serve_workers(&mut self, view: &View<'_>) -> usize {
         let mut moved = 0;
-        for worker in 0..self.workers {
+        for worker in self.mesh.senders() {
             for _ in 0..Batch::MAX {
                 let Some(Handoff { mbuf, target }) = self.mesh.receive(worker) else { break };
                 moved += 1;
                 self.arrive(mbuf, target, view);
             }
+            self.mesh.settle(worker);
         }
         if moved > 0 {
             self.flush();
@@ -43,7 +56,7 @@ impl Outputs {
     /// their sender stops draining its apps. Returns how many frames moved.
     pub fn serve_senders(&mut self, view: &View<'_>) -> usize {
         let mut moved = 0;
-        for worker in 0..self.workers {
+        for worker in self.mesh.senders() {
             while self.wire.is_clear() {
                 let most = self.mesh.may_send(worker);
                 if most == 0 {
