@@ -84,6 +84,8 @@ pub struct Dataplane {
     workers: Vec<WorkerThread>,
     /// Entries of each worker's flow table.
     flows: usize,
+    /// Whether each has an RX queue of the wire, over which the device spreads flows.
+    spread: bool,
     /// Behind the workers, which use it.
     waker: AppWaker,
 }
@@ -122,7 +124,7 @@ impl Dataplane {
     /// [`StartError`] names the CPU and what was wrong.
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
         let Setup { cores, flows, advise, apps, pool, rx, tx, snapshot, connections, sleep, finish } = setup;
-        let senders = tx.len().max(1);
+        let (senders, spread) = (tx.len().max(1), rx.len() == cores.len());
         let rss = rss_seed()?;
         let mut sleep_states = sleep_states(cores.len(), eal.tsc_hz(), sleep)?;
         let wakers: Vec<_> =
@@ -130,7 +132,7 @@ impl Dataplane {
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         let (waker, requests) = AppWaker::start(cores.len(), apps + 1, eal.tsc_hz())?;
         // Should one not start, the others end with this.
-        let mut dataplane = Self { workers: Vec::new(), flows, waker };
+        let mut dataplane = Self { workers: Vec::new(), flows, spread, waker };
         let parts = cores.iter().copied().zip(Mesh::among(cores.len(), apps + 1)).zip(requests);
         for (index, ((cpu, mut mesh), requests)) in parts.enumerate() {
             let sleep_state = sleep_states.next().flatten();
@@ -294,6 +296,7 @@ impl Dataplane {
         let workers = self.workers.len();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
+            let port = if self.spread { port.keeping(index, workers) } else { port };
             let port = port.of_user(user).waking(caller.cloned(), doorbell.cloned());
             worker.send(Command::Attach(Box::new(port)));
         }

@@ -216,7 +216,7 @@ impl Outputs {
         let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
             return Err(self.refuse_for(id, DropReason::PortGone));
         };
-        let queue = port.queue_for(burst.rss(at));
+        let queue = port.queue_for(burst.rss(at), burst.from_wire);
         let generation = port.generation;
         let owner = worker_of(id, queue, self.workers);
         if owner == self.index {
@@ -227,7 +227,7 @@ impl Outputs {
         let Some(clone) = self.pool.take().and_then(|mut clone| clone.fill(mbuf.data()).then_some(clone)) else {
             return Err(self.refuse_for(id, DropReason::NoMbuf));
         };
-        match self.mesh.send(owner, Handoff { mbuf: clone, target }) {
+        match self.send_over(owner, Handoff { mbuf: clone, target }) {
             Ok(()) => Ok(Route::Free),
             Err(_) => Err(self.refuse_for(blamed(source, target).0, DropReason::HandoffFull)),
         }

@@ -432,7 +432,9 @@ fn queue_of(record: &PacketRecord, at: usize, ctx: &MirrorCtx<'_>) -> u8 {
         (_, true) => ctx.burst.queue(at),
         (id, false) => {
             let port = ctx.ports.get(usize::from(id)).and_then(Option::as_deref);
-            port.map_or(0, |port| u8::try_from(port.queue_for(ctx.burst.rss(at))).unwrap_or(u8::MAX))
+            port.map_or(0, |port| {
+                u8::try_from(port.queue_for(ctx.burst.rss(at), ctx.burst.from_wire)).unwrap_or(u8::MAX)
+            })
         }
     }
 }

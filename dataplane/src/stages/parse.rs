@@ -1,6 +1,6 @@
 //! The first stage: which flow each frame is of.
 
-use crate::ids::PortId;
+use crate::ids::{PortId, WIRE};
 use crate::policy_table::Inspection;
 use crate::worker::burst::{Burst, fill};
 use crate::worker::flow_table::{FlowTable, Hash};
@@ -12,6 +12,7 @@ use kopi_packet::FlowKey;
 /// Frames of a flow mostly come in runs, so a frame is first compared with the one before it.
 #[inline]
 pub fn run(burst: &mut Burst, source: PortId, flows: &FlowTable, watch: Option<Inspection>) -> u64 {
+    burst.from_wire = source == WIRE;
     let Burst { batch, keys, lens, hashes, .. } = burst;
     let (mut bytes, mut shortest, mut longest) = (0, u32::MAX, 0);
     let (mut follows, mut alone) = (0_u32, 0_u32);

@@ -101,7 +101,8 @@ impl Outputs {
             if burst.mirrored {
                 let view = self.view(snapshot, ctx.policy_stage.policy_counters(), now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
-                let queue = queue.map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at))).unwrap_or(u8::MAX));
+                let queue = queue
+                    .map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at), burst.from_wire)).unwrap_or(u8::MAX));
                 if outcome == Err(DropReason::HandoffFull) && source != WIRE {
                     // The loss of who has sent too much.
                     let record = PacketRecord::dropped(source, true, source, DropReason::HandoffFull);

@@ -235,7 +235,7 @@ impl Outputs {
         }
         let Some(port) = self.ports.get(usize::from(id)).and_then(Option::as_deref) else { return false };
         for at in run {
-            let queue = port.queue_for(burst.rss(at));
+            let queue = port.queue_for(burst.rss(at), burst.from_wire);
             let target = Target::App { id, generation: port.generation, queue, notes: burst.notes(at) };
             // The verdict is the same for the whole run, and so is nearly always the class.
             let leaf = leaf(at).unwrap_or_else(|| tree.unclassed());

@@ -25,6 +25,8 @@ pub struct Burst {
     pub(crate) hashes: [Hash; Batch::MAX],
     pub(crate) notes: [Notes; Batch::MAX],
     pub(crate) verdicts: [Verdict; Batch::MAX],
+    /// Whether it came by the wire.
+    pub(crate) from_wire: bool,
     /// Whether somebody will look at the frames, who wants to know their queues.
     pub mirrored: bool,
     /// What counts each frame at the sender's and at the receiver's side. Only known if the burst is `mirrored`.
@@ -52,6 +54,7 @@ impl Burst {
         let key = FlowKey::default();
         Self {
             batch: Batch::new(),
+            from_wire: false,
             keys: [key; Batch::MAX],
             lens: [0; Batch::MAX],
             bytes: 0,

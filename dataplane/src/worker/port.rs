@@ -33,6 +33,8 @@ pub struct WorkerPort {
     pub rx: [Option<RxRing>; MAX_QUEUES],
     /// RX rings of the port, on all workers.
     pub rx_queues: u16,
+    /// Those of this worker, if flows that the wire brings to it stay here.
+    own: Option<OwnQueues>,
     /// What wakes the app, if its RX queues may sleep.
     pub caller: Option<Caller>,
     /// By what the host's thread wakes the worker, if that sleeps at times.
@@ -41,6 +43,16 @@ pub struct WorkerPort {
     pub rings: u8,
     /// Whether frames were published since somebody last looked for sleepers.
     pub pending_kick: bool,
+}
+
+/// The RX queues of a port that one worker serves.
+#[derive(Clone, Copy, Debug)]
+struct OwnQueues {
+    /// The first one, and how far it is from each to the next.
+    first: u16,
+    step: u16,
+    /// How many.
+    count: u16,
 }
 
 /// What wakes whoever sleeps behind a port.
@@ -100,11 +112,24 @@ impl WorkerPort {
             next_tx: 0,
             rx,
             rx_queues,
+            own: None,
             caller: None,
             doorbell: None,
             rings: 0,
             pending_kick: false,
         }
+    }
+
+    /// The same, where the wire spreads flows over all workers: those that it brings to worker `worker` of `workers` stay on the queues
+    /// that this worker serves, and no frame of theirs is handed over. Only where each worker serves as many queues, so that all
+    /// queues get the same.
+    #[must_use]
+    pub fn keeping(self, worker: usize, workers: usize) -> Self {
+        let number = |n: usize| u16::try_from(n).unwrap_or(0);
+        let (queues, first) = (usize::from(self.rx_queues), queue_at(self.id, 0, worker, workers));
+        let even = workers > 1 && queues.is_multiple_of(workers);
+        let own = OwnQueues { first: number(first), step: number(workers), count: number(queues / workers.max(1)) };
+        Self { own: even.then_some(own).filter(|own| own.count > 0), ..self }
     }
 
     /// The same, for an app of `user`.
@@ -133,13 +158,21 @@ impl WorkerPort {
         }
     }
 
-    /// The RX queue for a flow with this hash.
+    /// The RX queue for a flow with this hash, which comes by the wire or from another app. What has no hash is on the first one.
     #[inline]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below the number of queues")]
-    pub const fn queue_for(&self, rss: u32) -> u16 {
-        ((rss as u64 * self.rx_queues as u64) >> 32) as u16
+    pub const fn queue_for(&self, rss: u32, from_wire: bool) -> u16 {
+        match self.own {
+            Some(own) if from_wire && rss != 0 => own.first.saturating_add(own.step * share(rss, own.count)),
+            _ => share(rss, self.rx_queues),
+        }
     }
+}
+
+/// Which of `count` parts of all hashes this one is in.
+#[expect(clippy::cast_possible_truncation, reason = "the product's high half is below the number of parts")]
+const fn share(rss: u32, count: u16) -> u16 {
+    ((rss as u64 * count as u64) >> 32) as u16
 }
 
 #[cfg(test)]
@@ -172,6 +205,44 @@ mod tests {
         let geometry = Geometry::new(&[64], &[64; 3], 256).unwrap();
         let region = Region::create(&geometry, HugePages::Off).unwrap();
         let port = WorkerPort::new(&region, 1, 1, 0, 1);
-        assert_eq!([0, 0x5555_5556, u32::MAX].map(|h| port.queue_for(h)), [0, 1, 2]);
+        for from_wire in [false, true] {
+            assert_eq!([0, 0x5555_5556, u32::MAX].map(|h| port.queue_for(h, from_wire)), [0, 1, 2]);
+        }
+    }
+
+    /// What the wire brings to a worker stays on its queues, each of which gets as much; what has no hash, or comes from an app, is
+    /// spread as ever. So is all of it where some workers have more queues than others.
+    #[test]
+    fn flows_of_the_wire_stay_at_their_worker() {
+        let hashes = || (0..1000_u32).map(|n| n.wrapping_mul(0x9e37_79b9) | 1);
+        for (id, queues, workers) in [(7, 4, 2), (1, 2, 2), (4, 16, 4), (3, 3, 3), (2, 3, 2), (5, 1, 4), (5, 2, 4)] {
+            let region =
+                Region::create(&Geometry::new(&[64], &vec![64; queues], 256).unwrap(), HugePages::Off).unwrap();
+            let mut counts = vec![0; queues];
+            for worker in 0..workers {
+                let plain = WorkerPort::new(&region, id, 1, worker, workers);
+                let port = WorkerPort::new(&region, id, 1, worker, workers).keeping(worker, workers);
+                assert_eq!(port.queue_for(0, true), 0);
+                for hash in hashes() {
+                    assert_eq!(port.queue_for(hash, false), plain.queue_for(hash, false));
+                    let queue = port.queue_for(hash, true);
+                    counts[usize::from(queue)] += 1;
+                    if queues % workers == 0 {
+                        assert_eq!(
+                            worker_of(id, queue, workers),
+                            worker,
+                            "queue {queue} of {queues}, {workers} workers"
+                        );
+                    } else {
+                        assert_eq!(queue, plain.queue_for(hash, true));
+                    }
+                }
+            }
+            let even = 1000 * workers / queues;
+            assert!(
+                counts.iter().all(|count| count * 10 > even * 9),
+                "{counts:?} of {queues} queues, {workers} workers"
+            );
+        }
     }
 }

@@ -137,6 +137,8 @@ pub(crate) struct Crew<'a> {
     classes_changed: bool,
     /// Whether the workers take the wire for up.
     pub(crate) wire_up: bool,
+    /// Whether each worker has a queue of the wire.
+    spread: bool,
     epoch: u32,
     generation: u32,
     /// Faults that the workers have found.
@@ -159,9 +161,20 @@ impl<'a> Crew<'a> {
     /// after it runs.
     #[must_use]
     pub(crate) fn start(lab: &'a Lab, workers: usize, meter: fn() -> u64) -> Self {
+        Self::over(lab, workers, 1, meter)
+    }
+
+    /// The same, over a wire of as many queues as there are workers. What a worker sends comes back to it.
+    #[must_use]
+    pub(crate) fn spread(lab: &'a Lab, workers: u16) -> Self {
+        Self::over(lab, workers.into(), workers, || 0)
+    }
+
+    fn over(lab: &'a Lab, workers: usize, wire_queues: u16, meter: fn() -> u64) -> Self {
         let wire = lab.wires.replace(lab.wires.get() + 1);
         let mut port = Port::by_devargs(&lab.eal, &format!("net_ring{wire}")).expect("DPDK has rings");
-        let config = PortConfig { one_pool: true, ..PortConfig::default() };
+        let (rx_queues, tx_queues) = (wire_queues, wire_queues);
+        let config = PortConfig { one_pool: true, rx_queues, tx_queues, ..PortConfig::default() };
         port.configure(&config, std::slice::from_ref(&lab.pool)).expect("a ring can be configured");
         let (rx, tx) = port.start().expect("a ring can be started");
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
@@ -220,6 +233,7 @@ impl<'a> Crew<'a> {
             plan: None,
             classes_changed: false,
             wire_up: true,
+            spread: wire_queues > 1,
             epoch: 1,
             generation: 0,
             faults: Vec::new(),
@@ -301,6 +315,7 @@ impl<'a> Crew<'a> {
         let workers = self.hands.len();
         for worker in 0..workers {
             let port = WorkerPort::new(&region, id, self.generation, worker, workers);
+            let port = if self.spread { port.keeping(worker, workers) } else { port };
             self.tell(worker, Command::Attach(Box::new(port)));
         }
         self.members.push(FibPort { id, settings, link: LinkProtocols::NONE });
@@ -380,6 +395,12 @@ impl<'a> Crew<'a> {
     #[must_use]
     pub(crate) fn totals(&self, id: PortId) -> PortTotals {
         PortTotals::of(self.hands.iter().map(|hand| &*hand.counters), id)
+    }
+
+    /// What each worker counts.
+    #[must_use]
+    pub(crate) fn counters(&self) -> Vec<Arc<WorkerCounters>> {
+        self.hands.iter().map(|hand| Arc::clone(&hand.counters)).collect()
     }
 
     /// Ends the workers, and returns everything that they counted, by port, and what the meters measured.
@@ -488,6 +509,25 @@ impl App {
             ring.release();
             self.popped += taken;
         }
+    }
+
+    /// Takes the frames of 60 bytes in each ring, and returns them by ring.
+    pub(crate) fn take(&mut self) -> Vec<Vec<[u8; 60]>> {
+        let drain = |ring: &mut Consumer| {
+            let mut frames = Vec::new();
+            while ring.poll().expect("kopid keeps to the contract") > 0 {
+                let Some(frame) = ring.next().expect("kopid keeps to the contract") else { break };
+                let mut bytes = [0; 60];
+                assert_eq!(frame.len(), 60);
+                ring.copy(&frame, &mut bytes);
+                frames.push(bytes);
+            }
+            ring.release();
+            frames
+        };
+        let rings: Vec<_> = self.rx.iter_mut().map(drain).collect();
+        self.popped += rings.iter().map(|frames| frames.len() as u64).sum::<u64>();
+        rings
     }
 
     /// Slots that the workers have not emptied. Frames of one slot each are as many.

@@ -5,6 +5,7 @@
 
 mod allocations;
 mod conservation;
+mod handed_over;
 mod lab;
 mod runs;
 mod shares;
@@ -13,6 +14,7 @@ mod slow_wire;
 fn main() {
     let lab = lab::Lab::new();
     runs::check(&lab);
+    handed_over::check(&lab);
     conservation::check(&lab);
     allocations::check(&lab);
     slow_wire::check(&lab);
