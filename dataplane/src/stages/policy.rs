@@ -14,8 +14,8 @@ use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
 use crate::policy_table::PolicyTable;
 use crate::snapshot::Snapshot;
 use crate::worker::burst::{Burst, fill, sum};
-use crate::worker::flow_table::{Flow, FlowTable, Hooks, Place};
-use dpdk::{Batch, Mbuf};
+use crate::worker::flow_table::{Flow, FlowTable, Hooks};
+use dpdk::Mbuf;
 use kopi_config::policy::{Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Seed};
@@ -45,9 +45,13 @@ pub fn run(
     let lengths_fit = burst.shortest >= MIN_FRAME && burst.longest <= max_frame;
     let n = burst.batch.len();
     burst.turns = 0;
-    let places = locate(burst, flows, snapshot.policies().is_some());
-    if snapshot.policies().is_some_and(PolicyTable::tracks) {
-        policy_stage.prefetch(&places, burst, flows);
+    // The only run of a burst has nothing to be done before it.
+    let several = burst.follows != burst.all_but_first();
+    if several {
+        locate(burst, flows, snapshot.policies().is_some());
+        if snapshot.policies().is_some_and(PolicyTable::tracks) {
+            policy_stage.prefetch(burst, flows);
+        }
     }
     let (mut start, mut head) = (0, 0);
     while let (true, Some(hash)) = (start < n, burst.hashes.get(start)) {
@@ -57,7 +61,8 @@ pub fn run(
         let Some(key) = burst.keys.get(head) else { return };
         let mut end = n.min(start + 1 + (u64::from(burst.follows) >> (start + 1)).trailing_ones() as usize);
         burst.turns |= 1 << start;
-        let place = places.get(head).copied().unwrap_or_default();
+        let place = if several { burst.places.get(head).copied() } else { None };
+        let place = place.unwrap_or_else(|| flows.locate(*hash, false));
         let Some(flow) = flows.flow_at(place, key, *hash, limit, now) else {
             fill(&mut burst.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
             fill(&mut burst.counter_ids, start..end, [0; 2]);
@@ -103,17 +108,15 @@ pub fn run(
 
 /// Where the flow of each run is, at the place of its first frame: all are asked for before the first is used, as a `whole` or not.
 #[inline]
-fn locate(burst: &Burst, flows: &FlowTable, whole: bool) -> [Place; Batch::MAX] {
-    let mut places = [Place::default(); Batch::MAX];
+fn locate(burst: &mut Burst, flows: &FlowTable, whole: bool) {
     let mut firsts = burst.firsts();
     while firsts != 0 {
         let at = firsts.trailing_zeros() as usize;
         firsts &= firsts - 1;
-        if let (Some(place), Some(hash)) = (places.get_mut(at), burst.hashes.get(at)) {
+        if let (Some(place), Some(hash)) = (burst.places.get_mut(at), burst.hashes.get(at)) {
             *place = flows.locate(*hash, whole);
         }
     }
-    places
 }
 
 /// Gives the frames of a run the verdict of their flow, unless their lengths forbid it. Returns how many have it, and
@@ -300,13 +303,13 @@ impl PolicyStage {
         })
     }
 
-    /// Asks for what says whether the connections still hold that the flows at `places` belong to.
+    /// Asks for what says whether the connections still hold that the flows of `burst` belong to.
     #[inline]
-    fn prefetch(&self, places: &[Place; Batch::MAX], burst: &Burst, flows: &FlowTable) {
+    fn prefetch(&self, burst: &Burst, flows: &FlowTable) {
         let mut firsts = burst.firsts();
         // The last one is looked at right after this.
         while firsts & (firsts.wrapping_sub(1)) != 0 {
-            let place = places.get(firsts.trailing_zeros() as usize);
+            let place = burst.places.get(firsts.trailing_zeros() as usize);
             firsts &= firsts - 1;
             if let Some(flow) = place.and_then(|place| flows.at(*place)).filter(|flow| !flow.is_untracked()) {
                 for version in flow.hooks.connections.iter().flatten() {

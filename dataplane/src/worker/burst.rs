@@ -2,7 +2,7 @@
 
 use crate::ids::Verdict;
 use crate::policy_counters::CounterId;
-use crate::worker::flow_table::Hash;
+use crate::worker::flow_table::{Hash, Place};
 use dpdk::{Batch, Mbuf};
 use kopi_config::policy::Direction;
 use kopi_packet::FlowKey;
@@ -23,6 +23,8 @@ pub struct Burst {
     pub(crate) shortest: u32,
     pub(crate) longest: u32,
     pub(crate) hashes: [Hash; Batch::MAX],
+    /// Where the flow of each run is, at the place of its first frame, once several were asked for.
+    pub(crate) places: [Place; Batch::MAX],
     pub(crate) notes: [Notes; Batch::MAX],
     pub(crate) verdicts: [Verdict; Batch::MAX],
     /// Whether it came by the wire.
@@ -61,6 +63,7 @@ impl Burst {
             shortest: 0,
             longest: 0,
             hashes: [Hash::default(); Batch::MAX],
+            places: [Place::default(); Batch::MAX],
             notes: [Notes::NONE; Batch::MAX],
             follows: 0,
             turns: 0,
@@ -181,6 +184,13 @@ impl Burst {
     pub(crate) fn firsts(&self) -> u32 {
         let frames = u32::try_from(self.batch.len()).unwrap_or(0);
         !self.follows & 1_u32.checked_shl(frames).unwrap_or(0).wrapping_sub(1)
+    }
+
+    /// [`follows`](Self::follows) of a burst that is one run.
+    #[inline]
+    #[must_use]
+    pub(crate) fn all_but_first(&self) -> u32 {
+        u32::MAX >> (Batch::MAX - self.batch.len().max(1)) & !1
     }
 
     /// The first frame of the run that frame `at` is in.
