@@ -29,7 +29,7 @@ smoke NAME:
 demo:
     ci/demo.sh
 
-# a benchmark, as root: all, throughput, policy, qos, capture, wake, ...
+# a benchmark, as root: headline, all, throughput, policy, qos, capture, wake, ...
 bench NAME *ARGS:
     cargo run --release -p kopi-bench -- {{ NAME }} {{ ARGS }}
 

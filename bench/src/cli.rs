@@ -19,7 +19,7 @@ use crate::probe::{self, State, Thresholds};
 use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
 use crate::throughput::{Cell, CellResult, Direction};
-use crate::{capture, compare as builds, plot, policy, progress, qos, report, wake};
+use crate::{capture, compare as builds, headline, plot, policy, progress, qos, report, wake};
 
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
@@ -37,10 +37,10 @@ pub(crate) struct Args {
     /// Rounds of every contender in turn [default: 5, quick: 2]
     #[arg(long, global = true)]
     rounds: Option<u32>,
-    /// Seconds over which a rate is taken [default: 2, quick: 1]
+    /// Seconds over which a rate is taken [default: 2, quick: 1; half of it for `headline`]
     #[arg(long, global = true)]
     window: Option<f64>,
-    /// Seconds before the window [default: 1, quick: 0.5]
+    /// Seconds before the window [default: 1, quick: 0.5; half of it for `headline`]
     #[arg(long, global = true)]
     warm_up: Option<f64>,
     /// Frame lengths in bytes, without the checksum [default: 64,512,1518, quick: 64,1518]
@@ -50,7 +50,8 @@ pub(crate) struct Args {
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
     /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `capture`: tx,
-    /// tx-one, rx, rx-one; for `qos`: cost, shaping, workers, sharing, unused, protection; for `wake`: wakes, load
+    /// tx-one, rx, rx-one; for `qos`: cost, shaping, workers, sharing, unused, protection; for `wake`: wakes, load; for
+    /// `headline`: tx, rx, ablation, victim
     #[arg(long, global = true, value_delimiter = ',')]
     only: Option<Vec<String>>,
     /// Core of the dataplane (kernel CPU number)
@@ -104,6 +105,12 @@ enum What {
     PolicyApp {
         /// Core to run on
         core: usize,
+        /// Length of the frames, in bytes without the checksum
+        #[arg(value_parser = clap::value_parser!(u16).range(64..=1518))]
+        length: u16,
+        /// Send frames to the application instead of from it
+        #[arg(long)]
+        to_app: bool,
         /// Arguments for EAL
         #[arg(last = true)]
         eal: Vec<String>,
@@ -146,6 +153,32 @@ enum What {
         #[arg(last = true)]
         eal: Vec<String>,
     },
+    /// The same load through the kernel, raw bypass, vhost, Open vSwitch with rules and kopi with everything on
+    Headline,
+    /// The application of the kernel's arm of `headline`, which starts it by itself
+    #[command(hide = true, name = headline::SOCKET_COMMAND)]
+    HeadlineSocket {
+        /// Core to run on
+        core: usize,
+        /// Length of the frames, in bytes without the checksum
+        #[arg(value_parser = clap::value_parser!(u16).range(64..=1518))]
+        length: u16,
+    },
+    /// The victim of `headline` in the kernel, which starts it by itself
+    #[command(hide = true, name = headline::trips::COMMAND)]
+    HeadlineTrips {
+        /// Core to run on
+        core: usize,
+        /// Length of the frames of each bulk socket, in bytes without the checksum
+        #[arg(value_delimiter = ',', value_parser = clap::value_parser!(u16).range(64..=1518))]
+        lengths: Vec<u16>,
+    },
+    /// What answers it
+    #[command(hide = true, name = headline::trips::ECHO_COMMAND)]
+    HeadlineEcho {
+        /// Core to run on
+        core: usize,
+    },
     /// Two builds of kopi side by side: throughput and round trips, and their ratios
     Compare {
         /// Folder of the first kopid and librte_net_kopi.so
@@ -165,7 +198,7 @@ enum What {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::LatencyApp { core, eal } => app::run(*core, eal),
-        What::PolicyApp { core, eal } => policy::run(*core, eal),
+        What::PolicyApp { core, length, to_app, eal } => policy::run(*core, *length, *to_app, eal),
         What::QosApp { core, work, lengths, eal } => qos::run(*core, *work, lengths, eal),
         What::QosSocket { core, length } => qos::run_sender(*core, *length),
         What::Policy => measure_cost(args, "policy", policy::measure, policy::page, |_| Ok(None)),
@@ -173,6 +206,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         What::Qos => measure_cost(args, "qos", qos::measure, qos::page, qos::plot),
         What::WakeApp { core, eal } => wake::run(*core, eal),
         What::Wake => measure_cost(args, "wake", wake::measure, wake::page, |_| Ok(None)),
+        What::HeadlineSocket { core, length } => headline::run_socket(*core, *length),
+        What::HeadlineTrips { core, lengths } => headline::trips::run(*core, lengths),
+        What::HeadlineEcho { core } => headline::trips::run_echo(*core),
+        What::Headline => measure_cost(args, "headline", headline::measure, headline::page, headline::plot),
         What::Compare { a, b } => compare_builds(args, [a, b]),
         What::Probe => show_probe(args, &interrupt()?),
         What::All => compare(args, interrupt()?, &args.cells(), &args.paces()),
@@ -278,7 +315,11 @@ impl Args {
     }
 
     fn method(&self) -> Method {
-        let full = if self.quick { Method::quick() } else { Method::default() };
+        let full = match (&self.what, self.quick) {
+            (What::Headline, quick) => headline::method(quick),
+            (_, true) => Method::quick(),
+            (_, false) => Method::default(),
+        };
         let seconds =
             |given: Option<f64>, default| given.map_or(default, |s| Duration::from_secs_f64(s.clamp(0.0, 3600.0)));
         Method {
@@ -318,7 +359,7 @@ impl Args {
             all.push(Box::new(Vhost(virtqueue)));
         }
         for virtqueue in [Virtqueue::SplitInOrder, Virtqueue::Packed] {
-            all.push(Box::new(Ovs(virtqueue)));
+            all.push(Box::new(Ovs { virtqueue, rules: 0 }));
         }
         all.push(Box::new(Raw));
         let Some(only) = &self.only else { return Ok(all) };

@@ -1,10 +1,11 @@
 //! Runs kopi side by side with other ways to join an application to a wire, and writes a results page.
 //!
 //! - [`contender`]: the systems, one file each
-//! - [`throughput`], [`latency`], [`policy`], [`capture`], [`qos`], [`wake`]: what is measured; [`compare`]: of two builds
+//! - [`throughput`], [`latency`], [`policy`], [`capture`], [`qos`], [`wake`]: what is measured; [`compare`]: of two builds;
+//!   [`headline`]: everything at once
 //! - [`rounds`]: how samples are taken
 //! - [`probe`]: the latency between two cores, by which samples are filed
-//! - [`process`], [`testpmd`], [`setup`], [`interrupt`]: programs under test and their surroundings
+//! - [`process`], [`testpmd`], [`setup`], [`namespace`], [`interrupt`]: programs under test and their surroundings
 //! - [`stats`], [`report`], [`plot`], [`machine`]: from samples to the page
 
 #![forbid(unsafe_code)]
@@ -15,9 +16,11 @@ mod cli;
 mod compare;
 mod contender;
 mod error;
+mod headline;
 mod interrupt;
 mod latency;
 mod machine;
+mod namespace;
 mod plot;
 mod policy;
 mod probe;

@@ -98,6 +98,7 @@ fn colour(family: Family) -> &'static str {
         Family::Vhost => "#c9a227",
         Family::Ovs => "#4a6fa5",
         Family::Raw => "#bbbbbb",
+        Family::Kernel => "#8c4a4a",
     }
 }
 

@@ -109,7 +109,8 @@ impl Wire {
 
     /// Whether this wire needs nothing of the host: neither a PCI device nor a kernel interface.
     pub(crate) fn is_virtual(&self) -> bool {
-        ["net_null", "net_ring"].iter().any(|driver| self.0.starts_with(driver))
+        let file = self.0.starts_with("net_pcap") && !self.0.contains("iface");
+        file || ["net_null", "net_ring"].iter().any(|driver| self.0.starts_with(driver))
     }
 
     /// The EAL arguments that open this wire and no other PCI device.
@@ -199,6 +200,12 @@ mod tests {
         ] {
             assert_eq!(Wire::new(device).is_pci(), pci, "{device}");
         }
+    }
+
+    #[test]
+    fn a_wire_of_a_file_needs_no_interface() {
+        assert!(Wire::new("net_pcap0,rx_pcap=flows.pcap,infinite_rx=1").is_virtual());
+        assert!(!Wire::new("net_pcap0,rx_iface_in=eth1").is_virtual());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::arms::Arm;
 use super::session::{Session, Told};
 use crate::contender::Service;
 use crate::error::{BenchError, Result};
-use crate::policy::{Counts, Job, Pump, Window};
+use crate::policy::{Counts, FRAME_LEN, Job, Pump, Window};
 use crate::rounds::{App, Experiment, Method, Pair, Watch};
 use crate::setup::{Setup, Wire};
 use crate::throughput::{Direction, approximate};
@@ -92,7 +92,7 @@ impl Experiment for Trial {
     }
 
     fn start_app(&self, setup: &Setup, name: &str, service: &dyn Service) -> Result<Pump> {
-        Pump::start(setup, name, service)
+        Pump::start(setup, name, FRAME_LEN, service)
     }
 
     fn measure(&self, setup: &Setup, method: &Method, pair: &mut Pair<Pump>) -> Result<Cost> {

@@ -10,13 +10,14 @@ mod session;
 
 use crate::contender::Kopi;
 use crate::error::{BenchError, Result};
-use crate::policy::{self, FLOWS};
+use crate::policy::{self, FLOWS, FRAME_LEN};
 use crate::progress;
 use crate::rounds::{self, Experiment, Method, Samples};
 use crate::setup::Setup;
 use load::{Cost, LOADS, Trial};
 
 pub(crate) use report::page;
+pub(crate) use session::{Session, Target};
 
 /// What all parts gave.
 #[derive(Debug, Default)]
@@ -41,11 +42,11 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
     let mut results = Results::default();
     for load in LOADS.iter().filter(|load| only.is_none_or(|only| only.iter().any(|name| name == load.part))) {
         let file = setup.path(&format!("{}.pcap", load.part));
-        let mut frames = policy::flows(true);
+        let mut frames = policy::flows(true, FRAME_LEN);
         if load.one_flow {
             frames = frames.first().map_or_else(Vec::new, |frame| vec![*frame; usize::from(FLOWS)]);
         }
-        policy::write_pcap(&file, &frames)?;
+        policy::write_pcap(&file, &frames, FRAME_LEN)?;
         let trials = arms::ALL.map(|arm| (arm.name, Trial { load: *load, arm, file: file.clone() }));
         let label = trials.first().map(|(_, trial)| trial.label()).unwrap_or_default();
         match rounds::run_shared(&trials, setup, &kopi, method) {

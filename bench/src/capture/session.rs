@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// Where a session writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// `/dev/null`.
     Null,
     /// Files in memory, a new one whenever kopid says that one is full. They have no names, so nothing stays behind.
@@ -49,20 +49,20 @@ impl Target {
 
 /// What kopid says of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Told {
+pub(crate) struct Told {
     /// Frames at a port that were wanted.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// Those written.
-    pub(super) captured: u64,
+    pub(crate) captured: u64,
     /// Those lost.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// From the session's beginning to its end.
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 /// A session that runs. Dropping it ends it.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     stream: UnixStream,
     begun: Instant,
     /// Reads what kopid says, and gives it files.
@@ -75,7 +75,7 @@ impl Session {
     /// # Errors
     ///
     /// When kopid does not answer, or refuses.
-    pub(super) fn begin(control: &Path, request: &str, target: Target) -> Result<Self> {
+    pub(crate) fn begin(control: &Path, request: &str, target: Target) -> Result<Self> {
         let doing = || format!("ask kopid for a capture through {}", control.display());
         let arguments: Capture =
             serde_json::from_str(request).map_err(|error| BenchError::Failed(format!("{request}: {error}")))?;
@@ -95,7 +95,7 @@ impl Session {
     /// # Errors
     ///
     /// When it had ended before, kopid does not answer, and on Ctrl-C.
-    pub(super) fn end(mut self, interrupt: &Interrupt) -> Result<Told> {
+    pub(crate) fn end(mut self, interrupt: &Interrupt) -> Result<Told> {
         post(&self.stream, &Request::plain("stop"), None)?;
         let seconds = self.begun.elapsed().as_secs_f64();
         let asked = Instant::now();

@@ -1,5 +1,8 @@
 //! The systems that are compared. Each takes frames between an application and the wire, with one core to do it.
 
+mod captured;
+mod echo;
+mod kernel;
 mod kopi;
 mod ovs;
 mod raw;
@@ -11,9 +14,13 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::Result;
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::setup::{Setup, Wire};
 
+pub(crate) use captured::Captured;
+pub(crate) use echo::Echo;
+pub(crate) use kernel::{CLASSES, Kernel};
 pub(crate) use kopi::Kopi;
 pub(crate) use ovs::Ovs;
 pub(crate) use raw::Raw;
@@ -30,10 +37,12 @@ pub(crate) enum Family {
     Ovs,
     /// The application on the wire device itself: bypass, with no system between.
     Raw,
+    /// The kernel's network stack.
+    Kernel,
 }
 
 impl Family {
-    /// Every family, in the order of reports.
+    /// Every family that serves any DPDK application, in the order of reports.
     pub(crate) const ALL: [Self; 4] = [Self::Kopi, Self::Vhost, Self::Ovs, Self::Raw];
 }
 
@@ -44,6 +53,7 @@ impl fmt::Display for Family {
             Self::Vhost => "vhost",
             Self::Ovs => "OVS",
             Self::Raw => "raw",
+            Self::Kernel => "kernel",
         })
     }
 }
@@ -71,6 +81,11 @@ pub(crate) trait Contender {
 pub(crate) trait Service {
     /// EAL arguments that give an application its port, `--no-pci` or its like included.
     fn app_devices(&self) -> Vec<String>;
+
+    /// Where an application of sockets is to run. `None` if an application is one of DPDK.
+    fn namespace(&self) -> Option<&Namespace> {
+        None
+    }
 
     /// The processes that poll, to be paused while another contender runs.
     fn processes(&self) -> Vec<&Process>;

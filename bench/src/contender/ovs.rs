@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{Contender, Family, Service, Virtqueue};
 use crate::error::{BenchError, Doing, Result};
+use crate::policy::texts;
 use crate::process::Process;
 use crate::setup::{Setup, Wire, find_program, is_file};
 
@@ -27,11 +28,16 @@ const WIRE_PORT: u32 = 2;
 
 /// `ovs-vswitchd` with a userspace bridge.
 #[derive(Debug)]
-pub(crate) struct Ovs(pub(crate) Virtqueue);
+pub(crate) struct Ovs {
+    /// How the application's rings are shared.
+    pub(crate) virtqueue: Virtqueue,
+    /// Rules that each frame passes before the one that forwards it.
+    pub(crate) rules: u16,
+}
 
 impl Contender for Ovs {
     fn name(&self) -> &'static str {
-        match self.0 {
+        match self.virtqueue {
             Virtqueue::Split => "ovs-split",
             Virtqueue::SplitInOrder => "ovs-split-in-order",
             Virtqueue::Packed => "ovs-packed",
@@ -80,8 +86,8 @@ impl Contender for Ovs {
         }
         let mut vswitchd = Process::spawn(self.name(), program, args, &environment, interrupt)?;
         vswitchd.expect("DPDK Enabled - initialized", START)?;
-        tools.add_ports(wire)?;
-        Ok(Box::new(Switch { vswitchd, _ovsdb: ovsdb, tools, virtqueue: self.0 }))
+        tools.add_ports(wire, self.rules)?;
+        Ok(Box::new(Switch { vswitchd, _ovsdb: ovsdb, tools, virtqueue: self.virtqueue }))
     }
 }
 
@@ -154,7 +160,7 @@ impl Tools {
         )
     }
 
-    fn add_ports(&self, wire: &Wire) -> Result<()> {
+    fn add_ports(&self, wire: &Wire, rules: u16) -> Result<()> {
         self.vsctl(&["add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "fail-mode=secure"])?;
         self.vsctl(&["add-port", BRIDGE, "app", "--", "set", "Interface", "app", "type=dpdkvhostuser"])?;
         // Quoted, for a bare comma would end the value.
@@ -165,6 +171,11 @@ impl Tools {
         self.vsctl(&["add-port", BRIDGE, "wire", "--", "set", "Interface", "wire", "type=dpdk", &devargs, queues])?;
         for (from, to) in [(APP_PORT, WIRE_PORT), (WIRE_PORT, APP_PORT)] {
             self.ofctl("add-flow", &format!("in_port={from},actions=output:{to}"))?;
+        }
+        if rules > 0 {
+            let path = self.file("rules");
+            fs::write(&path, drops(rules)).doing(|| format!("write {path}"))?;
+            self.ofctl("add-flows", &path)?;
         }
         Ok(())
     }
@@ -208,6 +219,15 @@ fn vswitchd() -> Option<PathBuf> {
     find_program(DEBIAN_VSWITCHD).or_else(|| find_program("ovs-vswitchd"))
 }
 
+/// Rules that drop what none of the load is: the first of those in kopi's large policy.
+fn drops(rules: u16) -> String {
+    let rule = |n| {
+        let (address, port) = texts::denied(n, 0);
+        format!("priority=40000,udp,nw_dst={address},tp_dst={port},actions=drop\n")
+    };
+    (1..=rules).map(rule).collect()
+}
+
 /// The number of frames sent, from what `ovs-ofctl dump-ports` prints for one port.
 fn sent_packets(text: &str) -> Option<u64> {
     let (_, rest) = text.split_once("tx pkts=")?;
@@ -217,6 +237,12 @@ fn sent_packets(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_rule_is_a_line() {
+        assert_eq!(drops(1), "priority=40000,udp,nw_dst=198.18.0.3,tp_dst=2,actions=drop\n");
+        assert_eq!(drops(1000).lines().count(), 1000);
+    }
 
     #[test]
     fn the_switchs_count_is_read() {

@@ -41,7 +41,7 @@ const HEADERS: [u8; 30] = [
     0x00, 0x09, 0x00, 0x09, 0x00, 0x1e, 0x00, 0x00, // UDP.
 ];
 /// After so long a frame is lost.
-const PATIENCE: Duration = Duration::from_millis(10);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 /// The longest trip that the histogram holds, in nanoseconds.
 const LONGEST_NS: u64 = 10_000_000_000;
 
@@ -97,24 +97,32 @@ pub(crate) struct Trip {
 }
 
 /// Trips as they are counted.
-struct Tally {
+pub(crate) struct Tally {
     histogram: Histogram<u64>,
-    sent: u64,
+    /// Frames that were sent.
+    pub(crate) sent: u64,
     hz: u64,
 }
 
 impl Tally {
-    fn new(hz: u64) -> Result<Self> {
+    /// Counts by a clock of `hz` ticks in a second.
+    ///
+    /// # Errors
+    ///
+    /// Never with these bounds.
+    pub(crate) fn new(hz: u64) -> Result<Self> {
         let histogram = Histogram::new_with_bounds(1, LONGEST_NS, 3);
         let histogram = histogram.map_err(|error| BenchError::Failed(format!("make a histogram: {error}")))?;
         Ok(Self { histogram, sent: 0, hz })
     }
 
-    fn record(&mut self, cycles: u64) {
+    /// A frame is back after so many ticks.
+    pub(crate) fn record(&mut self, cycles: u64) {
         self.histogram.saturating_record(nanoseconds(cycles, self.hz));
     }
 
-    fn trips(&self) -> Trips {
+    /// What has been counted.
+    pub(crate) fn trips(&self) -> Trips {
         let at = |quantile| self.histogram.value_at_quantile(quantile);
         let count = self.histogram.len();
         let lost = self.sent.saturating_sub(count);

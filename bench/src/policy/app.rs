@@ -1,12 +1,14 @@
-//! The application that loads a policy: an ordinary DPDK application, with nothing of kopi in it.
+//! The application that loads a system: an ordinary DPDK application, with nothing of kopi in it.
 //!
 //! testpmd's generators either send few flows or spend more on a frame than kopid does. This one sends prepared frames,
 //! or receives and counts. It takes one line for each window on standard input, what to do and for how many
 //! milliseconds, and answers with one line of JSON. Between windows it does nothing.
 
+use std::hint::black_box;
 use std::io::{self, BufRead};
 
 use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue, tsc};
+use kopi_packet::checksum::sum;
 use serde_json::{Value, json};
 
 use super::frames::{self, FRAME_LEN, Frame};
@@ -31,11 +33,21 @@ pub(crate) enum Job {
     Flood,
     /// Receive and count.
     Receive,
+    /// Like [`Job::Send`], and write the payload of each frame anew.
+    SendWritten,
+    /// Like [`Job::Receive`], and read every byte, as a checksum does.
+    ReceiveRead,
 }
 
 impl Job {
-    const ALL: [(&'static str, Self); 4] =
-        [("send", Self::Send), ("send-one", Self::SendOne), ("flood", Self::Flood), ("receive", Self::Receive)];
+    const ALL: [(&'static str, Self); 6] = [
+        ("send", Self::Send),
+        ("send-one", Self::SendOne),
+        ("flood", Self::Flood),
+        ("receive", Self::Receive),
+        ("send-written", Self::SendWritten),
+        ("receive-read", Self::ReceiveRead),
+    ];
 
     /// Its word in a line to the application.
     pub(crate) fn word(self) -> &'static str {
@@ -53,7 +65,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn answer(self) -> String {
+    /// The answer, as JSON.
+    pub(crate) fn answer(self) -> String {
         json!({ "frames": self.frames, "nanoseconds": self.nanoseconds }).to_string()
     }
 
@@ -65,12 +78,13 @@ impl Window {
     }
 }
 
-/// Runs the application until its standard input ends.
+/// Runs the application until its standard input ends. What it sends are frames of `length` bytes, but for those of a flood:
+/// from itself, or, where it stands for the wire, `to_app`.
 ///
 /// # Errors
 ///
 /// When DPDK or the port does not come up, or a line is not understood.
-pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
+pub(crate) fn run(core: usize, length: u16, to_app: bool, eal_args: &[String]) -> Result<()> {
     let eal = Eal::init(eal_args)?;
     pin(core)?;
     let config = PoolConfig { name: "policy", mbufs: 8191, cache: 256, frame_max: 2048, socket: None };
@@ -81,8 +95,17 @@ pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
     let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else {
         return Err(BenchError::Failed("the port has no queues".to_owned()));
     };
-    let frames = frames::flows(false);
-    let mut pump = Pump { pool, rx, tx, batch: Batch::new(), frames, next: 0, random: 0x9e37_79b9_7f4a_7c15 };
+    let mut pump = Pump {
+        pool,
+        rx,
+        tx,
+        batch: Batch::new(),
+        frames: frames::flows(to_app, length),
+        length,
+        next: 0,
+        random: 0x9e37_79b9_7f4a_7c15,
+        sum: 0,
+    };
 
     say(READY)?;
     for line in io::stdin().lock().lines() {
@@ -97,7 +120,8 @@ pub(crate) fn run(core: usize, eal_args: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn parse(line: &str) -> Option<(Job, u64)> {
+/// The job, and milliseconds, that a line asks for.
+pub(crate) fn parse(line: &str) -> Option<(Job, u64)> {
     let (word, milliseconds) = line.split_once(' ')?;
     let (_, job) = Job::ALL.into_iter().find(|(known, _)| *known == word)?;
     Some((job, milliseconds.parse().ok()?))
@@ -110,8 +134,11 @@ struct Pump {
     tx: TxQueue,
     batch: Batch,
     frames: Vec<Frame>,
+    length: u16,
     next: usize,
     random: u64,
+    /// Of all bytes that were read.
+    sum: u64,
 }
 
 impl Pump {
@@ -122,14 +149,17 @@ impl Pump {
         loop {
             frames += match job {
                 Job::Receive => self.receive(),
-                Job::Send => self.send(Self::next_of_flows),
-                Job::SendOne => self.send(Self::first_of_flows),
-                Job::Flood => self.send(Self::next_of_flood),
+                Job::ReceiveRead => self.receive_and_read(),
+                Job::Send => self.send(self.length, Self::next_of_flows),
+                Job::SendWritten => self.send(self.length, Self::next_of_flows_written),
+                Job::SendOne => self.send(self.length, Self::first_of_flows),
+                Job::Flood => self.send(FRAME_LEN, Self::next_of_flood),
             };
             let took = tsc() - start;
             if took >= cycles {
                 // What the port did not take was never sent.
                 self.batch.free_all();
+                black_box(self.sum);
                 return (frames, took);
             }
         }
@@ -141,11 +171,19 @@ impl Pump {
         n.into()
     }
 
+    fn receive_and_read(&mut self) -> u64 {
+        let n = self.rx.receive(&mut self.batch);
+        for mbuf in self.batch.drain() {
+            self.sum = self.sum.wrapping_add(sum(mbuf.data()));
+        }
+        n.into()
+    }
+
     #[inline]
-    fn send(&mut self, frame: impl Fn(&mut Self, &mut [u8])) -> u64 {
+    fn send(&mut self, length: u16, frame: impl Fn(&mut Self, &mut [u8])) -> u64 {
         let mut batch = std::mem::take(&mut self.batch);
         if batch.is_empty() && self.pool.fill(&mut batch, Batch::MAX) {
-            batch.iter_mut().for_each(|mbuf| frame(self, mbuf.frame_mut(FRAME_LEN)));
+            batch.iter_mut().for_each(|mbuf| frame(self, mbuf.frame_mut(length)));
         }
         let sent = self.tx.send(&mut batch);
         self.batch = batch;
@@ -154,16 +192,25 @@ impl Pump {
 
     #[inline]
     fn next_of_flows(&mut self, to: &mut [u8]) {
-        if let Some(frame) = self.frames.get(self.next) {
-            to.copy_from_slice(frame);
+        if let Some((to, frame)) = to.first_chunk_mut().zip(self.frames.get(self.next)) {
+            *to = *frame;
         }
         self.next = if self.next + 1 >= self.frames.len() { 0 } else { self.next + 1 };
     }
 
     #[inline]
+    fn next_of_flows_written(&mut self, to: &mut [u8]) {
+        self.next_of_flows(to);
+        let [value, ..] = self.next.to_le_bytes();
+        if let Some(payload) = to.get_mut(FRAME_LEN.into()..) {
+            payload.fill(value);
+        }
+    }
+
+    #[inline]
     fn first_of_flows(&mut self, to: &mut [u8]) {
-        if let Some(frame) = self.frames.first() {
-            to.copy_from_slice(frame);
+        if let Some((to, frame)) = to.first_chunk_mut().zip(self.frames.first()) {
+            *to = *frame;
         }
     }
 

@@ -1,10 +1,12 @@
 //! Frames per second under a policy.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::app::{self, Job, Window};
 use super::counts::Counts;
+use super::frames::FRAME_LEN;
 use crate::contender::Service;
 use crate::error::{BenchError, Result};
 use crate::process::Process;
@@ -19,7 +21,7 @@ const MARGIN: Duration = Duration::from_millis(100);
 
 /// What passes through kopid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Load {
+pub(crate) enum Load {
     /// The frames of all flows in turn, from the application.
     Tx,
     /// The same to the application, from the wire, which reads them from this file again and again.
@@ -30,15 +32,15 @@ pub(super) enum Load {
 
 /// What one sample measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     /// Million frames per second, by the application's count and clock.
-    pub(super) mpps: f64,
+    pub(crate) mpps: f64,
     /// Nanoseconds for which the worker was busy, for each frame that came to it.
-    pub(super) worker_ns: f64,
+    pub(crate) worker_ns: f64,
     /// Frames dropped, as a share of those that came.
-    pub(super) dropped: f64,
+    pub(crate) dropped: f64,
     /// Flows pushed out of the flow table, for each frame that came.
-    pub(super) evicted: f64,
+    pub(crate) evicted: f64,
 }
 
 /// The application of [`app`], in a process of its own.
@@ -48,16 +50,26 @@ pub(crate) struct Pump {
 }
 
 impl Pump {
-    /// Starts the application, called `name`, on the service's port.
+    /// Starts the application, called `name`, on the service's port, with frames of `length` bytes.
     ///
     /// # Errors
     ///
     /// When it does not come up.
-    pub(crate) fn start(setup: &Setup, name: &str, service: &dyn Service) -> Result<Self> {
-        let mut args = vec![app::COMMAND.to_owned(), setup.app_core.to_string(), "--".to_owned()];
+    pub(crate) fn start(setup: &Setup, name: &str, length: u16, service: &dyn Service) -> Result<Self> {
+        let mut args =
+            [app::COMMAND, &setup.app_core.to_string(), &length.to_string(), "--"].map(str::to_owned).to_vec();
         args.extend(setup.eal_args(name, setup.app_core));
         args.extend(service.app_devices());
-        let mut process = Process::spawn(name, &setup.program, &args, &[], &setup.interrupt)?;
+        Self::spawn(setup, name, &setup.program, &args)
+    }
+
+    /// Starts whatever takes the application's lines and gives its answers.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(crate) fn spawn(setup: &Setup, name: &str, program: impl AsRef<OsStr>, args: &[String]) -> Result<Self> {
+        let mut process = Process::spawn(name, program, args, &[], &setup.interrupt)?;
         process.expect(app::READY, PATIENCE)?;
         Ok(Self { process })
     }
@@ -110,7 +122,7 @@ impl Experiment for Load {
     }
 
     fn start_app(&self, setup: &Setup, name: &str, service: &dyn Service) -> Result<Pump> {
-        Pump::start(setup, name, service)
+        Pump::start(setup, name, FRAME_LEN, service)
     }
 
     fn measure(&self, setup: &Setup, method: &Method, pair: &mut Pair<Pump>) -> Result<Rate> {

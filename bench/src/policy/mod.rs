@@ -8,19 +8,18 @@ mod frames;
 mod load;
 mod reload;
 mod report;
-mod texts;
+pub(crate) mod texts;
 
 use crate::contender::Contender;
 use crate::error::{BenchError, Result};
 use crate::rounds::{self, Method, Samples};
 use crate::setup::Setup;
-use load::{Load, Rate};
 use reload::Reloads;
 
-pub(crate) use app::{COMMAND, Job, Window, run};
+pub(crate) use app::{ANSWER, COMMAND, Job, READY, Window, parse, run};
 pub(crate) use counts::Counts;
-pub(crate) use frames::{APP_MAC, FLOWS, flows, write_pcap};
-pub(crate) use load::Pump;
+pub(crate) use frames::{APP_MAC, DESTINATIONS, FLOWS, FRAME_LEN, destination, flows, write_pcap};
+pub(crate) use load::{Load, Pump, Rate};
 pub(crate) use report::page;
 
 /// Parts of the benchmark, by the names that the command line knows.
@@ -49,7 +48,7 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
     let wanted = |part: &str| only.is_none_or(|only| only.iter().any(|name| name == part));
 
     let capture = setup.path("flows.pcap");
-    write_pcap(&capture, &flows(true))?;
+    write_pcap(&capture, &flows(true, FRAME_LEN), FRAME_LEN)?;
     let mut contenders: Vec<Box<dyn Contender>> = Vec::new();
     for (name, _) in texts::ALL {
         contenders.push(texts::contender(name).map_err(|error| BenchError::Failed(format!("{name}: {error}")))?);

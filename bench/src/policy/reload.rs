@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::app::Job;
 use super::counts::Counts;
+use super::frames::FRAME_LEN;
 use super::load::{Load, Pump};
 use super::texts;
 use crate::contender::Service;
@@ -101,7 +102,7 @@ pub(super) fn measure(setup: &Setup, thresholds: &Thresholds) -> Result<Reloads>
         return Err(BenchError::Failed(why));
     }
     let mut service = contender.start(setup, &Load::Tx.wire())?;
-    let mut pump = Pump::start(setup, "reload-app", service.as_ref())?;
+    let mut pump = Pump::start(setup, "reload-app", FRAME_LEN, service.as_ref())?;
     // What ordinary threads of the kernel take of a core that is not isolated is not the reload's doing.
     service.processes().into_iter().try_for_each(|process| process.prefer(WORKER))?;
     let policy = setup.path(&format!("{}-policy.toml", texts::MANY));

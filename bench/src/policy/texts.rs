@@ -6,15 +6,15 @@ use super::frames::{DESTINATIONS, destination};
 use crate::contender::{Contender, Kopi};
 
 /// Rules of the large policy.
-pub(super) const RULES: u16 = 10_000;
+pub(crate) const RULES: u16 = 10_000;
 /// Without any policy.
-pub(super) const NONE: &str = "none";
+pub(crate) const NONE: &str = "none";
 /// One rule, without state.
-pub(super) const ONE: &str = "one";
+pub(crate) const ONE: &str = "one";
 /// One rule that asks for the connection's state.
-pub(super) const STATE: &str = "state";
+pub(crate) const STATE: &str = "state";
 /// [`RULES`] rules, and a set of [`DESTINATIONS`] addresses.
-pub(super) const MANY: &str = "many";
+pub(crate) const MANY: &str = "many";
 /// The same, and the rule that decides asks for the connection's state.
 pub(super) const MANY_STATE: &str = "many-state";
 /// Every one of them, with what it is.
@@ -33,7 +33,7 @@ const HEAD: &str = "default = { egress = \"drop\", ingress = \"drop\" }\n";
 /// # Errors
 ///
 /// Never, for a `String` takes everything.
-pub(super) fn contender(name: &'static str) -> Result<Box<dyn Contender>, fmt::Error> {
+pub(crate) fn contender(name: &'static str) -> Result<Box<dyn Contender>, fmt::Error> {
     let policy = match name {
         ONE => Some(format!("{HEAD}{}", rule("proto = [\"udp\", \"tcp\"], dst = \"198.18.0.0/15\""))),
         STATE => Some(format!("{HEAD}{}", rule("state = [\"new\", \"established\"]"))),
@@ -48,25 +48,31 @@ fn rule(matches: &str) -> String {
     format!("[[rule]]\nname = \"benchmark\"\nmatch = {{ {matches} }}\naction = \"accept\"\n")
 }
 
+/// An address of the benchmarking network (RFC 2544), by its second half.
+pub(crate) fn address(half: u16) -> String {
+    let [c, d] = half.to_be_bytes();
+    format!("198.18.{c}.{d}")
+}
+
+/// The address and the port of the large policy's rule of number `n`.
+pub(crate) fn denied(n: u16, edition: u16) -> (String, u16) {
+    (address(destination(n) + 1), 1 + (n + edition) % 60_000)
+}
+
 /// A policy of [`RULES`] rules. All but the last are each about one address between those of the load, and a port.
 /// `edition` changes all ports, and so all these rules. `more` goes into the last rule.
 ///
 /// # Errors
 ///
 /// Never, for a `String` takes everything.
-pub(super) fn many(edition: u16, more: &str) -> Result<String, fmt::Error> {
-    let address = |half: u16| {
-        let [c, d] = half.to_be_bytes();
-        format!("198.18.{c}.{d}")
-    };
+pub(crate) fn many(edition: u16, more: &str) -> Result<String, fmt::Error> {
     let mut text = format!("{HEAD}[[set]]\nname = \"many\"\naddresses = [\n");
     for n in 0..DESTINATIONS {
         writeln!(text, "  \"{}\",", address(destination(n)))?;
     }
     text.push_str("]\n");
     for n in 1..RULES {
-        let between = address(destination(n) + 1);
-        let port = 1 + (n + edition) % 60_000;
+        let (between, port) = denied(n, edition);
         writeln!(text, "[[rule]]\nname = \"rule-{n}\"")?;
         writeln!(text, "match = {{ proto = \"udp\", dst = \"{between}\", dst_port = {port} }}\naction = \"drop\"")?;
     }

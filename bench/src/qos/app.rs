@@ -21,9 +21,9 @@ use crate::latency::app::{Trip, answer};
 /// The subcommand of this program that runs the application.
 pub(crate) const COMMAND: &str = "qos-app";
 /// What it prints when its ports are up.
-pub(super) const READY: &str = "qos-app: ready\n";
+pub(crate) const READY: &str = "qos-app: ready\n";
 /// What it prints before each answer.
-pub(super) const ANSWER: &str = "qos-app: window ";
+pub(crate) const ANSWER: &str = "qos-app: window ";
 
 /// What the application does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,5 +1,6 @@
 //! What apps get of the wire when all of them send as fast as they may.
 
+use std::ffi::OsStr;
 use std::time::Duration;
 
 use clap::ValueEnum as _;
@@ -67,7 +68,7 @@ impl Sent {
 
 /// The application of [`app`], in a process of its own.
 #[derive(Debug)]
-pub(super) struct Senders {
+pub(crate) struct Senders {
     process: Process,
 }
 
@@ -110,7 +111,16 @@ impl Senders {
             .into();
         args.extend(setup.eal_args(name, setup.app_core));
         args.extend(devices(service.app_devices(), ports));
-        let mut process = Process::spawn(name, &setup.program, &args, &[], &setup.interrupt)?;
+        Self::spawn(setup, name, &setup.program, &args)
+    }
+
+    /// Starts whatever takes the application's lines and gives its answers.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(crate) fn spawn(setup: &Setup, name: &str, program: impl AsRef<OsStr>, args: &[String]) -> Result<Self> {
+        let mut process = Process::spawn(name, program, args, &[], &setup.interrupt)?;
         process.expect(app::READY, PATIENCE)?;
         Ok(Self { process })
     }

@@ -3,11 +3,11 @@
 //!
 //! kopid is compared with itself under another policy, by the same method as with other systems.
 
-mod app;
+pub(crate) mod app;
 mod frames;
 mod load;
 mod plot;
-mod protection;
+pub(crate) mod protection;
 mod report;
 mod tc;
 mod texts;
@@ -21,6 +21,7 @@ use crate::setup::Setup;
 use load::{Load, Sent};
 
 pub(crate) use app::{COMMAND, Work, run};
+pub(crate) use load::Senders;
 pub(crate) use plot::plot;
 pub(crate) use report::page;
 pub(crate) use tc::{COMMAND as SOCKET_COMMAND, run_sender};

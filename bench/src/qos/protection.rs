@@ -16,32 +16,32 @@ use crate::rounds::{Experiment, Method, Pair};
 use crate::setup::{Setup, Wire};
 
 /// Trips per second.
-pub(super) const RATE: u32 = 20_000;
+pub(crate) const RATE: u32 = 20_000;
 /// Length of the bulk frames of each app.
-pub(super) const BULK: [u16; 4] = [1518; 4];
+pub(crate) const BULK: [u16; 4] = [1518; 4];
 /// Rates of the wire, by name.
 pub(super) const WIRES: [&str; 2] = ["1gbit", "10gbit"];
 /// What the experiments are called: without bulk frames, again, and with them.
-pub(super) const IDLE: &str = "idle";
+pub(crate) const IDLE: &str = "idle";
 pub(super) const AGAIN: &str = "again";
-pub(super) const BUSY: &str = "busy";
+pub(crate) const BUSY: &str = "busy";
 
 /// One app whose frames come first, and those of [`BULK`], which send or do not.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Protection {
+pub(crate) struct Protection {
     wire: &'static str,
     busy: bool,
 }
 
 /// The experiments on a wire of rate `wire`, by their names.
-pub(super) const fn experiments(wire: &'static str) -> [(&'static str, Protection); 3] {
+pub(crate) const fn experiments(wire: &'static str) -> [(&'static str, Protection); 3] {
     let [idle, busy] = [Protection { wire, busy: false }, Protection { wire, busy: true }];
     [(IDLE, idle), (AGAIN, idle), (BUSY, busy)]
 }
 
 /// kopid with the policy of the experiments on a wire of rate `wire`. What comes back of the bulk frames goes no further
 /// than to kopid.
-pub(super) fn contender(wire: &'static str) -> Kopi {
+pub(crate) fn contender(wire: &'static str) -> Kopi {
     let mut text = format!(
         "[wire]\nrate = \"{wire}\"\n\
          [[rule]]\nname = \"bulk\"\nmatch = {{ direction = \"ingress\", proto = \"udp\", src_port = {port} }}\naction = \"drop\"\n\
@@ -72,19 +72,33 @@ impl Experiment for Protection {
     }
 
     fn measure(&self, _setup: &Setup, method: &Method, pair: &mut Pair<Senders>) -> Result<Trips> {
-        let mut trips = |time: Duration| {
-            let line = pair.app.ask(&app::trips(RATE, self.busy, time), time + PATIENCE)?;
-            Trips::parse(&line).ok_or_else(|| BenchError::Failed(format!("the application said {line}")))
-        };
-        trips(method.warm_up)?;
-        match trips(method.window)? {
-            Trips { count: 0, lost, .. } => Err(BenchError::Failed(format!("none of {lost} frames came back"))),
-            trips => Ok(trips),
-        }
+        measure(self.busy, method, pair)
     }
 
     fn describe(&self, trips: &Trips) -> String {
-        let Trips { count, lost, p50_ns, p99_ns, p999_ns } = trips;
-        format!("p50 {p50_ns} ns, p99 {p99_ns} ns, p99.9 {p999_ns} ns of {count} trips, {lost} lost")
+        describe(trips)
     }
+}
+
+/// Takes one sample, while the bulk apps are busy or not.
+///
+/// # Errors
+///
+/// When the application does not answer, or nothing came back.
+pub(crate) fn measure(busy: bool, method: &Method, pair: &mut Pair<Senders>) -> Result<Trips> {
+    let mut trips = |time: Duration| {
+        let line = pair.app.ask(&app::trips(RATE, busy, time), time + PATIENCE)?;
+        Trips::parse(&line).ok_or_else(|| BenchError::Failed(format!("the application said {line}")))
+    };
+    trips(method.warm_up)?;
+    match trips(method.window)? {
+        Trips { count: 0, lost, .. } => Err(BenchError::Failed(format!("none of {lost} frames came back"))),
+        trips => Ok(trips),
+    }
+}
+
+/// Trips in a few words.
+pub(crate) fn describe(trips: &Trips) -> String {
+    let Trips { count, lost, p50_ns, p99_ns, p999_ns } = trips;
+    format!("p50 {p50_ns} ns, p99 {p99_ns} ns, p99.9 {p999_ns} ns of {count} trips, {lost} lost")
 }

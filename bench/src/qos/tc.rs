@@ -7,13 +7,13 @@
 use std::fs;
 use std::io::{self, BufRead};
 use std::net::UdpSocket;
-use std::process::{Command, id};
 use std::time::{Duration, Instant};
 
 use super::load::PATIENCE;
 use super::texts;
 use crate::app::{pin, say};
 use crate::error::{BenchError, Doing, Result};
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::progress;
 use crate::rounds::Method;
@@ -53,7 +53,7 @@ pub(super) struct Shaped {
 ///
 /// When the system lacks `ip` or `tc`, or the right to make a namespace, and on Ctrl-C.
 pub(super) fn measure(setup: &Setup, method: &Method, lengths: &[u16]) -> Result<Vec<Shaped>> {
-    let space = Namespace::create()?;
+    let space = Shapers::create()?;
     let mut all = Vec::new();
     for &length in lengths {
         for shaper in SHAPERS {
@@ -68,24 +68,23 @@ pub(super) fn measure(setup: &Setup, method: &Method, lengths: &[u16]) -> Result
     Ok(all)
 }
 
-/// A network namespace with a pair of interfaces in it. Dropping it removes both.
-struct Namespace(String);
+/// A network namespace with a pair of interfaces in it.
+struct Shapers(Namespace);
 
-impl Namespace {
+impl Shapers {
     fn create() -> Result<Self> {
-        let space = Self(format!("kopi-bench-{}", id()));
-        run(&["ip", "netns", "add", &space.0])?;
+        let space = Namespace::create("tc")?;
         space.run(&["ip", "link", "add", NEAR, "mtu", "2000", "type", "veth", "peer", "name", FAR])?;
         space.run(&["ip", "link", "set", FAR, "mtu", "2000", "up"])?;
         space.run(&["ip", "link", "set", NEAR, "up"])?;
         space.run(&["ip", "address", "add", ADDRESS, "dev", NEAR])?;
         // Nobody answers there, and nobody needs to.
         space.run(&["ip", "neighbour", "add", PEER, "lladdr", "02:00:00:99:99:99", "dev", NEAR])?;
-        Ok(space)
+        Ok(Self(space))
     }
 
     fn run(&self, words: &[&str]) -> Result<()> {
-        run(&[&["ip", "netns", "exec", &self.0][..], words].concat())
+        self.0.run(words).map(drop)
     }
 
     /// Puts a shaper in the place of the one before, with the same burst as kopid gets.
@@ -106,31 +105,14 @@ impl Namespace {
         let core = setup.app_core.to_string();
         let program = setup.program.display().to_string();
         let length = length.to_string();
-        let args = ["netns", "exec", &self.0, &program, COMMAND, &core, &length];
-        let mut sender = Process::spawn("the sender", "ip", args, &[], &setup.interrupt)?;
+        let args = self.0.arguments(&[&program, COMMAND, &core, &length]);
+        let mut sender = Process::spawn("the sender", "env", args, &[], &setup.interrupt)?;
         let (warm_up, window) = (method.warm_up.as_millis(), method.window.as_millis());
         sender.send_line(&format!("{warm_up} {window}"))?;
         sender.expect(ANSWER, method.warm_up + method.window + PATIENCE)?;
         let line = sender.expect("\n", PATIENCE)?;
         line.trim().parse().map_err(|_| BenchError::Failed(format!("the sender said {line}")))
     }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        // The interfaces go with it. What cannot be removed is left to the next reboot.
-        let _gone = run(&["ip", "netns", "delete", &self.0]);
-    }
-}
-
-fn run(words: &[&str]) -> Result<()> {
-    let Some((program, args)) = words.split_first() else { return Ok(()) };
-    let output = Command::new(program).args(args).output().doing(|| format!("run {program}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(BenchError::Failed(format!("{} failed: {}", words.join(" "), said.trim())))
 }
 
 /// Sends frames of `length` bytes on core `core` until the window is over that standard input asks for.
