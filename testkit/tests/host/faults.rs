@@ -1,6 +1,6 @@
 //! Faults 38 and 39: the kernel's interface goes, is full, cannot be made; kopid is stopped and told to end.
 
-use super::{FAR_IP, HOME_IP, host_row, is_reached, settings};
+use super::{FAR_IP, HOME_IP, host_row, is_reached, pin_far_end, settings};
 use kopi_testkit::home::TAP;
 use kopi_testkit::testpmd::Options;
 use kopi_testkit::wait::SOON;
@@ -65,6 +65,7 @@ fn full_interface_is_told() {
     let mut kopid = home.kopid(&dir, &settings(&home).policy(slow));
     let echo = Testpmd::forwarding(&dir, &kopid, &Options::new("echo", "icmpecho").mac("02:00:00:00:00:0a"));
     far.neighbour("10.77.0.10", "02:00:00:00:00:0a");
+    pin_far_end(&home, &far);
     wait_until("it is reached", SOON, || is_reached(&far));
     let socket = home.enter(|| UdpSocket::bind("0.0.0.0:0").expect("a port is free"));
     wait_until("its queue is full", SOON, || {
@@ -94,6 +95,7 @@ fn stopped_daemon_goes_on() {
     let mut kopid = home.kopid(&dir, &settings(&home).policy("default = { egress = \"accept\" }\n"));
     let echo = Testpmd::forwarding(&dir, &kopid, &Options::new("echo", "icmpecho").mac("02:00:00:00:00:0a"));
     far.neighbour("10.77.0.10", "02:00:00:00:00:0a");
+    pin_far_end(&home, &far);
     wait_until("it is reached", SOON, || is_reached(&far));
     far.neighbour(HOME_IP, host_row(&kopid)["mac"].as_str().expect("it has an address"));
     kopid.process().signal(Signal::STOP);

@@ -21,6 +21,13 @@ fn settings(home: &Home) -> Settings {
     Settings::on_interface(home.interface(), 1)
 }
 
+/// Tells the kernel at home where the far end is. testpmd's `icmpecho` answers whatever address ARP asks for, so its own might be taken
+/// for that.
+fn pin_far_end(home: &Home, far: &Netns) {
+    let mac = far.inside("cat", &[&format!("/sys/class/net/{}/address", kopi_testkit::netns::INSIDE)]);
+    home.inside("ip", &["neigh", "replace", FAR_IP, "lladdr", mac.trim(), "dev", kopi_testkit::home::TAP]);
+}
+
 /// Whether the far end reaches the kernel at home.
 fn is_reached(far: &Netns) -> bool {
     far.ping(HOME_IP, 1) == 1

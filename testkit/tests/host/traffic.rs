@@ -1,6 +1,6 @@
 //! The kernel's traffic: it arrives, and policy, classes, capture and counters know whose it is.
 
-use super::{FAR_IP, HOME_IP, host_row, number, settings};
+use super::{FAR_IP, HOME_IP, host_row, number, pin_far_end, settings};
 use kopi_testkit::testpmd::Options;
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Home, Kopid, Netns, Settings, TempDir, Testpmd, wait_until};
@@ -79,6 +79,7 @@ fn kernel_is_one_more_owner() {
     let mac = host_row(&kopid)["mac"].as_str().expect("it has an address").to_owned();
     assert_eq!(kopid.status()["wire"]["mac"], mac.as_str(), "the kernel has the wire's address");
     far.neighbour(HOME_IP, &mac);
+    pin_far_end(&home, &far);
     for ip in [HOME_IP, apps[0].2, apps[1].2] {
         assert_eq!(far.ping(ip, 20), 20, "{ip}");
     }
