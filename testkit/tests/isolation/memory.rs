@@ -6,6 +6,7 @@ use kopi_ring::message::Message;
 use kopi_testkit::cgroup::MemoryGroup;
 use kopi_testkit::evil::{Client, as_user, hello, small};
 use kopi_testkit::process::Launch;
+use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Settings, TempDir};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -68,19 +69,23 @@ fn large_rings_hold_nobody_up() {
         }
         let _ended = Stop(&stop);
         let (mut attaches, mut answers) = (Vec::new(), Vec::new());
-        for round in 0..15 {
-            attaches.push(as_user(ALICE, || attach(&kopid, &format!("alice-{round}"))));
-            let begun = Instant::now();
+        let begun = Instant::now();
+        while attaches.len() < 15 || made.load(Relaxed) <= 3 {
+            assert!(begun.elapsed() < 5 * SOON, "the attackers got {} rings", made.load(Relaxed));
+            attaches.push(as_user(ALICE, || attach(&kopid, &format!("alice-{}", attaches.len()))));
+            let asked = Instant::now();
             drop(kopid.status());
-            answers.push(begun.elapsed());
+            answers.push(asked.elapsed());
             // Between two rings of the attackers' as well as in the middle of one.
             thread::sleep(Duration::from_millis(30));
         }
         let (attached, answered) = (median(attaches.clone()), median(answers.clone()));
-        assert!(attached < Duration::from_millis(100), "attached after {attached:?}: {attaches:?}");
-        assert!(answered < Duration::from_millis(200), "answered after {answered:?}: {answers:?}");
+        // What waits for whole rings of others waits for three. A machine may be slow to clear memory: so slow are those, too.
+        let large = begun.elapsed() * 3 / made.load(Relaxed).max(1);
+        let limit = |least| Duration::from_millis(least).max(large / 4);
+        assert!(attached < limit(100), "attached after {attached:?}, beside rings that take {large:?}: {attaches:?}");
+        assert!(answered < limit(200), "answered after {answered:?}, beside rings that take {large:?}: {answers:?}");
     });
-    assert!(made.load(Relaxed) > 3, "the attackers got {} rings", made.load(Relaxed));
 }
 
 /// Takes rings of `geometry` until that is refused, and returns the connections and the refusal.
