@@ -443,7 +443,8 @@ impl Worker {
         self.next_sweep = now + period;
         let idle = IDLE_SECONDS * self.tsc_hz;
         let buckets = self.flows.buckets() as u64 / SWEEPS_PER_SECOND + 1;
-        for _ in 0..buckets * (1 + missed.min(SWEEPS_AT_ONCE)) {
+        let buckets = if self.flows.used() > 0 { buckets * (1 + missed.min(SWEEPS_AT_ONCE)) } else { 0 };
+        for _ in 0..buckets {
             self.flows.sweep(now, idle, |id| id != WIRE && self.snapshot.fib().max_frame(id) == 0);
         }
         self.counters.flows.set(self.flows.used() as u64);

@@ -251,9 +251,14 @@ impl FlowTable {
 
     /// Looks at the next bucket and frees its entries that at `now` (TSC) were unused for more than `idle` ticks, or whose
     /// source `is_gone`. Call it regularly; [`buckets`](Self::buckets) calls go once round the table.
+    #[inline]
     pub fn sweep(&mut self, now: u64, idle: u64, is_gone: impl Fn(PortId) -> bool) {
         let bucket = self.sweep;
         self.sweep = (bucket + 1) & (self.tags.len() - 1);
+        // Most of a large table is empty, and a daemon at rest is to cost nothing.
+        if self.tags[bucket].0 == Tags::FREE.0 {
+            return;
+        }
         let (tags, entries) = (&mut self.tags[bucket], &self.entries[bucket * WAYS..][..WAYS]);
         for (way, flow) in entries.iter().enumerate() {
             if tags.get(way) == 0 {
