@@ -38,7 +38,8 @@ impl Client {
     /// The kernel's.
     pub fn try_connect(path: &Path) -> Result<Self, rustix::io::Errno> {
         let socket = connect(path)?;
-        let limit = Some(Duration::from_secs(10));
+        // The largest rings, beside those of others, on a machine that is slow to clear memory.
+        let limit = Some(Duration::from_secs(60));
         rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, limit)?;
         Ok(Self::on(socket))
     }
