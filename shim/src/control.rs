@@ -178,7 +178,7 @@ impl Control {
                 Ok((mut session, welcome)) => {
                     limiter.reset();
                     let since = Instant::now();
-                    self.attached(welcome);
+                    self.attached(welcome, session.protocol());
                     let Err(lost) = self.serve(&mut session);
                     self.detached();
                     if since.elapsed() >= GOOD {
@@ -209,9 +209,9 @@ impl Control {
         }
     }
 
-    fn attached(&self, welcome: Welcome) {
+    fn attached(&self, welcome: Welcome, protocol: u16) {
         let mut state = self.state();
-        state.attach(welcome);
+        state.attach(welcome, protocol);
         let name = state.name.clone();
         if state.first.is_none() {
             state.first = Some(FirstAttempt::Attached);

@@ -361,10 +361,12 @@ operations! {
 
     /// 0, or the bytes needed if there are too few. Tools give 32 (`ETHTOOL_FWVERS_LEN` of Linux).
     fw_version_get(port, to: *mut c_char, room: usize) {
-        let text = port.control.state().welcome.as_ref().map_or_else(
+        let state = port.control.state();
+        let text = state.welcome.as_ref().map_or_else(
             || "no daemon seen".to_owned(),
-            |welcome| firmware(kopi_ring::PROTOCOL, welcome.port),
+            |welcome| firmware(state.protocol, welcome.port),
         );
+        drop(state);
         let needed = text.len().saturating_add(1);
         if to.is_null() || room < needed {
             return c_int::try_from(needed).unwrap_or(0);

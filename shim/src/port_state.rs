@@ -141,6 +141,8 @@ pub(crate) struct PortState {
     pub(crate) name: String,
     /// The last daemon's answer to the attach.
     pub(crate) welcome: Option<Welcome>,
+    /// The version of the protocol that it speaks with us.
+    pub(crate) protocol: u16,
     /// Whether there is a daemon now.
     pub(crate) attached: bool,
     /// Whether it has agreed to everything wanted of a started port.
@@ -184,8 +186,9 @@ impl PortState {
         Link { up, speed: self.wire.speed }
     }
 
-    /// There is a daemon.
-    pub(crate) fn attach(&mut self, welcome: Welcome) {
+    /// There is a daemon, with which version `protocol` is spoken.
+    pub(crate) fn attach(&mut self, welcome: Welcome, protocol: u16) {
+        self.protocol = protocol;
         self.attached = true;
         self.agreed = false;
         self.reattach = false;

@@ -2,7 +2,7 @@
 
 use kopi_ring::message::{Envelope, Hello, Link, Message, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{Doorbell, Region, RegionError};
+use kopi_ring::{Doorbell, OLDEST_PROTOCOL, PROTOCOL, Region, RegionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
@@ -17,10 +17,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it may take to make a region, all pages of which it has to clear.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The first version of the protocol in which the daemon wants to know that a region is mapped.
+const MAPPED_SINCE: u16 = 3;
+
 /// A connection on which the daemon has given us a port.
 #[derive(Debug)]
 pub(crate) struct Session {
     socket: OwnedFd,
+    /// The version of the protocol that is spoken here.
+    protocol: u16,
+    /// The version of the message received last.
+    received: u16,
     sequence: u32,
     slot_size: u32,
     link: Link,
@@ -83,13 +90,33 @@ fn is_mount(path: &Path) -> bool {
 }
 
 impl Session {
-    /// Connects and asks for a port, and returns it with the daemon's answer. Ends early when `stop` becomes readable.
+    /// Connects and asks for a port, and returns it with the daemon's answer. Ends early when `stop` becomes readable. A daemon
+    /// that refuses in an older version is asked once more, in that one.
     ///
     /// # Errors
     ///
     /// [`RequestError::Refused`] if the daemon does not give us one, [`RequestError::Lost`] if there is no daemon, or
     /// none that answers.
     pub(crate) fn open(path: &Path, hello: Hello, stop: BorrowedFd<'_>) -> Result<(Self, Welcome), RequestError> {
+        let mut session = Self::connect(path, PROTOCOL)?;
+        let mut answer = session.request(Message::Hello(hello.clone()), ANSWER_TIMEOUT, stop);
+        let older = (OLDEST_PROTOCOL..PROTOCOL).contains(&session.received);
+        if older && matches!(answer, Err(RequestError::Refused(_))) {
+            session = Self::connect(path, session.received)?;
+            answer = session.request(Message::Hello(hello), ANSWER_TIMEOUT, stop);
+        }
+        match answer? {
+            (Message::Welcome(welcome), fds) if fds.is_empty() => {
+                session.link = welcome.link;
+                session.slot_size = welcome.slot_size;
+                Ok((session, welcome))
+            }
+            _ => Err(Lost::Answer.into()),
+        }
+    }
+
+    /// A connection for version `protocol`, on which nothing was said yet.
+    fn connect(path: &Path, protocol: u16) -> Result<Self, Lost> {
         // A socket that does not block: `connect` would wait for as long as a hanging daemon's backlog is full.
         let socket = socket::new_socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).map_err(Lost::Connect)?;
         let address = SocketAddrUnix::new(path).map_err(Lost::Connect)?;
@@ -98,15 +125,12 @@ impl Session {
             Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN => Lost::Absent(errno),
             other => Lost::Connect(other),
         })?;
-        let mut session = Self { socket, sequence: 0, slot_size: 0, link: Link::default() };
-        match session.request(Message::Hello(hello), ANSWER_TIMEOUT, stop)? {
-            (Message::Welcome(welcome), fds) if fds.is_empty() => {
-                session.link = welcome.link;
-                session.slot_size = welcome.slot_size;
-                Ok((session, welcome))
-            }
-            _ => Err(Lost::Answer.into()),
-        }
+        Ok(Self { socket, protocol, received: protocol, sequence: 0, slot_size: 0, link: Link::default() })
+    }
+
+    /// The version of the protocol that is spoken here.
+    pub(crate) const fn protocol(&self) -> u16 {
+        self.protocol
     }
 
     /// Bytes of a slot, as the daemon wants them.
@@ -119,7 +143,7 @@ impl Session {
         self.link
     }
 
-    /// Asks for rings and maps them. With them comes what wakes the daemon, if it sleeps at times.
+    /// Asks for rings, maps them, and says so. With them comes what wakes the daemon, if it sleeps at times.
     ///
     /// # Errors
     ///
@@ -136,7 +160,12 @@ impl Session {
         let mut fds = fds.into_iter();
         match fds.next() {
             Some(region) if made == geometry => {
-                Ok((Region::open(region, &made).map_err(Lost::Region)?, fds.next().map(Doorbell::from)))
+                let region = Region::open(region, &made).map_err(Lost::Region)?;
+                let doorbell = fds.next().map(Doorbell::from);
+                if self.protocol >= MAPPED_SINCE {
+                    self.confirm(Message::Mapped, stop)?;
+                }
+                Ok((region, doorbell))
             }
             _ => Err(Lost::Answer.into()),
         }
@@ -162,7 +191,7 @@ impl Session {
         stop: BorrowedFd<'_>,
     ) -> Result<(Message, Vec<OwnedFd>), RequestError> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
-        let envelope = Envelope { sequence: self.sequence, message };
+        let envelope = Envelope { protocol: self.protocol, sequence: self.sequence, message };
         socket::send(&self.socket, &envelope, &[]).map_err(Lost::Send)?;
         let begin = Instant::now();
         loop {
@@ -177,9 +206,11 @@ impl Session {
                         Err(ReceiveError::WouldBlock) => continue,
                         Err(other) => return Err(Lost::Receive(other).into()),
                     };
+                    self.received = answer.protocol;
                     match answer.message {
                         Message::Link(link) if fds.is_empty() => self.link = link,
                         Message::Refused(text) => return Err(RequestError::Refused(text)),
+                        _ if answer.protocol != self.protocol => return Err(Lost::Answer.into()),
                         other if answer.sequence == self.sequence => return Ok((other, fds)),
                         _ => return Err(Lost::Answer.into()),
                     }

@@ -2,7 +2,7 @@
 
 use kopi_ring::message::{Envelope, Hello, Mac, Message, Settings, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError, connect};
-use kopi_ring::{Doorbell, Geometry, Region};
+use kopi_ring::{Doorbell, Geometry, OLDEST_PROTOCOL, PROTOCOL, Region};
 use rustix::fs::FallocateFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::IoSlice;
@@ -21,6 +21,7 @@ pub const MAX_FDS: usize = 253;
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
+    protocol: u16,
     sequence: u32,
 }
 
@@ -47,7 +48,14 @@ impl Client {
     /// A connection that somebody else has made.
     #[must_use]
     pub const fn on(socket: OwnedFd) -> Self {
-        Self { socket, sequence: 0 }
+        Self { socket, protocol: PROTOCOL, sequence: 0 }
+    }
+
+    /// The same client, which knows only the oldest version of the protocol.
+    #[must_use]
+    pub const fn old(mut self) -> Self {
+        self.protocol = OLDEST_PROTOCOL;
+        self
     }
 
     /// The socket.
@@ -70,7 +78,8 @@ impl Client {
     /// Sends a message under the next number. Whether kopid took it.
     pub fn say(&mut self, message: Message) -> bool {
         self.sequence += 1;
-        self.send_raw(&Envelope { sequence: self.sequence, message }.encode(), 0)
+        let Self { protocol, sequence, .. } = *self;
+        self.send_raw(&Envelope { protocol, sequence, message }.encode(), 0)
     }
 
     /// The next message and the first file descriptor that came with it.
@@ -135,9 +144,20 @@ impl Client {
         }
     }
 
-    /// Asks for rings and gets them.
+    /// Asks for rings, gets them, and says that they are mapped, if there is a word for that in its version.
     #[must_use]
     pub fn setup(&mut self, geometry: &Geometry) -> Region {
+        let region = self.setup_unsealed(geometry);
+        if self.protocol > OLDEST_PROTOCOL {
+            let answer = self.ask(Message::Mapped);
+            assert!(matches!(answer, Ok((Message::Done, None))), "{answer:?}");
+        }
+        region
+    }
+
+    /// Asks for rings and gets them, and does not say that they are mapped.
+    #[must_use]
+    pub fn setup_unsealed(&mut self, geometry: &Geometry) -> Region {
         match self.ask(Message::Setup(geometry.clone().into())) {
             Ok((Message::Ready(ready), Some(fd))) => Region::open(fd, &ready).expect("kopid's region is right"),
             other => panic!("no rings: {other:?}"),
@@ -172,7 +192,17 @@ impl Client {
     /// Attaches as a well-behaved app does: port, rings, settings.
     #[must_use]
     pub fn attach(path: &Path, name: &str, mac: Mac, geometry: &Geometry) -> (Self, Region) {
-        let mut client = Self::connect(path);
+        Self::connect(path).attach_as(name, mac, geometry)
+    }
+
+    /// The same as an app of the oldest version of the protocol, whose region is not sealed against holes.
+    #[must_use]
+    pub fn attach_old(path: &Path, name: &str, mac: Mac, geometry: &Geometry) -> (Self, Region) {
+        Self::connect(path).old().attach_as(name, mac, geometry)
+    }
+
+    fn attach_as(self, name: &str, mac: Mac, geometry: &Geometry) -> (Self, Region) {
+        let mut client = self;
         let welcome = client.hello(name, mac);
         let region = client.setup(geometry);
         client.settings(welcome.mac);

@@ -2,9 +2,9 @@
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
-use kopi_ring::PROTOCOL;
 use kopi_ring::layout::DEFAULT_SLOT;
 use kopi_ring::message::{Envelope, MAX_MESSAGE, Mac, Message, Settings};
+use kopi_ring::{OLDEST_PROTOCOL, PROTOCOL};
 use kopi_testkit::evil::{Client, MAX_FDS, Random, hello, small};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Settings as Config, TempDir, wait_for};
@@ -37,7 +37,8 @@ fn leaves_nothing(kopid: &mut Kopid, act: impl FnOnce(&mut Kopid)) {
 fn session() -> Vec<Vec<u8>> {
     let settings = Settings { mtu: 1500, macs: vec![A], ..Settings::default() };
     let messages = [hello("session", A), Message::Setup(small().into()), Message::Settings(settings), Message::Stop];
-    let numbered = (1..).zip(messages).map(|(sequence, message)| Envelope { sequence, message }.encode());
+    let numbered =
+        (1..).zip(messages).map(|(sequence, message)| Envelope { protocol: PROTOCOL, sequence, message }.encode());
     numbered.collect()
 }
 
@@ -176,13 +177,13 @@ fn fault_3_surplus_descriptors_are_closed() {
 fn fault_4_other_versions_are_refused() {
     let (_dir, mut kopid) = start("version");
     leaves_nothing(&mut kopid, |kopid| {
-        for version in [0, PROTOCOL + 1, 9999] {
+        for version in [0, OLDEST_PROTOCOL - 1, PROTOCOL + 1, 9999] {
             let mut packet = session()[0].clone();
             packet[4..6].copy_from_slice(&version.to_le_bytes());
             let client = Client::connect(&kopid.socket());
             assert!(client.send_raw(&packet, 0));
             let refusal = client.refusal();
-            let both = format!("peer speaks ring protocol {version}, this side speaks {PROTOCOL}");
+            let both = format!("peer speaks ring protocol {version}, this side speaks {OLDEST_PROTOCOL} to {PROTOCOL}");
             assert!(refusal.contains(&both), "{refusal}");
             // The log names both, too.
             kopid.await_log(&both);
@@ -192,7 +193,7 @@ fn fault_4_other_versions_are_refused() {
 
 /// The bytes of a request for rings, whatever their sizes.
 fn setup(tx: &[u32], rx: &[u32], slot_size: u32) -> Vec<u8> {
-    let mut packet = Envelope { sequence: 2, message: Message::Setup(small().into()) }.encode();
+    let mut packet = Envelope { protocol: PROTOCOL, sequence: 2, message: Message::Setup(small().into()) }.encode();
     packet.truncate(12);
     packet.extend(slot_size.to_le_bytes());
     for sizes in [tx, rx] {

@@ -8,7 +8,7 @@ use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Envelope, Hello, Link, Message, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{Consumer, HugePages, Producer, Region};
+use kopi_ring::{Consumer, HugePages, PROTOCOL, Producer, Region};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{SocketAddrUnix, SocketFlags};
 use std::hint::black_box;
@@ -221,7 +221,7 @@ fn answer(client: &OwnedFd, regions: &Sender<Region>) -> Result<(), Failure> {
         _ => Message::Done,
     };
     let fds: Vec<_> = made.iter().map(|region| region.fd()).collect();
-    socket::send(client.as_fd(), &Envelope { sequence: request.sequence, message }, &fds)?;
+    socket::send(client.as_fd(), &Envelope { protocol: PROTOCOL, sequence: request.sequence, message }, &fds)?;
     drop(fds);
     made.map_or(Ok(()), |region| regions.send(region).map_err(|error| Failure::Said(error.to_string())))
 }

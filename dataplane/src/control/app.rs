@@ -8,7 +8,7 @@ use kopi_packet::LinkProtocols;
 use kopi_policy::PortPolicy;
 use kopi_ring::message::{Mac, Settings};
 use kopi_ring::status::DaemonStatus;
-use kopi_ring::{Doorbell, Region};
+use kopi_ring::{Doorbell, PROTOCOL, Region};
 
 /// One attached app.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct App {
     pub grant: AttachGrant,
     /// What its driver says of itself, for the operator.
     pub driver: String,
+    /// The version of the protocol that this speaks.
+    pub protocol: u16,
     /// What its port is to receive and to carry. The first address is the main one.
     pub settings: Settings,
     /// Whether it has had rings before.
@@ -92,6 +94,7 @@ impl App {
             account,
             grant,
             driver: String::new(),
+            protocol: PROTOCOL,
             settings: Settings::default(),
             started: false,
             limit_logged: false,

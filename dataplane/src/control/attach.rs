@@ -16,6 +16,7 @@ use crate::control::poller::{Poller, Token};
 use crate::control::ratelimit::RatelimitedLog;
 use crate::control::user_names::{UserName, UserNames};
 use crate::ids::PortId;
+use kopi_ring::PROTOCOL;
 use kopi_ring::message::{Envelope, Link, Message, Setup};
 use kopi_ring::socket::{self, ReceiveError};
 use log::Level;
@@ -66,6 +67,8 @@ struct Client {
     identity: Identity,
     /// Its user, as limits know it.
     account: u32,
+    /// The version of the protocol that it speaks, once it has said hello.
+    protocol: u16,
     state: State,
     /// The next message to it, and which snapshot of the ports the workers have to use before. Until then nothing is received
     /// from it: so a client has no more than one request under way, and no more than two regions.
@@ -123,7 +126,7 @@ impl Client {
 
     /// Sends a message; a peer that does not read its replies is of no use.
     fn send(&self, sequence: u32, message: Message, fds: Vec<OwnedFd>) -> Result<(), String> {
-        self.connection.send(Envelope { sequence, message }, fds)
+        self.connection.send(Envelope { protocol: self.protocol, sequence, message }, fds)
     }
 }
 
@@ -197,6 +200,7 @@ impl Attach {
             process,
             identity,
             account,
+            protocol: PROTOCOL,
             state,
             reply,
             asked,
@@ -358,7 +362,7 @@ impl Attach {
             };
             let Some(Rings { sequence, setup, .. }) = client.asked.take() else { continue };
             let message = outcome.map_or_else(Message::Refused, |()| Message::Ready(setup.geometry));
-            client.reply = Some((Envelope { sequence, message }, plane.next_snapshot()));
+            client.reply = Some((Envelope { protocol: client.protocol, sequence, message }, plane.next_snapshot()));
         }
     }
 
@@ -525,21 +529,29 @@ fn respond(
     plane: &mut ControlPlane,
     attach_log: &mut RatelimitedLog,
 ) -> Result<(), String> {
-    let Envelope { sequence, message } = envelope;
+    let Envelope { protocol, sequence, message } = envelope;
+    if let State::AwaitsHello(_) = client.state {
+        client.protocol = protocol;
+    } else if protocol != client.protocol {
+        let refusal = format!("this message is of ring protocol {protocol}, the hello was of {}", client.protocol);
+        client.connection.refuse(sequence, &refusal);
+        return Err("changed the version of the protocol".into());
+    }
     let reply = match (client.state, message) {
-        (State::AwaitsHello(_), Message::Hello(hello)) => match plane.admit(&hello, client.identity.clone().at_hello())
-        {
-            Ok(welcome) => {
-                let line = format_args!("{} has port {} `{}`", client.identity, welcome.port, welcome.name);
-                attach_log.log_of(Level::Info, &client.identity, &line);
-                client.state = State::Attached(welcome.port);
-                Message::Welcome(welcome)
+        (State::AwaitsHello(_), Message::Hello(hello)) => {
+            match plane.admit(&hello, client.identity.clone().at_hello(), protocol) {
+                Ok(welcome) => {
+                    let line = format_args!("{} has port {} `{}`", client.identity, welcome.port, welcome.name);
+                    attach_log.log_of(Level::Info, &client.identity, &line);
+                    client.state = State::Attached(welcome.port);
+                    Message::Welcome(welcome)
+                }
+                Err(refusal) => {
+                    client.connection.refuse(sequence, &refusal.to_string());
+                    return Err(format!("was refused: {refusal}"));
+                }
             }
-            Err(refusal) => {
-                client.connection.refuse(sequence, &refusal.to_string());
-                return Err(format!("was refused: {refusal}"));
-            }
-        },
+        }
         (State::Attached(id), Message::Setup(setup)) => match plane.setup(id, &setup) {
             Ok(asked) => {
                 client.asked = Some(Rings { sequence, setup, again: asked == Asked::Later });
@@ -555,12 +567,13 @@ fn respond(
             plane.halt(id);
             Message::Done
         }
+        (State::Attached(_), Message::Mapped) => Message::Done,
         _ => {
             client.connection.refuse(sequence, "this message does not belong here");
             return Err("sent a message out of order".into());
         }
     };
-    client.reply = Some((Envelope { sequence, message: reply }, plane.next_snapshot()));
+    client.reply = Some((Envelope { protocol, sequence, message: reply }, plane.next_snapshot()));
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use crate::control::identity::{self, Accepted, Identity, IdentityError};
 use crate::control::mailbox::{MailSender, Mailbox};
 use kopi_ring::message::{Envelope, Message};
 use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{Doorbell, WakeFutex};
+use kopi_ring::{Doorbell, PROTOCOL, WakeFutex};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -382,9 +382,11 @@ impl PeerConnection {
         Ok(())
     }
 
-    /// Says no. The peer may be gone or not listening, which changes nothing: it is let go of anyway.
+    /// Says no, which every version understands. The peer may be gone or not listening, which changes nothing: it is let go of
+    /// anyway.
     pub fn refuse(&self, sequence: u32, why: &str) {
-        if let Err(reason) = self.send(Envelope { sequence, message: Message::Refused(why.into()) }, Vec::new()) {
+        let refusal = Envelope { protocol: PROTOCOL, sequence, message: Message::Refused(why.into()) };
+        if let Err(reason) = self.send(refusal, Vec::new()) {
             log::debug!("a refusal was not sent: {reason}");
         }
     }

@@ -260,12 +260,12 @@ impl ControlPlane {
         self.ports.get(id)
     }
 
-    /// Gives a port to a process.
+    /// Gives a port to a process that speaks version `protocol`.
     ///
     /// # Errors
     ///
     /// [`Refusal`] if it cannot have one.
-    pub fn admit(&mut self, hello: &Hello, identity: Identity) -> Result<Welcome, Refusal> {
+    pub fn admit(&mut self, hello: &Hello, identity: Identity, protocol: u16) -> Result<Welcome, Refusal> {
         let ruleset = self.policy.ruleset().map(|ruleset| &**ruleset);
         let account = self.users.of(identity.uid);
         self.ports.check_account(account, self.limits.apps_per_user)?;
@@ -274,6 +274,7 @@ impl ControlPlane {
         let dataplane = &self.dataplane;
         let app =
             self.ports.admit(hello, (identity, account), grant, ruleset, self.wire.mtu, |id| dataplane.totals(id))?;
+        app.protocol = protocol;
         Ok(Welcome {
             port: app.id,
             name: app.name.clone(),

@@ -179,7 +179,7 @@ impl PortTable {
         policy: Option<&Ruleset>,
         max_mtu: u16,
         base: impl Fn(PortId) -> PortTotals,
-    ) -> Result<&App, Refusal> {
+    ) -> Result<&mut App, Refusal> {
         let asked = grant.name.as_deref().unwrap_or(&hello.name);
         let name = self.name_for(asked, &identity.comm, policy)?;
         let mac = match (grant.mac, hello.mac) {

@@ -88,6 +88,7 @@ enum Task {
 #[derive(Debug)]
 struct Order {
     serial: u64,
+    protocol: u16,
     wanted: Arc<AtomicBool>,
 }
 
@@ -105,11 +106,11 @@ impl Regions {
         Ok(Self { jobs: Some(jobs), done, thread: Some(thread), serial: 0 })
     }
 
-    /// Orders a region, which is told of as [`Done::Made`] if it is still wanted then.
-    pub fn make(&mut self, charge: Charge, geometry: Geometry, huge_pages: HugePages) -> Making {
+    /// Orders a region for a client that speaks version `protocol`. It is told of as [`Done::Made`] if it is still wanted then.
+    pub fn make(&mut self, charge: Charge, geometry: Geometry, huge_pages: HugePages, protocol: u16) -> Making {
         self.serial += 1;
         let wanted = Arc::new(AtomicBool::new(true));
-        let order = Order { serial: self.serial, wanted: Arc::clone(&wanted) };
+        let order = Order { serial: self.serial, protocol, wanted: Arc::clone(&wanted) };
         self.push(Job { charge, task: Task::Begin(order, geometry, huge_pages) });
         Making { wanted, serial: self.serial }
     }
@@ -183,7 +184,7 @@ impl Job {
             },
             Task::Fill(order, mut builder) => match builder.fill(SLICE) {
                 Ok(false) => Progress::More(Task::Fill(order, builder)),
-                Ok(true) => made(order.serial, builder.finish()),
+                Ok(true) => made(order.serial, builder.finish(order.protocol)),
                 Err(error) => made(order.serial, Err(error)),
             },
             Task::Free(mut region) => match region.free(SLICE) {
@@ -240,6 +241,7 @@ impl<J> FairQueue<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kopi_ring::PROTOCOL;
     use std::collections::BTreeMap;
 
     /// However many jobs a user has, and however long, each user gets a turn before any gets another.
@@ -295,7 +297,7 @@ mod tests {
         let mut regions = Regions::start().unwrap();
         let charge = Charge { user: 5, bytes: 12 };
         let geometry = Geometry::new(&[1024], &[1024], 2048).unwrap();
-        let making = regions.make(charge, geometry.clone(), HugePages::Off);
+        let making = regions.make(charge, geometry.clone(), HugePages::Off, PROTOCOL);
         let Done::Made { serial, charge: whose, outcome } = await_done(&regions) else { panic!("nothing is empty") };
         assert_eq!((serial, whose), (making.serial(), charge));
         let region = outcome.unwrap();
@@ -312,7 +314,8 @@ mod tests {
         let mut regions = Regions::start().unwrap();
         let charge = Charge { user: 5, bytes: 99 };
         for slots in [64, 8192] {
-            drop(regions.make(charge, Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap(), HugePages::Off));
+            let geometry = Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap();
+            drop(regions.make(charge, geometry, HugePages::Off, PROTOCOL));
             match await_done(&regions) {
                 Done::Freed(whose) => assert_eq!(whose, charge),
                 // Faster than it was given up.

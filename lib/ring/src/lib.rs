@@ -78,5 +78,9 @@ pub use region_error::RegionError;
 pub use rx_interrupt::RxInterrupt;
 pub use wake_futex::{WAKE_FUTEX_OFFSET, WakeFutex};
 
-/// Version of the whole contract: messages, region layout and ring semantics. Both sides must speak the same.
-pub const PROTOCOL: u16 = 2;
+/// Version of the whole contract: messages, region layout and ring semantics. On a connection, both sides speak the same one.
+pub const PROTOCOL: u16 = 3;
+
+/// The oldest version that is spoken, too, with peers that know no later one. Its messages are those of [`PROTOCOL`] but
+/// [`Mapped`](message::Message::Mapped), its region the same.
+pub const OLDEST_PROTOCOL: u16 = 2;

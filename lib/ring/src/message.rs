@@ -4,8 +4,8 @@
 //! [`Message::Refused`] with number 1, stay as they are in every version, so that any two versions can report
 //! that they do not match.
 
-use crate::PROTOCOL;
 use crate::layout::{Geometry, GeometryError, MAX_QUEUES};
+use crate::{OLDEST_PROTOCOL, PROTOCOL};
 use thiserror::Error;
 
 /// "KOPI", the first bytes of every message.
@@ -25,6 +25,8 @@ pub type Mac = [u8; 6];
 /// A message with the number that pairs a reply with its request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
+    /// The version of the protocol that its sender speaks.
+    pub protocol: u16,
     /// Chosen by the client for each request, repeated in the reply; 0 in messages that answer nothing.
     pub sequence: u32,
     /// The message.
@@ -53,6 +55,9 @@ pub enum Message {
     Done,
     /// Daemon, unasked: the wire's link changed.
     Link(Link),
+    /// Client, since version 3: the region that came with Ready is mapped, and no other mapping of it that can be written will be
+    /// made. The daemon seals it.
+    Mapped,
 }
 
 /// A request for a port.
@@ -139,8 +144,8 @@ pub enum DecodeError {
     /// It does not start with [`MAGIC`].
     #[error("not a kopi message")]
     Magic,
-    /// The peer speaks another version of the protocol.
-    #[error("peer speaks ring protocol {0}, this side speaks {PROTOCOL}")]
+    /// The peer speaks a version of the protocol that this side does not.
+    #[error("peer speaks ring protocol {0}, this side speaks {OLDEST_PROTOCOL} to {PROTOCOL}")]
     Version(u16),
     /// No such message.
     #[error("unknown message kind {0}")]
@@ -165,7 +170,7 @@ impl Envelope {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer(Vec::with_capacity(256));
         out.bytes(&MAGIC);
-        out.u16(PROTOCOL);
+        out.u16(self.protocol);
         out.u16(self.message.kind());
         out.u32(self.sequence);
         match &self.message {
@@ -198,7 +203,7 @@ impl Envelope {
                 out.count(settings.macs.len());
                 settings.macs.iter().for_each(|mac| out.bytes(mac));
             }
-            Message::Stop | Message::Done => {}
+            Message::Stop | Message::Done | Message::Mapped => {}
             Message::Link(link) => out.link(*link),
         }
         out.0
@@ -208,20 +213,23 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if they are not exactly one message of this version within its limits.
+    /// [`DecodeError`] if they are not exactly one message of a version that this side speaks, within its limits.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader(bytes);
         if r.take::<4>()? != MAGIC {
             return Err(DecodeError::Magic);
         }
-        let version = r.u16()?;
+        let protocol = r.u16()?;
         let kind = r.u16()?;
         let sequence = r.u32()?;
-        if version != PROTOCOL && kind != KIND_REFUSED {
-            return Err(DecodeError::Version(version));
+        if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&protocol) && kind != KIND_REFUSED {
+            return Err(DecodeError::Version(protocol));
         }
         let message = Message::read(kind, &mut r)?;
-        if r.0.is_empty() { Ok(Self { sequence, message }) } else { Err(DecodeError::Long) }
+        if message.since() > protocol && kind != KIND_REFUSED {
+            return Err(DecodeError::Kind(kind));
+        }
+        if r.0.is_empty() { Ok(Self { protocol, sequence, message }) } else { Err(DecodeError::Long) }
     }
 }
 
@@ -239,6 +247,15 @@ impl Message {
             Self::Stop => 7,
             Self::Done => 8,
             Self::Link(_) => 9,
+            Self::Mapped => 10,
+        }
+    }
+
+    /// The first version of the protocol that has it.
+    const fn since(&self) -> u16 {
+        match self {
+            Self::Mapped => 3,
+            _ => OLDEST_PROTOCOL,
         }
     }
 
@@ -272,6 +289,7 @@ impl Message {
             7 => Self::Stop,
             8 => Self::Done,
             9 => Self::Link(r.link()?),
+            10 => Self::Mapped,
             other => return Err(DecodeError::Kind(other)),
         })
     }
@@ -414,6 +432,7 @@ mod tests {
             Just(Message::Stop),
             Just(Message::Done),
             any_link().prop_map(Message::Link),
+            Just(Message::Mapped),
         ]
     }
 
@@ -421,7 +440,7 @@ mod tests {
         /// What one side sends is what the other receives, in one packet.
         #[test]
         fn every_message_survives_the_wire(sequence in any::<u32>(), message in any_message()) {
-            let envelope = Envelope { sequence, message };
+            let envelope = Envelope { protocol: PROTOCOL, sequence, message };
             let bytes = envelope.encode();
             prop_assert!(bytes.len() <= MAX_MESSAGE);
             prop_assert_eq!(Envelope::decode(&bytes), Ok(envelope));
@@ -433,7 +452,7 @@ mod tests {
             message in any_message(), cut in any::<usize>(), flip in any::<(usize, u8)>(),
             garbage in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            let mut bytes = Envelope { sequence: 1, message }.encode();
+            let mut bytes = Envelope { protocol: PROTOCOL, sequence: 1, message }.encode();
             let at = flip.0 % bytes.len();
             bytes[at] ^= flip.1;
             bytes.truncate(cut % (bytes.len() + 1));
@@ -448,14 +467,29 @@ mod tests {
     /// Fault 4: the error names both versions, and a refusal is understood whatever version it comes from.
     #[test]
     fn another_version_is_named() {
-        let mut hello = Envelope { sequence: 1, message: Message::Hello(Hello::default()) }.encode();
+        let mut hello =
+            Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Hello(Hello::default()) }.encode();
         hello[4] = 9;
         let refused = Envelope::decode(&hello).unwrap_err();
         assert_eq!(refused, DecodeError::Version(9));
-        assert_eq!(refused.to_string(), format!("peer speaks ring protocol 9, this side speaks {PROTOCOL}"));
-        let mut no = Envelope { sequence: 1, message: Message::Refused("too old".into()) }.encode();
+        let both = format!("peer speaks ring protocol 9, this side speaks {OLDEST_PROTOCOL} to {PROTOCOL}");
+        assert_eq!(refused.to_string(), both);
+        let mut no = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Refused("too old".into()) }.encode();
         no[4] = 9;
-        assert_eq!(Envelope::decode(&no).unwrap().message, Message::Refused("too old".into()));
+        let no = Envelope::decode(&no).unwrap();
+        assert_eq!((no.protocol, no.message), (9, Message::Refused("too old".into())));
+    }
+
+    /// Each message keeps the version that it was sent in, and a version has no messages of later ones.
+    #[test]
+    fn older_versions_have_their_own_messages() {
+        for protocol in OLDEST_PROTOCOL..=PROTOCOL {
+            let stop = Envelope { protocol, sequence: 1, message: Message::Stop };
+            assert_eq!(Envelope::decode(&stop.encode()), Ok(stop));
+            let mapped = Envelope { protocol, sequence: 1, message: Message::Mapped };
+            let expected = if protocol < 3 { Err(DecodeError::Kind(10)) } else { Ok(mapped.clone()) };
+            assert_eq!(Envelope::decode(&mapped.encode()), expected);
+        }
     }
 
     /// Fault 5: too many queues are named as such, not as garbage.

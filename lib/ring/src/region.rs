@@ -17,7 +17,7 @@ use crate::ring_memory::RingMemory;
 use crate::rx_interrupt::RxInterrupt;
 use crate::status::{DaemonStatus, StatusPage};
 use crate::wake_futex::WakeFutex;
-use crate::{Consumer, Geometry, Layout, PROTOCOL, Producer};
+use crate::{Consumer, Geometry, Layout, OLDEST_PROTOCOL, PROTOCOL, Producer};
 use rustix::fs::SealFlags;
 use rustix::mm::MapFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -55,7 +55,7 @@ impl Region {
     pub fn create(geometry: &Geometry, huge_pages: HugePages) -> Result<Self, RegionError> {
         let mut builder = RegionBuilder::new(geometry, huge_pages)?;
         while !builder.fill(usize::MAX)? {}
-        builder.finish()
+        builder.finish(PROTOCOL)
     }
 
     /// Maps the region that the daemon sent. The client's side: everything the daemon sent is checked.
@@ -80,8 +80,9 @@ impl Region {
         if header.magic.load(Acquire) != MAGIC {
             return Err(RegionError::Mismatch("its magic number is wrong"));
         }
-        if header.version.load(Relaxed) != u32::from(PROTOCOL) {
-            return Err(RegionError::Mismatch("its version is not the one agreed on"));
+        // They do not differ in how a region looks.
+        if !(u32::from(OLDEST_PROTOCOL)..=u32::from(PROTOCOL)).contains(&header.version.load(Relaxed)) {
+            return Err(RegionError::Mismatch("its version is none that this side speaks"));
         }
         let same = |sizes: &[u32], from: &[AtomicU32]| sizes.iter().zip(from).all(|(s, f)| *s == f.load(Relaxed));
         let agrees = header.slot_size.load(Relaxed) == geometry.slot_size()
@@ -283,14 +284,15 @@ mod tests {
         assert!(matches!(opened, Err(RegionError::Mismatch(_))), "{opened:?}");
     }
 
-    /// No holder of the file can truncate or grow it, or undo that.
+    /// No holder of the file can truncate or grow it, or take the right to write from the daemon.
     #[test]
     fn region_cannot_be_resized() {
         let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
         for size in [0, 4096, 1 << 30] {
             assert_eq!(rustix::fs::ftruncate(daemon.fd(), size), Err(Errno::PERM));
         }
-        assert_eq!(rustix::fs::fcntl_add_seals(daemon.fd(), SealFlags::WRITE), Err(Errno::PERM));
+        // As long as the daemon has it mapped.
+        assert_eq!(rustix::fs::fcntl_add_seals(daemon.fd(), SealFlags::WRITE), Err(Errno::BUSY));
     }
 
     /// Fault 42 on ordinary pages: a hole reads as zeros, which the consumer reports as a faulty descriptor.

@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn envelope(message: Message) -> Envelope {
-        Envelope { sequence: 3, message }
+        Envelope { protocol: crate::PROTOCOL, sequence: 3, message }
     }
 
     /// File descriptors arrive with their message, in order, as new ones that lead to the same files.

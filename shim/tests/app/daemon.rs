@@ -3,7 +3,7 @@
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Envelope, Hello, Link, Message, Settings, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{Consumer, DropReason, HugePages, Producer, Region};
+use kopi_ring::{Consumer, DropReason, HugePages, PROTOCOL, Producer, Region};
 use rustix::fd::OwnedFd;
 use rustix::net::{SocketAddrUnix, SocketFlags};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use std::time::Duration;
 /// What the daemon offers, and what it does with frames.
 #[derive(Clone, Debug)]
 pub(crate) struct Behaviour {
+    /// The only version of the protocol that it speaks.
+    pub(crate) protocol: u16,
     /// Says no to every Hello.
     pub(crate) refuse: Option<String>,
     pub(crate) max_mtu: u16,
@@ -29,7 +31,15 @@ pub(crate) struct Behaviour {
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { refuse: None, max_mtu: 9000, max_ring: 8192, slot_size: 2048, echo: true, flood: None }
+        Self {
+            protocol: PROTOCOL,
+            refuse: None,
+            max_mtu: 9000,
+            max_ring: 8192,
+            slot_size: 2048,
+            echo: true,
+            flood: None,
+        }
     }
 }
 
@@ -40,6 +50,7 @@ struct Seen {
     bytes: AtomicU64,
     hellos: AtomicU64,
     setups: AtomicU64,
+    mapped: AtomicU64,
     stops: AtomicU64,
     serves: AtomicBool,
     hello: Mutex<Option<Hello>>,
@@ -115,6 +126,11 @@ impl Daemon {
         self.seen.setups.load(Relaxed)
     }
 
+    /// Regions that the app has said to have mapped.
+    pub(crate) fn mapped(&self) -> u64 {
+        self.seen.mapped.load(Relaxed)
+    }
+
     pub(crate) fn stops(&self) -> u64 {
         self.seen.stops.load(Relaxed)
     }
@@ -187,8 +203,7 @@ impl Server {
             }
             if self.link() != link {
                 link = self.link();
-                let news = Envelope { sequence: 0, message: Message::Link(link) };
-                let _sent = socket::send(client, &news, &[]);
+                let _sent = socket::send(client, &self.envelope(0, Message::Link(link)), &[]);
             }
             match socket::receive(client) {
                 Ok((request, _)) if !self.orders.mute.load(SeqCst) => self.answer(client, request, &mut rings),
@@ -202,6 +217,12 @@ impl Server {
 
     fn answer(&self, client: &OwnedFd, request: Envelope, rings: &mut Option<Rings>) {
         let behaviour = &self.behaviour;
+        if request.protocol != behaviour.protocol {
+            let both =
+                format!("peer speaks ring protocol {}, this side speaks {}", request.protocol, behaviour.protocol);
+            let _sent = socket::send(client, &self.envelope(request.sequence, Message::Refused(both)), &[]);
+            return;
+        }
         let message = match request.message {
             Message::Hello(hello) => {
                 self.seen.hellos.fetch_add(1, Relaxed);
@@ -214,7 +235,7 @@ impl Server {
                 let region = Region::create(&geometry, HugePages::Off).unwrap();
                 let tx = (0..geometry.tx().len()).map(|q| region.tx_consumer(q).unwrap()).collect();
                 let rx = (0..geometry.rx().len()).map(|q| region.rx_producer(q).unwrap()).collect();
-                let ready = Envelope { sequence: request.sequence, message: Message::Ready(geometry) };
+                let ready = self.envelope(request.sequence, Message::Ready(geometry));
                 let _sent = socket::send(client, &ready, &[region.fd()]);
                 region.daemon_status().set_drops(DropReason::RxRingFull, 3);
                 *rings = Some(Rings { region, tx, rx });
@@ -230,6 +251,10 @@ impl Server {
                     Message::Refused,
                 )
             }
+            Message::Mapped => {
+                self.seen.mapped.fetch_add(1, Relaxed);
+                Message::Done
+            }
             Message::Stop => {
                 self.seen.stops.fetch_add(1, Relaxed);
                 *rings = None;
@@ -237,7 +262,11 @@ impl Server {
             }
             other => panic!("an app never says {other:?}"),
         };
-        let _sent = socket::send(client, &Envelope { sequence: request.sequence, message }, &[]);
+        let _sent = socket::send(client, &self.envelope(request.sequence, message), &[]);
+    }
+
+    fn envelope(&self, sequence: u32, message: Message) -> Envelope {
+        Envelope { protocol: self.behaviour.protocol, sequence, message }
     }
 
     fn welcome(&self, hello: &Hello) -> Message {

@@ -3,6 +3,7 @@
 use crate::daemon::{Behaviour, Daemon};
 use crate::testpmd::{Folder, Testpmd};
 use kopi_ring::message::Settings;
+use kopi_ring::{OLDEST_PROTOCOL, PROTOCOL};
 use std::time::Duration;
 
 fn flooding() -> Behaviour {
@@ -41,6 +42,21 @@ fn starts_and_stops_under_load() {
     assert_eq!(daemon.setups(), 11);
     app.quit();
     assert_eq!(daemon.stops(), 11);
+}
+
+/// A daemon that speaks only an older version of the protocol is served in that one; one of our own is told of each mapped region.
+#[test]
+fn each_daemon_is_spoken_to_in_its_version() {
+    for (protocol, mapped) in [(OLDEST_PROTOCOL, 0), (PROTOCOL, 1)] {
+        let folder = Folder::new();
+        let daemon = Daemon::start(&folder.socket(), Behaviour { protocol, ..flooding() });
+        let mut app = loaded(&folder);
+        assert!(
+            app.command("show port info 0").contains(&format!("Firmware-version: kopid, protocol {protocol}, port 1"))
+        );
+        assert_eq!((daemon.hellos(), daemon.setups(), daemon.mapped()), (1, 1, mapped));
+        app.quit();
+    }
 }
 
 /// Fault 29: a port is reset, and configured and started anew.

@@ -10,7 +10,7 @@ fn pair() -> (OwnedFd, OwnedFd) {
 }
 
 fn message(sequence: u32) -> Envelope {
-    Envelope { sequence, message: Message::Done }
+    Envelope { protocol: PROTOCOL, sequence, message: Message::Done }
 }
 
 /// The next event, waited for.

@@ -108,7 +108,8 @@ impl ControlPlane {
             return Ok(Asked::Later);
         }
         self.check_machine(bytes)?;
-        let making = self.regions.make(charge, setup.geometry.clone(), self.limits.huge_pages);
+        let protocol = app.protocol;
+        let making = self.regions.make(charge, setup.geometry.clone(), self.limits.huge_pages, protocol);
         self.memory.take(charge);
         let app = self.ports.get_mut(id).ok_or(SetupError::Gone)?;
         app.pending = Some(Pending { making, charge, sleeps: setup.sleeps });

@@ -5,13 +5,16 @@ use crate::layout::MAGIC;
 use crate::mapping::Mapping;
 use crate::pages::{Filling, Guard, HUGE_PAGE, PAGE};
 use crate::region_error::{RegionError, system};
-use crate::{Geometry, Layout, PROTOCOL};
+use crate::{Geometry, Layout};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::MapFlags;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
+
+/// The first version of the protocol whose clients say that they have mapped a region, so that it can be sealed once more.
+const SEALING: u16 = 3;
 
 /// A region that is being made. It gets its pages bit by bit, since clearing them takes time.
 #[derive(Debug)]
@@ -48,8 +51,7 @@ impl RegionBuilder {
         let fd = rustix::fs::memfd_create(c"kopi-region", flags | MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
             .map_err(system("memfd_create"))?;
         rustix::fs::ftruncate(&fd, u64::try_from(size).unwrap_or(u64::MAX)).map_err(system("ftruncate"))?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(system("sealing"))?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).map_err(system("sealing"))?;
         let mapping = Mapping::new(&fd, size, MapFlags::empty())?;
         Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge, filling: Filling::Lock, filled: 0 })
     }
@@ -87,18 +89,22 @@ impl RegionBuilder {
         Ok(self.missing() == 0)
     }
 
-    /// The region, whose pages are watched from now on and whose header says what it is.
+    /// The region, for a client that speaks version `protocol`. Its pages are watched from now on, and its header says what it
+    /// is.
     ///
     /// # Errors
     ///
     /// [`RegionError`] if it has not all its pages, or cannot be watched.
-    pub fn finish(self) -> Result<Region, RegionError> {
+    pub fn finish(self, protocol: u16) -> Result<Region, RegionError> {
         if self.missing() > 0 {
             return Err(RegionError::Mismatch("it has not all its pages"));
         }
         let Self { mut mapping, layout, geometry, fd, huge, filling, .. } = self;
         if filling == Filling::Allocate {
             mapping = Mapping::new(&fd, mapping.size, MapFlags::POPULATE)?;
+        }
+        if protocol < SEALING {
+            rustix::fs::fcntl_add_seals(&fd, SealFlags::SEAL).map_err(system("sealing"))?;
         }
         let page = if huge { HUGE_PAGE } else { PAGE };
         mapping.guard = Some(Guard::new(mapping.base, mapping.size, page, huge || filling == Filling::Lock)?);
@@ -109,7 +115,7 @@ impl RegionBuilder {
         header.slot_size.store(geometry.slot_size(), Relaxed);
         header.tx_rings.store(count(geometry.tx()), Relaxed);
         header.rx_rings.store(count(geometry.rx()), Relaxed);
-        header.version.store(PROTOCOL.into(), Relaxed);
+        header.version.store(protocol.into(), Relaxed);
         header.magic.store(MAGIC, Release);
         Ok(Region { mapping: Arc::new(mapping), layout, geometry, fd, huge })
     }
