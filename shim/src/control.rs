@@ -174,6 +174,8 @@ impl Control {
         let mut backoff = Backoff::new();
         let mut limiter = Limiter::default();
         while !self.is_stopping() {
+            // What they hold may be memory that the next rings need.
+            self.state().collect();
             match Session::open(&self.args.socket, self.hello(), self.stop.as_fd()) {
                 Ok((mut session, welcome)) => {
                     limiter.reset();

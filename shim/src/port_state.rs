@@ -211,11 +211,16 @@ impl PortState {
         self.rx.iter().flatten().for_each(|slot| slot.set_away());
     }
 
+    /// Drops ring ends that queues have retired.
+    pub(crate) fn collect(&self) {
+        self.tx.iter().flatten().for_each(|slot| slot.collect());
+        self.rx.iter().flatten().for_each(|slot| slot.collect());
+    }
+
     /// Reads the daemon's counters, drops ring ends that queues have retired, and returns a fault that a queue has run into.
     pub(crate) fn service(&mut self) -> Option<&'static str> {
         self.drops.refresh();
-        self.tx.iter().flatten().for_each(|slot| slot.collect());
-        self.rx.iter().flatten().for_each(|slot| slot.collect());
+        self.collect();
         let tx = self.tx.iter().flatten().filter_map(|slot| slot.take_fault());
         let rx = self.rx.iter().flatten().filter_map(|slot| slot.take_fault());
         // All of them are taken, and the first one is told of.

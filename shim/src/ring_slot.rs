@@ -185,6 +185,18 @@ impl<E> RingSlot<E> {
         true
     }
 
+    /// The daemon is away: retires `mine`, or `broken`, which are of no use any more. As long as any end is left, the region's memory
+    /// counts for the user, and may be missing for the rings that come next.
+    #[cold]
+    pub(crate) fn retire(&self, mine: &mut Option<Box<E>>, broken: &mut Option<Box<E>>) {
+        if !self.shared.retired.load(Acquire).is_null() {
+            return;
+        }
+        if let Some(old) = mine.take().or_else(|| broken.take()) {
+            self.shared.retired.store(Box::into_raw(old), Release);
+        }
+    }
+
     /// Reports that the daemon broke the contract. Faults in the rings of a daemon that is gone are ignored.
     #[cold]
     pub(crate) fn report(&self, fault: PeerFault) {
@@ -282,6 +294,15 @@ mod tests {
         assert!(!slot.swap(&mut mine, &mut None) && slot.is_away());
         assert_eq!((Arc::strong_count(&alive), slot.with_view(|probe| probe.0)), (3, None));
         offer(6);
+        slot.collect();
+        assert!(slot.swap(&mut mine, &mut None));
+        slot.collect();
+        slot.set_away();
+        slot.retire(&mut mine, &mut None);
+        assert!(mine.is_none() && Arc::strong_count(&alive) == 2);
+        slot.collect();
+        assert_eq!(Arc::strong_count(&alive), 1, "nothing is held while the daemon is away");
+        offer(7);
         drop((slot, mine));
         assert_eq!(Arc::strong_count(&alive), 1);
     }

@@ -137,6 +137,7 @@ impl RxQueue {
         self.shared.swap(&mut self.ring, &mut self.broken);
         if self.shared.is_away() {
             // The region may be taken apart by now.
+            self.shared.retire(&mut self.ring, &mut self.broken);
             return false;
         }
         if self.shared.is_down() {

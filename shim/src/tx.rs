@@ -87,7 +87,11 @@ impl TxQueue {
     fn send(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
         if !self.shared.is_calm() {
             self.shared.swap(&mut self.publisher, &mut self.broken);
-            if self.shared.is_away() || self.shared.is_down() {
+            if self.shared.is_away() {
+                self.shared.retire(&mut self.publisher, &mut self.broken);
+                return 0;
+            }
+            if self.shared.is_down() {
                 return 0;
             }
         }
