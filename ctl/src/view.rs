@@ -82,6 +82,13 @@ fn in_force(policy: &InForce) -> String {
     format!("{file}: {rules} rules, {apps} app entries{tracked}{trial}")
 }
 
+/// How much memory an app shares with kopid, in what pages, and whether it could make holes in it.
+fn memory(app: &App) -> String {
+    let pages = if app.huge_pages { ", huge" } else { "" };
+    let seals = if app.sealed || app.memory == 0 { "" } else { ", unsealed" };
+    format!("{}{pages}{seals}", size(app.memory))
+}
+
 /// Share of the time in which a worker moved frames. kopid tells its age in whole seconds, so a young one may seem to
 /// have been busy for longer than it lives.
 fn busy_percent(busy_seconds: f64, uptime_seconds: u64) -> String {
@@ -113,7 +120,7 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
         columns.extend::<[Column<App>; 9]>([
             ("MTU", Right, |app| app.mtu.to_string()),
             ("MODES", Left, modes),
-            ("MEMORY", Right, |app| format!("{}{}", size(app.memory), if app.huge_pages { ", huge" } else { "" })),
+            ("MEMORY", Right, memory),
             ("CONNS", Right, |app| format!("{}/{}", app.connections, app.connections_limit)),
             ("USER-CONNS", Right, |app| format!("{}/{}", app.user_connections, app.user_connections_limit)),
             ("REFUSED", Right, |app| app.connections_refused.to_string()),

@@ -21,6 +21,7 @@ pub mod flow_dumps;
 pub mod flow_sizes;
 pub mod helper;
 pub mod identity;
+pub mod kept_regions;
 pub mod limits;
 pub mod listener;
 pub mod logging;

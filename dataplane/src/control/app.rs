@@ -1,6 +1,7 @@
 //! One attached app, and what the policy grants to it.
 
 use crate::control::identity::Identity;
+use crate::control::kept_regions::Watch;
 use crate::control::regions::{Charge, Making};
 use crate::ids::{Generation, PortId};
 use crate::worker::counters::PortTotals;
@@ -41,6 +42,10 @@ pub struct App {
     pub region: Option<Region>,
     /// Their memory.
     pub charge: Charge,
+    /// What tells when they are gone, if they can be sealed.
+    pub watch: Option<Watch>,
+    /// Whether it can make no holes in them.
+    pub sealed: bool,
     /// The rings that it waits for.
     pub pending: Option<Pending>,
     /// The client's end of the doorbell, until it is sent.
@@ -100,6 +105,8 @@ impl App {
             limit_logged: false,
             region: None,
             charge: Charge::default(),
+            watch: None,
+            sealed: false,
             pending: None,
             doorbell: None,
             status: None,

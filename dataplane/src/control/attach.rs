@@ -16,7 +16,6 @@ use crate::control::poller::{Poller, Token};
 use crate::control::ratelimit::RatelimitedLog;
 use crate::control::user_names::{UserName, UserNames};
 use crate::ids::PortId;
-use kopi_ring::PROTOCOL;
 use kopi_ring::message::{Envelope, Link, Message, Setup};
 use kopi_ring::socket::{self, ReceiveError};
 use log::Level;
@@ -200,7 +199,7 @@ impl Attach {
             process,
             identity,
             account,
-            protocol: PROTOCOL,
+            protocol: kopi_ring::PROTOCOL,
             state,
             reply,
             asked,
@@ -537,21 +536,21 @@ fn respond(
         client.connection.refuse(sequence, &refusal);
         return Err("changed the version of the protocol".into());
     }
+    let who = || client.identity.clone().at_hello();
+    let done = |outcome: Result<(), String>| outcome.map_or_else(Message::Refused, |()| Message::Done);
     let reply = match (client.state, message) {
-        (State::AwaitsHello(_), Message::Hello(hello)) => {
-            match plane.admit(&hello, client.identity.clone().at_hello(), protocol) {
-                Ok(welcome) => {
-                    let line = format_args!("{} has port {} `{}`", client.identity, welcome.port, welcome.name);
-                    attach_log.log_of(Level::Info, &client.identity, &line);
-                    client.state = State::Attached(welcome.port);
-                    Message::Welcome(welcome)
-                }
-                Err(refusal) => {
-                    client.connection.refuse(sequence, &refusal.to_string());
-                    return Err(format!("was refused: {refusal}"));
-                }
+        (State::AwaitsHello(_), Message::Hello(hello)) => match plane.admit(&hello, who(), protocol) {
+            Ok(welcome) => {
+                let line = format_args!("{} has port {} `{}`", client.identity, welcome.port, welcome.name);
+                attach_log.log_of(Level::Info, &client.identity, &line);
+                client.state = State::Attached(welcome.port);
+                Message::Welcome(welcome)
             }
-        }
+            Err(refusal) => {
+                client.connection.refuse(sequence, &refusal.to_string());
+                return Err(format!("was refused: {refusal}"));
+            }
+        },
         (State::Attached(id), Message::Setup(setup)) => match plane.setup(id, &setup) {
             Ok(asked) => {
                 client.asked = Some(Rings { sequence, setup, again: asked == Asked::Later });
@@ -559,15 +558,14 @@ fn respond(
             }
             Err(error) => Message::Refused(error.to_string()),
         },
-        (State::Attached(id), Message::Settings(settings)) => match plane.change(id, settings) {
-            Ok(()) => Message::Done,
-            Err(refusal) => Message::Refused(refusal.to_string()),
-        },
+        (State::Attached(id), Message::Settings(settings)) => {
+            done(plane.change(id, settings).map_err(|no| no.to_string()))
+        }
         (State::Attached(id), Message::Stop) => {
             plane.halt(id);
             Message::Done
         }
-        (State::Attached(_), Message::Mapped) => Message::Done,
+        (State::Attached(id), Message::Mapped) => done(plane.seal(id).map_err(|no| no.to_string())),
         _ => {
             client.connection.refuse(sequence, "this message does not belong here");
             return Err("sent a message out of order".into());

@@ -191,12 +191,7 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
             return Err(error.into());
         }
     };
-    poller.add(plane.captures().wake(), Token::Captures)?;
-    poller.add(plane.regions().done(), Token::Regions)?;
-    if let Some(event) = Region::hole_event() {
-        poller.add(event, Token::Hole)?;
-    }
-    poller.add(plane.peers().events(), Token::Peers)?;
+    wait_for_threads(&poller, &plane)?;
     poller.add(&wake, Token::Helpers)?;
     let attach = Attach::new(apps, plane.limits().requests_per_user, wake.clone(), &poller)?;
     let source = Arc::new(PolicySource::new(config.policy.clone()));
@@ -244,6 +239,19 @@ fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<
     }
     log::info!("stopped");
     outcome
+}
+
+/// Has what other threads of kopid's, and the kernel, have to say about apps waited for.
+fn wait_for_threads(poller: &Poller, plane: &ControlPlane) -> Result<(), rustix::io::Errno> {
+    poller.add(plane.captures().wake(), Token::Captures)?;
+    poller.add(plane.regions().done(), Token::Regions)?;
+    if let Some(event) = plane.region_ends() {
+        poller.add(event, Token::Regions)?;
+    }
+    if let Some(event) = Region::hole_event() {
+        poller.add(event, Token::Hole)?;
+    }
+    poller.add(plane.peers().events(), Token::Peers)
 }
 
 /// Everything that runs before the first socket opens.

@@ -10,13 +10,17 @@ use thiserror::Error;
 /// Of what is limited, one part in so many is kept for users that have none of it yet.
 pub const RESERVE: u64 = 8;
 
+/// Regions that processes of a user may keep without their ports: each takes a watch of kopid's, of which Linux gives 8,192 or more.
+pub const KEPT_MAX: u32 = 64;
+
 /// Why memory was refused. The text goes to the app.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum MemoryRefusal {
     /// The user has too much.
     #[error(
-        "{} of rings asked for, and the applications of this user have {} of the {} that [limits] memory_per_user allows: ask \
-         for fewer or smaller rings, or raise it in kopid's configuration", Bytes(*asked), Bytes(*used), Bytes(*limit)
+        "{} of rings asked for, and the applications of this user have {} of the {} that [limits] memory_per_user allows{}: ask \
+         for fewer or smaller rings, or raise it in kopid's configuration",
+        Bytes(*asked), Bytes(*used), Bytes(*limit), KeptBytes(*kept)
     )]
     User {
         /// Bytes asked for.
@@ -25,6 +29,17 @@ pub enum MemoryRefusal {
         used: u64,
         /// The limit.
         limit: u64,
+        /// Bytes of those that only processes of the user's keep.
+        kept: u64,
+    },
+    /// The user keeps too many regions, however small.
+    #[error(
+        "processes of this user keep the rings of {regions} ports mapped that are gone, and may keep {KEPT_MAX}: end them, or have \
+         them unmap those"
+    )]
+    Kept {
+        /// Regions that are kept.
+        regions: u32,
     },
     /// All together have too much.
     #[error(
@@ -51,6 +66,18 @@ pub enum MemoryRefusal {
         /// Bytes that are left.
         left: u64,
     },
+}
+
+/// What to say of `.0` bytes that are kept, if any are.
+struct KeptBytes(u64);
+
+impl fmt::Display for KeptBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            kept => write!(f, ", {} of it in rings of ports that are gone, which a process keeps mapped", Bytes(kept)),
+        }
+    }
 }
 
 /// A number of bytes for people's eyes.
@@ -82,6 +109,15 @@ struct Held {
     live: u64,
     /// Bytes of rings that nobody uses any more and that are not empty yet.
     leaving: u64,
+    /// Bytes of sealed rings that kopid has let go of and a process has not, and how many regions they are.
+    kept: u64,
+    kept_regions: u32,
+}
+
+impl Held {
+    const fn all(&self) -> u64 {
+        self.live + self.leaving + self.kept
+    }
 }
 
 /// The memory of all rings, by user.
@@ -102,7 +138,13 @@ impl Memory {
     /// Bytes that all users have.
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.users.values().map(|held| held.live + held.leaving).sum()
+        self.users.values().map(Held::all).sum()
+    }
+
+    /// Bytes of those that processes keep which have no port for them any more.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.users.values().map(|held| held.kept).sum()
     }
 
     /// Bytes for all users.
@@ -120,16 +162,20 @@ impl Memory {
     pub fn room(&self, asked: Charge, before: u64) -> Result<Room, MemoryRefusal> {
         let Charge { user, bytes } = asked;
         let held = self.users.get(&user).copied().unwrap_or_default();
-        let others = held.live.saturating_sub(before);
+        // What is kept comes back when its holders like, which nobody can wait for.
+        let others = held.live.saturating_sub(before) + held.kept;
+        if held.kept_regions >= KEPT_MAX {
+            return Err(MemoryRefusal::Kept { regions: held.kept_regions });
+        }
         if others + bytes > self.per_user {
-            return Err(MemoryRefusal::User { asked: bytes, used: others, limit: self.per_user });
+            return Err(MemoryRefusal::User { asked: bytes, used: others, limit: self.per_user, kept: held.kept });
         }
         let reserve = if others == 0 { 0 } else { self.total / RESERVE };
-        let live = self.users.values().map(|held| held.live).sum::<u64>().saturating_sub(before);
+        let live = self.users.values().map(|held| held.live + held.kept).sum::<u64>().saturating_sub(before);
         if live + bytes > self.total - reserve {
             return Err(MemoryRefusal::Total { asked: bytes, used: live, limit: self.total });
         }
-        let fits = self.used() + bytes <= self.total && held.live + held.leaving + bytes <= self.per_user;
+        let fits = self.used() + bytes <= self.total && held.all() + bytes <= self.per_user;
         Ok(if fits { Room::Now } else { Room::Later })
     }
 
@@ -149,7 +195,23 @@ impl Memory {
     pub fn give_back(&mut self, charge: Charge) {
         let held = self.users.entry(charge.user).or_default();
         held.leaving = held.leaving.saturating_sub(charge.bytes);
-        self.users.retain(|_, held| held.live + held.leaving > 0);
+        self.users.retain(|_, held| held.all() > 0);
+    }
+
+    /// Notes that a process keeps it, though kopid has let go of it, having been [left](Self::leave).
+    pub fn keep(&mut self, charge: Charge) {
+        let held = self.users.entry(charge.user).or_default();
+        held.leaving = held.leaving.saturating_sub(charge.bytes);
+        held.kept += charge.bytes;
+        held.kept_regions += 1;
+    }
+
+    /// Notes that it is gone, having been [kept](Self::keep).
+    pub fn release(&mut self, charge: Charge) {
+        let held = self.users.entry(charge.user).or_default();
+        held.kept = held.kept.saturating_sub(charge.bytes);
+        held.kept_regions = held.kept_regions.saturating_sub(1);
+        self.users.retain(|_, held| held.all() > 0);
     }
 }
 
@@ -300,7 +362,7 @@ mod tests {
             memory.take(charge(1, 100));
         }
         let refused = memory.room(charge(1, 1), 0).unwrap_err();
-        assert_eq!(refused, MemoryRefusal::User { asked: MB, used: 300 * MB, limit: 300 * MB });
+        assert_eq!(refused, MemoryRefusal::User { asked: MB, used: 300 * MB, limit: 300 * MB, kept: 0 });
         assert!(refused.to_string().contains("memory_per_user"), "{refused}");
         // Rings in the place of others: they have to be given up first.
         assert_eq!(memory.room(charge(1, 100), 100 * MB), Ok(Room::Later));
@@ -328,6 +390,42 @@ mod tests {
         memory.give_back(charge(2, 50));
         assert_eq!(memory.room(charge(3, 200), 0), Ok(Room::Now));
         assert_eq!(memory.used(), 600 * MB);
+    }
+
+    /// Memory that a process keeps counts for its user and for all, is refused to wait for, and comes back.
+    #[test]
+    fn kept_memory_counts_until_it_is_gone() {
+        let mut memory = Memory::new(800 * MB, 300 * MB);
+        memory.take(charge(1, 200));
+        memory.leave(charge(1, 200));
+        assert_eq!(memory.room(charge(1, 200), 0), Ok(Room::Later));
+        memory.keep(charge(1, 200));
+        assert_eq!((memory.used(), memory.kept()), (200 * MB, 200 * MB));
+        let refused = memory.room(charge(1, 200), 0).unwrap_err();
+        let expected = MemoryRefusal::User { asked: 200 * MB, used: 200 * MB, limit: 300 * MB, kept: 200 * MB };
+        assert_eq!(refused, expected);
+        assert!(refused.to_string().contains("200 MiB of it in rings of ports that are gone"), "{refused}");
+        assert_eq!(memory.room(charge(1, 100), 0), Ok(Room::Now));
+        assert!(memory.room(charge(2, 300), 0).is_ok() && memory.room(charge(3, 601), 0).is_err());
+        memory.release(charge(1, 200));
+        assert_eq!((memory.room(charge(1, 300), 0), memory.used()), (Ok(Room::Now), 0));
+    }
+
+    /// However small they are, a user keeps no more than some regions.
+    #[test]
+    fn kept_regions_are_counted() {
+        let mut memory = Memory::new(800 * MB, 300 * MB);
+        let tiny = Charge { user: 1, bytes: 4096 };
+        for _ in 0..KEPT_MAX {
+            assert_eq!(memory.room(tiny, 0), Ok(Room::Now));
+            memory.take(tiny);
+            memory.leave(tiny);
+            memory.keep(tiny);
+        }
+        assert_eq!(memory.room(tiny, 0), Err(MemoryRefusal::Kept { regions: KEPT_MAX }));
+        assert_eq!(memory.room(Charge { user: 2, ..tiny }, 0), Ok(Room::Now));
+        memory.release(tiny);
+        assert_eq!(memory.room(tiny, 0), Ok(Room::Now));
     }
 
     /// Control groups are found in both versions, with those above, on a machine and in a container.

@@ -25,13 +25,14 @@ use crate::control::detach::DetachReason;
 use crate::control::flow_dumps::{FlowDumps, Given};
 use crate::control::helper::{Helper, Wake};
 use crate::control::identity::Identity;
+use crate::control::kept_regions::KeptRegions;
 use crate::control::limits::Limits;
 use crate::control::memory::{MachineMemory, Memory};
 use crate::control::peers::Peers;
 use crate::control::policy::{ByAccount, Changed, Enforcement, Machine as Accounts};
 use crate::control::ports::{PortTable, Refusal};
 use crate::control::ratelimit::RatelimitedLog;
-use crate::control::regions::{Charge, Regions};
+use crate::control::regions::Regions;
 use crate::control::users::{UserNumbers, Users};
 use crate::control::wire_device::WireState;
 use crate::control::workers::Dataplane;
@@ -42,8 +43,10 @@ use connections::user_of;
 use kopi_policy::{Connections, HostSockets, Ruleset};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Settings, Welcome};
-use kopi_ring::{DropReason, PeerFault, Region};
+use kopi_ring::{DropReason, PeerFault};
 use policy::attach_grant;
+use rings::Retired;
+use rustix::fd::BorrowedFd;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -77,8 +80,9 @@ pub struct ControlPlane {
     changes: Budgets,
     /// Changes of their processes that users may have followed.
     follows: Budgets,
-    /// Regions that no app uses any more, but perhaps a worker still does.
-    retired: Vec<(Region, Charge)>,
+    retired: Vec<Retired>,
+    /// Sealed regions that we have let go of, and others have not.
+    kept: KeptRegions,
     /// The thread that makes and empties regions.
     regions: Regions,
     /// What they take.
@@ -146,6 +150,7 @@ impl ControlPlane {
             changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
             follows: Budgets::every(FOLLOWS, FOLLOW),
             retired: Vec::new(),
+            kept: KeptRegions::new(),
             regions: Regions::start()?,
             memory: Memory::new(limits.memory_total, limits.memory_per_user),
             machine: MachineMemory::new(),
@@ -249,6 +254,12 @@ impl ControlPlane {
         &self.regions
     }
 
+    /// What is readable when sealed regions are gone, for [`take_regions`](Self::take_regions).
+    #[must_use]
+    pub fn region_ends(&self) -> Option<BorrowedFd<'_>> {
+        self.kept.event()
+    }
+
     /// All apps, by port number.
     pub fn apps(&self) -> impl Iterator<Item = &App> {
         self.ports.apps()
@@ -335,9 +346,10 @@ impl ControlPlane {
     pub fn halt(&mut self, id: PortId) {
         let Some(app) = self.ports.get_mut(id) else { return };
         app.status = None;
-        let charge = std::mem::take(&mut app.charge);
+        let (charge, watch) = (std::mem::take(&mut app.charge), app.watch.take());
+        app.sealed = false;
         if let Some(region) = app.region.take() {
-            self.retire(region, charge);
+            self.retire(region, charge, watch);
             self.dataplane.detach(id);
             self.ports.await_return(id, self.dataplane.workers());
             self.change_by(id);
@@ -395,11 +407,11 @@ impl ControlPlane {
         captures.handle_events(dataplane, || PortNames::new(*epoch, wire, ports.apps(), policy.ruleset().cloned()));
     }
 
-    /// Looks for regions that lack pages, whether anybody has touched the holes or not; returns the ports with such. Called ten
+    /// Looks for unsealed regions that lack pages, whether anybody has touched the holes or not; returns the ports with such. Called ten
     /// times a second: what holes there are is known then even where the kernel does not tell of their touch.
     #[must_use]
     pub fn holes(&self) -> Vec<(PortId, PeerFault)> {
-        let lacking = |app: &&App| app.region.as_ref().is_some_and(|region| !region.is_whole());
+        let lacking = |app: &&App| !app.sealed && app.region.as_ref().is_some_and(|region| !region.is_whole());
         self.ports.apps().filter(lacking).map(|app| (app.id, PeerFault::Page)).collect()
     }
 

@@ -23,7 +23,7 @@ pub enum Token {
     Operators,
     /// A capture session has something to say.
     Captures,
-    /// A region was made or emptied.
+    /// A region was made or emptied, or is gone.
     Regions,
     /// A thread has run into a hole in an app's region.
     Hole,

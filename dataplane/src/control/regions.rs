@@ -2,10 +2,13 @@
 //!
 //! Clearing the pages of a large region takes a tenth of a second, and so does giving them back. The control thread hands
 //! both to the thread `kopi-region`, which works on all jobs in turn, a slice of memory at a time: by user first, then by
-//! job. So a small region is soon made, whatever others have asked for.
+//! job. So a small region is soon made, whatever others have asked for. What cannot be done in slices, closing the file of a
+//! sealed region, is left to a second thread, `kopi-close`.
 
+use crate::control::kept_regions::Watch;
 use crate::control::mailbox::{MailSender, Mailbox};
 use kopi_ring::{DiscardedRegion, Geometry, HugePages, Region, RegionBuilder, RegionError};
+use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -60,15 +63,17 @@ pub enum Done {
     },
     /// The memory of a region was freed, or the region was not wanted before it was made.
     Freed(Charge),
+    /// kopid has let go of this sealed region.
+    LetGo(Watch),
 }
 
-/// The thread, and what it has to do. It ends with this.
+/// The threads, and what they have to do. They end with this.
 #[derive(Debug)]
 pub struct Regions {
-    /// `None` once the thread is to end.
+    /// `None` once the threads are to end.
     jobs: Option<Sender<Job>>,
     done: Mailbox<Done>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     serial: u64,
 }
 
@@ -83,6 +88,7 @@ enum Task {
     Begin(Order, Geometry, HugePages),
     Fill(Order, Box<RegionBuilder>),
     Free(DiscardedRegion),
+    LetGo(DiscardedRegion, Watch),
 }
 
 #[derive(Debug)]
@@ -93,7 +99,7 @@ struct Order {
 }
 
 impl Regions {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
     ///
@@ -101,9 +107,12 @@ impl Regions {
     pub fn start() -> io::Result<Self> {
         let (jobs, theirs) = mpsc::channel();
         let (sender, done) = Mailbox::new()?;
-        let thread = std::thread::Builder::new().name("kopi-region".to_owned());
-        let thread = thread.spawn(move || serve(&theirs, &sender))?;
-        Ok(Self { jobs: Some(jobs), done, thread: Some(thread), serial: 0 })
+        let (files, closed) = mpsc::channel();
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let answers = sender.clone();
+        let closer = thread("kopi-close").spawn(move || close(&closed, &answers))?;
+        let maker = thread("kopi-region").spawn(move || serve(&theirs, &sender, &files))?;
+        Ok(Self { jobs: Some(jobs), done, threads: vec![maker, closer], serial: 0 })
     }
 
     /// Orders a region for a client that speaks version `protocol`. It is told of as [`Done::Made`] if it is still wanted then.
@@ -118,6 +127,11 @@ impl Regions {
     /// Has a region emptied that is used by nobody any more.
     pub fn empty(&self, charge: Charge, region: Region) {
         self.push(Job { charge, task: Task::Free(DiscardedRegion::new(region)) });
+    }
+
+    /// Has a sealed region unmapped and closed that is used by nobody here any more. Its memory goes with its last holder.
+    pub fn let_go(&self, charge: Charge, region: Region, watch: Watch) {
+        self.push(Job { charge, task: Task::LetGo(DiscardedRegion::new(region), watch) });
     }
 
     fn push(&self, job: Job) {
@@ -135,14 +149,16 @@ impl Regions {
 impl Drop for Regions {
     fn drop(&mut self) {
         self.jobs = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the thread that makes rings had panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread that makes or closes rings had panicked");
+            }
         }
     }
 }
 
 /// The thread: takes in all jobs that there are, and does one slice of one. Ends when nobody can bring any more.
-fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>) {
+fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>, files: &Sender<(OwnedFd, Watch)>) {
     let mut queue = FairQueue::default();
     loop {
         let new = if queue.is_empty() { jobs.recv().map_err(|_| TryRecvError::Disconnected) } else { jobs.try_recv() };
@@ -159,13 +175,27 @@ fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>) {
         match job.work() {
             Progress::More(task) => queue.push(charge.user, Job { charge, task }),
             Progress::Done(what) => done.send(what),
+            Progress::Unmapped(file, watch) => {
+                // The other thread goes on as long as we do.
+                let _taken = files.send((file, watch));
+            }
         }
+    }
+}
+
+/// The other thread: closes files of sealed regions. Whoever closes one last has all of its memory to free at once, a tenth of a
+/// second for a gigabyte. Ends when nobody can bring any more.
+fn close(files: &Receiver<(OwnedFd, Watch)>, done: &MailSender<Done>) {
+    for (file, watch) in files {
+        drop(file);
+        done.send(Done::LetGo(watch));
     }
 }
 
 enum Progress {
     More(Task),
     Done(Done),
+    Unmapped(OwnedFd, Watch),
 }
 
 impl Job {
@@ -186,6 +216,14 @@ impl Job {
                 Ok(false) => Progress::More(Task::Fill(order, builder)),
                 Ok(true) => made(order.serial, builder.finish(order.protocol)),
                 Err(error) => made(order.serial, Err(error)),
+            },
+            Task::LetGo(mut region, watch) => match region.unmap(SLICE) {
+                Ok(false) => Progress::More(Task::LetGo(region, watch)),
+                Ok(true) => Progress::Unmapped(region.into_file(), watch),
+                Err(error) => {
+                    log::warn!("{error}");
+                    Progress::Unmapped(region.into_file(), watch)
+                }
             },
             Task::Free(mut region) => match region.free(SLICE) {
                 Ok(false) => Progress::More(Task::Free(region)),
@@ -241,6 +279,7 @@ impl<J> FairQueue<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::kept_regions::{Kept, KeptRegions};
     use kopi_ring::PROTOCOL;
     use std::collections::BTreeMap;
 
@@ -308,6 +347,26 @@ mod tests {
         assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
     }
 
+    /// A sealed region is let go of, and its memory stays with who holds it.
+    #[test]
+    fn sealed_regions_are_let_go_of() {
+        let (mut regions, mut kept) = (Regions::start().unwrap(), KeptRegions::new());
+        let charge = Charge { user: 5, bytes: 12 };
+        let _making = regions.make(charge, Geometry::new(&[1024], &[1024], 2048).unwrap(), HugePages::Off, PROTOCOL);
+        let Done::Made { outcome, .. } = await_done(&regions) else { panic!("nothing is empty") };
+        let region = outcome.unwrap();
+        let watch = kept.watch(&region).unwrap();
+        region.seal().unwrap();
+        let file = region.fd().try_clone_to_owned().unwrap();
+        kept.keep(watch, charge);
+        regions.let_go(charge, region, watch);
+        assert!(matches!(await_done(&regions), Done::LetGo(which) if which == watch));
+        assert!(rustix::fs::fstat(&file).unwrap().st_blocks > 0);
+        assert_eq!((kept.let_go(watch), kept.gone()), (Some(charge), Vec::new()));
+        drop(file);
+        assert_eq!(kept.gone(), [Kept { charge, by_others: true }]);
+    }
+
     /// What is not wanted any more is not made, at whatever point it is.
     #[test]
     fn unwanted_regions_come_back() {
@@ -320,6 +379,7 @@ mod tests {
                 Done::Freed(whose) => assert_eq!(whose, charge),
                 // Faster than it was given up.
                 Done::Made { outcome, .. } => drop(outcome.unwrap()),
+                Done::LetGo(_) => panic!("nothing is sealed"),
             }
         }
     }

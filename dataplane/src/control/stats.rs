@@ -162,7 +162,11 @@ fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
         captures: plane.captures().len(),
         connections: facts.connections,
         snapshots: plane.snapshots(),
-        ring_memory: RingMemory { total: plane.memory().total(), used: plane.memory().used() },
+        ring_memory: RingMemory {
+            kept: plane.memory().kept(),
+            total: plane.memory().total(),
+            used: plane.memory().used(),
+        },
     }
 }
 
@@ -219,6 +223,7 @@ fn describe(app: &App, plane: &ControlPlane) -> kopi_api::App {
         queues: app.region.as_ref().map(queues).unwrap_or_default(),
         memory: app.region.as_ref().map_or(0, |region| region.size() as u64),
         huge_pages: app.region.as_ref().is_some_and(kopi_ring::Region::huge),
+        sealed: app.sealed,
         tx_packets: totals.tx_packets,
         tx_bytes: totals.tx_bytes,
         rx_packets: totals.rx_packets,

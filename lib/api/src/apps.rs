@@ -56,6 +56,8 @@ pub struct App {
     pub rx_bytes: u64,
     /// Frames that it has received.
     pub rx_packets: u64,
+    /// Whether it can make no holes in its memory.
+    pub sealed: bool,
     /// `running` or `stopped`.
     pub state: String,
     /// Bytes that it has sent.

@@ -172,6 +172,8 @@ pub struct Mbufs {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct RingMemory {
+    /// What processes keep mapped of ports that are gone; it counts as used.
+    pub kept: u64,
     /// As much as all apps may have.
     pub total: u64,
     /// As much as they have.

@@ -47,7 +47,7 @@ fn answers_have_their_keys() {
         keys(&App::default()),
         "all_multicast cgroup comm connections connections_limit connections_refused driver drops exe fragments \
          fragments_shared gid huge_pages label mac macs memory mtu name pid port promiscuous queues queues.rx queues.tx \
-         rx_bytes rx_packets state tx_bytes tx_packets uid user user_connections user_connections_limit"
+         rx_bytes rx_packets sealed state tx_bytes tx_packets uid user user_connections user_connections_limit"
     );
     assert_eq!(keys(&Port::default()), "copies drops port rx_bytes rx_packets tx_bytes tx_packets");
     assert_eq!(
@@ -84,7 +84,7 @@ fn single_rows_have_their_keys() {
          mbufs.free mbufs.total pid policy policy.apps policy.confirm_seconds policy.connections \
          policy.connections.bad_checksums policy.connections.begun policy.connections.capacity policy.connections.evicted \
          policy.connections.per_app policy.connections.per_user policy.connections.refused policy.connections.swept \
-         policy.connections.used policy.file policy.rules policy.tracks protocol ring_memory ring_memory.total \
+         policy.connections.used policy.file policy.rules policy.tracks protocol ring_memory ring_memory.kept ring_memory.total \
          ring_memory.used snapshots uptime_seconds version wire wire.checksums_finished wire.device wire.driver wire.link \
          wire.mac wire.mtu wire.speed_mbps workers workers.answers_withheld workers.asleep workers.asleep_seconds \
          workers.busy workers.busy_seconds workers.busy_turns workers.cpu workers.flow_capacity workers.flow_evictions \

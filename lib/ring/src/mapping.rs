@@ -57,10 +57,23 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
+impl Mapping {
+    /// Unmaps the last `bytes` of it, or all that there is if it is less. Whoever has the mapping for itself alone has no
+    /// address in it either.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
         // First, since the addresses may be in use again a moment later.
         self.guard = None;
-        pages::unmap(self.base, self.size);
+        let left = self.size.saturating_sub(bytes);
+        let end = self.base.as_ptr().wrapping_add(left);
+        if let Some(end) = NonNull::new(end) {
+            pages::unmap(end, self.size.saturating_sub(left));
+        }
+        self.size = left;
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.shrink(self.size);
     }
 }

@@ -1,7 +1,8 @@
 //! The sealed memfd that holds an app's rings.
 //!
-//! The daemon creates and owns it, and passes it to the client. Seals prevent truncating and growing. They do not
-//! stop `fallocate(PUNCH_HOLE)`: after [`Region::watch_holes`], `pages.rs` handles its effects.
+//! The daemon creates and owns it, and passes it to the client. Seals prevent truncating and growing. Once the client has
+//! mapped it, [`Region::seal`] prevents holes (`fallocate` with `PUNCH_HOLE`, `MADV_REMOVE`) and new mappings that can be written.
+//! Where that seal is missing, `pages.rs` handles the effects of holes, after [`Region::watch_holes`].
 
 mod builder;
 mod discarded;
@@ -169,6 +170,33 @@ impl Region {
         StatusPage::new(Arc::clone(&self.mapping))
     }
 
+    /// Seals it, so that nobody can make holes in it, nor map it so that it can be written: neither the client nor this
+    /// process, whose mapping stays as it is. For the daemon, when the client has mapped it. A sealed region may be sealed again.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::System`] if the kernel does not know the seal (before Linux 5.1) or the region can get no more seals. It is as
+    /// before then.
+    pub fn seal(&self) -> Result<(), RegionError> {
+        if self.is_sealed() {
+            return Ok(());
+        }
+        rustix::fs::fcntl_add_seals(&self.fd, SealFlags::FUTURE_WRITE | SealFlags::SEAL).map_err(system("F_ADD_SEALS"))
+    }
+
+    /// Sees to it that nobody can seal it any more, and returns whether it [is sealed](Self::seal), by whomever: what it is now it
+    /// stays. For the daemon, which cannot empty a sealed region.
+    #[must_use]
+    pub fn settle(&self) -> bool {
+        // It fails where there is that seal already.
+        let _settled = rustix::fs::fcntl_add_seals(&self.fd, SealFlags::SEAL);
+        self.is_sealed()
+    }
+
+    fn is_sealed(&self) -> bool {
+        rustix::fs::fcntl_get_seals(&self.fd).is_ok_and(|seals| seals.contains(SealFlags::FUTURE_WRITE))
+    }
+
     /// Whether a page of it was punched out and a thread of this process ran into the hole.
     #[must_use]
     pub fn punched(&self) -> bool {
@@ -191,7 +219,8 @@ impl Region {
     }
 
     /// Gives the region's memory back to the system, even if the client keeps its file: that is empty from then on. For a
-    /// region that was replaced or whose app is gone, once it [is idle](Self::is_idle). See [`DiscardedRegion`] for doing it bit by bit.
+    /// region that was replaced or whose app is gone, once it [is idle](Self::is_idle). See [`DiscardedRegion`] for doing it bit by bit,
+    /// and for one that is sealed, whose memory goes when the client lets go of it.
     ///
     /// # Errors
     ///
@@ -295,6 +324,71 @@ mod tests {
         assert_eq!(rustix::fs::fcntl_add_seals(daemon.fd(), SealFlags::WRITE), Err(Errno::BUSY));
     }
 
+    /// A client that has mapped a sealed region can make no hole in it by any way, nor map it anew to write, in pages of both
+    /// sizes; the rings go on. A region that was never given seals beyond its first can still be punched.
+    #[test]
+    fn sealed_region_has_no_holes() {
+        let geometry = Geometry::new(&[512], &[512], 2048).unwrap();
+        // Without free huge pages there is nothing to look at.
+        let huge = Region::create(&geometry, HugePages::Require);
+        for daemon in Region::create(&geometry, HugePages::Off).into_iter().chain(huge) {
+            let client = Region::open(daemon.fd().try_clone_to_owned().unwrap(), &geometry).unwrap();
+            let page = if daemon.huge() { HUGE_PAGE } else { pages::PAGE };
+            let punch = || {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(client.fd(), hole, 0, page as u64)
+            };
+            let remove = || {
+                // SAFETY: the range is a part of the client's mapping, and nobody refers to what is in it.
+                unsafe {
+                    rustix::mm::madvise(client.mapping.base.as_ptr().cast(), page, rustix::mm::Advice::LinuxRemove)
+                }
+            };
+            daemon.seal().unwrap();
+            assert_eq!((punch(), remove()), (Err(Errno::PERM), Err(Errno::PERM)));
+            assert_eq!(rustix::fs::ftruncate(client.fd(), 0), Err(Errno::PERM));
+            let again = Region::open(daemon.fd().try_clone_to_owned().unwrap(), &geometry);
+            assert!(matches!(again, Err(RegionError::System { call: "mmap", errno: Errno::PERM })), "{again:?}");
+            daemon.seal().unwrap();
+            assert!(daemon.settle() && daemon.is_whole());
+            let mut producer = client.tx_producer(0).unwrap();
+            assert_eq!(producer.free(1), Ok(512));
+            assert!(producer.push(&[7; 60], crate::layout::Notes::NONE));
+            producer.publish();
+            assert_eq!(daemon.tx_consumer(0).unwrap().poll(), Ok(1));
+        }
+    }
+
+    /// What a client of an older version has cannot be sealed, by nobody.
+    #[test]
+    fn region_of_an_older_version_stays_unsealed() {
+        let mut builder = RegionBuilder::new(&geometry(), HugePages::Off).unwrap();
+        while !builder.fill(usize::MAX).unwrap() {}
+        let daemon = builder.finish(OLDEST_PROTOCOL).unwrap();
+        assert!(Region::open(daemon.fd().try_clone_to_owned().unwrap(), &geometry()).is_ok());
+        assert!(matches!(daemon.seal(), Err(RegionError::System { errno: Errno::PERM, .. })));
+        assert!(!daemon.settle());
+    }
+
+    /// The memory of a sealed region is unmapped bit by bit, and goes with the file's last holder.
+    #[test]
+    fn sealed_region_is_let_go_of() {
+        let geometry = Geometry::new(&[512], &[512], 2048).unwrap();
+        let daemon = Region::create(&geometry, HugePages::Off).unwrap();
+        let kept = daemon.fd().try_clone_to_owned().unwrap();
+        let size = daemon.size();
+        daemon.seal().unwrap();
+        assert!(matches!(Region::create(&geometry, HugePages::Off).unwrap().discard(), Ok(())));
+        let mut discarded = DiscardedRegion::new(daemon);
+        let mut steps = 1;
+        while !discarded.unmap(pages::PAGE).unwrap() {
+            steps += 1;
+        }
+        assert_eq!(steps, size.div_ceil(HUGE_PAGE));
+        drop(discarded.into_file());
+        assert!(rustix::fs::fstat(&kept).unwrap().st_blocks > 0, "whoever keeps the file keeps the memory");
+    }
+
     /// Fault 42 on ordinary pages: a hole reads as zeros, which the consumer reports as a faulty descriptor.
     #[test]
     fn punched_descriptor_is_a_peer_fault() {
@@ -315,6 +409,7 @@ mod tests {
     fn discarded_region_holds_no_memory() {
         let daemon = Region::create(&geometry(), HugePages::Off).unwrap();
         let kept = daemon.fd().try_clone_to_owned().unwrap();
+        assert!(!daemon.settle());
         assert!(rustix::fs::fstat(&kept).unwrap().st_blocks > 0);
         let ring = daemon.tx_consumer(0).unwrap();
         assert!(!daemon.is_idle());

@@ -148,10 +148,7 @@ impl ControlPlane {
         if self.policy.rule_stats().knows_others(is_there) {
             self.policy.rule_stats_mut().keep_apps(is_there);
         }
-        // A client may hold on to the file of a region; its memory goes all the same.
-        for (region, charge) in self.retired.extract_if(.., |(region, _)| region.is_idle()) {
-            self.regions.empty(charge, region);
-        }
+        self.let_go();
         let punched = self.ports.apps().filter(|app| app.region.as_ref().is_some_and(Region::punched));
         faults.extend(punched.map(|app| (app.id, PeerFault::Page)));
         faults

@@ -4,6 +4,7 @@ use super::ControlPlane;
 use super::connections::user_of;
 use crate::control::app::{App, Pending};
 use crate::control::app_waker::Reach;
+use crate::control::kept_regions::{Kept, Watch};
 use crate::control::limits::Limits;
 use crate::control::memory::{MemoryRefusal, Room, free_huge_memory};
 use crate::control::regions::{Charge, Done};
@@ -58,6 +59,9 @@ pub enum SetupError {
     /// The port went away.
     #[error("no such port")]
     Gone,
+    /// There is nothing that could be mapped.
+    #[error("this port has no rings that could be mapped: ask for some first")]
+    NoRings,
 }
 
 /// The owner of the other side of rings.
@@ -69,12 +73,22 @@ enum Side {
     Host(Doorbell),
 }
 
+/// The first version of the protocol whose clients say that they have mapped their rings.
+const SEALED_SINCE: u16 = 3;
 /// Bytes that kopid does not take for rings, however much there is.
 const SPARE: u64 = 64 << 20;
 /// Bytes of a huge page.
 const HUGE_PAGE: u64 = 2 << 20;
 /// Bytes of an ordinary page.
 const PAGE: u64 = 4096;
+
+/// A region that no app uses any more, but perhaps a worker still does.
+#[derive(Debug)]
+pub(super) struct Retired {
+    region: Region,
+    charge: Charge,
+    watch: Option<Watch>,
+}
 
 /// What becomes of a request for rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,9 +135,19 @@ impl ControlPlane {
     #[must_use]
     pub fn take_regions(&mut self) -> Vec<Made> {
         let mut made = Vec::new();
+        for Kept { charge, by_others } in self.kept.gone() {
+            match by_others {
+                true => self.memory.release(charge),
+                false => self.memory.give_back(charge),
+            }
+        }
         while let Some(done) = self.regions.done().receive() {
             match done {
                 Done::Freed(charge) => self.memory.give_back(charge),
+                Done::LetGo(watch) => {
+                    // If it is there still, somebody else keeps it.
+                    self.kept.let_go(watch).into_iter().for_each(|charge| self.memory.keep(charge));
+                }
                 Done::Made { serial, charge, outcome } => {
                     let waits = |app: &App| app.pending.as_ref().is_some_and(|p| p.making.serial() == serial);
                     let app = self.ports.apps_mut().find(|app| waits(app));
@@ -174,7 +198,7 @@ impl ControlPlane {
         let (ours, theirs) = match listened {
             Ok(pair) => pair,
             Err(errno) => {
-                self.retire(region, charge);
+                self.retire(region, charge, None);
                 return Err(no_doorbell(errno).into());
             }
         };
@@ -184,6 +208,21 @@ impl ControlPlane {
             let is_unused = |number| self.connections.in_account(number) == 0;
             self.connections.open_zone(id, self.numbers.of(user_of(app, host), is_unused));
         }
+        // Before the app has it, which could seal it itself: what is sealed without a watch would never be known to be gone.
+        let watch = match &side {
+            Side::App { .. } if app.protocol >= SEALED_SINCE => match self.kept.watch(&region) {
+                Ok(watch) => Some(watch),
+                Err(errno) => {
+                    let _unsealed = region.settle();
+                    self.peer_log.warn_of(&app.identity, &format_args!(
+                        "{}: its rings are not sealed against holes, no watch on their file can be had ({errno}): `sysctl \
+                         fs.inotify.max_user_watches fs.inotify.max_user_instances`", app.name
+                    ));
+                    None
+                }
+            },
+            _ => None,
+        };
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
             let size = region.size() >> 10;
             self.peer_log.warn_of(&app.identity, &format_args!(
@@ -205,10 +244,13 @@ impl ControlPlane {
         }
         app.doorbell = theirs;
         app.status = Some(region.daemon_status());
+        // The host's thread is ours and makes no holes.
+        app.sealed = Some(id) == host;
+        let before_watch = std::mem::replace(&mut app.watch, watch);
         let before = (app.region.replace(region), std::mem::replace(&mut app.charge, charge));
         let shared = app.grant.shared;
         if let (Some(region), charge) = before {
-            self.retire(region, charge);
+            self.retire(region, charge, before_watch);
         }
         self.change_by(id);
         if shared {
@@ -219,9 +261,50 @@ impl ControlPlane {
     }
 
     /// Notes that no app uses a region any more. It is emptied when no worker does either.
-    pub(super) fn retire(&mut self, region: Region, charge: Charge) {
+    pub(super) fn retire(&mut self, region: Region, charge: Charge, watch: Option<Watch>) {
         self.memory.leave(charge);
-        self.retired.push((region, charge));
+        self.retired.push(Retired { region, charge, watch });
+    }
+
+    /// Lets go of retired regions that no worker uses any more. A client may hold on to the file of one: it is emptied all the
+    /// same, or, if it is sealed, charged to its user until it is gone.
+    pub(super) fn let_go(&mut self) {
+        for Retired { region, charge, watch } in self.retired.extract_if(.., |retired| retired.region.is_idle()) {
+            match watch {
+                // From now on the client cannot seal it either.
+                Some(watch) if region.settle() => {
+                    self.kept.keep(watch, charge);
+                    self.regions.let_go(charge, region, watch);
+                }
+                watch => {
+                    watch.into_iter().for_each(|watch| self.kept.unwatch(watch));
+                    self.regions.empty(charge, region);
+                }
+            }
+        }
+    }
+
+    /// Seals the rings of a port, whose app has mapped them. Where the kernel does not, holes are looked for as before.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::NoRings`] if it has none.
+    pub fn seal(&mut self, id: PortId) -> Result<(), SetupError> {
+        let app = self.ports.get_mut(id).ok_or(SetupError::Gone)?;
+        let region = app.region.as_ref().ok_or(SetupError::NoRings)?;
+        if app.watch.is_none() {
+            return Ok(());
+        }
+        match region.seal() {
+            Ok(()) => app.sealed = true,
+            Err(error) => {
+                self.peer_log.warn_of(
+                    &app.identity,
+                    &format_args!("{}: its rings are not sealed against holes ({error}): Linux 5.1 can", app.name),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Whether the machine, and kopid's control groups, have `bytes` more. Huge pages are no part of what they have.

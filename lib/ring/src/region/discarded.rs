@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub struct DiscardedRegion {
     mapping: Arc<Mapping>,
     fd: OwnedFd,
-    /// Bytes that have gone back.
+    /// Bytes that have gone back, or are not mapped any more.
     freed: usize,
 }
 
@@ -40,6 +40,24 @@ impl DiscardedRegion {
             self.freed = self.freed.saturating_add(length);
         }
         Ok(self.freed >= size)
+    }
+
+    /// Unmaps `bytes` more, rounded up to whole pages, and returns whether none is left. For a [sealed](Region::seal) region, which
+    /// cannot be emptied: its memory goes when the last who holds it has closed [its file](Self::into_file) and unmapped it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError::Mismatch`] if it is still in use.
+    pub fn unmap(&mut self, bytes: usize) -> Result<bool, RegionError> {
+        let mapping = Arc::get_mut(&mut self.mapping).ok_or(RegionError::Mismatch("it is still in use"))?;
+        mapping.shrink(whole_pages(bytes));
+        Ok(mapping.size == 0)
+    }
+
+    /// Its file. To close it takes as long as to free all of its memory, if nobody else holds it.
+    #[must_use]
+    pub fn into_file(self) -> OwnedFd {
+        self.fd
     }
 }
 
