@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::time::{Duration, Instant};
 
 const A: Mac = [2, 0, 0, 0, 0, 0xa];
+const B: Mac = [2, 0, 0, 0, 0, 0xb];
 
 fn start(label: &str) -> (TempDir, Kopid) {
     let dir = TempDir::new(label);
@@ -188,6 +189,44 @@ fn fault_4_other_versions_are_refused() {
             // The log names both, too.
             kopid.await_log(&both);
         }
+    });
+}
+
+/// A client may say that it has mapped its rings twice, and before it has any: then it is told so. What its version does not know, or
+/// another version than that of its hello, ends its own connection.
+#[test]
+fn mapped_out_of_place_harms_nobody_else() {
+    let (_dir, mut kopid) = start("mapped");
+    leaves_nothing(&mut kopid, |kopid| {
+        let (mut other, _rings) = Client::attach(&kopid.socket(), "other", B, &small());
+        let mut client = Client::connect(&kopid.socket());
+        drop(client.hello("early", A));
+        match client.ask(Message::Mapped) {
+            Ok((Message::Refused(why), None)) => assert!(why.contains("no rings that could be mapped"), "{why}"),
+            answer => panic!("{answer:?}"),
+        }
+        let _region = client.setup(&small());
+        for _ in 0..2 {
+            assert!(matches!(client.ask(Message::Mapped), Ok((Message::Done, None))));
+        }
+        assert!(matches!(client.ask(Message::Stop), Ok((Message::Done, None))));
+        assert!(matches!(client.ask(Message::Mapped), Ok((Message::Refused(_), None))));
+        // What it never has said to be mapped is served as well.
+        let _region = client.setup_unsealed(&small());
+        client.settings(A);
+        assert_eq!(kopid.await_app("early")["sealed"], false);
+
+        let (mut client, _region) = Client::attach_old(&kopid.socket(), "old", [2, 0, 0, 0, 0, 12], &small());
+        assert!(client.say(Message::Mapped));
+        let refusal = client.refusal();
+        assert!(refusal.contains("unknown message kind 10"), "{refusal}");
+
+        let mut client = Client::connect(&kopid.socket()).old();
+        drop(client.hello("changing", [2, 0, 0, 0, 0, 13]));
+        assert!(client.send_raw(&Envelope { protocol: PROTOCOL, sequence: 2, message: Message::Stop }.encode(), 0));
+        let refusal = client.refusal();
+        assert!(refusal.contains("of ring protocol 3, the hello was of 2"), "{refusal}");
+        other.settings(B);
     });
 }
 

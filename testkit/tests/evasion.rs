@@ -69,7 +69,7 @@ fn fault_13_frames_that_change_are_judged_as_they_are_sent() {
     let settings = Settings { huge_pages: "off", ..Settings::on_interface(netns.outside(), 1) };
     let mut kopid = Kopid::start(&dir, &settings.policy(policy));
     let geometry = Geometry::new(&[64], &[64], DEFAULT_SLOT).expect("within the limits");
-    let (_client, region) = Client::attach(&kopid.socket(), "evil", EVIL, &geometry);
+    let (_client, region) = Client::attach_old(&kopid.socket(), "evil", EVIL, &geometry);
     let span = &region.geometry().layout().tx[0];
     let slots: Vec<usize> = (0..64).map(|slot| span.data() + slot * span.stride()).collect();
     // With a header of six words the ports are those of the bad one: what is the checksum otherwise is read as a port.
@@ -183,7 +183,7 @@ fn start(policy: &str) -> (TempDir, Netns, Kopid, Client, Producer) {
     let dir = TempDir::new("odd");
     let netns = Netns::new(1500);
     let kopid = Kopid::start(&dir, &Settings::on_interface(netns.outside(), 1).policy(policy));
-    let (client, region) = Client::attach(&kopid.socket(), "odd", EVIL, &small());
+    let (client, region) = Client::attach_old(&kopid.socket(), "odd", EVIL, &small());
     let producer = region.tx_producer(0).expect("a ring");
     (dir, netns, kopid, client, producer)
 }

@@ -22,9 +22,10 @@ fn start(label: &str) -> (TempDir, Kopid) {
     (dir, kopid)
 }
 
+/// An app of an older version of the protocol: no later seal keeps it from writing by `pwrite`, and from making holes.
 fn attach(kopid: &Kopid) -> (Client, Region) {
     kopid.await_no_app("evil");
-    Client::attach(&kopid.socket(), "evil", EVIL, &small())
+    Client::attach_old(&kopid.socket(), "evil", EVIL, &small())
 }
 
 /// Where the first TX ring, or the first RX ring, has its head, tail and first descriptor.

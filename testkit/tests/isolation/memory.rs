@@ -7,7 +7,7 @@ use kopi_testkit::cgroup::MemoryGroup;
 use kopi_testkit::evil::{Client, as_user, hello, small};
 use kopi_testkit::process::Launch;
 use kopi_testkit::wait::SOON;
-use kopi_testkit::{Kopid, Settings, TempDir};
+use kopi_testkit::{Kopid, Settings, TempDir, wait_until};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
@@ -128,6 +128,44 @@ fn hoarders_leave_memory_to_others_and_kopid_alive() {
     assert_eq!(again.len(), had, "a user gets as much as before");
     drop(again);
     assert!(kopid.process().ended().is_none(), "kopid was killed");
+    assert!(kopid.stop().success());
+}
+
+/// Memory that a process keeps mapped when its port has gone is still its user's: it gets less, is told why, and gets all again when
+/// the process lets go. Others get theirs.
+#[test]
+fn kept_rings_are_charged_until_they_are_unmapped() {
+    let dir = TempDir::new("kept");
+    let settings = Settings { huge_pages: "off", ..Settings::default() };
+    let limits = format!("{}memory_total = \"256mb\"\nmemory_per_user = \"64mb\"\n", settings.limits);
+    let mut kopid = Kopid::start(&dir, &Settings { limits, ..settings });
+    let geometry = Geometry::new(&[4096], &[4096], DEFAULT_SLOT).expect("within the limits");
+    let memory = |kopid: &Kopid, key: &str| kopid.status()["ring_memory"][key].as_u64().expect("a number");
+    let hoarded = |kopid: &Kopid| {
+        let (clients, why) = as_user(EVE, || hoard(kopid, "eve", &geometry));
+        let count = clients.len();
+        drop(clients);
+        kopid.await_no_connections();
+        (count, why)
+    };
+    let (all, why) = hoarded(&kopid);
+    assert!(all > 2 && !why.contains("ports that are gone"), "{all}: {why}");
+    let mut kept = Vec::new();
+    for name in ["first", "second"] {
+        let (client, region) = as_user(EVE, || Client::attach(&kopid.socket(), name, [0; 6], &geometry));
+        drop(client);
+        kopid.await_no_app(name);
+        kept.push(region);
+    }
+    let size = kept.iter().map(|region| region.size() as u64).sum::<u64>();
+    wait_until("kopid has let go of both", SOON, || memory(&kopid, "kept") == size && memory(&kopid, "used") == size);
+    let (some, why) = hoarded(&kopid);
+    assert_eq!(some, all - 2, "{why}");
+    assert!(why.contains("in rings of ports that are gone, which a process keeps mapped"), "{why}");
+    as_user(ALICE, || attach(&kopid, "alice"));
+    drop(kept);
+    wait_until("both are gone", SOON, || memory(&kopid, "kept") == 0 && memory(&kopid, "used") == 0);
+    assert_eq!(hoarded(&kopid).0, all);
     assert!(kopid.stop().success());
 }
 

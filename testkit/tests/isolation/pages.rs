@@ -1,15 +1,17 @@
-//! An app takes pages out of its region, for kopid to put back: it is seen at the first touch, and costs the worker next to
-//! nothing.
+//! An app takes pages out of its region, for kopid to put back: it cannot once that is sealed. Before, and with an older driver, it is
+//! seen at the first touch, and costs the worker next to nothing.
 
 use kopi_ring::Region;
+use kopi_ring::layout::Notes;
 use kopi_ring::message::Mac;
 use kopi_testkit::app::{AppOptions, Transfer};
 use kopi_testkit::evil::{Client, small};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Settings, TempDir, machine, wait_until};
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -76,7 +78,7 @@ fn puncher_is_detached(label: &str, huge_pages: &'static str, refill: bool) {
     let (mut attacks, mut longest) = (0, Duration::ZERO);
     while attacks < 3 || (sender.process().ended().is_none() && attacks < 100) {
         kopid.await_no_app("evil");
-        let (client, region) = Client::attach(&kopid.socket(), "evil", EVIL, &small());
+        let (client, region) = Client::attach_old(&kopid.socket(), "evil", EVIL, &small());
         assert_eq!(region.huge(), huge_pages == "require");
         let begun = Instant::now();
         let puncher = Puncher::new(&region, refill);
@@ -114,12 +116,66 @@ fn holes_in_huge_pages_end_the_app() {
     puncher_is_detached("huge-holes", "require", false);
 }
 
+/// An app that has said that its rings are mapped can make no hole in them, by none of the files that it has, nor map them anew; in
+/// pages of both sizes. It stays attached.
+#[test]
+fn sealed_rings_get_no_holes() {
+    wait_until("200 huge pages are free: sysctl vm.nr_hugepages=512", SOON, || machine::huge_pages().1 >= 200);
+    for huge_pages in ["off", "require"] {
+        let dir = TempDir::new("sealed");
+        let mut kopid = Kopid::start(&dir, &Settings { huge_pages, ..Settings::default() });
+        let (mut client, region) = Client::attach(&kopid.socket(), "sealed", EVIL, &small());
+        assert_eq!(
+            (region.huge(), kopid.await_app("sealed")["sealed"].as_bool()),
+            (huge_pages == "require", Some(true))
+        );
+        let again =
+            fs::File::options().read(true).write(true).open(format!("/proc/self/fd/{}", region.fd().as_raw_fd()));
+        let again = OwnedFd::from(again.expect("a file may be opened again"));
+        for file in [region.fd(), again.as_fd()] {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            assert_eq!(rustix::fs::fallocate(file, hole, 0, region.size() as u64), Err(Errno::PERM));
+            assert_eq!(rustix::fs::ftruncate(file, 0), Err(Errno::PERM));
+            let mapped =
+                Region::open(file.try_clone_to_owned().expect("a descriptor can be doubled"), region.geometry());
+            assert!(mapped.is_err_and(|error| error.to_string() == "mmap: Operation not permitted (os error 1)"));
+        }
+        client.settings(EVIL);
+        assert!(kopid.app("sealed").is_some());
+        drop((client, region, again));
+        kopid.await_no_app("sealed");
+        wait_until("its memory is free", SOON, || kopid.status()["ring_memory"]["used"] == 0);
+        assert!(kopid.stop().success());
+    }
+}
+
+/// A driver of the version before seals, which knows no word for it, exchanges frames with one of today, and is shown as unsealed.
+#[test]
+fn older_drivers_are_served_unsealed() {
+    let dir = TempDir::new("older");
+    let kopid = Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() });
+    let (_old, sender) = Client::attach_old(&kopid.socket(), "old", EVIL, &small());
+    let (_new, receiver) = Client::attach(&kopid.socket(), "new", [2, 0, 0, 0, 0, 7], &small());
+    assert_eq!(
+        [kopid.await_app("old")["sealed"].as_bool(), kopid.await_app("new")["sealed"].as_bool()],
+        [Some(false), Some(true)]
+    );
+    let (mut producer, mut consumer) =
+        (sender.tx_producer(0).expect("a ring"), receiver.rx_consumer(0).expect("a ring"));
+    let mut frame = [0; 60];
+    frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 7]);
+    frame[6..12].copy_from_slice(&EVIL);
+    assert!(producer.free(1).is_ok_and(|free| free > 0) && producer.push(&frame, Notes::NONE));
+    producer.publish();
+    wait_until("the frame arrives", SOON, || consumer.poll() == Ok(1));
+}
+
 /// A hole that nobody touches is found within a few tenths of a second.
 #[test]
 fn hole_that_is_never_touched_ends_the_app() {
     let dir = TempDir::new("far-hole");
     let kopid = Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() });
-    let (client, region) = Client::attach(&kopid.socket(), "evil", EVIL, &small());
+    let (client, region) = Client::attach_old(&kopid.socket(), "evil", EVIL, &small());
     // The last slot of the RX ring, to which nobody sends.
     let last = region.size() as u64 / 4096 * 4096 - 4096;
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
