@@ -20,6 +20,7 @@ pub mod detach;
 pub mod flow_dumps;
 pub mod flow_sizes;
 pub mod helper;
+pub mod hole_search;
 pub mod identity;
 pub mod kept_regions;
 pub mod limits;

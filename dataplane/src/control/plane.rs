@@ -24,6 +24,7 @@ use crate::control::classes::Classes;
 use crate::control::detach::DetachReason;
 use crate::control::flow_dumps::{FlowDumps, Given};
 use crate::control::helper::{Helper, Wake};
+use crate::control::hole_search::{HoleSearch, faults_of_workers};
 use crate::control::identity::Identity;
 use crate::control::kept_regions::KeptRegions;
 use crate::control::limits::Limits;
@@ -43,7 +44,7 @@ use connections::user_of;
 use kopi_policy::{Connections, HostSockets, Ruleset};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Settings, Welcome};
-use kopi_ring::{DropReason, PeerFault};
+use kopi_ring::{DropReason, PeerFault, Region};
 use policy::attach_grant;
 use rings::Retired;
 use rustix::fd::BorrowedFd;
@@ -83,6 +84,8 @@ pub struct ControlPlane {
     retired: Vec<Retired>,
     /// Sealed regions that we have let go of, and others have not.
     kept: KeptRegions,
+    /// How holes in others are found.
+    hole_search: HoleSearch,
     /// The thread that makes and empties regions.
     regions: Regions,
     /// What they take.
@@ -151,6 +154,7 @@ impl ControlPlane {
             follows: Budgets::every(FOLLOWS, FOLLOW),
             retired: Vec::new(),
             kept: KeptRegions::new(),
+            hole_search: HoleSearch::default(),
             regions: Regions::start()?,
             memory: Memory::new(limits.memory_total, limits.memory_per_user),
             machine: MachineMemory::new(),
@@ -407,12 +411,18 @@ impl ControlPlane {
         captures.handle_events(dataplane, || PortNames::new(*epoch, wire, ports.apps(), policy.ruleset().cloned()));
     }
 
-    /// Looks for unsealed regions that lack pages, whether anybody has touched the holes or not; returns the ports with such. Called ten
-    /// times a second: what holes there are is known then even where the kernel does not tell of their touch.
+    /// Looks for unsealed regions that lack pages, whether anybody has touched the holes or not; returns the ports with such. Called
+    /// ten times a second: what holes there are is known then even where the kernel does not tell of their touch.
     #[must_use]
-    pub fn holes(&self) -> Vec<(PortId, PeerFault)> {
-        let lacking = |app: &&App| !app.sealed && app.region.as_ref().is_some_and(|region| !region.is_whole());
-        self.ports.apps().filter(lacking).map(|app| (app.id, PeerFault::Page)).collect()
+    pub fn holes(&mut self) -> Vec<(PortId, PeerFault)> {
+        let Self { ports, hole_search, .. } = self;
+        let unsealed: Vec<_> = ports.apps().filter(|app| !app.sealed && app.region.is_some()).collect();
+        if unsealed.is_empty() {
+            return Vec::new();
+        }
+        let lacking = |app: &&&App| app.region.as_ref().is_some_and(|region| !region.is_whole());
+        let look = || unsealed.iter().filter(lacking).map(|app| (app.id, PeerFault::Page)).collect();
+        if Region::tells_of_touches() { look() } else { hole_search.search(faults_of_workers(), look) }
     }
 
     /// Shows every app its drop counters.

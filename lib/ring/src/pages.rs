@@ -1,6 +1,7 @@
 //! The pages of the daemon's regions: they are all there from the start, and a page that an app takes away is noticed.
 //!
-//! Seals do not stop an app from punching holes into its region (`fallocate` with `PUNCH_HOLE`, `MADV_REMOVE`). The
+//! Until a region is sealed for good ([`Region::seal`](crate::Region::seal)), an app may punch holes into it (`fallocate` with
+//! `PUNCH_HOLE`, `MADV_REMOVE`). The
 //! kernel would fill a hole again at the next touch, at the cost of the thread that touches it: a worker. So every mapping of the
 //! daemon's is registered with a `userfaultfd` that has `UFFD_FEATURE_SIGBUS` (Linux 4.14, `userfaultfd(2)`): then the
 //! touch of a missing page is a SIGBUS, and no thread waits. Where the mapping is locked, or in huge pages, so that
@@ -69,7 +70,7 @@ struct Register {
 pub enum HoleWatch {
     /// At the first touch, by `userfaultfd`.
     Touch,
-    /// By [`Region::is_whole`](crate::Region::is_whole), which has to be called now and then: the kernel, or a filter of system
+    /// By [`Region::is_whole`](crate::Region::is_whole), which has to be called now and then, more often while workers have page faults: the kernel, or a filter of system
     /// calls, refuses `userfaultfd`, for this reason.
     Asking(Errno),
 }
@@ -156,6 +157,11 @@ pub(crate) fn watch() -> Result<HoleWatch, RegionError> {
         Ok(_) => HoleWatch::Touch,
         Err(errno) => HoleWatch::Asking(*errno),
     })
+}
+
+/// Whether the kernel tells of the touch of a hole, after [`watch`].
+pub(crate) fn tells_of_touches() -> bool {
+    matches!(USERFAULT.get(), Some(Ok(_)))
 }
 
 /// The descriptor that is readable once a thread has run into a hole, until [`hush`]. `None` before [`watch`].

@@ -241,6 +241,12 @@ impl Region {
         pages::watch()
     }
 
+    /// Whether holes in regions are seen at [the first touch](HoleWatch::Touch).
+    #[must_use]
+    pub fn tells_of_touches() -> bool {
+        pages::tells_of_touches()
+    }
+
     /// A descriptor that becomes readable when a thread has run into a hole, until [`hush_holes`](Self::hush_holes). `None` before
     /// [`watch_holes`](Self::watch_holes).
     #[must_use]

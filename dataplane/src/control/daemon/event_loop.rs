@@ -160,7 +160,8 @@ impl Events<'_> {
         self.plane.grant(passed);
         self.attach.tick(passed, &mut self.plane, &self.poller);
         self.control.tick(passed, &self.poller);
-        self.attach.detach_ports(self.plane.holes(), &mut self.plane);
+        let holes = self.plane.holes();
+        self.attach.detach_ports(holes, &mut self.plane);
         self.plane.peers_mut().sweep();
         self.plane.show_drops();
         self.plane.handle_captures();

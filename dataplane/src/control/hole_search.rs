@@ -1,0 +1,118 @@
+//! Holes that apps make in unsealed regions, where the kernel does not tell of their touch.
+//!
+//! A region that lacks a page is found by asking for its size, ten times a second. An app that fills each hole again at once has it
+//! for a few microseconds only, and is hardly ever found by that. But each hole costs a worker a page fault, and workers have
+//! none otherwise: their memory is all there from the start. So their faults are counted, and while there are many, regions are
+//! looked at over and over for a moment.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Page faults of the workers between two looks from which on it is searched. At 50 µs, the cost of the dearest, ten times as many
+/// a second are a hundredth of a worker's time.
+const MANY: u64 = 20;
+/// For how long, at each look. A hole that is filled again at once, five thousand times a second, is met with in a few looks.
+const SEARCH: Duration = Duration::from_millis(2);
+
+/// What was counted last.
+#[derive(Debug, Default)]
+pub struct HoleSearch {
+    faults: Option<u64>,
+}
+
+impl HoleSearch {
+    /// Notes how many page faults the workers have had so far, and calls `look` until it finds something: once, or for a moment if
+    /// there were many since the last call.
+    pub fn search<T>(&mut self, faults: u64, mut look: impl FnMut() -> Vec<T>) -> Vec<T> {
+        let before = self.faults.replace(faults).unwrap_or(faults);
+        let begun = Instant::now();
+        loop {
+            let found = look();
+            if !found.is_empty() || faults.saturating_sub(before) < MANY || begun.elapsed() >= SEARCH {
+                return found;
+            }
+        }
+    }
+}
+
+/// Page faults of this process's workers so far.
+#[must_use]
+pub fn faults_of_workers() -> u64 {
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
+    tasks.filter_map(|task| minor_faults(&fs::read_to_string(task.ok()?.path().join("stat")).ok()?)).sum()
+}
+
+/// Page faults of a worker that needed nothing from a disk, by its `/proc/PID/task/TID/stat`: field 10, see proc_pid_stat(5). `None`
+/// of any other thread.
+fn minor_faults(stat: &str) -> Option<u64> {
+    let (name, rest) = stat.rsplit_once(')')?;
+    name.contains("(kopi-worker").then_some(())?;
+    rest.split_whitespace().nth(7)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kopi_ring::{Geometry, HugePages, PeerFault, Region};
+    use rustix::fs::{FallocateFlags, fallocate};
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::thread;
+
+    /// The workers' faults are read, and nobody else's.
+    #[test]
+    fn faults_are_those_of_workers() {
+        let line = |name: &str| format!("7 ({name}) S 1 7 7 0 -1 4194304 1234 0 5 0 10 11 0 0 20 0 9 0 100 1000 10");
+        assert_eq!(minor_faults(&line("kopi-worker-3")), Some(1234));
+        assert_eq!((minor_faults(&line("kopi-region")), minor_faults("")), (None, None));
+    }
+
+    /// One look where all is calm, and many while there are faults, until something is found.
+    #[test]
+    fn it_is_searched_while_there_are_faults() {
+        let (mut search, mut looks) = (HoleSearch::default(), 0);
+        let mut look = |search: &mut HoleSearch, faults, after| {
+            looks = 0;
+            let found = search.search(faults, || {
+                looks += 1;
+                if looks == after { vec![()] } else { Vec::new() }
+            });
+            (looks, found.len())
+        };
+        assert_eq!(look(&mut search, 1_000_000, 0), (1, 0), "what was before does not count");
+        assert_eq!(look(&mut search, 1_000_000 + MANY - 1, 0), (1, 0));
+        assert_eq!(look(&mut search, 1_000_000 + 2 * MANY, 9), (9, 1));
+        assert!(look(&mut search, 1_000_000 + 3 * MANY, 0).0 > 10);
+    }
+
+    /// An app that fills each hole again itself is found, though the kernel tells nobody of a touch.
+    #[test]
+    fn holes_that_are_filled_again_are_found() {
+        let region = Region::create(&Geometry::new(&[64], &[64], 2048).unwrap(), HugePages::Off).unwrap();
+        let at = region.geometry().layout().tx[0].offset as u64;
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    fallocate(region.fd(), FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, 4096).unwrap();
+                    fallocate(region.fd(), FallocateFlags::empty(), at, 4096).unwrap();
+                    thread::park_timeout(Duration::from_micros(200));
+                }
+            });
+            let worker = thread::Builder::new().name("kopi-worker-0".into());
+            let worker = worker.spawn_scoped(scope, || {
+                let mut consumer = region.tx_consumer(0).unwrap();
+                while !stop.load(Relaxed) {
+                    let _holes: Result<u32, PeerFault> = consumer.poll();
+                }
+            });
+            worker.unwrap();
+            let (mut search, begun) = (HoleSearch::default(), Instant::now());
+            let look = || if region.is_whole() { Vec::new() } else { vec![()] };
+            while search.search(faults_of_workers(), look).is_empty() && begun.elapsed() < Duration::from_secs(20) {
+                thread::park_timeout(Duration::from_millis(100));
+            }
+            stop.store(true, Relaxed);
+            assert!(begun.elapsed() < Duration::from_secs(20), "it was never found");
+        });
+    }
+}
