@@ -185,8 +185,8 @@ impl Process {
     }
 
     /// Waits until it uses no more than `before`. What goes, goes some time after its cause: a user's thread when it has had
-    /// nothing to do for a while, and a minute later if a job of it took a millisecond, as any may on a busy machine. A leak stays
-    /// for ever.
+    /// nothing to do for a while, and a minute later if it leaves a socket alone, as a machine that is busy enough may make it do. A
+    /// leak stays for ever.
     pub fn await_usage(&self, before: &Usage) {
         let end = Instant::now() + 5 * SOON;
         let mut now = self.usage();

@@ -92,6 +92,9 @@ pub enum PeerEventKind {
 #[derive(Debug)]
 pub struct Peers {
     users: BTreeMap<u32, Arc<UserThread>>,
+    /// Users who count as slow until then, and have no thread. This outlives their threads, or they would only have to come back to
+    /// be as good as others. Each has cost a millisecond of a CPU within a minute, so there are not many.
+    slow: BTreeMap<u32, Instant>,
     /// For those without a thread of their own: the owner is not known, or no thread could be made.
     anybody: Arc<UserThread>,
     events: Mailbox<PeerEvent>,
@@ -115,6 +118,8 @@ struct Shared {
     begun: Instant,
     /// Milliseconds from `begun` until when the user counts as slow.
     slow_until: AtomicU64,
+    /// Those until when the thread has something that is not to be touched, not even by ending.
+    shuns_until: AtomicU64,
     /// Nanoseconds of long calls in this period, and its number. Written by the waker alone.
     calls: AtomicU64,
     period: AtomicU64,
@@ -172,8 +177,8 @@ impl Peers {
     /// The system's, if there is no file descriptor or thread to be had.
     pub fn new() -> std::io::Result<Self> {
         let (sender, events) = Mailbox::new()?;
-        let anybody = Arc::new(UserThread::start("kopi-user".to_owned(), sender.clone())?);
-        Ok(Self { users: BTreeMap::new(), anybody, events, sender, next: JOBS + 1 })
+        let anybody = Arc::new(UserThread::start("kopi-user".to_owned(), sender.clone(), None)?);
+        Ok(Self { users: BTreeMap::new(), slow: BTreeMap::new(), anybody, events, sender, next: JOBS + 1 })
     }
 
     /// What connections tell of.
@@ -187,8 +192,12 @@ impl Peers {
         if let Some(user) = self.users.get(&uid) {
             return Arc::clone(user);
         }
-        match UserThread::start(format!("kopi-user-{uid}"), self.sender.clone()) {
-            Ok(user) => Arc::clone(self.users.entry(uid).or_insert_with(|| Arc::new(user))),
+        let slow_until = self.slow.get(&uid).copied();
+        match UserThread::start(format!("kopi-user-{uid}"), self.sender.clone(), slow_until) {
+            Ok(user) => {
+                self.slow.remove(&uid);
+                Arc::clone(self.users.entry(uid).or_insert_with(|| Arc::new(user)))
+            }
             Err(error) => {
                 log::debug!("user {uid} has no thread of its own: {error}");
                 Arc::clone(&self.anybody)
@@ -235,7 +244,17 @@ impl Peers {
 
     /// Ends the threads of users who have nothing here any more. To be called now and then.
     pub fn sweep(&mut self) {
-        self.users.retain(|_, user| Arc::strong_count(user) > 1 || user.backlog() > 0 || user.is_slow());
+        let Self { users, slow, .. } = self;
+        let now = Instant::now();
+        slow.retain(|_, until| *until > now);
+        users.retain(|uid, user| {
+            let shuns = user.shared.is_before(&user.shared.shuns_until);
+            let stays = Arc::strong_count(user) > 1 || user.backlog() > 0 || shuns;
+            if !stays && user.is_slow() {
+                slow.insert(*uid, user.shared.slow_until());
+            }
+            stays
+        });
     }
 
     /// Waits until everything that was sent has been taken, at most for `timeout`.
@@ -248,13 +267,16 @@ impl Peers {
 }
 
 impl UserThread {
-    fn start(name: String, sender: MailSender<PeerEvent>) -> std::io::Result<Self> {
+    fn start(name: String, sender: MailSender<PeerEvent>, slow_until: Option<Instant>) -> std::io::Result<Self> {
         let wake = Wake::new()?;
+        let begun = Instant::now();
+        let slow_for = slow_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(begun));
         let shared = Arc::new(Shared {
             wake,
             backlog: AtomicUsize::new(0),
-            begun: Instant::now(),
-            slow_until: AtomicU64::new(0),
+            begun,
+            slow_until: AtomicU64::new(milliseconds(slow_for)),
+            shuns_until: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             period: AtomicU64::new(0),
         });
@@ -290,7 +312,7 @@ impl UserThread {
     /// Whether what was done for this user has taken long lately.
     #[must_use]
     pub fn is_slow(&self) -> bool {
-        self.shared.slow_until.load(Relaxed) > self.shared.now()
+        self.shared.is_before(&self.shared.slow_until)
     }
 
     /// Notes that a call, for which others had to wait, took `time` of a CPU.
@@ -330,8 +352,19 @@ impl Drop for UserThread {
 }
 
 impl Shared {
-    fn now(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Whether `until`, in milliseconds from the beginning, is to come.
+    fn is_before(&self, until: &AtomicU64) -> bool {
+        until.load(Relaxed) > milliseconds(self.begun.elapsed())
+    }
+
+    /// Until when the user counts as slow.
+    fn slow_until(&self) -> Instant {
+        self.begun + Duration::from_millis(self.slow_until.load(Relaxed))
+    }
+
+    /// Sets `until` to the time in `span` from now.
+    fn extend(&self, until: &AtomicU64, span: Duration) {
+        until.store(milliseconds(self.begun.elapsed() + span), Relaxed);
     }
 
     #[cold]
@@ -350,8 +383,7 @@ impl Shared {
 
     fn note_time(&self, time: Duration) {
         if time >= LONG {
-            let span = u64::try_from(SLOW.as_millis()).unwrap_or(u64::MAX);
-            self.slow_until.store(self.now().saturating_add(span), Relaxed);
+            self.extend(&self.slow_until, SLOW);
         }
     }
 }
@@ -429,6 +461,10 @@ impl Drop for QuietDoorbell {
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// CPU time that this thread has used.
 #[must_use]
 pub fn thread_time() -> Duration {
@@ -491,6 +527,7 @@ impl UserLoop {
             && let Some(object) = self.objects.remove(&serial)
         {
             self.shunned.push((Instant::now() + SHUN_TIME, object));
+            self.shared.extend(&self.shared.shuns_until, SHUN_TIME);
             self.send(serial, PeerEventKind::Slow(spent));
         }
         if spent >= LONG && self.shared.backlog.load(Relaxed) < HURRY {

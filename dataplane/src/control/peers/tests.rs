@@ -141,6 +141,35 @@ fn users_who_are_gone_are_forgotten() {
     assert!(peers.users.is_empty());
 }
 
+/// A slow user whose thread has ended counts as slow still, with the next one; and others do not.
+#[test]
+fn slowness_outlives_the_thread() {
+    let mut peers = Peers::new().unwrap();
+    peers.user(5).note_call(LONG_CALLS);
+    assert!(peers.user(5).is_slow());
+    peers.sweep();
+    assert!(peers.users.is_empty() && peers.slow.len() == 1);
+    assert!(peers.user(5).is_slow() && !peers.user(6).is_slow());
+    assert!(peers.slow.is_empty(), "the thread knows it");
+    peers.sweep();
+    // What is over is forgotten.
+    peers.slow.insert(7, Instant::now());
+    peers.sweep();
+    assert_eq!(peers.slow.keys().collect::<Vec<_>>(), [&5]);
+    assert!(!peers.user(7).is_slow());
+}
+
+/// A thread that leaves a socket alone stays, for its end would close it.
+#[test]
+fn who_shuns_a_socket_stays() {
+    let mut peers = Peers::new().unwrap();
+    let user = peers.user(5);
+    user.shared.extend(&user.shared.shuns_until, SHUN_TIME);
+    drop(user);
+    peers.sweep();
+    assert!(peers.users.contains_key(&5) && !peers.user(5).is_slow());
+}
+
 /// A doorbell is quieted and closed on its user's thread.
 #[test]
 fn doorbells_are_quieted() {
