@@ -39,6 +39,9 @@ pub struct Connections {
     pub(super) settings: Settings,
     /// Bucket to be swept next.
     pub(super) cursor: AtomicUsize,
+    /// Buckets in a row in which sweeping found nothing, and how many connections had begun by then. Whoever sweeps writes.
+    pub(super) empty: AtomicUsize,
+    pub(super) begun: AtomicU64,
     /// Connections that were swept away. Whoever sweeps writes.
     pub(super) swept: AtomicU64,
 }
@@ -162,6 +165,8 @@ impl Connections {
             clock,
             settings,
             cursor: AtomicUsize::new(0),
+            empty: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
             swept: AtomicU64::new(0),
         }
     }

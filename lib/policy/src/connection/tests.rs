@@ -6,6 +6,7 @@ mod stress;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::Ordering::Relaxed;
 
 use kopi_config::policy::{Direction, State, Tracking};
 use kopi_packet::tcp::flags::{ACK, FIN, RST, SYN};
@@ -310,6 +311,28 @@ fn connections_end_when_their_time_is_up() {
     assert_eq!(table.sweep(37 * HZ, table.buckets()), 0);
     assert_eq!(table.sweep(92 * HZ, table.buckets()), 1);
     assert_eq!((table.stats().swept, table.in_zone(1)), (1, 0));
+}
+
+/// A table without connections is looked through once, and again when one has begun: it is swept then, wherever it is.
+#[test]
+fn an_empty_table_is_left_alone_until_a_connection_begins() {
+    let table = table(64);
+    let looks = |share| {
+        let before = table.cursor.load(Relaxed);
+        table.sweep(HZ, share);
+        table.cursor.load(Relaxed) - before
+    };
+    let buckets = table.buckets();
+    for _ in 0..3 {
+        let _of = open(&table, 0);
+        assert_eq!(looks(buckets - 1), buckets - 1, "it is alive");
+        assert_eq!(looks(1), 1);
+        table.forget_zone(1);
+        assert_eq!(looks(buckets), buckets, "it is swept");
+        let looked: usize = (0..2 * buckets).map(|_| looks(1)).sum();
+        assert!(looked <= buckets && looks(1) == 0, "nothing is left: {looked}");
+    }
+    assert_eq!(table.stats().swept, 3);
 }
 
 #[test]

@@ -131,24 +131,36 @@ impl Connections {
 
     /// Looks at the next `share` buckets and frees what has ended there or was forgotten; returns how many that were.
     /// [`buckets`](Self::buckets) is once round the table; a few times a minute is enough.
+    ///
+    /// A large table is megabytes of slots, and most of those who have one track nothing: so nothing is looked at after a whole round
+    /// without a connection, until one begins.
     pub fn sweep(&self, now: u64, share: usize) -> usize {
         let now = self.clock.units(now);
         let buckets = self.buckets();
+        let begun = self.stats().begun;
+        let mut empty = if self.begun.swap(begun, Relaxed) == begun { self.empty.load(Relaxed) } else { 0 };
+        if empty >= buckets {
+            return 0;
+        }
         let share = share.min(buckets);
         let start = self.cursor.fetch_add(share, Relaxed);
         let mut removed = 0;
         for bucket in start..start + share {
             let first = bucket % buckets * WAYS;
+            empty += 1;
             for index in first..first + WAYS {
                 let Some((at, entry)) = self.place(index) else { continue };
                 let word = at.load(Acquire);
-                let Some((slot, (key, _))) = Slot::from_word(word).zip(entry.read(at, word)) else { continue };
+                let Some(slot) = Slot::from_word(word) else { continue };
+                empty = 0;
+                let Some((key, _)) = entry.read(at, word) else { continue };
                 let nobodys = || !self.is_current(Holder::of_key(&key)) || self.holder_at(index).is_none();
                 if (self.settings.is_expired(slot, now) || nobodys()) && self.remove(index, word) {
                     removed += 1;
                 }
             }
         }
+        self.empty.store(empty, Relaxed);
         self.swept.fetch_add(u64::try_from(removed).unwrap_or(0), Relaxed);
         removed
     }
