@@ -8,8 +8,17 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 passed=0
 failed=0
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+logs=$(mktemp -d)
+log=$logs/step
+declare -A beside=()
+cleanup() {
+    local group
+    for group in "${beside[@]}"; do
+        kill -- "-$group" 2>/dev/null || true
+    done
+    rm -rf "$logs"
+}
+trap cleanup EXIT
 
 # step NAME COMMAND...: runs the command and adds up its results.
 step() {
@@ -33,27 +42,69 @@ step() {
     fi
 }
 
+# beside NAME COMMAND...: runs the command beside the steps that follow, up to `join NAME`, which tells how it went. For compilers
+# alone, of which each has times with work for one core: beside tests, it would change what they see.
+beside() {
+    local name=$1
+    shift
+    # In a process group of its own, which goes as a whole if a step fails.
+    set -m
+    { "$@" && touch "$logs/$name passed"; } >"$logs/$name" 2>&1 </dev/null &
+    set +m
+    beside[$name]=$!
+}
+
+join() {
+    # A step is no parent of what was begun before it.
+    tail --pid="${beside[$1]}" -f /dev/null
+    cat "$logs/$1"
+    [[ -e "$logs/$1 passed" ]]
+}
+
+# The tests of kopi-testkit, one at a time: they share two cores with a daemon that polls. The programs are those that were built with
+# all others. For this package by itself, cargo would choose fewer features of what it depends on, and compile that anew.
+integration() {
+    local program programs
+    programs=$(cargo test --quiet --workspace --no-run --message-format=json | python3 -c '
+import json, sys
+for line in sys.stdin:
+    unit = json.loads(line)
+    if unit.get("executable") and unit["profile"]["test"] and "/testkit" in unit["package_id"]:
+        print(unit["executable"])') || return
+    [[ -n $programs ]] || { printf 'there are no integration tests\n'; return 1; }
+    while read -r program; do
+        printf '     Running %s\n' "$program"
+        (cd testkit && "$program" --test-threads=1 </dev/null) || return
+    done <<<"$programs"
+}
+
 if [[ $EUID -ne 0 ]]; then
     printf 'ci/test.sh: run as root: the tests make network namespaces\n0 passed, 1 failed\n'
     exit 1
 fi
 export CARGO_TERM_COLOR=never
+# What is compiled once needs no notes for the next time. Where there are some, somebody works, who would have to make them again.
+compgen -G "target/debug/incremental/*" >/dev/null || export CARGO_INCREMENTAL=0
 
 step "set-up" ci/setup.sh
 step "format" cargo fmt --check
+# Only what the tests below run: the lints compile everything else.
+beside "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim -p kopi-bench-instructions
+beside "fuzzing: build" fuzz/run.sh --build
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings bash -c "ci/docs.sh && cargo doc --workspace --no-deps"
-# Only what the tests below run: the lints have compiled everything else, and the next step builds it.
-step "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim -p kopi-bench-instructions
+step "build of the tests" cargo test --workspace --no-run
+step "release build" join "release build"
+step "fuzzing: build" join "fuzzing: build"
+beside=()
 # The corpora of the fuzz targets are replayed by a test of kopi-fuzz.
 step "unit, property, model and corpus tests" cargo test --workspace --exclude kopi-testkit
 step "interleavings of the rings under loom" \
     env RUSTFLAGS="--cfg loom" cargo test --target-dir target/loom -p kopi-ring --test loom --release
-# KOPI_FUZZ_SECONDS for each target, two at a time: six minutes, and three more to compile everything with coverage.
+# KOPI_FUZZ_SECONDS for each target, two at a time: six minutes.
 step "fuzzing" env KOPI_FUZZ_SECONDS="${KOPI_FUZZ_SECONDS:-60}" fuzz/run.sh
 step "instruction budgets" target/release/kopi-bench-instructions
-# One at a time: they share two cores with a daemon that polls.
-step "integration tests" cargo test -p kopi-testkit -- --test-threads=1
+step "integration tests" integration
 for script in ci/smoke/*.sh; do
     [[ $script == */lib.sh ]] || step "smoke: $(basename "$script" .sh)" timeout 300 "$script"
 done

@@ -4,6 +4,7 @@
 #   fuzz/run.sh                      every target, two at a time
 #   fuzz/run.sh TARGET...            these
 #   fuzz/run.sh TARGET FILE...       tries files, as CI says after a failure
+#   fuzz/run.sh --build              builds, and no more
 #   KOPI_FUZZ_SECONDS=600 ...        how long each is fuzzed; 60 if not said
 #
 # What is found is kept in fuzz/artifacts/TARGET, new inputs in fuzz/artifacts/TARGET.corpus; the committed corpus in
@@ -62,6 +63,10 @@ fuzz() {
     return 1
 }
 
+if [[ ${1:-} == --build ]]; then
+    build
+    exit
+fi
 targets=$(sed -n 's/.*Target { name: "\([a-z_]*\)",.*/\1/p' src/lib.rs)
 wanted=() files=()
 for argument in "$@"; do
