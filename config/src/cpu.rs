@@ -17,8 +17,9 @@ pub fn online_cpus() -> io::Result<BTreeSet<u16>> {
     parse_cpu_list(list.trim_end()).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a list of CPUs"))
 }
 
-/// Reads the kernel's list format: `0-3,8,10-11`.
-fn parse_cpu_list(list: &str) -> Option<BTreeSet<u16>> {
+/// Reads the kernel's list format: `0-3,8,10-11`. `None` if it is anything else.
+#[must_use]
+pub fn parse_cpu_list(list: &str) -> Option<BTreeSet<u16>> {
     let mut cpus = BTreeSet::new();
     for range in list.split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

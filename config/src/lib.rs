@@ -38,7 +38,7 @@ mod value;
 
 pub use account::{Account, Mode};
 pub use amount::Size;
-pub use cpu::online_cpus;
+pub use cpu::{online_cpus, parse_cpu_list};
 pub use device::Device;
 pub use kopid::{Config, Dataplane, Eal, Host, HugePages, Idle, Level, Limits, Log, Memory, Socket, Wire};
 pub use packet_ring::PacketRing;

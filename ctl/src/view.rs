@@ -10,7 +10,7 @@ pub(crate) use policy::{Flows, explained, reloaded, rules};
 pub(crate) use rates::Rates;
 
 use crate::text::{clean, size, span};
-use kopi_api::status::{InForce, Tracked};
+use kopi_api::status::{Copies, InForce, Tracked};
 use kopi_api::{App, Drops, Port, Status};
 use rates::{Rate, Rated};
 use table::Align::{Left, Right};
@@ -50,6 +50,13 @@ fn one_status(status: &Status) -> String {
     }
     if let Some(host) = &status.host {
         lines.push(("host".into(), format!("{}, {}", host.tap, host.state)));
+    }
+    // An older daemon does not tell.
+    if let Copies { tx, rx, measured } = &status.copies
+        && !tx.is_empty()
+    {
+        let why = if *measured { "measured" } else { "not measured" };
+        lines.push(("copies".into(), format!("tx by {tx}, rx by {rx}, {why}")));
     }
     for (number, worker) in status.workers.iter().enumerate() {
         let busy = busy_percent(worker.busy_seconds, status.uptime_seconds);
@@ -213,7 +220,7 @@ pub(crate) fn drops(rows: &[Drops]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kopi_api::status::Worker;
+    use kopi_api::status::{Copies, Worker};
     use serde::de::DeserializeOwned;
     use serde_json::Value;
 
@@ -250,6 +257,15 @@ worker 0:  cpu 0, busy 3.1 %, asleep 90.2 %, busy 25.0 % since start, 7 flows, 1
         (answer[0].workers[0].flow_capacity, answer[0].workers[0].flows_crowded) = (8, true);
         let crowded = "7 of 8 flows, 12 flow misses, 0 evictions, too many now: raise `flows` in [dataplane]";
         assert_eq!(status(&answer), expected.replace("7 flows, 12 flow misses, 0 evictions", crowded));
+    }
+
+    /// The status says how frames are copied.
+    #[test]
+    fn copies_are_shown() {
+        let mut rows: Vec<Status> = recorded("status");
+        rows[0].copies = Copies { tx: "rep movsb".into(), rx: "registers".into(), measured: true };
+        let text = status(&rows);
+        assert!(text.contains("\ncopies:    tx by rep movsb, rx by registers, measured\n"), "{text}");
     }
 
     /// Of several workers each says how many frames it has handed over.

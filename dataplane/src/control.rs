@@ -4,7 +4,7 @@
 //!
 //! - apps: [`listener`], [`attach`], [`identity`], [`ports`], [`app`], [`detach`], and the threads that they need, [`peers`], [`app_waker`],
 //!   [`regions`];
-//! - what workers get: [`plane`] keeps apps, ports and [`workers`] consistent, and publishes snapshots; [`classes`], [`wire_device`];
+//! - what workers get: [`plane`] keeps apps, ports and [`workers`] consistent, and publishes snapshots; [`classes`], [`wire_device`], [`copy_trial`];
 //! - the policy: [`policy`], [`reload`], [`signals`];
 //! - operators: [`server`], [`operator`], [`stats`], [`flow_dumps`];
 //! - limits by user: [`limits`], [`memory`], [`users`], [`budgets`], [`ratelimit`];
@@ -15,6 +15,7 @@ pub mod app_waker;
 pub mod attach;
 pub mod budgets;
 pub mod classes;
+pub mod copy_trial;
 pub mod daemon;
 pub mod detach;
 pub mod flow_dumps;

@@ -5,6 +5,7 @@ mod event_loop;
 
 use crate::capture::Captures;
 use crate::control::attach::Attach;
+use crate::control::copy_trial::CopyTrial;
 use crate::control::flow_sizes::FlowSizes;
 use crate::control::helper::Wake;
 use crate::control::limits::Limits;
@@ -155,7 +156,7 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         ),
     }
     let mut queued = None;
-    let outcome = serve(config, &eal, &mut signals, &mut queued);
+    let outcome = serve(config, &eal, &online, &mut signals, &mut queued);
     match eal.close() {
         // The memory goes with this process.
         Err(DpdkError::BuffersOut(missing)) if missing <= kept_buffers(&config.wire, config.dataplane.cores.len()) => {
@@ -170,8 +171,14 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
 /// Opens the wire, starts the workers, and handles events until told to stop.
 ///
 /// From then on the log is `queued`.
-fn serve(config: &Config, eal: &Eal, signals: &mut Signals, queued: &mut Option<Queued>) -> Result<(), DaemonError> {
-    let started = Started::new(config, eal)?;
+fn serve(
+    config: &Config,
+    eal: &Eal,
+    online: &BTreeSet<u16>,
+    signals: &mut Signals,
+    queued: &mut Option<Queued>,
+) -> Result<(), DaemonError> {
+    let started = Started::new(config, eal, online)?;
     let Started { mut device, pool, wake, mut plane } = started;
     let host = match &config.host {
         None => None,
@@ -263,7 +270,7 @@ struct Started {
 }
 
 impl Started {
-    fn new(config: &Config, eal: &Eal) -> Result<Self, DaemonError> {
+    fn new(config: &Config, eal: &Eal, online: &BTreeSet<u16>) -> Result<Self, DaemonError> {
         let wire = &config.wire;
         let wire_error = |error| DaemonError::Wire { device: wire.device.devargs().to_owned(), error };
         let cores = &config.dataplane.cores;
@@ -309,6 +316,7 @@ impl Started {
                 tx,
                 snapshot: ControlPlane::empty_snapshot(link, wire.mtu),
                 connections: Arc::clone(&connections),
+                copies: CopyTrial::run(cores.first().copied().unwrap_or(0), online, cores),
             },
         )?;
         let wake = Wake::new()?;

@@ -139,6 +139,7 @@ impl ControlPlane {
     ) -> std::io::Result<Self> {
         let hz = captures.hz();
         connections.set_limits(limits.connections);
+        let regions = Regions::start(dataplane.copies().routines)?;
         let classes = Classes::new(hz, dataplane.workers(), dataplane.ports(), wire.mtu);
         Ok(Self {
             ports: PortTable::new(limits.apps),
@@ -155,7 +156,7 @@ impl ControlPlane {
             retired: Vec::new(),
             kept: KeptRegions::new(),
             hole_search: HoleSearch::default(),
-            regions: Regions::start()?,
+            regions,
             memory: Memory::new(limits.memory_total, limits.memory_per_user),
             machine: MachineMemory::new(),
             users: Arc::new(Users::new()),

@@ -7,7 +7,7 @@
 
 use crate::control::kept_regions::Watch;
 use crate::control::mailbox::{MailSender, Mailbox};
-use kopi_ring::{DiscardedRegion, Geometry, HugePages, Region, RegionBuilder, RegionError};
+use kopi_ring::{CopyRoutines, DiscardedRegion, Geometry, HugePages, Region, RegionBuilder, RegionError};
 use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::io;
@@ -99,19 +99,19 @@ struct Order {
 }
 
 impl Regions {
-    /// Starts the threads.
+    /// Starts the threads. Frames are copied into the rings of their regions by these routines.
     ///
     /// # Errors
     ///
     /// The system's, if there is no thread or descriptor to be had.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(copies: CopyRoutines) -> io::Result<Self> {
         let (jobs, theirs) = mpsc::channel();
         let (sender, done) = Mailbox::new()?;
         let (files, closed) = mpsc::channel();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let answers = sender.clone();
         let closer = thread("kopi-close").spawn(move || close(&closed, &answers))?;
-        let maker = thread("kopi-region").spawn(move || serve(&theirs, &sender, &files))?;
+        let maker = thread("kopi-region").spawn(move || serve(&theirs, &sender, &files, copies))?;
         Ok(Self { jobs: Some(jobs), done, threads: vec![maker, closer], serial: 0 })
     }
 
@@ -158,7 +158,7 @@ impl Drop for Regions {
 }
 
 /// The thread: takes in all jobs that there are, and does one slice of one. Ends when nobody can bring any more.
-fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>, files: &Sender<(OwnedFd, Watch)>) {
+fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>, files: &Sender<(OwnedFd, Watch)>, copies: CopyRoutines) {
     let mut queue = FairQueue::default();
     loop {
         let new = if queue.is_empty() { jobs.recv().map_err(|_| TryRecvError::Disconnected) } else { jobs.try_recv() };
@@ -172,7 +172,7 @@ fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>, files: &Sender<(OwnedFd,
         }
         let Some(job): Option<Job> = queue.take() else { continue };
         let charge = job.charge;
-        match job.work() {
+        match job.work(copies) {
             Progress::More(task) => queue.push(charge.user, Job { charge, task }),
             Progress::Done(what) => done.send(what),
             Progress::Unmapped(file, watch) => {
@@ -200,7 +200,7 @@ enum Progress {
 
 impl Job {
     /// Does one slice of it.
-    fn work(self) -> Progress {
+    fn work(self, copies: CopyRoutines) -> Progress {
         let Self { charge, task } = self;
         let made = |serial, outcome| Progress::Done(Done::Made { serial, charge, outcome });
         match task {
@@ -209,7 +209,7 @@ impl Job {
                 Progress::More(Task::Free(DiscardedRegion::from(*builder)))
             }
             Task::Begin(order, geometry, huge_pages) => match RegionBuilder::new(&geometry, huge_pages) {
-                Ok(builder) => Progress::More(Task::Fill(order, Box::new(builder))),
+                Ok(builder) => Progress::More(Task::Fill(order, Box::new(builder.copies(copies)))),
                 Err(error) => made(order.serial, Err(error)),
             },
             Task::Fill(order, mut builder) => match builder.fill(SLICE) {
@@ -280,8 +280,10 @@ impl<J> FairQueue<J> {
 mod tests {
     use super::*;
     use crate::control::kept_regions::{Kept, KeptRegions};
-    use kopi_ring::PROTOCOL;
+    use kopi_ring::{CopyRoutine, PROTOCOL};
     use std::collections::BTreeMap;
+
+    const COPIES: CopyRoutines = CopyRoutines { tx: CopyRoutine::Registers, rx: CopyRoutine::String };
 
     /// However many jobs a user has, and however long, each user gets a turn before any gets another.
     #[test]
@@ -333,7 +335,7 @@ mod tests {
     /// A region is made and emptied, and what was granted for it comes back in the end.
     #[test]
     fn regions_are_made_and_emptied() {
-        let mut regions = Regions::start().unwrap();
+        let mut regions = Regions::start(COPIES).unwrap();
         let charge = Charge { user: 5, bytes: 12 };
         let geometry = Geometry::new(&[1024], &[1024], 2048).unwrap();
         let making = regions.make(charge, geometry.clone(), HugePages::Off, PROTOCOL);
@@ -350,7 +352,7 @@ mod tests {
     /// A sealed region is let go of, and its memory stays with who holds it.
     #[test]
     fn sealed_regions_are_let_go_of() {
-        let (mut regions, mut kept) = (Regions::start().unwrap(), KeptRegions::new());
+        let (mut regions, mut kept) = (Regions::start(COPIES).unwrap(), KeptRegions::new());
         let charge = Charge { user: 5, bytes: 12 };
         let _making = regions.make(charge, Geometry::new(&[1024], &[1024], 2048).unwrap(), HugePages::Off, PROTOCOL);
         let Done::Made { outcome, .. } = await_done(&regions) else { panic!("nothing is empty") };
@@ -370,7 +372,7 @@ mod tests {
     /// What is not wanted any more is not made, at whatever point it is.
     #[test]
     fn unwanted_regions_come_back() {
-        let mut regions = Regions::start().unwrap();
+        let mut regions = Regions::start(COPIES).unwrap();
         let charge = Charge { user: 5, bytes: 99 };
         for slots in [64, 8192] {
             let geometry = Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap();

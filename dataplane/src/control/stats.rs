@@ -17,7 +17,7 @@ use crate::worker::counters::PortTotals;
 use dpdk::Stats;
 use kopi_api::apps::Queues;
 use kopi_api::stats::Device;
-use kopi_api::status::{InForce, Mbufs, RingMemory, Tracked, Wire, Worker};
+use kopi_api::status::{Copies, InForce, Mbufs, RingMemory, Tracked, Wire, Worker};
 use kopi_api::{Drops, Port, Status};
 use kopi_ring::DropReason;
 use serde::Serialize;
@@ -161,6 +161,11 @@ fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
         apps: plane.apps().filter(|app| Some(app.id) != plane.host()).count(),
         captures: plane.captures().len(),
         connections: facts.connections,
+        copies: Copies {
+            tx: plane.dataplane().copies().routines.tx.to_string(),
+            rx: plane.dataplane().copies().routines.rx.to_string(),
+            measured: plane.dataplane().copies().measured.is_some(),
+        },
         snapshots: plane.snapshots(),
         ring_memory: RingMemory {
             kept: plane.memory().kept(),

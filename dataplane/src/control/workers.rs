@@ -1,6 +1,7 @@
 //! The workers, as the control thread sees them.
 
 use crate::control::app_waker::{AppWaker, Reach};
+use crate::control::copy_trial::CopyTrial;
 use crate::ids::{Generation, PortId};
 use crate::policy_counters::PolicyCounters;
 use crate::snapshot::Snapshot;
@@ -54,6 +55,8 @@ pub struct Setup {
     pub sleep: Option<Vec<Option<WireIrq>>>,
     /// Whether checksums of the wire's frames are finished that were left to a NIC.
     pub finish: bool,
+    /// How frames are copied into rings.
+    pub copies: CopyTrial,
 }
 
 /// Why the dataplane did not start.
@@ -86,6 +89,8 @@ pub struct Dataplane {
     flows: usize,
     /// Whether each has an RX queue of the wire, over which the device spreads flows.
     spread: bool,
+    /// How frames are copied into rings.
+    copies: CopyTrial,
     /// Behind the workers, which use it.
     waker: AppWaker,
 }
@@ -123,7 +128,7 @@ impl Dataplane {
     ///
     /// [`StartError`] names the CPU and what was wrong.
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
-        let Setup { cores, flows, advise, apps, pool, rx, tx, snapshot, connections, sleep, finish } = setup;
+        let Setup { cores, flows, advise, apps, pool, rx, tx, snapshot, connections, sleep, finish, copies } = setup;
         let (senders, spread) = (tx.len().max(1), rx.len() == cores.len());
         let rss = rss_seed()?;
         let mut sleep_states = sleep_states(cores.len(), eal.tsc_hz(), sleep)?;
@@ -132,7 +137,7 @@ impl Dataplane {
         let (mut rx, mut tx) = (rx.into_iter(), tx.into_iter());
         let (waker, requests) = AppWaker::start(cores.len(), apps + 1, eal.tsc_hz())?;
         // Should one not start, the others end with this.
-        let mut dataplane = Self { workers: Vec::new(), flows, spread, waker };
+        let mut dataplane = Self { workers: Vec::new(), flows, spread, copies, waker };
         let parts = cores.iter().copied().zip(Mesh::among(cores.len(), apps + 1)).zip(requests);
         for (index, ((cpu, mut mesh), requests)) in parts.enumerate() {
             let sleep_state = sleep_states.next().flatten();
@@ -202,6 +207,12 @@ impl Dataplane {
     /// Each worker's CPU and counters.
     pub fn counters(&self) -> impl Iterator<Item = (u16, &WorkerCounters)> {
         self.workers.iter().map(|worker| (worker.cpu, &*worker.counters))
+    }
+
+    /// How frames are copied into rings.
+    #[must_use]
+    pub const fn copies(&self) -> &CopyTrial {
+        &self.copies
     }
 
     /// Frames of the wire whose checksum was left to a NIC, and was finished here.

@@ -42,6 +42,20 @@ pub struct Status {
     pub snapshots: u64,
     /// Shared memory of apps.
     pub ring_memory: RingMemory,
+    /// How frames are copied into rings.
+    pub copies: Copies,
+}
+
+/// How frames are copied into rings: `registers`, `rep movsb`, or `rep movsb from 1024 bytes`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Copies {
+    /// By apps into TX rings, if their driver takes the advice.
+    pub tx: String,
+    /// By the workers into RX rings.
+    pub rx: String,
+    /// Whether that was measured at the start, or is what the processor recommends.
+    pub measured: bool,
 }
 
 /// The physical port.

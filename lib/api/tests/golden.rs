@@ -80,7 +80,7 @@ fn single_rows_have_their_keys() {
     };
     assert_eq!(
         sorted(&whole),
-        "apps captures connections dpdk dpdk_built flows host host.from_kernel host.state host.tap host.to_kernel idle mbufs \
+        "apps captures connections copies copies.measured copies.rx copies.tx dpdk dpdk_built flows host host.from_kernel host.state host.tap host.to_kernel idle mbufs \
          mbufs.free mbufs.total pid policy policy.apps policy.confirm_seconds policy.connections \
          policy.connections.bad_checksums policy.connections.begun policy.connections.capacity policy.connections.evicted \
          policy.connections.per_app policy.connections.per_user policy.connections.refused policy.connections.swept \

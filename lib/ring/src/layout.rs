@@ -68,6 +68,9 @@ pub struct Header {
     pub tx_sizes: [AtomicU32; MAX_QUEUES],
     /// Slots of each RX ring.
     pub rx_sizes: [AtomicU32; MAX_QUEUES],
+    /// How the client is advised to copy: 1 by registers, 2 by string moves from 1024 bytes on, 3 by string moves. Daemons of
+    /// before leave it 0.
+    pub tx_copy: AtomicU32,
 }
 
 /// The counters of one ring, and its `need_wakeup`. 128 bytes apart, since processors fetch cache lines in pairs.
@@ -100,7 +103,8 @@ const _: () = {
     assert!(offset_of!(Header, rx_rings) == 20);
     assert!(offset_of!(Header, tx_sizes) == 24);
     assert!(offset_of!(Header, rx_sizes) == 88);
-    assert!(size_of::<Header>() == 152);
+    assert!(offset_of!(Header, tx_copy) == 152);
+    assert!(size_of::<Header>() == 160);
     assert!(offset_of!(RingHeader, head) == 0);
     assert!(offset_of!(RingHeader, tail) == 128);
     assert!(offset_of!(RingHeader, need_wakeup) == 256);

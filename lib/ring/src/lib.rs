@@ -64,7 +64,7 @@ pub mod status;
 mod wake_futex;
 
 pub use consumer::{Consumer, Frame};
-pub use copy::prefetch;
+pub use copy::{CopyRoutine, CopyRoutines, prefetch};
 pub use counter::Counter;
 pub use doorbell::Doorbell;
 pub use fault::PeerFault;

@@ -1,7 +1,7 @@
 //! The filling end of a ring.
 
 use crate::PeerFault;
-use crate::copy::{copy_in, prefetch_write, string_moves_from};
+use crate::copy::{CopyRoutine, copy_in, prefetch_write};
 use crate::index::{ProducerIndex, SharedIndex};
 use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
 use crate::need_wakeup;
@@ -34,14 +34,19 @@ const WRITE_AHEAD_MIN: usize = 1024;
 pub struct Producer {
     memory: RingMemory,
     index: ProducerIndex,
-    /// See [`string_moves_from`].
+    /// Shortest frame that is copied by a string move.
     string_from: usize,
 }
 
 impl Producer {
-    pub(crate) fn new(memory: RingMemory) -> Self {
+    pub(crate) fn new(memory: RingMemory, copy: CopyRoutine) -> Self {
         let size = memory.mask.wrapping_add(1);
-        Self { memory, index: ProducerIndex::new(size, 0), string_from: string_moves_from() }
+        Self { memory, index: ProducerIndex::new(size, 0), string_from: copy.string_from() }
+    }
+
+    /// Copies frames by `routine` from now on.
+    pub const fn copy_by(&mut self, routine: CopyRoutine) {
+        self.string_from = routine.string_from();
     }
 
     /// Slots in the ring.

@@ -10,6 +10,7 @@ mod discarded;
 pub use builder::RegionBuilder;
 pub use discarded::DiscardedRegion;
 
+use crate::copy::{CopyRoutine, CopyRoutines};
 use crate::layout::{MAGIC, RingSpan};
 use crate::mapping::Mapping;
 use crate::pages::{self, Guard, HUGE_PAGE, HoleWatch};
@@ -45,6 +46,7 @@ pub struct Region {
     geometry: Geometry,
     fd: OwnedFd,
     huge: bool,
+    copies: CopyRoutines,
 }
 
 impl Region {
@@ -94,7 +96,10 @@ impl Region {
         if !agrees {
             return Err(RegionError::Mismatch("its header disagrees with the daemon's message"));
         }
-        Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge })
+        // Advice, which is as harmless as it is: anything else is none.
+        let copies = CopyRoutines::by_cpuid();
+        let tx = CopyRoutine::from_code(header.tx_copy.load(Relaxed)).unwrap_or(copies.tx);
+        Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge, copies: CopyRoutines { tx, ..copies } })
     }
 
     /// The file, to be passed to the client.
@@ -124,7 +129,7 @@ impl Region {
     /// The filling end of TX ring `queue`, for the client. Each end must be made once.
     #[must_use]
     pub fn tx_producer(&self, queue: usize) -> Option<Producer> {
-        self.layout.tx.get(queue).map(|span| Producer::new(self.memory(span)))
+        self.layout.tx.get(queue).map(|span| Producer::new(self.memory(span), self.copies.tx))
     }
 
     /// The emptying end of TX ring `queue`, for the daemon. Each end must be made once.
@@ -136,7 +141,7 @@ impl Region {
     /// The filling end of RX ring `queue`, for the daemon. Each end must be made once.
     #[must_use]
     pub fn rx_producer(&self, queue: usize) -> Option<Producer> {
-        self.layout.rx.get(queue).map(|span| Producer::new(self.memory(span)))
+        self.layout.rx.get(queue).map(|span| Producer::new(self.memory(span), self.copies.rx))
     }
 
     /// The emptying end of RX ring `queue`, for the client. One may take frames; others may be made to
@@ -302,6 +307,23 @@ mod tests {
         let mut bytes = [0; 60];
         consumer.copy(&frame, &mut bytes);
         assert_eq!(bytes, [7; 60]);
+    }
+
+    /// Each end copies as the daemon has found best; a client that is told nothing, or nonsense, asks its processor.
+    #[test]
+    fn both_sides_copy_as_the_daemon_says() {
+        for routine in CopyRoutine::ALL {
+            let routines = CopyRoutines { tx: routine, rx: CopyRoutine::LongString };
+            let mut builder = RegionBuilder::new(&geometry(), HugePages::Off).unwrap().copies(routines);
+            while !builder.fill(usize::MAX).unwrap() {}
+            let daemon = builder.finish(PROTOCOL).unwrap();
+            let open = || Region::open(daemon.fd().try_clone_to_owned().unwrap(), &geometry()).unwrap();
+            assert_eq!((daemon.copies, open().copies.tx), (routines, routine));
+            for nonsense in [0, 4, u32::MAX] {
+                daemon.mapping.header().tx_copy.store(nonsense, Relaxed);
+                assert_eq!(open().copies.tx, CopyRoutine::by_cpuid());
+            }
+        }
     }
 
     /// The client refuses a region that is not the one of the daemon's message.

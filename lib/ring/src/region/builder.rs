@@ -1,6 +1,7 @@
 //! How a region is made.
 
 use super::{HugePages, Region, count, whole_pages};
+use crate::copy::CopyRoutines;
 use crate::layout::MAGIC;
 use crate::mapping::Mapping;
 use crate::pages::{Filling, Guard, HUGE_PAGE, PAGE};
@@ -27,6 +28,7 @@ pub struct RegionBuilder {
     filling: Filling,
     /// Bytes that have their pages.
     filled: usize,
+    copies: CopyRoutines,
 }
 
 impl RegionBuilder {
@@ -53,7 +55,23 @@ impl RegionBuilder {
         rustix::fs::ftruncate(&fd, u64::try_from(size).unwrap_or(u64::MAX)).map_err(system("ftruncate"))?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).map_err(system("sealing"))?;
         let mapping = Mapping::new(&fd, size, MapFlags::empty())?;
-        Ok(Self { mapping, layout, geometry: geometry.clone(), fd, huge, filling: Filling::Lock, filled: 0 })
+        Ok(Self {
+            mapping,
+            layout,
+            geometry: geometry.clone(),
+            fd,
+            huge,
+            filling: Filling::Lock,
+            filled: 0,
+            copies: CopyRoutines::by_cpuid(),
+        })
+    }
+
+    /// How frames are to be copied into its rings, if not as the processor recommends.
+    #[must_use]
+    pub const fn copies(mut self, routines: CopyRoutines) -> Self {
+        self.copies = routines;
+        self
     }
 
     /// Bytes that it takes.
@@ -99,7 +117,7 @@ impl RegionBuilder {
         if self.missing() > 0 {
             return Err(RegionError::Mismatch("it has not all its pages"));
         }
-        let Self { mut mapping, layout, geometry, fd, huge, filling, .. } = self;
+        let Self { mut mapping, layout, geometry, fd, huge, filling, copies, .. } = self;
         if filling == Filling::Allocate {
             mapping = Mapping::new(&fd, mapping.size, MapFlags::POPULATE)?;
         }
@@ -115,8 +133,9 @@ impl RegionBuilder {
         header.slot_size.store(geometry.slot_size(), Relaxed);
         header.tx_rings.store(count(geometry.tx()), Relaxed);
         header.rx_rings.store(count(geometry.rx()), Relaxed);
+        header.tx_copy.store(copies.tx.code(), Relaxed);
         header.version.store(protocol.into(), Relaxed);
         header.magic.store(MAGIC, Release);
-        Ok(Region { mapping: Arc::new(mapping), layout, geometry, fd, huge })
+        Ok(Region { mapping: Arc::new(mapping), layout, geometry, fd, huge, copies })
     }
 }
