@@ -80,14 +80,11 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> std
     writeln!(
         page,
         "{} rounds of both in turn, {:.1} s of warm-up and a window of {:.1} s each. Medians (least to most, samples). Ratios are \
-         taken within a round and a state of the cores: near below {:.0} ns one way, far below {:.0} ns, siblings below \
-         {:.0} ns.\n",
+         taken within a round and a state of the cores: {}.\n",
         method.rounds,
         method.warm_up.as_secs_f64(),
         method.window.as_secs_f64(),
-        method.thresholds.near_below,
-        method.thresholds.disturbed_from,
-        method.thresholds.siblings_below
+        method.thresholds
     )?;
     if !results.rates.is_empty() {
         writeln!(page, "## Throughput\n\nMpps; above 1, B is faster.\n")?;

@@ -29,14 +29,7 @@ pub(crate) fn svg(title: &str, cells: &[CellResult]) -> Result<String, fmt::Erro
     let seen: Vec<State> = State::ALL.into_iter().filter(|&state| seen_in(cells, state)).collect();
     let states = f64::from(u32::try_from(seen.len().max(1)).unwrap_or(u32::MAX));
     let (width, height) = (LABEL + PANEL * states, TOP + groups * per_group + 12.0);
-    let mut svg = String::new();
-    writeln!(
-        svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-         height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"11\">"
-    )?;
-    writeln!(svg, "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>")?;
-    writeln!(svg, "<text x=\"8\" y=\"18\" font-size=\"14\">{}</text>", escape(title))?;
+    let mut svg = begin(title, width, height)?;
     let mut left = LABEL;
     for state in seen {
         writeln!(svg, "<text x=\"{left:.0}\" y=\"40\" font-weight=\"bold\">{state}</text>")?;
@@ -49,6 +42,19 @@ pub(crate) fn svg(title: &str, cells: &[CellResult]) -> Result<String, fmt::Erro
         y += per_group;
     }
     writeln!(svg, "</svg>")?;
+    Ok(svg)
+}
+
+/// The beginning of an image of this size in pixels, white, with its title.
+pub(crate) fn begin(title: &str, width: f64, height: f64) -> Result<String, fmt::Error> {
+    let mut svg = String::new();
+    writeln!(
+        svg,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
+         height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"11\">"
+    )?;
+    writeln!(svg, "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>")?;
+    writeln!(svg, "<text x=\"8\" y=\"18\" font-size=\"14\">{}</text>", escape(title))?;
     Ok(svg)
 }
 

@@ -33,6 +33,17 @@ pub(crate) struct Thresholds {
     pub(crate) disturbed_from: f64,
 }
 
+impl fmt::Display for Thresholds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { siblings_below, near_below, disturbed_from } = self;
+        write!(
+            f,
+            "near below {near_below:.0} ns one way, far below {disturbed_from:.0} ns, threads of one core (siblings) below \
+             {siblings_below:.0} ns"
+        )
+    }
+}
+
 impl Default for Thresholds {
     fn default() -> Self {
         Self { siblings_below: 25.0, near_below: 80.0, disturbed_from: 300.0 }

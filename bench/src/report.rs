@@ -117,16 +117,13 @@ fn heading(page: &mut String, machine: &Machine, method: &Method) -> fmt::Result
         page,
         "{} rounds of every contender in turn, {:.1} s of warm-up and a window of {:.1} s each. One core for the \
          dataplane, another for the application, which is the same unmodified dpdk-testpmd throughout. The one-way \
-         latency of a cache line between the two cores tells the machine's state: near below {:.0} ns, far below \
-         {:.0} ns, threads of one core (siblings) below {:.0} ns. A sample holds if the state was the same before and \
+         latency of a cache line between the two cores tells the machine's state: {}. A sample holds if the state was the same before and \
          after it, and if nobody else ran on the cores. Ratios are taken within a round and a state, against the best \
          variant of the other family.\n",
         method.rounds,
         method.warm_up.as_secs_f64(),
         method.window.as_secs_f64(),
-        method.thresholds.near_below,
-        method.thresholds.disturbed_from,
-        method.thresholds.siblings_below
+        method.thresholds
     )
 }
 

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use super::Results;
 use super::arms::Arm;
 use super::report::{Best, best};
+use crate::plot::begin;
 use crate::probe::State;
 use crate::rounds::Experiment as _;
 use crate::throughput::approximate;
@@ -32,17 +33,7 @@ pub(crate) fn plot(results: &Results) -> Result<Option<String>, fmt::Error> {
     let count = |n: usize| approximate(u64::try_from(n).unwrap_or(u64::MAX));
     let group = BAR * count(Arm::ALL.len()) + GAP;
     let (width, height) = (LABEL + PANEL * count(states.len()), TOP + group * count(results.cells.len()) + 8.0);
-    let mut svg = String::new();
-    writeln!(
-        svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" width=\"{width:.0}\" \
-         height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"11\">"
-    )?;
-    writeln!(svg, "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>")?;
-    writeln!(
-        svg,
-        "<text x=\"8\" y=\"18\" font-size=\"14\">Million frames per second and busy core, 1,000 flows</text>"
-    )?;
+    let mut svg = begin("Million frames per second and busy core, 1,000 flows", width, height)?;
     let mut y = TOP;
     for (cell, _) in &results.cells {
         writeln!(svg, "<text x=\"8\" y=\"{:.1}\">{}</text>", y + BAR, cell.label())?;

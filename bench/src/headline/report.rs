@@ -151,14 +151,11 @@ fn heading(page: &mut String, machine: &Machine, method: &Method) -> fmt::Result
     writeln!(
         page,
         "{} rounds of every contender in turn, {:.2} s of warm-up and a window of {:.2} s each. Medians (smallest to largest, \
-         samples). Ratios are taken within a round and a state of the cores: near below {:.0} ns one way, far below {:.0} ns, \
-         siblings below {:.0} ns. A ratio of fewer than {PAIRS} pairs judges nothing.\n",
+         samples). Ratios are taken within a round and a state of the cores: {}. A ratio of fewer than {PAIRS} pairs judges nothing.\n",
         method.rounds,
         method.warm_up.as_secs_f64(),
         method.window.as_secs_f64(),
-        method.thresholds.near_below,
-        method.thresholds.disturbed_from,
-        method.thresholds.siblings_below
+        method.thresholds
     )
 }
 

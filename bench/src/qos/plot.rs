@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use super::report::ceiling_of;
 use super::{Results, texts};
+use crate::plot::begin;
 use crate::stats::Spread;
 use crate::throughput::approximate;
 
@@ -31,14 +32,7 @@ pub(crate) fn plot(results: &Results) -> Result<Option<String>, fmt::Error> {
     let bars: usize = groups.iter().map(|(_, bars)| bars.len()).sum();
     let count = |n: usize| approximate(u64::try_from(n).unwrap_or(u64::MAX));
     let height = TOP + count(bars) * BAR + count(groups.len()) * GAP;
-    let mut svg = String::new();
-    writeln!(
-        svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH:.0} {height:.0}\" width=\"{WIDTH:.0}\" \
-         height=\"{height:.0}\" font-family=\"sans-serif\" font-size=\"11\">"
-    )?;
-    writeln!(svg, "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>")?;
-    writeln!(svg, "<text x=\"8\" y=\"18\" font-size=\"14\">Part of the ceiling that was reached</text>")?;
+    let mut svg = begin("Part of the ceiling that was reached", WIDTH, height)?;
     let full = LABEL + LENGTH;
     writeln!(svg, "<path d=\"M{full:.0} {:.0}V{height:.0}\" stroke=\"#888888\"/>", TOP - 6.0)?;
     let mut y = TOP;
