@@ -1,5 +1,6 @@
 //! An app that speaks the attach protocol by hand, and breaks it where a test wants.
 
+use kopi_ring::layout::MIN_RING;
 use kopi_ring::message::{Envelope, Hello, Mac, Message, Settings, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError, connect};
 use kopi_ring::{Doorbell, Geometry, OLDEST_PROTOCOL, PROTOCOL, Region};
@@ -236,6 +237,13 @@ pub fn hello(name: &str, mac: Mac) -> Message {
 #[must_use]
 pub fn small() -> Geometry {
     Geometry::new(&[512], &[512], kopi_ring::layout::DEFAULT_SLOT).expect("within the limits")
+}
+
+/// The smallest region that there is: one queue in each direction, with 64 slots. For who attaches thousands of times, since memory has
+/// to be cleared for each.
+#[must_use]
+pub fn tiny() -> Geometry {
+    Geometry::new(&[MIN_RING], &[MIN_RING], kopi_ring::layout::DEFAULT_SLOT).expect("within the limits")
 }
 
 /// A source of numbers that look random, the same in every run (xorshift64*, Vigna 2016).

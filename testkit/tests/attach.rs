@@ -5,7 +5,7 @@
 use kopi_ring::layout::DEFAULT_SLOT;
 use kopi_ring::message::{Envelope, MAX_MESSAGE, Mac, Message, Settings};
 use kopi_ring::{OLDEST_PROTOCOL, PROTOCOL};
-use kopi_testkit::evil::{Client, MAX_FDS, Random, hello, small};
+use kopi_testkit::evil::{Client, MAX_FDS, Random, hello, small, tiny};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Settings as Config, TempDir, wait_for};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,7 +37,7 @@ fn leaves_nothing(kopid: &mut Kopid, act: impl FnOnce(&mut Kopid)) {
 /// The packets of a good session, as bytes: hello, setup, settings, stop.
 fn session() -> Vec<Vec<u8>> {
     let settings = Settings { mtu: 1500, macs: vec![A], ..Settings::default() };
-    let messages = [hello("session", A), Message::Setup(small().into()), Message::Settings(settings), Message::Stop];
+    let messages = [hello("session", A), Message::Setup(tiny().into()), Message::Settings(settings), Message::Stop];
     let numbered =
         (1..).zip(messages).map(|(sequence, message)| Envelope { protocol: PROTOCOL, sequence, message }.encode());
     numbered.collect()

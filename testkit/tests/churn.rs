@@ -4,7 +4,7 @@
 
 use kopi_ring::layout::Notes;
 use kopi_testkit::app::{AppOptions, Transfer};
-use kopi_testkit::evil::{Client, small};
+use kopi_testkit::evil::{Client, tiny};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Settings, TempDir, wait_until};
 use std::time::Duration;
@@ -12,6 +12,8 @@ use std::time::Duration;
 const A: &str = "02:00:00:00:00:0a";
 const B: &str = "02:00:00:00:00:0b";
 const ATTACHES: u32 = 10_000;
+/// Apps that come and go at a time.
+const GUESTS: usize = 8;
 
 /// One attach, with a frame sent through the rings, and one detach.
 fn come_and_go(kopid: &Kopid, n: u32) {
@@ -19,7 +21,7 @@ fn come_and_go(kopid: &Kopid, n: u32) {
     let mac = [2, 0xcc, 0, b, c, d];
     let mut client = Client::connect(&kopid.socket());
     drop(client.hello(&format!("guest-{n}"), mac));
-    let region = client.setup(&small());
+    let region = client.setup(&tiny());
     client.settings(mac);
     let mut producer = region.tx_producer(0).expect("a ring");
     let mut frame = [0xff; 60];
@@ -32,12 +34,19 @@ fn come_and_go(kopid: &Kopid, n: u32) {
     }
 }
 
+/// So many of these, several at a time: kopid tells its workers of changes every five milliseconds, and there are three in a visit.
+fn visits(kopid: &Kopid, count: u32) {
+    std::thread::scope(|scope| {
+        for first in (0..count).take(GUESTS) {
+            scope.spawn(move || (first..count).step_by(GUESTS).for_each(|n| come_and_go(kopid, n)));
+        }
+    });
+}
+
 fn churn(huge_pages: &'static str, attaches: u32) {
     let dir = TempDir::new("churn");
     let mut kopid = Kopid::start(&dir, &Settings { huge_pages, log: "error", ..Settings::default() });
-    for n in 0..64 {
-        come_and_go(&kopid, n);
-    }
+    visits(&kopid, 64);
     kopid.await_no_connections();
     let before = kopid.process().usage();
     let mbufs = kopid.status()["mbufs"]["free"].as_u64();
@@ -45,9 +54,7 @@ fn churn(huge_pages: &'static str, attaches: u32) {
     let load = Transfer::new(300_000, 60..=1514);
     let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
     let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
-    for n in 0..attaches {
-        come_and_go(&kopid, n);
-    }
+    visits(&kopid, attaches);
     sender.finish(Duration::from_secs(120));
     receiver.finish(Duration::from_secs(120));
     assert_eq!(kopid.drops("rx_ring_full"), 0);
