@@ -246,6 +246,7 @@ const fn fault_number(fault: PeerFault) -> u32 {
         PeerFault::Reserved { .. } => 4,
         PeerFault::Chain { .. } => 5,
         PeerFault::Page => 6,
+        PeerFault::Reference { .. } => 7,
     }
 }
 
@@ -256,6 +257,7 @@ const fn fault_name(number: u32) -> &'static str {
         3 => "a descriptor has an impossible length",
         4 => "a descriptor has reserved bits set",
         5 => "a chain of descriptors has no end",
+        7 => "a descriptor refers to memory that is not shared",
         _ => "a page of the region went away",
     }
 }

@@ -236,5 +236,6 @@ fn welcome(hello: &Hello) -> Message {
         max_ring: 1024,
         slot_size: 2048,
         link: Link { up: true, speed: 10_000 },
+        shares: false,
     })
 }

@@ -52,6 +52,8 @@ table! {
         pub allow: Allowed = Allowed::default(), "MaybeEmpty::<Word<Privilege>>";
         /// Most queue pairs.
         pub queues: Option<u16> = None, "As::<Int<u16, 1, 16>>";
+        /// Whether kopid may read its memory, so that it need not copy long frames for it; from its next start on.
+        pub share_memory: bool = true, "As::<Truth>";
         /// Most flows that it may have begun, in the flow table of each worker.
         pub flows: Option<u32> = None, "As::<Int<u32, 1, { 1 << 24 }>>";
         /// Name of the class that its frames are put into; of one for egress and one for ingress in a list.
@@ -148,7 +150,8 @@ impl fmt::Display for Listen {
 
 /// Refuses the keys of the entry of the kernel's port where there is nothing to choose.
 fn refuse_of_host(table: &Place<'_>) {
-    let stated = ["owner", "admit", "address", "mac", "queues"].into_iter().filter(|key| table.states(key));
+    let stated =
+        ["owner", "admit", "address", "mac", "queues", "share_memory"].into_iter().filter(|key| table.states(key));
     for key in stated {
         let message = format!("`{key}` cannot be stated in the [[app]] of the name `{}`", App::HOST);
         let help = "this is the kernel's port, which is always there, with the wire's address and [host] of kopid.toml";

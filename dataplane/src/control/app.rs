@@ -9,7 +9,8 @@ use kopi_packet::LinkProtocols;
 use kopi_policy::PortPolicy;
 use kopi_ring::message::{Mac, Settings};
 use kopi_ring::status::DaemonStatus;
-use kopi_ring::{Doorbell, PROTOCOL, Region};
+use kopi_ring::{Doorbell, PROTOCOL, Region, Window};
+use std::sync::Arc;
 
 /// One attached app.
 #[derive(Debug)]
@@ -48,6 +49,10 @@ pub struct App {
     pub sealed: bool,
     /// The rings that it waits for.
     pub pending: Option<Pending>,
+    /// Where it shares memory, if it does, and how much it has there.
+    pub window: Option<Arc<Window>>,
+    /// See `window`; bytes.
+    pub shared: u64,
     /// The client's end of the doorbell, until it is sent.
     pub doorbell: Option<Doorbell>,
     /// Where its counters are shown to it.
@@ -80,6 +85,8 @@ pub struct AttachGrant {
     pub shared: bool,
     /// Most queue pairs.
     pub queues: Option<u16>,
+    /// Whether its memory is not to be read where it lies.
+    pub keeps_memory: bool,
     /// Protocols of the wire's link that it may take part in.
     pub link: LinkProtocols,
     /// What the rules know of it; `None` when that has to be worked out.
@@ -108,6 +115,8 @@ impl App {
             watch: None,
             sealed: false,
             pending: None,
+            window: None,
+            shared: 0,
             doorbell: None,
             status: None,
             base: PortTotals::default(),

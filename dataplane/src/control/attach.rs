@@ -5,6 +5,8 @@
 //! and changes in a given time are limited. Nothing is sent or received here: that is for [the thread of the peer's
 //! user](crate::control::peers), so that nobody else waits for what a peer has made slow.
 
+mod respond;
+
 use crate::control::budgets::Budgets;
 use crate::control::detach::DetachReason;
 use crate::control::helper::Wake;
@@ -19,6 +21,7 @@ use crate::ids::PortId;
 use kopi_ring::message::{Envelope, Link, Message, Setup};
 use kopi_ring::socket::{self, ReceiveError};
 use log::Level;
+use respond::respond;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use slab::Slab;
@@ -74,6 +77,8 @@ struct Client {
     reply: Option<(Envelope, u64)>,
     /// The rings that it has asked for and that are being made, or wait for memory.
     asked: Option<Rings>,
+    /// Its request to share memory, or not to any more, as long as its user's thread is at it.
+    sharing: Option<u32>,
     /// Whether its next request is waited for.
     receiving: bool,
     /// When it was last begun to look at its process.
@@ -106,7 +111,8 @@ enum State {
 impl Client {
     /// Whether its next request may be received, and is not yet waited for.
     const fn is_next(&self) -> bool {
-        !self.receiving && self.reply.is_none() && self.asked.is_none() && !matches!(self.state, State::Closed)
+        let waits = self.receiving || self.reply.is_some() || self.asked.is_some() || self.sharing.is_some();
+        !waits && !matches!(self.state, State::Closed)
     }
 
     /// When its time is up, before it has a port.
@@ -203,6 +209,7 @@ impl Attach {
             state,
             reply,
             asked,
+            sharing: None,
             receiving,
             refreshed,
         });
@@ -286,6 +293,12 @@ impl Attach {
                 let identity = Identity { user: client.identity.user.clone(), ..*identity };
                 if let State::Attached(id) = client.state {
                     return plane.reidentify(id, identity);
+                }
+            }
+            PeerEventKind::Shared(outcome) => {
+                if let Some(sequence) = client.sharing.take() {
+                    let message = outcome.map_or_else(Message::Refused, |()| Message::Done);
+                    client.reply = Some((Envelope { protocol: client.protocol, sequence, message }, 0));
                 }
             }
             PeerEventKind::Received(Ok(envelope)) => {
@@ -515,64 +528,6 @@ fn fullest(silent: impl Iterator<Item = (Instant, u32)> + Clone, account: u32) -
     }
     // With as many of each, the one that was silent for longest.
     users.into_iter().max_by_key(|(_, (count, oldest))| (*count, Reverse(*oldest))).map(|(user, _)| user)
-}
-
-/// Does what one request asks for, and prepares the reply.
-///
-/// # Errors
-///
-/// Why the connection has to end, for the log; the peer has been sent a refusal.
-fn respond(
-    client: &mut Client,
-    envelope: Envelope,
-    plane: &mut ControlPlane,
-    attach_log: &mut RatelimitedLog,
-) -> Result<(), String> {
-    let Envelope { protocol, sequence, message } = envelope;
-    if let State::AwaitsHello(_) = client.state {
-        client.protocol = protocol;
-    } else if protocol != client.protocol {
-        let refusal = format!("this message is of ring protocol {protocol}, the hello was of {}", client.protocol);
-        client.connection.refuse(sequence, &refusal);
-        return Err("changed the version of the protocol".into());
-    }
-    let who = || client.identity.clone().at_hello();
-    let done = |outcome: Result<(), String>| outcome.map_or_else(Message::Refused, |()| Message::Done);
-    let reply = match (client.state, message) {
-        (State::AwaitsHello(_), Message::Hello(hello)) => match plane.admit(&hello, who(), protocol) {
-            Ok(welcome) => {
-                let line = format_args!("{} has port {} `{}`", client.identity, welcome.port, welcome.name);
-                attach_log.log_of(Level::Info, &client.identity, &line);
-                client.state = State::Attached(welcome.port);
-                Message::Welcome(welcome)
-            }
-            Err(refusal) => {
-                client.connection.refuse(sequence, &refusal.to_string());
-                return Err(format!("was refused: {refusal}"));
-            }
-        },
-        (State::Attached(id), Message::Setup(setup)) => match plane.setup(id, &setup) {
-            Ok(asked) => {
-                client.asked = Some(Rings { sequence, setup, again: asked == Asked::Later });
-                return Ok(());
-            }
-            Err(error) => Message::Refused(error.to_string()),
-        },
-        (State::Attached(id), Message::Settings(settings)) => {
-            done(plane.change(id, settings).map_err(|no| no.to_string()))
-        }
-        (State::Attached(id), Message::Stop) => {
-            plane.halt(id);
-            Message::Done
-        }
-        (State::Attached(id), Message::Mapped) => done(plane.seal(id).map_err(|no| no.to_string())),
-        _ => {
-            client.connection.refuse(sequence, "this message does not belong here");
-            return Err("sent a message out of order".into());
-        }
-    };
-    client.reply = Some((Envelope { protocol, sequence, message: reply }, plane.next_snapshot()));
-    Ok(())
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Limits {
     pub memory_per_user: u64,
     /// Where that memory comes from.
     pub huge_pages: HugePages,
+    /// Whether apps may share memory of their own.
+    pub share_memory: bool,
     /// Tracked connections.
     pub connections: kopi_policy::Limits,
 }
@@ -50,6 +52,7 @@ impl Limits {
             queues: config.limits.queues,
             ring: config.limits.ring_size,
             memory: config.limits.memory.bytes(),
+            share_memory: config.memory.share_memory,
             connections: kopi_policy::Limits { per_app, per_user },
             huge_pages: match config.memory.huge_pages {
                 kopi_config::HugePages::Auto => HugePages::Auto,

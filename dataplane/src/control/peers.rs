@@ -15,25 +15,26 @@
 //! fifty times as long, unless so much waits that its file descriptors become a burden to others; and a socket on which calls
 //! take very long is left alone for a minute, even by closing it. Its application loses its port.
 
+mod user_loop;
+
 use crate::control::helper::Wake;
-use crate::control::identity::{self, Accepted, Identity, IdentityError};
+use crate::control::identity::{Accepted, Identity, IdentityError};
 use crate::control::mailbox::{MailSender, Mailbox};
-use kopi_ring::message::{Envelope, Message};
-use kopi_ring::socket::{self, ReceiveError};
-use kopi_ring::{Doorbell, PROTOCOL, WakeFutex};
+use kopi_ring::message::{Envelope, Message, Segment, Span};
+use kopi_ring::socket::ReceiveError;
+use kopi_ring::{Doorbell, PROTOCOL, WakeFutex, Window};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
+use user_loop::UserLoop;
 
 /// Jobs of a user whose connections are not accepted as fast as they come any more.
 const BEHIND: usize = 64;
@@ -84,6 +85,8 @@ pub enum PeerEventKind {
     Attested(Result<Box<(Identity, Option<OwnedFd>)>, IdentityError>),
     /// The process has changed its name or its cgroup.
     Changed(Box<Identity>),
+    /// Memory was [mapped](PeerConnection::map) or [unmapped](PeerConnection::unmap), or the reason for which it was not.
+    Shared(Result<(), String>),
     /// A system call on it took so much time of a CPU. Nothing more will come.
     Slow(Duration),
 }
@@ -158,6 +161,12 @@ enum Job {
     Look(u64, Box<Identity>, Arc<OwnedFd>, Arc<AtomicBool>),
     /// Says something to an operator, and closes the connection.
     RefuseOperator(OwnedFd, String),
+    /// Lets file descriptors come with messages.
+    Pass(u64),
+    /// Maps what came with the last message.
+    Map(u64, Arc<Window>, Vec<Segment>),
+    Unmap(u64, Arc<Window>, Vec<Span>),
+    CloseWindow(Arc<Window>),
     Close(u64),
     End,
 }
@@ -289,6 +298,7 @@ impl UserThread {
             shared: Arc::clone(&shared),
             events: sender,
             objects: BTreeMap::new(),
+            files: BTreeMap::new(),
             suspects: BTreeSet::new(),
             shunned: Vec::new(),
         };
@@ -334,6 +344,11 @@ impl UserThread {
             self.take_on(job(Arc::clone(asked)));
         }
         taken
+    }
+
+    /// Closes a window that nobody else uses.
+    pub fn close_window(&self, window: Arc<Window>) {
+        self.take_on(Job::CloseWindow(window));
     }
 
     fn take_on(&self, job: Job) {
@@ -435,6 +450,21 @@ impl PeerConnection {
         self.user.ask_once(&self.looking, job)
     }
 
+    /// Lets the peer send file descriptors, for memory that it shares. Before, the kernel refuses them if it can.
+    pub fn pass_descriptors(&self) {
+        self.user.take_on(Job::Pass(self.serial));
+    }
+
+    /// Maps the files that came with the message received last; the outcome comes as an [event](PeerEventKind::Shared).
+    pub fn map(&self, window: Arc<Window>, segments: Vec<Segment>) {
+        self.user.take_on(Job::Map(self.serial, window, segments));
+    }
+
+    /// Takes memory out of a window again; the outcome comes as an [event](PeerEventKind::Shared).
+    pub fn unmap(&self, window: Arc<Window>, spans: Vec<Span>) {
+        self.user.take_on(Job::Unmap(self.serial, window, spans));
+    }
+
     /// Receives the next message as an [event](PeerEventKind::Received). Until then nothing is read, and the connection's end is not
     /// noticed.
     pub fn listen(&self) {
@@ -469,138 +499,6 @@ fn milliseconds(time: Duration) -> u64 {
 #[must_use]
 pub fn thread_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
-}
-
-/// A user's thread.
-#[derive(Debug)]
-struct UserLoop {
-    epoll: OwnedFd,
-    jobs: Receiver<Job>,
-    shared: Arc<Shared>,
-    events: MailSender<PeerEvent>,
-    objects: BTreeMap<u64, Object>,
-    /// What very long calls were made on.
-    suspects: BTreeSet<u64>,
-    /// What is not to be touched until then.
-    shunned: Vec<(Instant, Object)>,
-}
-
-impl UserLoop {
-    fn run(&mut self) {
-        loop {
-            let mut room = [const { MaybeUninit::uninit() }; EVENTS];
-            let events = epoll::wait(&self.epoll, &mut room, None).map(|(events, _)| &*events).unwrap_or_default();
-            for event in events {
-                let serial = { event.data }.u64();
-                if serial != JOBS {
-                    self.timed(serial, |thread| thread.receive(serial));
-                    continue;
-                }
-                self.shared.wake.clear();
-                while let Ok(job) = self.jobs.try_recv() {
-                    let serial = match &job {
-                        Job::End => return,
-                        Job::Send(serial, ..) | Job::Quiet(serial, _) => *serial,
-                        _ => JOBS,
-                    };
-                    self.timed(serial, |thread| thread.handle(job));
-                    self.shared.backlog.fetch_sub(1, AcqRel);
-                }
-            }
-            self.shunned.retain(|(until, _)| Instant::now() < *until);
-        }
-    }
-
-    fn send(&self, serial: u64, kind: PeerEventKind) {
-        self.events.send(PeerEvent { serial, kind });
-    }
-
-    /// Does something for connection or doorbell `serial`, if for any, and pauses if it took long.
-    fn timed(&mut self, serial: u64, work: impl FnOnce(&mut Self)) {
-        let begun = thread_time();
-        work(self);
-        let spent = thread_time().saturating_sub(begun);
-        self.shared.note_time(spent);
-        if spent >= VERY_LONG
-            && self.objects.contains_key(&serial)
-            && !self.suspects.insert(serial)
-            && let Some(object) = self.objects.remove(&serial)
-        {
-            self.shunned.push((Instant::now() + SHUN_TIME, object));
-            self.shared.extend(&self.shared.shuns_until, SHUN_TIME);
-            self.send(serial, PeerEventKind::Slow(spent));
-        }
-        if spent >= LONG && self.shared.backlog.load(Relaxed) < HURRY {
-            park_timeout((spent * PAUSE).min(LONGEST_PAUSE));
-        }
-    }
-
-    fn handle(&mut self, job: Job) {
-        match job {
-            Job::Open(serial, object) => drop(self.objects.insert(serial, object)),
-            Job::Send(serial, envelope, fds) => {
-                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
-                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-                if let Err(errno) = socket::send(socket, &envelope, &fds) {
-                    self.send(serial, PeerEventKind::Unsent(errno));
-                }
-            }
-            Job::Listen(serial) => {
-                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
-                let (data, flags) = (EventData::new_u64(serial), EventFlags::IN | EventFlags::ONESHOT);
-                let watched = match epoll::modify(&self.epoll, socket, data, flags) {
-                    Err(Errno::NOENT) => epoll::add(&self.epoll, socket, data, flags),
-                    other => other,
-                };
-                if let Err(errno) = watched {
-                    self.send(serial, PeerEventKind::Received(Err(ReceiveError::System(errno))));
-                }
-            }
-            Job::Quiet(serial, asked) => {
-                asked.store(false, Relaxed);
-                if let Some(Object::Doorbell(doorbell)) = self.objects.get(&serial) {
-                    doorbell.quiet();
-                }
-            }
-            Job::Call(futex, asked) => {
-                // First, so that who asks from now on is called for that, too.
-                asked.store(false, Relaxed);
-                futex.wake();
-            }
-            Job::Attest(serial, accepted) => {
-                let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
-                let attested = identity::attest(socket, accepted).map(Box::new);
-                self.send(serial, PeerEventKind::Attested(attested));
-            }
-            Job::Look(serial, identity, handle, asked) => {
-                asked.store(false, Relaxed);
-                if let Some(identity) = identity.refreshed(&handle) {
-                    self.send(serial, PeerEventKind::Changed(Box::new(identity)));
-                }
-            }
-            Job::RefuseOperator(socket, text) => {
-                // It may be gone or not listening.
-                let _sent = kopi_api::transport::send(&socket, text.as_bytes(), None, SendFlags::DONTWAIT);
-            }
-            Job::Close(serial) => {
-                self.suspects.remove(&serial);
-                drop(self.objects.remove(&serial));
-            }
-            Job::End => {}
-        }
-    }
-
-    fn receive(&mut self, serial: u64) {
-        let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
-        let received = match socket::receive(socket) {
-            Ok((envelope, fds)) if fds.is_empty() => Ok(envelope),
-            // They are closed here. A kernel that lets them be refused gives none.
-            Ok(_) => Err(ReceiveError::Descriptors),
-            Err(ReceiveError::WouldBlock) => return self.handle(Job::Listen(serial)),
-            Err(error) => Err(error),
-        };
-        self.send(serial, PeerEventKind::Received(received));
-    }
 }
 
 #[cfg(test)]

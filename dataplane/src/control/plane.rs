@@ -2,6 +2,7 @@
 //!
 //! - `policy`: what the policy in force says of each app, and what follows when either changes;
 //! - `rings`: how rings come into being and go;
+//! - `sharing`: memory that apps share;
 //! - `publish`: builds the workers' snapshots, hands them out, and retires them;
 //! - `host_port`: the host's port, and apps that share its address;
 //! - `connections`: tracked connections of apps and users.
@@ -11,9 +12,11 @@ mod host_port;
 mod policy;
 mod publish;
 mod rings;
+mod sharing;
 
 pub use connections::Tracked;
 pub use rings::{Asked, Made, SetupError};
+pub use sharing::SharingRefusal;
 
 use crate::capture::port_names::PortNames;
 use crate::capture::request::Request;
@@ -29,7 +32,7 @@ use crate::control::identity::Identity;
 use crate::control::kept_regions::KeptRegions;
 use crate::control::limits::Limits;
 use crate::control::memory::{MachineMemory, Memory};
-use crate::control::peers::Peers;
+use crate::control::peers::{Peers, UserThread};
 use crate::control::policy::{ByAccount, Changed, Enforcement, Machine as Accounts};
 use crate::control::ports::{PortTable, Refusal};
 use crate::control::ratelimit::RatelimitedLog;
@@ -44,7 +47,7 @@ use connections::user_of;
 use kopi_policy::{Connections, HostSockets, Ruleset};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Settings, Welcome};
-use kopi_ring::{DropReason, PeerFault, Region};
+use kopi_ring::{DropReason, PeerFault, Region, Window};
 use policy::attach_grant;
 use rings::Retired;
 use rustix::fd::BorrowedFd;
@@ -82,6 +85,8 @@ pub struct ControlPlane {
     /// Changes of their processes that users may have followed.
     follows: Budgets,
     retired: Vec<Retired>,
+    /// Windows that no app uses any more, but perhaps a worker still does, with the threads that are to close them.
+    windows: Vec<(Arc<Window>, Arc<UserThread>)>,
     /// Sealed regions that we have let go of, and others have not.
     kept: KeptRegions,
     /// How holes in others are found.
@@ -154,6 +159,7 @@ impl ControlPlane {
             changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
             follows: Budgets::every(FOLLOWS, FOLLOW),
             retired: Vec::new(),
+            windows: Vec::new(),
             kept: KeptRegions::new(),
             hole_search: HoleSearch::default(),
             regions,
@@ -291,6 +297,7 @@ impl ControlPlane {
         let app =
             self.ports.admit(hello, (identity, account), grant, ruleset, self.wire.mtu, |id| dataplane.totals(id))?;
         app.protocol = protocol;
+        let shares = self.limits.share_memory && !app.grant.keeps_memory;
         Ok(Welcome {
             port: app.id,
             name: app.name.clone(),
@@ -300,6 +307,7 @@ impl ControlPlane {
             max_ring: self.limits.ring,
             slot_size: DEFAULT_SLOT,
             link: self.wire.link,
+            shares,
         })
     }
 
@@ -365,7 +373,8 @@ impl ControlPlane {
     pub fn remove(&mut self, id: PortId) -> Option<Box<App>> {
         self.halt(id);
         self.connections.forget_zone(id);
-        let app = self.ports.remove(id)?;
+        let mut app = self.ports.remove(id)?;
+        self.retire_window(&mut app);
         let (ports, host) = (&self.ports, self.ports.host());
         self.numbers.keep(|user| ports.apps().any(|app| user_of(app, host) == user));
         if let Some(pending) = &app.pending {

@@ -23,7 +23,7 @@ use dpdk::{Handle, Pool, RxQueue, TxQueue};
 use kopi_packet::{RssSeed, Seed};
 use kopi_policy::{Connections, Followed};
 use kopi_ring::need_wakeup::barrier;
-use kopi_ring::{Doorbell, Region};
+use kopi_ring::{Doorbell, Region, Window};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -279,11 +279,18 @@ impl Dataplane {
         self.workers.iter().filter_map(|worker| worker.handle.as_ref()).try_for_each(|b| b.listen(id, doorbell))
     }
 
-    /// Has all workers serve the rings of `region` as port `id`, on the time of `user`, whose app is reached by `reach`.
-    pub fn attach(&mut self, region: &Region, (id, generation): (PortId, Generation), user: User, reach: Reach) {
+    /// Has all workers serve the rings of a region as port `id`, on the time of `user`, whose app is reached by `reach`. Frames in them
+    /// may refer to what is shared in the window.
+    pub fn attach(
+        &mut self,
+        (region, window): (&Region, Option<&Arc<Window>>),
+        (id, generation): (PortId, Generation),
+        user: User,
+        reach: Reach,
+    ) {
         let caller = reach.futex.is_some().then_some(Caller::App);
         self.waker.set(id, Some(reach));
-        self.serve(region, (id, generation, user), caller.as_ref(), None);
+        self.serve((region, window), (id, generation, user), caller.as_ref(), None);
     }
 
     /// The same for the host's port, whose thread is woken by `call`, and rings `doorbell`.
@@ -294,12 +301,12 @@ impl Dataplane {
         call: Arc<Doorbell>,
         doorbell: Option<&Arc<Doorbell>>,
     ) {
-        self.serve(region, (id, generation, User::Host), Some(&Caller::Host(call)), doorbell);
+        self.serve((region, None), (id, generation, User::Host), Some(&Caller::Host(call)), doorbell);
     }
 
     fn serve(
         &mut self,
-        region: &Region,
+        (region, window): (&Region, Option<&Arc<Window>>),
         (id, generation, user): (PortId, Generation, User),
         caller: Option<&Caller>,
         doorbell: Option<&Arc<Doorbell>>,
@@ -308,7 +315,7 @@ impl Dataplane {
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
             let port = if self.spread { port.keeping(index, workers) } else { port };
-            let port = port.of_user(user).waking(caller.cloned(), doorbell.cloned());
+            let port = port.of_user(user).sharing(window).waking(caller.cloned(), doorbell.cloned());
             worker.send(Command::Attach(Box::new(port)));
         }
     }

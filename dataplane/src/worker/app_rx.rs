@@ -113,7 +113,7 @@ impl Taken {
     }
 }
 
-/// Copies up to `budget` frames out of `ring` into fresh buffers at the end of `batch`. Frames of impossible length are
+/// Copies up to `budget` frames out of `ring`, and out of the app's memory where they refer to that, into fresh buffers at the end of `batch`. Frames of impossible length are
 /// counted in `taken` and not copied. With no buffers left, frames stay in the ring.
 fn take(
     ring: &mut Consumer,
@@ -128,16 +128,23 @@ fn take(
     let mut left = budget;
     let mut outcome = Ok(());
     while left > 0 && share.bytes > 0 {
-        left -= ring.take_run(left, SHORTEST..=max_frame, |len, _| {
+        let mut place = |len: u16| {
             if share.bytes <= 0 {
                 return None;
             }
             let place = fresh.frame(len)?;
             share.bytes -= i64::from(len) + i64::from(share.overhead);
             Some(place)
-        });
-        if left == 0 || share.bytes <= 0 {
+        };
+        left -= ring.take_run(left, SHORTEST..=max_frame, |len, _| place(len));
+        if left == 0 {
             break;
+        }
+        // What is longer mostly lies where the app has it.
+        let referring = ring.take_references(left, SHORTEST..=max_frame, place);
+        left -= referring;
+        if referring > 0 || share.bytes <= 0 {
+            continue;
         }
         // None is left, or one that is in several slots, is to be refused, or breaks the contract.
         let frame = match ring.next() {

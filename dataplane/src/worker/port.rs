@@ -3,7 +3,7 @@
 use crate::ids::{Generation, PortId};
 use crate::worker::wake_requests::WakeRequests;
 use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::{Consumer, Doorbell, Producer, Region};
+use kopi_ring::{Consumer, Doorbell, Producer, Region, Window};
 use std::sync::Arc;
 
 /// Who shares a worker's time with others.
@@ -136,6 +136,13 @@ impl WorkerPort {
     #[must_use]
     pub fn of_user(self, user: User) -> Self {
         Self { user, ..self }
+    }
+
+    /// The same, whose frames may refer to what is shared in `window`.
+    #[must_use]
+    pub fn sharing(self, window: Option<&Arc<Window>>) -> Self {
+        let tx = self.tx.into_iter().map(|ring| ring.sharing(window.cloned())).collect();
+        Self { tx, ..self }
     }
 
     /// The same, for a port that is woken by `caller`, and for the host's, if it wakes the worker, by `doorbell`.

@@ -3,10 +3,12 @@
 use crate::PeerFault;
 use crate::copy::{copy_out, prefetch_read};
 use crate::index::ConsumerIndex;
-use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
+use crate::layout::{Descriptor, HEAD, LINE, MAX_FRAME, Notes};
 use crate::need_wakeup;
 use crate::ring_memory::RingMemory;
+use crate::window::Window;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 /// How many slots ahead of the one being read are prefetched, with as many lines as the present frame has.
@@ -25,6 +27,8 @@ pub struct Consumer {
     index: ConsumerIndex,
     /// Whether descriptors of this direction carry notes.
     notes: bool,
+    /// What frames may refer to, if they may.
+    window: Option<Arc<Window>>,
 }
 
 /// A frame in the ring, taken but not yet released. Its bytes may change under the reader until they are copied.
@@ -33,6 +37,8 @@ pub struct Frame {
     position: u32,
     len: u32,
     notes: Notes,
+    /// Where in the window the bytes behind the head lie, if not in the ring.
+    referred: Option<u64>,
 }
 
 impl Frame {
@@ -55,7 +61,13 @@ impl Frame {
 impl Consumer {
     pub(crate) const fn new(memory: RingMemory, notes: bool) -> Self {
         let size = memory.mask.wrapping_add(1);
-        Self { memory, index: ConsumerIndex::new(size, 0), notes }
+        Self { memory, index: ConsumerIndex::new(size, 0), notes, window: None }
+    }
+
+    /// The same, whose frames may refer to what is shared in `window`. For the daemon.
+    #[must_use]
+    pub fn sharing(self, window: Option<Arc<Window>>) -> Self {
+        Self { window, ..self }
     }
 
     /// Slots in the ring.
@@ -117,6 +129,12 @@ impl Consumer {
         }
         let position = self.index.tail();
         let descriptor = self.descriptor(position)?;
+        if let Some(at) = descriptor.referred() {
+            self.find(descriptor.length(), at)?;
+            self.index.advance(1);
+            let len = descriptor.length().into();
+            return Ok(Some(Frame { position, len, notes: Notes::NONE, referred: Some(at) }));
+        }
         if known > PREFETCH {
             self.prefetch(position.wrapping_add(PREFETCH), descriptor.length());
         }
@@ -124,7 +142,8 @@ impl Consumer {
             return self.next_chain(position, known, descriptor).map(Some);
         }
         self.index.advance(1);
-        Ok(Some(Frame { position, len: descriptor.length().into(), notes: descriptor.notes() }))
+        let (len, notes) = (descriptor.length().into(), descriptor.notes());
+        Ok(Some(Frame { position, len, notes, referred: None }))
     }
 
     /// Takes the `most` oldest frames, as far as each lies in one slot and has a length in `lens`, and copies them to the places
@@ -220,6 +239,9 @@ impl Consumer {
                 return Err(PeerFault::Chain { slots });
             }
             last = self.descriptor(position.wrapping_add(slots))?;
+            if last.referred().is_some() {
+                return Err(PeerFault::Reserved { bits: Descriptor::REFERENCE });
+            }
             len = len.saturating_add(last.length().into());
             slots = slots.wrapping_add(1);
         }
@@ -227,28 +249,103 @@ impl Consumer {
             return Err(PeerFault::Chain { slots });
         }
         self.index.advance(slots);
-        Ok(Frame { position, len, notes: first.notes() })
+        Ok(Frame { position, len, notes: first.notes(), referred: None })
     }
 
     /// Reads a descriptor once, and checks it.
     #[inline]
     fn descriptor(&self, position: u32) -> Result<Descriptor, PeerFault> {
         let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
+        let (length, slot_size) = (descriptor.length(), self.memory.slot_size);
+        if descriptor.referred().is_some() && self.window.is_some() {
+            return match descriptor.more() {
+                true => Err(PeerFault::Reserved { bits: Descriptor::MORE }),
+                false if length <= HEAD || u32::from(length) > MAX_FRAME => {
+                    Err(PeerFault::Length { length, slot_size })
+                }
+                false => Ok(descriptor),
+            };
+        }
         let bits = descriptor.reserved(self.notes);
         if bits != 0 {
             return Err(PeerFault::Reserved { bits });
         }
-        let (length, slot_size) = (descriptor.length(), self.memory.slot_size);
         if length == 0 || u32::from(length) > slot_size {
             return Err(PeerFault::Length { length, slot_size });
         }
         Ok(descriptor)
     }
 
+    /// Takes the `most` oldest frames, as far as each is a reference and has a length in `lens`, and copies them as
+    /// [`take_run`](Self::take_run) does: the head from the slot, the rest from where the app has it.
+    #[inline]
+    pub fn take_references<'a>(
+        &mut self,
+        most: usize,
+        lens: RangeInclusive<u16>,
+        mut place: impl FnMut(u16) -> Option<&'a mut [u8]>,
+    ) -> usize {
+        let (known, begun) = (self.index.known(), self.index.tail());
+        let Some(window) = &self.window else { return 0 };
+        let most = u32::try_from(most).unwrap_or(u32::MAX).min(known);
+        let lens = (*lens.start()).max(HEAD.saturating_add(1))..=*lens.end();
+        let mut taken = 0_u32;
+        while taken < most {
+            let position = begun.wrapping_add(taken);
+            let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
+            let (Some(at), length) = (descriptor.referred(), descriptor.length()) else { break };
+            if descriptor.more() || !lens.contains(&length) {
+                break;
+            }
+            let Some(from) = window.find(at, length.saturating_sub(HEAD).into()) else { break };
+            let Some(to) = place(length) else { break };
+            let (head, rest) = to.split_at_mut(to.len().min(HEAD.into()));
+            // SAFETY: the slot holds no fewer bytes than a head has; `head` is ours alone and outside the region.
+            unsafe { copy_out(head.as_mut_ptr(), self.memory.slot(position), head.len()) };
+            let len = rest.len().min(length.saturating_sub(HEAD).into());
+            // SAFETY: the window has so many bytes at `from`, which its owner may write but not take away; `rest` is ours alone.
+            unsafe { copy_out(rest.as_mut_ptr(), from, len) };
+            taken = taken.wrapping_add(1);
+        }
+        self.index.advance(taken);
+        taken as usize
+    }
+
+    /// Where the rest of a frame of `length` bytes lies, which is said to be `at` bytes into the window.
+    #[inline]
+    fn find(&self, length: u16, at: u64) -> Result<*const u8, PeerFault> {
+        let found = self.window.as_ref().and_then(|window| window.find(at, length.saturating_sub(HEAD).into()));
+        found.ok_or(PeerFault::Reference { at })
+    }
+
+    /// Copies bytes of a frame that refers to `at` from `offset` on, as [`copy_from`](Self::copy_from) does. If the memory is not
+    /// shared any more, it reads as zeros.
+    #[cold]
+    fn copy_referred(&self, frame: &Frame, at: u64, offset: u32, to: &mut [u8]) -> usize {
+        let wanted = to.len().min(frame.len.saturating_sub(offset) as usize);
+        let Some(to) = to.get_mut(..wanted) else { return 0 };
+        let inside = usize::from(HEAD).saturating_sub(offset as usize).min(wanted);
+        let (head, rest) = to.split_at_mut(inside);
+        let from = self.memory.slot(frame.position).wrapping_add(offset as usize);
+        // SAFETY: `offset + head.len()` is at most a head, which every slot holds; `head` is ours alone and outside the region.
+        unsafe { copy_out(head.as_mut_ptr(), from, head.len()) };
+        let skipped = offset.saturating_sub(HEAD.into());
+        match self.window.as_ref().and_then(|window| window.find(at.saturating_add(skipped.into()), rest.len())) {
+            // SAFETY: the window has so many bytes there, which its owner may write but not take away; `rest` is ours alone.
+            Some(from) => unsafe { copy_out(rest.as_mut_ptr(), from, rest.len()) },
+            None => rest.fill(0),
+        }
+        wanted
+    }
+
     /// Copies the first bytes of `frame` to `to`, as many as both have.
     #[inline]
     pub fn copy(&self, frame: &Frame, to: &mut [u8]) {
         let len = to.len().min(frame.len as usize);
+        if let Some(at) = frame.referred {
+            self.copy_referred(frame, at, 0, to);
+            return;
+        }
         if len > self.memory.slot_size as usize {
             self.copy_from(frame, 0, to);
             return;
@@ -260,6 +357,9 @@ impl Consumer {
     /// Copies bytes of `frame` from `offset` on to `to`, as many as both have, and returns how many.
     #[inline]
     pub fn copy_from(&self, frame: &Frame, offset: u32, to: &mut [u8]) -> usize {
+        if let Some(at) = frame.referred {
+            return self.copy_referred(frame, at, offset, to);
+        }
         let slot_size = self.memory.slot_size;
         let mut at = offset;
         let mut rest = to;

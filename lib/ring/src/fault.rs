@@ -42,6 +42,12 @@ pub enum PeerFault {
         /// Slots looked at before giving up.
         slots: u32,
     },
+    /// A descriptor refers to memory that is not shared.
+    #[error("a frame refers to memory at {at:#x} of the window, which is not shared")]
+    Reference {
+        /// Where in the window the rest of it is said to lie.
+        at: u64,
+    },
     /// A page of the region was taken away under us, as `fallocate` with `PUNCH_HOLE` does.
     #[error("a page of the shared region was punched out")]
     Page,

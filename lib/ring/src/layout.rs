@@ -49,6 +49,20 @@ pub const MAX_FRAME: u32 = MAX_MTU as u32 + L2_OVERHEAD as u32;
 pub const MIN_FRAME: u32 = 14;
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
+/// Bytes of a frame that always lie in its slot. A frame with more may have the rest where the client's packet buffer is.
+///
+/// 128, as at 64 nothing is gained (`bench/results`), and what a rule can ask for mostly lies there.
+pub const HEAD: u16 = 128;
+/// Bits of a place in a window: those that a descriptor has left.
+pub const WINDOW_BITS: u32 = 44;
+/// Longest window in bytes.
+pub const MAX_WINDOW: u64 = 1 << 40;
+/// Most pages of a window: so many bits say which of them are shared.
+pub const MAX_WINDOW_PAGES: u64 = 1 << 20;
+/// Smallest and largest page of a window in bytes.
+pub const MIN_PAGE: u64 = 4096;
+/// See [`MIN_PAGE`].
+pub const MAX_PAGE: u64 = 1 << 30;
 
 /// The first bytes of a region. Written by the daemon once, before the client sees it.
 #[derive(Debug)]
@@ -114,10 +128,12 @@ const _: () = {
 /// A descriptor: what lies in the slot of the same position.
 ///
 /// ```text
-/// bits  0..16  bytes in this slot, 1 to slot_size
+/// bits  0..16  bytes in this slot, 1 to slot_size; with bit 17, bytes of the frame
 /// bit   16     the frame goes on in the next slot
+/// bit   17     TX: a reference; only the first HEAD bytes of the frame lie in the slot
 /// bits 20..32  RX: packet type, the L2, L3 and L4 nibbles of `RTE_PTYPE_*`; TX: zero
 /// bits 32..64  RX: flow hash of the frame; TX: zero
+/// bits 20..64  of a reference: where in the window the bytes behind those lie
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor(pub u64);
@@ -125,6 +141,8 @@ pub struct Descriptor(pub u64);
 impl Descriptor {
     /// The frame goes on in the next slot.
     pub const MORE: u64 = 1 << 16;
+    /// Only the head of the frame lies in the slot; the rest lies in the client's own memory, in its [window](WindowLayout).
+    pub const REFERENCE: u64 = 1 << 17;
     /// Bits that no side may set.
     const UNUSED: u64 = 0xe << 16;
     /// Bits that carry the daemon's notes about a received frame.
@@ -140,7 +158,25 @@ impl Descriptor {
         Self(length as u64 | more | notes.0)
     }
 
-    /// Bytes in the slot.
+    /// A descriptor for a frame of `length` bytes, more than [`HEAD`] of them, whose others lie `at` bytes into the window. `None` if
+    /// no descriptor can say so.
+    #[inline]
+    #[must_use]
+    pub const fn reference(length: u16, at: u64) -> Option<Self> {
+        if length <= HEAD || at >> WINDOW_BITS != 0 {
+            return None;
+        }
+        Some(Self(length as u64 | Self::REFERENCE | at << 20))
+    }
+
+    /// Where in the window the bytes behind the head lie, if this is a reference. It may say so of any place.
+    #[inline]
+    #[must_use]
+    pub const fn referred(self) -> Option<u64> {
+        if self.0 & Self::REFERENCE != 0 { Some(self.0 >> 20) } else { None }
+    }
+
+    /// Bytes in the slot; of a reference, bytes of the frame.
     #[inline]
     #[must_use]
     pub const fn length(self) -> u16 {
@@ -336,6 +372,67 @@ impl RingSpan {
     }
 }
 
+/// The part of a client's address space in which it may share memory with the daemon. Valid by construction.
+///
+/// Nothing of it is shared at first; see [`Segment`](crate::message::Segment).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowLayout {
+    page: u64,
+    size: u64,
+}
+
+/// Why there can be no such window. The text names the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum WindowError {
+    /// A page is too small, too large or not a power of two.
+    #[error("pages of {0} bytes, a window has a power of two from {MIN_PAGE} to {MAX_PAGE}")]
+    Page(u64),
+    /// It is empty, too long, or not a number of whole pages.
+    #[error("a window of {0} bytes, it has 1 to {MAX_WINDOW_PAGES} whole pages and up to {MAX_WINDOW} bytes")]
+    Size(u64),
+}
+
+impl WindowLayout {
+    /// A window of `size` bytes, shared in pages of `page` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`WindowError`] if a number is outside its limits; a client's message may hold anything.
+    pub const fn new(page: u64, size: u64) -> Result<Self, WindowError> {
+        if !page.is_power_of_two() || page < MIN_PAGE || page > MAX_PAGE {
+            return Err(WindowError::Page(page));
+        }
+        if size == 0 || size > MAX_WINDOW || !size.is_multiple_of(page) || size >> page.ilog2() > MAX_WINDOW_PAGES {
+            return Err(WindowError::Size(size));
+        }
+        Ok(Self { page, size })
+    }
+
+    /// Bytes of a page.
+    #[must_use]
+    pub const fn page(&self) -> u64 {
+        self.page
+    }
+
+    /// Bytes of the window.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether `length` bytes at `at` are some whole pages of it.
+    #[must_use]
+    pub const fn has(&self, at: u64, length: u64) -> bool {
+        at.is_multiple_of(self.page)
+            && length.is_multiple_of(self.page)
+            && length > 0
+            && length <= self.size
+            && at <= self.size.wrapping_sub(length)
+    }
+}
+
+const _: () = assert!(MAX_WINDOW <= 1 << WINDOW_BITS);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,6 +480,37 @@ mod tests {
         assert_ne!(d.reserved(false), 0);
         for bit in 17..20 {
             assert_ne!(Descriptor(64 | 1 << bit).reserved(true), 0);
+        }
+    }
+
+    /// A reference says how long the frame is and where the rest of it lies, up to the ends of what it can say.
+    #[test]
+    fn reference_keeps_its_fields() {
+        for (length, at) in [(129, 0), (1518, 4096), (9022, (1 << WINDOW_BITS) - 1), (u16::MAX, MAX_WINDOW)] {
+            let d = Descriptor::reference(length, at).unwrap();
+            assert_eq!((d.length(), d.referred(), d.more()), (length, Some(at), false));
+        }
+        assert_eq!(Descriptor::reference(HEAD, 0), None);
+        assert_eq!(Descriptor::reference(200, 1 << WINDOW_BITS), None);
+        assert_eq!(Descriptor::new(1518, false, Notes::NONE).referred(), None);
+    }
+
+    /// Windows outside the limits are refused, and only whole pages inside of one are a part of it.
+    #[test]
+    fn windows_have_whole_pages() {
+        for page in [0, 1, 2048, 6000, 1 << 31, u64::MAX] {
+            assert_eq!(WindowLayout::new(page, 1 << 30), Err(WindowError::Page(page)));
+        }
+        for size in [0, 1, 4097, (MAX_WINDOW_PAGES + 1) * 4096, u64::MAX] {
+            assert_eq!(WindowLayout::new(4096, size), Err(WindowError::Size(size)));
+        }
+        assert_eq!(WindowLayout::new(1 << 30, MAX_WINDOW * 2), Err(WindowError::Size(MAX_WINDOW * 2)));
+        let window = WindowLayout::new(4096, 1 << 20).unwrap();
+        for (at, length) in [(0, 4096), (0, 1 << 20), ((1 << 20) - 4096, 4096)] {
+            assert!(window.has(at, length), "{at} {length}");
+        }
+        for (at, length) in [(0, 0), (1, 4096), (0, 4097), (1 << 20, 4096), (4096, 1 << 20), (u64::MAX - 4095, 8192)] {
+            assert!(!window.has(at, length), "{at} {length}");
         }
     }
 }

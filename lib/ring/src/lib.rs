@@ -8,6 +8,7 @@
 //! - [`Producer`], [`Consumer`]: the two ends of a ring over mapped memory.
 //! - [`WakeFutex`], [`RxInterrupt`]: how an app is woken; [`Doorbell`]: how the daemon is.
 //! - [`Region`]: the sealed memfd that holds an app's rings, and what to do when its pages vanish.
+//! - [`Window`]: memory of the app's own that the daemon may read; see [`Descriptor::reference`](layout::Descriptor::reference).
 //! - [`Counter`]: a counter with one writer.
 //! - [`status`]: the page in which the daemon publishes the state of a port.
 //! - [`message`], [`socket`]: the attach protocol.
@@ -62,6 +63,7 @@ mod rx_interrupt;
 pub mod socket;
 pub mod status;
 mod wake_futex;
+mod window;
 
 pub use consumer::{Consumer, Frame};
 pub use copy::{CopyRoutine, CopyRoutines, prefetch};
@@ -77,6 +79,7 @@ pub use region::{DiscardedRegion, HugePages, Region, RegionBuilder};
 pub use region_error::RegionError;
 pub use rx_interrupt::RxInterrupt;
 pub use wake_futex::{WAKE_FUTEX_OFFSET, WakeFutex};
+pub use window::Window;
 
 /// Version of the whole contract: messages, region layout and ring semantics. On a connection, both sides speak the same one.
 pub const PROTOCOL: u16 = 3;

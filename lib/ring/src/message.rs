@@ -4,7 +4,7 @@
 //! [`Message::Refused`] with number 1, stay as they are in every version, so that any two versions can report
 //! that they do not match.
 
-use crate::layout::{Geometry, GeometryError, MAX_QUEUES};
+use crate::layout::{Geometry, GeometryError, MAX_QUEUES, WindowError, WindowLayout};
 use crate::{OLDEST_PROTOCOL, PROTOCOL};
 use thiserror::Error;
 
@@ -18,6 +18,9 @@ pub const MAX_NAME: usize = 32;
 pub const MAX_TEXT: usize = 512;
 /// Most MAC addresses of a port, unicast and multicast together.
 pub const MAX_MACS: usize = 128;
+
+/// Most segments of memory in one message.
+pub const MAX_SEGMENTS: usize = 64;
 
 /// Six bytes of a MAC address.
 pub type Mac = [u8; 6];
@@ -58,6 +61,31 @@ pub enum Message {
     /// Client, since version 3: the region that came with Ready is mapped, and no other mapping of it that can be written will be
     /// made. The daemon seals it.
     Mapped,
+    /// Client, since version 3: wants to share memory of its own in a window like this. Once, before the first
+    /// [`Setup`](Self::Setup).
+    Memory(WindowLayout),
+    /// Client, with a file descriptor for each segment: shares these.
+    Share(Vec<Segment>),
+    /// Client: shares these no longer. Nothing in a ring refers to them.
+    Unshare(Vec<Span>),
+}
+
+/// A part of a window that the client shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where in the window it is to lie.
+    pub span: Span,
+    /// Where in its file it lies.
+    pub offset: u64,
+}
+
+/// A part of a window: whole pages of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Bytes before it.
+    pub at: u64,
+    /// Its bytes.
+    pub length: u64,
 }
 
 /// A request for a port.
@@ -92,6 +120,8 @@ pub struct Welcome {
     pub slot_size: u32,
     /// The wire's link.
     pub link: Link,
+    /// Whether the client may share memory. Since version 3; before, no client does.
+    pub shares: bool,
 }
 
 /// The rings that a client wants.
@@ -162,6 +192,9 @@ pub enum DecodeError {
     /// The sizes in a message are outside the limits.
     #[error("{0}")]
     Geometry(GeometryError),
+    /// So are those of a window.
+    #[error("{0}")]
+    Window(WindowError),
 }
 
 impl Envelope {
@@ -190,6 +223,9 @@ impl Envelope {
                 out.u32(welcome.max_ring);
                 out.u32(welcome.slot_size);
                 out.link(welcome.link);
+                if self.protocol >= SHARING {
+                    out.flag(welcome.shares);
+                }
             }
             Message::Setup(setup) => {
                 out.geometry(&setup.geometry);
@@ -205,6 +241,21 @@ impl Envelope {
             }
             Message::Stop | Message::Done | Message::Mapped => {}
             Message::Link(link) => out.link(*link),
+            Message::Memory(window) => {
+                out.u64(window.page());
+                out.u64(window.size());
+            }
+            Message::Share(segments) => {
+                out.count(segments.len());
+                for segment in segments {
+                    out.span(segment.span);
+                    out.u64(segment.offset);
+                }
+            }
+            Message::Unshare(spans) => {
+                out.count(spans.len());
+                spans.iter().for_each(|span| out.span(*span));
+            }
         }
         out.0
     }
@@ -225,7 +276,7 @@ impl Envelope {
         if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&protocol) && kind != KIND_REFUSED {
             return Err(DecodeError::Version(protocol));
         }
-        let message = Message::read(kind, &mut r)?;
+        let message = Message::read(kind, protocol, &mut r)?;
         if message.since() > protocol && kind != KIND_REFUSED {
             return Err(DecodeError::Kind(kind));
         }
@@ -234,6 +285,8 @@ impl Envelope {
 }
 
 const KIND_REFUSED: u16 = 1;
+/// The first version in which a client may share memory.
+const SHARING: u16 = 3;
 
 impl Message {
     const fn kind(&self) -> u16 {
@@ -248,6 +301,9 @@ impl Message {
             Self::Done => 8,
             Self::Link(_) => 9,
             Self::Mapped => 10,
+            Self::Memory(_) => 11,
+            Self::Share(_) => 12,
+            Self::Unshare(_) => 13,
         }
     }
 
@@ -255,11 +311,12 @@ impl Message {
     const fn since(&self) -> u16 {
         match self {
             Self::Mapped => 3,
+            Self::Memory(_) | Self::Share(_) | Self::Unshare(_) => SHARING,
             _ => OLDEST_PROTOCOL,
         }
     }
 
-    fn read(kind: u16, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn read(kind: u16, protocol: u16, r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(match kind {
             KIND_REFUSED => Self::Refused(r.text(MAX_TEXT)?),
             2 => Self::Hello(Hello {
@@ -277,6 +334,7 @@ impl Message {
                 max_ring: r.u32()?,
                 slot_size: r.u32()?,
                 link: r.link()?,
+                shares: protocol >= SHARING && r.flag()?,
             }),
             4 => Self::Setup(Setup { geometry: r.geometry()?, sleeps: r.flag()? }),
             5 => Self::Ready(r.geometry()?),
@@ -290,6 +348,9 @@ impl Message {
             8 => Self::Done,
             9 => Self::Link(r.link()?),
             10 => Self::Mapped,
+            11 => Self::Memory(WindowLayout::new(r.u64()?, r.u64()?).map_err(DecodeError::Window)?),
+            12 => Self::Share(r.list(MAX_SEGMENTS, |r| Ok(Segment { span: r.span()?, offset: r.u64()? }))?),
+            13 => Self::Unshare(r.list(MAX_SEGMENTS, Reader::span)?),
             other => return Err(DecodeError::Kind(other)),
         })
     }
@@ -308,6 +369,15 @@ impl Writer {
 
     fn u32(&mut self, value: u32) {
         self.bytes(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.bytes(&value.to_le_bytes());
+    }
+
+    fn span(&mut self, span: Span) {
+        self.u64(span.at);
+        self.u64(span.length);
     }
 
     fn flag(&mut self, value: bool) {
@@ -357,6 +427,14 @@ impl Reader<'_> {
         self.take().map(u32::from_le_bytes)
     }
 
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn span(&mut self) -> Result<Span, DecodeError> {
+        Ok(Span { at: self.u64()?, length: self.u64()? })
+    }
+
     fn flag(&mut self) -> Result<bool, DecodeError> {
         match self.take()? {
             [0] => Ok(false),
@@ -398,113 +476,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn any_link() -> impl Strategy<Value = Link> {
-        (any::<bool>(), any::<u32>()).prop_map(|(up, speed)| Link { up, speed })
-    }
-
-    fn any_geometry() -> impl Strategy<Value = Geometry> {
-        let ring = || prop::collection::vec((6..=13_u32).prop_map(|bits| 1 << bits), 1..=MAX_QUEUES);
-        (ring(), ring(), 2..=128_u32).prop_map(|(tx, rx, slot)| Geometry::new(&tx, &rx, slot * 128).unwrap())
-    }
-
-    fn any_message() -> impl Strategy<Value = Message> {
-        let name = || "[a-z0-9._-]{0,32}";
-        prop_oneof![
-            "[ -~]{0,200}".prop_map(Message::Refused),
-            (name(), any::<Mac>(), any::<u16>(), "[ -~]{0,60}")
-                .prop_map(|(name, mac, queues, driver)| Message::Hello(Hello { name, mac, queues, driver })),
-            (any::<u16>(), name(), any::<Mac>(), any::<(u16, u16, u32, u32)>(), any_link()).prop_map(
-                |(port, name, mac, (max_mtu, max_queues, max_ring, slot_size), link)| {
-                    Message::Welcome(Welcome { port, name, mac, max_mtu, max_queues, max_ring, slot_size, link })
-                }
-            ),
-            (any_geometry(), any::<bool>()).prop_map(|(geometry, sleeps)| Message::Setup(Setup { geometry, sleeps })),
-            any_geometry().prop_map(Message::Ready),
-            (any::<u16>(), any::<bool>(), any::<bool>(), prop::collection::vec(any::<Mac>(), 0..=MAX_MACS)).prop_map(
-                |(mtu, promiscuous, all_multicast, macs)| {
-                    Message::Settings(Settings { mtu, promiscuous, all_multicast, macs })
-                }
-            ),
-            Just(Message::Stop),
-            Just(Message::Done),
-            any_link().prop_map(Message::Link),
-            Just(Message::Mapped),
-        ]
-    }
-
-    proptest! {
-        /// What one side sends is what the other receives, in one packet.
-        #[test]
-        fn every_message_survives_the_wire(sequence in any::<u32>(), message in any_message()) {
-            let envelope = Envelope { protocol: PROTOCOL, sequence, message };
-            let bytes = envelope.encode();
-            prop_assert!(bytes.len() <= MAX_MESSAGE);
-            prop_assert_eq!(Envelope::decode(&bytes), Ok(envelope));
-        }
-
-        /// Fault 2: flipped bits, cut ends and garbage never panic, and never decode to something that encodes otherwise.
-        #[test]
-        fn garbage_is_refused_or_harmless(
-            message in any_message(), cut in any::<usize>(), flip in any::<(usize, u8)>(),
-            garbage in prop::collection::vec(any::<u8>(), 0..200),
-        ) {
-            let mut bytes = Envelope { protocol: PROTOCOL, sequence: 1, message }.encode();
-            let at = flip.0 % bytes.len();
-            bytes[at] ^= flip.1;
-            bytes.truncate(cut % (bytes.len() + 1));
-            for candidate in [&bytes, &garbage] {
-                if let Ok(envelope) = Envelope::decode(candidate) {
-                    prop_assert_eq!(Envelope::decode(&envelope.encode()), Ok(envelope));
-                }
-            }
-        }
-    }
-
-    /// Fault 4: the error names both versions, and a refusal is understood whatever version it comes from.
-    #[test]
-    fn another_version_is_named() {
-        let mut hello =
-            Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Hello(Hello::default()) }.encode();
-        hello[4] = 9;
-        let refused = Envelope::decode(&hello).unwrap_err();
-        assert_eq!(refused, DecodeError::Version(9));
-        let both = format!("peer speaks ring protocol 9, this side speaks {OLDEST_PROTOCOL} to {PROTOCOL}");
-        assert_eq!(refused.to_string(), both);
-        let mut no = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Refused("too old".into()) }.encode();
-        no[4] = 9;
-        let no = Envelope::decode(&no).unwrap();
-        assert_eq!((no.protocol, no.message), (9, Message::Refused("too old".into())));
-    }
-
-    /// Each message keeps the version that it was sent in, and a version has no messages of later ones.
-    #[test]
-    fn older_versions_have_their_own_messages() {
-        for protocol in OLDEST_PROTOCOL..=PROTOCOL {
-            let stop = Envelope { protocol, sequence: 1, message: Message::Stop };
-            assert_eq!(Envelope::decode(&stop.encode()), Ok(stop));
-            let mapped = Envelope { protocol, sequence: 1, message: Message::Mapped };
-            let expected = if protocol < 3 { Err(DecodeError::Kind(10)) } else { Ok(mapped.clone()) };
-            assert_eq!(Envelope::decode(&mapped.encode()), expected);
-        }
-    }
-
-    /// Fault 5: too many queues are named as such, not as garbage.
-    #[test]
-    fn queue_counts_beyond_the_limit_are_named() {
-        let mut out = Writer(Vec::new());
-        out.bytes(&MAGIC);
-        out.u16(PROTOCOL);
-        out.u16(4);
-        out.u32(1);
-        out.u32(2048);
-        out.count(65);
-        (0..65).for_each(|_| out.u32(512));
-        out.count(1);
-        out.u32(512);
-        assert_eq!(Envelope::decode(&out.0), Err(DecodeError::Geometry(GeometryError::Queues(65))));
-    }
-}
+mod tests;

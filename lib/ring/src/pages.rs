@@ -224,6 +224,19 @@ pub(crate) fn unmap(base: NonNull<u8>, size: usize) {
     }
 }
 
+/// Has the touch of a missing page in the range raise SIGBUS, where the kernel can; with `bound`, that of a page that is not in the
+/// page table, too.
+///
+/// # Errors
+///
+/// The kernel's: `EPERM` if the range is of a file that is open for reading alone.
+pub(crate) fn watch_range(base: NonNull<u8>, size: usize, bound: bool) -> Result<(), Errno> {
+    match USERFAULT.get() {
+        Some(Ok(userfault)) => userfault.watch(base, size, bound),
+        _ => Ok(()),
+    }
+}
+
 /// A mapping under guard. Its pages are watched as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -238,18 +251,31 @@ impl Guard {
     ///
     /// [`RegionError`] if there are too many, or the kernel has no memory for it.
     pub(crate) fn new(base: NonNull<u8>, size: usize, page: usize, bound: bool) -> Result<Self, RegionError> {
+        let guard = Self::reserve(base, size, page, libc::PROT_READ | libc::PROT_WRITE)?;
+        watch_range(base, size, bound).map_err(system("UFFDIO_REGISTER"))?;
+        Ok(guard)
+    }
+
+    /// Guards a range into which memory is mapped to be read, each part of which is [watched](watch_range) from then on. A hole takes
+    /// the `page` bytes around it with it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegionError`] if there are too many.
+    pub(crate) fn over(base: NonNull<u8>, size: usize, page: usize) -> Result<Self, RegionError> {
+        Self::reserve(base, size, page, libc::PROT_READ)
+    }
+
+    fn reserve(base: NonNull<u8>, size: usize, page: usize, access: i32) -> Result<Self, RegionError> {
         for (at, slot) in GUARDED.iter().enumerate() {
             if slot.base.compare_exchange(0, RESERVED, AcqRel, Relaxed).is_ok() {
                 slot.punched.store(false, Relaxed);
                 slot.holes.store(0, Relaxed);
                 slot.page.store(page, Relaxed);
                 slot.size.store(size, Relaxed);
+                slot.access.store(access, Relaxed);
                 slot.base.store(base.as_ptr().addr(), Release);
-                let guard = Self { at };
-                if let Some(Ok(userfault)) = USERFAULT.get() {
-                    userfault.watch(base, size, bound).map_err(system("UFFDIO_REGISTER"))?;
-                }
-                return Ok(guard);
+                return Ok(Self { at });
             }
         }
         Err(RegionError::TooMany)
@@ -274,6 +300,8 @@ struct Guarded {
     base: AtomicUsize,
     size: AtomicUsize,
     page: AtomicUsize,
+    /// What may be done with it: `PROT_*`.
+    access: AtomicI32,
     /// Holes that were run into.
     holes: AtomicU32,
     punched: AtomicBool,
@@ -287,6 +315,7 @@ static GUARDED: [Guarded; MAX_REGIONS] = [const {
         base: AtomicUsize::new(0),
         size: AtomicUsize::new(0),
         page: AtomicUsize::new(PAGE),
+        access: AtomicI32::new(0),
         holes: AtomicU32::new(0),
         punched: AtomicBool::new(false),
     }
@@ -335,7 +364,7 @@ extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _conte
         guarded.punched.store(true, Release);
         let (start, length) = guarded.damage(address);
         let at = std::ptr::without_provenance_mut::<libc::c_void>(start);
-        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let access = guarded.access.load(Relaxed);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
         // SAFETY: the range is of a region of ours which the faulting thread holds mapped. Readers see zeros from now on,
         // which is as good as anything the peer could have written; `mmap` is a bare system call.

@@ -3,7 +3,7 @@
 use crate::PeerFault;
 use crate::copy::{CopyRoutine, copy_in, prefetch_write};
 use crate::index::{ProducerIndex, SharedIndex};
-use crate::layout::{Descriptor, LINE, MAX_FRAME, Notes};
+use crate::layout::{Descriptor, HEAD, LINE, MAX_FRAME, MIN_SLOT, Notes};
 use crate::need_wakeup;
 use crate::ring_memory::RingMemory;
 use std::sync::atomic::AtomicU32;
@@ -25,6 +25,9 @@ impl SharedIndex for AtomicU32 {
 /// Measured (`bench/results`, questions `write-ahead` and `long`): half off 1,024 to 1,518 bytes where the cores are far
 /// apart, nothing lost where they are near; nothing gained at 768 bytes, and twice the cost at 64 and 512.
 const WRITE_AHEAD_MIN: usize = 1024;
+
+// A head fits every slot.
+const _: () = assert!(HEAD as u32 <= MIN_SLOT);
 
 /// The filling end of a ring: the app's for TX, the daemon's for RX.
 ///
@@ -153,6 +156,39 @@ impl Producer {
                 prefetch_write(next.wrapping_add(at));
             }
         }
+    }
+
+    /// Puts a frame into the ring of which only the first bytes, `head`, are copied; the others, to `length` in all, are to be read `at`
+    /// bytes into the window. They have to stay as they are until the [slot is empty](Self::emptied). `false` as for
+    /// [`push`](Self::push), or if the head is not [`HEAD`] bytes long, or is all there is.
+    #[inline]
+    pub fn push_reference(&mut self, head: &[u8], length: u16, at: u64) -> bool {
+        let Some(descriptor) = Descriptor::reference(length, at) else { return false };
+        if head.len() != usize::from(HEAD) || self.index.filled() > self.memory.mask {
+            return false;
+        }
+        let position = self.index.head();
+        // SAFETY: the slot is ours until published and holds no fewer bytes than a head has; no reference to slots exists in
+        // this process.
+        unsafe { copy_in(self.memory.slot(position), head.as_ptr(), head.len(), self.string_from) };
+        self.memory.descriptor(position).store(descriptor.0, Relaxed);
+        self.index.advance(1);
+        true
+    }
+
+    /// The position that the next frame gets.
+    #[inline]
+    #[must_use]
+    pub const fn position(&self) -> u32 {
+        self.index.head()
+    }
+
+    /// Whether the consumer had emptied the slot of a frame at `position` when its counter was last looked at.
+    #[inline]
+    #[must_use]
+    pub const fn emptied(&self, position: u32) -> bool {
+        // Counted back from the next slot to be filled: those that are still filled come first.
+        self.index.head().wrapping_sub(position) > self.index.filled()
     }
 
     #[cold]

@@ -1,6 +1,6 @@
 //! The Unix SEQPACKET socket that carries the attach protocol.
 
-use crate::message::{DecodeError, Envelope, MAX_MESSAGE};
+use crate::message::{DecodeError, Envelope, MAX_MESSAGE, MAX_SEGMENTS};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -54,8 +54,8 @@ pub fn new_socket(flags: SocketFlags) -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-/// Most file descriptors that belong to one message.
-pub const MAX_FDS: usize = 2;
+/// Most file descriptors that belong to one message: one for each segment that a client shares.
+pub const MAX_FDS: usize = MAX_SEGMENTS;
 
 /// Sends one message with the file descriptors `fds`, at most [`MAX_FDS`]. Never raises SIGPIPE.
 ///
@@ -85,11 +85,16 @@ const SO_PASSRIGHTS: libc::c_int = 83;
 /// The receiver of a descriptor has to close it, and its sender decides how long that takes: a TCP connection that lingers takes
 /// minutes (`SO_LINGER`, socket(7)).
 pub fn refuse_descriptors(socket: impl AsFd) -> bool {
-    let no: libc::c_int = 0;
+    pass_descriptors(socket, false)
+}
+
+/// Has the kernel pass messages with file descriptors to `socket` again, or not, where it can [refuse](refuse_descriptors) them.
+pub fn pass_descriptors(socket: impl AsFd, pass: bool) -> bool {
+    let pass = libc::c_int::from(pass);
     let len: libc::socklen_t = u32::try_from(size_of::<libc::c_int>()).unwrap_or(0);
     let socket = socket.as_fd().as_raw_fd();
-    // SAFETY: `no` is ours, and `len` says how long it is.
-    let done = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const no).cast(), len) };
+    // SAFETY: `pass` is ours, and `len` says how long it is.
+    let done = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const pass).cast(), len) };
     done == 0
 }
 
@@ -231,7 +236,7 @@ mod tests {
     #[test]
     fn descriptors_travel_with_their_message() {
         let (a, b) = pair();
-        for fds in [&[][..], &[a.as_fd()], &[a.as_fd(), b.as_fd()]] {
+        for fds in [&[][..], &[a.as_fd()], &[a.as_fd(), b.as_fd()], &[b.as_fd(); MAX_FDS]] {
             send(&a, &envelope(Message::Done), fds).unwrap();
             let (got, came) = receive(&b).unwrap();
             assert_eq!(got, envelope(Message::Done));
@@ -242,7 +247,7 @@ mod tests {
                 assert_eq!(inode(came.as_fd()), inode(*sent));
             }
         }
-        assert_eq!(send(&a, &envelope(Message::Done), &[a.as_fd(); 3]), Err(Errno::INVAL));
+        assert_eq!(send(&a, &envelope(Message::Done), &[a.as_fd(); MAX_FDS + 1]), Err(Errno::INVAL));
     }
 
     /// Fault 3: any number of unexpected descriptors is closed, not kept.
@@ -250,7 +255,7 @@ mod tests {
     fn surplus_descriptors_are_closed() {
         let (a, b) = pair();
         let before = std::fs::read_dir("/proc/self/fd").unwrap().count();
-        for n in [3_usize, 4, 100, 250] {
+        for n in [MAX_FDS + 1, MAX_FDS + 2, 100, 250] {
             let fds = vec![a.as_fd(); n];
             let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(250))];
             let mut control = SendAncillaryBuffer::new(&mut space);
@@ -259,7 +264,7 @@ mod tests {
             rustix::net::sendmsg(&a, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).unwrap();
             assert!(matches!(receive(&b), Err(ReceiveError::Descriptors)), "{n} descriptors");
         }
-        // Other tests of this process open files too; only a leak of all 357 would be far off.
+        // Other tests of this process open files too; only a leak of all of them would be far off.
         assert!(std::fs::read_dir("/proc/self/fd").unwrap().count() < before + 50);
     }
 

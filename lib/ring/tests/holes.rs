@@ -2,12 +2,13 @@
 //! it installs a signal handler.
 #![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "this whole file is a test")]
 
-use kopi_ring::layout::Notes;
-use kopi_ring::{Consumer, Geometry, HoleWatch, HugePages, PeerFault, Producer, Region};
+use kopi_ring::layout::{Notes, WindowLayout};
+use kopi_ring::message::{Segment, Span};
+use kopi_ring::{Consumer, Geometry, HoleWatch, HugePages, PeerFault, Producer, Region, Window};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, MemfdFlags};
 use std::io::Write as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Regions in pages of each size that this machine has, watched. Empty where the kernel does not watch.
 fn regions(geometry: &Geometry) -> Vec<Region> {
@@ -84,5 +85,49 @@ fn a_thousand_holes_are_outlived() {
         let (_producer, mut consumer) = filled(&other);
         assert_eq!(consumer.next().unwrap().unwrap().len(), 60);
         assert!(!other.punched());
+    }
+}
+
+/// A hole in memory that an app shares reads as zeros, the window says so, and the rest of the process goes on; in pages of both
+/// sizes, and whether the app punches it or cuts the file short.
+#[test]
+fn hole_in_shared_memory_is_noticed() {
+    let geometry = Geometry::new(&[64], &[64], 2048).unwrap();
+    let regions = [(); 2].map(|()| regions(&geometry)).into_iter().flatten().collect::<Vec<_>>();
+    let (small, huge): (Vec<_>, Vec<_>) = regions.into_iter().partition(|region| !region.huge());
+    for (region, cut) in small.into_iter().zip([false, true]).chain(huge.into_iter().zip([false, true])) {
+        let (flags, page) = match region.huge() {
+            true => (MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, 2 << 20),
+            false => (MemfdFlags::empty(), 4096),
+        };
+        let memory = rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC | flags).unwrap();
+        rustix::fs::ftruncate(&memory, 4 * page).unwrap();
+        // Small pages that are only allocated count as holes; huge ones cannot be written.
+        assert!(region.huge() || rustix::io::pwrite(&memory, &[1; 4 * 4096], 0) == Ok(4 * 4096));
+        rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, 4 * page).unwrap();
+        let window = Arc::new(Window::new(WindowLayout::new(page, 64 * page).unwrap()).unwrap());
+        window.map(&memory, &Segment { span: Span { at: 8 * page, length: 4 * page }, offset: 0 }).unwrap();
+        let mut consumer = region.tx_consumer(0).unwrap().sharing(Some(Arc::clone(&window)));
+        let mut producer = region.tx_producer(0).unwrap();
+        assert!(producer.free(8).is_ok_and(|free| free >= 8));
+        assert!(
+            producer.push_reference(&[7; 128], 1000, 9 * page) && producer.push_reference(&[7; 128], 1000, 10 * page)
+        );
+        producer.publish();
+        assert_eq!(consumer.poll(), Ok(2));
+        if cut {
+            rustix::fs::ftruncate(&memory, page).unwrap();
+        } else {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&memory, hole, page, 3 * page).unwrap();
+        }
+        assert!(!window.punched());
+        let mut rooms = [[0xee; 1000]; 2];
+        let mut places = rooms.iter_mut();
+        assert_eq!(consumer.take_references(2, 14..=1522, |len| places.next()?.get_mut(..len.into())), 2);
+        assert!(rooms.iter().all(|room| room[..128] == [7; 128] && room[128..] == [0; 872]));
+        assert!(window.punched() && is_heard());
+        // What is left is given back as ever.
+        window.unmap(Span { at: 8 * page, length: 4 * page }).unwrap();
     }
 }

@@ -280,6 +280,7 @@ impl Server {
             max_ring: self.behaviour.max_ring,
             slot_size: self.behaviour.slot_size,
             link: self.link(),
+            shares: false,
         })
     }
 

@@ -1,8 +1,11 @@
 //! What the threads of users do, and for whom they wait.
 
 use super::*;
+use kopi_ring::socket;
+use rustix::fd::AsFd;
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
 use std::io::IoSlice;
+use std::mem::MaybeUninit;
 
 fn pair() -> (OwnedFd, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

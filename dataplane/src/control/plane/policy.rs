@@ -129,6 +129,10 @@ impl ControlPlane {
                     detached.extend(
                         ports::conflict(app, &grant, ruleset.as_deref()).map(|why| (app.id, DetachReason::Policy(why))),
                     );
+                    // What it has sent lies there; attached anew, it sends copies.
+                    if app.window.is_some() && grant.keeps_memory {
+                        detached.push((app.id, DetachReason::Policy("it may not share memory any more".into())));
+                    }
                     app.grant = grant;
                 }
                 Err(refusal) => {
@@ -185,6 +189,7 @@ pub(super) fn attach_grant(
         mac: if shared { host } else { own },
         shared,
         queues: entry.and_then(|entry| entry.queues),
+        keeps_memory: entry.is_some_and(|entry| !entry.share_memory),
         link: entry.map_or(LinkProtocols::NONE, |entry| entry.allow.link),
         port_policy: None,
     })

@@ -3,6 +3,7 @@
 use super::ControlPlane;
 use super::policy::port_policy_of;
 use crate::capture::port_names::PortNames;
+use crate::control::app::App;
 use crate::fib::Fib;
 use crate::ids::PortId;
 use crate::policy_table::{PolicyPort, PolicyTable};
@@ -149,7 +150,10 @@ impl ControlPlane {
             self.policy.rule_stats_mut().keep_apps(is_there);
         }
         self.let_go();
-        let punched = self.ports.apps().filter(|app| app.region.as_ref().is_some_and(Region::punched));
+        self.close_windows();
+        let window = |app: &App| app.window.as_ref().is_some_and(|window| window.punched());
+        let region = |app: &App| app.region.as_ref().is_some_and(Region::punched);
+        let punched = self.ports.apps().filter(|app| region(app) || window(app));
         faults.extend(punched.map(|app| (app.id, PeerFault::Page)));
         faults
     }
@@ -157,6 +161,10 @@ impl ControlPlane {
     /// Whether answers of workers are outstanding that free a port number or memory, or are for operators.
     #[must_use]
     pub fn awaits_replies(&self) -> bool {
-        self.stale || self.ports.awaits_replies() || !self.retired.is_empty() || self.flow_dumps.is_busy()
+        self.stale
+            || self.ports.awaits_replies()
+            || !self.retired.is_empty()
+            || !self.windows.is_empty()
+            || self.flow_dumps.is_busy()
     }
 }

@@ -236,7 +236,7 @@ impl ControlPlane {
                 let uid = app.account;
                 let doorbell = ours.map(|ours| self.peers.quieting(uid, ours));
                 let reach = Reach { user: self.peers.user(uid), futex: sleeps.then(|| region.wake_futex()), doorbell };
-                self.dataplane.attach(&region, port, User::Id(uid), reach);
+                self.dataplane.attach((&region, app.window.as_ref()), port, User::Id(uid), reach);
             }
             Side::Host(call) => {
                 self.dataplane.attach_host(&region, port, Arc::new(call), ours.map(Arc::new).as_ref());

@@ -1,0 +1,117 @@
+use super::*;
+use proptest::prelude::*;
+
+fn any_link() -> impl Strategy<Value = Link> {
+    (any::<bool>(), any::<u32>()).prop_map(|(up, speed)| Link { up, speed })
+}
+
+fn any_span() -> impl Strategy<Value = Span> {
+    any::<(u64, u64)>().prop_map(|(at, length)| Span { at, length })
+}
+
+fn any_geometry() -> impl Strategy<Value = Geometry> {
+    let ring = || prop::collection::vec((6..=13_u32).prop_map(|bits| 1 << bits), 1..=MAX_QUEUES);
+    (ring(), ring(), 2..=128_u32).prop_map(|(tx, rx, slot)| Geometry::new(&tx, &rx, slot * 128).unwrap())
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let name = || "[a-z0-9._-]{0,32}";
+    prop_oneof![
+        "[ -~]{0,200}".prop_map(Message::Refused),
+        (name(), any::<Mac>(), any::<u16>(), "[ -~]{0,60}")
+            .prop_map(|(name, mac, queues, driver)| Message::Hello(Hello { name, mac, queues, driver })),
+        (any::<u16>(), name(), any::<Mac>(), any::<(u16, u16, u32, u32, bool)>(), any_link()).prop_map(
+            |(port, name, mac, (max_mtu, max_queues, max_ring, slot_size, shares), link)| {
+                Message::Welcome(Welcome { port, name, mac, max_mtu, max_queues, max_ring, slot_size, link, shares })
+            }
+        ),
+        (any_geometry(), any::<bool>()).prop_map(|(geometry, sleeps)| Message::Setup(Setup { geometry, sleeps })),
+        any_geometry().prop_map(Message::Ready),
+        (any::<u16>(), any::<bool>(), any::<bool>(), prop::collection::vec(any::<Mac>(), 0..=MAX_MACS)).prop_map(
+            |(mtu, promiscuous, all_multicast, macs)| {
+                Message::Settings(Settings { mtu, promiscuous, all_multicast, macs })
+            }
+        ),
+        Just(Message::Stop),
+        Just(Message::Done),
+        any_link().prop_map(Message::Link),
+        Just(Message::Mapped),
+        (12..=30_u32, 1..=1_u64 << 10)
+            .prop_map(|(bits, pages)| { Message::Memory(WindowLayout::new(1 << bits, pages << bits).unwrap()) }),
+        prop::collection::vec((any_span(), any::<u64>()), 0..=MAX_SEGMENTS).prop_map(|segments| {
+            Message::Share(segments.into_iter().map(|(span, offset)| Segment { span, offset }).collect())
+        }),
+        prop::collection::vec(any_span(), 0..=MAX_SEGMENTS).prop_map(Message::Unshare),
+    ]
+}
+
+proptest! {
+    /// What one side sends is what the other receives, in one packet.
+    #[test]
+    fn every_message_survives_the_wire(sequence in any::<u32>(), message in any_message()) {
+        let envelope = Envelope { protocol: PROTOCOL, sequence, message };
+        let bytes = envelope.encode();
+        prop_assert!(bytes.len() <= MAX_MESSAGE);
+        prop_assert_eq!(Envelope::decode(&bytes), Ok(envelope));
+    }
+
+    /// Fault 2: flipped bits, cut ends and garbage never panic, and never decode to something that encodes otherwise.
+    #[test]
+    fn garbage_is_refused_or_harmless(
+        message in any_message(), cut in any::<usize>(), flip in any::<(usize, u8)>(),
+        garbage in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut bytes = Envelope { protocol: PROTOCOL, sequence: 1, message }.encode();
+        let at = flip.0 % bytes.len();
+        bytes[at] ^= flip.1;
+        bytes.truncate(cut % (bytes.len() + 1));
+        for candidate in [&bytes, &garbage] {
+            if let Ok(envelope) = Envelope::decode(candidate) {
+                prop_assert_eq!(Envelope::decode(&envelope.encode()), Ok(envelope));
+            }
+        }
+    }
+}
+
+/// Fault 4: the error names both versions, and a refusal is understood whatever version it comes from.
+#[test]
+fn another_version_is_named() {
+    let mut hello = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Hello(Hello::default()) }.encode();
+    hello[4] = 9;
+    let refused = Envelope::decode(&hello).unwrap_err();
+    assert_eq!(refused, DecodeError::Version(9));
+    let both = format!("peer speaks ring protocol 9, this side speaks {OLDEST_PROTOCOL} to {PROTOCOL}");
+    assert_eq!(refused.to_string(), both);
+    let mut no = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Refused("too old".into()) }.encode();
+    no[4] = 9;
+    let no = Envelope::decode(&no).unwrap();
+    assert_eq!((no.protocol, no.message), (9, Message::Refused("too old".into())));
+}
+
+/// Each message keeps the version that it was sent in, and a version has no messages of later ones.
+#[test]
+fn older_versions_have_their_own_messages() {
+    for protocol in OLDEST_PROTOCOL..=PROTOCOL {
+        let stop = Envelope { protocol, sequence: 1, message: Message::Stop };
+        assert_eq!(Envelope::decode(&stop.encode()), Ok(stop));
+        let mapped = Envelope { protocol, sequence: 1, message: Message::Mapped };
+        let expected = if protocol < 3 { Err(DecodeError::Kind(10)) } else { Ok(mapped.clone()) };
+        assert_eq!(Envelope::decode(&mapped.encode()), expected);
+    }
+}
+
+/// Fault 5: too many queues are named as such, not as garbage.
+#[test]
+fn queue_counts_beyond_the_limit_are_named() {
+    let mut out = Writer(Vec::new());
+    out.bytes(&MAGIC);
+    out.u16(PROTOCOL);
+    out.u16(4);
+    out.u32(1);
+    out.u32(2048);
+    out.count(65);
+    (0..65).for_each(|_| out.u32(512));
+    out.count(1);
+    out.u32(512);
+    assert_eq!(Envelope::decode(&out.0), Err(DecodeError::Geometry(GeometryError::Queues(65))));
+}
