@@ -160,6 +160,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_(dev_devargs|dev_driver|driver_name|dev_numa_node|bus_name)",
     "rte_epoll_(wait|ctl)",
     "rte_intr_.*",
+    "rte_memseg_(walk|list_walk|get_fd_thread_unsafe|get_fd_offset_thread_unsafe)",
+    "rte_mem_event_callback_(register|unregister)",
     // pools and buffers
     "rte_pktmbuf_(pool_create|pool_create_by_ops|pool_create_extbuf|clone|copy|free_bulk|init)",
     "rte_mbuf_(check|sanity_check|dynfield_register)",
@@ -199,6 +201,7 @@ const TYPES: &[&str] = &[
     "rte_(device|devargs|dev_iterator|driver|mempool|pktmbuf_pool_private|pktmbuf_extmem)",
     "rte_(mbuf_ext_shared_info|epoll_event|intr_handle|intr_handle_type|proc_type_t|iova_mode|mbuf_dynfield)",
     "rte_intr_(mode|callback_fn)",
+    "rte_mem_event",
     "kopi_.*",
 ];
 
@@ -213,6 +216,7 @@ const CONSTANTS: &[&str] = &[
     "RTE_(MEMPOOL_CACHE_MAX_SIZE|CACHE_LINE_SIZE|MBUF_PRIV_ALIGN|MEMPOOL_NAMESIZE|MEMZONE_NAMESIZE|MAX_LCORE)",
     "RTE_(PROC_.*|LOG_.*|LOGTYPE_.*|EPOLL_.*|MBUF_PORT_INVALID|EAL_PMD_PATH|DEV_NAME_MAX_LEN)",
     "RTE_INTR_(EVENT_.*|HANDLE_.*|INSTANCE_F_.*|VEC_.*|MODE_.*)",
+    "RTE_MEM_EVENT_.*",
     "SOCKET_ID_ANY",
     "BPF_.*",
     "DLT_EN10MB",

@@ -6,6 +6,8 @@
 use crate::devargs::Args;
 use crate::device::Device;
 use crate::log::{Limiter, error, notice, warning};
+use crate::memory::{MemoryWatch, Sharing, Step};
+use crate::memory_map::MemoryMap;
 use crate::port_state::{FirstAttempt, PortState, Refusal, Want};
 use crate::ring_slot::RingSlot;
 use crate::session::{Lost, RequestError, Session, wait};
@@ -46,6 +48,8 @@ pub(crate) struct Control {
     stop: OwnedFd,
     stopping: AtomicBool,
     thread: OnceLock<ThreadId>,
+    /// What becomes of the application's memory.
+    memory: MemoryWatch,
 }
 
 /// What the daemon has agreed to on this connection.
@@ -54,6 +58,17 @@ struct Agreed {
     /// Generation of the rings.
     rings: Option<u64>,
     settings: Option<Settings>,
+}
+
+/// What the daemon of this connection has of the application's memory.
+#[derive(Debug)]
+struct Memory {
+    /// What is shared; `None` if nothing is.
+    sharing: Option<Sharing>,
+    /// Whether the daemon knows the window.
+    announced: bool,
+    /// Whether the log has it which way packets are sent.
+    logged: bool,
 }
 
 /// Pauses between attempts, each twice as long as the one before.
@@ -79,12 +94,15 @@ impl Control {
     ///
     /// The kernel's, if it is short of file descriptors.
     pub(crate) fn new(device: Device, args: Args) -> Result<Self, Errno> {
+        let wake = event::new()?;
+        let memory = MemoryWatch::new(device.port(), wake.try_clone().map_err(errno)?);
         Ok(Self {
             device,
             state: Mutex::new(PortState::new(&args)),
             args,
+            memory,
             handled: Condvar::new(),
-            wake: event::new()?,
+            wake,
             stop: event::new()?,
             stopping: AtomicBool::new(false),
             thread: OnceLock::new(),
@@ -250,6 +268,7 @@ impl Control {
     /// Serves one connection until it is lost.
     fn serve(&self, session: &mut Session) -> Result<Infallible, Lost> {
         let mut agreed = Agreed::default();
+        let mut memory = self.begin_sharing(session);
         let mut backoff = Backoff::new();
         let mut limiter = Limiter::default();
         // What the daemon has refused is not requested again before it has changed, or some time has passed.
@@ -261,7 +280,7 @@ impl Control {
             self.service(session)?;
             let asked = self.state().asked;
             if refused.is_none_or(|(what, until)| what != asked || Instant::now() >= until) {
-                refused = match self.agree(session, &mut agreed)? {
+                refused = match self.agree(session, &mut agreed, &mut memory)? {
                     None => {
                         backoff = Backoff::new();
                         limiter.reset();
@@ -275,7 +294,13 @@ impl Control {
                     }
                 };
             }
-            let timeout = if refused.is_some() { FIRST_PAUSE } else { TICK };
+            // A piece at a time, so that operations of the application do not wait for all of it.
+            let more = agreed.rings.is_some() && self.share(session, &mut memory)?;
+            let timeout = match (more, refused.is_some()) {
+                (true, _) => Duration::ZERO,
+                (false, true) => FIRST_PAUSE,
+                (false, false) => TICK,
+            };
             session.recv(self.wake.as_fd(), self.stop.as_fd(), timeout)?;
             event::drain(&self.wake);
         }
@@ -298,12 +323,17 @@ impl Control {
 
     /// Makes the daemon agree to what is wanted. Returns the change that it refuses, and its reason unless an operation waits for
     /// that.
-    fn agree(&self, session: &mut Session, agreed: &mut Agreed) -> Result<Option<(u64, Option<String>)>, Lost> {
+    fn agree(
+        &self,
+        session: &mut Session,
+        agreed: &mut Agreed,
+        memory: &mut Memory,
+    ) -> Result<Option<(u64, Option<String>)>, Lost> {
         loop {
             let state = self.state();
             let (want, asked) = (state.want.clone(), state.asked);
             drop(state);
-            match self.step(session, agreed, &want) {
+            match self.step(session, agreed, memory, &want) {
                 Ok(true) => {}
                 Ok(false) => {
                     self.answer(asked, None);
@@ -316,7 +346,13 @@ impl Control {
     }
 
     /// Sends the next request, if one is needed, and returns whether it was.
-    fn step(&self, session: &mut Session, agreed: &mut Agreed, want: &Want) -> Result<bool, RequestError> {
+    fn step(
+        &self,
+        session: &mut Session,
+        agreed: &mut Agreed,
+        memory: &mut Memory,
+        want: &Want,
+    ) -> Result<bool, RequestError> {
         let stop = self.stop.as_fd();
         let Some(rings) = &want.rings else {
             if agreed.rings.is_none() {
@@ -327,13 +363,23 @@ impl Control {
             *agreed = Agreed::default();
             return Ok(true);
         };
+        if let Some(sharing) = memory.sharing.as_ref().filter(|_| !memory.announced) {
+            // The rings know of the window from the start.
+            match session.confirm(Message::Memory(sharing.map().layout()), stop) {
+                Ok(()) => memory.announced = true,
+                Err(RequestError::Refused(text)) => self.no_sharing(memory, &text),
+                Err(lost) => return Err(lost),
+            }
+            return Ok(true);
+        }
         if agreed.rings != Some(rings.generation) {
             let geometry = Geometry::new(&rings.tx, &rings.rx, session.slot_size())
                 .map_err(|error| RequestError::Refused(error.to_string()))?;
             self.leave_rings();
             let (region, doorbell) = session.setup(Setup { geometry, sleeps: rings.sleeps }, stop)?;
             *agreed = Agreed { rings: Some(rings.generation), settings: None };
-            self.offer_rings(&region, doorbell.map(Arc::new).as_ref(), rings.generation);
+            let map = memory.sharing.as_ref().map(Sharing::map);
+            self.offer_rings(&region, doorbell.map(Arc::new).as_ref(), map, rings.generation);
             return Ok(true);
         }
         let settings = want.settings();
@@ -345,6 +391,67 @@ impl Control {
         Ok(false)
     }
 
+    /// Finds out whether memory can be shared with the daemon of this connection.
+    fn begin_sharing(&self, session: &Session) -> Memory {
+        let mut memory = Memory { sharing: None, announced: false, logged: false };
+        if !session.shares() {
+            self.no_sharing(&mut memory, "kopid's configuration or policy says so, or it is of an older release");
+            return memory;
+        }
+        memory.sharing = self.memory.begin();
+        if memory.sharing.is_none() {
+            self.no_sharing(&mut memory, "EAL has no memory of its own that could be shared");
+        }
+        memory
+    }
+
+    /// Shares nothing on this connection any more, for this reason.
+    fn no_sharing(&self, memory: &mut Memory, why: &str) {
+        if let Some(sharing) = memory.sharing.take() {
+            sharing.end();
+        }
+        memory.logged = true;
+        notice!("port {}: what it sends is copied twice: {why}", self.device.port());
+    }
+
+    /// Shares a piece of the application's memory, or takes one back, if there is any to be; returns whether there was.
+    fn share(&self, session: &mut Session, memory: &mut Memory) -> Result<bool, Lost> {
+        let Some(sharing) = memory.sharing.as_mut().filter(|_| memory.announced) else { return Ok(false) };
+        let (message, files) = match sharing.next() {
+            None => {
+                let (bytes, unfit) = (sharing.bytes(), sharing.unfit());
+                if bytes == 0
+                    && let Some(why) = unfit
+                {
+                    self.no_sharing(memory, why);
+                } else if bytes > 0 && !std::mem::replace(&mut memory.logged, true) {
+                    let port = self.device.port();
+                    notice!(
+                        "port {port}: what it sends is read where it lies, in {} MiB that kopid may read",
+                        bytes >> 20
+                    );
+                }
+                return Ok(false);
+            }
+            Some(Step::Unshare(spans)) => (Message::Unshare(spans.clone()), Vec::new()),
+            Some(Step::Share(segments)) => (
+                Message::Share(segments.iter().map(|(segment, _)| *segment).collect()),
+                segments.iter().map(|(_, file)| file.as_fd()).collect(),
+            ),
+        };
+        match session.share(message, &files, self.stop.as_fd()) {
+            Ok(()) => {
+                sharing.done();
+                Ok(true)
+            }
+            Err(RequestError::Refused(text)) => {
+                self.no_sharing(memory, &text);
+                Ok(false)
+            }
+            Err(RequestError::Lost(lost)) => Err(lost),
+        }
+    }
+
     /// Takes the rings that there are, if any, out of use: they are about to go.
     fn leave_rings(&self) {
         let mut state = self.state();
@@ -354,14 +461,20 @@ impl Control {
     }
 
     /// Offers the rings that the daemon has made to the queues, unless others are wanted by now.
-    fn offer_rings(&self, region: &Region, doorbell: Option<&Arc<Doorbell>>, generation: u64) {
+    fn offer_rings(
+        &self,
+        region: &Region,
+        doorbell: Option<&Arc<Doorbell>>,
+        memory: Option<&Arc<MemoryMap>>,
+        generation: u64,
+    ) {
         let mut state = self.state();
         if state.want.rings.as_ref().is_none_or(|rings| rings.generation != generation) {
             return;
         }
         for (queue, slot) in state.tx.iter().enumerate() {
             let publisher = region.tx_producer(queue).map(|ring| TxPublisher::new(ring, doorbell.cloned()));
-            offer(slot.as_ref(), publisher, None);
+            offer(slot.as_ref(), publisher.map(|publisher| publisher.sharing(memory.cloned())), None);
         }
         for (queue, slot) in state.rx.iter().enumerate() {
             offer(slot.as_ref(), region.rx_consumer(queue), region.rx_consumer(queue));
@@ -411,6 +524,10 @@ impl Control {
             self.device.announce_link();
         }
     }
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::MFILE)
 }
 
 fn offer<E>(slot: Option<&Arc<RingSlot<E>>>, end: Option<E>, view: Option<E>) {

@@ -24,6 +24,8 @@ pub(crate) struct Counters<T = Counter> {
     pub(crate) link_down: T,
     /// Times that no packet buffer could be had.
     pub(crate) no_mbuf: T,
+    /// Frames handed over of which only the head was copied.
+    pub(crate) by_reference: T,
 }
 
 /// Counters of one queue at one moment.
@@ -35,6 +37,7 @@ impl<T> Counters<T> {
         Counters {
             packets: each(&self.packets, &other.packets),
             bytes: each(&self.bytes, &other.bytes),
+            by_reference: each(&self.by_reference, &other.by_reference),
             runt: each(&self.runt, &other.runt),
             oversize: each(&self.oversize, &other.oversize),
             malformed: each(&self.malformed, &other.malformed),

@@ -7,6 +7,8 @@
 //! - `ops`: the ethdev operations, each a thin callback; `limits`: what the port can do; `stats`: its statistics;
 //! - `port`: what belongs to one port; `port_state`: what is wanted of it; `device`: access to ethdev's own structures;
 //! - `rx`, `tx`: the burst functions, and the queues that they run on; `mbuf_cache`, `tx_publisher`: what a queue works with;
+//! - `memory`: which memory of the application's is shared with the daemon; `memory_map`: and where that lies; `held`: packets there
+//!   that the daemon still reads;
 //! - `ring_slot`: how a queue gets its ring while the application may be polling; `counters`: what queues count;
 //! - `rx_interrupt`, `irq_thread`: how the application sleeps until there are frames;
 //! - `control`: the thread that keeps the port attached; `session`: one connection to the daemon;
@@ -26,10 +28,13 @@ mod device;
 mod driver;
 mod errno;
 mod event;
+mod held;
 mod irq_thread;
 mod limits;
 mod log;
 mod mbuf_cache;
+mod memory;
+mod memory_map;
 mod ops;
 mod port;
 mod port_state;

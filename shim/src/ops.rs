@@ -11,7 +11,7 @@ use crate::port::{Port, Queue};
 use crate::port_state::{MAX_GROUPS, Refusal, Rings, Want};
 use crate::rx::RxQueue;
 use crate::stats::Totals;
-use crate::tx::TxQueue;
+use crate::tx::{self, TxQueue};
 use dpdk_sys as sys;
 use kopi_ring::layout::MIN_RING;
 use kopi_ring::message::Mac;
@@ -88,6 +88,7 @@ const fn table() -> sys::eth_dev_ops {
     ops.rx_queue_intr_enable = Some(queues::rx_queue_intr_enable);
     ops.rx_queue_intr_disable = Some(queues::rx_queue_intr_disable);
     ops.tx_queue_setup = Some(queues::tx_queue_setup);
+    ops.tx_done_cleanup = Some(tx::done_cleanup);
     ops.tx_queue_release = Some(queues::queue_release::<TxQueue>);
     ops
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 /// How long the daemon may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long it may take to make a region, all pages of which it has to clear.
+/// How long it may take to make a region, all pages of which it has to clear, or to map memory that is shared.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first version of the protocol in which the daemon wants to know that a region is mapped.
@@ -31,6 +31,7 @@ pub(crate) struct Session {
     sequence: u32,
     slot_size: u32,
     link: Link,
+    shares: bool,
 }
 
 /// Why a request was not granted.
@@ -99,16 +100,17 @@ impl Session {
     /// none that answers.
     pub(crate) fn open(path: &Path, hello: Hello, stop: BorrowedFd<'_>) -> Result<(Self, Welcome), RequestError> {
         let mut session = Self::connect(path, PROTOCOL)?;
-        let mut answer = session.request(Message::Hello(hello.clone()), ANSWER_TIMEOUT, stop);
+        let mut answer = session.request(Message::Hello(hello.clone()), &[], ANSWER_TIMEOUT, stop);
         let older = (OLDEST_PROTOCOL..PROTOCOL).contains(&session.received);
         if older && matches!(answer, Err(RequestError::Refused(_))) {
             session = Self::connect(path, session.received)?;
-            answer = session.request(Message::Hello(hello), ANSWER_TIMEOUT, stop);
+            answer = session.request(Message::Hello(hello), &[], ANSWER_TIMEOUT, stop);
         }
         match answer? {
             (Message::Welcome(welcome), fds) if fds.is_empty() => {
                 session.link = welcome.link;
                 session.slot_size = welcome.slot_size;
+                session.shares = welcome.shares;
                 Ok((session, welcome))
             }
             _ => Err(Lost::Answer.into()),
@@ -125,7 +127,8 @@ impl Session {
             Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN => Lost::Absent(errno),
             other => Lost::Connect(other),
         })?;
-        Ok(Self { socket, protocol, received: protocol, sequence: 0, slot_size: 0, link: Link::default() })
+        let link = Link::default();
+        Ok(Self { socket, protocol, received: protocol, sequence: 0, slot_size: 0, link, shares: false })
     }
 
     /// The version of the protocol that is spoken here.
@@ -136,6 +139,11 @@ impl Session {
     /// Bytes of a slot, as the daemon wants them.
     pub(crate) const fn slot_size(&self) -> u32 {
         self.slot_size
+    }
+
+    /// Whether the daemon reads memory of the application's where that lies.
+    pub(crate) const fn shares(&self) -> bool {
+        self.shares
     }
 
     /// The wire's link, as last received.
@@ -154,7 +162,7 @@ impl Session {
         stop: BorrowedFd<'_>,
     ) -> Result<(Region, Option<Doorbell>), RequestError> {
         let geometry = setup.geometry.clone();
-        let (Message::Ready(made), fds) = self.request(Message::Setup(setup), SETUP_TIMEOUT, stop)? else {
+        let (Message::Ready(made), fds) = self.request(Message::Setup(setup), &[], SETUP_TIMEOUT, stop)? else {
             return Err(Lost::Answer.into());
         };
         let mut fds = fds.into_iter();
@@ -177,7 +185,31 @@ impl Session {
     ///
     /// [`RequestError`].
     pub(crate) fn confirm(&mut self, message: Message, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
-        match self.request(message, ANSWER_TIMEOUT, stop)? {
+        self.confirm_with(message, &[], ANSWER_TIMEOUT, stop)
+    }
+
+    /// The same for a message about the application's memory, with the files of that.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub(crate) fn share(
+        &mut self,
+        message: Message,
+        files: &[BorrowedFd<'_>],
+        stop: BorrowedFd<'_>,
+    ) -> Result<(), RequestError> {
+        self.confirm_with(message, files, SETUP_TIMEOUT, stop)
+    }
+
+    fn confirm_with(
+        &mut self,
+        message: Message,
+        files: &[BorrowedFd<'_>],
+        timeout: Duration,
+        stop: BorrowedFd<'_>,
+    ) -> Result<(), RequestError> {
+        match self.request(message, files, timeout, stop)? {
             (Message::Done, fds) if fds.is_empty() => Ok(()),
             _ => Err(Lost::Answer.into()),
         }
@@ -187,12 +219,13 @@ impl Session {
     fn request(
         &mut self,
         message: Message,
+        files: &[BorrowedFd<'_>],
         timeout: Duration,
         stop: BorrowedFd<'_>,
     ) -> Result<(Message, Vec<OwnedFd>), RequestError> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
         let envelope = Envelope { protocol: self.protocol, sequence: self.sequence, message };
-        socket::send(&self.socket, &envelope, &[]).map_err(Lost::Send)?;
+        socket::send(&self.socket, &envelope, files).map_err(Lost::Send)?;
         let begin = Instant::now();
         loop {
             let left = timeout.saturating_sub(begin.elapsed());

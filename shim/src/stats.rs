@@ -74,9 +74,11 @@ fn snapshots<E>(slots: &Slots<E>) -> [CountersSnapshot; MAX_QUEUES] {
 type Statistic = (&'static str, fn(&Totals) -> u64);
 
 /// The extended statistics beside drops.
-const EXTENDED: [Statistic; 7] = [
+const EXTENDED: [Statistic; 9] = [
     ("rx_kopi_runt", |totals| totals.all_rx().runt),
     ("rx_kopi_link_down", |totals| totals.all_rx().link_down),
+    ("tx_kopi_by_reference_packets", |totals| totals.all_tx().by_reference),
+    ("tx_kopi_copied_packets", |totals| totals.all_tx().packets.wrapping_sub(totals.all_tx().by_reference)),
     ("tx_kopi_runt", |totals| totals.all_tx().runt),
     ("tx_kopi_oversize", |totals| totals.all_tx().oversize),
     ("tx_kopi_malformed", |totals| totals.all_tx().malformed),

@@ -2,11 +2,12 @@
 
 use crate::counters::Counters;
 use crate::errno::{code, status};
+use crate::held::{Held, free};
 use crate::ring_slot::RingSlot;
 use crate::tx_publisher::TxPublisher;
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
-use kopi_ring::layout::{MIN_FRAME, Notes};
+use kopi_ring::layout::{HEAD, MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer};
 use std::ffi::{c_int, c_void};
 use std::ops::RangeInclusive;
@@ -22,6 +23,8 @@ pub(crate) struct TxQueue {
     fast_free: bool,
     /// The ring end of a daemon that broke the contract, until it can be retired.
     broken: Option<Box<TxPublisher>>,
+    /// What the daemon reads from where it lies.
+    held: Held,
     config: TxConfig,
 }
 
@@ -39,6 +42,10 @@ pub(crate) struct TxConfig {
 struct Burst {
     /// Packets completed: sent or dropped.
     completed: usize,
+    /// Of these, how many from the front on are freed already, or held.
+    settled: usize,
+    /// Packets of which only the head was copied.
+    by_reference: u64,
     /// Packets put into the ring.
     sent: u64,
     /// Their bytes.
@@ -61,7 +68,8 @@ impl TxQueue {
     /// A queue without ring.
     pub(crate) fn new(config: TxConfig) -> Self {
         let fast_free = config.offloads & sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE != 0;
-        Self { publisher: None, shared: Arc::new(RingSlot::new()), fast_free, broken: None, config }
+        let held = Held::new(config.descriptors);
+        Self { publisher: None, shared: Arc::new(RingSlot::new()), fast_free, broken: None, held, config }
     }
 
     /// What the queue shares with the control thread.
@@ -80,36 +88,87 @@ impl TxQueue {
         self.shared.collect();
         self.publisher = None;
         self.broken = None;
+        self.held.free_all();
     }
 
-    /// Sends packets from the front on, and returns how many are completed. Those are freed; the ring had no room for the rest.
+    /// Takes up what the control thread has changed, and returns whether to send.
+    #[cold]
+    #[inline(never)]
+    fn update(&mut self) -> bool {
+        // A daemon that is away reads nothing that is sent by the ring before, and one that has made another does not either.
+        if self.shared.swap(&mut self.publisher, &mut self.broken) || self.shared.is_away() {
+            self.held.free_all();
+        }
+        if self.shared.is_away() {
+            self.shared.retire(&mut self.publisher, &mut self.broken);
+        }
+        !self.shared.is_away() && !self.shared.is_down()
+    }
+
+    /// Sends packets from the front on, and returns how many are completed. Those are freed, at once or when the daemon has read
+    /// them; the ring had no room for the rest.
     #[inline]
     fn send(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
-        if !self.shared.is_calm() {
-            self.shared.swap(&mut self.publisher, &mut self.broken);
-            if self.shared.is_away() {
-                self.shared.retire(&mut self.publisher, &mut self.broken);
-                return 0;
-            }
-            if self.shared.is_down() {
-                return 0;
-            }
+        if packets.len() == 1 && self.send_one(packets) { 1 } else { self.send_many(packets) }
+    }
+
+    /// The short way for bursts of one: a packet that is copied as a whole, while nothing else is to be done. Whether it was.
+    #[inline]
+    fn send_one(&mut self, packets: &mut [*mut rte_mbuf]) -> bool {
+        if let &mut [mbuf] = packets
+            && self.shared.is_calm()
+            && self.held.is_empty()
+            && let Some(publisher) = &mut self.publisher
+            && let Some(frame) = plain(mbuf, MIN_FRAME..=publisher.longest(self.shared.max_frame()))
+            && matches!(publisher.ring.free(1), Ok(1..))
+            && publisher.ring.push(frame, Notes::NONE)
+        {
+            let bytes = frame.len() as u64;
+            publisher.publish();
+            self.shared.counters().packets.add(1);
+            self.shared.counters().bytes.add(bytes);
+            free(packets, self.fast_free);
+            return true;
+        }
+        false
+    }
+
+    #[inline(never)]
+    fn send_many(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
+        if !self.shared.is_calm() && !self.update() {
+            return 0;
         }
         let Some(publisher) = &mut self.publisher else { return 0 };
-        let burst = fill(&mut publisher.ring, &self.shared, packets);
+        if !self.held.is_empty() {
+            // A fault is met again below, by who asks for room.
+            let _released = self.held.release(&mut publisher.ring, self.fast_free);
+        }
+        let burst = fill(publisher, &mut self.held, &self.shared, packets, self.fast_free);
         if burst.sent > 0 {
             publisher.publish();
             self.shared.counters().packets.add(burst.sent);
             self.shared.counters().bytes.add(burst.bytes);
+            if burst.by_reference > 0 {
+                self.shared.counters().by_reference.add(burst.by_reference);
+            }
         }
         if let Some(fault) = burst.fault {
             self.broken = self.publisher.take();
             self.shared.report(fault);
         }
-        if let Some(completed) = packets.get_mut(..burst.completed) {
+        if let Some(completed) = packets.get_mut(burst.settled..burst.completed) {
             free(completed, self.fast_free && !burst.segmented);
         }
         u16::try_from(burst.completed).unwrap_or(u16::MAX)
+    }
+
+    /// Frees up to `most` packets that the daemon has read, and returns how many.
+    fn clean(&mut self, most: usize) -> usize {
+        if !self.shared.is_calm() && !self.update() && self.shared.is_away() {
+            return 0;
+        }
+        let one_pool = self.fast_free;
+        self.publisher.as_mut().map_or(0, |publisher| self.held.clean(&mut publisher.ring, most, one_pool))
     }
 
     /// Slots that can be filled now. In a ring that no burst has seen yet, that is all of them.
@@ -140,28 +199,30 @@ macro_rules! read {
     }};
 }
 
-/// Copies packets into the ring until it is full.
+/// Puts packets into the ring until it is full. `fast_free` says how they may be freed.
 #[inline]
-fn fill(ring: &mut Producer, shared: &RingSlot<TxPublisher>, packets: &[*mut rte_mbuf]) -> Burst {
+fn fill(
+    publisher: &mut TxPublisher,
+    held: &mut Held,
+    shared: &RingSlot<TxPublisher>,
+    packets: &mut [*mut rte_mbuf],
+    fast_free: bool,
+) -> Burst {
     let mut burst = Burst::default();
     let max_frame = shared.max_frame();
-    if let &[mbuf] = packets
-        && let Some(frame) = plain(mbuf, MIN_FRAME..=max_frame)
-        && matches!(ring.free(1), Ok(1..))
-        && ring.push(frame, Notes::NONE)
-    {
-        // The short way for bursts of one.
-        return Burst { completed: 1, sent: 1, bytes: frame.len() as u64, ..burst };
-    }
-    match ring.free(u32::try_from(packets.len()).unwrap_or(u32::MAX)) {
+    let longest = publisher.longest(max_frame);
+    match publisher.ring.free(u32::try_from(packets.len()).unwrap_or(u32::MAX)) {
         Ok(0) => return burst,
         Ok(_) => {}
         Err(fault) => return Burst { fault: Some(fault), ..burst },
     }
     loop {
-        fill_plain(ring, max_frame, packets, &mut burst);
+        fill_plain(&mut publisher.ring, longest, packets, &mut burst);
+        if publisher.memory.is_some() && fill_long(publisher, held, max_frame, packets, &mut burst, fast_free) {
+            continue;
+        }
         let Some(&odd) = packets.get(burst.completed) else { return burst };
-        match send_odd(ring, odd, max_frame, shared.counters()) {
+        match send_odd(&mut publisher.ring, odd, max_frame, shared.counters()) {
             Ok(Fate::Sent(bytes)) => {
                 burst.sent = burst.sent.wrapping_add(1);
                 burst.bytes = burst.bytes.wrapping_add(bytes.into());
@@ -175,11 +236,12 @@ fn fill(ring: &mut Producer, shared: &RingSlot<TxPublisher>, packets: &[*mut rte
     }
 }
 
-/// Sends the next packets that lie in one segment and fit one slot, until there is something else or no slot is known to be free.
+/// Copies the next packets that lie in one segment, have at most `longest` bytes and fit one slot, until there is something else
+/// or no slot is known to be free.
 #[inline]
-fn fill_plain(ring: &mut Producer, max_frame: u32, packets: &[*mut rte_mbuf], burst: &mut Burst) {
+fn fill_plain(ring: &mut Producer, longest: u32, packets: &[*mut rte_mbuf], burst: &mut Burst) {
     let packets = packets.get(burst.completed..).unwrap_or_default();
-    let lengths = MIN_FRAME..=max_frame.min(ring.slot_size());
+    let lengths = MIN_FRAME..=longest.min(ring.slot_size());
     let mut bytes = 0_u64;
     // Exactly those that the ring takes, for their bytes are counted here.
     let frames = packets.iter().take(ring.known_free() as usize).map_while(|&mbuf| {
@@ -191,6 +253,49 @@ fn fill_plain(ring: &mut Producer, max_frame: u32, packets: &[*mut rte_mbuf], bu
     burst.completed = burst.completed.wrapping_add(sent as usize);
     burst.sent = burst.sent.wrapping_add(sent.into());
     burst.bytes = burst.bytes.wrapping_add(bytes);
+}
+
+/// Sends the next packets that lie in one segment and have more bytes than a head: by reference where the daemon can read them, and
+/// by a copy where it cannot, or where too many are held. Until there is something else or no slot is known to be free; returns
+/// whether there is more, and any was sent.
+#[inline(never)]
+fn fill_long(
+    publisher: &mut TxPublisher,
+    held: &mut Held,
+    max_frame: u32,
+    packets: &mut [*mut rte_mbuf],
+    burst: &mut Burst,
+    fast_free: bool,
+) -> bool {
+    let TxPublisher { ring, memory, last, .. } = publisher;
+    let Some(memory) = memory else { return false };
+    let lengths = u32::from(HEAD).saturating_add(1)..=max_frame;
+    let begun = burst.completed;
+    while let Some(&mbuf) = packets.get(burst.completed) {
+        let Some(frame) = plain(mbuf, lengths.clone()) else { break };
+        let (head, rest) = frame.split_at(frame.len().min(HEAD.into()));
+        let (position, length) = (ring.position(), u16::try_from(frame.len()).unwrap_or(0));
+        let shared = memory.find(rest.as_ptr(), rest.len(), last).filter(|_| held.takes(read!(mbuf, pool)));
+        if let Some(at) = shared {
+            if !ring.push_reference(head, length, at) {
+                break;
+            }
+            // Those before it that were copied.
+            if let Some(copied) = packets.get_mut(burst.settled..burst.completed) {
+                free(copied, fast_free && !burst.segmented);
+            }
+            held.push(mbuf, position);
+            burst.settled = burst.completed.wrapping_add(1);
+            burst.by_reference = burst.by_reference.wrapping_add(1);
+        } else if ring.push_run(std::iter::once((frame, Notes::NONE))) == 0 {
+            // No slot is known to be free, or it takes several.
+            break;
+        }
+        burst.completed = burst.completed.wrapping_add(1);
+        burst.sent = burst.sent.wrapping_add(1);
+        burst.bytes = burst.bytes.wrapping_add(length.into());
+    }
+    burst.completed != begun && burst.completed < packets.len()
 }
 
 /// The bytes of a packet that lies in one segment, of one of these lengths.
@@ -258,21 +363,6 @@ unsafe fn data<'a>(mbuf: *const rte_mbuf) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(begin, len) }
 }
 
-/// Gives packets back to their pools. `one_pool` says that all of them can go to that of the first one as they are.
-#[inline]
-fn free(packets: &mut [*mut rte_mbuf], one_pool: bool) {
-    let count = u32::try_from(packets.len()).unwrap_or(0);
-    let Some(&first) = packets.first() else { return };
-    if one_pool {
-        let pool = read!(first, pool);
-        // SAFETY: all packets are unshared, direct, of one segment and of this pool, as they were when they came from it.
-        unsafe { sys::kopi_mempool_put_bulk(pool, packets.as_ptr().cast(), count) };
-    } else {
-        // SAFETY: `count` valid packets that are ours now.
-        unsafe { sys::kopi_pktmbuf_return_bulk(packets.as_mut_ptr(), count) };
-    }
-}
-
 /// The burst function.
 ///
 /// # Safety
@@ -304,5 +394,19 @@ pub(crate) unsafe extern "C" fn descriptor_status(queue: *mut c_void, offset: u1
     status(if free { sys::RTE_ETH_TX_DESC_DONE } else { sys::RTE_ETH_TX_DESC_FULL })
 }
 
+/// Frees up to `most` packets that the daemon has read, all of those if that is 0, and returns how many.
+///
+/// # Safety
+///
+/// As for [`burst`].
+pub(crate) unsafe extern "C" fn done_cleanup(queue: *mut c_void, most: u32) -> c_int {
+    // SAFETY: null, or a queue that belongs to this thread during the call.
+    let Some(queue) = (unsafe { queue.cast::<TxQueue>().as_mut() }) else { return code(libc::EINVAL) };
+    let most = if most == 0 { usize::MAX } else { most as usize };
+    c_int::try_from(queue.clean(most)).unwrap_or(c_int::MAX)
+}
+
+#[cfg(test)]
+mod reference_tests;
 #[cfg(test)]
 mod tests;

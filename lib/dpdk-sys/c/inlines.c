@@ -7,6 +7,7 @@
 #include <rte_lcore.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
+#include <rte_memory.h>
 #include <rte_mempool.h>
 
 #include <bus_vdev_driver.h>
@@ -275,4 +276,20 @@ struct rte_vdev_device *kopi_device_to_vdev(struct rte_device *dev)
 void kopi_log(uint32_t level, uint32_t type, const char *text, uint32_t len)
 {
     rte_log(level, type, "%.*s\n", (int)len, text);
+}
+
+void kopi_memseg_list_get(const struct rte_memseg_list *list, struct kopi_memory *memory)
+{
+    memory->start = list->base_va;
+    memory->length = list->len;
+    memory->page = list->page_sz;
+    memory->external = list->external != 0;
+}
+
+void kopi_memseg_get(const struct rte_memseg_list *list, const struct rte_memseg *segment, struct kopi_memory *memory)
+{
+    memory->start = segment->addr;
+    memory->length = segment->len;
+    memory->page = segment->hugepage_sz;
+    memory->external = list->external != 0;
 }

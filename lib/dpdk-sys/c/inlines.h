@@ -4,6 +4,7 @@
 #define KOPI_INLINES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct rte_device;
@@ -11,6 +12,8 @@ struct rte_eth_dev;
 struct rte_mbuf;
 struct rte_mbuf_ext_shared_info;
 struct rte_mempool;
+struct rte_memseg;
+struct rte_memseg_list;
 struct rte_vdev_device;
 
 /* What struct rte_eth_link holds; its own fields lie in an anonymous union from DPDK 24.11 on. */
@@ -64,6 +67,16 @@ unsigned int kopi_lcore_id(void);
 /* Whether an lcore that is enabled may run on processor `cpu`. */
 bool kopi_lcore_has_cpu(unsigned int lcore, unsigned int cpu);
 uint64_t kopi_rdtsc(void);
+
+/* EAL's memory: where a list of segments lies, in pages of which size, and whether it is EAL's own; and one segment. */
+struct kopi_memory {
+    void *start;
+    size_t length;
+    uint64_t page;
+    bool external;
+};
+void kopi_memseg_list_get(const struct rte_memseg_list *list, struct kopi_memory *memory);
+void kopi_memseg_get(const struct rte_memseg_list *list, const struct rte_memseg *segment, struct kopi_memory *memory);
 
 /* Links. kopi_eth_link_get never waits for the device; get and set of the driver side work on rte_eth_dev_data. Set
  * returns 0 if the link went up or down by it, -1 if not. */
