@@ -8,7 +8,7 @@ use rustix::fs::FallocateFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -99,6 +99,29 @@ impl Client {
     /// [`ReceiveError`], which includes the end of the connection.
     pub fn ask(&mut self, message: Message) -> Result<(Message, Option<OwnedFd>), ReceiveError> {
         if !self.say(message) {
+            return Err(ReceiveError::Closed);
+        }
+        loop {
+            match self.hear()? {
+                (Message::Link(_), _) => {}
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// The same with file descriptors.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError`], which includes the end of the connection.
+    pub fn ask_with(
+        &mut self,
+        message: Message,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(Message, Option<OwnedFd>), ReceiveError> {
+        self.sequence += 1;
+        let Self { protocol, sequence, .. } = *self;
+        if socket::send(&self.socket, &Envelope { protocol, sequence, message }, fds).is_err() {
             return Err(ReceiveError::Closed);
         }
         loop {
