@@ -218,10 +218,10 @@ fn fill(
     }
     loop {
         fill_plain(&mut publisher.ring, longest, packets, &mut burst);
+        let Some(&odd) = packets.get(burst.completed) else { return burst };
         if publisher.memory.is_some() && fill_long(publisher, held, max_frame, packets, &mut burst, fast_free) {
             continue;
         }
-        let Some(&odd) = packets.get(burst.completed) else { return burst };
         match send_odd(&mut publisher.ring, odd, max_frame, shared.counters()) {
             Ok(Fate::Sent(bytes)) => {
                 burst.sent = burst.sent.wrapping_add(1);
@@ -257,7 +257,7 @@ fn fill_plain(ring: &mut Producer, longest: u32, packets: &[*mut rte_mbuf], burs
 
 /// Sends the next packets that lie in one segment and have more bytes than a head: by reference where the daemon can read them, and
 /// by a copy where it cannot, or where too many are held. Until there is something else or no slot is known to be free; returns
-/// whether there is more, and any was sent.
+/// whether any was sent.
 #[inline(never)]
 fn fill_long(
     publisher: &mut TxPublisher,
@@ -295,7 +295,7 @@ fn fill_long(
         burst.sent = burst.sent.wrapping_add(1);
         burst.bytes = burst.bytes.wrapping_add(length.into());
     }
-    burst.completed != begun && burst.completed < packets.len()
+    burst.completed != begun
 }
 
 /// The bytes of a packet that lies in one segment, of one of these lengths.
