@@ -13,7 +13,8 @@ log=$logs/step
 declare -A beside=()
 cleanup() {
     local group
-    for group in "${beside[@]}"; do
+    # Not those that have ended, whose numbers may be others' by now.
+    for group in $(jobs -pr); do
         kill -- "-$group" 2>/dev/null || true
     done
     rm -rf "$logs"
@@ -65,11 +66,11 @@ join() {
 # all others. For this package by itself, cargo would choose fewer features of what it depends on, and compile that anew.
 integration() {
     local program programs
-    programs=$(cargo test --quiet --workspace --no-run --message-format=json | python3 -c '
-import json, sys
+    programs=$(cargo test --quiet --workspace --no-run --message-format=json-render-diagnostics | python3 -c '
+import json, os, sys
 for line in sys.stdin:
     unit = json.loads(line)
-    if unit.get("executable") and unit["profile"]["test"] and "/testkit" in unit["package_id"]:
+    if unit.get("executable") and unit["profile"]["test"] and unit["target"]["src_path"].startswith(os.getcwd() + "/testkit/"):
         print(unit["executable"])') || return
     [[ -n $programs ]] || { printf 'there are no integration tests\n'; return 1; }
     while read -r program; do
