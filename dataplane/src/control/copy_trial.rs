@@ -6,6 +6,7 @@
 use core_affinity::CoreId;
 use kopi_ring::layout::{LINE, Notes};
 use kopi_ring::{Consumer, CopyRoutine, CopyRoutines, Geometry, HugePages, PeerFault, Producer, Region};
+use rustix::thread::sched_getaffinity;
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
@@ -108,7 +109,10 @@ fn partners(worker: u16, online: &BTreeSet<u16>, busy: &[u16]) -> Vec<u16> {
     let siblings = fs::read_to_string(path).ok().and_then(|list| kopi_config::parse_cpu_list(list.trim_end()));
     let siblings = siblings.unwrap_or_default();
     let mut others: Vec<u16> = online.iter().copied().filter(|cpu| *cpu != worker && *cpu < SETTABLE).collect();
-    others.sort_by_key(|cpu| (siblings.contains(cpu), busy.contains(cpu), cpu.abs_diff(worker)));
+    // This thread keeps off the CPUs of workers, and off those that kopid may not use at all.
+    let allowed = sched_getaffinity(None).ok();
+    let is_allowed = |cpu: u16| allowed.as_ref().is_none_or(|allowed| allowed.is_set(cpu.into()));
+    others.sort_by_key(|&cpu| (siblings.contains(&cpu), busy.contains(&cpu), !is_allowed(cpu), cpu.abs_diff(worker)));
     others.truncate(2);
     others
 }
@@ -122,14 +126,18 @@ fn measure(worker: u16, other: u16) -> Option<Measured> {
     let app = End { out: region.tx_producer(0)?, back: region.rx_consumer(0)?, sends_first: true };
     let dataplane = End { out: region.rx_producer(0)?, back: region.tx_consumer(0)?, sends_first: false };
     for (mut end, cpu) in [(app, other), (dataplane, worker)] {
-        let (stop, found) = (Arc::clone(&stop), found.clone());
+        let (stopped, found) = (Arc::clone(&stop), found.clone());
         let run = move || {
             let taken = core_affinity::set_for_current(CoreId { id: cpu.into() });
-            let samples = if taken { end.samples(&stop) } else { None };
+            let samples = if taken { end.samples(&stopped) } else { None };
             // Who has waited long enough has left.
             let _sent = found.send((end.sends_first, samples));
         };
-        thread::Builder::new().name("kopi-copy".to_owned()).spawn(run).ok()?;
+        if thread::Builder::new().name("kopi-copy".to_owned()).spawn(run).is_err() {
+            // The other one must not wait for ever.
+            stop.store(true, Relaxed);
+            return None;
+        }
     }
     let end = Instant::now() + TIMEOUT;
     let mut ratios = [None; 2];
