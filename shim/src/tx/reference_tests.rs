@@ -179,6 +179,7 @@ fn held_packets_outlive_nobody() {
     send(&mut queue, &pool);
     queue.shared().set_away();
     assert_eq!((queue.send(&mut []), pool.used()), (0, 0));
+    queue.shared().collect();
     // One that is replaced before the queue has noticed.
     shared.offer(&queue, &second);
     send(&mut queue, &pool);
@@ -192,6 +193,7 @@ fn held_packets_outlive_nobody() {
     send(&mut queue, &pool);
     queue.shared().set_away();
     assert_eq!((queue.clean(usize::MAX), pool.used()), (0, 0));
+    queue.shared().collect();
     // Stopped, and closed.
     let fourth = region(64, 256);
     shared.offer(&queue, &fourth);
