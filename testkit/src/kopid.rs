@@ -40,6 +40,8 @@ pub struct Settings {
     pub policy: Option<String>,
     /// What `[host]` says; no port for the kernel if `None`.
     pub host: Option<String>,
+    /// Whether apps may share memory.
+    pub share_memory: bool,
 }
 
 impl Default for Settings {
@@ -56,6 +58,7 @@ impl Default for Settings {
             log: "info",
             policy: None,
             host: None,
+            share_memory: false,
         }
     }
 }
@@ -80,7 +83,7 @@ impl Settings {
     }
 
     fn toml(&self, dir: &Path) -> String {
-        let Self { wire, mtu, workers, apps, limits, huge_pages, mbufs, idle, log, policy, host } = self;
+        let Self { wire, mtu, workers, apps, limits, huge_pages, mbufs, idle, log, policy, host, share_memory } = self;
         let host = host.as_ref().map(|host| format!("[host]\n{host}")).unwrap_or_default();
         let policy = if policy.is_some() { "policy = \"policy.toml\"\n" } else { "" };
         let cores: Vec<u16> = cpus().into_iter().take(*workers).collect();
@@ -90,7 +93,7 @@ impl Settings {
             "{policy}[wire]\ndevice = \"{wire}\"\nmtu = {mtu}\n\
              [dataplane]\ncores = {cores:?}\nflows = 65536\nmbufs = {mbufs}\nidle = \"{idle}\"\n\
              [limits]\napps = {apps}\n{limits}\
-             [memory]\nhuge_pages = \"{huge_pages}\"\n\
+             [memory]\nhuge_pages = \"{huge_pages}\"\nshare_memory = {share_memory}\n\
              [eal]\nargs = [\"--no-telemetry\"]\n\
              [socket]\npath = \"{dir}/kopi.sock\"\nmode = \"0666\"\n\
              [control]\npath = \"{dir}/control.sock\"\n\

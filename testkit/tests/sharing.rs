@@ -21,6 +21,11 @@ const B_MAC: Mac = [2, 0, 0, 0, 0, 0xb];
 const PAGES: u64 = 64;
 const PAGE: u64 = 4096;
 
+/// The settings of a kopid that lets apps share memory.
+fn sharing() -> Settings {
+    Settings { share_memory: true, ..Settings::default() }
+}
+
 /// KiB that kopid has mapped of others' memory: nothing else of its is shared and cannot be written.
 fn mapped(kopid: &mut Kopid) -> u64 {
     let pid = kopid.process().pid();
@@ -56,7 +61,7 @@ fn sender(name: &str, memory: Memory) -> Options {
 #[test]
 fn every_memory_mode_is_shared() {
     let dir = TempDir::new("sharing");
-    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let mut kopid = Kopid::start(&dir, &sharing());
     for (round, memory) in Memory::ALL.into_iter().enumerate() {
         let name = format!("mode-{round}");
         let mut testpmd = Testpmd::forwarding(&dir, &kopid, &sender(&name, memory));
@@ -80,7 +85,7 @@ fn every_memory_mode_is_shared() {
 #[test]
 fn other_memory_is_copied() {
     let dir = TempDir::new("copied");
-    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let mut kopid = Kopid::start(&dir, &sharing());
     for kind in ["xmem", "xbuf"] {
         let options = sender(kind, Memory::InMemory).with(&format!("--mp-alloc={kind}"));
         let mut testpmd = Testpmd::forwarding(&dir, &kopid, &options);
@@ -103,7 +108,7 @@ fn other_memory_is_copied() {
 fn administrator_may_refuse() {
     let dir = TempDir::new("refusal");
     let app = "[[app]]\nname = \"keeps\"\nshare_memory = false\n[[app]]\nname = \"shares\"\n";
-    let mut kopid = Kopid::start(&dir, &Settings::default().policy(app));
+    let mut kopid = Kopid::start(&dir, &sharing().policy(app));
     let mut keeps = Testpmd::forwarding(&dir, &kopid, &sender("keeps", Memory::NoHuge));
     wait_until("packets are copied", SOON, || ways(&mut keeps).1 > 10_000);
     assert_eq!((ways(&mut keeps).0, mapped(&mut kopid)), (0, 0));
@@ -122,7 +127,7 @@ fn administrator_may_refuse() {
 
     let config = dir.join("kopid.toml");
     let text = fs::read_to_string(&config).expect("it was written");
-    fs::write(&config, text.replace("[memory]\n", "[memory]\nshare_memory = false\n")).expect("the folder is ours");
+    fs::write(&config, text.replace("share_memory = true", "share_memory = false")).expect("the folder is ours");
     kopid.restart();
     let mut testpmd = Testpmd::forwarding(&dir, &kopid, &sender("shares", Memory::NoHuge));
     wait_until("packets are copied", SOON, || ways(&mut testpmd).1 > 10_000);
@@ -134,7 +139,7 @@ fn administrator_may_refuse() {
 #[test]
 fn restarted_daemon_is_given_the_memory_again() {
     let dir = TempDir::new("restart");
-    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let mut kopid = Kopid::start(&dir, &sharing());
     // Few packets: one that is lost is missed.
     let options = sender("lasting", Memory::InMemory).with("--disable-link-check");
     let mut testpmd = Testpmd::forwarding(&dir, &kopid, &options);
@@ -175,7 +180,7 @@ fn library(dir: &TempDir, name: &str, body: &str) -> (String, String) {
 #[test]
 fn memory_comes_and_goes() {
     let dir = TempDir::new("churn");
-    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let mut kopid = Kopid::start(&dir, &sharing());
     let churn = "#include <pthread.h>\n#include <stddef.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n\
         extern void *rte_malloc(const char *, size_t, unsigned) __attribute__((weak));\n\
         extern void rte_free(void *) __attribute__((weak));\n\
@@ -213,7 +218,7 @@ fn memory_comes_and_goes() {
 #[test]
 fn forked_child_keeps_nothing() {
     let dir = TempDir::new("fork");
-    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let mut kopid = Kopid::start(&dir, &sharing());
     let fork = "#include <pthread.h>\n#include <stddef.h>\n#include <unistd.h>\n\
         extern void *rte_malloc(const char *, size_t, unsigned) __attribute__((weak));\n\
         static void *work(void *unused) {\n\
@@ -327,7 +332,7 @@ fn scribbler_changes_its_own_payload_alone() {
     let netns = Netns::new(1500);
     let policy = "[[rule]]\nname = \"no\"\nmatch = { direction = \"egress\", proto = \"udp\", dst_port = 666 }\n\
         action = \"drop\"\n";
-    let settings = Settings::on_interface(netns.outside(), 1).policy(policy);
+    let settings = Settings { share_memory: true, ..Settings::on_interface(netns.outside(), 1) }.policy(policy);
     let mut kopid = Kopid::start(&dir, &settings);
     let peer = Peer::new(&netns);
     let mut scribbler = Hand::attach(&kopid, "scribbler", A_MAC);
@@ -390,7 +395,7 @@ impl Drop for StopAtEnd<'_> {
 #[test]
 fn bad_references_end_their_sender_alone() {
     let dir = TempDir::new("bad");
-    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let mut kopid = Kopid::start(&dir, &sharing());
     let mut other = Hand::attach(&kopid, "other", B_MAC);
     for at in [PAGES * PAGE, PAGES * PAGE - 100, 1 << 40, (1 << 44) - 1] {
         let mut bad = Hand::attach(&kopid, "bad", A_MAC);
@@ -424,8 +429,7 @@ fn bad_references_end_their_sender_alone() {
 #[test]
 fn only_memory_can_be_shared() {
     let dir = TempDir::new("only");
-    let mut kopid =
-        Kopid::start(&dir, &Settings { limits: "memory_per_user = \"64mb\"\n".into(), ..Settings::default() });
+    let mut kopid = Kopid::start(&dir, &Settings { limits: "memory_per_user = \"64mb\"\n".into(), ..sharing() });
     let mut client = Client::connect(&kopid.socket());
     assert!(client.hello("hand", A_MAC).shares);
     let memory = memory(PAGES);
@@ -447,6 +451,11 @@ fn only_memory_can_be_shared() {
     wait_until("it is mapped", SOON, || mapped(&mut kopid) == 32);
     let span = |at, pages| Message::Unshare(vec![Span { at: at * PAGE, length: pages * PAGE }]);
     assert!(matches!(client.ask(span(8, 4)), Ok((Message::Refused(_), None))));
+    // Nor does a lie about what is let go of make room for more.
+    assert!(matches!(client.ask(span(8, 16 << 8)), Ok((Message::Refused(_), None))));
+    let rest = vec![Segment { span: Span { at: 16 * PAGE, length: (64 << 20) - 7 * PAGE }, offset: 0 }];
+    let why = client.ask_with(Message::Share(rest), &[memory.as_fd()]);
+    assert!(matches!(&why, Ok((Message::Refused(why), None)) if why.contains("memory_per_user")), "{why:?}");
     assert!(matches!(client.ask(span(8, 8)), Ok((Message::Done, None))));
     wait_until("it is let go of", SOON, || mapped(&mut kopid) == 0);
     let long = vec![Segment { span: Span { at: 0, length: 65 << 20 }, offset: 0 }];

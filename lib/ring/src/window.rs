@@ -22,7 +22,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the window lies: at a multiple of the largest page, so that pages of every size can be mapped into it.
@@ -42,6 +42,8 @@ pub struct Window {
     shared: Box<[AtomicU64]>,
     /// What is mapped; or was, as far as it is to be unmapped still.
     mapped: Mutex<Vec<Span>>,
+    /// How many bytes that is.
+    size: AtomicU64,
     /// All of the reservation, the slack for alignment included.
     reserved: (NonNull<u8>, usize),
     guard: Option<Guard>,
@@ -74,7 +76,8 @@ impl Window {
         let words = (layout.size() >> layout.page().ilog2()).div_ceil(64);
         let shared = (0..words).map(|_| AtomicU64::new(0)).collect();
         let mapped = Mutex::default();
-        let mut window = Self { base, layout, shared, mapped, reserved: (start, length), guard: None };
+        let size = AtomicU64::new(0);
+        let mut window = Self { base, layout, shared, mapped, size, reserved: (start, length), guard: None };
         // A hole in huge pages takes all of them with it that a page of the largest size could reach over: no mapping of those can be
         // cut in two otherwise.
         let page = if window.is_huge() { ALIGNMENT } else { PAGE };
@@ -94,10 +97,10 @@ impl Window {
         self.guard.as_ref().is_some_and(Guard::punched)
     }
 
-    /// Bytes that are shared.
-    #[cfg(test)]
-    fn shared(&self) -> u64 {
-        self.mapped().iter().fold(0, |sum: u64, span| sum.saturating_add(span.length))
+    /// Bytes that are mapped. Waits for nobody.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size.load(Relaxed)
     }
 
     /// Maps a part of the client's file `fd`, which is shared from then on. Nothing about the file is believed.
@@ -117,15 +120,21 @@ impl Window {
         }
         self.check(fd, offset, span.length)?;
         let (start, length) = (self.at(span.at), bytes(span.length));
-        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // Pages that are not there are not taken out of a pool either, nor is that a reason to fail.
+        let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
         // SAFETY: the range is a part of our reservation, in which nothing is shared: no bit of it is set.
         let placed = unsafe { rustix::mm::mmap(start.cast(), length, ProtFlags::READ, flags, fd, offset) };
-        placed.map_err(system("mapping shared memory"))?;
+        if let Err(errno) = placed {
+            // The kernel may have taken away what was there.
+            self.clear(span);
+            return Err(system("mapping shared memory")(errno));
+        }
         if let Err(error) = self.fill(start, length) {
             self.clear(span);
             return Err(error);
         }
         mapped.push(span);
+        self.size.fetch_add(span.length, Relaxed);
         drop(mapped);
         self.set_bits(span, true);
         Ok(())
@@ -150,6 +159,7 @@ impl Window {
         drop(mapped);
         self.set_bits(span, false);
         self.clear(span);
+        self.size.fetch_sub(span.length, Relaxed);
         Ok(())
     }
 
@@ -184,7 +194,10 @@ impl Window {
         let kind = i64::from(system_of.f_type);
         let page = u64::try_from(system_of.f_bsize).unwrap_or(0);
         let fits = if self.is_huge() {
-            kind == HUGETLBFS && page >= self.layout.page() && length.checked_rem(page) == Some(0)
+            kind == HUGETLBFS
+                && page >= self.layout.page()
+                && length.checked_rem(page) == Some(0)
+                && offset.checked_rem(page) == Some(0)
         } else {
             kind == TMPFS
         };

@@ -9,7 +9,7 @@ use crate::control::memory::Bytes;
 use crate::control::peers::UserThread;
 use crate::ids::PortId;
 use kopi_ring::layout::WindowLayout;
-use kopi_ring::message::{Segment, Span};
+use kopi_ring::message::Segment;
 use kopi_ring::{RegionError, Window};
 use std::sync::Arc;
 use thiserror::Error;
@@ -104,17 +104,20 @@ impl ControlPlane {
         Ok(window)
     }
 
-    /// Notes that a port shares `spans` no longer, and returns the window that they are to be taken out of.
+    /// The window out of which a port takes memory again.
     ///
     /// # Errors
     ///
-    /// [`SharingRefusal`].
-    pub fn unshare(&mut self, id: PortId, spans: &[Span]) -> Result<Arc<Window>, SharingRefusal> {
-        let app = self.ports.get_mut(id).ok_or(SharingRefusal::NoWindow)?;
-        let window = app.window.clone().ok_or(SharingRefusal::NoWindow)?;
-        let less = spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.length));
-        app.shared = app.shared.saturating_sub(less);
-        Ok(window)
+    /// [`SharingRefusal::NoWindow`].
+    pub fn unshare(&self, id: PortId) -> Result<Arc<Window>, SharingRefusal> {
+        self.ports.get(id).and_then(|app| app.window.clone()).ok_or(SharingRefusal::NoWindow)
+    }
+
+    /// Notes what a port shares now that what it asked for last was done, or could not be: what is there counts, not what it said.
+    pub fn shared(&mut self, id: PortId) {
+        if let Some(app) = self.ports.get_mut(id) {
+            app.shared = app.window.as_ref().map_or(0, |window| window.size());
+        }
     }
 
     /// Notes that no app uses a window any more. Its user's thread closes it when no worker does either.

@@ -47,7 +47,7 @@ fn shared_pages_are_found_and_no_others() {
     for at in [PAGES * 4096 - 1, PAGES * 4096, u64::MAX - 10, u64::MAX] {
         assert_eq!(window.find(at, 20), None, "{at}");
     }
-    assert_eq!(window.shared(), 3 * 4096);
+    assert_eq!(window.size(), 3 * 4096);
 }
 
 /// What is shared no longer is not found, its memory is let go of, and the place can be used again.
@@ -63,7 +63,7 @@ fn unmapped_pages_are_gone() {
         }
         assert!(window.find(0, 4096).is_some());
         window.unmap(Span { at: 0, length: 5 * 4096 }).unwrap();
-        assert_eq!((window.find(0, 1), window.find(4 * 4096, 1), window.shared()), (None, None, 0));
+        assert_eq!((window.find(0, 1), window.find(4 * 4096, 1), window.size()), (None, None, 0));
     }
     window.map(&file, &segment(0, 4, 0)).unwrap();
     drop(window);
