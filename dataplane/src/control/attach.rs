@@ -77,8 +77,8 @@ struct Client {
     reply: Option<(Envelope, u64)>,
     /// The rings that it has asked for and that are being made, or wait for memory.
     asked: Option<Rings>,
-    /// Its request to share memory, or not to any more, as long as its user's thread is at it.
-    sharing: Option<u32>,
+    /// Its request that its user's thread is at: to share memory, not to any more, or to seal its rings.
+    working: Option<u32>,
     /// Whether its next request is waited for.
     receiving: bool,
     /// When it was last begun to look at its process.
@@ -111,7 +111,7 @@ enum State {
 impl Client {
     /// Whether its next request may be received, and is not yet waited for.
     const fn is_next(&self) -> bool {
-        let waits = self.receiving || self.reply.is_some() || self.asked.is_some() || self.sharing.is_some();
+        let waits = self.receiving || self.reply.is_some() || self.asked.is_some() || self.working.is_some();
         !waits && !matches!(self.state, State::Closed)
     }
 
@@ -209,7 +209,7 @@ impl Attach {
             state,
             reply,
             asked,
-            sharing: None,
+            working: None,
             receiving,
             refreshed,
         });
@@ -296,9 +296,16 @@ impl Attach {
                 }
             }
             PeerEventKind::Shared(outcome) => {
-                if let Some(sequence) = client.sharing.take() {
+                if let (Some(sequence), State::Attached(id)) = (client.working.take(), client.state) {
+                    plane.shared(id);
                     let message = outcome.map_or_else(Message::Refused, |()| Message::Done);
                     client.reply = Some((Envelope { protocol: client.protocol, sequence, message }, 0));
+                }
+            }
+            PeerEventKind::Sealed(outcome) => {
+                if let (Some(sequence), State::Attached(id)) = (client.working.take(), client.state) {
+                    plane.sealed(id, outcome);
+                    client.reply = Some((Envelope { protocol: client.protocol, sequence, message: Message::Done }, 0));
                 }
             }
             PeerEventKind::Received(Ok(envelope)) => {

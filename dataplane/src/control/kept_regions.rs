@@ -21,11 +21,28 @@ pub struct Watch(i32);
 
 /// A region that kopid lets go of, or has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Whose memory it is.
-    pub charge: Charge,
-    /// Whether kopid has let go of it, so that who holds it is somebody else.
-    pub by_others: bool,
+struct Kept {
+    charge: Charge,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// kopid is at it.
+    Leaving,
+    /// The same, and the kernel has said that nobody refers to it any more. Its memory is free when kopid is done.
+    Going,
+    /// kopid has let go of it, so that who holds it is somebody else.
+    WithOthers,
+}
+
+/// What is left of a region that kopid has let go of, and whose memory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing.
+    Nothing(Charge),
+    /// All, in the hands of others.
+    All(Charge),
 }
 
 /// All sealed regions that kopid does not use any more and that are still there.
@@ -66,34 +83,56 @@ impl KeptRegions {
         let _removed = self.inotify.as_ref().map(|inotify| inotify::remove_watch(inotify, watch.0));
     }
 
-    /// Notes that kopid is about to let go of a sealed region, whose memory is charged until it is gone.
+    /// Notes that kopid is about to let go of a region, whose memory is charged until it is gone, or [empty](Self::forget).
     pub fn keep(&mut self, watch: Watch, charge: Charge) {
-        self.kept.insert(watch, Kept { charge, by_others: false });
+        self.kept.insert(watch, Kept { charge, state: State::Leaving });
     }
 
-    /// Notes that kopid has let go of it. Returns whose memory it is if it is still there.
-    pub fn let_go(&mut self, watch: Watch) -> Option<Charge> {
+    /// Notes that kopid has emptied it, so that it is of no interest who holds it.
+    pub fn forget(&mut self, watch: Watch) {
+        self.kept.remove(&watch);
+        self.unwatch(watch);
+    }
+
+    /// Notes that kopid has let go of it. `None` if it was not [kept](Self::keep).
+    pub fn let_go(&mut self, watch: Watch) -> Option<Left> {
         let kept = self.kept.get_mut(&watch)?;
-        kept.by_others = true;
-        Some(kept.charge)
+        let charge = kept.charge;
+        if kept.state == State::Going {
+            self.kept.remove(&watch);
+            return Some(Left::Nothing(charge));
+        }
+        kept.state = State::WithOthers;
+        Some(Left::All(charge))
     }
 
-    /// Regions that are gone since the last call. Never waits.
-    pub fn gone(&mut self) -> Vec<Kept> {
+    /// Whose memory regions were that others have let go of since the last call. Never waits.
+    pub fn gone(&mut self) -> Vec<Charge> {
         let Ok(inotify) = &self.inotify else { return Vec::new() };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(inotify, &mut buffer);
-        let (mut gone, mut lost) = (Vec::new(), false);
+        let (mut ended, mut lost) = (Vec::new(), false);
         // An error says that there are no more.
         while let Ok(event) = events.next() {
             lost |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
             if event.events().contains(ReadFlags::DELETE_SELF) {
-                gone.extend(self.kept.remove(&Watch(event.wd())));
+                ended.push(Watch(event.wd()));
             }
         }
         if lost {
             let there = watched(inotify);
-            gone.extend(self.kept.extract_if(.., |watch, _| !there.contains(watch)).map(|(_, kept)| kept));
+            ended.extend(self.kept.keys().filter(|watch| !there.contains(watch)));
+        }
+        let mut gone = Vec::new();
+        for watch in ended {
+            match self.kept.get_mut(&watch) {
+                Some(kept) if kept.state == State::WithOthers => {
+                    gone.push(kept.charge);
+                    self.kept.remove(&watch);
+                }
+                Some(kept) => kept.state = State::Going,
+                None => {}
+            }
         }
         gone
     }
@@ -135,7 +174,7 @@ mod tests {
         drop(region.into_file());
     }
 
-    fn await_gone(regions: &mut KeptRegions) -> Vec<Kept> {
+    fn await_gone(regions: &mut KeptRegions) -> Vec<Charge> {
         let event = regions.event().unwrap();
         let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
         rustix::event::poll(&mut [PollFd::new(&event, PollFlags::IN)], Some(&limit)).unwrap();
@@ -153,7 +192,7 @@ mod tests {
             region.seal().unwrap();
             kept.keep(watch, CHARGE);
             let_go(region);
-            assert_eq!(kept.let_go(watch), Some(CHARGE));
+            assert_eq!(kept.let_go(watch), Some(Left::All(CHARGE)));
             assert_eq!(kept.gone(), []);
             let ring = client.tx_producer(0).unwrap();
             let file = client.fd().try_clone_to_owned().unwrap();
@@ -166,7 +205,7 @@ mod tests {
             drop(file);
             assert_eq!(kept.gone(), [], "it can be opened");
             drop(place);
-            assert_eq!(await_gone(&mut kept), [Kept { charge: CHARGE, by_others: true }]);
+            assert_eq!(await_gone(&mut kept), [CHARGE]);
             assert_eq!(kept.let_go(watch), None);
         }
     }
@@ -180,7 +219,8 @@ mod tests {
             region.seal().unwrap();
             kept.keep(watch, CHARGE);
             let_go(region);
-            assert_eq!(await_gone(&mut kept), [Kept { charge: CHARGE, by_others: false }]);
+            assert_eq!(await_gone(&mut kept), [], "the memory may not be free yet");
+            assert_eq!(kept.let_go(watch), Some(Left::Nothing(CHARGE)));
         }
         for region in regions() {
             kept.unwatch(kept.watch(&region).unwrap());
@@ -198,7 +238,10 @@ mod tests {
             let watch = kept.watch(&region).unwrap();
             assert_eq!(watched(inotify), BTreeSet::from([watch]));
             drop(region);
-            assert_eq!(watched(inotify), BTreeSet::new());
+            // A child of this process that is just being made has all its files for a moment.
+            while !watched(inotify).is_empty() {
+                std::thread::yield_now();
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod user_loop;
 use crate::control::helper::Wake;
 use crate::control::identity::{Accepted, Identity, IdentityError};
 use crate::control::mailbox::{MailSender, Mailbox};
+use crate::control::regions::Ending;
 use kopi_ring::message::{Envelope, Message, Segment, Span};
 use kopi_ring::socket::ReceiveError;
 use kopi_ring::{Doorbell, PROTOCOL, WakeFutex, Window};
@@ -87,6 +88,8 @@ pub enum PeerEventKind {
     Changed(Box<Identity>),
     /// Memory was [mapped](PeerConnection::map) or [unmapped](PeerConnection::unmap), or the reason for which it was not.
     Shared(Result<(), String>),
+    /// Its region was sealed, or could not be.
+    Sealed(Result<(), String>),
     /// A system call on it took so much time of a CPU. Nothing more will come.
     Slow(Duration),
 }
@@ -167,6 +170,9 @@ enum Job {
     Map(u64, Arc<Window>, Vec<Segment>),
     Unmap(u64, Arc<Window>, Vec<Span>),
     CloseWindow(Arc<Window>),
+    /// Seals a region, by its file.
+    Seal(u64, OwnedFd),
+    EndRegion(Ending),
     Close(u64),
     End,
 }
@@ -351,6 +357,11 @@ impl UserThread {
         self.take_on(Job::CloseWindow(window));
     }
 
+    /// Sees to the end of a region that its client has had.
+    pub fn end_region(&self, ending: Ending) {
+        self.take_on(Job::EndRegion(ending));
+    }
+
     fn take_on(&self, job: Job) {
         self.shared.backlog.fetch_add(1, AcqRel);
         // The thread ends only after this value.
@@ -463,6 +474,11 @@ impl PeerConnection {
     /// Takes memory out of a window again; the outcome comes as an [event](PeerEventKind::Shared).
     pub fn unmap(&self, window: Arc<Window>, spans: Vec<Span>) {
         self.user.take_on(Job::Unmap(self.serial, window, spans));
+    }
+
+    /// Seals a region, by its file; the outcome comes as an [event](PeerEventKind::Sealed).
+    pub fn seal(&self, file: OwnedFd) {
+        self.user.take_on(Job::Seal(self.serial, file));
     }
 
     /// Receives the next message as an [event](PeerEventKind::Received). Until then nothing is read, and the connection's end is not

@@ -1,14 +1,16 @@
-//! Regions are made and emptied by a thread of their own, bit by bit.
+//! How regions come into being and go.
 //!
-//! Clearing the pages of a large region takes a tenth of a second, and so does giving them back. The control thread hands
-//! both to the thread `kopi-region`, which works on all jobs in turn, a slice of memory at a time: by user first, then by
-//! job. So a small region is soon made, whatever others have asked for. What cannot be done in slices, closing the file of a
-//! sealed region, is left to a second thread, `kopi-close`.
+//! Clearing the pages of a large region takes a tenth of a second. The control thread hands that to the thread `kopi-region`, which
+//! works on all jobs in turn, a slice of memory at a time: by user first, then by job. So a small region is soon made, whatever
+//! others have asked for.
+//!
+//! Once a client has its file, whatever the kernel does with that may have to wait for the client: a write into it that hangs, say in
+//! a page fault of the client's own file system, holds the file's lock. So the [end](Ending) of a region is for the thread of
+//! its client's user, and is nobody else's business.
 
 use crate::control::kept_regions::Watch;
 use crate::control::mailbox::{MailSender, Mailbox};
 use kopi_ring::{CopyRoutines, DiscardedRegion, Geometry, HugePages, Region, RegionBuilder, RegionError};
-use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -61,19 +63,20 @@ pub enum Done {
         /// The region.
         outcome: Result<Region, RegionError>,
     },
-    /// The memory of a region was freed, or the region was not wanted before it was made.
-    Freed(Charge),
-    /// kopid has let go of this sealed region.
+    /// The memory of a region was freed, or the region was not wanted before it was made. The watch on it says nothing more.
+    Freed(Charge, Option<Watch>),
+    /// kopid has let go of this region, whose memory goes with its last holder.
     LetGo(Watch),
 }
 
-/// The threads, and what they have to do. They end with this.
+/// The thread, and what it has to do. It ends with this.
 #[derive(Debug)]
 pub struct Regions {
-    /// `None` once the threads are to end.
+    /// `None` once the thread is to end.
     jobs: Option<Sender<Job>>,
     done: Mailbox<Done>,
-    threads: Vec<JoinHandle<()>>,
+    sender: MailSender<Done>,
+    thread: Option<JoinHandle<()>>,
     serial: u64,
 }
 
@@ -88,7 +91,6 @@ enum Task {
     Begin(Order, Geometry, HugePages),
     Fill(Order, Box<RegionBuilder>),
     Free(DiscardedRegion),
-    LetGo(DiscardedRegion, Watch),
 }
 
 #[derive(Debug)]
@@ -99,7 +101,7 @@ struct Order {
 }
 
 impl Regions {
-    /// Starts the threads. Frames are copied into the rings of their regions by these routines.
+    /// Starts the thread. Frames are copied into the rings of its regions by these routines.
     ///
     /// # Errors
     ///
@@ -107,12 +109,10 @@ impl Regions {
     pub fn start(copies: CopyRoutines) -> io::Result<Self> {
         let (jobs, theirs) = mpsc::channel();
         let (sender, done) = Mailbox::new()?;
-        let (files, closed) = mpsc::channel();
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let answers = sender.clone();
-        let closer = thread("kopi-close").spawn(move || close(&closed, &answers))?;
-        let maker = thread("kopi-region").spawn(move || serve(&theirs, &sender, &files, copies))?;
-        Ok(Self { jobs: Some(jobs), done, threads: vec![maker, closer], serial: 0 })
+        let thread = std::thread::Builder::new().name("kopi-region".to_owned());
+        let thread = thread.spawn(move || serve(&theirs, &answers, copies))?;
+        Ok(Self { jobs: Some(jobs), done, sender, thread: Some(thread), serial: 0 })
     }
 
     /// Orders a region for a client that speaks version `protocol`. It is told of as [`Done::Made`] if it is still wanted then.
@@ -124,14 +124,15 @@ impl Regions {
         Making { wanted, serial: self.serial }
     }
 
-    /// Has a region emptied that is used by nobody any more.
+    /// Has a region emptied that no client has had.
     pub fn empty(&self, charge: Charge, region: Region) {
         self.push(Job { charge, task: Task::Free(DiscardedRegion::new(region)) });
     }
 
-    /// Has a sealed region unmapped and closed that is used by nobody here any more. Its memory goes with its last holder.
-    pub fn let_go(&self, charge: Charge, region: Region, watch: Watch) {
-        self.push(Job { charge, task: Task::LetGo(DiscardedRegion::new(region), watch) });
+    /// The end of a region that is used by nobody here any more.
+    #[must_use]
+    pub fn ending(&self, charge: Charge, region: Region, watch: Option<Watch>) -> Ending {
+        Ending { region: DiscardedRegion::new(region), charge, watch, done: self.sender.clone() }
     }
 
     fn push(&self, job: Job) {
@@ -149,16 +150,44 @@ impl Regions {
 impl Drop for Regions {
     fn drop(&mut self) {
         self.jobs = None;
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                log::error!("a thread that makes or closes rings had panicked");
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread that makes rings had panicked");
+        }
+    }
+}
+
+/// The end of a region, which has to be [carried out](Self::carry_out).
+#[derive(Debug)]
+pub struct Ending {
+    region: DiscardedRegion,
+    charge: Charge,
+    watch: Option<Watch>,
+    done: MailSender<Done>,
+}
+
+impl Ending {
+    /// Empties the region, even if the client holds on to its file, or lets go of it if it is sealed. Takes as long as the client likes;
+    /// until then its memory is charged.
+    pub fn carry_out(self) {
+        let Self { mut region, charge, watch, done } = self;
+        match region.free(usize::MAX) {
+            Ok(_) => done.send(Done::Freed(charge, watch)),
+            Err(error) => {
+                if watch.is_none() {
+                    // Nobody can have sealed it.
+                    log::warn!("{error}");
+                }
+                while matches!(region.unmap(SLICE), Ok(false)) {}
+                // The last to close it frees all of its memory.
+                drop(region);
+                done.send(watch.map_or(Done::Freed(charge, None), Done::LetGo));
             }
         }
     }
 }
 
 /// The thread: takes in all jobs that there are, and does one slice of one. Ends when nobody can bring any more.
-fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>, files: &Sender<(OwnedFd, Watch)>, copies: CopyRoutines) {
+fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>, copies: CopyRoutines) {
     let mut queue = FairQueue::default();
     loop {
         let new = if queue.is_empty() { jobs.recv().map_err(|_| TryRecvError::Disconnected) } else { jobs.try_recv() };
@@ -175,27 +204,13 @@ fn serve(jobs: &Receiver<Job>, done: &MailSender<Done>, files: &Sender<(OwnedFd,
         match job.work(copies) {
             Progress::More(task) => queue.push(charge.user, Job { charge, task }),
             Progress::Done(what) => done.send(what),
-            Progress::Unmapped(file, watch) => {
-                // The other thread goes on as long as we do.
-                let _taken = files.send((file, watch));
-            }
         }
-    }
-}
-
-/// The other thread: closes files of sealed regions. Whoever closes one last has all of its memory to free at once, a tenth of a
-/// second for a gigabyte. Ends when nobody can bring any more.
-fn close(files: &Receiver<(OwnedFd, Watch)>, done: &MailSender<Done>) {
-    for (file, watch) in files {
-        drop(file);
-        done.send(Done::LetGo(watch));
     }
 }
 
 enum Progress {
     More(Task),
     Done(Done),
-    Unmapped(OwnedFd, Watch),
 }
 
 impl Job {
@@ -204,7 +219,7 @@ impl Job {
         let Self { charge, task } = self;
         let made = |serial, outcome| Progress::Done(Done::Made { serial, charge, outcome });
         match task {
-            Task::Begin(order, ..) if !order.wanted.load(Relaxed) => Progress::Done(Done::Freed(charge)),
+            Task::Begin(order, ..) if !order.wanted.load(Relaxed) => Progress::Done(Done::Freed(charge, None)),
             Task::Fill(order, builder) if !order.wanted.load(Relaxed) => {
                 Progress::More(Task::Free(DiscardedRegion::from(*builder)))
             }
@@ -217,20 +232,12 @@ impl Job {
                 Ok(true) => made(order.serial, builder.finish(order.protocol)),
                 Err(error) => made(order.serial, Err(error)),
             },
-            Task::LetGo(mut region, watch) => match region.unmap(SLICE) {
-                Ok(false) => Progress::More(Task::LetGo(region, watch)),
-                Ok(true) => Progress::Unmapped(region.into_file(), watch),
-                Err(error) => {
-                    log::warn!("{error}");
-                    Progress::Unmapped(region.into_file(), watch)
-                }
-            },
             Task::Free(mut region) => match region.free(SLICE) {
                 Ok(false) => Progress::More(Task::Free(region)),
-                Ok(true) => Progress::Done(Done::Freed(charge)),
+                Ok(true) => Progress::Done(Done::Freed(charge, None)),
                 Err(error) => {
                     log::warn!("{error}");
-                    Progress::Done(Done::Freed(charge))
+                    Progress::Done(Done::Freed(charge, None))
                 }
             },
         }
@@ -279,7 +286,7 @@ impl<J> FairQueue<J> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::kept_regions::{Kept, KeptRegions};
+    use crate::control::kept_regions::{KeptRegions, Left};
     use kopi_ring::{CopyRoutine, PROTOCOL};
     use std::collections::BTreeMap;
 
@@ -344,8 +351,8 @@ mod tests {
         let region = outcome.unwrap();
         assert_eq!(region.geometry(), &geometry);
         let kept = region.fd().try_clone_to_owned().unwrap();
-        regions.empty(charge, region);
-        assert!(matches!(await_done(&regions), Done::Freed(whose) if whose == charge));
+        regions.ending(charge, region, None).carry_out();
+        assert!(matches!(await_done(&regions), Done::Freed(whose, None) if whose == charge));
         assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
     }
 
@@ -361,12 +368,15 @@ mod tests {
         region.seal().unwrap();
         let file = region.fd().try_clone_to_owned().unwrap();
         kept.keep(watch, charge);
-        regions.let_go(charge, region, watch);
+        regions.ending(charge, region, Some(watch)).carry_out();
         assert!(matches!(await_done(&regions), Done::LetGo(which) if which == watch));
         assert!(rustix::fs::fstat(&file).unwrap().st_blocks > 0);
-        assert_eq!((kept.let_go(watch), kept.gone()), (Some(charge), Vec::new()));
+        assert_eq!((kept.let_go(watch), kept.gone()), (Some(Left::All(charge)), Vec::new()));
         drop(file);
-        assert_eq!(kept.gone(), [Kept { charge, by_others: true }]);
+        // A child of this process that is just being made has all its files for a moment.
+        while kept.gone() != [charge] {
+            std::thread::yield_now();
+        }
     }
 
     /// What is not wanted any more is not made, at whatever point it is.
@@ -378,7 +388,7 @@ mod tests {
             let geometry = Geometry::new(&[slots; 8], &[slots; 8], 2048).unwrap();
             drop(regions.make(charge, geometry, HugePages::Off, PROTOCOL));
             match await_done(&regions) {
-                Done::Freed(whose) => assert_eq!(whose, charge),
+                Done::Freed(whose, _) => assert_eq!(whose, charge),
                 // Faster than it was given up.
                 Done::Made { outcome, .. } => drop(outcome.unwrap()),
                 Done::LetGo(_) => panic!("nothing is sealed"),

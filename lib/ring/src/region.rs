@@ -183,23 +183,28 @@ impl Region {
     /// [`RegionError::System`] if the kernel does not know the seal (before Linux 5.1) or the region can get no more seals. It is as
     /// before then.
     pub fn seal(&self) -> Result<(), RegionError> {
-        if self.is_sealed() {
+        Self::seal_file(&self.fd)
+    }
+
+    /// The same for the file of a region alone. Waits for the file's lock, which the client may hold as long as it likes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`seal`](Self::seal).
+    pub fn seal_file(fd: &OwnedFd) -> Result<(), RegionError> {
+        if is_sealed(fd) {
             return Ok(());
         }
-        rustix::fs::fcntl_add_seals(&self.fd, SealFlags::FUTURE_WRITE | SealFlags::SEAL).map_err(system("F_ADD_SEALS"))
+        rustix::fs::fcntl_add_seals(fd, SealFlags::FUTURE_WRITE | SealFlags::SEAL).map_err(system("F_ADD_SEALS"))
     }
 
     /// Sees to it that nobody can seal it any more, and returns whether it [is sealed](Self::seal), by whomever: what it is now it
-    /// stays. For the daemon, which cannot empty a sealed region.
+    /// stays. For the daemon, which cannot empty a sealed region. Before a client has the file.
     #[must_use]
     pub fn settle(&self) -> bool {
         // It fails where there is that seal already.
         let _settled = rustix::fs::fcntl_add_seals(&self.fd, SealFlags::SEAL);
-        self.is_sealed()
-    }
-
-    fn is_sealed(&self) -> bool {
-        rustix::fs::fcntl_get_seals(&self.fd).is_ok_and(|seals| seals.contains(SealFlags::FUTURE_WRITE))
+        is_sealed(&self.fd)
     }
 
     /// Whether a page of it was punched out and a thread of this process ran into the hole.
@@ -280,6 +285,11 @@ const fn whole_pages(bytes: usize) -> usize {
 
 fn count(sizes: &[u32]) -> u32 {
     u32::try_from(sizes.len()).unwrap_or(u32::MAX)
+}
+
+/// Asks for no lock.
+fn is_sealed(fd: &OwnedFd) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::FUTURE_WRITE))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::{Client, Rings, State};
 use crate::control::plane::{Asked, ControlPlane};
 use crate::control::ratelimit::RatelimitedLog;
+use crate::ids::PortId;
 use kopi_ring::message::{Envelope, Message};
 use log::Level;
 
@@ -60,23 +61,16 @@ pub(super) fn respond(
         (State::Attached(id), Message::Memory(layout)) => {
             done(plane.open_window(id, layout).map_err(|no| no.to_string()))
         }
-        (State::Attached(id), Message::Share(segments)) => match plane.share(id, &segments) {
-            Ok(window) => {
-                client.connection.map(window, segments);
-                client.sharing = Some(sequence);
-                return Ok(());
+        (State::Attached(id), message @ (Message::Share(_) | Message::Unshare(_) | Message::Mapped)) => {
+            match hand_over(client, id, message, plane) {
+                Ok(true) => {
+                    client.working = Some(sequence);
+                    return Ok(());
+                }
+                Ok(false) => Message::Done,
+                Err(refusal) => Message::Refused(refusal),
             }
-            Err(refusal) => Message::Refused(refusal.to_string()),
-        },
-        (State::Attached(id), Message::Unshare(spans)) => match plane.unshare(id, &spans) {
-            Ok(window) => {
-                client.connection.unmap(window, spans);
-                client.sharing = Some(sequence);
-                return Ok(());
-            }
-            Err(refusal) => Message::Refused(refusal.to_string()),
-        },
-        (State::Attached(id), Message::Mapped) => done(plane.seal(id).map_err(|no| no.to_string())),
+        }
         _ => {
             client.connection.refuse(sequence, "this message does not belong here");
             return Err("sent a message out of order".into());
@@ -84,4 +78,22 @@ pub(super) fn respond(
     };
     client.reply = Some((Envelope { protocol, sequence, message: reply }, plane.next_snapshot()));
     Ok(())
+}
+
+/// Gives what may take as long as the client likes to the thread of its user, and returns whether there was anything to do.
+fn hand_over(client: &Client, id: PortId, message: Message, plane: &mut ControlPlane) -> Result<bool, String> {
+    let connection = &client.connection;
+    match message {
+        Message::Share(segments) => {
+            connection.map(plane.share(id, &segments).map_err(|refusal| refusal.to_string())?, segments);
+        }
+        Message::Unshare(spans) => {
+            connection.unmap(plane.unshare(id).map_err(|refusal| refusal.to_string())?, spans);
+        }
+        _ => match plane.to_seal(id).map_err(|error| error.to_string())? {
+            Some(file) => connection.seal(file),
+            None => return Ok(false),
+        },
+    }
+    Ok(true)
 }

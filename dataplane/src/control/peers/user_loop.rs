@@ -6,6 +6,7 @@ use super::{
 };
 use crate::control::identity;
 use crate::control::mailbox::MailSender;
+use kopi_ring::Region;
 use kopi_ring::message::Message;
 use kopi_ring::socket::{self, ReceiveError};
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -50,7 +51,7 @@ impl UserLoop {
                 self.shared.wake.clear();
                 while let Ok(job) = self.jobs.try_recv() {
                     // Takes as long as the memory is large, and keeps nobody from the CPU meanwhile: no reason for a pause.
-                    if let Job::Map(..) | Job::Unmap(..) | Job::CloseWindow(_) = job {
+                    if let Job::Map(..) | Job::Unmap(..) | Job::CloseWindow(_) | Job::EndRegion(_) = job {
                         self.handle(job);
                         self.shared.backlog.fetch_sub(1, AcqRel);
                         continue;
@@ -155,6 +156,8 @@ impl UserLoop {
                 self.send(serial, PeerEventKind::Shared(unmapped.map_err(|error| error.to_string())));
             }
             Job::CloseWindow(window) => drop(window),
+            Job::Seal(serial, file) => self.seal(serial, &file),
+            Job::EndRegion(ending) => ending.carry_out(),
             Job::Close(serial) => {
                 self.files.remove(&serial);
                 self.suspects.remove(&serial);
@@ -162,6 +165,11 @@ impl UserLoop {
             }
             Job::End => {}
         }
+    }
+
+    fn seal(&self, serial: u64, file: &OwnedFd) {
+        let sealed = Region::seal_file(file).map_err(|error| error.to_string());
+        self.send(serial, PeerEventKind::Sealed(sealed));
     }
 
     fn receive(&mut self, serial: u64) {

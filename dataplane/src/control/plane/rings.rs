@@ -4,14 +4,16 @@ use super::ControlPlane;
 use super::connections::user_of;
 use crate::control::app::{App, Pending};
 use crate::control::app_waker::Reach;
-use crate::control::kept_regions::{Kept, Watch};
+use crate::control::kept_regions::{Left, Watch};
 use crate::control::limits::Limits;
 use crate::control::memory::{MemoryRefusal, Room, free_huge_memory};
+use crate::control::peers::UserThread;
 use crate::control::regions::{Charge, Done};
 use crate::ids::PortId;
 use crate::worker::port::User;
 use kopi_ring::message::Setup;
 use kopi_ring::{Doorbell, Geometry, HugePages, Region, RegionError};
+use rustix::fd::OwnedFd;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -56,6 +58,9 @@ pub enum SetupError {
     /// The memory could not be had.
     #[error(transparent)]
     Region(#[from] RegionError),
+    /// The kernel had no file descriptor.
+    #[error("kopid has no file descriptor left: {0}")]
+    System(#[source] std::io::Error),
     /// The port went away.
     #[error("no such port")]
     Gone,
@@ -135,19 +140,18 @@ impl ControlPlane {
     #[must_use]
     pub fn take_regions(&mut self) -> Vec<Made> {
         let mut made = Vec::new();
-        for Kept { charge, by_others } in self.kept.gone() {
-            match by_others {
-                true => self.memory.release(charge),
-                false => self.memory.give_back(charge),
-            }
-        }
+        self.kept.gone().into_iter().for_each(|charge| self.memory.release(charge));
         while let Some(done) = self.regions.done().receive() {
             match done {
-                Done::Freed(charge) => self.memory.give_back(charge),
-                Done::LetGo(watch) => {
-                    // If it is there still, somebody else keeps it.
-                    self.kept.let_go(watch).into_iter().for_each(|charge| self.memory.keep(charge));
+                Done::Freed(charge, watch) => {
+                    watch.into_iter().for_each(|watch| self.kept.forget(watch));
+                    self.memory.give_back(charge);
                 }
+                Done::LetGo(watch) => match self.kept.let_go(watch) {
+                    Some(Left::Nothing(charge)) => self.memory.give_back(charge),
+                    Some(Left::All(charge)) => self.memory.keep(charge),
+                    None => {}
+                },
                 Done::Made { serial, charge, outcome } => {
                     let waits = |app: &App| app.pending.as_ref().is_some_and(|p| p.making.serial() == serial);
                     let app = self.ports.apps_mut().find(|app| waits(app));
@@ -266,45 +270,42 @@ impl ControlPlane {
         self.retired.push(Retired { region, charge, watch });
     }
 
-    /// Lets go of retired regions that no worker uses any more. A client may hold on to the file of one: it is emptied all the
-    /// same, or, if it is sealed, charged to its user until it is gone.
+    /// Has the thread of its user see to the end of each retired region that no worker uses any more. A client may hold on to the file
+    /// of one: it is emptied all the same, or, if it is sealed, charged to its user until it is gone.
     pub(super) fn let_go(&mut self) {
         for Retired { region, charge, watch } in self.retired.extract_if(.., |retired| retired.region.is_idle()) {
-            match watch {
-                // From now on the client cannot seal it either.
-                Some(watch) if region.settle() => {
-                    self.kept.keep(watch, charge);
-                    self.regions.let_go(charge, region, watch);
-                }
-                watch => {
-                    watch.into_iter().for_each(|watch| self.kept.unwatch(watch));
-                    self.regions.empty(charge, region);
-                }
-            }
+            watch.into_iter().for_each(|watch| self.kept.keep(watch, charge));
+            UserThread::end_region(&self.peers.user(charge.user), self.regions.ending(charge, region, watch));
         }
     }
 
-    /// Seals the rings of a port, whose app has mapped them. Where the kernel does not, holes are looked for as before.
+    /// The file of a port's rings, whose app has mapped them, to be [sealed](Region::seal_file) by the thread of its user; `None` if
+    /// they are not to be.
     ///
     /// # Errors
     ///
-    /// [`SetupError::NoRings`] if it has none.
-    pub fn seal(&mut self, id: PortId) -> Result<(), SetupError> {
-        let app = self.ports.get_mut(id).ok_or(SetupError::Gone)?;
+    /// [`SetupError::NoRings`] if it has none; [`SetupError::System`] if there is no file descriptor to be had.
+    pub fn to_seal(&self, id: PortId) -> Result<Option<OwnedFd>, SetupError> {
+        let app = self.ports.get(id).ok_or(SetupError::Gone)?;
         let region = app.region.as_ref().ok_or(SetupError::NoRings)?;
-        if app.watch.is_none() {
-            return Ok(());
+        // Who has no watch could not tell when a sealed region is gone.
+        let file = app.watch.map(|_| region.fd().try_clone_to_owned());
+        file.transpose().map_err(SetupError::System)
+    }
+
+    /// Notes that a port's rings were sealed. Where the kernel does not, or where there is a hole already, holes are looked for as before.
+    pub fn sealed(&mut self, id: PortId, outcome: Result<(), String>) {
+        let Some(app) = self.ports.get_mut(id) else { return };
+        match outcome {
+            Ok(()) => app.sealed = app.region.as_ref().is_some_and(Region::is_whole),
+            Err(error) => self.peer_log.warn_of(
+                &app.identity,
+                &format_args!(
+                    "{}: its rings are not sealed against holes ({error}): the kernel is older than Linux 5.1, or the app forbids it",
+                    app.name
+                ),
+            ),
         }
-        match region.seal() {
-            Ok(()) => app.sealed = true,
-            Err(error) => {
-                self.peer_log.warn_of(
-                    &app.identity,
-                    &format_args!("{}: its rings are not sealed against holes ({error}): Linux 5.1 can", app.name),
-                );
-            }
-        }
-        Ok(())
     }
 
     /// Whether the machine, and kopid's control groups, have `bytes` more. Huge pages are no part of what they have.
