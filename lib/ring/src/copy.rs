@@ -171,7 +171,12 @@ pub(crate) unsafe fn copy_string(dst: *mut u8, src: *const u8, len: usize) {
 #[inline]
 pub(crate) unsafe fn copy_registers(dst: *mut u8, src: *const u8, len: usize) {
     use std::arch::asm;
-    if len > 64 {
+    if len == 64 {
+        // No address depends on the length, which may still be under way from another processor. Measured: 20 of 300 ns of a round trip
+        // of such frames.
+        // SAFETY: these 64 are all.
+        unsafe { copy_line(dst, src) };
+    } else if len > 64 {
         let end = len.wrapping_sub(64);
         let mut at = 0_usize;
         while at < end {
