@@ -15,6 +15,7 @@ cleanup() {
     local group
     # Not those that have ended, whose numbers may be others' by now.
     for group in $(jobs -pr); do
+        # It may end by itself just now, which is as good.
         kill -- "-$group" 2>/dev/null || true
     done
     rm -rf "$logs"

@@ -171,7 +171,7 @@ mod tests {
     fn let_go(region: Region) {
         let mut region = DiscardedRegion::new(region);
         while !region.unmap(1).unwrap() {}
-        drop(region.into_file());
+        drop(region);
     }
 
     fn await_gone(regions: &mut KeptRegions) -> Vec<Charge> {

@@ -113,8 +113,8 @@ impl Taken {
     }
 }
 
-/// Copies up to `budget` frames out of `ring`, and out of the app's memory where they refer to that, into fresh buffers at the end of `batch`. Frames of impossible length are
-/// counted in `taken` and not copied. With no buffers left, frames stay in the ring.
+/// Copies up to `budget` frames out of `ring`, and out of the app's memory where they refer to that, into fresh buffers at the end of
+/// `batch`. Frames of impossible length are counted in `taken` and not copied. With no buffers left, frames stay in the ring.
 fn take(
     ring: &mut Consumer,
     budget: usize,

@@ -258,13 +258,14 @@ impl Consumer {
         let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
         let (length, slot_size) = (descriptor.length(), self.memory.slot_size);
         if descriptor.referred().is_some() && self.window.is_some() {
-            return match descriptor.more() {
-                true => Err(PeerFault::Reserved { bits: Descriptor::MORE }),
-                false if length <= HEAD || u32::from(length) > MAX_FRAME => {
-                    Err(PeerFault::Length { length, slot_size })
-                }
-                false => Ok(descriptor),
-            };
+            let bits = descriptor.reserved_of_reference();
+            if bits != 0 {
+                return Err(PeerFault::Reserved { bits });
+            }
+            if length <= HEAD || u32::from(length) > MAX_FRAME {
+                return Err(PeerFault::Length { length, slot_size });
+            }
+            return Ok(descriptor);
         }
         let bits = descriptor.reserved(self.notes);
         if bits != 0 {
@@ -294,7 +295,7 @@ impl Consumer {
             let position = begun.wrapping_add(taken);
             let descriptor = Descriptor(self.memory.descriptor(position).load(Relaxed));
             let (Some(at), length) = (descriptor.referred(), descriptor.length()) else { break };
-            if descriptor.more() || !lens.contains(&length) {
+            if descriptor.reserved_of_reference() != 0 || !lens.contains(&length) {
                 break;
             }
             let Some(from) = window.find(at, length.saturating_sub(HEAD).into()) else { break };

@@ -51,7 +51,7 @@ pub const MIN_FRAME: u32 = 14;
 pub const LINE: usize = 64;
 /// Bytes of a frame that always lie in its slot. A frame with more may have the rest where the client's packet buffer is.
 ///
-/// 128, as at 64 nothing is gained (`bench/results`), and what a rule can ask for mostly lies there.
+/// What a rule can ask for mostly lies there.
 pub const HEAD: u16 = 128;
 /// Bits of a place in a window: those that a descriptor has left.
 pub const WINDOW_BITS: u32 = 44;
@@ -145,6 +145,8 @@ impl Descriptor {
     pub const REFERENCE: u64 = 1 << 17;
     /// Bits that no side may set.
     const UNUSED: u64 = 0xe << 16;
+    /// The same of a reference.
+    const UNUSED_OF_REFERENCE: u64 = 0xd << 16;
     /// Bits that carry the daemon's notes about a received frame.
     const NOTES: u64 = !0 << 20;
     /// All bits but those: of a frame in one slot that has notes, only its length is left.
@@ -196,6 +198,13 @@ impl Descriptor {
     #[must_use]
     pub const fn reserved(self, notes: bool) -> u64 {
         self.0 & if notes { Self::UNUSED } else { Self::UNUSED | Self::NOTES }
+    }
+
+    /// The same of a reference.
+    #[inline]
+    #[must_use]
+    pub const fn reserved_of_reference(self) -> u64 {
+        self.0 & Self::UNUSED_OF_REFERENCE
     }
 
     /// The daemon's notes.

@@ -423,7 +423,7 @@ mod tests {
             steps += 1;
         }
         assert_eq!(steps, size.div_ceil(HUGE_PAGE));
-        drop(discarded.into_file());
+        drop(discarded);
         assert!(rustix::fs::fstat(&kept).unwrap().st_blocks > 0, "whoever keeps the file keeps the memory");
     }
 

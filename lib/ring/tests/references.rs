@@ -219,10 +219,14 @@ fn references_that_are_none_are_named() {
     }
     // As a part of a chain, at either place.
     let good = Descriptor::reference(200, begin).unwrap().0;
-    let mut lab = Lab::new();
-    lab.describe(good | Descriptor::MORE);
-    lab.consumer.poll().unwrap();
-    assert_eq!(lab.consumer.next(), Err(PeerFault::Reserved { bits: Descriptor::MORE }));
+    // Or with a bit that nobody may set.
+    for bits in [Descriptor::MORE, 1 << 18, 1 << 19] {
+        let mut lab = Lab::new();
+        lab.describe(good | bits);
+        lab.consumer.poll().unwrap();
+        assert_eq!(lab.consumer.take_references(9, 1..=9022, |len| panic!("{len}")), 0, "{bits:#x}");
+        assert_eq!(lab.consumer.next(), Err(PeerFault::Reserved { bits }));
+    }
     let mut lab = Lab::new();
     lab.describe(256 | Descriptor::MORE);
     lab.describe(good);

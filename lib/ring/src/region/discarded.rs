@@ -43,7 +43,8 @@ impl DiscardedRegion {
     }
 
     /// Unmaps `bytes` more, rounded up to whole pages, and returns whether none is left. For a [sealed](Region::seal) region, which
-    /// cannot be emptied: its memory goes when the last who holds it has closed [its file](Self::into_file) and unmapped it.
+    /// cannot be emptied: its memory goes when the last who holds it has closed its file and unmapped it. To drop
+    /// this closes it here, which takes as long as to free all of its memory, if nobody else holds it.
     ///
     /// # Errors
     ///
@@ -52,12 +53,6 @@ impl DiscardedRegion {
         let mapping = Arc::get_mut(&mut self.mapping).ok_or(RegionError::Mismatch("it is still in use"))?;
         mapping.shrink(whole_pages(bytes));
         Ok(mapping.size == 0)
-    }
-
-    /// Its file. To close it takes as long as to free all of its memory, if nobody else holds it.
-    #[must_use]
-    pub fn into_file(self) -> OwnedFd {
-        self.fd
     }
 }
 
