@@ -27,7 +27,7 @@ use crate::control::classes::Classes;
 use crate::control::detach::DetachReason;
 use crate::control::flow_dumps::{FlowDumps, Given};
 use crate::control::helper::{Helper, Wake};
-use crate::control::hole_search::{HoleSearch, faults_of_workers};
+use crate::control::hole_search::HoleSearch;
 use crate::control::identity::Identity;
 use crate::control::kept_regions::KeptRegions;
 use crate::control::limits::Limits;
@@ -425,14 +425,14 @@ impl ControlPlane {
     /// ten times a second: what holes there are is known then even where the kernel does not tell of their touch.
     #[must_use]
     pub fn holes(&mut self) -> Vec<(PortId, PeerFault)> {
-        let Self { ports, hole_search, .. } = self;
+        let Self { ports, hole_search, dataplane, .. } = self;
         let unsealed: Vec<_> = ports.apps().filter(|app| !app.sealed && app.region.is_some()).collect();
         if unsealed.is_empty() {
             return Vec::new();
         }
         let lacking = |app: &&&App| app.region.as_ref().is_some_and(|region| !region.is_whole());
         let look = || unsealed.iter().filter(lacking).map(|app| (app.id, PeerFault::Page)).collect();
-        if Region::tells_of_touches() { look() } else { hole_search.search(faults_of_workers(), look) }
+        if Region::tells_of_touches() { look() } else { hole_search.search(dataplane.page_faults(), look) }
     }
 
     /// Shows every app its drop counters.

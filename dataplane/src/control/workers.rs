@@ -2,6 +2,7 @@
 
 use crate::control::app_waker::{AppWaker, Reach};
 use crate::control::copy_trial::CopyTrial;
+use crate::control::hole_search::faults_of;
 use crate::ids::{Generation, PortId};
 use crate::policy_counters::PolicyCounters;
 use crate::snapshot::Snapshot;
@@ -25,6 +26,7 @@ use kopi_policy::{Connections, Followed};
 use kopi_ring::need_wakeup::barrier;
 use kopi_ring::{Doorbell, Region, Window};
 use rustix::io::Errno;
+use rustix::thread::Pid;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -100,6 +102,8 @@ pub struct Dataplane {
 struct WorkerThread {
     cpu: u16,
     thread: JoinHandle<()>,
+    /// The kernel's number of it.
+    number: Pid,
     commands: rtrb::Producer<Command>,
     replies: rtrb::Consumer<Reply>,
     /// Replies that were taken out of the queue and not looked at yet.
@@ -177,10 +181,11 @@ impl Dataplane {
                 sleep_state,
                 requests,
             };
-            let thread = spawn(eal.clone(), cpu, index, parts)?;
+            let (thread, number) = spawn(eal.clone(), cpu, index, parts)?;
             dataplane.workers.push(WorkerThread {
                 cpu,
                 thread,
+                number,
                 commands,
                 replies,
                 received: VecDeque::new(),
@@ -202,6 +207,12 @@ impl Dataplane {
     #[must_use]
     pub fn workers(&self) -> usize {
         self.workers.len()
+    }
+
+    /// Page faults of all workers so far.
+    #[must_use]
+    pub fn page_faults(&self) -> u64 {
+        self.workers.iter().map(|worker| faults_of(worker.number)).sum()
     }
 
     /// Each worker's CPU and counters.
@@ -495,8 +506,8 @@ fn rss_seed() -> Result<RssSeed, Errno> {
     Ok(RssSeed::of_boot(&boot))
 }
 
-/// Starts a worker's thread, and waits until it has pinned and registered itself.
-fn spawn(eal: Handle, cpu: u16, index: usize, parts: Parts) -> Result<JoinHandle<()>, StartError> {
+/// Starts a worker's thread, waits until it has pinned and registered itself, and returns it with the kernel's number of it.
+fn spawn(eal: Handle, cpu: u16, index: usize, parts: Parts) -> Result<(JoinHandle<()>, Pid), StartError> {
     let (ready, is_ready) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("kopi-worker-{index}")).spawn(move || {
         let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu.into() });
@@ -504,7 +515,7 @@ fn spawn(eal: Handle, cpu: u16, index: usize, parts: Parts) -> Result<JoinHandle
         let outcome = match (&registered, pinned) {
             (_, false) => Err("the kernel does not let it run there".to_owned()),
             (Err(error), _) => Err(error.to_string()),
-            (Ok(_), true) => Ok(()),
+            (Ok(_), true) => Ok(rustix::thread::gettid()),
         };
         let failed = outcome.is_err();
         if ready.send(outcome).is_err() || failed {
@@ -517,7 +528,7 @@ fn spawn(eal: Handle, cpu: u16, index: usize, parts: Parts) -> Result<JoinHandle
         drop(registered);
     })?;
     match is_ready.recv() {
-        Ok(Ok(())) => Ok(thread),
+        Ok(Ok(number)) => Ok((thread, number)),
         Ok(Err(problem)) => Err(StartError::Worker { cpu, problem }),
         Err(_) => Err(StartError::Worker { cpu, problem: "it ended at once".into() }),
     }

@@ -163,7 +163,16 @@ fn kept_rings_are_charged_until_they_are_unmapped() {
     assert_eq!(some, all - 2, "{why}");
     assert!(why.contains("in rings of ports that are gone, which a process keeps mapped"), "{why}");
     as_user(ALICE, || attach(&kopid, "alice"));
-    drop(kept);
+    let freed = kept.pop();
+    // What it lets go of it has back at once.
+    let again = as_user(EVE, || {
+        let (most, _) = hoard(&kopid, "eve", &geometry);
+        assert_eq!(most.len(), all - 2);
+        drop(freed);
+        Client::attach(&kopid.socket(), "again", [0; 6], &geometry)
+    });
+    drop((kept, again));
+    kopid.await_no_connections();
     wait_until("both are gone", SOON, || memory(&kopid, "kept") == 0 && memory(&kopid, "used") == 0);
     assert_eq!(hoarded(&kopid).0, all);
     assert!(kopid.stop().success());

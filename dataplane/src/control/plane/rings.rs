@@ -114,6 +114,8 @@ impl ControlPlane {
     ///
     /// [`SetupError`], and the port keeps what it had.
     pub fn setup(&mut self, id: PortId, setup: &Setup) -> Result<Asked, SetupError> {
+        // A process may have let go of rings right before it asks for others.
+        self.release_gone();
         let app = self.ports.get(id).ok_or(SetupError::Gone)?;
         self.check(&setup.geometry, app.grant.queues)?;
         let page = if self.limits.huge_pages == HugePages::Off { PAGE } else { HUGE_PAGE };
@@ -140,7 +142,7 @@ impl ControlPlane {
     #[must_use]
     pub fn take_regions(&mut self) -> Vec<Made> {
         let mut made = Vec::new();
-        self.kept.gone().into_iter().for_each(|charge| self.memory.release(charge));
+        self.release_gone();
         while let Some(done) = self.regions.done().receive() {
             match done {
                 Done::Freed(charge, watch) => {
@@ -173,6 +175,11 @@ impl ControlPlane {
             }
         }
         made
+    }
+
+    /// Notes the memory of sealed regions that nobody holds any more.
+    fn release_gone(&mut self) {
+        self.kept.gone().into_iter().for_each(|charge| self.memory.release(charge));
     }
 
     /// Gives the host's port rings, whose thread is woken by `doorbell`. At once, since it is at the start.
