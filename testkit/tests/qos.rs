@@ -270,6 +270,13 @@ class = "fast"
     assert_eq!(parts.iter().sum::<u64>(), 32 * ROUNDS, "{row}");
     assert!(parts[0] < 16 * ROUNDS && parts[1] > 0, "{row}");
     assert_eq!(dropped(&kopid), number(&class(&kopid, "slow"), "dropped"));
+    // Without ceilings nothing waits, and the class counts what goes past its queue.
+    kopid.reload(&policy.replace("ceil      = \"100kbit\"\n", "")).expect("the policy is well formed");
+    wait_until("nothing waits", SOON, || number(&class(&kopid, "slow"), "backlog_packets") == 0);
+    let before = number(&class(&kopid, "fast"), "packets");
+    (0..32).for_each(|_| peer.transmit(&to_fast));
+    wait_until("all are counted", SOON, || number(&class(&kopid, "fast"), "packets") == before + 32);
+    wait_until("all arrive", SOON, || kopid.counter("fast", "rx_packets") == 32 * (ROUNDS + 1));
     fast.quit();
     slow.quit();
     assert!(kopid.stop().success());

@@ -225,12 +225,25 @@ impl Outputs {
         }
     }
 
-    /// Routes frames of a run to app `id` into the queues of their classes, if they have any. Returns whether it has, and
-    /// else the run is for the ordinary way.
+    /// Routes frames of a run to app `id` into the queues of their classes, if they have any and may have to wait. Returns whether it
+    /// has, and else the run is for the ordinary way.
     pub(crate) fn queue_to_app(&mut self, burst: &Burst, run: Range<usize>, id: PortId) -> bool {
         let Some(tree) = self.shaper.as_deref().and_then(|shaper| shaper.ingress.as_ref()) else { return false };
         let leaf = |at: usize| tree.leaf_of(burst.class(at, Direction::Ingress));
         if run.clone().all(|at| leaf(at).is_none()) {
+            return false;
+        }
+        if tree.is_free() {
+            // A queue that is fair between flows costs more than all the rest of a frame's way.
+            let mut start = run.start;
+            while start < run.end {
+                let class = burst.class(start, Direction::Ingress);
+                let other = |at: &usize| burst.class(*at, Direction::Ingress) != class;
+                let end = (start + 1..run.end).find(other).unwrap_or(run.end);
+                let leaf = tree.leaf_of(class).unwrap_or_else(|| tree.unclassed());
+                tree.went(leaf, end - start, burst.bytes(start..end));
+                start = end;
+            }
             return false;
         }
         let Some(port) = self.ports.get(usize::from(id)).and_then(Option::as_deref) else { return false };

@@ -113,6 +113,8 @@ pub struct SchedTree {
     counters: Arc<[ClassCounters]>,
     /// The leaf of frames without a class.
     unclassed: u32,
+    /// Whether frames of all leaves may go as they come: none has a limit, and none is marked.
+    unlimited: bool,
     /// By port.
     links: Box<[RingLink]>,
     /// Turns that rings have had.
@@ -186,7 +188,9 @@ impl SchedTree {
         ports: usize,
     ) -> Self {
         let Numbers { of_class, ids, unclassed } = numbers;
+        let unlimited = scheduler.is_unlimited() && leaves.iter().all(|leaf| leaf.mark.is_none());
         Self {
+            unlimited,
             scheduler,
             leaves: leaves.into(),
             of_class: Arc::clone(of_class),
@@ -212,6 +216,22 @@ impl SchedTree {
     #[must_use]
     pub const fn unclassed(&self) -> u32 {
         self.unclassed
+    }
+
+    /// Whether frames need not wait: they would go in the same turn, for no class is limited and nothing waits.
+    #[inline]
+    #[must_use]
+    pub const fn is_free(&self) -> bool {
+        self.unlimited && self.scheduler.is_idle()
+    }
+
+    /// Counts frames of a leaf, of so many bytes, that went without waiting.
+    #[inline]
+    pub fn went(&self, leaf: u32, frames: usize, bytes: u64) {
+        if let Some(counters) = self.counters.get(leaf as usize) {
+            counters.packets.add(frames as u64);
+            counters.bytes.add(bytes);
+        }
     }
 
     /// What frames of a leaf are marked with.

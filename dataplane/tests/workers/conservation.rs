@@ -14,7 +14,8 @@ const NOBODYS_GROUP: Mac = [1, 0, 0x5e, 0, 0, 2];
 const NOBODY: Mac = [2, 9, 9, 9, 9, 9];
 const APPS: u16 = 4;
 
-/// Classes of every kind: rings that are queues, queues of rules in both directions, limits that are reached, another tree, none.
+/// Classes of every kind: rings that are queues, queues of rules in both directions, limits that are reached, another tree, whose ingress
+/// has no limits, none.
 const CLASSES: [&str; 4] = [
     r#"
 [wire]
@@ -50,6 +51,13 @@ dscp = 10
 [[class]]
 name = "other"
 rate = "1gbit"
+[[class]]
+name = "down"
+direction = "ingress"
+[[rule]]
+match = { direction = "ingress", proto = "udp", dst_port = [3, 4] }
+action = "class"
+class = "down"
 "#,
     r#"
 [wire]

@@ -163,6 +163,19 @@ impl Scheduler {
         self.tree.nodes[leaf as usize].active
     }
 
+    /// Whether no leaf has packets, as far as the scheduler knows.
+    #[inline]
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.active == 0
+    }
+
+    /// Whether nothing can be held up: neither the wire nor any class has a limit.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.wire.is_none() && self.tree.nodes.iter().all(|node| node.ceil.is_none())
+    }
+
     /// How often `class` was held up by its own ceiling, since the scheduler was made.
     #[must_use]
     pub fn overlimits(&self, class: u32) -> u64 {
