@@ -53,6 +53,10 @@ const SLOT_SIZE: u32 = 2048;
 const MTU: u16 = 1500;
 /// As many as kopid has by default.
 const FLOW_TABLE: usize = 65_536;
+/// Room for twice as many connections as there are flows.
+const CONNECTIONS: usize = 2048;
+/// Rules where there are many.
+const RULES: u16 = 10_000;
 /// Buffers that a thread of kopid keeps for itself.
 const CACHE: u32 = 512;
 
@@ -74,8 +78,12 @@ enum Traffic {
 enum Setting {
     Plain,
     Rule,
+    Rules,
+    State,
     Classes,
     Capture,
+    /// The rules, the last of which asks for the connection's state, nine classes, and the capture.
+    Everything,
 }
 
 /// What is counted.
@@ -109,6 +117,9 @@ pub(crate) fn cases() -> Vec<Case> {
             for setting in [Setting::Plain, Setting::Rule, Setting::Classes, Setting::Capture] {
                 cases.push(Case { flows, setting, ..direction });
             }
+        }
+        for setting in [Setting::Rules, Setting::State, Setting::Everything] {
+            cases.push(Case { flows: 1000, setting, ..direction });
         }
         cases.push(Case { len: 1518, ..direction });
         cases.push(Case { protocol: Protocol::Ipv6, ..direction });
@@ -148,8 +159,11 @@ impl Case {
         name + match self.setting {
             Setting::Plain => "",
             Setting::Rule => ", a rule",
+            Setting::Rules => ", 10,000 rules",
+            Setting::State => ", a rule of state",
             Setting::Classes => ", classes",
             Setting::Capture => ", a capture that matches nothing",
+            Setting::Everything => ", everything",
         }
     }
 
@@ -314,7 +328,7 @@ impl Bench {
         let shaper = plan.map(|plan| Some(plan.shaper(0, PORTS, self.now)));
         let (snapshot, policy_counters) = (Arc::new(snapshot), Arc::new(PolicyCounters::new(64)));
         self.tell(Command::Forward(Change { snapshot, policy_counters, selections: Vec::new(), shaper }))?;
-        if case.setting == Setting::Capture {
+        if matches!(case.setting, Setting::Capture | Setting::Everything) {
             self.tell(Command::Mirror(Box::new(mirror()?)))?;
         }
         // The worker takes all of this in a turn without frames.
@@ -403,7 +417,7 @@ fn worker(
     commands: rtrb::Consumer<Command>,
     replies: rtrb::Producer<Reply>,
 ) -> Result<Worker, Failure> {
-    let connections = Arc::new(Connections::new(1024, Seed::from_bytes([8; 64]), &Tracking::default(), HZ));
+    let connections = Arc::new(Connections::new(CONNECTIONS, Seed::from_bytes([8; 64]), &Tracking::default(), HZ));
     let (noted, _) = rtrb::RingBuffer::new(1);
     let (samples, _) = rtrb::RingBuffer::new(1);
     let mesh = Mesh::among(1, PORTS).into_iter().next().ok_or_else(|| Failure::Said("no mesh".into()))?;
@@ -434,31 +448,58 @@ fn worker(
     }))
 }
 
-/// The rule lets all of the load pass, and nothing else; of the classes, each direction has one without a ceiling.
+/// The last rule lets all of the load pass, and nothing else; of the classes, none has a ceiling.
 fn policy(setting: Setting, members: &[FibPort]) -> Result<(Option<PolicyTable>, Option<ShaperSpec>), Failure> {
+    let load = "proto = [\"udp\", \"tcp\"], dst = \"198.18.0.0/15\"";
+    let state = "state = [\"new\", \"established\"]";
     let text = match setting {
         Setting::Plain | Setting::Capture => return Ok((None, None)),
-        Setting::Rule => {
-            "default = { egress = \"drop\", ingress = \"drop\" }\n[[rule]]\nname = \"load\"\n\
-             match = { proto = [\"udp\", \"tcp\"], dst = \"198.18.0.0/15\" }\naction = \"accept\"\n"
-        }
-        Setting::Classes => {
-            "[[class]]\nname = \"up\"\n[[class]]\nname = \"down\"\ndirection = \"ingress\"\n\
-             [[app]]\nname = \"app\"\nclass = [\"up\", \"down\"]\n"
-        }
+        Setting::Rule => rules(1, load),
+        Setting::Rules => rules(RULES, load),
+        Setting::State => rules(1, state),
+        Setting::Classes => classes(2),
+        Setting::Everything => rules(RULES, &format!("{load}, {state}")) + &classes(9),
     };
-    let policy = Policy::parse(text, "budget").map_err(|errors| Failure::Said(format!("{errors:?}")))?;
+    let policy = Policy::parse(&text, "budget").map_err(|errors| Failure::Said(format!("{errors:?}")))?;
     let plan = ShaperSpec::new(&policy, HZ, 1, MTU, BEGIN);
+    // Of all apps, if any is named.
+    let entry = (!policy.apps.is_empty()).then_some(0);
     let ruleset = Ruleset::new(Arc::new(policy), &()).map_err(|error| Failure::Said(format!("{error:?}")))?;
     let ruleset = Arc::new(ruleset);
     let member = |member: &FibPort| {
         let macs: Vec<_> = member.settings.macs.iter().map(|mac| MacAddr::new(*mac)).collect();
-        let port_policy = ruleset.port_policy(&Owner::unknown("app"), None, &macs);
+        let port_policy = ruleset.port_policy(&Owner::unknown("app"), entry, &macs);
         let backlog = plan.as_ref().map_or(Backlog::AppRing(0), |plan| plan.backlog(&ruleset, &port_policy));
         policy_table::PolicyPort { id: member.id, generation: 1, port_policy, flows: u32::MAX, backlog }
     };
     let members = members.iter().map(member).collect();
     Ok((Some(PolicyTable::new(Arc::clone(&ruleset), members)), plan))
+}
+
+/// So many rules, of which the last one accepts what it matches and the others match nothing of the load.
+fn rules(count: u16, matches: &str) -> String {
+    let other = |n| {
+        let [high, low] = u16::to_be_bytes(n);
+        format!(
+            "[[rule]]\nname = \"rule-{n}\"\nmatch = {{ proto = \"udp\", dst = \"203.0.{high}.{low}\", dst_port = {n} }}\n\
+             action = \"drop\"\n"
+        )
+    };
+    let others: String = (1..count).map(other).collect();
+    format!(
+        "default = {{ egress = \"drop\", ingress = \"drop\" }}\n{others}\
+         [[rule]]\nname = \"load\"\nmatch = {{ {matches} }}\naction = \"accept\"\n"
+    )
+}
+
+/// So many classes, for egress and for ingress in turn. The app has the first of each.
+fn classes(count: usize) -> String {
+    let class = |n: usize| {
+        let direction = if n.is_multiple_of(2) { "egress" } else { "ingress" };
+        format!("[[class]]\nname = \"c{n}\"\ndirection = \"{direction}\"\n")
+    };
+    let all: String = (0..count).map(class).collect();
+    format!("{all}[[app]]\nname = \"app\"\nclass = [\"c0\", \"c1\"]\n")
 }
 
 /// A capture of all apps' frames whose filter none of the load passes.
