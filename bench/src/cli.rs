@@ -15,12 +15,14 @@ use crate::error::{BenchError, Doing, Result};
 use crate::interrupt::Interrupt;
 use crate::latency::{Pace, TripResult, app};
 use crate::machine::Machine;
-use crate::probe::{self, State, Thresholds};
+use crate::probe::{self, Thresholds};
 use crate::rounds::{self, Method};
 use crate::setup::{Folder, HugePages, Setup, Wire, find_program};
 use crate::throughput::{Cell, CellResult, Direction};
 use crate::{capture, compare as builds, headline, plot, policy, progress, qos, report, wake};
 
+/// Frames above this length, in bytes, are also measured with payload that the application touches.
+const LONG: u16 = 1024;
 /// Huge pages of 2 MiB for all contenders of a cell at once.
 const HUGE_PAGES: u64 = 700;
 
@@ -49,7 +51,7 @@ pub(crate) struct Args {
     /// Round trips per second at a steady pace
     #[arg(long, global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     trips_per_second: u32,
-    /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, reload; for `capture`: tx,
+    /// Only these contenders, by name; for `policy`, only these of its parts: tx, rx, flood, million, reload; for `capture`: tx,
     /// tx-one, rx, rx-one; for `qos`: cost, shaping, workers, sharing, unused, protection; for `wake`: wakes, load; for
     /// `headline`: tx, rx, ablation, victim
     #[arg(long, global = true, value_delimiter = ',')]
@@ -60,10 +62,10 @@ pub(crate) struct Args {
     /// Core of the application
     #[arg(long, global = true, default_value_t = 1)]
     app_core: usize,
-    /// One-way latencies between the cores, in nanoseconds: below the first they are threads of one core, below the
-    /// second they are near, from the third on the machine is disturbed
-    #[arg(long, global = true, num_args = 3, value_delimiter = ',', default_value = "25,80,300")]
-    thresholds: Vec<f64>,
+    /// One-way latencies between the cores, in nanoseconds: below the first they are threads of one core if they slow each
+    /// other down, below the second they are near, from the third on the machine is disturbed
+    #[arg(long, global = true, default_value = "25,80,300")]
+    thresholds: Thresholds,
     /// A wire of yours instead of the virtual ones: a PCI address bound to vfio-pci, or device arguments
     #[arg(long, global = true)]
     wire: Option<String>,
@@ -111,6 +113,9 @@ enum What {
         /// Send frames to the application instead of from it
         #[arg(long)]
         to_app: bool,
+        /// Receive frames to whatever address
+        #[arg(long)]
+        promiscuous: bool,
         /// Arguments for EAL
         #[arg(last = true)]
         eal: Vec<String>,
@@ -198,7 +203,9 @@ enum What {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::LatencyApp { core, eal } => app::run(*core, eal),
-        What::PolicyApp { core, length, to_app, eal } => policy::run(*core, *length, *to_app, eal),
+        What::PolicyApp { core, length, to_app, promiscuous, eal } => {
+            policy::run(*core, *length, *to_app, *promiscuous, eal)
+        }
         What::QosApp { core, work, lengths, eal } => qos::run(*core, *work, lengths, eal),
         What::QosSocket { core, length } => qos::run_sender(*core, *length),
         What::Policy => measure_cost(args, "policy", policy::measure, policy::page, |_| Ok(None)),
@@ -234,10 +241,13 @@ fn compare(args: &Args, interrupt: Interrupt, cells: &[Cell], paces: &[Pace]) ->
 
     let mut rates = Vec::new();
     for &cell in cells {
+        let contenders: Vec<_> = contenders.iter().filter(|contender| cell.wants(contender.name())).collect();
         rates.push(CellResult { cell, samples: rounds::run(&cell, &setup, &contenders, &method)? });
     }
     let mut trips = Vec::new();
     for &pace in paces {
+        // Frames of trips are short.
+        let contenders: Vec<_> = contenders.iter().filter(|contender| contender.name() != Kopi::COPIED.name).collect();
         trips.push(TripResult { pace, samples: rounds::run(&pace, &setup, &contenders, &method)? });
     }
     args.write(&method, &rates, &trips)
@@ -326,15 +336,9 @@ impl Args {
             rounds: self.rounds.unwrap_or(full.rounds),
             warm_up: seconds(self.warm_up, full.warm_up),
             window: seconds(self.window, full.window),
-            thresholds: self.thresholds(),
+            thresholds: self.thresholds,
             wire: self.wire.as_ref().map(Wire::new),
-        }
-    }
-
-    fn thresholds(&self) -> Thresholds {
-        match *self.thresholds.as_slice() {
-            [siblings_below, near_below, disturbed_from] => Thresholds { siblings_below, near_below, disturbed_from },
-            _ => Thresholds::default(),
+            anew: matches!(self.what, What::Compare { .. }),
         }
     }
 
@@ -342,11 +346,16 @@ impl Args {
         self.cells_of(if self.quick { &[64, 1518] } else { &[64, 512, 1518] })
     }
 
-    /// Both directions of each length that is asked for, or else of these.
+    /// Both directions of each length that is asked for, or else of these; of the longest ones also with payload that is touched.
     fn cells_of(&self, default: &[u16]) -> Vec<Cell> {
         let sizes = self.sizes.as_deref().unwrap_or(default);
         let both = [Direction::Tx, Direction::Rx].into_iter();
-        both.flat_map(|direction| sizes.iter().map(move |&frame_len| Cell { direction, frame_len })).collect()
+        let all = both.flat_map(|direction| {
+            let cell = move |(&frame_len, touched)| Cell { direction, frame_len, touched };
+            sizes.iter().flat_map(|frame_len| [(frame_len, false), (frame_len, true)]).map(cell)
+        });
+        // Of a short frame, the payload is in the same line as what every application touches.
+        all.filter(|cell| !cell.touched || cell.frame_len > LONG).collect()
     }
 
     fn paces(&self) -> Vec<Pace> {
@@ -354,7 +363,7 @@ impl Args {
     }
 
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
-        let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi::PLAIN)];
+        let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi::SHARED), Box::new(Kopi::COPIED)];
         for virtqueue in [Virtqueue::Split, Virtqueue::SplitInOrder, Virtqueue::Packed] {
             all.push(Box::new(Vhost(virtqueue)));
         }
@@ -414,9 +423,9 @@ fn build_kopi() {
 
 fn show_probe(args: &Args, interrupt: &Interrupt) -> Result<()> {
     for _ in 0..10 {
-        let one_way = probe::one_way_ns(args.dataplane_core, args.app_core)?;
-        let state = State::of(one_way, &args.thresholds()).map_or_else(|| "disturbed".to_owned(), |s| s.to_string());
-        progress(&format!("{one_way:.0} ns, {state}"));
+        let found = probe::look(args.dataplane_core, args.app_core, &args.thresholds)?;
+        let state = found.state.map_or_else(|| "disturbed".to_owned(), |state| state.to_string());
+        progress(&format!("{:.0} ns, {state}", found.one_way_ns));
         interrupt.sleep(Duration::from_millis(500))?;
     }
     Ok(())

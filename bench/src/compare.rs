@@ -79,7 +79,7 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> std
     writeln!(page, "| DPDK | {dpdk} |\n| A | `{a}` |\n| B | `{b}` |\n| Command | `{command_line}` |\n")?;
     writeln!(
         page,
-        "{} rounds of both in turn, {:.1} s of warm-up and a window of {:.1} s each. Medians (least to most, samples). Ratios are \
+        "{} rounds of both in turn, each started anew for each sample, {:.1} s of warm-up and a window of {:.1} s. Medians (least to most, samples). Ratios are \
          taken within a round and a state of the cores: {}.\n",
         method.rounds,
         method.warm_up.as_secs_f64(),
@@ -158,7 +158,7 @@ mod tests {
             sample("B", 1, State::Near, 24.0),
         ];
         let samples = Samples { samples, ..Samples::default() };
-        let cell = Cell { direction: Direction::Tx, frame_len: 64 };
+        let cell = Cell { direction: Direction::Tx, frame_len: 64, touched: false };
         let folders = ["/old", "/new"].map(PathBuf::from);
         let results = Results { folders, rates: vec![CellResult { cell, samples }], trips: Vec::new() };
         let page = page(&Machine::default(), &Method::default(), &results).expect("a string takes everything");

@@ -128,7 +128,7 @@ mod tests {
             sample("vhost-packed", Family::Vhost, State::Near),
             sample("kopi", Family::Kopi, State::Far),
         ];
-        let cell = Cell { direction: Direction::Tx, frame_len: 64 };
+        let cell = Cell { direction: Direction::Tx, frame_len: 64, touched: false };
         let cells = [CellResult { cell, samples: Samples { samples, ..Samples::default() } }];
         let svg = svg("a < b", &cells).expect("a string takes everything");
         assert_eq!(svg.matches("<path").count(), 3, "{svg}");

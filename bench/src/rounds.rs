@@ -1,10 +1,11 @@
 //! Paired, interleaved samples: every contender in turn, round after round, on a machine that keeps still.
 
+use std::borrow::Borrow;
 use std::time::{Duration, Instant};
 
 use crate::contender::{Contender, Family, Service};
 use crate::error::{BenchError, Result};
-use crate::probe::{self, State, Thresholds};
+use crate::probe::{self, Found, State, Thresholds};
 use crate::process::Process;
 use crate::progress;
 use crate::setup::{Setup, Wire};
@@ -31,12 +32,15 @@ pub(crate) struct Method {
     pub(crate) thresholds: Thresholds,
     /// A wire given by the user, which only one contender can own at a time.
     pub(crate) wire: Option<Wire>,
+    /// Whether every sample is of processes started for it. Where memory comes to lie differs from start to start, and
+    /// with it the rate, by a tenth and more.
+    pub(crate) anew: bool,
 }
 
 impl Default for Method {
     fn default() -> Self {
         let (warm_up, window) = (Duration::from_secs(1), Duration::from_secs(2));
-        Self { rounds: 5, warm_up, window, thresholds: Thresholds::default(), wire: None }
+        Self { rounds: 5, warm_up, window, thresholds: Thresholds::default(), wire: None, anew: false }
     }
 }
 
@@ -200,7 +204,7 @@ pub(crate) trait Experiment {
 /// A contender's place in an experiment.
 struct Entry<'a, A: App> {
     contender: &'a dyn Contender,
-    /// Started and paused, unless only one contender can own the wire at a time.
+    /// Started and paused, unless only one contender can own the wire at a time, or each sample starts its own.
     pair: Option<Pair<A>>,
     failed: bool,
 }
@@ -215,13 +219,13 @@ struct Entry<'a, A: App> {
 pub(crate) fn run<E: Experiment>(
     experiment: &E,
     setup: &Setup,
-    contenders: &[Box<dyn Contender>],
+    contenders: &[impl Borrow<Box<dyn Contender>>],
     method: &Method,
 ) -> Result<Samples<E::Measured>> {
     let mut run = Run { experiment, setup, method, samples: Samples::default() };
     let mut entries = Vec::new();
     for contender in contenders {
-        entries.extend(run.enter(contender.as_ref())?);
+        entries.extend(run.enter(contender.borrow().as_ref())?);
     }
     for round in 0..method.rounds {
         for entry in entries.iter_mut().filter(|entry| !entry.failed) {
@@ -306,7 +310,7 @@ impl<E: Experiment> Run<'_, E> {
             self.skip(contender, why);
             return Ok(None);
         }
-        if self.method.wire.is_some() {
+        if self.method.wire.is_some() || self.method.anew {
             return Ok(Some(Entry { contender, pair: None, failed: false }));
         }
         let started = self.start(contender, &self.experiment.wire()).and_then(|pair| {
@@ -333,14 +337,14 @@ impl<E: Experiment> Run<'_, E> {
     ) -> Result<()> {
         let label = self.experiment.label();
         for _ in 0..TRIES {
-            let one_way = self.probe()?;
-            let Some(before) = State::of(one_way, &self.method.thresholds) else {
+            let Found { one_way_ns, state: before } = self.probe()?;
+            let Some(before) = before else {
                 self.samples.disturbed += 1;
                 self.setup.interrupt.sleep(PATIENCE)?;
                 continue;
             };
             let (measured, share) = measure(self)?;
-            let after = State::of(self.probe()?, &self.method.thresholds);
+            let after = self.probe()?.state;
             let state = match Stillness::evaluate(before, after, share) {
                 Stillness::Still(state) => state,
                 Stillness::Changed => {
@@ -357,7 +361,7 @@ impl<E: Experiment> Run<'_, E> {
                 }
             };
             let text = self.experiment.describe(&measured);
-            progress(&format!("{label} round {round} {name}: {text}, {state} ({one_way:.0} ns)"));
+            progress(&format!("{label} round {round} {name}: {text}, {state} ({one_way_ns:.0} ns)"));
             self.samples.samples.push(Sample { contender: name, family, round, state, measured });
             return Ok(());
         }
@@ -388,8 +392,8 @@ impl<E: Experiment> Run<'_, E> {
         Ok((measured, share))
     }
 
-    fn probe(&self) -> Result<f64> {
-        probe::one_way_ns(self.setup.dataplane_core, self.setup.app_core)
+    fn probe(&self) -> Result<Found> {
+        probe::look(self.setup.dataplane_core, self.setup.app_core, &self.method.thresholds)
     }
 
     /// Turns a contender's failure into a skip; an interrupt stays an error.

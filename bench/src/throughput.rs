@@ -1,14 +1,21 @@
 //! Frames per second, end to end.
+//!
+//! The application is testpmd, which leaves payload alone. Where payload is to be touched it is one of this crate, which does the same
+//! and writes, or sums, all of it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::contender::Service;
+use crate::contender::{Kopi, Service};
 use crate::error::{BenchError, Result};
+use crate::policy::{Job, Pump};
 use crate::process::Process;
 use crate::rounds::{App, Experiment, Method, Pair, Samples};
 use crate::setup::{Setup, Wire};
 use crate::testpmd::{PortStats, Role, Testpmd};
+
+/// Bytes up to which a frame is copied, whether an application shares its memory or not.
+pub(crate) const SHORT: u16 = 128;
 
 /// Which way the frames go, as the application sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +32,15 @@ impl Direction {
         match self {
             Self::Tx => "txonly",
             Self::Rx => "rxonly",
+        }
+    }
+
+    /// What an application does that touches all payload, behind a cell's name.
+    pub(crate) const fn touch(self, touched: bool) -> &'static str {
+        match (touched, self) {
+            (false, _) => "",
+            (true, Self::Tx) => ", written",
+            (true, Self::Rx) => ", read",
         }
     }
 
@@ -52,11 +68,13 @@ pub(crate) struct Cell {
     pub(crate) direction: Direction,
     /// Length of a frame in bytes, without the checksum.
     pub(crate) frame_len: u16,
+    /// Whether the application writes, or reads, all of each frame's payload.
+    pub(crate) touched: bool,
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} B", self.direction, self.frame_len)
+        write!(f, "{} {} B{}", self.direction, self.frame_len, self.direction.touch(self.touched))
     }
 }
 
@@ -78,14 +96,26 @@ pub(crate) struct CellResult {
     pub(crate) samples: Samples<Rate>,
 }
 
-impl App for Testpmd {
+/// What loads the system.
+#[derive(Debug)]
+pub(crate) enum Load {
+    /// Leaves payload alone.
+    Testpmd(Testpmd),
+    /// Touches it.
+    Pump(Pump),
+}
+
+impl App for Load {
     fn process(&self) -> &Process {
-        Self::process(self)
+        match self {
+            Self::Testpmd(app) => app.process(),
+            Self::Pump(app) => app.process(),
+        }
     }
 }
 
 impl Experiment for Cell {
-    type App = Testpmd;
+    type App = Load;
     type Measured = Rate;
 
     fn label(&self) -> String {
@@ -101,22 +131,30 @@ impl Experiment for Cell {
         Wire::new(format!("net_null0,size={}{no_rx}", self.frame_len))
     }
 
-    fn start_app(&self, setup: &Setup, name: &str, service: &dyn Service) -> Result<Testpmd> {
+    fn start_app(&self, setup: &Setup, name: &str, service: &dyn Service) -> Result<Load> {
+        if self.touched {
+            return Pump::start_promiscuous(setup, name, self.frame_len, service).map(Load::Pump);
+        }
         let (mode, frame_len) = (self.direction.mode(), self.frame_len);
         let role = Role { name, core: setup.app_core, devices: service.app_devices(), mode, frame_len };
         let mut app = Testpmd::start(setup, &role)?;
         app.forward()?;
-        Ok(app)
+        Ok(Load::Testpmd(app))
     }
 
-    fn measure(&self, setup: &Setup, method: &Method, pair: &mut Pair<Testpmd>) -> Result<Rate> {
+    fn measure(&self, setup: &Setup, method: &Method, pair: &mut Pair<Load>) -> Result<Rate> {
+        let Pair { app, service } = pair;
+        let app = match app {
+            Load::Testpmd(app) => app,
+            Load::Pump(pump) => return self.pump(method, pump, service.as_mut()),
+        };
         setup.interrupt.sleep(method.warm_up)?;
         // The wire's count is asked for outside of the application's window: asking costs the system time.
-        let wire_first = (Instant::now(), pair.service.wire_sent()?);
-        let first = pair.app.port_stats(0)?;
+        let wire_first = (Instant::now(), service.wire_sent()?);
+        let first = app.port_stats(0)?;
         setup.interrupt.sleep(method.window)?;
-        let last = pair.app.port_stats(0)?;
-        let (elapsed, wire_last) = (wire_first.0.elapsed(), pair.service.wire_sent()?);
+        let last = app.port_stats(0)?;
+        let (elapsed, wire_last) = (wire_first.0.elapsed(), service.wire_sent()?);
 
         let mpps = self.mpps(&first, &last)?;
         let wire = wire_first.1.zip(wire_last).filter(|_| self.direction == Direction::Tx);
@@ -132,6 +170,37 @@ impl Experiment for Cell {
 }
 
 impl Cell {
+    /// Whether a contender of this name has anything to show: one that copies all does the same as the other one where frames are
+    /// short or received.
+    pub(crate) fn wants(&self, contender: &str) -> bool {
+        contender != Kopi::COPIED.name || (self.direction == Direction::Tx && self.frame_len > SHORT)
+    }
+
+    /// Takes a sample with an application that touches payload.
+    fn pump(&self, method: &Method, pump: &mut Pump, service: &mut dyn Service) -> Result<Rate> {
+        let job = match self.direction {
+            Direction::Tx => Job::SendOneWritten,
+            Direction::Rx => Job::ReceiveRead,
+        };
+        let sends = self.direction == Direction::Tx;
+        pump.begin(job, method.warm_up)?;
+        pump.end(method.warm_up)?;
+        // Between windows nothing is sent, so that the wire's count is that of the window.
+        let first = if sends { service.wire_sent()? } else { None };
+        // What came meanwhile waits in the rings. It is a small part of a window.
+        pump.begin(job, method.window)?;
+        let window = pump.end(method.window)?;
+        let last = if sends { service.wire_sent()? } else { None };
+        if window.frames == 0 || window.nanoseconds == 0 {
+            return Err(BenchError::Failed("no traffic went through".to_owned()));
+        }
+        let wire = first.zip(last).map(|(first, last)| last.saturating_sub(first));
+        Ok(Rate {
+            mpps: approximate(window.frames) / approximate(window.nanoseconds) * 1e3,
+            delivered: wire.map(|frames| approximate(frames) / approximate(window.frames)),
+        })
+    }
+
     /// The rate that the application saw between two looks.
     ///
     /// # Errors
@@ -171,7 +240,7 @@ mod tests {
 
     /// The rate of a cell of 64 bytes that received this much on top of what it had.
     fn mpps(rx_packets: u64, rx_bytes: u64, rx_rate: u64) -> Option<f64> {
-        let cell = Cell { direction: Direction::Rx, frame_len: 64 };
+        let cell = Cell { direction: Direction::Rx, frame_len: 64, touched: false };
         let first = PortStats { rx_packets: 5, rx_bytes: 9, tx_packets: 0, rx_rate: 0, tx_rate: 0 };
         let last = PortStats { rx_packets: 5 + rx_packets, rx_bytes: 9 + rx_bytes, rx_rate, ..first };
         cell.mpps(&first, &last).ok()
@@ -200,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_tx_wire_gives_no_frames() {
-        let wire = |direction| Cell { direction, frame_len: 512 }.wire().device().to_owned();
+        let wire = |direction| Cell { direction, frame_len: 512, touched: false }.wire().device().to_owned();
         assert_eq!(wire(Direction::Tx), "net_null0,size=512,no-rx=1");
         assert_eq!(wire(Direction::Rx), "net_null0,size=512");
     }

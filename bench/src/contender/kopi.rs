@@ -30,12 +30,18 @@ pub(crate) struct Kopi {
     pub(crate) workers: usize,
     /// What its workers do when there is nothing to do.
     pub(crate) idle: &'static str,
+    /// Whether kopid may read long frames out of the application's memory; `None` leaves it to the build.
+    pub(crate) share_memory: Option<bool>,
 }
 
 impl Kopi {
-    /// kopid without a policy.
+    /// kopid without a policy, as the build has it.
     pub(crate) const PLAIN: Self =
-        Self { name: "kopi", folder: None, policy: None, mac: None, workers: 1, idle: "poll" };
+        Self { name: "kopi", folder: None, policy: None, mac: None, workers: 1, idle: "poll", share_memory: None };
+    /// kopid without a policy, which reads long frames out of the application's memory.
+    pub(crate) const SHARED: Self = Self { share_memory: Some(true), ..Self::PLAIN };
+    /// The same, but the driver copies all of each frame.
+    pub(crate) const COPIED: Self = Self { name: "kopi-copied", share_memory: Some(false), ..Self::PLAIN };
     /// kopid without a policy, whose worker may sleep.
     pub(crate) const ADAPTIVE: Self = Self { name: "kopi-adaptive", idle: "adaptive", ..Self::PLAIN };
 
@@ -72,7 +78,8 @@ impl Contender for Kopi {
             }
             None => String::new(),
         };
-        // Builds from before there was a choice do not know the key.
+        // Builds from before there was a choice do not know these keys.
+        let memory = self.share_memory.map(|share| format!("[memory]\nshare_memory = {share}\n")).unwrap_or_default();
         let idle = if self.idle == Self::PLAIN.idle { String::new() } else { format!("idle = \"{}\"\n", self.idle) };
         let no_pci = if wire.is_pci() { "" } else { ", \"--no-pci\"" };
         let text = format!(
@@ -80,7 +87,7 @@ impl Contender for Kopi {
              [dataplane]\ncores = {cores:?}\n{idle}\
              [eal]\nargs = [\"--in-memory\", \"--no-telemetry\", \"--file-prefix\", \"{prefix}\"{no_pci}]\n\
              [socket]\npath = \"{socket}\"\n\
-             [control]\npath = \"{control}\"\n",
+             [control]\npath = \"{control}\"\n{memory}",
             wire = wire.device(),
             cores = setup.worker_cores(self.workers),
             prefix = setup.prefix(self.name),
@@ -99,7 +106,7 @@ impl Contender for Kopi {
 }
 
 fn wait_for_socket(setup: &Setup, socket: &Path, process: &mut Process) -> Result<()> {
-    let step = Duration::from_millis(50);
+    let step = Duration::from_millis(5);
     for _ in 0..START.as_millis() / step.as_millis() {
         if socket.exists() {
             return Ok(());

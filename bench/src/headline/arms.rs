@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 use super::cell::Cell;
 use crate::contender::{CLASSES, Captured, Contender, Family, Kernel, Kopi, Ovs, Raw, Vhost, Virtqueue};
 use crate::policy::{APP_MAC, texts};
+use crate::throughput::{Direction, SHORT};
 
 /// Rules of Open vSwitch.
 pub(super) const SWITCH_RULES: u16 = 1000;
@@ -21,18 +22,21 @@ pub(super) enum Arm {
     Raw,
     Vhost,
     Ovs,
+    Copied,
     Kopi,
     Everything,
 }
 
 impl Arm {
     /// Every arm, in the order of the page.
-    pub(super) const ALL: [Self; 6] = [Self::Kernel, Self::Raw, Self::Vhost, Self::Ovs, Self::Kopi, Self::Everything];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Kernel, Self::Raw, Self::Vhost, Self::Ovs, Self::Copied, Self::Kopi, Self::Everything];
 
     /// The arm of a contender.
     pub(super) fn of(name: &str, family: Family) -> Self {
         match family {
             Family::Kopi if name == EVERYTHING => Self::Everything,
+            Family::Kopi if name == Kopi::COPIED.name => Self::Copied,
             Family::Kopi => Self::Kopi,
             Family::Vhost => Self::Vhost,
             Family::Ovs => Self::Ovs,
@@ -48,6 +52,7 @@ impl Arm {
             Self::Raw => ("raw bypass", "#bbbbbb"),
             Self::Vhost => ("vhost", "#c9a227"),
             Self::Ovs => ("OVS, 1,000 rules", "#4a6fa5"),
+            Self::Copied => ("kopi, no policy, all copied", "#b5d3c1"),
             Self::Kopi => ("kopi, no policy", "#7fb394"),
             Self::Everything => ("kopi, everything on", "#2f6f4f"),
         }
@@ -66,6 +71,10 @@ pub(super) fn contenders(cell: &Cell) -> Result<Vec<Box<dyn Contender>>, fmt::Er
         Box::new(Kernel { direction: cell.direction, frame_len: cell.frame_len }),
         Box::new(Raw),
     ];
+    // Short frames are copied in any case, and so is what is received.
+    if cell.direction == Direction::Tx && cell.frame_len > SHORT {
+        all.push(Box::new(Kopi { mac: Some(APP_MAC), ..Kopi::COPIED }));
+    }
     for virtqueue in [Virtqueue::Split, Virtqueue::SplitInOrder, Virtqueue::Packed] {
         all.push(Box::new(Vhost(virtqueue)));
     }
@@ -121,7 +130,7 @@ fn classes() -> Result<String, fmt::Error> {
 }
 
 fn kopi(name: &'static str, policy: Option<String>) -> Kopi {
-    Kopi { name, policy, mac: Some(APP_MAC), ..Kopi::PLAIN }
+    Kopi { name, policy, mac: Some(APP_MAC), ..Kopi::SHARED }
 }
 
 #[cfg(test)]

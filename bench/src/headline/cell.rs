@@ -114,12 +114,7 @@ impl Experiment for Cell {
     type Measured = Rate;
 
     fn label(&self) -> String {
-        let touched = match (self.touched, self.direction) {
-            (false, _) => "",
-            (true, Direction::Tx) => ", written",
-            (true, Direction::Rx) => ", read",
-        };
-        format!("{} {} B{touched}", self.direction, self.frame_len)
+        format!("{} {} B{}", self.direction, self.frame_len, self.direction.touch(self.touched))
     }
 
     fn wire(&self) -> Wire {

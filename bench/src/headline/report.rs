@@ -12,12 +12,10 @@ use crate::machine::Machine;
 use crate::policy::{FLOWS, texts};
 use crate::probe::State;
 use crate::qos::protection::{BUSY, IDLE, RATE};
+use crate::report::{PAIRS, held};
 use crate::rounds::{Experiment as _, Method, Samples};
 use crate::stats::Spread;
 use crate::throughput::Direction;
-
-/// Pairs without which a ratio is not judged.
-const PAIRS: usize = 5;
 
 /// What a figure of a sample is.
 type Figure = fn(&Rate) -> f64;
@@ -169,11 +167,7 @@ fn goals(page: &mut String, results: &Results) -> fmt::Result {
         let Some((cell, samples)) = results.cells.iter().find(|(cell, _)| wanted(cell)) else { continue };
         for state in State::ALL {
             let (Some(least), Some(found)) = (least(state), ratio(samples, *arms, state, *figure)) else { continue };
-            let held = match (found.count >= PAIRS, found.median >= least) {
-                (false, _) => "too few pairs",
-                (true, true) => "yes",
-                (true, false) => "**no**",
-            };
+            let held = held(found, found.median >= least);
             let ((ours, _), (theirs, _)) = (arms.0.look(), arms.1.look());
             let (label, found) = (cell.label(), Spread::text(Some(found), 2));
             writeln!(page, "| {label} | {what}: {ours} / {theirs} | {state} | {least:.1} | {found} | {held} |")?;
@@ -207,7 +201,8 @@ fn arms(page: &mut String, method: &Method) -> fmt::Result {
         "*vhost*: testpmd forwards between the wire and vhost-user, unseen; the best of three kinds of rings",
         "*OVS, 1,000 rules*: Open vSwitch with DPDK; 1,000 rules by address and port that none of the load matches, before the \
          one that forwards; the best of two kinds of rings",
-        "*kopi, no policy*: kopid with one worker",
+        "*kopi, no policy*: kopid with one worker, which reads long frames out of the application's memory",
+        "*kopi, no policy, all copied*: the same with `share_memory = false`",
         "*kopi, everything on*: the same, with 10,000 rules, the last of which decides by a set of 10,000 addresses, the \
          connection's state and the owner; nine classes; and a capture of all ports with a filter",
     ];
@@ -264,7 +259,7 @@ fn ablation(page: &mut String, found: &Ablation) -> fmt::Result {
         page,
         "The worker alone, 64 bytes, {FLOWS} flows in turn. *ns*: for which the worker was busy, for each frame that came to it; \
          *more*: than without a policy, within a round. *Instructions*: a frame, device included, as `kopi-bench-instructions` \
-         counts them, where it has a case; its classes are one of each direction. RX in ns has the copy of the wire in \
+         counts them; its classes are one of each direction but with everything on, and 10,000 rules are there the first that matches nothing. RX in ns has the copy of the wire in \
          it.\n"
     )?;
     SETTINGS.iter().try_for_each(|(name, what)| writeln!(page, "- `{name}`: {what}"))?;

@@ -76,7 +76,9 @@ impl Sockets {
                 Job::SendWritten => self.send(true)?,
                 Job::Receive => self.receive(false)?,
                 Job::ReceiveRead => self.receive(true)?,
-                Job::SendOne | Job::Flood => return Err(BenchError::Failed("sockets do not do that".to_owned())),
+                Job::SendOne | Job::SendOneWritten | Job::SendMillion | Job::Flood => {
+                    return Err(BenchError::Failed("sockets do not do that".to_owned()));
+                }
             };
             let took = begun.elapsed();
             if took >= time {

@@ -35,17 +35,23 @@ pub(crate) enum Job {
     Receive,
     /// Like [`Job::Send`], and write the payload of each frame anew.
     SendWritten,
+    /// Like [`Job::SendOne`], and write the payload of each frame anew.
+    SendOneWritten,
+    /// Send the frames of a million flows in turn.
+    SendMillion,
     /// Like [`Job::Receive`], and read every byte, as a checksum does.
     ReceiveRead,
 }
 
 impl Job {
-    const ALL: [(&'static str, Self); 6] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("send", Self::Send),
         ("send-one", Self::SendOne),
         ("flood", Self::Flood),
         ("receive", Self::Receive),
         ("send-written", Self::SendWritten),
+        ("send-one-written", Self::SendOneWritten),
+        ("send-million", Self::SendMillion),
         ("receive-read", Self::ReceiveRead),
     ];
 
@@ -79,18 +85,19 @@ impl Window {
 }
 
 /// Runs the application until its standard input ends. What it sends are frames of `length` bytes, but for those of a flood:
-/// from itself, or, where it stands for the wire, `to_app`.
+/// from itself, or, where it stands for the wire, `to_app`. It receives what is for its address, or whatever comes if it is
+/// `promiscuous`.
 ///
 /// # Errors
 ///
 /// When DPDK or the port does not come up, or a line is not understood.
-pub(crate) fn run(core: usize, length: u16, to_app: bool, eal_args: &[String]) -> Result<()> {
+pub(crate) fn run(core: usize, length: u16, to_app: bool, promiscuous: bool, eal_args: &[String]) -> Result<()> {
     let eal = Eal::init(eal_args)?;
     pin(core)?;
     let config = PoolConfig { name: "policy", mbufs: 8191, cache: 256, frame_max: 2048, socket: None };
     let pool = Pool::new(&eal, config)?;
     let mut port = Port::by_id(&eal, 0)?;
-    port.configure(&PortConfig::default(), std::slice::from_ref(&pool))?;
+    port.configure(&PortConfig { promiscuous, ..PortConfig::default() }, std::slice::from_ref(&pool))?;
     let (rx, tx) = port.start()?;
     let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else {
         return Err(BenchError::Failed("the port has no queues".to_owned()));
@@ -153,6 +160,8 @@ impl Pump {
                 Job::Send => self.send(self.length, Self::next_of_flows),
                 Job::SendWritten => self.send(self.length, Self::next_of_flows_written),
                 Job::SendOne => self.send(self.length, Self::first_of_flows),
+                Job::SendOneWritten => self.send(self.length, Self::first_of_flows_written),
+                Job::SendMillion => self.send(self.length, Self::next_of_million),
                 Job::Flood => self.send(FRAME_LEN, Self::next_of_flood),
             };
             let took = tsc() - start;
@@ -201,9 +210,31 @@ impl Pump {
     #[inline]
     fn next_of_flows_written(&mut self, to: &mut [u8]) {
         self.next_of_flows(to);
+        self.write(to);
+    }
+
+    #[inline]
+    fn first_of_flows_written(&mut self, to: &mut [u8]) {
+        self.first_of_flows(to);
+        self.next = self.next.wrapping_add(1);
+        self.write(to);
+    }
+
+    /// Writes all payload that is not prepared.
+    #[inline]
+    fn write(&self, to: &mut [u8]) {
         let [value, ..] = self.next.to_le_bytes();
         if let Some(payload) = to.get_mut(FRAME_LEN.into()..) {
             payload.fill(value);
+        }
+    }
+
+    #[inline]
+    fn next_of_million(&mut self, to: &mut [u8]) {
+        self.next = if self.next + 1 >= frames::MILLION { 0 } else { self.next + 1 };
+        let prepared = self.frames.first().zip(u32::try_from(self.next).ok());
+        if let Some((to, (frame, flow))) = to.first_chunk_mut().zip(prepared) {
+            *to = frames::of_million(frame, flow);
         }
     }
 

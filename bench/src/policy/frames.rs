@@ -39,6 +39,21 @@ pub(crate) fn flows(to_app: bool, length: u16) -> Vec<Frame> {
     (0..FLOWS).map(|flow| frame(UDP, to_app, length, 1024 + flow, destination(flow))).collect()
 }
 
+/// Flows in the load of a million, told apart by their ports.
+pub(super) const MILLION: usize = 1_000_000;
+
+/// The frame of flow number `flow` of a million, made of any frame of UDP: of 62,500 source ports and 16 destination ports.
+#[inline]
+pub(super) fn of_million(frame: &Frame, flow: u32) -> Frame {
+    let mut frame = *frame;
+    let [_, _, high, low] = (1024 + flow / 16).to_be_bytes();
+    let [_, _, _, to] = (flow % 16).to_be_bytes();
+    if let Some(ports) = frame.get_mut(L4..L4 + 4) {
+        ports.copy_from_slice(&[high, low, 1, to]);
+    }
+    frame
+}
+
 /// A SYN from the application, from port `source` to the destination of number `to`.
 pub(super) fn syn(source: u16, to: u16) -> Frame {
     frame(TCP, false, FRAME_LEN, source, destination(to))
@@ -108,6 +123,21 @@ mod tests {
         }
         let frame = syn(1, 2);
         assert_eq!(checksum(6 + 30 + sum(&frame[IP + 12..L4]) + sum(&frame[L4..])), 0);
+    }
+
+    /// Each flow of a million has ports of its own, of which none is zero.
+    #[test]
+    fn a_million_flows_differ() {
+        let [frame, ..] = flows(false, FRAME_LEN)[..] else { return };
+        let ports = |flow: usize| {
+            let frame = of_million(&frame, u32::try_from(flow).expect("it is no more than a million"));
+            u32::from_be_bytes([frame[L4], frame[L4 + 1], frame[L4 + 2], frame[L4 + 3]])
+        };
+        let mut all: Vec<u32> = (0..MILLION).map(ports).collect();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), MILLION);
+        assert!(all.iter().all(|ports| ports >> 16 >= 1024 && ports & 0xffff > 0));
     }
 
     /// Each flow has a key of its own.

@@ -26,6 +26,8 @@ pub(crate) enum Load {
     Tx,
     /// The same to the application, from the wire, which reads them from this file again and again.
     Rx(PathBuf),
+    /// The same from the application, of a million flows.
+    Million,
     /// SYNs from the application, nearly every one of a flow of its own.
     Flood,
 }
@@ -56,8 +58,22 @@ impl Pump {
     ///
     /// When it does not come up.
     pub(crate) fn start(setup: &Setup, name: &str, length: u16, service: &dyn Service) -> Result<Self> {
-        let mut args =
-            [app::COMMAND, &setup.app_core.to_string(), &length.to_string(), "--"].map(str::to_owned).to_vec();
+        Self::start_with(setup, name, length, service, &[])
+    }
+
+    /// The same, with frames to whatever address received, as testpmd does.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come up.
+    pub(crate) fn start_promiscuous(setup: &Setup, name: &str, length: u16, service: &dyn Service) -> Result<Self> {
+        Self::start_with(setup, name, length, service, &["--promiscuous"])
+    }
+
+    fn start_with(setup: &Setup, name: &str, length: u16, service: &dyn Service, options: &[&str]) -> Result<Self> {
+        let (core, length) = (setup.app_core.to_string(), length.to_string());
+        let words = [&[app::COMMAND, &core, &length][..], options, &["--"]].concat();
+        let mut args: Vec<String> = words.into_iter().map(str::to_owned).collect();
         args.extend(setup.eal_args(name, setup.app_core));
         args.extend(service.app_devices());
         Self::spawn(setup, name, &setup.program, &args)
@@ -109,6 +125,7 @@ impl Experiment for Load {
         match self {
             Self::Tx => "TX, 1,000 flows",
             Self::Rx(_) => "RX, 1,000 flows",
+            Self::Million => "TX, a million flows",
             Self::Flood => "TX, SYN flood",
         }
         .to_owned()
@@ -116,7 +133,7 @@ impl Experiment for Load {
 
     fn wire(&self) -> Wire {
         match self {
-            Self::Tx | Self::Flood => Wire::new("net_null0,no-rx=1"),
+            Self::Tx | Self::Million | Self::Flood => Wire::new("net_null0,no-rx=1"),
             Self::Rx(file) => Wire::new(format!("net_pcap0,rx_pcap={},infinite_rx=1", file.display())),
         }
     }
@@ -129,6 +146,7 @@ impl Experiment for Load {
         let job = match self {
             Self::Tx => Job::Send,
             Self::Rx(_) => Job::Receive,
+            Self::Million => Job::SendMillion,
             Self::Flood => Job::Flood,
         };
         // Both windows at once, so that one follows the other: what the wire gives does not wait.

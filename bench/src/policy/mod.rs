@@ -6,6 +6,7 @@ mod app;
 mod counts;
 mod frames;
 mod load;
+mod million;
 mod reload;
 mod report;
 pub(crate) mod texts;
@@ -14,6 +15,7 @@ use crate::contender::Contender;
 use crate::error::{BenchError, Result};
 use crate::rounds::{self, Method, Samples};
 use crate::setup::Setup;
+use million::Million;
 use reload::Reloads;
 
 pub(crate) use app::{ANSWER, COMMAND, Job, READY, Window, parse, run};
@@ -23,12 +25,13 @@ pub(crate) use load::{Load, Pump, Rate};
 pub(crate) use report::page;
 
 /// Parts of the benchmark, by the names that the command line knows.
-const PARTS: [&str; 4] = ["tx", "rx", "flood", "reload"];
+const PARTS: [&str; 5] = ["tx", "rx", "flood", "million", "reload"];
 
 /// What all parts gave.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     loads: Vec<(Load, Samples<Rate>)>,
+    millions: Vec<Million>,
     reloads: Option<Reloads>,
 }
 
@@ -59,6 +62,9 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
             let samples = rounds::run(&load, setup, &contenders, method)?;
             results.loads.push((load, samples));
         }
+    }
+    if wanted("million") {
+        results.millions = million::measure(setup, method)?;
     }
     if wanted("reload") {
         results.reloads = Some(reload::measure(setup, &method.thresholds)?);

@@ -106,7 +106,7 @@ pub(super) fn measure(setup: &Setup, thresholds: &Thresholds) -> Result<Reloads>
     // What ordinary threads of the kernel take of a core that is not isolated is not the reload's doing.
     service.processes().into_iter().try_for_each(|process| process.prefer(WORKER))?;
     let policy = setup.path(&format!("{}-policy.toml", texts::MANY));
-    let state = || Ok::<_, BenchError>(State::of(probe::one_way_ns(setup.dataplane_core, setup.app_core)?, thresholds));
+    let state = || Ok::<_, BenchError>(probe::look(setup.dataplane_core, setup.app_core, thresholds)?.state);
 
     let mut reloads = Reloads::default();
     // How long the reload before took. Long pauses are the likelier, the longer one watches.

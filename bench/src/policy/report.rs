@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use super::Results;
 use super::load::{Load, Rate};
+use super::million::{MILLION, Million, THOUSAND};
 use super::reload::{Pause, Reload, Reloads};
 use super::texts;
 use crate::machine::Machine;
@@ -13,6 +14,8 @@ use crate::stats::Spread;
 
 /// Ratios that the project promises under a steady load: of a policy, to another one, at least.
 const GOALS: [(&str, &str, f64); 2] = [(texts::MANY, texts::ONE, 0.97), (texts::ONE, texts::NONE, 0.85)];
+/// The least share of the rate of a thousand flows that the project promises for a million.
+const OF_MILLION: f64 = 0.4;
 /// The longest pause of a worker that the project promises, in microseconds.
 const PAUSE_US: u64 = 50;
 /// Upper ends of the histogram of pauses, in microseconds.
@@ -32,6 +35,9 @@ pub(crate) fn page(machine: &Machine, method: &Method, results: &Results) -> Res
     promises(&mut page, results)?;
     for (load, samples) in &results.loads {
         rates(&mut page, load, samples)?;
+    }
+    if !results.millions.is_empty() {
+        millions(&mut page, &results.millions)?;
     }
     if let Some(reloads) = &results.reloads {
         pauses(&mut page, reloads)?;
@@ -68,6 +74,17 @@ fn promises(page: &mut String, results: &Results) -> fmt::Result {
                 let (label, ratio) = (load.label(), Spread::text(Some(ratio), 3));
                 writeln!(rows, "| {label}: {ours} / {theirs} | {state} | at least {least:.2} | {ratio} | {held} |")?;
             }
+        }
+    }
+    for Million { policy, samples, .. } in &results.millions {
+        for state in State::ALL {
+            let Some(ratio) = samples.ratio((MILLION, THOUSAND), state, mpps) else { continue };
+            let held = if ratio.median >= OF_MILLION { "yes" } else { "**no**" };
+            let ratio = Spread::text(Some(ratio), 3);
+            writeln!(
+                rows,
+                "| TX, {policy}: a million flows / 1,000 | {state} | at least {OF_MILLION:.2} | {ratio} | {held} |"
+            )?;
         }
     }
     if let Some(reloads) = &results.reloads {
@@ -131,6 +148,31 @@ fn rates(page: &mut String, load: &Load, samples: &Samples<Rate>) -> fmt::Result
         "\nThrown away: {changed} samples during which the state changed, {disturbed} that were disturbed."
     )?;
     skipped.iter().try_for_each(|(name, why)| writeln!(page, "\nLeft out: {name}: {why}"))?;
+    writeln!(page)
+}
+
+fn millions(page: &mut String, millions: &[Million]) -> fmt::Result {
+    writeln!(
+        page,
+        "## A million flows\n\nOne kopid for both loads, whose tables are as large as it makes them by itself on this machine. All \
+         flows of a load take turns, so a frame's entry was last used a million frames ago. *Start*: from the start of kopid until it takes \
+         applications.\n"
+    )?;
+    writeln!(page, "| State | Policy | Flows | Mpps | Worker ns | Evicted flows | Start, ms |")?;
+    writeln!(page, "| --- | --- | --- | --- | --- | --- | --- |")?;
+    for Million { policy, starts, samples } in millions {
+        let starts = Spread::text(Spread::of(starts.iter().map(|start| start.as_secs_f64() * 1e3)), 0);
+        for state in State::ALL {
+            for name in [THOUSAND, MILLION] {
+                let Some(rate) = samples.spread(name, state, mpps) else { continue };
+                let worker = Spread::text(samples.spread(name, state, |rate| rate.worker_ns), 1);
+                let evicted = samples.spread(name, state, |rate| rate.evicted).map_or(0.0, |spread| spread.median);
+                let rate = Spread::text(Some(rate), 2);
+                let evicted = evicted * 100.0;
+                writeln!(page, "| {state} | {policy} | {name} | {rate} | {worker} | {evicted:.2} % | {starts} |")?;
+            }
+        }
+    }
     writeln!(page)
 }
 
@@ -207,6 +249,7 @@ mod tests {
         });
         let results = Results {
             loads: vec![(Load::Tx, Samples { samples, ..Samples::default() })],
+            millions: Vec::new(),
             reloads: Some(Reloads { each: each.into(), sent: 5, arrived: 4, dropped: 1 }),
         };
         let page = page(&Machine::default(), &Method::default(), &results).expect("a string takes everything");

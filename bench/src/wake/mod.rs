@@ -99,7 +99,7 @@ pub(crate) fn measure(setup: &Setup, method: &Method, only: Option<&[String]>) -
     for direction in [Direction::Tx, Direction::Rx] {
         if wanted("load") {
             let modes: Vec<Box<dyn Contender>> = vec![Box::new(Kopi::PLAIN), Box::new(Kopi::ADAPTIVE)];
-            let cell = Cell { direction, frame_len: 64 };
+            let cell = Cell { direction, frame_len: 64, touched: false };
             results.load.push((direction, rounds::run(&cell, setup, &modes, method)?));
         }
     }
