@@ -122,6 +122,7 @@ pub(crate) fn cases() -> Vec<Case> {
             cases.push(Case { flows: 1000, setting, ..direction });
         }
         cases.push(Case { len: 1518, ..direction });
+        cases.push(Case { len: 1518, setting: Setting::Classes, ..direction });
         cases.push(Case { protocol: Protocol::Ipv6, ..direction });
         cases.push(Case { protocol: Protocol::Zeros, ..direction });
         cases.push(Case { apps: 8, ..direction });

@@ -15,6 +15,8 @@ use kopi_qos::{Cause, PacketStore, Pick, Pushed, Queue, QueueConfig, Scheduler};
 use kopi_ring::DropReason;
 use std::sync::Arc;
 
+/// Bytes of a turn of a class that shares with nobody: a burst of the longest frames that are common.
+const ALONE: u32 = 32 * 1542;
 /// Nobody, where a port is.
 const NOBODY: PortId = PortId::MAX;
 
@@ -113,8 +115,9 @@ pub struct SchedTree {
     counters: Arc<[ClassCounters]>,
     /// The leaf of frames without a class.
     unclassed: u32,
-    /// Whether frames of all leaves may go as they come: none has a limit, and none is marked.
+    /// Whether no class and not the wire has a limit, and whether no leaf is marked, either.
     unlimited: bool,
+    unmarked: bool,
     /// By port.
     links: Box<[RingLink]>,
     /// Turns that rings have had.
@@ -188,9 +191,9 @@ impl SchedTree {
         ports: usize,
     ) -> Self {
         let Numbers { of_class, ids, unclassed } = numbers;
-        let unlimited = scheduler.is_unlimited() && leaves.iter().all(|leaf| leaf.mark.is_none());
         Self {
-            unlimited,
+            unlimited: scheduler.is_unlimited(),
+            unmarked: leaves.iter().all(|leaf| leaf.mark.is_none()),
             scheduler,
             leaves: leaves.into(),
             of_class: Arc::clone(of_class),
@@ -222,7 +225,7 @@ impl SchedTree {
     #[inline]
     #[must_use]
     pub const fn is_free(&self) -> bool {
-        self.unlimited && self.scheduler.is_idle()
+        self.unlimited && self.unmarked && self.scheduler.is_idle()
     }
 
     /// Counts frames of a leaf, of so many bytes, that went without waiting.
@@ -340,6 +343,10 @@ impl SchedTree {
     #[inline]
     pub fn next(&mut self, now: u64) -> Dequeue {
         let Pick::Serve { leaf, bytes } = self.scheduler.pick(now) else { return Dequeue::Nothing };
+        // Turns are short so that classes share a wire finely. One that is alone shares it with nobody, and a burst of long frames
+        // costs half of what as many turns of two cost.
+        let alone = self.unlimited && self.scheduler.has_one_active();
+        let bytes = if alone { bytes.max(ALONE) } else { bytes };
         let Some(place) = self.leaves.get_mut(leaf as usize) else { return Dequeue::Nothing };
         let first = place.first;
         place.queued = !place.queue.is_empty() && (first == NOBODY || !place.queued);

@@ -170,6 +170,13 @@ impl Scheduler {
         self.active == 0
     }
 
+    /// Whether no more than one leaf has packets, as far as the scheduler knows.
+    #[inline]
+    #[must_use]
+    pub const fn has_one_active(&self) -> bool {
+        self.active <= 1
+    }
+
     /// Whether nothing can be held up: neither the wire nor any class has a limit.
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
