@@ -259,7 +259,7 @@ fn ablation(page: &mut String, found: &Ablation) -> fmt::Result {
         page,
         "The worker alone, 64 bytes, {FLOWS} flows in turn. *ns*: for which the worker was busy, for each frame that came to it; \
          *more*: than without a policy, within a round. *Instructions*: a frame, device included, as `kopi-bench-instructions` \
-         counts them; its classes are one of each direction but with everything on, and 10,000 rules are there the first that matches nothing. RX in ns has the copy of the wire in \
+         counts them; its classes are one of each direction, but nine with everything on. RX in ns has the copy of the wire in \
          it.\n"
     )?;
     SETTINGS.iter().try_for_each(|(name, what)| writeln!(page, "- `{name}`: {what}"))?;
