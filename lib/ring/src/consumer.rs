@@ -316,7 +316,14 @@ impl Consumer {
     #[inline]
     fn find(&self, length: u16, at: u64) -> Result<*const u8, PeerFault> {
         let found = self.window.as_ref().and_then(|window| window.find(at, length.saturating_sub(HEAD).into()));
-        found.ok_or(PeerFault::Reference { at })
+        found.ok_or_else(|| self.no_reference(at))
+    }
+
+    /// Why nothing was found there.
+    #[cold]
+    fn no_reference(&self, at: u64) -> PeerFault {
+        let punched = self.window.as_ref().is_some_and(|window| window.punched());
+        if punched { PeerFault::Page } else { PeerFault::Reference { at } }
     }
 
     /// Copies bytes of a frame that refers to `at` from `offset` on, as [`copy_from`](Self::copy_from) does. If the memory is not

@@ -21,7 +21,7 @@ use rustix::mm::{Advice, UserfaultfdFlags};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize};
 
 /// Bytes of the huge pages used.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
@@ -32,6 +32,10 @@ const CHUNK: usize = 4 << 20;
 /// Holes of a region that are filled one by one. A few are touched before the control thread learns of the first. With
 /// more, the whole region is replaced: that takes milliseconds with a large one, and ends it.
 const SINGLE_HOLES: u32 = 64;
+/// The same of all regions together. Each hole takes two mappings more, of which Linux gives a process 65,530 (`vm.max_map_count`).
+const SINGLE_HOLES_OF_ALL: u32 = 4096;
+/// Bytes of the largest pages there are. Where memory lies in those, a smaller range of it cannot be replaced.
+pub(crate) const LARGEST_PAGE: usize = 1 << 30;
 
 /// `UFFD_API` and the `ioctl`s of `linux/userfaultfd.h`.
 const API: u64 = 0xaa;
@@ -240,7 +244,7 @@ pub(crate) fn watch_range(base: NonNull<u8>, size: usize, bound: bool) -> Result
 /// A mapping under guard. Its pages are watched as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    at: usize,
+    guarded: &'static Guarded,
 }
 
 impl Guard {
@@ -251,31 +255,41 @@ impl Guard {
     ///
     /// [`RegionError`] if there are too many, or the kernel has no memory for it.
     pub(crate) fn new(base: NonNull<u8>, size: usize, page: usize, bound: bool) -> Result<Self, RegionError> {
-        let guard = Self::reserve(base, size, page, libc::PROT_READ | libc::PROT_WRITE)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let guard = Self::reserve(base, size, page, (access, SINGLE_HOLES), 0)?;
         watch_range(base, size, bound).map_err(system("UFFDIO_REGISTER"))?;
         Ok(guard)
     }
 
-    /// Guards a range into which memory is mapped to be read, each part of which is [watched](watch_range) from then on. A hole takes
-    /// the `page` bytes around it with it.
+    /// Guards a range into which memory is mapped to be read, each part of which is [watched](watch_range) from then on. Its first
+    /// `readable` bytes [may be read](Self::readable) until there is a hole. Holes are always filled one by one: memory in the
+    /// range may be large, and who runs into a hole is no thread to let go of it.
     ///
     /// # Errors
     ///
     /// [`RegionError`] if there are too many.
-    pub(crate) fn over(base: NonNull<u8>, size: usize, page: usize) -> Result<Self, RegionError> {
-        Self::reserve(base, size, page, libc::PROT_READ)
+    pub(crate) fn over(base: NonNull<u8>, size: usize, page: usize, readable: u64) -> Result<Self, RegionError> {
+        Self::reserve(base, size, page, (libc::PROT_READ, u32::MAX), readable)
     }
 
-    fn reserve(base: NonNull<u8>, size: usize, page: usize, access: i32) -> Result<Self, RegionError> {
-        for (at, slot) in GUARDED.iter().enumerate() {
-            if slot.base.compare_exchange(0, RESERVED, AcqRel, Relaxed).is_ok() {
-                slot.punched.store(false, Relaxed);
-                slot.holes.store(0, Relaxed);
-                slot.page.store(page, Relaxed);
-                slot.size.store(size, Relaxed);
-                slot.access.store(access, Relaxed);
-                slot.base.store(base.as_ptr().addr(), Release);
-                return Ok(Self { at });
+    fn reserve(
+        base: NonNull<u8>,
+        size: usize,
+        page: usize,
+        (access, single): (i32, u32),
+        readable: u64,
+    ) -> Result<Self, RegionError> {
+        for guarded in &GUARDED {
+            if guarded.base.compare_exchange(0, RESERVED, AcqRel, Relaxed).is_ok() {
+                guarded.punched.store(false, Relaxed);
+                guarded.holes.store(0, Relaxed);
+                guarded.single.store(single, Relaxed);
+                guarded.page.store(page, Relaxed);
+                guarded.size.store(size, Relaxed);
+                guarded.access.store(access, Relaxed);
+                guarded.readable.store(readable, Relaxed);
+                guarded.base.store(base.as_ptr().addr(), Release);
+                return Ok(Self { guarded });
             }
         }
         Err(RegionError::TooMany)
@@ -283,28 +297,37 @@ impl Guard {
 
     /// Whether a thread of this process ran into a hole.
     pub(crate) fn punched(&self) -> bool {
-        GUARDED.get(self.at).is_some_and(|guarded| guarded.punched.load(Acquire))
+        self.guarded.punched.load(Acquire)
+    }
+
+    /// How much may be read: none any more once there was a hole.
+    pub(crate) const fn readable(&self) -> &'static AtomicU64 {
+        &self.guarded.readable
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(guarded) = GUARDED.get(self.at) {
-            guarded.base.store(0, Release);
-        }
+        self.guarded.base.store(0, Release);
+        let single = self.guarded.holes.load(Relaxed).min(SINGLE_HOLES);
+        HOLES_OF_ALL.fetch_sub(single, Relaxed);
     }
 }
 
 /// One guarded region. Written by the thread that makes it, read by the signal handler.
+#[derive(Debug)]
 struct Guarded {
     base: AtomicUsize,
     size: AtomicUsize,
     page: AtomicUsize,
     /// What may be done with it: `PROT_*`.
     access: AtomicI32,
-    /// Holes that were run into.
+    /// Holes that were run into, and how many are filled one by one.
     holes: AtomicU32,
+    single: AtomicU32,
     punched: AtomicBool,
+    /// Bytes that may be read, of a window.
+    readable: AtomicU64,
 }
 
 /// A `Guarded` that is being filled in.
@@ -317,21 +340,32 @@ static GUARDED: [Guarded; MAX_REGIONS] = [const {
         page: AtomicUsize::new(PAGE),
         access: AtomicI32::new(0),
         holes: AtomicU32::new(0),
+        single: AtomicU32::new(0),
         punched: AtomicBool::new(false),
+        readable: AtomicU64::new(0),
     }
 }; MAX_REGIONS];
 
+/// Holes that were filled one by one in what is guarded now, at most so many of each.
+static HOLES_OF_ALL: AtomicU32 = AtomicU32::new(0);
 static EVENT: OnceLock<OwnedFd> = OnceLock::new();
 /// The number of `EVENT`, for the signal handler.
 static EVENT_FD: AtomicI32 = AtomicI32::new(-1);
 
 impl Guarded {
-    /// What to replace for a hole at `address`, which lies inside: its page, or everything if there were many before.
-    fn damage(&self, address: usize) -> (usize, usize) {
+    /// What to replace for a hole at `address`, which lies inside: its page, or everything if there were many before. If that cannot be
+    /// replaced by itself, what comes next.
+    fn damage(&self, address: usize) -> [(usize, usize); 3] {
         let (base, size, page) = (self.base.load(Relaxed), self.size.load(Relaxed), self.page.load(Relaxed));
-        match self.holes.fetch_add(1, Relaxed) < SINGLE_HOLES {
-            true => (address & !page.wrapping_sub(1), page),
-            false => (base, size),
+        let around = |page: usize| (address & !page.wrapping_sub(1), page);
+        let whole = (base, size);
+        let (holes, single) = (self.holes.fetch_add(1, Relaxed), self.single.load(Relaxed));
+        let of_all = if holes < SINGLE_HOLES { HOLES_OF_ALL.fetch_add(1, Relaxed) } else { 0 };
+        if holes < single && (of_all < SINGLE_HOLES_OF_ALL || single == u32::MAX) {
+            let larger = if single == u32::MAX && page > PAGE { around(LARGEST_PAGE) } else { whole };
+            [around(page), larger, whole]
+        } else {
+            [whole; 3]
         }
     }
 }
@@ -361,20 +395,24 @@ extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _conte
         base > RESERVED && address.wrapping_sub(base) < g.size.load(Relaxed)
     });
     if let Some(guarded) = hit {
+        // Before anybody can read what comes in the place of it.
+        guarded.readable.store(0, Release);
         guarded.punched.store(true, Release);
-        let (start, length) = guarded.damage(address);
-        let at = std::ptr::without_provenance_mut::<libc::c_void>(start);
         let access = guarded.access.load(Relaxed);
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-        // SAFETY: the range is of a region of ours which the faulting thread holds mapped. Readers see zeros from now on,
-        // which is as good as anything the peer could have written; `mmap` is a bare system call.
-        let mapped = unsafe { libc::mmap(at, length, access, flags, -1, 0) };
+        let replaced = guarded.damage(address).into_iter().any(|(start, length)| {
+            let at = std::ptr::without_provenance_mut::<libc::c_void>(start);
+            // SAFETY: the range is of a region of ours which the faulting thread holds mapped. Readers see zeros from now on,
+            // which is as good as anything the peer could have written; `mmap` is a bare system call.
+            let mapped = unsafe { libc::mmap(at, length, access, flags, -1, 0) };
+            mapped == at
+        });
         let one = 1_u64.to_ne_bytes();
         let event = EVENT_FD.load(Acquire);
         // SAFETY: writing to an eventfd of ours, which does not block, is allowed in a handler. An error says that it is
         // readable already, or that there is none.
         unsafe { libc::write(event, one.as_ptr().cast(), one.len()) };
-        if mapped == at {
+        if replaced {
             return;
         }
     }

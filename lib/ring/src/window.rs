@@ -7,26 +7,30 @@
 //! The file behind it is the client's, who may write it, punch holes into it and cut it short. So [`Window::map`] takes files of
 //! memory alone, with all their pages there, locks them, and watches them as those of regions are
 //! ([`Region::watch_holes`](crate::Region::watch_holes)). Nothing here ever leaves an address unmapped: what is not shared
-//! reads as zeros, should anybody look in spite of the bits.
+//! reads as zeros, should anybody look in spite of the bits. After the first hole nothing is [found](Window::punched) any more.
 //!
 //! [`map`](Window::map), [`unmap`](Window::unmap) and dropping a window take as long as its client likes. They belong to a thread
-//! that works for that client's user alone.
+//! that works for that client's user alone. It is there, too, that a client's file ends, if nobody else has it: a page of each is
+//! [kept](Keeper) until then, whatever becomes of the rest.
+
+mod keeper;
 
 use crate::layout::WindowLayout;
 use crate::message::{Segment, Span};
 use crate::pages::{self, Guard, PAGE};
 use crate::region_error::{RegionError, system};
-use rustix::fs::{SeekFrom, Stat};
+use keeper::Keeper;
+use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where the window lies: at a multiple of the largest page, so that pages of every size can be mapped into it.
-const ALIGNMENT: usize = 1 << 30;
+const ALIGNMENT: usize = pages::LARGEST_PAGE;
 /// Bytes that are filled or unmapped by one system call, where pages are small: while it runs, other threads cannot change mappings.
 const CHUNK: usize = 2 << 20;
 /// `f_type` of `statfs(2)`.
@@ -38,15 +42,27 @@ const HUGETLBFS: i64 = 0x9584_58f6;
 pub struct Window {
     base: NonNull<u8>,
     layout: WindowLayout,
+    /// Bytes in which references are looked up: all, or none after a hole.
+    readable: &'static AtomicU64,
     /// A bit for each page that is shared. Set by the thread that has mapped it.
     shared: Box<[AtomicU64]>,
-    /// What is mapped; or was, as far as it is to be unmapped still.
-    mapped: Mutex<Vec<Span>>,
-    /// How many bytes that is.
+    /// What is mapped; or was, as far as it could not be unmapped.
+    mapped: Mutex<Vec<Mapped>>,
+    /// How many bytes that is, and how many segments.
     size: AtomicU64,
+    segments: AtomicUsize,
     /// All of the reservation, the slack for alignment included.
     reserved: (NonNull<u8>, usize),
     guard: Option<Guard>,
+}
+
+/// A segment that is mapped.
+#[derive(Debug)]
+struct Mapped {
+    span: Span,
+    _keeper: Keeper,
+    /// The kernel has refused to put zero pages in its place. What is there now may be anything, and nobody's: it is not touched again.
+    lost: bool,
 }
 
 // SAFETY: the memory is reached by the copies of `copy.rs` alone; what changes is atomic, or under a lock.
@@ -73,16 +89,20 @@ impl Window {
         let (Some(start), Some(base)) = (NonNull::new(start), NonNull::new(start.wrapping_add(slack))) else {
             return Err(no_address);
         };
+        let page = usize::try_from(layout.page()).unwrap_or(PAGE);
+        let guard = Guard::over(base, whole, page, layout.size())?;
         let words = (layout.size() >> layout.page().ilog2()).div_ceil(64);
-        let shared = (0..words).map(|_| AtomicU64::new(0)).collect();
-        let mapped = Mutex::default();
-        let size = AtomicU64::new(0);
-        let mut window = Self { base, layout, shared, mapped, size, reserved: (start, length), guard: None };
-        // A hole in huge pages takes all of them with it that a page of the largest size could reach over: no mapping of those can be
-        // cut in two otherwise.
-        let page = if window.is_huge() { ALIGNMENT } else { PAGE };
-        window.guard = Some(Guard::over(base, whole, page)?);
-        Ok(window)
+        Ok(Self {
+            base,
+            layout,
+            readable: guard.readable(),
+            shared: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            mapped: Mutex::default(),
+            size: AtomicU64::new(0),
+            segments: AtomicUsize::new(0),
+            reserved: (start, length),
+            guard: Some(guard),
+        })
     }
 
     /// What it is for.
@@ -91,7 +111,7 @@ impl Window {
         self.layout
     }
 
-    /// Whether a thread of this process ran into a hole in what is shared.
+    /// Whether a thread of this process ran into a hole in what is shared. Nothing is found there any more.
     #[must_use]
     pub fn punched(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::punched)
@@ -101,6 +121,12 @@ impl Window {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size.load(Relaxed)
+    }
+
+    /// Segments that are mapped. Waits for nobody.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.segments.load(Relaxed)
     }
 
     /// Maps a part of the client's file `fd`, which is shared from then on. Nothing about the file is believed.
@@ -115,26 +141,37 @@ impl Window {
         if !self.layout.has(span.at, span.length) {
             return Err(RegionError::Mismatch("a segment lies outside of the window"));
         }
-        if mapped.iter().any(|other| overlap(*other, span)) {
+        if mapped.iter().any(|other| overlap(other.span, span)) {
             return Err(RegionError::Mismatch("a segment lies where another one is"));
         }
-        self.check(fd, offset, span.length)?;
+        let page = self.check(fd, offset, span.length)?;
+        // By this it is known that the file can be mapped, before anything in the window makes room for it.
+        let _keeper = Keeper::new(fd, offset, page)?;
         let (start, length) = (self.at(span.at), bytes(span.length));
         // Pages that are not there are not taken out of a pool either, nor is that a reason to fail.
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
         // SAFETY: the range is a part of our reservation, in which nothing is shared: no bit of it is set.
         let placed = unsafe { rustix::mm::mmap(start.cast(), length, ProtFlags::READ, flags, fd, offset) };
-        if let Err(errno) = placed {
-            // The kernel may have taken away what was there.
-            self.clear(span);
-            return Err(system("mapping shared memory")(errno));
-        }
-        if let Err(error) = self.fill(start, length) {
-            self.clear(span);
+        let failed = match placed {
+            Ok(_) => match self.fill(start, length) {
+                Ok(()) => None,
+                Err(error) => Some((error, self.clear(span).is_ok())),
+            },
+            // The kernel may have taken away what was there. What another thread was given at that place is not touched.
+            Err(errno) => {
+                let closed = put_zeros(start, length, MapFlags::FIXED_NOREPLACE);
+                Some((system("mapping shared memory")(errno), closed.is_ok()))
+            }
+        };
+        if let Some((error, is_free)) = failed {
+            if !is_free {
+                mapped.push(Mapped { span, _keeper, lost: true });
+            }
             return Err(error);
         }
-        mapped.push(span);
+        mapped.push(Mapped { span, _keeper, lost: false });
         self.size.fetch_add(span.length, Relaxed);
+        self.segments.fetch_add(1, Relaxed);
         drop(mapped);
         self.set_bits(span, true);
         Ok(())
@@ -145,21 +182,30 @@ impl Window {
     ///
     /// # Errors
     ///
-    /// [`RegionError::Mismatch`] if it is not exactly some of the segments that are shared.
+    /// [`RegionError::Mismatch`] if it is not exactly some of the segments that are shared. [`RegionError::System`] if the kernel does
+    /// not let go of them: they are not shared any more, but mapped and counted until the window goes.
     pub fn unmap(&self, span: Span) -> Result<(), RegionError> {
         let mut mapped = self.mapped();
-        let within = |other: &Span| overlap(*other, span);
+        let within = |other: &Mapped| overlap(other.span, span);
         let whole = mapped.iter().filter(|other| within(other));
-        let length = whole.clone().fold(0_u64, |sum, other| sum.saturating_add(other.length));
-        let inside = whole.clone().all(|other| other.at >= span.at && end(*other) <= end(span));
+        let length = whole.clone().fold(0_u64, |sum, other| sum.saturating_add(other.span.length));
+        let inside = whole.clone().all(|other| !other.lost && other.span.at >= span.at && end(other.span) <= end(span));
         if length != span.length || !inside || !self.layout.has(span.at, span.length) {
             return Err(RegionError::Mismatch("what is to be shared no longer is not what is shared"));
         }
-        mapped.retain(|other| !within(other));
-        drop(mapped);
         self.set_bits(span, false);
-        self.clear(span);
+        if let Err(errno) = self.clear(span) {
+            mapped.iter_mut().filter(|other| within(other)).for_each(|other| other.lost = true);
+            return Err(system("unmapping shared memory")(errno));
+        }
+        let before = mapped.len();
+        let (old, left) = std::mem::take(&mut *mapped).into_iter().partition(within);
+        *mapped = left;
         self.size.fetch_sub(span.length, Relaxed);
+        self.segments.fetch_sub(before.saturating_sub(mapped.len()), Relaxed);
+        drop(mapped);
+        // The last of a file may be as large as that.
+        drop::<Vec<Mapped>>(old);
         Ok(())
     }
 
@@ -167,7 +213,7 @@ impl Window {
     #[inline]
     pub(crate) fn find(&self, at: u64, len: usize) -> Option<*const u8> {
         let last = at.checked_add(len as u64)?.checked_sub(1)?;
-        if last >= self.layout.size() {
+        if last >= self.readable.load(Relaxed) {
             return None;
         }
         let bits = self.layout.page().ilog2();
@@ -185,9 +231,10 @@ impl Window {
         }
     }
 
-    /// Whether `length` bytes at `offset` of the client's file are of memory, and all there.
-    fn check(&self, fd: &OwnedFd, offset: u64, length: u64) -> Result<(), RegionError> {
+    /// Looks whether `length` bytes at `offset` of the client's file are of memory, and returns the bytes of its pages.
+    fn check(&self, fd: &OwnedFd, offset: u64, length: u64) -> Result<usize, RegionError> {
         // A file of any other kind may take as long as somebody likes to answer, and this question is one that no file system hears.
+        // Nor is anything asked that waits for the lock of a file, which its owner may hold for ever.
         rustix::fs::fcntl_get_seals(fd).map_err(|_| RegionError::Mismatch("what is to be shared is no memory"))?;
         let system_of = rustix::fs::fstatfs(fd).map_err(system("fstatfs"))?;
         #[expect(clippy::useless_conversion, reason = "its type differs between architectures")]
@@ -213,48 +260,55 @@ impl Window {
         {
             return Err(RegionError::Mismatch("a segment lies outside of its file"));
         }
-        // Filling a hole would be memory on our account. hugetlbfs cannot say, but there the pool is everybody's.
-        let hole = rustix::fs::seek(fd, SeekFrom::Hole(offset)).map_err(system("lseek"))?;
-        if !self.is_huge() && end.is_none_or(|end| hole < end) {
-            return Err(RegionError::Mismatch("not all pages of what is to be shared are there"));
-        }
-        Ok(())
+        Ok(if self.is_huge() { bytes(page) } else { PAGE })
     }
 
-    /// Gives a mapping that is new all its pages, and has them watched.
+    /// Has all pages of a mapping that is new in its place, and watched. None is made that is not there: it would be on our account.
     fn fill(&self, start: *mut u8, length: usize) -> Result<(), RegionError> {
         // A core dump must not carry an app's frames.
         // SAFETY: the range is the mapping just made.
         unsafe { rustix::mm::madvise(start.cast(), length, Advice::LinuxDontDump) }.map_err(system("madvise"))?;
+        let base = NonNull::new(start).ok_or(RegionError::Mismatch("it was mapped at zero"))?;
+        let watch = |bound| match pages::watch_range(base, length, bound) {
+            Err(Errno::PERM) => Err(RegionError::Mismatch("what is to be shared cannot be written by its own process")),
+            watched => watched.map_err(system("UFFDIO_REGISTER")),
+        };
+        // From here on a missing page is an error, and not made.
+        watch(false)?;
         let mut locked = true;
         for at in (0..length).step_by(self.chunk()) {
             let (part, size) = (start.wrapping_add(at).cast(), self.chunk().min(length.saturating_sub(at)));
             // SAFETY: a part of the mapping just made; locking changes nothing about what it holds.
             locked = locked && unsafe { rustix::mm::mlock(part, size) }.is_ok();
-            if !locked {
-                // SAFETY: likewise.
-                let filled = unsafe { rustix::mm::madvise(part, size, Advice::LinuxPopulateRead) };
-                filled.map_err(system("neither mlock nor MADV_POPULATE_READ of shared memory"))?;
+            if locked {
+                continue;
+            }
+            // SAFETY: likewise.
+            match unsafe { rustix::mm::madvise(part, size, Advice::LinuxPopulateRead) } {
+                Ok(()) if self.is_huge() => {}
+                // It would leave memory while a worker reads it, which then waits for a disk.
+                Ok(()) => return Err(RegionError::Mismatch("kopid may not lock what is to be shared: RLIMIT_MEMLOCK")),
+                Err(Errno::FAULT) => {
+                    return Err(RegionError::Mismatch("not all pages of what is to be shared are there"));
+                }
+                Err(errno) => return Err(system("neither mlock nor MADV_POPULATE_READ of shared memory")(errno)),
             }
         }
-        let start = NonNull::new(start).ok_or(RegionError::Mismatch("it was mapped at zero"))?;
-        match pages::watch_range(start, length, locked || self.is_huge()) {
-            Ok(()) => Ok(()),
-            Err(Errno::PERM) => Err(RegionError::Mismatch("what is to be shared cannot be written by its own process")),
-            Err(errno) => Err(system("UFFDIO_REGISTER")(errno)),
-        }
+        watch(true)
     }
 
     /// Puts zero pages in the place of what is mapped. Nothing of it is shared any more.
-    fn clear(&self, span: Span) {
+    fn clear(&self, span: Span) -> Result<(), Errno> {
         let (start, length) = (self.at(span.at), bytes(span.length));
         for at in (0..length).step_by(self.chunk()) {
-            let (part, size) = (start.wrapping_add(at).cast(), self.chunk().min(length.saturating_sub(at)));
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-            // SAFETY: a part of our reservation. Whoever reads it meanwhile reads what was there, or zeros.
-            let cleared = unsafe { rustix::mm::mmap_anonymous(part, size, ProtFlags::READ, flags) };
-            debug_assert!(cleared.is_ok(), "mmap: {cleared:?}");
+            let left = length.saturating_sub(at);
+            let part = start.wrapping_add(at);
+            let Err(errno) = put_zeros(part, self.chunk().min(left), MapFlags::FIXED) else { continue };
+            // With all of the rest no mapping has to be cut in two, for which there may be none left; or nothing is there any more.
+            let rest = |flags| put_zeros(part, left, flags);
+            return rest(MapFlags::FIXED).or_else(|_| rest(MapFlags::FIXED_NOREPLACE)).map_err(|_| errno);
         }
+        Ok(())
     }
 
     fn set_bits(&self, span: Span, shared: bool) {
@@ -283,22 +337,42 @@ impl Window {
         self.base.as_ptr().wrapping_add(bytes(at))
     }
 
-    fn mapped(&self) -> MutexGuard<'_, Vec<Span>> {
+    fn mapped(&self) -> MutexGuard<'_, Vec<Mapped>> {
         self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        let mapped = std::mem::take(&mut *self.mapped());
-        mapped.into_iter().for_each(|span| self.clear(span));
+        let mut mapped = std::mem::take(&mut *self.mapped());
+        for segment in mapped.iter_mut().filter(|segment| !segment.lost) {
+            segment.lost = self.clear(segment.span).is_err();
+        }
         // Before the addresses may be in use again.
         self.guard = None;
+        mapped.retain(|segment| segment.lost);
+        mapped.sort_unstable_by_key(|segment| segment.span.at);
         let (start, length) = self.reserved;
-        // SAFETY: the whole reservation, which nobody uses any more.
-        let unmapped = unsafe { rustix::mm::munmap(start.as_ptr().cast(), length) };
-        debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+        let (mut from, end_of_all) = (start.as_ptr(), start.as_ptr().wrapping_add(length));
+        let lost = mapped.iter().map(|segment| (self.at(segment.span.at), self.at(end(segment.span))));
+        for (begin, end) in lost.chain([(end_of_all, end_of_all)]) {
+            let length = begin.addr().saturating_sub(from.addr());
+            if length > 0 {
+                // SAFETY: a part of the reservation, which nobody uses any more, and in which nothing is lost.
+                let unmapped = unsafe { rustix::mm::munmap(from.cast(), length) };
+                debug_assert!(unmapped.is_ok(), "munmap: {unmapped:?}");
+            }
+            from = end;
+        }
     }
+}
+
+/// Maps zero pages to be read at a part of a window, with these flags.
+fn put_zeros(start: *mut u8, length: usize, flags: MapFlags) -> Result<(), Errno> {
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | flags;
+    // SAFETY: a part of our reservation, or one that the kernel takes only if nobody has it. Whoever reads it meanwhile reads what was
+    // there, or zeros.
+    unsafe { rustix::mm::mmap_anonymous(start.cast(), length, ProtFlags::READ, flags) }.map(|_| ())
 }
 
 const fn end(span: Span) -> u64 {

@@ -6,8 +6,9 @@ use kopi_ring::layout::{Notes, WindowLayout};
 use kopi_ring::message::{Segment, Span};
 use kopi_ring::{Consumer, Geometry, HoleWatch, HugePages, PeerFault, Producer, Region, Window};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{FallocateFlags, MemfdFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, inotify};
 use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 /// Regions in pages of each size that this machine has, watched. Empty where the kernel does not watch.
@@ -88,6 +89,102 @@ fn a_thousand_holes_are_outlived() {
     }
 }
 
+/// The watch on a file, by the event `IN_DELETE_SELF` of `inotify(7)`: whether it is gone.
+struct FileWatch(OwnedFd);
+
+impl FileWatch {
+    fn new(file: &OwnedFd) -> Self {
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        inotify::add_watch(&watch, path, inotify::WatchFlags::DELETE_SELF).unwrap();
+        Self(watch)
+    }
+
+    fn is_gone(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&now)).unwrap() == 1
+    }
+}
+
+/// Bytes of `name` that this process has mapped to be read.
+fn mapped(name: &str) -> usize {
+    let length = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let number = |hex| usize::from_str_radix(hex, 16).ok();
+        (rest.starts_with("r--s") && rest.contains(name)).then_some(number(end)? - number(start)?)
+    };
+    std::fs::read_to_string("/proc/self/maps").unwrap().lines().filter_map(length).sum()
+}
+
+/// However many holes an app makes in what it shares, a thread that runs into one replaces that page alone, finds nothing in the window
+/// any more, and never is the one that ends the app's file.
+#[test]
+fn holes_in_shared_memory_cost_a_page_and_never_the_file() {
+    const PAGES: u64 = 200;
+    let regions = regions(&Geometry::new(&[512], &[64], 2048).unwrap());
+    for region in regions.into_iter().filter(|region| !region.huge()) {
+        let memory = rustix::fs::memfd_create("few-holes", MemfdFlags::CLOEXEC).unwrap();
+        assert_eq!(rustix::io::pwrite(&memory, &[1; PAGES as usize * 4096], 0), Ok(PAGES as usize * 4096));
+        let watch = FileWatch::new(&memory);
+        let window = Arc::new(Window::new(WindowLayout::new(4096, PAGES * 4096).unwrap()).unwrap());
+        let span = Span { at: 0, length: PAGES * 4096 };
+        window.map(&memory, &Segment { span, offset: 0 }).unwrap();
+        let mut consumer = region.tx_consumer(0).unwrap().sharing(Some(Arc::clone(&window)));
+        let mut producer = region.tx_producer(0).unwrap();
+        assert!(producer.free(512).is_ok_and(|free| free == 512));
+        assert!((0..PAGES).all(|page| producer.push_reference(&[7; 128], 1000, page * 4096)));
+        producer.publish();
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&memory, hole, 0, PAGES * 4096).unwrap();
+        drop(memory);
+        consumer.poll().unwrap();
+        let mut room = [0xee; 1000];
+        let mut place = Some(&mut room[..]);
+        assert_eq!(consumer.take_references(100, 14..=1522, |len| place.take()?.get_mut(..len.into())), 1);
+        assert!(window.punched());
+        for _ in 0..100 {
+            assert_eq!(consumer.take_references(100, 14..=1522, |len| panic!("{len}")), 0);
+            assert_eq!(consumer.next(), Err(PeerFault::Page));
+        }
+        assert_eq!(mapped("few-holes"), (PAGES as usize - 1) * 4096);
+        assert!(!watch.is_gone());
+        drop(consumer);
+        window.unmap(span).unwrap();
+        assert!(watch.is_gone());
+    }
+}
+
+/// The last page that is left of a file that is closed: it is kept until the window lets go of it.
+#[test]
+fn file_outlives_its_last_page() {
+    for region in regions(&Geometry::new(&[64], &[64], 2048).unwrap()) {
+        let (flags, page) = match region.huge() {
+            true => (MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, 2 << 20),
+            false => (MemfdFlags::empty(), 4096),
+        };
+        let memory = rustix::fs::memfd_create("last-page", MemfdFlags::CLOEXEC | flags).unwrap();
+        rustix::fs::ftruncate(&memory, page).unwrap();
+        rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, page).unwrap();
+        let watch = FileWatch::new(&memory);
+        let window = Arc::new(Window::new(WindowLayout::new(page, page).unwrap()).unwrap());
+        window.map(&memory, &Segment { span: Span { at: 0, length: page }, offset: 0 }).unwrap();
+        rustix::fs::ftruncate(&memory, 0).unwrap();
+        drop(memory);
+        let (mut consumer, mut producer) =
+            (region.tx_consumer(0).unwrap().sharing(Some(Arc::clone(&window))), region.tx_producer(0).unwrap());
+        assert!(producer.free(1).is_ok_and(|free| free > 0) && producer.push_reference(&[7; 128], 1000, 0));
+        producer.publish();
+        consumer.poll().unwrap();
+        let mut room = [0xee; 1000];
+        let mut place = Some(&mut room[..]);
+        assert_eq!(consumer.take_references(1, 14..=1522, |len| place.take()?.get_mut(..len.into())), 1);
+        assert!(window.punched() && mapped("last-page") == 0 && !watch.is_gone());
+        drop((consumer, window));
+        assert!(watch.is_gone());
+    }
+}
+
 /// A hole in memory that an app shares reads as zeros, the window says so, and the rest of the process goes on; in pages of both
 /// sizes, and whether the app punches it or cuts the file short.
 #[test]
@@ -102,8 +199,6 @@ fn hole_in_shared_memory_is_noticed() {
         };
         let memory = rustix::fs::memfd_create("shared", MemfdFlags::CLOEXEC | flags).unwrap();
         rustix::fs::ftruncate(&memory, 4 * page).unwrap();
-        // Small pages that are only allocated count as holes; huge ones cannot be written.
-        assert!(region.huge() || rustix::io::pwrite(&memory, &[1; 4 * 4096], 0) == Ok(4 * 4096));
         rustix::fs::fallocate(&memory, FallocateFlags::empty(), 0, 4 * page).unwrap();
         let window = Arc::new(Window::new(WindowLayout::new(page, 64 * page).unwrap()).unwrap());
         window.map(&memory, &Segment { span: Span { at: 8 * page, length: 4 * page }, offset: 0 }).unwrap();
@@ -124,8 +219,9 @@ fn hole_in_shared_memory_is_noticed() {
         assert!(!window.punched());
         let mut rooms = [[0xee; 1000]; 2];
         let mut places = rooms.iter_mut();
-        assert_eq!(consumer.take_references(2, 14..=1522, |len| places.next()?.get_mut(..len.into())), 2);
-        assert!(rooms.iter().all(|room| room[..128] == [7; 128] && room[128..] == [0; 872]));
+        assert_eq!(consumer.take_references(2, 14..=1522, |len| places.next()?.get_mut(..len.into())), 1);
+        assert_eq!((&rooms[0][..128], &rooms[0][128..]), (&[7; 128][..], &[0; 872][..]));
+        assert_eq!(consumer.next(), Err(PeerFault::Page), "nothing more is read after a hole");
         assert!(window.punched() && is_heard());
         // What is left is given back as ever.
         window.unmap(Span { at: 8 * page, length: 4 * page }).unwrap();
