@@ -7,7 +7,7 @@
 //! - what workers get: [`plane`] keeps apps, ports and [`workers`] consistent, and publishes snapshots; [`classes`], [`wire_device`], [`copy_trial`];
 //! - the policy: [`policy`], [`reload`], [`signals`];
 //! - operators: [`server`], [`operator`], [`stats`], [`flow_dumps`];
-//! - limits by user: [`limits`], [`memory`], [`users`], [`budgets`], [`ratelimit`];
+//! - limits by user: [`limits`], [`memory`], [`windows`], [`users`], [`budgets`], [`ratelimit`];
 //! - tools: [`poller`], [`mailbox`], [`helper`], [`user_names`], [`logging`].
 
 pub mod app;
@@ -43,5 +43,6 @@ pub mod signals;
 pub mod stats;
 pub mod user_names;
 pub mod users;
+pub mod windows;
 pub mod wire_device;
 pub mod workers;

@@ -49,10 +49,8 @@ pub struct App {
     pub sealed: bool,
     /// The rings that it waits for.
     pub pending: Option<Pending>,
-    /// Where it shares memory, if it does, and how much it has there.
+    /// Where it shares memory, if it does.
     pub window: Option<Arc<Window>>,
-    /// See `window`; bytes.
-    pub shared: u64,
     /// The client's end of the doorbell, until it is sent.
     pub doorbell: Option<Doorbell>,
     /// Where its counters are shown to it.
@@ -116,7 +114,6 @@ impl App {
             sealed: false,
             pending: None,
             window: None,
-            shared: 0,
             doorbell: None,
             status: None,
             base: PortTotals::default(),

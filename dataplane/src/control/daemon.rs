@@ -152,7 +152,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         }
         HoleWatch::Asking(errno) => log::warn!(
             "userfaultfd is refused ({errno}): holes that apps punch into their rings are looked for ten times a second, and \
-             cost workers time until then. Let kopid have it: Linux 4.14, and a filter of system calls that allows it"
+             cost workers time until then; nor may apps share memory. Let kopid have it: Linux 4.14, and a filter of system calls that \
+             allows it"
         ),
     }
     let mut queued = None;

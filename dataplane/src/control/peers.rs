@@ -169,7 +169,7 @@ enum Job {
     /// Maps what came with the last message.
     Map(u64, Arc<Window>, Vec<Segment>),
     Unmap(u64, Arc<Window>, Vec<Span>),
-    CloseWindow(Arc<Window>),
+    CloseWindow(Arc<Window>, Arc<()>),
     /// Seals a region, by its file.
     Seal(u64, OwnedFd),
     EndRegion(Ending),
@@ -352,9 +352,9 @@ impl UserThread {
         taken
     }
 
-    /// Closes a window that nobody else uses.
-    pub fn close_window(&self, window: Arc<Window>) {
-        self.take_on(Job::CloseWindow(window));
+    /// Closes a window that nobody else uses, and drops `closing` when it is closed.
+    pub fn close_window(&self, window: Arc<Window>, closing: Arc<()>) {
+        self.take_on(Job::CloseWindow(window, closing));
     }
 
     /// Sees to the end of a region that its client has had.

@@ -16,7 +16,6 @@ mod sharing;
 
 pub use connections::Tracked;
 pub use rings::{Asked, Made, SetupError};
-pub use sharing::SharingRefusal;
 
 use crate::capture::port_names::PortNames;
 use crate::capture::request::Request;
@@ -32,12 +31,13 @@ use crate::control::identity::Identity;
 use crate::control::kept_regions::KeptRegions;
 use crate::control::limits::Limits;
 use crate::control::memory::{MachineMemory, Memory};
-use crate::control::peers::{Peers, UserThread};
+use crate::control::peers::Peers;
 use crate::control::policy::{ByAccount, Changed, Enforcement, Machine as Accounts};
 use crate::control::ports::{PortTable, Refusal};
 use crate::control::ratelimit::RatelimitedLog;
 use crate::control::regions::Regions;
 use crate::control::users::{UserNumbers, Users};
+use crate::control::windows::{WindowLimits, Windows};
 use crate::control::wire_device::WireState;
 use crate::control::workers::Dataplane;
 use crate::host::host_sockets;
@@ -47,7 +47,7 @@ use connections::user_of;
 use kopi_policy::{Connections, HostSockets, Ruleset};
 use kopi_ring::layout::{DEFAULT_SLOT, MAX_QUEUES};
 use kopi_ring::message::{Hello, Link, Settings, Welcome};
-use kopi_ring::{DropReason, PeerFault, Region, Window};
+use kopi_ring::{DropReason, PeerFault, Region};
 use policy::attach_grant;
 use rings::Retired;
 use rustix::fd::BorrowedFd;
@@ -85,8 +85,8 @@ pub struct ControlPlane {
     /// Changes of their processes that users may have followed.
     follows: Budgets,
     retired: Vec<Retired>,
-    /// Windows that no app uses any more, but perhaps a worker still does, with the threads that are to close them.
-    windows: Vec<(Arc<Window>, Arc<UserThread>)>,
+    /// Where apps share memory.
+    windows: Windows,
     /// Sealed regions that we have let go of, and others have not.
     kept: KeptRegions,
     /// How holes in others are found.
@@ -159,7 +159,7 @@ impl ControlPlane {
             changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
             follows: Budgets::every(FOLLOWS, FOLLOW),
             retired: Vec::new(),
-            windows: Vec::new(),
+            windows: Windows::new(WindowLimits::new(limits.memory_per_user)),
             kept: KeptRegions::new(),
             hole_search: HoleSearch::default(),
             regions,
@@ -297,7 +297,7 @@ impl ControlPlane {
         let app =
             self.ports.admit(hello, (identity, account), grant, ruleset, self.wire.mtu, |id| dataplane.totals(id))?;
         app.protocol = protocol;
-        let shares = self.limits.share_memory && !app.grant.keeps_memory;
+        let shares = sharing::may_share(&self.limits, app);
         Ok(Welcome {
             port: app.id,
             name: app.name.clone(),

@@ -286,7 +286,7 @@ impl Envelope {
 
 const KIND_REFUSED: u16 = 1;
 /// The first version in which a client may share memory.
-const SHARING: u16 = 3;
+pub const SHARING: u16 = 3;
 
 impl Message {
     const fn kind(&self) -> u16 {

@@ -1,6 +1,7 @@
 //! What the threads of users do, and for whom they wait.
 
 use super::*;
+use kopi_ring::layout::WindowLayout;
 use kopi_ring::socket;
 use rustix::fd::AsFd;
 use rustix::net::{AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
@@ -104,6 +105,80 @@ fn descriptors_are_not_kept() {
     connection.listen();
     assert!(matches!(next(&peers).kind, PeerEventKind::Received(Err(ReceiveError::Descriptors))));
     assert!(matches!(received(&other), Err(ReceiveError::Closed)), "its other end hears that it is closed");
+}
+
+/// What `envelope` makes of a connection with these files, sent and then listened for.
+fn receive_with(
+    peers: &Peers,
+    connection: &PeerConnection,
+    to: &OwnedFd,
+    message: Message,
+    files: &[&OwnedFd],
+) -> PeerEvent {
+    let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+    socket::send(to, &Envelope { protocol: PROTOCOL, sequence: 1, message }, &files).unwrap();
+    connection.listen();
+    next(peers)
+}
+
+/// Memory that comes in one message is shared as a whole or not at all, and its files are closed whatever becomes of them: mapped, refused
+/// by the thread, not wanted by the control thread, or too many.
+#[test]
+fn memory_is_shared_as_a_whole_and_files_are_closed() {
+    let mut peers = Peers::new().unwrap();
+    let (ours, theirs) = pair();
+    let connection = peers.connect(Some(1), ours);
+    let window = Arc::new(Window::new(WindowLayout::new(4096, 8 * 4096).unwrap()).unwrap());
+    let memory = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    assert_eq!(rustix::io::pwrite(&memory, &[1; 8192], 0), Ok(8192));
+    let segment = |at: u64, offset| Segment { span: Span { at: at * 4096, length: 4096 }, offset };
+    let segments = vec![segment(0, 0), segment(1, 4096), segment(2, 0)];
+    let (bad, far) = pair();
+    let is_closed = |far: &OwnedFd| matches!(received(far), Err(ReceiveError::Closed));
+    let share = Message::Share(segments.clone());
+    let event = receive_with(&peers, &connection, &theirs, share.clone(), &[&memory, &memory, &bad]);
+    assert!(matches!(event.kind, PeerEventKind::Received(Ok(_))), "{event:?}");
+    drop(bad);
+    connection.map(Arc::clone(&window), segments.clone());
+    let event = next(&peers);
+    assert!(matches!(&event.kind, PeerEventKind::Shared(Err(why)) if why.contains("no memory")), "{event:?}");
+    assert_eq!((window.size(), window.segments()), (0, 0), "nothing of what was mapped before stays");
+    assert!(is_closed(&far));
+    // The files went with the message before.
+    connection.map(Arc::clone(&window), segments.clone());
+    assert!(matches!(next(&peers).kind, PeerEventKind::Shared(Err(_))));
+    let event = receive_with(&peers, &connection, &theirs, share.clone(), &[&memory, &memory, &memory]);
+    assert!(matches!(event.kind, PeerEventKind::Received(Ok(_))), "{event:?}");
+    connection.map(Arc::clone(&window), segments);
+    assert!(matches!(next(&peers).kind, PeerEventKind::Shared(Ok(()))));
+    assert_eq!((window.size(), window.segments()), (3 * 4096, 3));
+
+    let (unwanted, far) = pair();
+    let event = receive_with(&peers, &connection, &theirs, share.clone(), &[&memory, &memory, &unwanted]);
+    assert!(matches!(event.kind, PeerEventKind::Received(Ok(_))), "{event:?}");
+    drop(unwanted);
+    connection.listen();
+    assert!(is_closed(&far));
+    let (surplus, far) = pair();
+    socket::send(&theirs, &message(2), &[]).unwrap();
+    assert!(matches!(next(&peers).kind, PeerEventKind::Received(Ok(_))));
+    let event = receive_with(&peers, &connection, &theirs, share, &[&memory, &memory, &memory, &surplus]);
+    drop(surplus);
+    assert!(matches!(event.kind, PeerEventKind::Received(Err(ReceiveError::Descriptors))), "{event:?}");
+    assert!(is_closed(&far));
+}
+
+/// A window that is closed says so when it is, on the thread of its user.
+#[test]
+fn windows_are_closed_in_their_turn() {
+    let mut peers = Peers::new().unwrap();
+    let (window, closing) = (Window::new(WindowLayout::new(4096, 4096).unwrap()).unwrap(), Arc::new(()));
+    peers.user(1).close_window(Arc::new(window), Arc::clone(&closing));
+    let begun = Instant::now();
+    while Arc::strong_count(&closing) > 1 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it is never closed");
+        park_timeout(Duration::from_millis(1));
+    }
 }
 
 /// One user's job that takes long delays no other user's, and its user counts as slow, who then gets less.

@@ -6,9 +6,9 @@ use super::{
 };
 use crate::control::identity;
 use crate::control::mailbox::MailSender;
-use kopi_ring::Region;
-use kopi_ring::message::Message;
+use kopi_ring::message::{Message, Segment};
 use kopi_ring::socket::{self, ReceiveError};
+use kopi_ring::{Region, Window};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -51,14 +51,14 @@ impl UserLoop {
                 self.shared.wake.clear();
                 while let Ok(job) = self.jobs.try_recv() {
                     // Takes as long as the memory is large, and keeps nobody from the CPU meanwhile: no reason for a pause.
-                    if let Job::Map(..) | Job::Unmap(..) | Job::CloseWindow(_) | Job::EndRegion(_) = job {
+                    if let Job::Map(..) | Job::Unmap(..) | Job::CloseWindow(..) | Job::EndRegion(_) = job {
                         self.handle(job);
                         self.shared.backlog.fetch_sub(1, AcqRel);
                         continue;
                     }
                     let serial = match &job {
                         Job::End => return,
-                        Job::Send(serial, ..) | Job::Quiet(serial, _) => *serial,
+                        Job::Send(serial, ..) | Job::Quiet(serial, _) | Job::Listen(serial) => *serial,
                         _ => JOBS,
                     };
                     self.timed(serial, |thread| thread.handle(job));
@@ -148,14 +148,19 @@ impl UserLoop {
             }
             Job::Map(serial, window, segments) => {
                 let files = self.files.remove(&serial).unwrap_or_default();
-                let mapped = files.iter().zip(&segments).try_for_each(|(file, segment)| window.map(file, segment));
-                self.send(serial, PeerEventKind::Shared(mapped.map_err(|error| error.to_string())));
+                let mapped = map_all(&window, &files, &segments);
+                // Each may take long to close, as what comes with any message.
+                files.into_iter().for_each(|file| self.timed(serial, |_| drop(file)));
+                self.send(serial, PeerEventKind::Shared(mapped));
             }
             Job::Unmap(serial, window, spans) => {
                 let unmapped = spans.iter().try_for_each(|span| window.unmap(*span));
                 self.send(serial, PeerEventKind::Shared(unmapped.map_err(|error| error.to_string())));
             }
-            Job::CloseWindow(window) => drop(window),
+            Job::CloseWindow(window, closing) => {
+                drop(window);
+                drop(closing);
+            }
             Job::Seal(serial, file) => self.seal(serial, &file),
             Job::EndRegion(ending) => ending.carry_out(),
             Job::Close(serial) => {
@@ -187,6 +192,23 @@ impl UserLoop {
         };
         self.send(serial, PeerEventKind::Received(received));
     }
+}
+
+/// Maps each file as one of the segments: all of them, or none.
+fn map_all(window: &Window, files: &[OwnedFd], segments: &[Segment]) -> Result<(), String> {
+    if files.len() != segments.len() {
+        return Err("not each segment has a file".into());
+    }
+    for (mapped, (file, segment)) in files.iter().zip(segments).enumerate() {
+        if let Err(error) = window.map(file, segment) {
+            for Segment { span, .. } in segments.iter().take(mapped) {
+                // What cannot be unmapped is counted until the window goes.
+                let _unmapped = window.unmap(*span);
+            }
+            return Err(error.to_string());
+        }
+    }
+    Ok(())
 }
 
 /// Whether `files` file descriptors belong to a message.

@@ -164,7 +164,7 @@ impl ControlPlane {
         self.stale
             || self.ports.awaits_replies()
             || !self.retired.is_empty()
-            || !self.windows.is_empty()
+            || self.windows.awaits_workers()
             || self.flow_dumps.is_busy()
     }
 }
