@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::log::{Limiter, error, notice, warning};
 use crate::memory::{MemoryWatch, Sharing, Step};
 use crate::memory_map::MemoryMap;
-use crate::port_state::{FirstAttempt, PortState, Refusal, Want};
+use crate::port_state::{CopyReason, FirstAttempt, PortState, Refusal, SharingState, Want};
 use crate::ring_slot::RingSlot;
 use crate::session::{Lost, RequestError, Session, wait};
 use crate::tx_publisher::TxPublisher;
@@ -367,7 +367,7 @@ impl Control {
             // The rings know of the window from the start.
             match session.confirm(Message::Memory(sharing.map().layout()), stop) {
                 Ok(()) => memory.announced = true,
-                Err(RequestError::Refused(text)) => self.no_sharing(memory, &text),
+                Err(RequestError::Refused(text)) => self.no_sharing(memory, CopyReason::Refused, &text),
                 Err(lost) => return Err(lost),
             }
             return Ok(true);
@@ -395,22 +395,24 @@ impl Control {
     fn begin_sharing(&self, session: &Session) -> Memory {
         let mut memory = Memory { sharing: None, announced: false, logged: false };
         if !session.shares() {
-            self.no_sharing(&mut memory, "kopid's configuration or policy says so, or it is of an older release");
+            let why = "kopid's configuration, policy or kernel says so, or it is of an older release";
+            self.no_sharing(&mut memory, CopyReason::NotWanted, why);
             return memory;
         }
         memory.sharing = self.memory.begin();
         if memory.sharing.is_none() {
-            self.no_sharing(&mut memory, "EAL has no memory of its own that could be shared");
+            self.no_sharing(&mut memory, CopyReason::Unfit, "EAL has no memory of its own that could be shared");
         }
         memory
     }
 
     /// Shares nothing on this connection any more, for this reason.
-    fn no_sharing(&self, memory: &mut Memory, why: &str) {
+    fn no_sharing(&self, memory: &mut Memory, reason: CopyReason, why: &str) {
         if let Some(sharing) = memory.sharing.take() {
             sharing.end();
         }
         memory.logged = true;
+        self.state().sharing = SharingState { bytes: 0, copy_reason: reason };
         notice!("port {}: what it sends is copied twice: {why}", self.device.port());
     }
 
@@ -423,8 +425,11 @@ impl Control {
                 if bytes == 0
                     && let Some(why) = unfit
                 {
-                    self.no_sharing(memory, why);
-                } else if bytes > 0 && !std::mem::replace(&mut memory.logged, true) {
+                    self.no_sharing(memory, CopyReason::Unfit, why);
+                    return Ok(false);
+                }
+                self.note_sharing(bytes, unfit.map(|_| CopyReason::Unfit));
+                if bytes > 0 && !std::mem::replace(&mut memory.logged, true) {
                     let port = self.device.port();
                     notice!(
                         "port {port}: what it sends is read where it lies, in {} MiB that kopid may read",
@@ -445,10 +450,28 @@ impl Control {
                 Ok(true)
             }
             Err(RequestError::Refused(text)) => {
-                self.no_sharing(memory, &text);
+                if sharing.refused() {
+                    self.note_sharing(sharing.bytes(), Some(CopyReason::Refused));
+                    memory.logged = true;
+                    let (port, shared) = (self.device.port(), sharing.bytes() >> 20);
+                    notice!(
+                        "port {port}: what it sends is read where it lies in {shared} MiB, and copied twice elsewhere: {text}"
+                    );
+                } else {
+                    self.no_sharing(memory, CopyReason::Refused, &text);
+                }
                 Ok(false)
             }
             Err(RequestError::Lost(lost)) => Err(lost),
+        }
+    }
+
+    /// Notes how much of the application's memory the daemon reads, and why not more if there is a reason that is new.
+    fn note_sharing(&self, bytes: u64, why: Option<CopyReason>) {
+        let mut state = self.state();
+        state.sharing.bytes = bytes;
+        if let Some(why) = why.filter(|_| state.sharing.copy_reason == CopyReason::None) {
+            state.sharing.copy_reason = why;
         }
     }
 

@@ -7,12 +7,16 @@
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
 use kopi_ring::{PeerFault, Producer};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// From so many on, the daemon's counter is looked at for them: a burst, so that the look costs little for each.
 const MANY: usize = 32;
-/// A queue holds at most one part in so many of a pool, and copies what is beyond: an application that has no packet left would not come
-/// back to have any freed.
+/// All queues together hold at most one part in so many of a pool, and copy what is beyond: an application that has no packet left would
+/// not come back to have any freed.
 const PART: usize = 4;
+/// TX queues of this process, each of which may send out of the same pool. Written when a queue is set up or released.
+static QUEUES: AtomicUsize = AtomicUsize::new(0);
 
 /// Packets that a queue holds, oldest first, with the places of their slots.
 #[derive(Debug)]
@@ -22,16 +26,18 @@ pub(crate) struct Held {
     /// Packets ever taken and ever freed.
     end: usize,
     begin: usize,
-    /// The pool of the last one, and how many may be held of that.
+    /// The pool of the last one, and how many may be held of that by one of so many queues.
     pool: *mut sys::rte_mempool,
     most: usize,
+    queues: usize,
 }
 
 impl Held {
     /// None yet, of a ring of `slots`.
     pub(crate) fn new(slots: u16) -> Self {
         let places = vec![(std::ptr::null_mut(), 0); usize::from(slots).next_power_of_two()].into_boxed_slice();
-        Self { places, end: 0, begin: 0, pool: std::ptr::null_mut(), most: 0 }
+        QUEUES.fetch_add(1, Relaxed);
+        Self { places, end: 0, begin: 0, pool: std::ptr::null_mut(), most: 0, queues: 0 }
     }
 
     /// Whether there are none.
@@ -48,18 +54,25 @@ impl Held {
     /// Whether one more packet of `pool` may be held.
     #[inline]
     pub(crate) fn takes(&mut self, pool: *mut sys::rte_mempool) -> bool {
-        if pool != self.pool {
-            self.pool = pool;
-            self.most = self.limit();
+        if pool != self.pool || QUEUES.load(Relaxed) != self.queues {
+            self.learn(pool);
         }
         self.len() < self.most
     }
 
     #[cold]
-    fn limit(&self) -> usize {
+    fn learn(&mut self, pool: *mut sys::rte_mempool) {
+        (self.pool, self.queues) = (pool, QUEUES.load(Relaxed));
         // SAFETY: null or the pool of a valid packet, whose size never changes.
-        let size = unsafe { self.pool.as_ref() }.map_or(0, |pool| pool.size);
-        self.places.len().min((size as usize).checked_div(PART).unwrap_or(0))
+        let size = unsafe { pool.as_ref() }.map_or(0, |pool| pool.size);
+        let part = PART.saturating_mul(self.queues.max(1));
+        self.most = self.places.len().min((size as usize).checked_div(part).unwrap_or(0));
+    }
+
+    /// Forgets which pool the last packet was of: there may be another at its place by now.
+    pub(crate) const fn forget_pool(&mut self) {
+        self.pool = std::ptr::null_mut();
+        self.most = 0;
     }
 
     /// Holds a packet as long as the slot at `position` is not empty. It [has to be taken](Self::takes).
@@ -130,6 +143,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.free_all();
+        QUEUES.fetch_sub(1, Relaxed);
     }
 }
 

@@ -34,6 +34,7 @@ mod limits;
 mod log;
 mod mbuf_cache;
 mod memory;
+mod memory_left;
 mod memory_map;
 mod ops;
 mod port;

@@ -6,6 +6,7 @@
 //! before.
 
 use crate::event;
+use crate::memory_left::memory_left;
 use crate::memory_map::{List, MemoryMap};
 use dpdk_sys as sys;
 use kopi_ring::message::{MAX_SEGMENTS, Segment, Span};
@@ -70,7 +71,8 @@ impl MemoryWatch {
     /// Begins to share on a new connection: what the daemon of the last one had is of no interest any more. `None` if EAL has no memory of
     /// its own that any window could hold.
     pub(crate) fn begin(&self) -> Option<Sharing> {
-        let map = MemoryMap::new(&lists()).map(Arc::new);
+        let lists = lists();
+        let map = MemoryMap::new(&lists).map(Arc::new);
         *self.shared.news() = News { map: map.clone(), freed: Vec::new(), fresh: true };
         Some(Sharing {
             map: map?,
@@ -78,6 +80,9 @@ impl MemoryWatch {
             given: BTreeMap::new(),
             pending: None,
             unfit: None,
+            stays: !self.watches,
+            ended: false,
+            can_fill: can_fill(&lists),
         })
     }
 }
@@ -132,6 +137,12 @@ pub(crate) struct Sharing {
     pending: Option<Step>,
     /// Why some memory is not shared.
     unfit: Option<&'static str>,
+    /// Whether memory is never freed.
+    stays: bool,
+    /// Whether no more is to be shared than is.
+    ended: bool,
+    /// Whether all pages may be filled that are not there yet.
+    can_fill: bool,
 }
 
 /// What the daemon is to be told next.
@@ -190,7 +201,7 @@ impl Sharing {
             self.pending = Some(Step::Unshare(old));
             return self.pending.as_ref();
         }
-        if !std::mem::take(&mut self.shared.news().fresh) {
+        if !std::mem::take(&mut self.shared.news().fresh) || self.ended {
             return None;
         }
         let segments = self.scan();
@@ -199,6 +210,13 @@ impl Sharing {
         }
         self.pending = Some(Step::Share(segments));
         self.pending.as_ref()
+    }
+
+    /// The daemon does not take what it was to be told. Returns whether it goes on with what it has: no more of the memory is shared, and
+    /// what is freed is taken back still.
+    pub(crate) fn refused(&mut self) -> bool {
+        self.ended = true;
+        matches!(self.pending.take(), Some(Step::Share(_))) && !self.given.is_empty()
     }
 
     /// The daemon has done it.
@@ -226,15 +244,24 @@ impl Sharing {
 
     /// Some segments that the daemon does not have yet, with their files.
     fn scan(&mut self) -> Vec<(Segment, OwnedFd)> {
-        let mut scan = Scan { map: &self.map, given: &self.given, found: Vec::new(), bytes: 0, last: -1, unfit: None };
+        let mut scan = Scan {
+            map: &self.map,
+            given: &self.given,
+            found: Vec::new(),
+            bytes: 0,
+            last: None,
+            unfit: None,
+            stays: self.stays,
+        };
         // SAFETY: the callback is called during this call alone, with `scan`.
         unsafe { sys::rte_memseg_walk(Some(on_segment), (&raw mut scan).cast()) };
         let Scan { mut found, unfit, .. } = scan;
-        let map = &self.map;
-        let before = found.len();
-        found.retain(|(segment, _)| map.layout().page() > SMALL || populate(map, segment.span));
-        let missing = (found.len() < before).then_some("there is not memory enough to fill all its pages");
-        self.unfit = unfit.or(missing);
+        self.unfit = unfit;
+        if self.map.layout().page() <= SMALL {
+            let Self { map, unfit, can_fill, .. } = self;
+            let fill = |span| if *can_fill { populate(map, span) } else { Err(SHORT) };
+            found.retain(|(segment, _)| fill(segment.span).map_err(|why| *unfit = Some(why)).is_ok());
+        }
         found
     }
 }
@@ -245,9 +272,12 @@ struct Scan<'a> {
     given: &'a BTreeMap<u64, u64>,
     found: Vec<(Segment, OwnedFd)>,
     bytes: usize,
-    /// EAL's number of the file of the last one.
-    last: c_int,
+    /// EAL's number of the file of the last one, if what lies behind it may be added to it: what may be freed by itself has to be let
+    /// go of by itself, or packets beside it would be lost.
+    last: Option<c_int>,
     unfit: Option<&'static str>,
+    /// Whether memory is never freed.
+    stays: bool,
 }
 
 /// Calls `scan.add` with a segment. EAL holds its locks.
@@ -258,7 +288,7 @@ unsafe extern "C" fn on_segment(
 ) -> c_int {
     // SAFETY: what was given to the walk, which nobody else uses meanwhile.
     let scan = unsafe { &mut *scan.cast::<Scan<'_>>() };
-    let mut memory = sys::kopi_memory { start: std::ptr::null_mut(), length: 0, page: 0, external: true };
+    let mut memory = NO_MEMORY;
     // SAFETY: valid during the walk.
     unsafe { sys::kopi_memseg_get(list, segment, &raw mut memory) };
     if memory.external {
@@ -279,9 +309,11 @@ unsafe extern "C" fn on_segment(
         return 0;
     }
     let grows = memory.page <= SMALL;
+    let stays = scan.stays || memory.fixed;
     let last = scan.found.last_mut().map(|(last, _)| last);
     if let Some(last) = last
-        && fd == scan.last
+        && stays
+        && scan.last == Some(fd)
         && last.span.at.saturating_add(last.span.length) == span.at
         && last.offset.saturating_add(last.span.length) == offset as u64
         && (!grows || last.span.length < PIECE as u64)
@@ -297,20 +329,38 @@ unsafe extern "C" fn on_segment(
             return 1;
         };
         scan.found.push((Segment { span, offset: offset as u64 }, own));
-        scan.last = fd;
+        scan.last = stays.then_some(fd);
     }
     scan.bytes = scan.bytes.saturating_add(memory.length);
     0
 }
 
+/// Whether memory in small pages may be filled, none of which need be there yet. An application may have asked for more than it ever
+/// uses, and would be killed.
+fn can_fill(lists: &[List]) -> bool {
+    let small = lists.iter().filter(|list| list.page <= SMALL);
+    small.fold(0_u64, |sum, list| sum.saturating_add(list.length as u64)) <= memory_left() / 2
+}
+
+/// Why memory is not filled.
+const SHORT: &str = "there is not memory enough to fill all its pages";
+
 /// Has all pages of `span` be there, as the daemon wants them: on our account.
-fn populate(map: &MemoryMap, span: Span) -> bool {
-    let Some((start, length)) = map.address(span).zip(usize::try_from(span.length).ok()) else { return false };
+fn populate(map: &MemoryMap, span: Span) -> Result<(), &'static str> {
+    let (start, length) = map.address(span).zip(usize::try_from(span.length).ok()).ok_or(SHORT)?;
     let start = std::ptr::with_exposed_provenance_mut(start);
     // SAFETY: memory of EAL's, which stays as it is, but for pages that were never written: they become zeros, as they read now.
     let done = unsafe { libc::madvise(start, length, POPULATE_WRITE) };
-    done == 0
+    match std::io::Error::last_os_error().raw_os_error() {
+        _ if done == 0 => Ok(()),
+        Some(libc::EINVAL) => Err("this kernel cannot fill its pages: MADV_POPULATE_WRITE is of Linux 5.14"),
+        _ => Err(SHORT),
+    }
 }
+
+/// No memory yet.
+const NO_MEMORY: sys::kopi_memory =
+    sys::kopi_memory { start: std::ptr::null_mut(), length: 0, page: 0, external: true, fixed: false };
 
 /// The ranges in which EAL has its own memory.
 fn lists() -> Vec<List> {
@@ -323,7 +373,7 @@ fn lists() -> Vec<List> {
 unsafe extern "C" fn on_list(list: *const sys::rte_memseg_list, lists: *mut c_void) -> c_int {
     // SAFETY: what was given to the walk, which nobody else uses meanwhile.
     let lists = unsafe { &mut *lists.cast::<Vec<List>>() };
-    let mut memory = sys::kopi_memory { start: std::ptr::null_mut(), length: 0, page: 0, external: true };
+    let mut memory = NO_MEMORY;
     // SAFETY: valid during the walk.
     unsafe { sys::kopi_memseg_list_get(list, &raw mut memory) };
     if !memory.external && memory.length > 0 && memory.page > 0 {

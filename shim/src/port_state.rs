@@ -125,6 +125,29 @@ impl Want {
 /// What the control thread shares with the queues of one direction, by number.
 pub(crate) type Slots<E> = [Option<Arc<RingSlot<E>>>; MAX_QUEUES];
 
+/// Which way long packets are sent, for the application to read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SharingState {
+    /// Bytes of the application's memory that the daemon reads.
+    pub(crate) bytes: u64,
+    /// Why that is not all, or none.
+    pub(crate) copy_reason: CopyReason,
+}
+
+/// Why long packets are copied, by the numbers that applications read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CopyReason {
+    /// They are not, as far as they lie in EAL's memory; or it is not known yet.
+    #[default]
+    None = 0,
+    /// The daemon does not want to read memory, or is of an older release.
+    NotWanted = 1,
+    /// EAL has no memory that could be read, or some that could not.
+    Unfit = 2,
+    /// The daemon has refused to read it, or more of it.
+    Refused = 3,
+}
+
 /// What changes in the life of a port. Shared between its operations and its control thread.
 #[derive(Debug, Default)]
 pub(crate) struct PortState {
@@ -162,6 +185,8 @@ pub(crate) struct PortState {
     pub(crate) drops: Drops,
     /// What the counters stood at when they were last reset.
     pub(crate) base: Totals,
+    /// Which way long packets go.
+    pub(crate) sharing: SharingState,
     /// Times that the port was attached anew.
     pub(crate) reconnects: u64,
     /// Times that the daemon broke the contract of the rings.
@@ -204,6 +229,7 @@ impl PortState {
     pub(crate) fn detach(&mut self) {
         self.attached = false;
         self.agreed = false;
+        self.sharing = SharingState::default();
         self.answered = self.asked;
         self.drops.carry();
         self.irq_thread.iter().for_each(|irq_thread| irq_thread.unwatch());

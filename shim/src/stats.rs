@@ -1,7 +1,7 @@
 //! The statistics of a port, as applications read and reset them.
 
 use crate::counters::{CountersSnapshot, DropCounts};
-use crate::port_state::{PortState, Slots};
+use crate::port_state::{PortState, SharingState, Slots};
 use kopi_ring::DropReason;
 use kopi_ring::layout::MAX_QUEUES;
 
@@ -11,6 +11,8 @@ pub(crate) struct Totals {
     pub(crate) rx: [CountersSnapshot; MAX_QUEUES],
     pub(crate) tx: [CountersSnapshot; MAX_QUEUES],
     drops: DropCounts,
+    /// As it is, and never since the last reset.
+    sharing: SharingState,
     reconnects: u64,
     peer_faults: u64,
 }
@@ -29,11 +31,12 @@ impl Totals {
     }
 
     fn raw(state: &mut PortState) -> Self {
-        let PortState { reconnects, peer_faults, .. } = *state;
+        let PortState { sharing, reconnects, peer_faults, .. } = *state;
         Self {
             rx: snapshots(&state.rx),
             tx: snapshots(&state.tx),
             drops: state.drops.totals(),
+            sharing,
             reconnects,
             peer_faults,
         }
@@ -74,11 +77,13 @@ fn snapshots<E>(slots: &Slots<E>) -> [CountersSnapshot; MAX_QUEUES] {
 type Statistic = (&'static str, fn(&Totals) -> u64);
 
 /// The extended statistics beside drops.
-const EXTENDED: [Statistic; 9] = [
+const EXTENDED: [Statistic; 11] = [
     ("rx_kopi_runt", |totals| totals.all_rx().runt),
     ("rx_kopi_link_down", |totals| totals.all_rx().link_down),
     ("tx_kopi_by_reference_packets", |totals| totals.all_tx().by_reference),
     ("tx_kopi_copied_packets", |totals| totals.all_tx().packets.wrapping_sub(totals.all_tx().by_reference)),
+    ("tx_kopi_shared_bytes", |totals| totals.sharing.bytes),
+    ("tx_kopi_copy_reason", |totals| totals.sharing.copy_reason as u64),
     ("tx_kopi_runt", |totals| totals.all_tx().runt),
     ("tx_kopi_oversize", |totals| totals.all_tx().oversize),
     ("tx_kopi_malformed", |totals| totals.all_tx().malformed),

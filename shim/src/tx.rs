@@ -89,6 +89,7 @@ impl TxQueue {
         self.publisher = None;
         self.broken = None;
         self.held.free_all();
+        self.held.forget_pool();
     }
 
     /// Takes up what the control thread has changed, and returns whether to send.
@@ -98,6 +99,13 @@ impl TxQueue {
         // A daemon that is away reads nothing that is sent by the ring before, and one that has made another does not either.
         if self.shared.swap(&mut self.publisher, &mut self.broken) || self.shared.is_away() {
             self.held.free_all();
+            self.held.forget_pool();
+        }
+        if self.shared.is_down()
+            && let Some(publisher) = &mut self.publisher
+        {
+            // The daemon goes on reading what was sent before.
+            self.held.clean(&mut publisher.ring, usize::MAX, self.fast_free);
         }
         if self.shared.is_away() {
             self.shared.retire(&mut self.publisher, &mut self.broken);

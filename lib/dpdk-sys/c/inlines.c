@@ -284,6 +284,7 @@ void kopi_memseg_list_get(const struct rte_memseg_list *list, struct kopi_memory
     memory->length = list->len;
     memory->page = list->page_sz;
     memory->external = list->external != 0;
+    memory->fixed = false;
 }
 
 void kopi_memseg_get(const struct rte_memseg_list *list, const struct rte_memseg *segment, struct kopi_memory *memory)
@@ -292,4 +293,5 @@ void kopi_memseg_get(const struct rte_memseg_list *list, const struct rte_memseg
     memory->length = segment->len;
     memory->page = segment->hugepage_sz;
     memory->external = list->external != 0;
+    memory->fixed = (segment->flags & RTE_MEMSEG_FLAG_DO_NOT_FREE) != 0;
 }

@@ -68,12 +68,14 @@ unsigned int kopi_lcore_id(void);
 bool kopi_lcore_has_cpu(unsigned int lcore, unsigned int cpu);
 uint64_t kopi_rdtsc(void);
 
-/* EAL's memory: where a list of segments lies, in pages of which size, and whether it is EAL's own; and one segment. */
+/* EAL's memory: where a list of segments lies, in pages of which size, and whether it is EAL's own; and one segment, and
+ * whether that stays for good. */
 struct kopi_memory {
     void *start;
     size_t length;
     uint64_t page;
     bool external;
+    bool fixed;
 };
 void kopi_memseg_list_get(const struct rte_memseg_list *list, struct kopi_memory *memory);
 void kopi_memseg_get(const struct rte_memseg_list *list, const struct rte_memseg *segment, struct kopi_memory *memory);

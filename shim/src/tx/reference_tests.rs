@@ -130,6 +130,55 @@ fn small_pools_are_not_used_up() {
     assert_eq!(by_reference(&queue), 48);
 }
 
+/// However many queues send out of a pool, a quarter of it is held by all of them together; and a pool that was made at the place of another
+/// one is no longer that.
+#[test]
+fn queues_share_what_may_be_held_of_a_pool() {
+    let (eal, shared) = (TestEal::new(), Shared::new());
+    let pool = eal.pool(256, 2048);
+    let regions = [(); 4].map(|()| region(64, 2048));
+    let mut queues = regions.each_ref().map(|region| shared.queue(region, 0));
+    let frame = pattern(600, 1);
+    for (queue, _) in &mut queues {
+        let mut packets: Vec<_> = (0..40).map(|_| pool.packet(&[&frame])).collect();
+        assert_eq!((queue.send(&mut packets), by_reference(queue)), (40, 16));
+    }
+    assert_eq!(pool.used(), 64);
+    let [(mut queue, mut ring), others @ ..] = queues;
+    drop(others);
+    assert_eq!((drain(&mut ring, true).len(), queue.clean(usize::MAX), pool.used()), (40, 16, 0));
+    let mut packets: Vec<_> = (0..40).map(|_| pool.packet(&[&frame])).collect();
+    assert_eq!((queue.send(&mut packets), by_reference(&queue)), (40, 16 + 40), "it is alone now");
+    queue.reset();
+    assert_eq!(pool.used(), 0);
+    // What a queue remembers of a pool does not hold for another one that is made at its place while the port is stopped.
+    // SAFETY: all zeros is a valid description, of which the size alone is looked at.
+    let mut place: sys::rte_mempool = unsafe { std::mem::zeroed() };
+    place.size = 64;
+    assert!(queue.held.takes(&raw mut place));
+    queue.reset();
+    place.size = 0;
+    assert!(!queue.held.takes(&raw mut place));
+}
+
+/// A queue whose link the application has taken down frees what the daemon has read meanwhile.
+#[test]
+fn queues_that_are_down_free_what_was_read() {
+    let (eal, shared) = (TestEal::new(), Shared::new());
+    let pool = eal.pool(255, 2048);
+    let region = region(64, 2048);
+    let (mut queue, mut ring) = shared.queue(&region, 0);
+    let mut packets: Vec<_> = (0..10).map(|_| pool.packet(&[&pattern(600, 1)])).collect();
+    assert_eq!((queue.send(&mut packets), pool.used()), (10, 10));
+    queue.shared().set_down(true);
+    assert_eq!((queue.send(&mut []), pool.used()), (0, 10), "the daemon has read none");
+    assert_eq!(drain(&mut ring, true).len(), 10);
+    let mut refused = [pool.packet(&[&pattern(600, 1)])];
+    assert_eq!((queue.send(&mut refused), pool.used()), (0, 1));
+    queue.shared().set_down(false);
+    assert_eq!((queue.send(&mut refused), drain(&mut ring, true).len()), (1, 1));
+}
+
 /// Packets in memory that is not EAL's, in several segments, or in memory that is about to be freed, are copied.
 #[test]
 fn other_memory_is_copied() {
