@@ -173,9 +173,8 @@ table! {
     pub struct Memory {
         /// Whether huge pages are used.
         pub huge_pages: HugePages = HugePages::Auto;
-        /// Whether kopid may read the memory of apps, so that they need not copy long frames for it. Only where apps are trusted: one
-        /// that means harm can stop kopid by what it shares.
-        pub share_memory: bool = false, "As::<Truth>";
+        /// Whether kopid may read the memory of apps, so that they need not copy long frames for it.
+        pub share_memory: bool = true, "As::<Truth>";
     }
 }
 

@@ -21,11 +21,6 @@ const B_MAC: Mac = [2, 0, 0, 0, 0, 0xb];
 const PAGES: u64 = 64;
 const PAGE: u64 = 4096;
 
-/// The settings of a kopid that lets apps share memory.
-fn sharing() -> Settings {
-    Settings { share_memory: true, ..Settings::default() }
-}
-
 /// KiB that kopid has mapped of others' memory: nothing else of its is shared and cannot be written.
 fn mapped(kopid: &mut Kopid) -> u64 {
     let pid = kopid.process().pid();
@@ -46,6 +41,11 @@ fn ways(testpmd: &mut Testpmd) -> (u64, u64) {
     (of("tx_kopi_by_reference_packets"), of("tx_kopi_copied_packets"))
 }
 
+/// One of its statistics.
+fn xstat(testpmd: &mut Testpmd, name: &str) -> u64 {
+    testpmd.xstats().iter().find(|(key, _)| key == name).map_or(0, |(_, value)| *value)
+}
+
 /// Waits until it sends by reference.
 fn await_reference(testpmd: &mut Testpmd) {
     let before = ways(testpmd).0;
@@ -61,7 +61,7 @@ fn sender(name: &str, memory: Memory) -> Options {
 #[test]
 fn every_memory_mode_is_shared() {
     let dir = TempDir::new("sharing");
-    let mut kopid = Kopid::start(&dir, &sharing());
+    let mut kopid = Kopid::start(&dir, &Settings::default());
     for (round, memory) in Memory::ALL.into_iter().enumerate() {
         let name = format!("mode-{round}");
         let mut testpmd = Testpmd::forwarding(&dir, &kopid, &sender(&name, memory));
@@ -85,7 +85,7 @@ fn every_memory_mode_is_shared() {
 #[test]
 fn other_memory_is_copied() {
     let dir = TempDir::new("copied");
-    let mut kopid = Kopid::start(&dir, &sharing());
+    let mut kopid = Kopid::start(&dir, &Settings::default());
     for kind in ["xmem", "xbuf"] {
         let options = sender(kind, Memory::InMemory).with(&format!("--mp-alloc={kind}"));
         let mut testpmd = Testpmd::forwarding(&dir, &kopid, &options);
@@ -108,11 +108,11 @@ fn other_memory_is_copied() {
 fn administrator_may_refuse() {
     let dir = TempDir::new("refusal");
     let app = "[[app]]\nname = \"keeps\"\nshare_memory = false\n[[app]]\nname = \"shares\"\n";
-    let mut kopid = Kopid::start(&dir, &sharing().policy(app));
+    let mut kopid = Kopid::start(&dir, &Settings::default().policy(app));
     let mut keeps = Testpmd::forwarding(&dir, &kopid, &sender("keeps", Memory::NoHuge));
     wait_until("packets are copied", SOON, || ways(&mut keeps).1 > 10_000);
     assert_eq!((ways(&mut keeps).0, mapped(&mut kopid)), (0, 0));
-    assert!(keeps.process().log().contains("is copied twice: kopid's configuration or policy"));
+    assert!(keeps.process().log().contains("is copied twice: kopid's configuration, policy or kernel"));
     keeps.quit();
 
     let mut shares = Testpmd::forwarding(&dir, &kopid, &sender("shares", Memory::NoHuge));
@@ -139,7 +139,7 @@ fn administrator_may_refuse() {
 #[test]
 fn restarted_daemon_is_given_the_memory_again() {
     let dir = TempDir::new("restart");
-    let mut kopid = Kopid::start(&dir, &sharing());
+    let mut kopid = Kopid::start(&dir, &Settings::default());
     // Few packets: one that is lost is missed.
     let options = sender("lasting", Memory::InMemory).with("--disable-link-check");
     let mut testpmd = Testpmd::forwarding(&dir, &kopid, &options);
@@ -180,7 +180,7 @@ fn library(dir: &TempDir, name: &str, body: &str) -> (String, String) {
 #[test]
 fn memory_comes_and_goes() {
     let dir = TempDir::new("churn");
-    let mut kopid = Kopid::start(&dir, &sharing());
+    let mut kopid = Kopid::start(&dir, &Settings::default());
     let churn = "#include <pthread.h>\n#include <stddef.h>\n#include <stdlib.h>\n#include <string.h>\n#include <unistd.h>\n\
         extern void *rte_malloc(const char *, size_t, unsigned) __attribute__((weak));\n\
         extern void rte_free(void *) __attribute__((weak));\n\
@@ -199,18 +199,42 @@ fn memory_comes_and_goes() {
             pthread_t thread;\n\
             if (rte_malloc) pthread_create(&thread, NULL, work, NULL);\n\
         }\n";
-    let mut options = sender("churning", Memory::InMemory);
-    options.env.push(library(&dir, "churn", churn));
-    let mut testpmd = Testpmd::forwarding(&dir, &kopid, &options);
-    await_reference(&mut testpmd);
-    let least = mapped(&mut kopid);
-    wait_until("more memory is shared", SOON, || mapped(&mut kopid) >= least + (40 << 10));
-    for _ in 0..20 {
+    let library = library(&dir, "churn", churn);
+    // With one file for all pages as well, where what is freed lies beside what is not.
+    for memory in [Memory::InMemory, Memory::SingleFile] {
+        let mut options = sender("churning", memory);
+        options.env.push(library.clone());
+        let mut testpmd = Testpmd::forwarding(&dir, &kopid, &options);
         await_reference(&mut testpmd);
+        let least = mapped(&mut kopid);
+        wait_until("more memory is shared", SOON, || mapped(&mut kopid) >= least + (40 << 10));
+        for _ in 0..20 {
+            await_reference(&mut testpmd);
+        }
+        wait_until("what was freed is let go of", 2 * SOON, || mapped(&mut kopid) <= least);
+        await_reference(&mut testpmd);
+        for never in ["kopi_reconnects", "kopi_peer_faults", "tx_kopi_copy_reason"] {
+            assert_eq!(xstat(&mut testpmd, never), 0, "{memory:?}: {never}");
+        }
+        testpmd.quit();
+        kopid.await_no_app("churning");
     }
-    wait_until("what was freed is let go of", 2 * SOON, || mapped(&mut kopid) <= least);
-    await_reference(&mut testpmd);
-    assert!(!testpmd.xstats().iter().any(|(name, _)| name == "kopi_reconnects" || name == "kopi_peer_faults"));
+}
+
+/// An application with more memory than its user may share attaches as ever, and sends by copies: the log says why, once, and a statistic
+/// does.
+#[test]
+fn more_than_may_be_shared_is_copied() {
+    let dir = TempDir::new("much");
+    let limits = format!("memory_per_user = \"100mb\"\n{}", Settings::default().limits);
+    let mut kopid = Kopid::start(&dir, &Settings { limits, ..Settings::default() });
+    let mut testpmd = Testpmd::forwarding(&dir, &kopid, &sender("much", Memory::NoHuge));
+    wait_until("packets are copied", SOON, || ways(&mut testpmd).1 > 10_000);
+    assert_eq!((ways(&mut testpmd).0, mapped(&mut kopid)), (0, 0));
+    assert_eq!((xstat(&mut testpmd, "tx_kopi_copy_reason"), xstat(&mut testpmd, "tx_kopi_shared_bytes")), (3, 0));
+    let log = testpmd.process().log();
+    assert_eq!(log.matches("is copied twice: the applications of this user would share").count(), 1, "{log}");
+    assert_eq!(log.matches("copied twice").count(), 1, "{log}");
     testpmd.quit();
 }
 
@@ -218,7 +242,7 @@ fn memory_comes_and_goes() {
 #[test]
 fn forked_child_keeps_nothing() {
     let dir = TempDir::new("fork");
-    let mut kopid = Kopid::start(&dir, &sharing());
+    let mut kopid = Kopid::start(&dir, &Settings::default());
     let fork = "#include <pthread.h>\n#include <stddef.h>\n#include <unistd.h>\n\
         extern void *rte_malloc(const char *, size_t, unsigned) __attribute__((weak));\n\
         static void *work(void *unused) {\n\
@@ -332,7 +356,7 @@ fn scribbler_changes_its_own_payload_alone() {
     let netns = Netns::new(1500);
     let policy = "[[rule]]\nname = \"no\"\nmatch = { direction = \"egress\", proto = \"udp\", dst_port = 666 }\n\
         action = \"drop\"\n";
-    let settings = Settings { share_memory: true, ..Settings::on_interface(netns.outside(), 1) }.policy(policy);
+    let settings = Settings::on_interface(netns.outside(), 1).policy(policy);
     let mut kopid = Kopid::start(&dir, &settings);
     let peer = Peer::new(&netns);
     let mut scribbler = Hand::attach(&kopid, "scribbler", A_MAC);
@@ -395,7 +419,7 @@ impl Drop for StopAtEnd<'_> {
 #[test]
 fn bad_references_end_their_sender_alone() {
     let dir = TempDir::new("bad");
-    let mut kopid = Kopid::start(&dir, &sharing());
+    let mut kopid = Kopid::start(&dir, &Settings::default());
     let mut other = Hand::attach(&kopid, "other", B_MAC);
     for at in [PAGES * PAGE, PAGES * PAGE - 100, 1 << 40, (1 << 44) - 1] {
         let mut bad = Hand::attach(&kopid, "bad", A_MAC);
@@ -424,12 +448,55 @@ fn bad_references_end_their_sender_alone() {
     wait_until("all memory is let go of", SOON, || mapped(&mut kopid) == 0);
 }
 
+/// Who shares as many pieces as there may be is refused more, keeps what it has, and keeps nobody of another user from sharing; and
+/// kopid goes on when there is a hole then.
+#[test]
+fn nobody_takes_all_mappings() {
+    let dir = TempDir::new("pieces");
+    let mut kopid = Kopid::start(&dir, &Settings::default());
+    let most = fs::read_to_string("/proc/sys/vm/max_map_count").expect("a number");
+    let most = most.trim().parse::<u64>().expect("a number") / 8;
+    let (memory, mut clients, mut shared) = (memory(1), Vec::new(), 0);
+    let refusal = 'all: loop {
+        let mut client = Client::connect(&kopid.socket());
+        assert!(client.hello(&format!("greedy-{}", clients.len()), [0; 6]).shares);
+        let pages = 1 << 16;
+        let window = WindowLayout::new(PAGE, pages * PAGE).expect("a small one");
+        assert!(matches!(client.ask(Message::Memory(window)), Ok((Message::Done, None))));
+        clients.push(client);
+        let client = clients.last_mut().expect("the new one");
+        for first in (0..pages).step_by(128) {
+            // None beside another one, so that each takes as many mappings as it can.
+            let segments: Vec<_> = (0..64).map(|n| segment(first + 2 * n, 1)).collect();
+            match client.ask_with(Message::Share(segments), &[memory.as_fd(); 64]) {
+                Ok((Message::Done, None)) => shared += 64,
+                Ok((Message::Refused(why), None)) => break 'all why,
+                other => panic!("neither done nor a refusal: {other:?}"),
+            }
+        }
+    };
+    assert!(refusal.contains("vm.max_map_count"), "{refusal}");
+    assert!(shared <= most && shared + 64 > most, "{shared} of {most}");
+    let pid = kopid.process().pid();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("kopid lives").lines().count() as u64;
+    assert!(maps < 8 * most / 2, "{maps} mappings");
+    let mut bad = kopi_testkit::evil::as_user(4_243_001, || Hand::attach(&kopid, "other", B_MAC));
+    rustix::fs::ftruncate(&bad.memory, 0).expect("nothing seals it");
+    bad.send(&head(B_MAC, 7, 1200), 1200, 5 * PAGE);
+    assert!(bad.client.refusal().contains("punched"));
+    drop((clients, bad));
+    wait_until("all memory is let go of", SOON, || mapped(&mut kopid) == 0);
+    let mut again = Hand::attach(&kopid, "again", A_MAC);
+    again.send(&head(A_MAC, 7, 1200), 1200, 5 * PAGE);
+}
+
 /// Only files of memory that is all there can be shared, at places that are free, in a window that is opened in time; what is refused
 /// leaves the connection as it was.
 #[test]
 fn only_memory_can_be_shared() {
     let dir = TempDir::new("only");
-    let mut kopid = Kopid::start(&dir, &Settings { limits: "memory_per_user = \"64mb\"\n".into(), ..sharing() });
+    let mut kopid =
+        Kopid::start(&dir, &Settings { limits: "memory_per_user = \"64mb\"\n".into(), ..Settings::default() });
     let mut client = Client::connect(&kopid.socket());
     assert!(client.hello("hand", A_MAC).shares);
     let memory = memory(PAGES);
