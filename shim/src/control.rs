@@ -5,10 +5,11 @@
 
 use crate::devargs::Args;
 use crate::device::Device;
+use crate::lanes::{self, Lanes};
 use crate::log::{Limiter, error, notice, warning};
 use crate::memory::{MemoryWatch, Sharing, Step};
 use crate::memory_map::MemoryMap;
-use crate::port_state::{CopyReason, FirstAttempt, PortState, Refusal, SharingState, Want};
+use crate::port_state::{CopyReason, FirstAttempt, PortState, Refusal, Rings, SharingState, Want};
 use crate::ring_slot::RingSlot;
 use crate::session::{Lost, RequestError, Session, wait};
 use crate::tx_publisher::TxPublisher;
@@ -373,10 +374,13 @@ impl Control {
             return Ok(true);
         }
         if agreed.rings != Some(rings.generation) {
-            let geometry = Geometry::new(&rings.tx, &rings.rx, session.slot_size())
-                .map_err(|error| RequestError::Refused(error.to_string()))?;
+            let lanes = lanes::count(rings.rx.len(), session.workers());
             self.leave_rings();
-            let (region, doorbell) = session.setup(Setup { geometry, sleeps: rings.sleeps }, stop)?;
+            let (region, doorbell) = match self.set_up(session, rings, lanes) {
+                // Lanes may take more memory than there is.
+                Err(RequestError::Refused(_)) if lanes > 1 => self.set_up(session, rings, 1)?,
+                answer => answer?,
+            };
             *agreed = Agreed { rings: Some(rings.generation), settings: None };
             let map = memory.sharing.as_ref().map(Sharing::map);
             self.offer_rings(&region, doorbell.map(Arc::new).as_ref(), map, rings.generation);
@@ -389,6 +393,20 @@ impl Control {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Asks for rings, with so many lanes for each RX queue.
+    fn set_up(
+        &self,
+        session: &mut Session,
+        rings: &Rings,
+        lanes: u16,
+    ) -> Result<(Region, Option<Doorbell>), RequestError> {
+        let each = |slots: &u32| std::iter::repeat_n(lanes::size(*slots, lanes), lanes.into());
+        let rx: Vec<_> = rings.rx.iter().flat_map(each).collect();
+        let geometry = Geometry::new(&rings.tx, &rx, session.slot_size()).and_then(|rings| rings.with_lanes(lanes));
+        let geometry = geometry.map_err(|error| RequestError::Refused(error.to_string()))?;
+        session.setup(Setup { geometry, sleeps: rings.sleeps }, self.stop.as_fd())
     }
 
     /// Finds out whether memory can be shared with the daemon of this connection.
@@ -500,7 +518,7 @@ impl Control {
             offer(slot.as_ref(), publisher.map(|publisher| publisher.sharing(memory.cloned())), None);
         }
         for (queue, slot) in state.rx.iter().enumerate() {
-            offer(slot.as_ref(), region.rx_consumer(queue), region.rx_consumer(queue));
+            offer(slot.as_ref(), Lanes::of(region, queue), Lanes::of(region, queue));
         }
         state.drops.watch(region.status());
         // After the offers: an application that is woken by it finds them.

@@ -7,9 +7,10 @@
 //! An enabled interrupt outlives the daemon: when the rings of the next one come, the control thread signals the queue, because the
 //! application can only sleep on a ring that a burst has taken.
 
+use crate::lanes::Lanes;
 use crate::ring_slot::RingSlot;
 use crate::{event, thread};
-use kopi_ring::{Consumer, Region, RxInterrupt, WakeFutex};
+use kopi_ring::{Region, RxInterrupt, WakeFutex};
 use rustix::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,7 +42,37 @@ struct IrqState {
 #[derive(Debug)]
 struct Sources {
     futex: WakeFutex,
-    interrupts: Vec<RxInterrupt>,
+    /// By queue, of all of its lanes.
+    interrupts: Vec<Interrupts>,
+}
+
+/// The interrupts of a queue's lanes.
+#[derive(Debug)]
+struct Interrupts(Box<[RxInterrupt]>);
+
+// Each of them is called, whatever the others say.
+impl Interrupts {
+    /// Those of queue `queue`, if there is one.
+    fn of(region: &Region, queue: usize) -> Option<Self> {
+        let lanes = usize::from(region.geometry().lanes());
+        let begin = queue.saturating_mul(lanes);
+        let rings = (begin..begin.saturating_add(lanes)).map(|ring| region.rx_interrupt(ring));
+        rings.collect::<Option<_>>().map(Self)
+    }
+
+    /// Has the next frame of any lane wake the application, and returns whether any has frames already.
+    fn enable(&self) -> bool {
+        self.0.iter().fold(false, |found, lane| lane.enable() | found)
+    }
+
+    fn disable(&self) {
+        self.0.iter().for_each(RxInterrupt::disable);
+    }
+
+    /// Whether the daemon has woken the application for any lane.
+    fn take_wakeup(&self) -> bool {
+        self.0.iter().fold(false, |woken, lane| lane.take_wakeup() | woken)
+    }
 }
 
 impl IrqThread {
@@ -62,7 +93,7 @@ impl IrqThread {
 
     /// Enables the interrupt of queue `index`, which shares `slot` with the control thread: its eventfd is signalled by the next
     /// frame, or at once if there is one already. Returns whether there is such a queue.
-    pub(crate) fn enable(&self, index: u16, slot: &RingSlot<Consumer>) -> bool {
+    pub(crate) fn enable(&self, index: u16, slot: &RingSlot<Lanes>) -> bool {
         let index = usize::from(index);
         let mut state = self.state();
         let (Some(event), Some(enabled)) = (self.events.get(index), state.enabled.get_mut(index)) else { return false };
@@ -92,7 +123,7 @@ impl IrqThread {
     /// Watches the rings of `region`, which were offered to the queues, from now on. Signals the queues whose interrupts are
     /// enabled: they have to take their rings.
     pub(crate) fn watch(&self, region: &Region) {
-        let interrupts = (0..self.events.len()).map_while(|queue| region.rx_interrupt(queue)).collect();
+        let interrupts = (0..self.events.len()).map_while(|queue| Interrupts::of(region, queue)).collect();
         let sources = Arc::new(Sources { futex: region.wake_futex(), interrupts });
         let mut state = self.state();
         state.sources = Some(sources);
@@ -146,7 +177,7 @@ impl IrqThread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::region;
+    use crate::tests::{lanes, region};
     use kopi_ring::Producer;
     use kopi_ring::layout::Notes;
     use kopi_ring::need_wakeup::barrier;
@@ -181,9 +212,9 @@ mod tests {
     }
 
     /// A slot whose queue has taken its ring, and that ring.
-    fn taken(region: &Region) -> (RingSlot<Consumer>, Option<Box<Consumer>>) {
+    fn taken(region: &Region) -> (RingSlot<Lanes>, Option<Box<Lanes>>) {
         let slot = RingSlot::new();
-        slot.offer(Box::new(region.rx_consumer(0).unwrap()), None);
+        slot.offer(Box::new(Lanes::of(region, 0).unwrap()), None);
         let mut mine = None;
         assert!(slot.swap(&mut mine, &mut None));
         (slot, mine)
@@ -210,7 +241,7 @@ mod tests {
         send(&mut producer, &region.wake_futex());
         assert!(!running.fires(50), "not enabled");
         assert!(running.irq.enable(0, &slot) && running.fires(0), "a frame is there");
-        let ring = ring.as_mut().unwrap();
+        let ring = &mut ring.as_mut().unwrap().first;
         for _ in 0..100 {
             while ring.poll().unwrap() > 0 {
                 ring.next().unwrap().unwrap();
@@ -225,6 +256,32 @@ mod tests {
         assert!(!running.irq.enable(1, &slot) && !running.irq.disable(1), "no such queue");
     }
 
+    /// An application that sleeps is woken by a frame in whichever lane, and not by those that it has emptied.
+    #[test]
+    fn each_lane_wakes_the_queue() {
+        let region = lanes(3, 64);
+        let (slot, mut mine) = taken(&region);
+        let mine = mine.as_mut().unwrap();
+        let mut producers: Vec<_> = (0..3).map(|lane| region.rx_producer(lane).unwrap()).collect();
+        let running = Running::new();
+        running.irq.watch(&region);
+        for lane in [0, 2, 1, 1, 0, 2] {
+            running.irq.enable(0, &slot);
+            assert!(!running.fires(20), "nothing is there");
+            send(&mut producers[lane], &region.wake_futex());
+            assert!(running.fires(5000), "lane {lane}");
+            running.irq.disable(0);
+            running.irq.enable(0, &slot);
+            assert!(running.fires(0), "a frame is there");
+            for ring in mine.all_mut() {
+                while ring.poll().unwrap() > 0 {
+                    ring.next().unwrap().unwrap();
+                    ring.release();
+                }
+            }
+        }
+    }
+
     /// An application that sleeps while the daemon is away is woken by the rings of the next one, and not before.
     #[test]
     fn sleep_outlasts_the_daemon() {
@@ -237,7 +294,7 @@ mod tests {
         slot.set_away();
         assert!(!running.fires(50), "woken by the end of the daemon");
         let second = region(64, 256);
-        slot.offer(Box::new(second.rx_consumer(0).unwrap()), None);
+        slot.offer(Box::new(Lanes::of(&second, 0).unwrap()), None);
         running.irq.watch(&second);
         assert!(running.fires(0), "not woken for the new rings");
         // The application goes to sleep again without a burst.

@@ -30,6 +30,7 @@ mod errno;
 mod event;
 mod held;
 mod irq_thread;
+mod lanes;
 mod limits;
 mod log;
 mod mbuf_cache;

@@ -3,13 +3,13 @@
 use crate::control::Control;
 use crate::counters::CountersSnapshot;
 use crate::device::{Device, QueueArray};
+use crate::lanes::Lanes;
 use crate::port_state::{PortState, Slots};
 use crate::ring_slot::RingSlot;
 use crate::rx::RxQueue;
 use crate::rx_interrupt::RxInterrupts;
 use crate::tx::TxQueue;
 use crate::tx_publisher::TxPublisher;
-use kopi_ring::Consumer;
 use kopi_ring::layout::MAX_QUEUES;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -73,7 +73,7 @@ macro_rules! queue {
     };
 }
 
-queue!(RxQueue, Consumer, rx_array, rx);
+queue!(RxQueue, Lanes, rx_array, rx);
 queue!(TxQueue, TxPublisher, tx_array, tx);
 
 impl Port {

@@ -3,11 +3,11 @@
 use crate::counters::Drops;
 use crate::devargs::Args;
 use crate::irq_thread::IrqThread;
+use crate::lanes::Lanes;
 use crate::limits::frame_for;
 use crate::ring_slot::RingSlot;
 use crate::stats::Totals;
 use crate::tx_publisher::TxPublisher;
-use kopi_ring::Consumer;
 use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::message::{Link, Mac, Settings, Welcome};
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub(crate) struct Rings {
     pub(crate) generation: u64,
     /// Slots of each TX ring.
     pub(crate) tx: Vec<u32>,
-    /// Slots of each RX ring.
+    /// Slots of each RX queue, to be shared out among its lanes.
     pub(crate) rx: Vec<u32>,
     /// Whether the RX queues may sleep.
     pub(crate) sleeps: bool,
@@ -178,7 +178,7 @@ pub(crate) struct PortState {
     pub(crate) reattach: bool,
     /// The queues that are set up.
     pub(crate) tx: Slots<TxPublisher>,
-    pub(crate) rx: Slots<Consumer>,
+    pub(crate) rx: Slots<Lanes>,
     /// The thread that passes interrupts on to the RX queues, if they have any.
     pub(crate) irq_thread: Option<Arc<IrqThread>>,
     /// What the daemon dropped on the port's behalf.

@@ -5,7 +5,8 @@
 //! a burst reads one word of a cache line that nobody writes.
 
 use crate::counters::Counters;
-use kopi_ring::layout::MAX_FRAME;
+use crate::lanes::Lanes;
+use kopi_ring::layout::{MAX_FRAME, MAX_QUEUES};
 use kopi_ring::{Consumer, PeerFault};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -20,6 +21,9 @@ const AWAY: u32 = 2;
 const DOWN: u32 = 4;
 /// The ring may hold frames that came while the link was down.
 const STALE: u32 = 8;
+
+/// Where what is stale ends, in each lane of a queue.
+pub(crate) type Stale = [u32; MAX_QUEUES];
 
 /// What a queue and the control thread share. `E` is the queue's end of a ring.
 #[derive(Debug)]
@@ -38,8 +42,8 @@ struct Shared<E> {
     flags: AtomicU32,
     /// Longest frame to be sent, in bytes.
     max_frame: AtomicU32,
-    /// The ring's counter of filled slots when the link came up again: what lies before is stale.
-    stale_to: AtomicU32,
+    /// Each lane's counter of filled slots when the link came up again: what lies before is stale.
+    stale_to: [AtomicU32; MAX_QUEUES],
     offered: AtomicPtr<E>,
     retired: AtomicPtr<E>,
     /// Number of a [`PeerFault`] that the queue ran into, or 0.
@@ -53,7 +57,7 @@ impl<E> RingSlot<E> {
             shared: Shared {
                 flags: AtomicU32::new(AWAY),
                 max_frame: AtomicU32::new(MAX_FRAME),
-                stale_to: AtomicU32::new(0),
+                stale_to: [const { AtomicU32::new(0) }; MAX_QUEUES],
                 offered: AtomicPtr::new(null_mut()),
                 retired: AtomicPtr::new(null_mut()),
                 fault: AtomicU32::new(0),
@@ -150,17 +154,21 @@ impl<E> RingSlot<E> {
         self.view.try_lock().ok()?.as_mut().map(look)
     }
 
-    /// The position in the ring from which on frames came with the link up, if stale ones may lie before it. It refers to the ring
-    /// that is offered, if one is.
-    pub(crate) fn stale_to(&self) -> Option<u32> {
-        (self.shared.flags.load(Acquire) & STALE != 0).then(|| self.shared.stale_to.load(Relaxed))
+    /// The position in each lane from which on frames came with the link up, if stale ones may lie before it. It refers to the rings
+    /// that are offered, if any are.
+    pub(crate) fn stale_to(&self) -> Option<Stale> {
+        (self.shared.flags.load(Acquire) & STALE != 0).then(|| self.stale_ends())
     }
 
-    /// The queue is about to discard the stale frames, and gets the position of their end. It is read only after the flag is
+    /// The queue is about to discard the stale frames, and gets the positions of their ends. They are read only after the flag is
     /// cleared: a later end sets the flag again.
-    pub(crate) fn forget_stale(&self) -> u32 {
+    pub(crate) fn forget_stale(&self) -> Stale {
         self.shared.flags.fetch_and(!STALE, AcqRel);
-        self.shared.stale_to.load(Relaxed)
+        self.stale_ends()
+    }
+
+    fn stale_ends(&self) -> Stale {
+        self.shared.stale_to.each_ref().map(|end| end.load(Relaxed))
     }
 
     /// The longest frame to be sent, in bytes.
@@ -206,14 +214,14 @@ impl<E> RingSlot<E> {
     }
 }
 
-impl RingSlot<Consumer> {
+impl RingSlot<Lanes> {
     /// Takes the link of the queue down or up. After it is up, the queue receives what comes from now on: it discards what has come
     /// by now, whether or not it was polled meanwhile. A ring that is offered later has no such frames.
     pub(crate) fn set_rx_down(&self, down: bool) {
         if !down && self.is_down() && !self.is_away() {
-            let head = self.view.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Consumer::head);
-            if let Some(head) = head {
-                self.shared.stale_to.store(head, Relaxed);
+            if let Some(lanes) = self.view.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+                let heads = lanes.all().map(Consumer::head);
+                self.shared.stale_to.iter().zip(heads).for_each(|(end, head)| end.store(head, Relaxed));
                 // Before the other flag goes, so that no burst finds neither.
                 self.shared.flags.fetch_or(STALE, AcqRel);
             }

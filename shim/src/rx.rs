@@ -2,8 +2,9 @@
 
 use crate::errno::{code, status};
 use crate::irq_thread::IrqThread;
+use crate::lanes::Lanes;
 use crate::mbuf_cache::{MbufCache, Template};
-use crate::ring_slot::RingSlot;
+use crate::ring_slot::{RingSlot, Stale};
 use dpdk_sys as sys;
 use dpdk_sys::rte_mbuf;
 use kopi_ring::Consumer;
@@ -15,11 +16,14 @@ use std::sync::Arc;
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct RxQueue {
-    ring: Option<Box<Consumer>>,
-    shared: Arc<RingSlot<Consumer>>,
+    /// Its ring, if it has one lane.
+    ring: Option<Box<Lanes>>,
+    shared: Arc<RingSlot<Lanes>>,
     mbufs: MbufCache,
-    /// The ring end of a daemon that broke the contract, until it can be retired.
-    broken: Option<Box<Consumer>>,
+    /// Its rings, if it has several: so a burst from one ring need not ask how many there are.
+    lanes: Option<Box<Lanes>>,
+    /// The ring ends of a daemon that broke the contract, until they can be retired.
+    broken: Option<Box<Lanes>>,
     config: RxConfig,
     /// What wakes the application for this queue, if it has interrupts.
     irq_thread: Option<Arc<IrqThread>>,
@@ -51,11 +55,12 @@ impl RxQueue {
         let template = unsafe { Template::new(pool, port, config.room, hashed) };
         // SAFETY: by the caller's word, the pool is valid while the queue is, and its buffers take what the template says.
         let mbufs = unsafe { MbufCache::new(pool, template) };
-        Self { ring: None, shared: Arc::new(RingSlot::new()), mbufs, broken: None, config, irq_thread: None }
+        let shared = Arc::new(RingSlot::new());
+        Self { ring: None, shared, mbufs, lanes: None, broken: None, config, irq_thread: None }
     }
 
     /// What the queue shares with the control thread.
-    pub(crate) const fn shared(&self) -> &Arc<RingSlot<Consumer>> {
+    pub(crate) const fn shared(&self) -> &Arc<RingSlot<Lanes>> {
         &self.shared
     }
 
@@ -84,6 +89,7 @@ impl RxQueue {
         self.shared.set_away();
         self.shared.collect();
         self.ring = None;
+        self.lanes = None;
         self.broken = None;
         self.mbufs.clear();
     }
@@ -95,7 +101,7 @@ impl RxQueue {
         if self.shared.is_calm()
             && let Some(ring) = &mut self.ring
         {
-            match ring.poll() {
+            match ring.first.poll() {
                 Ok(0) => return 0,
                 Ok(1) => return self.receive_one(out),
                 _ => {}
@@ -108,7 +114,7 @@ impl RxQueue {
     #[inline(never)]
     fn receive_one(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
         if let (Some(ring), Some(to)) = (&mut self.ring, out.first_mut())
-            && self.mbufs.receive_one(ring, self.shared.counters(), to)
+            && self.mbufs.receive_one(&mut ring.first, self.shared.counters(), to)
         {
             return 1;
         }
@@ -121,23 +127,52 @@ impl RxQueue {
         if !self.shared.is_calm() && !self.update() {
             return 0;
         }
-        let Some(ring) = &mut self.ring else { return 0 };
-        let (packets, fault) = self.mbufs.receive(ring, self.shared.counters(), out);
-        if let Some(fault) = fault {
-            self.broken = self.ring.take();
-            self.shared.report(fault);
+        let (counters, mut packets) = (self.shared.counters(), 0_u16);
+        let (mut at, lanes) = self.lanes.as_mut().map_or((0, 1), |lanes| lanes.turn());
+        let mut left = lanes;
+        loop {
+            // One place for both kinds, so that the copying is compiled into this function.
+            let rings = self.ring.as_deref_mut().or(self.lanes.as_deref_mut());
+            let Some(ring) = rings.and_then(|rings| rings.lane(at)) else { return packets };
+            let Some(room) = out.get_mut(packets.into()..) else { return packets };
+            let (more, fault) = self.mbufs.receive(ring, counters, room);
+            packets = packets.saturating_add(more);
+            if let Some(fault) = fault {
+                // They are one daemon's. What was received is good.
+                self.broken = self.ring.take().or_else(|| self.lanes.take());
+                self.shared.report(fault);
+                return packets;
+            }
+            left = left.saturating_sub(1);
+            if left == 0 || usize::from(packets) == out.len() {
+                return packets;
+            }
+            at = at.saturating_add(1);
+            if at == lanes {
+                at = 0;
+            }
         }
-        packets
+    }
+
+    /// The rings, however many.
+    fn rings(&mut self) -> Option<&mut Lanes> {
+        self.ring.as_deref_mut().or(self.lanes.as_deref_mut())
     }
 
     /// Takes up what the control thread has changed: a ring that is offered, the link. Returns whether to receive frames.
     #[cold]
     #[inline(never)]
     fn update(&mut self) -> bool {
-        self.shared.swap(&mut self.ring, &mut self.broken);
-        if self.shared.is_away() {
+        let mut mine = self.ring.take().or_else(|| self.lanes.take());
+        self.shared.swap(&mut mine, &mut self.broken);
+        let away = self.shared.is_away();
+        if away {
             // The region may be taken apart by now.
-            self.shared.retire(&mut self.ring, &mut self.broken);
+            self.shared.retire(&mut mine, &mut self.broken);
+        }
+        let single = mine.as_ref().is_some_and(|mine| mine.is_single());
+        *(if single { &mut self.ring } else { &mut self.lanes }) = mine;
+        if away {
             return false;
         }
         if self.shared.is_down() {
@@ -149,43 +184,55 @@ impl RxQueue {
                 // Our ring is an old one, and the one that is offered cannot be taken yet.
                 return false;
             }
-            let end = self.shared.forget_stale();
-            self.discard(Some(end));
+            let ends = self.shared.forget_stale();
+            self.discard(Some(ends));
         }
         true
     }
 
-    /// Discards the frames in the ring, all or those before `end`.
-    fn discard(&mut self, end: Option<u32>) {
-        let Some(ring) = &mut self.ring else { return };
-        let Ok(filled) = ring.filled() else {
-            // The fault will be met again when the link is up.
-            return;
-        };
+    /// Discards the frames in the rings, all or those before `ends`.
+    fn discard(&mut self, ends: Option<Stale>) {
+        let Some(rings) = self.rings() else { return };
         let mut discarded = 0_u64;
-        while end.is_none_or(|end| before(ring, end, filled) > 0) {
-            let Ok(Some(_)) = ring.next() else { break };
-            discarded = discarded.wrapping_add(1);
+        for (lane, ring) in rings.all_mut().enumerate() {
+            let Ok(filled) = ring.filled() else {
+                // The fault will be met again when the link is up.
+                continue;
+            };
+            let end = ends.and_then(|ends| ends.get(lane).copied());
+            while end.is_none_or(|end| before(ring, end, filled) > 0) {
+                let Ok(Some(_)) = ring.next() else { break };
+                discarded = discarded.wrapping_add(1);
+            }
+            ring.release();
         }
-        ring.release();
         self.shared.counters().link_down.add(discarded);
     }
 
-    /// Frames in the ring, even if no burst has taken that ring yet. The ring stays offered: the caller may be another thread than
+    /// Frames in the rings, even if no burst has taken these yet. They stay offered: the caller may be another thread than
     /// the one that polls. Frames that the next burst will discard do not count.
     fn filled(&mut self) -> u32 {
+        // Lanes may have more slots together than the application asked for.
+        self.waiting().min(self.config.descriptors.into())
+    }
+
+    fn waiting(&mut self) -> u32 {
         if self.shared.is_away() || self.shared.is_down() {
             return 0;
         }
         let stale = self.shared.stale_to();
-        let fresh = |ring: &mut Consumer| {
-            let filled = ring.filled().unwrap_or(0);
-            filled.saturating_sub(stale.map_or(0, |end| before(ring, end, filled)))
+        let fresh = |lanes: &mut Lanes| {
+            let each = lanes.all_mut().enumerate().map(|(lane, ring)| {
+                let filled = ring.filled().unwrap_or(0);
+                let end = stale.and_then(|ends| ends.get(lane).copied());
+                filled.saturating_sub(end.map_or(0, |end| before(ring, end, filled)))
+            });
+            each.fold(0, u32::saturating_add)
         };
         if self.shared.is_offered() {
             return self.shared.with_view(fresh).unwrap_or(0);
         }
-        self.ring.as_mut().map_or(0, |ring| fresh(ring))
+        self.rings().map_or(0, fresh)
     }
 }
 

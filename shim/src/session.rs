@@ -32,6 +32,7 @@ pub(crate) struct Session {
     slot_size: u32,
     link: Link,
     shares: bool,
+    workers: u16,
 }
 
 /// Why a request was not granted.
@@ -111,6 +112,7 @@ impl Session {
                 session.link = welcome.link;
                 session.slot_size = welcome.slot_size;
                 session.shares = welcome.shares;
+                session.workers = welcome.workers;
                 Ok((session, welcome))
             }
             _ => Err(Lost::Answer.into()),
@@ -128,7 +130,7 @@ impl Session {
             other => Lost::Connect(other),
         })?;
         let link = Link::default();
-        Ok(Self { socket, protocol, received: protocol, sequence: 0, slot_size: 0, link, shares: false })
+        Ok(Self { socket, protocol, received: protocol, sequence: 0, slot_size: 0, link, shares: false, workers: 1 })
     }
 
     /// The version of the protocol that is spoken here.
@@ -144,6 +146,11 @@ impl Session {
     /// Whether the daemon reads memory of the application's where that lies.
     pub(crate) const fn shares(&self) -> bool {
         self.shares
+    }
+
+    /// Threads of the daemon that receive from the wire, if it gains by lanes.
+    pub(crate) const fn workers(&self) -> u16 {
+        self.workers
     }
 
     /// The wire's link, as last received.

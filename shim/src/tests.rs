@@ -148,6 +148,12 @@ pub(crate) fn region(slots: u32, slot_size: u32) -> Region {
     Region::create(&Geometry::new(&[slots], &[slots], slot_size).unwrap(), HugePages::Off).unwrap()
 }
 
+/// A region of one RX queue, with this many lanes of `slots` slots.
+pub(crate) fn lanes(lanes: usize, slots: u32) -> Region {
+    let geometry = Geometry::new(&[slots], &vec![slots; lanes], 256).unwrap();
+    Region::create(&geometry.with_lanes(lanes.try_into().unwrap()).unwrap(), HugePages::Off).unwrap()
+}
+
 /// `len` bytes that differ with `seed`.
 pub(crate) fn pattern(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|i| u8::try_from((i * 7 + seed) % 251).unwrap()).collect()

@@ -239,8 +239,8 @@ fn setup(tx: &[u32], rx: &[u32], slot_size: u32) -> Vec<u8> {
         packet.extend(u16::try_from(sizes.len()).expect("few").to_le_bytes());
         packet.extend(sizes.iter().flat_map(|size| size.to_le_bytes()));
     }
-    // It does not sleep.
-    packet.push(0);
+    // Each queue has one ring, and it does not sleep.
+    packet.extend([1, 0, 0]);
     packet
 }
 
@@ -281,6 +281,10 @@ fn fault_5_bad_sizes_are_refused_with_the_limit() {
                 other => panic!("{other:?}"),
             }
         }
+        // Rings that no worker of this kopid would fill.
+        let lanes = Geometry::new(&[64], &[64; 2], DEFAULT_SLOT).and_then(|rings| rings.with_lanes(2)).expect("few");
+        let why = client.try_setup(&lanes).expect_err("there is one worker");
+        assert!(why.contains("1 for each queue"), "{why}");
         drop(client.setup(&small()));
     });
 }

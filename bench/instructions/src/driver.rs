@@ -237,5 +237,6 @@ fn welcome(hello: &Hello) -> Message {
         slot_size: 2048,
         link: Link { up: true, speed: 10_000 },
         shares: false,
+        workers: 1,
     })
 }

@@ -335,7 +335,7 @@ fn hand_over(pool: &Pool) -> Result<Case, Box<dyn Error>> {
             let mut burst = Vec::with_capacity(4 * Batch::MAX);
             for _ in 0..Batch::MAX {
                 let mbuf = pool.take().ok_or("no packet buffers")?;
-                let target = Target::App { id: 1, generation: 1, queue: 0, notes: Notes::NONE };
+                let target = Target::App { id: 1, generation: 1, ring: 0, notes: Notes::NONE };
                 burst.push(Handoff { mbuf, target });
             }
             frames.push(burst);

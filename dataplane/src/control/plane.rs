@@ -308,6 +308,7 @@ impl ControlPlane {
             slot_size: DEFAULT_SLOT,
             link: self.wire.link,
             shares,
+            workers: self.dataplane.lanes(),
         })
     }
 

@@ -206,7 +206,7 @@ fn totals_of(app: &App, plane: &ControlPlane) -> PortTotals {
 fn describe(app: &App, plane: &ControlPlane) -> kopi_api::App {
     let totals = totals_of(app, plane);
     let (tracked, limits) = (plane.tracked(app), plane.limits().connections);
-    let queues = |r: &kopi_ring::Region| Queues { rx: r.geometry().rx().len(), tx: r.geometry().tx().len() };
+    let queues = |r: &kopi_ring::Region| Queues { rx: r.geometry().rx_queues(), tx: r.geometry().tx().len() };
     kopi_api::App {
         port: app.id.into(),
         name: app.name.clone(),

@@ -215,6 +215,12 @@ impl Dataplane {
         self.workers.iter().map(|worker| faults_of(worker.number)).sum()
     }
 
+    /// RX rings that a queue of an app's may have, one for each worker; 1 if the wire does not bring frames to all of them.
+    #[must_use]
+    pub fn lanes(&self) -> u16 {
+        if self.spread { u16::try_from(self.workers.len()).unwrap_or(1) } else { 1 }
+    }
+
     /// Each worker's CPU and counters.
     pub fn counters(&self) -> impl Iterator<Item = (u16, &WorkerCounters)> {
         self.workers.iter().map(|worker| (worker.cpu, &*worker.counters))

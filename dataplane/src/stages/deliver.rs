@@ -104,16 +104,15 @@ impl Outputs {
         }
     }
 
-    /// A run of frames to one app. With one RX ring, and that ours, the ring is looked up and published once.
+    /// A run of frames to one app. With one RX ring for them, and that ours, the ring is looked up and published once.
     #[inline]
     fn run_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Snapshot, fates: &mut Fates) {
         let max_frame = u32::from(f.fib().max_frame(id));
         self.route(run.clone(), Route::Free, burst);
         let counters = self.counters.ports.get(usize::from(id));
         let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
-        let single = port.filter(|port| port.rx_queues == 1 && worker_of(id, 0, self.workers) == self.index);
-        let rx =
-            single.and_then(|port| will_kick(&mut self.pending_kick, port).rx.first_mut()).and_then(Option::as_mut);
+        let single = port.filter(|port| port.has_sole_ring());
+        let rx = single.and_then(|port| will_kick(&mut self.pending_kick, port).sole_ring());
         let (Some(rx), Some(counters)) = (rx, counters) else {
             return self.each_to_app(burst, run, id, f, fates);
         };
@@ -216,13 +215,13 @@ impl Outputs {
         let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
             return Err(self.refuse_for(id, DropReason::PortGone));
         };
-        let queue = port.queue_for(burst.rss(at), burst.from_wire);
+        let ring = port.ring_of(port.queue_for(burst.rss(at), burst.from_wire));
         let generation = port.generation;
-        let owner = worker_of(id, queue, self.workers);
+        let owner = worker_of(id, ring, self.workers);
         if owner == self.index {
-            return self.push(mbuf.data(), id, queue, notes).map(|()| Route::Free);
+            return self.push(mbuf.data(), id, ring, notes).map(|()| Route::Free);
         }
-        let target = Target::App { id, generation, queue, notes };
+        let target = Target::App { id, generation, ring, notes };
         let Some(source) = copy else { return Ok(Route::Worker(owner, target)) };
         let Some(clone) = self.pool.take().and_then(|mut clone| clone.fill(mbuf.data()).then_some(clone)) else {
             return Err(self.refuse_for(id, DropReason::NoMbuf));

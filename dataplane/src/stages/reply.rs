@@ -42,15 +42,16 @@ impl Outputs {
     }
 
     fn answer_app(&mut self, mbuf: Mbuf, id: PortId, view: &View<'_>) {
-        let Some(port) = self.port_mut(id).filter(|port| port.rx_queues > 0) else { return };
-        let (generation, owner) = (port.generation, worker_of(id, 0, self.workers));
+        let Some(port) = self.port_mut(id) else { return };
+        let (generation, ring) = (port.generation, port.ring_of(0));
+        let owner = worker_of(id, ring, self.workers);
         if owner == self.index {
             self.count_copies(id, 1);
-            let outcome = self.push(mbuf.data(), id, 0, Notes::NONE);
+            let outcome = self.push(mbuf.data(), id, ring, Notes::NONE);
             self.show(id, outcome, 0, &mbuf, 0, view);
         } else {
             self.show(id, Ok(()), 0, &mbuf, 0, view);
-            let target = Target::App { id, generation, queue: 0, notes: Notes::NONE };
+            let target = Target::App { id, generation, ring, notes: Notes::NONE };
             let sent = self.send_over(owner, Handoff { mbuf, target }).is_ok();
             self.count_copies(id, sent.into());
         }

@@ -6,6 +6,7 @@ use crate::worker::burst::Burst;
 use crate::worker::flow_table::Hash;
 use crate::worker::handoff::{Handoff, Target};
 use crate::worker::outputs::{Outputs, Route, count_drop};
+use crate::worker::port::worker_of;
 use crate::worker::sched_tree::{Sample, SchedTree, Shaper, Waiting};
 use dpdk::{Batch, Mbuf};
 use kopi_config::policy::Direction;
@@ -217,9 +218,8 @@ impl Outputs {
     fn go(&mut self, handoff: Handoff, charged: PortId, view: &View<'_>) {
         match handoff.target {
             Target::Wire if !self.wire.sends() => self.hand_over(self.sender, handoff, charged, view),
-            Target::App { id, queue, .. } if crate::worker::port::worker_of(id, queue, self.workers) != self.index => {
-                let owner = crate::worker::port::worker_of(id, queue, self.workers);
-                self.hand_over(owner, handoff, charged, view);
+            Target::App { id, ring, .. } if worker_of(id, ring, self.workers) != self.index => {
+                self.hand_over(worker_of(id, ring, self.workers), handoff, charged, view);
             }
             target => self.arrive(handoff.mbuf, target, view),
         }
@@ -248,8 +248,8 @@ impl Outputs {
         }
         let Some(port) = self.ports.get(usize::from(id)).and_then(Option::as_deref) else { return false };
         for at in run {
-            let queue = port.queue_for(burst.rss(at), burst.from_wire);
-            let target = Target::App { id, generation: port.generation, queue, notes: burst.notes(at) };
+            let ring = port.ring_of(port.queue_for(burst.rss(at), burst.from_wire));
+            let target = Target::App { id, generation: port.generation, ring, notes: burst.notes(at) };
             // The verdict is the same for the whole run, and so is nearly always the class.
             let leaf = leaf(at).unwrap_or_else(|| tree.unclassed());
             if let Some(slot) = self.routes.get_mut(at) {

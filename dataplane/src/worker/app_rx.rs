@@ -2,7 +2,7 @@
 
 use super::Worker;
 use crate::ids::PortId;
-use crate::worker::port::queue_at;
+use crate::worker::port::ring_at;
 use dpdk::{Batch, Pool};
 use kopi_ring::layout::MIN_FRAME;
 use kopi_ring::{Consumer, PeerFault};
@@ -52,7 +52,7 @@ impl Worker {
                     &mut share,
                 )?;
                 if mirrored {
-                    let queue = queue_at(id, at, index, workers);
+                    let queue = ring_at(id, at, index, workers);
                     self.burst.note_queue(first, u8::try_from(queue).unwrap_or(u8::MAX));
                 }
             }

@@ -41,8 +41,8 @@ pub enum Target {
         id: PortId,
         /// Which use of its number: the app may go while the frame is under way.
         generation: Generation,
-        /// The RX queue.
-        queue: u16,
+        /// The RX ring's number.
+        ring: u16,
         /// What the app is told about the frame.
         notes: Notes,
     },

@@ -221,10 +221,10 @@ impl Outputs {
     ///
     /// Why the app does not get it, which is counted already.
     #[inline]
-    pub(crate) fn push(&mut self, frame: &[u8], id: PortId, queue: u16, notes: Notes) -> Result<(), DropReason> {
+    pub(crate) fn push(&mut self, frame: &[u8], id: PortId, ring: u16, notes: Notes) -> Result<(), DropReason> {
         let Some(counters) = self.counters.ports.get(usize::from(id)) else { return Err(DropReason::PortGone) };
         let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
-        let Some(rx) = port.and_then(|port| port.rx.get_mut(usize::from(queue))).and_then(Option::as_mut) else {
+        let Some(rx) = port.and_then(|port| port.rx.get_mut(usize::from(ring))).and_then(Option::as_mut) else {
             counters.drop(DropReason::PortGone, 1);
             return Err(DropReason::PortGone);
         };
@@ -236,7 +236,7 @@ impl Outputs {
                 counters.rx_bytes.add(len.into());
                 if !rx.dirty {
                     rx.dirty = true;
-                    self.dirty.push((id, queue));
+                    self.dirty.push((id, ring));
                 }
                 Ok(())
             }
@@ -255,11 +255,11 @@ impl Outputs {
     /// Shows the apps what was pushed.
     #[inline]
     pub(crate) fn publish(&mut self) {
-        while let Some((id, queue)) = self.dirty.pop() {
+        while let Some((id, ring)) = self.dirty.pop() {
             let port = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut);
             let Some(port) = port else { continue };
             if let Some(rx) =
-                will_kick(&mut self.pending_kick, port).rx.get_mut(usize::from(queue)).and_then(Option::as_mut)
+                will_kick(&mut self.pending_kick, port).rx.get_mut(usize::from(ring)).and_then(Option::as_mut)
             {
                 rx.dirty = false;
                 rx.ring.publish();

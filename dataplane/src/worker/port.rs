@@ -29,10 +29,15 @@ pub struct WorkerPort {
     pub tx: Vec<Consumer>,
     /// The one of `tx` to be looked at first, so that all get their turn.
     pub next_tx: usize,
-    /// The app's RX rings by queue number; `None` where another worker fills it.
+    /// The app's RX rings by number; `None` where another worker fills it.
     pub rx: [Option<RxRing>; MAX_QUEUES],
-    /// RX rings of the port, on all workers.
-    pub rx_queues: u16,
+    /// RX queues of the port, on all workers.
+    rx_queues: u16,
+    /// Rings of each queue, and which of them this worker fills, if each worker has one.
+    lanes: u16,
+    lane: u16,
+    /// The ring that all frames go into, if it is one of this worker's. Else more than there are.
+    sole: usize,
     /// Those of this worker, if flows that the wire brings to it stay here.
     own: Option<OwnQueues>,
     /// What wakes the app, if its RX queues may sleep.
@@ -73,17 +78,18 @@ pub struct RxRing {
     pub dirty: bool,
 }
 
-/// The worker, of `workers`, that serves queue `queue` of port `id`, in both directions.
+/// The worker, of `workers`, that serves ring `ring` of port `id`, in both directions. So each worker serves one of as many rings
+/// in a row.
 #[inline]
 #[must_use]
-pub fn worker_of(id: PortId, queue: u16, workers: usize) -> usize {
-    (usize::from(id) + usize::from(queue)) % workers
+pub fn worker_of(id: PortId, ring: u16, workers: usize) -> usize {
+    (usize::from(id) + usize::from(ring)) % workers
 }
 
-/// The queue that lies at place `at` among those of port `id` that worker `worker` of `workers` serves: the inverse of
+/// The ring that lies at place `at` among those of port `id` that worker `worker` of `workers` serves: the inverse of
 /// [`worker_of`].
 #[must_use]
-pub fn queue_at(id: PortId, at: usize, worker: usize, workers: usize) -> usize {
+pub fn ring_at(id: PortId, at: usize, worker: usize, workers: usize) -> usize {
     let first = (worker + workers - usize::from(id) % workers) % workers;
     first + at * workers
 }
@@ -102,7 +108,12 @@ impl WorkerPort {
                 *slot = region.rx_producer(queue).map(|ring| RxRing { ring, dirty: false });
             }
         }
-        let rx_queues = u16::try_from(geometry.rx().len()).unwrap_or(1);
+        let rx_queues = u16::try_from(geometry.rx_queues()).unwrap_or(1);
+        let lanes = geometry.lanes();
+        let lane = if lanes == 1 { 0 } else { u16::try_from(ring_at(id, 0, worker, workers)).unwrap_or(0) };
+        debug_assert!(lanes == 1 || usize::from(lanes) == workers, "every worker has a lane of every queue");
+        let sole = usize::from(lane);
+        let is_sole = rx_queues == 1 && rx.get(sole).is_some_and(Option::is_some);
         let user = User::Host;
         Self {
             id,
@@ -112,6 +123,9 @@ impl WorkerPort {
             next_tx: 0,
             rx,
             rx_queues,
+            lanes,
+            lane,
+            sole: if is_sole { sole } else { usize::MAX },
             own: None,
             caller: None,
             doorbell: None,
@@ -122,12 +136,12 @@ impl WorkerPort {
 
     /// The same, where the wire spreads flows over all workers: those that it brings to worker `worker` of `workers` stay on the queues
     /// that this worker serves, and no frame of theirs is handed over. Only where each worker serves as many queues, so that all
-    /// queues get the same.
+    /// queues get the same, and where queues have no lanes.
     #[must_use]
     pub fn keeping(self, worker: usize, workers: usize) -> Self {
         let number = |n: usize| u16::try_from(n).unwrap_or(0);
-        let (queues, first) = (usize::from(self.rx_queues), queue_at(self.id, 0, worker, workers));
-        let even = workers > 1 && queues.is_multiple_of(workers);
+        let (queues, first) = (usize::from(self.rx_queues), ring_at(self.id, 0, worker, workers));
+        let even = workers > 1 && self.lanes == 1 && queues.is_multiple_of(workers);
         let own = OwnQueues { first: number(first), step: number(workers), count: number(queues / workers.max(1)) };
         Self { own: even.then_some(own).filter(|own| own.count > 0), ..self }
     }
@@ -174,6 +188,35 @@ impl WorkerPort {
             _ => share(rss, self.rx_queues),
         }
     }
+
+    /// The ring by which what is delivered here gets into RX queue `queue`: this worker's, if it has one of that queue.
+    #[inline]
+    #[must_use]
+    pub const fn ring_of(&self, queue: u16) -> u16 {
+        queue.saturating_mul(self.lanes).saturating_add(self.lane)
+    }
+
+    /// The RX queue that ring `ring` is one of.
+    #[must_use]
+    pub const fn queue_of(&self, ring: u16) -> u16 {
+        match ring.checked_div(self.lanes) {
+            Some(queue) => queue,
+            None => 0,
+        }
+    }
+
+    /// Whether there is only one ring that frames from here go into, and this worker fills it.
+    #[inline]
+    #[must_use]
+    pub const fn has_sole_ring(&self) -> bool {
+        self.sole < MAX_QUEUES
+    }
+
+    /// The ring that all frames go into, if there is only one for them and this worker fills it.
+    #[inline]
+    pub fn sole_ring(&mut self) -> Option<&mut RxRing> {
+        self.rx.get_mut(self.sole).and_then(Option::as_mut)
+    }
 }
 
 /// Which of `count` parts of all hashes this one is in.
@@ -198,7 +241,7 @@ mod tests {
             for queue in 0..3 {
                 let served = ports.iter().enumerate().filter(|(_, p)| p.rx[queue].is_some()).map(|(w, _)| w);
                 let place = queue / workers;
-                assert_eq!(queue_at(7, place, worker_of(7, u16::try_from(queue).unwrap(), workers), workers), queue);
+                assert_eq!(ring_at(7, place, worker_of(7, u16::try_from(queue).unwrap(), workers), workers), queue);
                 let expected = worker_of(7, u16::try_from(queue).unwrap(), workers);
                 assert_eq!(served.collect::<Vec<_>>(), [expected]);
             }
@@ -214,6 +257,42 @@ mod tests {
         let port = WorkerPort::new(&region, 1, 1, 0, 1);
         for from_wire in [false, true] {
             assert_eq!([0, 0x5555_5556, u32::MAX].map(|h| port.queue_for(h, from_wire)), [0, 1, 2]);
+        }
+    }
+
+    /// With lanes, each worker has a ring of each queue, no two have the same, the queue is what the hash says, and where a frame
+    /// comes from makes no difference.
+    #[test]
+    fn every_worker_reaches_every_queue() {
+        let hashes = || (0..200_u32).map(|n| n.wrapping_mul(0x9e37_79b9)).chain([0, u32::MAX]);
+        for workers in 1..=MAX_QUEUES {
+            for queues in 1..=MAX_QUEUES / workers {
+                let lanes = u16::try_from(workers).unwrap();
+                let rings = Geometry::new(&[64], &vec![64; queues * workers], 256).unwrap();
+                let region = Region::create(&rings.with_lanes(lanes).unwrap(), HugePages::Off).unwrap();
+                let plain = Region::create(&Geometry::new(&[64], &vec![64; queues], 256).unwrap(), HugePages::Off);
+                let plain = plain.unwrap();
+                for id in [1, 7, 64] {
+                    let mut seen = [false; MAX_QUEUES];
+                    for worker in 0..workers {
+                        let expected = WorkerPort::new(&plain, id, 1, worker, workers);
+                        let mut port = WorkerPort::new(&region, id, 1, worker, workers).keeping(worker, workers);
+                        for (hash, from_wire) in hashes().flat_map(|hash| [(hash, false), (hash, true)]) {
+                            let queue = port.queue_for(hash, from_wire);
+                            assert_eq!(queue, expected.queue_for(hash, false));
+                            let ring = port.ring_of(queue);
+                            assert_eq!((port.queue_of(ring), worker_of(id, ring, workers)), (queue, worker));
+                            assert!(port.rx[usize::from(ring)].is_some());
+                        }
+                        for queue in 0..u16::try_from(queues).unwrap() {
+                            let ring = usize::from(port.ring_of(queue));
+                            assert!(!std::mem::replace(&mut seen[ring], true), "ring {ring} is of two workers");
+                        }
+                        assert_eq!((port.has_sole_ring(), port.sole_ring().is_some()), (queues == 1, queues == 1));
+                    }
+                    assert!(seen.iter().take(queues * workers).all(|seen| *seen));
+                }
+            }
         }
     }
 

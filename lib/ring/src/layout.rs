@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0        header page: magic, version, geometry, status (see `status`), futex (see `wake_futex`)
-//! 4096     ring 0, ring 1, … : TX rings by queue number, then RX rings by queue number
+//! 4096     ring 0, ring 1, … : TX rings by queue number, then RX rings by queue number, each queue's by lane
 //!
 //! a ring:  +0    head, the producer's counter, alone on its pair of cache lines
 //!          +128  tail, the consumer's counter, likewise
@@ -251,6 +251,7 @@ pub struct Geometry {
     slot_size: u32,
     tx: Vec<u32>,
     rx: Vec<u32>,
+    lanes: u16,
 }
 
 /// Why a geometry was refused. The text names the limit.
@@ -262,6 +263,14 @@ pub enum GeometryError {
     /// A ring is too small, too large or not a power of two.
     #[error("ring of {0} slots asked for, a ring has a power of two from {MIN_RING} to {MAX_RING}")]
     RingSize(u32),
+    /// No lanes, or not as many for each RX queue.
+    #[error("{lanes} RX rings for each queue asked for, and {rings} in all")]
+    Lanes {
+        /// For each queue.
+        lanes: u16,
+        /// In all.
+        rings: usize,
+    },
     /// A slot is too small, too large or not a multiple of 128 bytes.
     #[error("slots of {0} bytes asked for, a slot has a multiple of 128 from {MIN_SLOT} to {MAX_SLOT}")]
     SlotSize(u32),
@@ -285,7 +294,20 @@ impl Geometry {
         if !(MIN_SLOT..=MAX_SLOT).contains(&slot_size) || !slot_size.is_multiple_of(128) {
             return Err(GeometryError::SlotSize(slot_size));
         }
-        Ok(Self { slot_size, tx: tx.to_vec(), rx: rx.to_vec() })
+        Ok(Self { slot_size, tx: tx.to_vec(), rx: rx.to_vec(), lanes: 1 })
+    }
+
+    /// The same, in which each RX queue has `lanes` rings in a row, its lanes, instead of one.
+    ///
+    /// # Errors
+    ///
+    /// [`GeometryError::Lanes`] if the RX rings are not such a number.
+    pub fn with_lanes(self, lanes: u16) -> Result<Self, GeometryError> {
+        let rings = self.rx.len();
+        if lanes == 0 || !rings.is_multiple_of(lanes.into()) {
+            return Err(GeometryError::Lanes { lanes, rings });
+        }
+        Ok(Self { lanes, ..self })
     }
 
     /// Bytes in one slot.
@@ -304,6 +326,22 @@ impl Geometry {
     #[must_use]
     pub fn rx(&self) -> &[u32] {
         &self.rx
+    }
+
+    /// RX rings of each RX queue.
+    #[must_use]
+    pub const fn lanes(&self) -> u16 {
+        self.lanes
+    }
+
+    /// RX queues.
+    #[must_use]
+    pub const fn rx_queues(&self) -> usize {
+        // There is one lane at least.
+        match self.rx.len().checked_div(self.lanes as usize) {
+            Some(queues) => queues,
+            None => 0,
+        }
     }
 
     /// Where everything lies.
@@ -329,7 +367,7 @@ impl Geometry {
 pub struct Layout {
     /// The TX rings, by queue.
     pub tx: Vec<RingSpan>,
-    /// The RX rings, by queue.
+    /// The RX rings: by queue, and each queue's by lane.
     pub rx: Vec<RingSpan>,
     /// Bytes of the whole region, before rounding to pages.
     pub size: usize,

@@ -122,6 +122,9 @@ pub struct Welcome {
     pub link: Link,
     /// Whether the client may share memory. Since version 3; before, no client does.
     pub shares: bool,
+    /// Threads of the daemon that fill RX rings, each with what the wire's own spreading has brought to it: a client may have as many
+    /// lanes. 1 if there is nothing to be gained. Since version 3.
+    pub workers: u16,
 }
 
 /// The rings that a client wants.
@@ -226,12 +229,15 @@ impl Envelope {
                 if self.protocol >= SHARING {
                     out.flag(welcome.shares);
                 }
+                if self.protocol >= LANES {
+                    out.u16(welcome.workers);
+                }
             }
             Message::Setup(setup) => {
-                out.geometry(&setup.geometry);
+                out.geometry(&setup.geometry, self.protocol);
                 out.flag(setup.sleeps);
             }
-            Message::Ready(geometry) => out.geometry(geometry),
+            Message::Ready(geometry) => out.geometry(geometry, self.protocol),
             Message::Settings(settings) => {
                 out.u16(settings.mtu);
                 out.flag(settings.promiscuous);
@@ -287,6 +293,8 @@ impl Envelope {
 const KIND_REFUSED: u16 = 1;
 /// The first version in which a client may share memory.
 pub const SHARING: u16 = 3;
+/// The first version in which an RX queue may have several rings.
+const LANES: u16 = 3;
 
 impl Message {
     const fn kind(&self) -> u16 {
@@ -335,9 +343,10 @@ impl Message {
                 slot_size: r.u32()?,
                 link: r.link()?,
                 shares: protocol >= SHARING && r.flag()?,
+                workers: if protocol >= LANES { r.u16()? } else { 1 },
             }),
-            4 => Self::Setup(Setup { geometry: r.geometry()?, sleeps: r.flag()? }),
-            5 => Self::Ready(r.geometry()?),
+            4 => Self::Setup(Setup { geometry: r.geometry(protocol)?, sleeps: r.flag()? }),
+            5 => Self::Ready(r.geometry(protocol)?),
             6 => Self::Settings(Settings {
                 mtu: r.u16()?,
                 promiscuous: r.flag()?,
@@ -401,11 +410,14 @@ impl Writer {
         self.u32(link.speed);
     }
 
-    fn geometry(&mut self, geometry: &Geometry) {
+    fn geometry(&mut self, geometry: &Geometry, protocol: u16) {
         self.u32(geometry.slot_size());
         for sizes in [geometry.tx(), geometry.rx()] {
             self.count(sizes.len());
             sizes.iter().for_each(|size| self.u32(*size));
+        }
+        if protocol >= LANES {
+            self.u16(geometry.lanes());
         }
     }
 }
@@ -465,13 +477,15 @@ impl Reader<'_> {
         Ok(Link { up: self.flag()?, speed: self.u32()? })
     }
 
-    fn geometry(&mut self) -> Result<Geometry, DecodeError> {
+    fn geometry(&mut self, protocol: u16) -> Result<Geometry, DecodeError> {
         let slot_size = self.u32()?;
         // One more than allowed is read, so that `Geometry` can name its limit.
         let sizes = |r: &mut Self| r.list(MAX_QUEUES.saturating_mul(8), Self::u32);
         let tx = sizes(self)?;
         let rx = sizes(self)?;
-        Geometry::new(&tx, &rx, slot_size).map_err(DecodeError::Geometry)
+        let geometry = Geometry::new(&tx, &rx, slot_size).map_err(DecodeError::Geometry)?;
+        let lanes = if protocol >= LANES { self.u16()? } else { 1 };
+        geometry.with_lanes(lanes).map_err(DecodeError::Geometry)
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::tests::{Pool, TestEal, allocations, bytes, pattern, region, reported};
+use crate::tests::{Pool, TestEal, allocations, bytes, lanes, pattern, region, reported};
 use kopi_ring::layout::Notes;
 use kopi_ring::{Producer, Region};
 use std::ptr::null_mut;
@@ -9,8 +9,13 @@ fn queue(pool: &Pool, room: u16, region: &Region) -> RxQueue {
     let config = RxConfig { descriptors: 64, room, scatter: true, offloads };
     // SAFETY: the pool outlives the queue in every test, and was made with this room.
     let queue = unsafe { RxQueue::new(pool.0, 7, config) };
-    queue.shared().offer(Box::new(region.rx_consumer(0).unwrap()), region.rx_consumer(0));
+    offer(&queue, region);
     queue
+}
+
+/// Offers a region's first queue, as the control thread does.
+fn offer(queue: &RxQueue, region: &Region) {
+    queue.shared().offer(Box::new(Lanes::of(region, 0).unwrap()), Lanes::of(region, 0));
 }
 
 fn send(ring: &mut Producer, frame: &[u8]) {
@@ -145,7 +150,7 @@ fn frames_are_counted_before_the_first_burst() {
         queue.shared().set_away();
         assert_eq!(waiting(&mut queue), (0, [open; 3]), "the daemon has gone");
         queue.shared().collect();
-        queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+        offer(&queue, &second);
     }
 }
 
@@ -163,7 +168,7 @@ fn nothing_is_received_while_the_link_is_down() {
     send(&mut old, &[1; 60]);
     assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
     queue.shared().set_away();
-    queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+    offer(&queue, &second);
     send(&mut new, &[2; 60]);
     assert!(receive(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
     queue.shared().set_rx_down(false);
@@ -206,7 +211,7 @@ fn nothing_of_the_time_with_the_link_down_comes_later() {
         assert_eq!((waiting(&mut queue).0, queue.shared().counters().link_down.get()), (0, already + 9));
         free(&packets);
         queue.shared().collect();
-        queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+        offer(&queue, &second);
     }
 }
 
@@ -224,7 +229,7 @@ fn nothing_is_stale_in_a_new_ring() {
     queue.shared().set_away();
     queue.shared().set_rx_down(true);
     queue.shared().set_rx_down(false);
-    queue.shared().offer(Box::new(second.rx_consumer(0).unwrap()), second.rx_consumer(0));
+    offer(&queue, &second);
     let mut new = second.rx_producer(0).unwrap();
     (0..3).for_each(|_| send(&mut new, &[2; 60]));
     queue.shared().set_rx_down(false);
@@ -245,7 +250,7 @@ fn broken_ring_is_given_up() {
     assert!(reported(queue.shared()));
     assert!(receive(&mut queue, 32).is_empty());
     assert!(!reported(queue.shared()), "a fault is reported once");
-    queue.shared().offer(Box::new(good.rx_consumer(0).unwrap()), good.rx_consumer(0));
+    offer(&queue, &good);
     send(&mut good.rx_producer(0).unwrap(), &[3; 60]);
     let packets = receive(&mut queue, 32);
     assert_eq!(packets.len(), 1);
@@ -278,4 +283,177 @@ fn receiving_allocates_nothing() {
     }
     assert_eq!(allocations(), before);
     assert!(received > 100_000, "{received}");
+}
+
+/// The filling ends of all lanes.
+fn producers(region: &Region) -> Vec<Producer> {
+    (0..region.geometry().rx().len()).map(|ring| region.rx_producer(ring).unwrap()).collect()
+}
+
+/// Receives up to `n` frames, gives the buffers back, and returns each one's first byte and the number in its second.
+fn heads(queue: &mut RxQueue, n: usize) -> Vec<(u8, u8)> {
+    let packets = receive(queue, n);
+    let heads = packets.iter().map(|packet| bytes(*packet)).map(|frame| (frame[0], frame[1])).collect();
+    free(&packets);
+    heads
+}
+
+/// Frame `number` of lane `lane`.
+fn numbered(lane: u8, number: u8) -> [u8; 60] {
+    let mut frame = [0; 60];
+    [frame[0], frame[1]] = [lane, number];
+    frame
+}
+
+/// Everything that comes through any lane is received once, with the order of each lane, whatever the bursts; and it is all counted
+/// as waiting before.
+#[test]
+fn lanes_are_merged() {
+    let eal = TestEal::new();
+    let pool = eal.pool(511, 512);
+    for (count, burst) in [(2, 32), (2, 1), (3, 5), (4, 7), (16, 32)] {
+        let region = lanes(count, 64);
+        let mut rings = producers(&region);
+        let mut queue = queue(&pool, 512, &region);
+        assert!(heads(&mut queue, burst).is_empty());
+        let mut sent = vec![0_u8; count];
+        let mut received = vec![0_u8; count];
+        for round in 0..60_usize {
+            for (lane, ring) in rings.iter_mut().enumerate() {
+                // Some lanes are empty, some have one frame, some more.
+                for _ in 0..(round * 5 + lane * 3) % 7 % 4 {
+                    send(ring, &numbered(u8::try_from(lane).unwrap(), sent[lane]));
+                    sent[lane] += 1;
+                }
+            }
+            let left = |received: &[u8]| sent.iter().zip(received).map(|(s, r)| u32::from(s - r)).sum::<u32>();
+            assert_eq!(u32::try_from(waiting(&mut queue).0).unwrap(), left(&received).min(64));
+            for _ in 0..if round == 59 { 1000 } else { 2 } {
+                for (lane, number) in heads(&mut queue, burst) {
+                    let expected = &mut received[usize::from(lane)];
+                    assert_eq!(number, *expected, "lane {lane} of {count}");
+                    *expected += 1;
+                }
+            }
+        }
+        assert_eq!(received, sent);
+        let total: u64 = sent.iter().map(|n| u64::from(*n)).sum();
+        assert_eq!(queue.shared().counters().packets.get(), total);
+    }
+}
+
+/// However much comes through one lane, the others get their turn: a full lane leaves another one's frame waiting for no more bursts
+/// than there are lanes.
+#[test]
+fn full_lanes_do_not_hold_up_others() {
+    let eal = TestEal::new();
+    let pool = eal.pool(511, 512);
+    let region = lanes(4, 64);
+    let mut rings = producers(&region);
+    let mut queue = queue(&pool, 512, &region);
+    assert!(heads(&mut queue, 8).is_empty());
+    let mut counts = [0; 4];
+    for _ in 0..40 {
+        for (lane, ring) in rings.iter_mut().enumerate() {
+            ring.free(u32::MAX).unwrap();
+            while ring.push(&numbered(u8::try_from(lane).unwrap(), 0), Notes::NONE) {}
+            ring.publish();
+        }
+        let got = heads(&mut queue, 8);
+        assert_eq!(got.len(), 8);
+        got.iter().for_each(|(lane, _)| counts[usize::from(*lane)] += 1);
+    }
+    assert_eq!(counts, [80; 4]);
+}
+
+/// Fault 14: nonsense in one lane costs all of them, since they are one daemon's; what was received from others in that burst is
+/// good, and the next rings work.
+#[test]
+fn broken_lane_is_given_up_with_the_others() {
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
+    let (broken, good) = (lanes(3, 64), lanes(2, 64));
+    let mut queue = queue(&pool, 512, &broken);
+    let mut rings = producers(&broken);
+    assert!(heads(&mut queue, 32).is_empty());
+    send(&mut rings[0], &numbered(0, 0));
+    send(&mut rings[2], &numbered(2, 0));
+    let span = broken.geometry().layout().rx[1];
+    rustix::io::pwrite(broken.fd(), &[0xff; 4], span.offset.try_into().unwrap()).unwrap();
+    let mut got = heads(&mut queue, 32);
+    got.sort_unstable();
+    assert_eq!(got, [(0, 0), (2, 0)]);
+    assert!(reported(queue.shared()));
+    assert!(heads(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
+    assert!(!reported(queue.shared()), "a fault is reported once");
+    offer(&queue, &good);
+    send(&mut producers(&good)[1], &numbered(1, 7));
+    assert_eq!(heads(&mut queue, 32), [(1, 7)]);
+    queue.shared().collect();
+}
+
+/// A kopid with another number of workers brings another number of lanes, while the application polls: each frame of the rings in use
+/// is received once.
+#[test]
+fn number_of_lanes_changes_while_polled() {
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
+    let first = region(64, 256);
+    let mut queue = queue(&pool, 512, &first);
+    for count in [1, 2, 1, 4, 2, 16, 1] {
+        let region = lanes(count, 64);
+        assert!(heads(&mut queue, 32).is_empty());
+        queue.shared().set_away();
+        assert!(heads(&mut queue, 32).is_empty());
+        queue.shared().collect();
+        offer(&queue, &region);
+        let mut rings = producers(&region);
+        for (lane, ring) in (0..).zip(&mut rings) {
+            send(ring, &numbered(lane, 1));
+        }
+        assert_eq!(usize::try_from(waiting(&mut queue).0).unwrap(), count);
+        let mut got = heads(&mut queue, 32);
+        got.sort_unstable();
+        assert_eq!(got, (0..u8::try_from(count).unwrap()).map(|lane| (lane, 1)).collect::<Vec<_>>());
+        // Once more, and now the rings are replaced without a pause.
+        let other = lanes(count % 4 + 1, 64);
+        offer(&queue, &other);
+        send(&mut producers(&other)[count % 4], &numbered(9, 9));
+        queue.shared().collect();
+        assert_eq!(heads(&mut queue, 32), [(9, 9)]);
+        queue.shared().collect();
+    }
+}
+
+/// What came through any lane while the link was down is not received later, and what came after that is.
+#[test]
+fn lanes_are_emptied_when_the_link_comes_up() {
+    let eal = TestEal::new();
+    let pool = eal.pool(127, 512);
+    let region = lanes(3, 64);
+    let mut rings = producers(&region);
+    let mut queue = queue(&pool, 512, &region);
+    assert!(heads(&mut queue, 32).is_empty());
+    send(&mut rings[0], &numbered(0, 0));
+    queue.shared().set_rx_down(true);
+    for ring in &mut rings {
+        (0..4).for_each(|_| send(ring, &numbered(9, 9)));
+    }
+    assert_eq!(waiting(&mut queue).0, 0);
+    queue.shared().set_rx_down(false);
+    assert_eq!(waiting(&mut queue).0, 0);
+    send(&mut rings[1], &numbered(1, 1));
+    send(&mut rings[2], &numbered(2, 1));
+    assert_eq!(waiting(&mut queue).0, 2);
+    let mut got = heads(&mut queue, 32);
+    got.sort_unstable();
+    assert_eq!(got, [(1, 1), (2, 1)]);
+    assert_eq!(queue.shared().counters().link_down.get(), 13);
+    // A burst while it is down empties all of them, too.
+    queue.shared().set_rx_down(true);
+    rings.iter_mut().for_each(|ring| send(ring, &numbered(9, 9)));
+    assert!(heads(&mut queue, 32).is_empty());
+    queue.shared().set_rx_down(false);
+    assert!(heads(&mut queue, 32).is_empty());
+    assert_eq!(queue.shared().counters().link_down.get(), 16);
 }

@@ -27,6 +27,10 @@ pub(crate) struct Behaviour {
     pub(crate) echo: bool,
     /// Sends frames of this many bytes to the app without pause.
     pub(crate) flood: Option<usize>,
+    /// What it says of its workers.
+    pub(crate) workers: u16,
+    /// Has no memory for lanes.
+    pub(crate) poor: bool,
 }
 
 impl Default for Behaviour {
@@ -39,6 +43,8 @@ impl Default for Behaviour {
             slot_size: 2048,
             echo: true,
             flood: None,
+            workers: 1,
+            poor: false,
         }
     }
 }
@@ -50,6 +56,7 @@ struct Seen {
     bytes: AtomicU64,
     hellos: AtomicU64,
     setups: AtomicU64,
+    lanes: AtomicU64,
     mapped: AtomicU64,
     stops: AtomicU64,
     serves: AtomicBool,
@@ -124,6 +131,11 @@ impl Daemon {
 
     pub(crate) fn setups(&self) -> u64 {
         self.seen.setups.load(Relaxed)
+    }
+
+    /// RX rings of each queue, as last asked for and granted.
+    pub(crate) fn lanes(&self) -> u64 {
+        self.seen.lanes.load(Relaxed)
     }
 
     /// Regions that the app has said to have mapped.
@@ -231,7 +243,13 @@ impl Server {
             }
             Message::Setup(setup) => {
                 let geometry = setup.geometry;
+                if behaviour.poor && geometry.lanes() > 1 {
+                    let refused = self.envelope(request.sequence, Message::Refused("not that much memory".into()));
+                    let _sent = socket::send(client, &refused, &[]);
+                    return;
+                }
                 self.seen.setups.fetch_add(1, Relaxed);
+                self.seen.lanes.store(geometry.lanes().into(), Relaxed);
                 let region = Region::create(&geometry, HugePages::Off).unwrap();
                 let tx = (0..geometry.tx().len()).map(|q| region.tx_consumer(q).unwrap()).collect();
                 let rx = (0..geometry.rx().len()).map(|q| region.rx_producer(q).unwrap()).collect();
@@ -281,6 +299,7 @@ impl Server {
             slot_size: self.behaviour.slot_size,
             link: self.link(),
             shares: false,
+            workers: self.behaviour.workers,
         })
     }
 

@@ -44,6 +44,32 @@ fn starts_and_stops_under_load() {
     assert_eq!(daemon.stops(), 11);
 }
 
+/// Daemons with different numbers of workers come one after the other, also one that has no memory for lanes: each gets as many lanes
+/// as it has workers, where queues have any use of them, and traffic flows through all queues.
+#[test]
+fn each_daemon_gets_the_lanes_that_it_fills() {
+    for (queues, lanes) in [(1, [1, 2, 4, 1, 16]), (3, [1, 2, 4, 1, 1])] {
+        let folder = Folder::new();
+        let mut daemon = Some(Daemon::start(&folder.socket(), flooding()));
+        let queue_args = [format!("--rxq={queues}"), format!("--txq={queues}")];
+        let mut app =
+            Testpmd::start(&folder, &folder.device(), &["--in-memory"], &queue_args.each_ref().map(String::as_str));
+        app = app.ready();
+        app.command("start");
+        for ((workers, poor), lanes) in
+            [(1, false), (2, false), (4, false), (4, true), (16, false)].into_iter().zip(lanes)
+        {
+            drop(daemon.take());
+            let behaviour = Behaviour { workers, poor, ..flooding() };
+            daemon = Some(Daemon::start(&folder.socket(), behaviour));
+            flows(&mut app);
+            assert_eq!(daemon.as_ref().map(Daemon::lanes), Some(lanes), "{workers} workers, {queues} queues");
+        }
+        assert_eq!(app.xstat("kopi_peer_faults"), 0);
+        app.quit();
+    }
+}
+
 /// A daemon that speaks only an older version of the protocol is served in that one; one of our own is told of each mapped region.
 #[test]
 fn each_daemon_is_spoken_to_in_its_version() {

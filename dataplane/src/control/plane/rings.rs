@@ -28,6 +28,14 @@ pub enum SetupError {
         /// The limit.
         limit: u16,
     },
+    /// Rings of a queue's that no worker would fill.
+    #[error("{asked} RX rings for each queue asked for, there is 1 for each queue{}", or_workers(*.most))]
+    Lanes {
+        /// How many it asked for.
+        asked: u16,
+        /// How many there can be instead of 1.
+        most: u16,
+    },
     /// More queues than the policy allows this app.
     #[error("{asked} queues asked for, the policy allows this app {limit}")]
     PolicyQueues {
@@ -67,6 +75,11 @@ pub enum SetupError {
     /// There is nothing that could be mapped.
     #[error("this port has no rings that could be mapped: ask for some first")]
     NoRings,
+}
+
+/// How many RX rings a queue may have besides 1, as the end of a sentence.
+fn or_workers(most: u16) -> String {
+    if most > 1 { format!(", or {most}, one for each worker") } else { String::new() }
 }
 
 /// The owner of the other side of rings.
@@ -334,12 +347,16 @@ impl ControlPlane {
     fn check(&self, geometry: &Geometry, own: Option<u16>) -> Result<(), SetupError> {
         let Limits { queues, ring, memory, .. } = self.limits;
         let policy = own.filter(|own| *own < queues);
-        for sizes in [geometry.tx(), geometry.rx()] {
-            if let Some(limit) = policy.filter(|limit| sizes.len() > usize::from(*limit)) {
-                return Err(SetupError::PolicyQueues { asked: sizes.len(), limit });
+        let (lanes, most) = (geometry.lanes(), self.dataplane.lanes());
+        if lanes != 1 && lanes != most {
+            return Err(SetupError::Lanes { asked: lanes, most });
+        }
+        for (asked, sizes) in [(geometry.tx().len(), geometry.tx()), (geometry.rx_queues(), geometry.rx())] {
+            if let Some(limit) = policy.filter(|limit| asked > usize::from(*limit)) {
+                return Err(SetupError::PolicyQueues { asked, limit });
             }
-            if sizes.len() > usize::from(queues) {
-                return Err(SetupError::Queues { asked: sizes.len(), limit: queues });
+            if asked > usize::from(queues) {
+                return Err(SetupError::Queues { asked, limit: queues });
             }
             if let Some(asked) = sizes.iter().copied().find(|size| *size > ring) {
                 return Err(SetupError::Ring { asked, limit: ring });

@@ -100,13 +100,14 @@ impl Outputs {
                     self.wire.send(mbuf, counters);
                 }
             }
-            Target::App { id, generation, queue, notes } => {
+            Target::App { id, generation, ring, notes } => {
                 let outcome = if self.port_mut(id).is_some_and(|port| port.generation == generation) {
-                    self.push(mbuf.data(), id, queue, notes)
+                    self.push(mbuf.data(), id, ring, notes)
                 } else {
                     Err(self.refuse_for(id, DropReason::PortGone))
                 };
                 if let Err(reason) = outcome {
+                    let queue = self.port_mut(id).map_or(ring, |port| port.queue_of(ring));
                     let queue = u8::try_from(queue).unwrap_or(u8::MAX);
                     self.mirrors.mirror_late(PacketRecord::dropped(id, false, id, reason), &mbuf, queue, view);
                 }

@@ -11,7 +11,10 @@ fn any_span() -> impl Strategy<Value = Span> {
 
 fn any_geometry() -> impl Strategy<Value = Geometry> {
     let ring = || prop::collection::vec((6..=13_u32).prop_map(|bits| 1 << bits), 1..=MAX_QUEUES);
-    (ring(), ring(), 2..=128_u32).prop_map(|(tx, rx, slot)| Geometry::new(&tx, &rx, slot * 128).unwrap())
+    (ring(), ring(), 2..=128_u32, any::<prop::sample::Index>()).prop_map(|(tx, rx, slot, lanes)| {
+        let lanes_of: Vec<u16> = (1..=16).filter(|lanes| rx.len() % usize::from(*lanes) == 0).collect();
+        Geometry::new(&tx, &rx, slot * 128).unwrap().with_lanes(lanes_of[lanes.index(lanes_of.len())]).unwrap()
+    })
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -20,9 +23,20 @@ fn any_message() -> impl Strategy<Value = Message> {
         "[ -~]{0,200}".prop_map(Message::Refused),
         (name(), any::<Mac>(), any::<u16>(), "[ -~]{0,60}")
             .prop_map(|(name, mac, queues, driver)| Message::Hello(Hello { name, mac, queues, driver })),
-        (any::<u16>(), name(), any::<Mac>(), any::<(u16, u16, u32, u32, bool)>(), any_link()).prop_map(
-            |(port, name, mac, (max_mtu, max_queues, max_ring, slot_size, shares), link)| {
-                Message::Welcome(Welcome { port, name, mac, max_mtu, max_queues, max_ring, slot_size, link, shares })
+        (any::<u16>(), name(), any::<Mac>(), any::<(u16, u16, u32, u32, bool, u16)>(), any_link()).prop_map(
+            |(port, name, mac, (max_mtu, max_queues, max_ring, slot_size, shares, workers), link)| {
+                Message::Welcome(Welcome {
+                    port,
+                    name,
+                    mac,
+                    max_mtu,
+                    max_queues,
+                    max_ring,
+                    slot_size,
+                    link,
+                    shares,
+                    workers,
+                })
             }
         ),
         (any_geometry(), any::<bool>()).prop_map(|(geometry, sleeps)| Message::Setup(Setup { geometry, sleeps })),
@@ -97,6 +111,33 @@ fn older_versions_have_their_own_messages() {
         let mapped = Envelope { protocol, sequence: 1, message: Message::Mapped };
         let expected = if protocol < 3 { Err(DecodeError::Kind(10)) } else { Ok(mapped.clone()) };
         assert_eq!(Envelope::decode(&mapped.encode()), expected);
+    }
+}
+
+/// An older version has no lanes: its rings are its queues.
+#[test]
+fn older_versions_have_no_lanes() {
+    let geometry = Geometry::new(&[64], &[64; 6], 2048).unwrap();
+    for protocol in OLDEST_PROTOCOL..=PROTOCOL {
+        let laned = geometry.clone().with_lanes(3).unwrap();
+        assert_eq!(laned.rx_queues(), 2);
+        let sent = Envelope { protocol, sequence: 1, message: Message::Ready(laned.clone()) };
+        let expected = if protocol < 3 { geometry.clone() } else { laned };
+        assert_eq!(Envelope::decode(&sent.encode()).unwrap().message, Message::Ready(expected));
+    }
+}
+
+/// Every queue has as many lanes, and one at least.
+#[test]
+fn lanes_that_do_not_go_into_the_rings_are_refused() {
+    let geometry = Geometry::new(&[64], &[64; 6], 2048).unwrap();
+    let envelope = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Ready(geometry) };
+    for lanes in [0, 4, 5, 7, 12, u16::MAX] {
+        let mut bytes = envelope.encode();
+        let at = bytes.len() - 2;
+        bytes[at..].copy_from_slice(&lanes.to_le_bytes());
+        let refused = Err(DecodeError::Geometry(GeometryError::Lanes { lanes, rings: 6 }));
+        assert_eq!(Envelope::decode(&bytes), refused);
     }
 }
 
