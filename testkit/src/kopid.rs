@@ -169,6 +169,20 @@ impl Kopid {
         self.await_ready();
     }
 
+    /// The same with other settings.
+    pub fn restart_with(&mut self, settings: &Settings) {
+        write(&self.dir, settings);
+        self.restart();
+    }
+
+    /// Frames that workers have handed over to each other.
+    #[must_use]
+    pub fn handed_over(&self) -> u64 {
+        let status = self.status();
+        let workers = status["workers"].as_array().into_iter().flatten();
+        workers.filter_map(|worker| worker["handed_over"].as_u64()).sum()
+    }
+
     /// Starts a second kopid beside this one, on the same configuration, and returns how it fails.
     #[must_use]
     pub fn start_second(&self) -> Output {

@@ -4,7 +4,7 @@
 
 use kopi_ring::layout::DEFAULT_SLOT;
 use kopi_ring::message::{Envelope, MAX_MESSAGE, Mac, Message, Settings};
-use kopi_ring::{OLDEST_PROTOCOL, PROTOCOL};
+use kopi_ring::{Geometry, OLDEST_PROTOCOL, PROTOCOL};
 use kopi_testkit::evil::{Client, MAX_FDS, Random, hello, small, tiny};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Settings as Config, TempDir, wait_for};

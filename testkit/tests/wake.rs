@@ -84,6 +84,28 @@ fn fault_16_every_datagram_wakes_the_sleeper() {
     }
 }
 
+/// Of two workers, of which each has a ring of the only queue, whichever gets a datagram wakes the sleeper.
+#[test]
+fn each_worker_wakes_the_sleeper() {
+    for (idle, poll) in [("adaptive", false), ("poll", true)] {
+        let dir = TempDir::new("wake-two");
+        let netns = Netns::new(1500);
+        netns.neighbour(ADDRESS, MAC);
+        let kopid = Kopid::start(&dir, &Settings { idle, ..Settings::on_interface(netns.outside(), 2) });
+        let _sleeper = Sleeper::start(&dir, &kopid, "sleeper", MAC, poll);
+        for _ in 0..16 {
+            // From another port each time: half of these flows are of one worker.
+            let trips = echo(&netns, 60, Duration::from_micros(1500));
+            let longest = trips.iter().max().expect("there are some");
+            assert!(*longest < Duration::from_millis(900), "{idle}, poll {poll}: {longest:?}");
+        }
+        let status = kopid.status();
+        let workers = status["workers"].as_array().expect("there are workers");
+        assert!(workers.len() == 2 && workers.iter().all(|worker| worker["flows"].as_u64() > Some(0)), "{status}");
+        assert_eq!(kopid.handed_over(), 0);
+    }
+}
+
 /// An application that waits uses next to no CPU, and nor does a worker that may sleep; and kopid says so.
 #[test]
 fn idle_application_and_worker_use_no_cpu() {
