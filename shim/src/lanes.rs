@@ -45,6 +45,12 @@ impl Lanes {
         std::iter::once(&mut self.first).chain(&mut self.others)
     }
 
+    /// Whether no frame has come through any of them.
+    #[inline]
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.all_mut().all(|ring| matches!(ring.poll(), Ok(0)))
+    }
+
     /// Where a burst begins, and how many lanes it has to look at: with another one each time, so that however much comes through
     /// one of them, none is left out for long.
     pub(crate) const fn turn(&mut self) -> (usize, usize) {

@@ -106,6 +106,17 @@ impl RxQueue {
                 Ok(1) => return self.receive_one(out),
                 _ => {}
             }
+        } else if self.lanes.is_some() {
+            return self.receive_lanes(out);
+        }
+        self.receive_waiting(out)
+    }
+
+    /// The same with several lanes, which are mostly empty, too.
+    #[inline(never)]
+    fn receive_lanes(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
+        if self.shared.is_calm() && self.lanes.as_deref_mut().is_some_and(Lanes::is_empty) {
+            return 0;
         }
         self.receive_waiting(out)
     }

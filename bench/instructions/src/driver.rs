@@ -36,6 +36,7 @@ pub(crate) struct Case {
     function: Function,
     len: u16,
     burst: usize,
+    lanes: usize,
 }
 
 /// All cases, in the order of the budgets.
@@ -43,10 +44,12 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for function in [Function::Tx, Function::Rx] {
         for (len, burst) in [(64, Batch::MAX), (1518, Batch::MAX), (64, 1)] {
-            cases.push(Case { function, len, burst });
+            cases.push(Case { function, len, burst, lanes: 1 });
         }
     }
-    cases.push(Case { function: Function::Rx, len: 64, burst: 0 });
+    let nothing = Case { function: Function::Rx, len: 64, burst: 0, lanes: 1 };
+    cases.push(nothing);
+    cases.extend([Batch::MAX, 1, 0].map(|burst| Case { burst, lanes: 2, ..nothing }));
     cases
 }
 
@@ -60,7 +63,8 @@ impl Case {
             (64, _) => "",
             _ => ", 1518 bytes",
         };
-        format!("driver, {function}{more}")
+        let lanes = if self.lanes == 1 { "" } else { ", 2 lanes" };
+        format!("driver, {function}{more}{lanes}")
     }
 
     /// What its instructions are divided by: frames, or calls if there are none.
@@ -69,44 +73,68 @@ impl Case {
     }
 }
 
-/// An application with one port.
+/// An application with two ports, one at a daemon with a single worker, one at a daemon with two.
 pub(crate) struct Lab {
+    ends: [Ends; 2],
+    _eal: Eal,
+}
+
+/// One port of it.
+struct Ends {
     pool: Pool,
     rx: RxQueue,
     tx: TxQueue,
     /// The daemon's ends.
     from_app: Consumer,
-    to_app: Producer,
+    to_app: Vec<Producer>,
+    /// The lane into which the next frame goes.
+    next: usize,
     _region: Region,
     _port: Port,
-    _eal: Eal,
 }
 
 impl Lab {
     /// Starts DPDK with the driver `library` and waits until its port can send and receive. `folder` is for a socket.
     pub(crate) fn new(folder: &Path, library: &Path) -> Result<Self, Failure> {
-        let path = folder.join("kopi.sock");
-        let regions = serve(&path)?;
         let eal = Eal::init(&crate::eal_args(folder, crate::DRIVER, &["-d", &library.display().to_string()]))?;
         let pool = Pool::new(&eal, PoolConfig { name: "app", mbufs: 4095, cache: 256, frame_max: 2048, socket: None })?;
-        let mut port = Port::by_devargs(&eal, &format!("net_kopi0,socket={}", path.display()))?;
-        port.configure(&PortConfig { one_pool: true, ..PortConfig::default() }, std::slice::from_ref(&pool))?;
+        let ends = [Ends::new(folder, &eal, &pool, 1)?, Ends::new(folder, &eal, &pool, 2)?];
+        Ok(Self { ends, _eal: eal })
+    }
+
+    /// Runs one case.
+    pub(crate) fn run(&mut self, case: &Case) -> Result<(), Failure> {
+        let [single, several] = &mut self.ends;
+        if case.lanes == 1 { single.run(case) } else { several.run(case) }
+    }
+}
+
+impl Ends {
+    /// A port at a daemon with so many workers, that can send and receive.
+    fn new(folder: &Path, eal: &Eal, pool: &Pool, workers: u16) -> Result<Self, Failure> {
+        let path = folder.join(format!("kopi{workers}.sock"));
+        let regions = serve(&path, workers)?;
+        let mut port = Port::by_devargs(eal, &format!("net_kopi{workers},socket={}", path.display()))?;
+        port.configure(&PortConfig { one_pool: true, ..PortConfig::default() }, std::slice::from_ref(pool))?;
         let (rx, tx) = port.start()?;
         let absent = || Failure::Said("the driver has not attached in time".into());
         let region = regions.recv_timeout(PATIENCE).map_err(|_| absent())?;
         let (Some(rx), Some(tx)) = (rx.into_iter().next(), tx.into_iter().next()) else { return Err(absent()) };
-        let (Some(from_app), Some(to_app)) = (region.tx_consumer(0), region.rx_producer(0)) else {
-            return Err(absent());
-        };
-        let mut lab = Self { pool, rx, tx, from_app, to_app, _region: region, _port: port, _eal: eal };
+        let Some(from_app) = region.tx_consumer(0) else { return Err(absent()) };
+        let to_app: Vec<_> = (0..workers).filter_map(|ring| region.rx_producer(ring.into())).collect();
+        if to_app.len() != usize::from(workers) {
+            return Err(Failure::Said("the driver has asked for other lanes".into()));
+        }
+        let pool = pool.clone();
+        let mut ends = Self { pool, rx, tx, from_app, to_app, next: 0, _region: region, _port: port };
         let begun = Instant::now();
-        while !lab.works()? {
+        while !ends.works()? {
             if begun.elapsed() > PATIENCE {
                 return Err(absent());
             }
             thread::sleep(Duration::from_millis(10));
         }
-        Ok(lab)
+        Ok(ends)
     }
 
     /// Whether a frame passes in each direction.
@@ -140,18 +168,23 @@ impl Lab {
         Ok(taken)
     }
 
-    /// Gives the driver `n` frames to receive.
+    /// Gives the driver `n` frames to receive, through all lanes in turn.
     fn put(&mut self, n: usize, frame: &[u8]) -> Result<(), Failure> {
-        self.to_app.free(u32::try_from(n).unwrap_or(u32::MAX))?;
-        for _ in 0..n {
-            self.to_app.push(frame, Notes::new(0x211, 0x1234_5678));
+        let lanes = self.to_app.len();
+        for ring in &mut self.to_app {
+            ring.free(u32::try_from(n).unwrap_or(u32::MAX))?;
         }
-        self.to_app.publish();
+        for _ in 0..n {
+            self.next = (self.next + 1) % lanes;
+            if let Some(ring) = self.to_app.get_mut(self.next) {
+                ring.push(frame, Notes::new(0x211, 0x1234_5678));
+            }
+        }
+        self.to_app.iter_mut().for_each(Producer::publish);
         Ok(())
     }
 
-    /// Runs one case.
-    pub(crate) fn run(&mut self, case: &Case) -> Result<(), Failure> {
+    fn run(&mut self, case: &Case) -> Result<(), Failure> {
         let mut done = 0;
         for burst in 0..WARM_UP + BURSTS {
             let counts = burst >= WARM_UP;
@@ -192,20 +225,20 @@ fn counted_rx(rx: &mut RxQueue, batch: &mut Batch) -> u16 {
 }
 
 /// Answers one driver at `path`, as kopid does, on a thread that ends with the connection. Gives out the regions made.
-fn serve(path: &Path) -> Result<Receiver<Region>, Failure> {
+fn serve(path: &Path, workers: u16) -> Result<Receiver<Region>, Failure> {
     let listener = socket::new_socket(SocketFlags::CLOEXEC)?;
     rustix::net::bind(&listener, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&listener, 1)?;
     let (regions, made) = channel();
     thread::spawn(move || {
         if let Ok(client) = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC) {
-            while let Ok(()) = answer(&client, &regions) {}
+            while let Ok(()) = answer(&client, &regions, workers) {}
         }
     });
     Ok(made)
 }
 
-fn answer(client: &OwnedFd, regions: &Sender<Region>) -> Result<(), Failure> {
+fn answer(client: &OwnedFd, regions: &Sender<Region>, workers: u16) -> Result<(), Failure> {
     let request = match socket::receive(client) {
         Ok((request, _)) => request,
         Err(ReceiveError::WouldBlock) => return Ok(()),
@@ -213,7 +246,7 @@ fn answer(client: &OwnedFd, regions: &Sender<Region>) -> Result<(), Failure> {
     };
     let mut made = None;
     let message = match request.message {
-        Message::Hello(hello) => welcome(&hello),
+        Message::Hello(hello) => welcome(&hello, workers),
         Message::Setup(setup) => {
             made = Some(Region::create(&setup.geometry, HugePages::Off)?);
             Message::Ready(setup.geometry)
@@ -226,7 +259,7 @@ fn answer(client: &OwnedFd, regions: &Sender<Region>) -> Result<(), Failure> {
     made.map_or(Ok(()), |region| regions.send(region).map_err(|error| Failure::Said(error.to_string())))
 }
 
-fn welcome(hello: &Hello) -> Message {
+fn welcome(hello: &Hello, workers: u16) -> Message {
     Message::Welcome(Welcome {
         port: 1,
         name: if hello.name.is_empty() { "app".into() } else { hello.name.clone() },
@@ -237,6 +270,6 @@ fn welcome(hello: &Hello) -> Message {
         slot_size: 2048,
         link: Link { up: true, speed: 10_000 },
         shares: false,
-        workers: 1,
+        workers,
     })
 }

@@ -96,6 +96,42 @@ pub(crate) struct Case {
     apps: u16,
     burst: usize,
     setting: Setting,
+    crew: Crew,
+}
+
+/// The worker that is counted, and others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crew {
+    /// One of so many, which has rings of its own in each of the app's queues. The others have nothing to do, and are not counted.
+    One(usize),
+    /// Two, of which the first gets the frames, and the second has the app's only ring. Both are counted.
+    HandingOver,
+}
+
+impl Crew {
+    const fn workers(self) -> usize {
+        match self {
+            Self::One(workers) => workers,
+            Self::HandingOver => 2,
+        }
+    }
+
+    /// Those that are counted. Ring 0 of the first app is of worker 1, if there are several.
+    fn members(self) -> std::ops::Range<usize> {
+        match self {
+            Self::One(1) => 0..1,
+            Self::One(_) => 1..2,
+            Self::HandingOver => 0..2,
+        }
+    }
+
+    /// RX rings of the app's queue.
+    const fn lanes(self) -> usize {
+        match self {
+            Self::One(workers) => workers,
+            Self::HandingOver => 1,
+        }
+    }
 }
 
 const TX: Case = Case {
@@ -106,6 +142,7 @@ const TX: Case = Case {
     apps: 1,
     burst: Batch::MAX,
     setting: Setting::Plain,
+    crew: Crew::One(1),
 };
 const RX: Case = Case { traffic: Traffic::Rx, ..TX };
 
@@ -126,7 +163,9 @@ pub(crate) fn cases() -> Vec<Case> {
         cases.push(Case { protocol: Protocol::Ipv6, ..direction });
         cases.push(Case { protocol: Protocol::Zeros, ..direction });
         cases.push(Case { apps: 8, ..direction });
+        cases.extend([2, 4, 8, 16].map(|workers| Case { crew: Crew::One(workers), ..direction }));
     }
+    cases.push(Case { crew: Crew::HandingOver, ..RX });
     cases.push(Case { traffic: Traffic::Both, burst: 1, ..TX });
     cases.push(Case { traffic: Traffic::None, ..TX });
     cases
@@ -157,7 +196,7 @@ impl Case {
             Protocol::Ipv6 => ", IPv6",
             Protocol::Zeros => ", no IP",
         };
-        name + match self.setting {
+        name += match self.setting {
             Setting::Plain => "",
             Setting::Rule => ", a rule",
             Setting::Rules => ", 10,000 rules",
@@ -165,7 +204,13 @@ impl Case {
             Setting::Classes => ", classes",
             Setting::Capture => ", a capture that matches nothing",
             Setting::Everything => ", everything",
+        };
+        match self.crew {
+            Crew::One(1) => {}
+            Crew::One(workers) => name += &format!(", one of {workers} workers"),
+            Crew::HandingOver => name += ", handed over between 2 workers",
         }
+        name
     }
 
     /// Frames that are counted.
@@ -214,7 +259,9 @@ impl Lab {
         for _ in 0..WARM_UP {
             bench.feed(case)?;
             for _ in 0..case.turns() {
-                black_box(bench.worker.poll_once(CLOCK.load(Relaxed)));
+                for member in &mut bench.crew {
+                    black_box(member.worker.poll_once(CLOCK.load(Relaxed)));
+                }
             }
             bench.drain()?;
         }
@@ -222,7 +269,9 @@ impl Lab {
         for _ in 0..ROUNDS {
             bench.feed(case)?;
             for _ in 0..case.turns() {
-                black_box(counted(&mut bench.worker, CLOCK.load(Relaxed)));
+                for member in &mut bench.crew {
+                    black_box(counted(&mut member.worker, CLOCK.load(Relaxed)));
+                }
             }
             bench.drain()?;
         }
@@ -247,11 +296,10 @@ fn counted(worker: &mut Worker, now: u64) -> bool {
     black_box(worker.poll_once(now))
 }
 
-/// One worker, and everything around it.
+/// The workers that are counted, and everything around them.
 struct Bench {
-    worker: Worker,
+    crew: Vec<Member>,
     apps: Vec<App>,
-    counters: Arc<WorkerCounters>,
     /// Where frames of the wire come from.
     feeder: Option<TxQueue>,
     pool: Pool,
@@ -259,16 +307,25 @@ struct Bench {
     next: usize,
     now: u64,
     popped: u64,
-    commands: rtrb::Producer<Command>,
-    replies: rtrb::Consumer<Reply>,
+    /// The others' ends of what workers hand over.
+    _meshes: Vec<Mesh>,
     /// Dropped behind the queues that are its own.
     _port: Port,
+}
+
+/// One worker.
+struct Member {
+    index: usize,
+    worker: Worker,
+    counters: Arc<WorkerCounters>,
+    commands: rtrb::Producer<Command>,
+    replies: rtrb::Consumer<Reply>,
 }
 
 /// The app's end of its rings.
 struct App {
     tx: Producer,
-    rx: Consumer,
+    rx: Vec<Consumer>,
     _region: Region,
 }
 
@@ -284,23 +341,26 @@ impl Bench {
         let config = PortConfig { one_pool: true, tx_queues, ..PortConfig::default() };
         port.configure(&config, std::slice::from_ref(&lab.pool))?;
         let (rx, mut tx) = port.start()?;
-        let wire = Wire::new(rx.into_iter().next(), tx.pop());
-        let counters = Arc::new(WorkerCounters::new(PORTS));
-        let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
-        let (answers, replies) = rtrb::RingBuffer::new(QUEUE + PORTS);
-        let worker = worker(lab, wire, Arc::clone(&counters), orders, answers)?;
+        // The first of them has the wire's queues.
+        let (mut rx, mut wire_tx) = (rx.into_iter(), tx.pop());
+        let (mut crew, mut meshes) = (Vec::new(), Vec::new());
+        for (index, mesh) in Mesh::among(case.crew.workers(), PORTS).into_iter().enumerate() {
+            if case.crew.members().contains(&index) {
+                crew.push(Member::new(lab, index, Wire::new(rx.next(), wire_tx.take()), mesh));
+            } else {
+                meshes.push(mesh);
+            }
+        }
         let mut bench = Self {
-            worker,
+            crew,
             apps: Vec::new(),
-            counters,
             feeder: tx.pop(),
             pool: lab.pool.clone(),
             frames: Vec::new(),
             next: 0,
             now: BEGIN,
             popped: 0,
-            commands,
-            replies,
+            _meshes: meshes,
             _port: port,
         };
         bench.set_up(case)?;
@@ -311,11 +371,17 @@ impl Bench {
     fn set_up(&mut self, case: &Case) -> Result<(), Failure> {
         let mut members = Vec::new();
         for id in 1..=case.apps {
-            let geometry = Geometry::new(&[SLOTS], &[SLOTS], SLOT_SIZE)?;
+            let (workers, lanes) = (case.crew.workers(), case.crew.lanes());
+            let geometry = Geometry::new(&[SLOTS], &vec![SLOTS; lanes], SLOT_SIZE)?;
+            let geometry = geometry.with_lanes(u16::try_from(lanes).unwrap_or(0))?;
             let region = Region::create(&geometry, HugePages::Off)?;
             let client = Region::open(region.fd().try_clone_to_owned()?, &geometry)?;
-            self.tell(Command::Attach(Box::new(WorkerPort::new(&region, id, id.into(), 0, 1))))?;
-            let (Some(tx), Some(rx)) = (client.tx_producer(0), client.rx_consumer(0)) else {
+            self.tell(|index| {
+                let port = WorkerPort::new(&region, id, id.into(), index, workers);
+                Ok(Command::Attach(Box::new(port.keeping(index, workers))))
+            })?;
+            let rx: Vec<_> = (0..lanes).filter_map(|ring| client.rx_consumer(ring)).collect();
+            let Some(tx) = client.tx_producer(0).filter(|_| rx.len() == lanes) else {
                 return Err(Failure::Said("the region has no rings".into()));
             };
             self.apps.push(App { tx, rx, _region: client });
@@ -326,15 +392,20 @@ impl Bench {
         }
         let (filter, plan) = policy(case.setting, &members)?;
         let snapshot = Snapshot::new(2, Fib::new(true, MTU, &members)).with_policies(filter);
-        let shaper = plan.map(|plan| Some(plan.shaper(0, PORTS, self.now)));
-        let (snapshot, policy_counters) = (Arc::new(snapshot), Arc::new(PolicyCounters::new(64)));
-        self.tell(Command::Forward(Change { snapshot, policy_counters, selections: Vec::new(), shaper }))?;
+        let (snapshot, now) = (Arc::new(snapshot), self.now);
+        self.tell(|index| {
+            let shaper = plan.as_ref().map(|plan| Some(plan.shaper(index, PORTS, now)));
+            let (snapshot, policy_counters) = (Arc::clone(&snapshot), Arc::new(PolicyCounters::new(64)));
+            Ok(Command::Forward(Change { snapshot, policy_counters, selections: Vec::new(), shaper }))
+        })?;
         if matches!(case.setting, Setting::Capture | Setting::Everything) {
-            self.tell(Command::Mirror(Box::new(mirror()?)))?;
+            self.tell(|_| mirror().map(|mirror| Command::Mirror(Box::new(mirror))))?;
         }
-        // The worker takes all of this in a turn without frames.
-        self.worker.poll_once(self.now);
-        while self.replies.pop().is_ok() {}
+        // The workers take all of this in a turn without frames.
+        for member in &mut self.crew {
+            member.worker.poll_once(self.now);
+            while member.replies.pop().is_ok() {}
+        }
         let way = match case.traffic {
             Traffic::Rx => Way::In,
             Traffic::Tx | Traffic::None => Way::Out,
@@ -344,8 +415,12 @@ impl Bench {
         Ok(())
     }
 
-    fn tell(&mut self, command: Command) -> Result<(), Failure> {
-        self.commands.push(command).map_err(|_| Failure::Said("the worker does not take orders".into()))
+    /// Gives each worker the command that `command` makes for its number.
+    fn tell(&mut self, command: impl Fn(usize) -> Result<Command, Failure>) -> Result<(), Failure> {
+        self.crew.iter_mut().try_for_each(|member| {
+            let told = member.commands.push(command(member.index)?);
+            told.map_err(|_| Failure::Said("the worker does not take orders".into()))
+        })
     }
 
     /// Puts the next round's frames where the worker will find them.
@@ -394,59 +469,58 @@ impl Bench {
 
     /// Takes what the worker has put into the apps' rings.
     fn drain(&mut self) -> Result<(), Failure> {
-        for app in &mut self.apps {
-            while app.rx.poll()? > 0 {
-                app.rx.next()?;
+        for ring in self.apps.iter_mut().flat_map(|app| &mut app.rx) {
+            while ring.poll()? > 0 {
+                ring.next()?;
                 self.popped += 1;
             }
-            app.rx.release();
+            ring.release();
         }
         Ok(())
     }
 
     /// Frames that have come where they were to go.
     fn delivered(&self, case: &Case) -> u64 {
-        let wire = PortTotals::of(std::iter::once(&*self.counters), WIRE);
+        let wire = PortTotals::of(self.crew.iter().map(|member| &*member.counters), WIRE);
         if matches!(case.traffic, Traffic::Tx) { wire.tx_packets } else { self.popped }
     }
 }
 
-fn worker(
-    lab: &Lab,
-    wire: Wire,
-    counters: Arc<WorkerCounters>,
-    commands: rtrb::Consumer<Command>,
-    replies: rtrb::Producer<Reply>,
-) -> Result<Worker, Failure> {
-    let connections = Arc::new(Connections::new(CONNECTIONS, Seed::from_bytes([8; 64]), &Tracking::default(), HZ));
-    let (noted, _) = rtrb::RingBuffer::new(1);
-    let (samples, _) = rtrb::RingBuffer::new(1);
-    let mesh = Mesh::among(1, PORTS).into_iter().next().ok_or_else(|| Failure::Said("no mesh".into()))?;
-    Ok(Worker::new(Parts {
-        index: 0,
-        wire,
-        sender: 0,
-        pool: lab.pool.clone(),
-        flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
-        policy_stage: PolicyStage::new(
-            connections,
-            Arc::new(PolicyCounters::new(0)),
-            Seed::from_bytes([9; 64]),
-            HZ,
-            noted,
-        ),
-        mesh,
-        counters,
-        commands,
-        replies,
-        samples,
-        snapshot: Arc::new(Snapshot::new(1, Fib::new(true, MTU, &[]))),
-        max_ports: PORTS,
-        clock: ticks,
-        tsc_hz: HZ,
-        requests: WakeRequests::default(),
-        sleep_state: None,
-    }))
+impl Member {
+    fn new(lab: &Lab, index: usize, wire: Wire, mesh: Mesh) -> Self {
+        let counters = Arc::new(WorkerCounters::new(PORTS));
+        let (commands, orders) = rtrb::RingBuffer::new(QUEUE);
+        let (answers, replies) = rtrb::RingBuffer::new(QUEUE + PORTS);
+        let connections = Arc::new(Connections::new(CONNECTIONS, Seed::from_bytes([8; 64]), &Tracking::default(), HZ));
+        let (noted, _) = rtrb::RingBuffer::new(1);
+        let (samples, _) = rtrb::RingBuffer::new(1);
+        let worker = Worker::new(Parts {
+            index,
+            wire,
+            sender: 0,
+            pool: lab.pool.clone(),
+            flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
+            policy_stage: PolicyStage::new(
+                connections,
+                Arc::new(PolicyCounters::new(0)),
+                Seed::from_bytes([9; 64]),
+                HZ,
+                noted,
+            ),
+            mesh,
+            counters: Arc::clone(&counters),
+            commands: orders,
+            replies: answers,
+            samples,
+            snapshot: Arc::new(Snapshot::new(1, Fib::new(true, MTU, &[]))),
+            max_ports: PORTS,
+            clock: ticks,
+            tsc_hz: HZ,
+            requests: WakeRequests::default(),
+            sleep_state: None,
+        });
+        Self { index, worker, counters, commands, replies }
+    }
 }
 
 /// The last rule lets all of the load pass, and nothing else; of the classes, none has a ceiling.
