@@ -146,13 +146,7 @@ impl UserLoop {
                 let Some(Object::Socket(socket)) = self.objects.get(&serial) else { return };
                 let _passed = socket::pass_descriptors(socket, true);
             }
-            Job::Map(serial, window, segments) => {
-                let files = self.files.remove(&serial).unwrap_or_default();
-                let mapped = map_all(&window, &files, &segments);
-                // Each may take long to close, as what comes with any message.
-                files.into_iter().for_each(|file| self.timed(serial, |_| drop(file)));
-                self.send(serial, PeerEventKind::Shared(mapped));
-            }
+            Job::Map(serial, window, segments) => self.share(serial, &window, &segments),
             Job::Unmap(serial, window, spans) => {
                 let unmapped = spans.iter().try_for_each(|span| window.unmap(*span));
                 self.send(serial, PeerEventKind::Shared(unmapped.map_err(|error| error.to_string())));
@@ -170,6 +164,15 @@ impl UserLoop {
             }
             Job::End => {}
         }
+    }
+
+    /// Maps what came with the last message, and closes its files.
+    fn share(&mut self, serial: u64, window: &Window, segments: &[Segment]) {
+        let files = self.files.remove(&serial).unwrap_or_default();
+        let mapped = map_all(window, &files, segments);
+        // Each may take long to close, as what comes with any message.
+        files.into_iter().for_each(|file| self.timed(serial, |_| drop(file)));
+        self.send(serial, PeerEventKind::Shared(mapped));
     }
 
     fn seal(&self, serial: u64, file: &OwnedFd) {
