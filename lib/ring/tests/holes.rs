@@ -121,22 +121,23 @@ fn mapped(name: &str) -> usize {
 /// any more, and never is the one that ends the app's file.
 #[test]
 fn holes_in_shared_memory_cost_a_page_and_never_the_file() {
-    const PAGES: u64 = 200;
+    const PAGES: usize = 200;
+    let length = PAGES as u64 * 4096;
     let regions = regions(&Geometry::new(&[512], &[64], 2048).unwrap());
     for region in regions.into_iter().filter(|region| !region.huge()) {
         let memory = rustix::fs::memfd_create("few-holes", MemfdFlags::CLOEXEC).unwrap();
-        assert_eq!(rustix::io::pwrite(&memory, &[1; PAGES as usize * 4096], 0), Ok(PAGES as usize * 4096));
+        assert_eq!(rustix::io::pwrite(&memory, &[1; PAGES * 4096], 0), Ok(PAGES * 4096));
         let watch = FileWatch::new(&memory);
-        let window = Arc::new(Window::new(WindowLayout::new(4096, PAGES * 4096).unwrap()).unwrap());
-        let span = Span { at: 0, length: PAGES * 4096 };
+        let window = Arc::new(Window::new(WindowLayout::new(4096, length).unwrap()).unwrap());
+        let span = Span { at: 0, length };
         window.map(&memory, &Segment { span, offset: 0 }).unwrap();
         let mut consumer = region.tx_consumer(0).unwrap().sharing(Some(Arc::clone(&window)));
         let mut producer = region.tx_producer(0).unwrap();
         assert!(producer.free(512).is_ok_and(|free| free == 512));
-        assert!((0..PAGES).all(|page| producer.push_reference(&[7; 128], 1000, page * 4096)));
+        assert!((0..PAGES as u64).all(|page| producer.push_reference(&[7; 128], 1000, page * 4096)));
         producer.publish();
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&memory, hole, 0, PAGES * 4096).unwrap();
+        rustix::fs::fallocate(&memory, hole, 0, length).unwrap();
         drop(memory);
         consumer.poll().unwrap();
         let mut room = [0xee; 1000];
@@ -147,7 +148,7 @@ fn holes_in_shared_memory_cost_a_page_and_never_the_file() {
             assert_eq!(consumer.take_references(100, 14..=1522, |len| panic!("{len}")), 0);
             assert_eq!(consumer.next(), Err(PeerFault::Page));
         }
-        assert_eq!(mapped("few-holes"), (PAGES as usize - 1) * 4096);
+        assert_eq!(mapped("few-holes"), (PAGES - 1) * 4096);
         assert!(!watch.is_gone());
         drop(consumer);
         window.unmap(span).unwrap();
