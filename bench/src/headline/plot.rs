@@ -17,7 +17,7 @@ const LABEL: f64 = 120.0;
 /// Longest bar, in pixels.
 const LENGTH: f64 = 300.0;
 /// Width of one state's panel: bar, and the text behind it.
-const PANEL: f64 = LENGTH + 190.0;
+const PANEL: f64 = LENGTH + 240.0;
 
 /// Draws millions of frames per second and busy core: a bar to the median, a line from the smallest to the largest sample, and
 /// both figures. The scale of a group is its own; raw bypass, which does nothing, is cut off at the edge. `None` without a rate.
