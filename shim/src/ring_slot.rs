@@ -218,13 +218,15 @@ impl RingSlot<Lanes> {
     /// Takes the link of the queue down or up. After it is up, the queue receives what comes from now on: it discards what has come
     /// by now, whether or not it was polled meanwhile. A ring that is offered later has no such frames.
     pub(crate) fn set_rx_down(&self, down: bool) {
-        if !down && self.is_down() && !self.is_away() {
-            if let Some(lanes) = self.view.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-                let heads = lanes.all().map(Consumer::head);
-                self.shared.stale_to.iter().zip(heads).for_each(|(end, head)| end.store(head, Relaxed));
-                // Before the other flag goes, so that no burst finds neither.
-                self.shared.flags.fetch_or(STALE, AcqRel);
-            }
+        if !down
+            && self.is_down()
+            && !self.is_away()
+            && let Some(lanes) = self.view.lock().unwrap_or_else(PoisonError::into_inner).as_ref()
+        {
+            let heads = lanes.all().map(Consumer::head);
+            self.shared.stale_to.iter().zip(heads).for_each(|(end, head)| end.store(head, Relaxed));
+            // Before the other flag goes, so that no burst finds neither.
+            self.shared.flags.fetch_or(STALE, AcqRel);
         }
         self.set_down(down);
     }

@@ -308,9 +308,22 @@ impl<'a> Crew<'a> {
 
     /// The same, but for the snapshot that has the app: workers have its rings and do not know it yet.
     pub(crate) fn give_rings(&mut self, id: PortId, settings: Settings, queues: usize, slots: u32) -> App {
-        let geometry = Geometry::new(&vec![slots; queues], &vec![slots; queues], 2048).expect("a geometry");
+        self.give_lanes(id, settings, (queues, 1), slots)
+    }
+
+    /// The same with so many RX rings for each queue.
+    pub(crate) fn give_lanes(
+        &mut self,
+        id: PortId,
+        settings: Settings,
+        (queues, lanes): (usize, u16),
+        slots: u32,
+    ) -> App {
+        let rings = queues * usize::from(lanes);
+        let geometry = Geometry::new(&vec![slots; queues], &vec![slots; rings], 2048).expect("a geometry");
+        let geometry = geometry.with_lanes(lanes).expect("a ring for each lane");
         let region = Region::create(&geometry, HugePages::Off).expect("there is memory for a region");
-        let app = App::open(&region, id, queues);
+        let app = App::open(&region, id, rings);
         self.generation += 1;
         let workers = self.hands.len();
         for worker in 0..workers {

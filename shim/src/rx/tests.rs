@@ -327,7 +327,7 @@ fn lanes_are_merged() {
                 }
             }
             let left = |received: &[u8]| sent.iter().zip(received).map(|(s, r)| u32::from(s - r)).sum::<u32>();
-            assert_eq!(u32::try_from(waiting(&mut queue).0).unwrap(), left(&received).min(64));
+            assert_eq!(waiting(&mut queue).0, left(&received).min(64));
             for _ in 0..if round == 59 { 1000 } else { 2 } {
                 for (lane, number) in heads(&mut queue, burst) {
                     let expected = &mut received[usize::from(lane)];
@@ -376,13 +376,12 @@ fn broken_lane_is_given_up_with_the_others() {
     let mut queue = queue(&pool, 512, &broken);
     let mut rings = producers(&broken);
     assert!(heads(&mut queue, 32).is_empty());
-    send(&mut rings[0], &numbered(0, 0));
+    // The next burst begins with lane 1, and comes to lane 0 last.
+    send(&mut rings[1], &numbered(1, 0));
     send(&mut rings[2], &numbered(2, 0));
-    let span = broken.geometry().layout().rx[1];
+    let span = broken.geometry().layout().rx[0];
     rustix::io::pwrite(broken.fd(), &[0xff; 4], span.offset.try_into().unwrap()).unwrap();
-    let mut got = heads(&mut queue, 32);
-    got.sort_unstable();
-    assert_eq!(got, [(0, 0), (2, 0)]);
+    assert_eq!(heads(&mut queue, 32), [(1, 0), (2, 0)]);
     assert!(reported(queue.shared()));
     assert!(heads(&mut queue, 32).is_empty() && waiting(&mut queue).0 == 0);
     assert!(!reported(queue.shared()), "a fault is reported once");
