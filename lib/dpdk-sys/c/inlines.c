@@ -70,20 +70,6 @@ int kopi_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, u
     return rte_pktmbuf_alloc_bulk(pool, mbufs, n);
 }
 
-/* A buffer in its pool has no next segment and one reference (rte_mbuf.h, rte_mbuf_raw_free), so only what lies in the
- * first of its two cache lines has to be set; the lengths by who writes the frames. */
-int kopi_pktmbuf_take_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n)
-{
-    int result = rte_mempool_get_bulk(pool, (void **)mbufs, n);
-    if (result != 0)
-        return result;
-    for (unsigned int i = 0; i < n; i++) {
-        mbufs[i]->data_off = RTE_PKTMBUF_HEADROOM;
-        mbufs[i]->ol_flags = 0;
-    }
-    return 0;
-}
-
 /* Plain buffers of one pool go back at once, without a look at their second cache line; any others one by one. */
 void kopi_pktmbuf_return_bulk(struct rte_mbuf **mbufs, unsigned int n)
 {

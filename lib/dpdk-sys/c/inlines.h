@@ -35,7 +35,6 @@ int kopi_eth_tx_descriptor_status(uint16_t port, uint16_t queue, uint16_t offset
 
 struct rte_mbuf *kopi_pktmbuf_alloc(struct rte_mempool *pool);
 int kopi_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
-int kopi_pktmbuf_take_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int n);
 void kopi_pktmbuf_return_bulk(struct rte_mbuf **mbufs, unsigned int n);
 struct rte_mbuf *kopi_mbuf_raw_alloc(struct rte_mempool *pool);
 void kopi_mbuf_raw_free(struct rte_mbuf *mbuf);

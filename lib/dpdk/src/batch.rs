@@ -198,9 +198,11 @@ impl Drop for Drain<'_> {
 /// the pool. From [`Pool::fresh`](crate::Pool::fresh).
 #[derive(Debug)]
 pub struct Fresh<'a> {
-    /// Length of the batch.
+    /// Length of the batch, to which the frames are added in the end.
     len: &'a mut usize,
-    /// The places behind it, each with a buffer.
+    /// How many there were.
+    all: usize,
+    /// The places behind the batch whose buffers are no frames yet.
     left: std::slice::IterMut<'a, MaybeUninit<Mbuf>>,
     /// Bytes that a frame can have.
     room: u16,
@@ -217,7 +219,7 @@ impl<'a> Fresh<'a> {
     pub(crate) unsafe fn new(batch: &'a mut Batch, n: usize, room: u16) -> Self {
         let Batch { len, mbufs } = batch;
         let left = mbufs.get_mut(*len..*len + n).unwrap_or_default().iter_mut();
-        Self { len, left, room }
+        Self { len, all: left.len(), left, room }
     }
 
     /// The bytes of one more frame of `len` bytes, to be written: all of them, for they hold what an earlier frame left there. `None` if
@@ -228,7 +230,6 @@ impl<'a> Fresh<'a> {
             return None;
         }
         let place = self.left.next()?;
-        *self.len += 1;
         // SAFETY: the place holds a buffer, as whoever made this has seen to, and it is asked for once.
         let mbuf = unsafe { place.assume_init_mut() };
         // SAFETY: the buffer is as `begin` wants it, and `len` within its room.
@@ -245,6 +246,7 @@ impl Drop for Fresh<'_> {
     #[inline]
     fn drop(&mut self) {
         let left = std::mem::take(&mut self.left).into_slice();
+        *self.len += self.all - left.len();
         if !left.is_empty() {
             // SAFETY: these places hold a buffer each, and the batch does not count them in.
             unsafe { free(left) };

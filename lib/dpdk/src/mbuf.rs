@@ -165,16 +165,25 @@ impl Mbuf {
         self.data_mut()
     }
 
-    /// The same for a buffer as a pool gives it, without another look at what is known of it then.
+    /// The same for a buffer as it lies in a pool, without another look at what is known of it then: it has one segment and one
+    /// reference (`rte_mbuf.h`, `rte_mbuf_raw_free`), so only what lies in the first of its two cache lines has to be set.
     ///
     /// # Safety
     ///
-    /// It has one segment, whose data begins behind the headroom, with room for `len` bytes.
+    /// It has room for `len` bytes behind the headroom.
     #[inline]
     pub(crate) unsafe fn begin(&mut self, len: u16) -> &mut [u8] {
-        write!(self, data_len, len);
-        write!(self, pkt_len, u32::from(len));
-        let start = read!(self, buf_addr).cast::<u8>().wrapping_add(sys::RTE_PKTMBUF_HEADROOM as usize);
+        #[expect(clippy::cast_possible_truncation, reason = "128, by DPDK's build")]
+        const HEADROOM: u16 = sys::RTE_PKTMBUF_HEADROOM as u16;
+        // One copy of the pointer: it lies where frames are told from each other, and would be read again after each store.
+        let mbuf = (self.0,);
+        write!(mbuf, data_off, HEADROOM);
+        write!(mbuf, ol_flags, 0);
+        write!(mbuf, data_len, len);
+        write!(mbuf, pkt_len, u32::from(len));
+        let start = read!(mbuf, buf_addr).cast::<u8>().wrapping_add(HEADROOM.into());
+        // SAFETY: no buffer is at null. It is said for who asks whether there is one.
+        unsafe { std::hint::assert_unchecked(!start.is_null()) };
         // SAFETY: as in `data_mut`; the bytes lie within the buffer by the caller's word.
         unsafe { std::slice::from_raw_parts_mut(start, len.into()) }
     }

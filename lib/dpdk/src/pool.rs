@@ -78,10 +78,10 @@ impl Pool {
         let spare = batch.spare().get_mut(..n)?;
         let count = c_uint::try_from(n).unwrap_or(c_uint::MAX);
         // SAFETY: `spare` has room for `n` pointers, and `Mbuf` is a transparent pointer.
-        let result = unsafe { sys::kopi_pktmbuf_take_bulk(self.raw.0.as_ptr(), spare.as_mut_ptr().cast(), count) };
+        let result = unsafe { sys::kopi_mempool_get_bulk(self.raw.0.as_ptr(), spare.as_mut_ptr().cast(), count) };
         check("rte_mempool_get_bulk", result).ok()?;
-        // SAFETY: DPDK has written, and given us, exactly `n` buffers, whose frames begin behind the headroom; behind it they have
-        // room for a frame of the pool's size.
+        // SAFETY: DPDK has written, and given us, exactly `n` buffers, which have room for a frame of the pool's size behind the
+        // headroom.
         Some(unsafe { Fresh::new(batch, n, self.frame_max) })
     }
 
