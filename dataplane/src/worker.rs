@@ -210,10 +210,8 @@ impl Worker {
     ///
     /// `now` is the TSC. Returns whether any frame moved. [`run`](Self::run) does this until told to stop.
     pub fn poll_once(&mut self, now: u64) -> bool {
-        while let Ok(command) = self.commands.pop() {
-            self.handle(command, now);
-            // New rings have no `need_wakeup` set yet.
-            self.note_work(now);
+        if !self.commands.is_empty() {
+            self.handle_all(now);
         }
         self.mark = now;
         let mut moved = self.serve_wire(now);
@@ -255,7 +253,18 @@ impl Worker {
         found || moved > 0
     }
 
+    /// Does what the control thread has ordered.
+    #[cold]
+    fn handle_all(&mut self, now: u64) {
+        while let Ok(command) = self.commands.pop() {
+            self.handle(command, now);
+            // New rings have no `need_wakeup` set yet.
+            self.note_work(now);
+        }
+    }
+
     /// Serves apps, each user and app for as long as it may, until the round is over, its time is up, or the wire is full.
+    #[inline(never)]
     fn serve_apps(&mut self, now: u64) -> usize {
         let until = self.mark + self.tsc_hz / SLICES_PER_SECOND;
         let mut moved = 0;
@@ -337,7 +346,7 @@ impl Worker {
     }
 
     /// Looks at a few rings of apps that had nothing to send for a while. Returns whether there is anything.
-    #[inline]
+    #[inline(never)]
     fn poll_idle(&mut self, now: u64) -> bool {
         let mut found = false;
         let (mut rings, mut apps) = (self.idle_polls, self.rounds.idle_apps());
@@ -374,6 +383,7 @@ impl Worker {
     }
 
     /// The same for what the other workers have handed over.
+    #[inline(never)]
     fn serve_workers(&mut self, now: u64) -> usize {
         let until = self.mark + self.used;
         let mut moved = 0;
@@ -391,7 +401,7 @@ impl Worker {
     }
 
     /// Sends what the other workers have for the wire, before this worker's own apps fill it again.
-    #[inline]
+    #[inline(never)]
     fn serve_senders(&mut self, now: u64) -> usize {
         let view = self.outputs.view(&self.snapshot, self.policy_stage.policy_counters(), now);
         let moved = self.outputs.serve_senders(&view);
@@ -424,6 +434,7 @@ impl Worker {
         let Self { burst, flows, policy_stage, outputs, snapshot, counters, .. } = self;
         burst.mirrored = !outputs.mirrors.is_empty();
         burst.classed = outputs.shaper.is_some();
+        burst.noted = burst.mirrored || burst.classed;
         let bytes = parse::run(burst, source, flows, snapshot.policies().map(PolicyTable::watch));
         count(counters, source, burst, bytes, refused);
         policy::run(burst, source, policy_stage, flows, snapshot, now);

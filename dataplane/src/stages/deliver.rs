@@ -7,17 +7,15 @@
 use super::replicate::ReplicateCtx;
 use crate::ids::{PortId, Verdict};
 use crate::snapshot::Snapshot;
+use crate::stages::mirror::View;
 use crate::stages::policy::PolicyStage;
 use crate::worker::burst::{Burst, fill};
 use crate::worker::handoff::{Handoff, Target};
 use crate::worker::outputs::wake::will_kick;
 use crate::worker::outputs::{Outputs, Route, blamed};
 use crate::worker::port::worker_of;
-use kopi_ring::{DropReason, Producer};
+use kopi_ring::{DropReason, PeerFault, Producer};
 use std::ops::Range;
-
-/// Frames for which it pays to prepare for a run.
-const RUN: usize = 4;
 
 /// How many buffers of a burst are needed beyond it.
 #[derive(Debug)]
@@ -54,13 +52,8 @@ pub fn run(
             Verdict::Drop(reason) => outputs.drop_run(burst, start..end, source, reason),
             Verdict::Refuse(id, reason) => outputs.drop_run(burst, start..end, id, reason),
             Verdict::Reject(id) => {
-                outputs.drop_run(burst, start..end, id, DropReason::Rejected);
                 let view = outputs.view(snapshot, policy_stage.policy_counters(), now);
-                let limited =
-                    snapshot.policies().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
-                for mbuf in burst.batch.iter().take(end).skip(start) {
-                    outputs.answer(mbuf.data(), (source, id), limited, &view);
-                }
+                outputs.reject_run(burst, start..end, (source, id), snapshot, &view);
             }
             Verdict::Group | Verdict::Promiscuous => {
                 let mut ctx = ReplicateCtx { burst, source, snapshot, policy_stage, now };
@@ -83,6 +76,23 @@ impl Outputs {
             run.len() == burst.batch.len() && !burst.classed && matches!(route, Route::Wire | Route::Free);
         if !leaves_as_one {
             fill(&mut self.routes, run, route);
+        }
+    }
+
+    /// Drops a run of frames from one port to another, and tells the one.
+    #[inline(never)]
+    fn reject_run(
+        &mut self,
+        burst: &Burst,
+        run: Range<usize>,
+        (source, id): (PortId, PortId),
+        snapshot: &Snapshot,
+        view: &View<'_>,
+    ) {
+        self.drop_run(burst, run.clone(), id, DropReason::Rejected);
+        let limited = snapshot.policies().is_some_and(|filter| filter.ruleset().policy().default.limits_answers);
+        for mbuf in burst.batch.get(run).unwrap_or_default() {
+            self.answer(mbuf.data(), (source, id), limited, view);
         }
     }
 
@@ -116,67 +126,44 @@ impl Outputs {
         let (Some(rx), Some(counters)) = (rx, counters) else {
             return self.each_to_app(burst, run, id, f, fates);
         };
-        let (mut full, mut oversize) = (0, 0);
-        // Frames that were refused, a bit each: for a full ring, and for their length.
-        let (mut refused, mut long) = (0_u32, 0_u32);
-        let mut done = run.end;
-        let mut chained = false;
         // The app's counter is looked at once: for a full ring once a frame would mean one cache miss a frame.
         let wanted = u32::try_from(run.len()).unwrap_or(u32::MAX);
-        let mut fault = rx.ring.free(wanted).err();
+        let fault = rx.ring.free(wanted).err();
         let first = if fault.is_none() { push_run(&mut rx.ring, burst, run.clone(), max_frame) } else { run.start };
-        let mut packets = (first - run.start) as u64;
-        let mut bytes = if packets > 0 { burst.bytes(run.start..first) } else { 0 };
-        for (at, mbuf) in burst.batch.iter().enumerate().take(run.end).skip(first) {
-            let len = mbuf.len();
-            if fault.is_some() {
-                done = at;
-                break;
-            } else if len > max_frame {
-                long |= 1 << at;
-                oversize += 1;
-            } else if rx.ring.push(mbuf.data(), burst.notes(at)) {
-                packets += 1;
-                bytes += u64::from(len);
-                chained |= rx.ring.slots_for(len) > 1;
-            } else {
-                // Frames of several slots use up more than was asked for, and only then it is worth another look.
-                let slots = rx.ring.slots_for(len);
-                chained |= slots > 1;
-                let room = if chained { rx.ring.free(slots) } else { Ok(0) };
-                match room {
-                    Ok(free) if free >= slots && rx.ring.push(mbuf.data(), burst.notes(at)) => {
-                        packets += 1;
-                        bytes += u64::from(len);
-                    }
-                    Ok(_) => {
-                        refused |= 1 << at;
-                        full += 1;
-                    }
-                    Err(found) => {
-                        done = at;
-                        fault = Some(found);
-                    }
-                }
-            }
+        let mut pushed = Pushed { fault, ..Pushed::default() };
+        if first > run.start {
+            pushed.packets = (first - run.start) as u64;
+            pushed.bytes = burst.bytes(run.start..first);
+        }
+        if first < run.end {
+            push_each(&mut rx.ring, burst, first..run.end, max_frame, &mut pushed);
         }
         rx.ring.publish();
-        counters.rx_packets.add(packets);
-        counters.rx_bytes.add(bytes);
-        let lost = run.len() as u64 - packets - full - oversize;
-        for (reason, frames) in
-            [(DropReason::RxRingFull, full), (DropReason::Oversize, oversize), (DropReason::PortGone, lost)]
-        {
-            if frames > 0 {
+        counters.rx_packets.add(pushed.packets);
+        counters.rx_bytes.add(pushed.bytes);
+        if first < run.end {
+            self.note_refused(burst, run, id, pushed);
+        }
+    }
+
+    /// Counts those frames of a run that an app did not get, and notes what became of them.
+    #[inline(never)]
+    fn note_refused(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, pushed: Pushed) {
+        let (full, long) = (u64::from(pushed.full.count_ones()), u64::from(pushed.long.count_ones()));
+        let lost = run.len() as u64 - pushed.packets - full - long;
+        let reasons = [(DropReason::RxRingFull, full), (DropReason::Oversize, long), (DropReason::PortGone, lost)];
+        for (reason, frames) in reasons.into_iter().filter(|(_, frames)| *frames > 0) {
+            if let Some(counters) = self.counters.ports.get(usize::from(id)) {
                 counters.drop(reason, frames);
             }
         }
-        if let Some(fault) = fault {
+        if let Some(fault) = pushed.fault {
             self.note_fault(id, fault);
         }
-        if burst.mirrored && lost + full + oversize > 0 {
-            amend(burst, run.start..done, refused, Verdict::Refuse(id, DropReason::RxRingFull));
-            amend(burst, run.start..done, long, Verdict::Refuse(id, DropReason::Oversize));
+        if burst.mirrored && lost + full + long > 0 {
+            let done = run.end - usize::try_from(lost).unwrap_or(0);
+            amend(burst, run.start..done, pushed.full, Verdict::Refuse(id, DropReason::RxRingFull));
+            amend(burst, run.start..done, pushed.long, Verdict::Refuse(id, DropReason::Oversize));
             amend(burst, done..run.end, u32::MAX, Verdict::Refuse(id, DropReason::PortGone));
         }
     }
@@ -233,14 +220,65 @@ impl Outputs {
     }
 }
 
+/// What became of a run of frames for one app.
+#[derive(Debug, Default)]
+struct Pushed {
+    /// Frames in its ring, and their bytes.
+    packets: u64,
+    bytes: u64,
+    /// Frames of the burst, a bit each, that found a full ring.
+    full: u32,
+    /// Those that are longer than the app takes.
+    long: u32,
+    /// Why those behind them were lost.
+    fault: Option<PeerFault>,
+}
+
 /// Puts the first frames of a run into an app's ring, and returns where the others begin. Mostly there are none: all have a
 /// length that the app takes, fit a slot, and find room.
 #[inline]
 fn push_run(ring: &mut Producer, burst: &Burst, run: Range<usize>, max_frame: u32) -> usize {
-    if run.len() < RUN || burst.longest() > max_frame {
+    if burst.longest() > max_frame {
         return run.start;
     }
-    run.start + ring.push_run(burst.frames(run)) as usize
+    // One frame is not worth the preparations for many.
+    match run.len() {
+        1 => run.start + usize::from(ring.push(burst.frame(run.start), burst.notes(run.start))),
+        _ => run.start + ring.push_run(burst.frames(run)) as usize,
+    }
+}
+
+/// The same for frames that have to be looked at one by one.
+#[inline(never)]
+fn push_each(ring: &mut Producer, burst: &Burst, range: Range<usize>, max_frame: u32, pushed: &mut Pushed) {
+    let mut chained = false;
+    for at in range {
+        let Some(mbuf) = burst.batch.get(at).filter(|_| pushed.fault.is_none()) else { return };
+        let (len, notes) = (mbuf.len(), burst.notes(at));
+        if len > max_frame {
+            pushed.long |= 1 << at;
+            continue;
+        }
+        let slots = ring.slots_for(len);
+        let mut found_room = ring.push(mbuf.data(), notes);
+        // Frames of several slots use up more than was asked for, and only then it is worth another look.
+        chained |= slots > 1;
+        if !found_room && chained {
+            match ring.free(slots) {
+                Ok(free) => found_room = free >= slots && ring.push(mbuf.data(), notes),
+                Err(fault) => {
+                    pushed.fault = Some(fault);
+                    return;
+                }
+            }
+        }
+        if found_room {
+            pushed.packets += 1;
+            pushed.bytes += u64::from(len);
+        } else {
+            pushed.full |= 1 << at;
+        }
+    }
 }
 
 /// Notes what became of those frames of `range` whose bit is set in `frames`.

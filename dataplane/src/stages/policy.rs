@@ -13,9 +13,9 @@ use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
 use crate::policy_table::PolicyTable;
 use crate::snapshot::Snapshot;
-use crate::worker::burst::{Burst, fill, sum};
+use crate::worker::burst::Burst;
 use crate::worker::flow_table::{Flow, FlowTable, Hooks};
-use dpdk::Mbuf;
+use dpdk::Batch;
 use kopi_config::policy::{Direction, State};
 use kopi_packet::tcp::Segment;
 use kopi_packet::{FlowKey, Seed};
@@ -23,6 +23,7 @@ use kopi_policy::{Connections, CtVersion, Evaluation, Followed, Fragments, Tuple
 use kopi_ring::DropReason;
 use kopi_ring::layout::{MIN_FRAME, Notes};
 use shared_address::may_move;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Packets whose fragments a worker follows at a time.
@@ -30,7 +31,7 @@ pub const FRAGMENTED: usize = 4096;
 
 /// Gives every frame of `burst`, from port `source`, its verdict: that of its flow in the flow table, which is evaluated if it has none
 /// that holds. Counts frames to their flows.
-#[inline]
+#[inline(never)]
 pub fn run(
     burst: &mut Burst,
     source: PortId,
@@ -41,68 +42,107 @@ pub fn run(
 ) {
     let max_frame = u32::from(snapshot.fib().max_frame(source));
     let limit = snapshot.policies().map_or(u32::MAX, |filter| filter.flow_limit(source));
+    let epoch = snapshot.epoch();
     // Lengths are no part of the key. Mostly all are right; if not, each is looked at.
-    let lengths_fit = burst.shortest >= MIN_FRAME && burst.longest <= max_frame;
-    let n = burst.batch.len();
-    burst.turns = 0;
-    // The only run of a burst has nothing to be done before it.
-    let several = burst.follows != burst.all_but_first();
-    if several {
-        locate(burst, flows, snapshot.policies().is_some());
-        if snapshot.policies().is_some_and(PolicyTable::tracks) {
-            policy_stage.prefetch(burst, flows);
-        }
+    let lengths_fit = !burst.runts && burst.longest <= max_frame;
+    locate(burst, flows, snapshot.policies().is_some());
+    if snapshot.policies().is_some_and(PolicyTable::tracks) {
+        policy_stage.prefetch(burst, flows);
     }
-    let (mut start, mut head) = (0, 0);
-    while let (true, Some(hash)) = (start < n, burst.hashes.get(start)) {
-        if u64::from(burst.follows) >> start & 1 == 0 {
-            head = start;
+    // A bit for each run's first frame, and one for the end.
+    let mut bounds = u64::from(burst.firsts()) | 1 << burst.batch.len();
+    let mut next = 0;
+    burst.turns = 0;
+    let mut ctx = PolicyCtx { policy_stage, flows, snapshot, now, limit, max_frame };
+    // Frames that have to be looked at one by one, a bit each.
+    let apart = if lengths_fit { burst.alone } else { u32::MAX };
+    let mut before = Verdict::Drop(DropReason::PortGone);
+    loop {
+        bounds &= bounds - 1;
+        if bounds == 0 {
+            return;
         }
-        let Some(key) = burst.keys.get(head) else { return };
-        let mut end = n.min(start + 1 + (u64::from(burst.follows) >> (start + 1)).trailing_ones() as usize);
-        burst.turns |= 1 << start;
-        let place = if several { burst.places.get(head).copied() } else { None };
-        let place = place.unwrap_or_else(|| flows.locate(*hash, false));
-        let Some(flow) = flows.flow_at(place, key, *hash, limit, now) else {
-            fill(&mut burst.verdicts, start..end, Verdict::Drop(DropReason::FlowLimit));
-            fill(&mut burst.counter_ids, start..end, [0; 2]);
-            fill(&mut burst.classes, start..end, [0; 2]);
-            fill(&mut burst.notes, start..end, Notes::NONE);
-            start = end;
+        let start = next % Batch::MAX;
+        next = bounds.trailing_zeros() as usize;
+        let (key, place) = (&burst.keys[start], burst.places[start]);
+        let flow = ctx.flows.found(place, key).filter(|flow| {
+            apart >> start & 1 == 0
+                && flow.epoch == epoch
+                && (flow.is_untracked() || ctx.policy_stage.is_unchanged(flow, burst.frame(start), key, snapshot, now))
+        });
+        let Some(flow) = flow else {
+            ctx.evaluate_run(burst, start..next, lengths_fit);
+            before = burst.verdicts[next - 1];
             continue;
         };
-        let alone = burst.alone >> start & 1 != 0;
-        let frame = || burst.batch.get(start).map_or(&[][..], Mbuf::data);
-        if !policy_stage.lookup(flow, frame, key, alone, snapshot, now) {
-            // What follows has to be looked at by itself.
-            end = start + 1;
+        if flow.verdict != before {
+            before = flow.verdict;
+            burst.turns |= 1 << start;
         }
-        let (packets, bytes) = if lengths_fit {
-            fill(&mut burst.verdicts, start..end, flow.verdict);
-            let bytes = match end - start {
-                1 => u64::from(burst.lens.get(start).copied().unwrap_or(0)),
-                len if len == n => burst.bytes,
-                _ => sum(burst.lens.get(start..end).unwrap_or_default()),
+        let counted = burst.decide(start..next, flow.verdict, flow.notes());
+        count_run(flow, ctx.policy_stage, counted, now);
+        if burst.noted {
+            burst.note_hooks(start..next, &flow.hooks);
+        }
+    }
+}
+
+/// Counts packets of a flow, and their bytes.
+#[inline]
+fn count_run(flow: &mut Flow, policy_stage: &PolicyStage, (packets, bytes): (u16, u32), now: u64) {
+    flow.count(packets, bytes, now);
+    // What nobody has judged has nothing there, and would wait for its second cache line to say so.
+    if flow.is_judged() {
+        policy_stage.count(&flow.hooks, packets.into(), bytes.into());
+    }
+}
+
+/// By what frames get their verdicts.
+struct PolicyCtx<'a> {
+    policy_stage: &'a mut PolicyStage,
+    flows: &'a mut FlowTable,
+    snapshot: &'a Snapshot,
+    now: u64,
+    /// Flows that the port may have.
+    limit: u32,
+    /// Bytes of the longest frame that it may send.
+    max_frame: u32,
+}
+
+impl PolicyCtx<'_> {
+    /// Gives the frames of a run their verdicts, where more is to be asked than their flow: it is new or evaluated anew, a connection has a say,
+    /// a frame is to be evaluated by itself, or not all lengths of the burst are right.
+    #[inline(never)]
+    fn evaluate_run(&mut self, burst: &mut Burst, run: Range<usize>, lengths_fit: bool) {
+        let (head, mut start) = (run.start, run.start);
+        let (hash, place) = (burst.hashes[head], burst.places[head]);
+        while start < run.end {
+            let mut end = run.end;
+            burst.turns |= 1 << start;
+            let Some(flow) = self.flows.flow_at(place, &burst.keys[head], hash, self.limit, self.now) else {
+                burst.decide(start..end, Verdict::Drop(DropReason::FlowLimit), Notes::NONE);
+                burst.note_hooks(start..end, &Hooks::EMPTY);
+                return;
             };
-            ((end - start) as u64, bytes)
-        } else {
-            (start..end).for_each(|at| burst.turns |= 1 << at);
-            let verdicts = burst.verdicts.get_mut(start..end).unwrap_or_default();
-            judge_each(verdicts, burst.lens.get(start..end).unwrap_or_default(), flow.verdict, max_frame)
-        };
-        fill(&mut burst.notes, start..end, flow.notes());
-        flow.count(packets, bytes, now);
-        // What nobody has judged has nothing there, and would wait for its second cache line to say so.
-        if flow.is_judged() {
-            policy_stage.count(&flow.hooks, packets, bytes);
+            let alone = burst.alone >> start & 1 != 0;
+            let (frame, key) = (burst.frame(start), &burst.keys[head]);
+            if !self.policy_stage.lookup(flow, frame, key, alone, self.snapshot, self.now) {
+                // What follows has to be looked at by itself.
+                end = start + 1;
+            }
+            let mut counted = burst.decide(start..end, flow.verdict, flow.notes());
+            if !lengths_fit {
+                (start..end).for_each(|at| burst.turns |= 1 << at);
+                let verdicts = burst.verdicts.get_mut(start..end).unwrap_or_default();
+                let lens = burst.lens.get(start..end).unwrap_or_default();
+                counted = judge_each(verdicts, lens, flow.verdict, self.max_frame);
+            }
+            count_run(flow, self.policy_stage, counted, self.now);
+            if burst.noted {
+                burst.note_hooks(start..end, &flow.hooks);
+            }
+            start = end;
         }
-        if burst.mirrored {
-            fill(&mut burst.counter_ids, start..end, flow.hooks.counter_ids);
-        }
-        if burst.classed {
-            fill(&mut burst.classes, start..end, flow.hooks.classes);
-        }
-        start = end;
     }
 }
 
@@ -122,7 +162,7 @@ fn locate(burst: &mut Burst, flows: &FlowTable, whole: bool) {
 /// Gives the frames of a run the verdict of their flow, unless their lengths forbid it. Returns how many have it, and
 /// their bytes.
 #[inline]
-fn judge_each(verdicts: &mut [Verdict], lens: &[u32], of_flow: Verdict, max_frame: u32) -> (u64, u64) {
+fn judge_each(verdicts: &mut [Verdict], lens: &[u32], of_flow: Verdict, max_frame: u32) -> (u16, u32) {
     let (mut packets, mut bytes) = (0, 0);
     for (verdict, len) in verdicts.iter_mut().zip(lens) {
         *verdict = if *len < MIN_FRAME {
@@ -131,7 +171,7 @@ fn judge_each(verdicts: &mut [Verdict], lens: &[u32], of_flow: Verdict, max_fram
             Verdict::Drop(DropReason::Oversize)
         } else {
             packets += 1;
-            bytes += u64::from(*len);
+            bytes += *len;
             of_flow
         };
     }
@@ -209,48 +249,34 @@ impl PolicyStage {
 
     /// Has `flow` say what becomes of a frame with the key `key`, which is evaluated by itself if it is `alone`. Returns
     /// whether that holds for frames of the flow that come right after it, too, unless they are alone.
-    #[inline]
+    #[inline(never)]
     #[must_use]
-    pub fn lookup<'a>(
+    pub fn lookup(
         &mut self,
         flow: &mut Flow,
-        frame: impl Fn() -> &'a [u8],
+        frame: &[u8],
         key: &FlowKey,
         alone: bool,
         snapshot: &Snapshot,
         now: u64,
     ) -> bool {
-        if !alone && self.holds(flow, &frame, key, snapshot, now) {
+        if !alone && self.holds(flow, frame, key, snapshot, now) {
             return true;
         }
-        self.evaluate(flow, frame(), key, snapshot, now);
-        !alone && self.holds(flow, &frame, key, snapshot, now)
+        self.evaluate(flow, frame, key, snapshot, now);
+        !alone && self.holds(flow, frame, key, snapshot, now)
     }
 
     /// Whether what `flow` says still holds for one more frame of it.
     #[inline]
     #[must_use]
-    fn holds<'a>(
-        &self,
-        flow: &Flow,
-        frame: impl Fn() -> &'a [u8],
-        key: &FlowKey,
-        snapshot: &Snapshot,
-        now: u64,
-    ) -> bool {
+    fn holds(&self, flow: &Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, now: u64) -> bool {
         flow.epoch == snapshot.epoch() && (flow.is_untracked() || self.is_unchanged(flow, frame, key, snapshot, now))
     }
 
     /// The same, of a flow that a connection has a say in. Out of line: `holds` is asked twice, and is to be inlined.
     #[inline(never)]
-    fn is_unchanged<'a>(
-        &self,
-        flow: &Flow,
-        frame: impl Fn() -> &'a [u8],
-        key: &FlowKey,
-        snapshot: &Snapshot,
-        now: u64,
-    ) -> bool {
+    fn is_unchanged(&self, flow: &Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, now: u64) -> bool {
         if may_move(snapshot, flow.verdict, flow.states[1]) || flow.is_judged_each() {
             return false;
         }
@@ -269,7 +295,7 @@ impl PolicyStage {
         let ([out, into], [stamp_out, stamp_into]) = (flow.states, flow.hooks.connections);
         same(Direction::Egress, out, stamp_out)
             && same(Direction::Ingress, into, stamp_into)
-            && (!touch || self.touch(flow, frame(), now))
+            && (!touch || self.touch(flow, frame, now))
     }
 
     /// Keeps the connections of a flow alive, with a frame of it that is as those before it were. False if one of them has to be

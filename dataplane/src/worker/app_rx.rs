@@ -3,6 +3,7 @@
 use super::Worker;
 use crate::ids::PortId;
 use crate::worker::port::ring_at;
+use dpdk::batch::Fresh;
 use dpdk::{Batch, Pool};
 use kopi_ring::layout::MIN_FRAME;
 use kopi_ring::{Consumer, PeerFault};
@@ -84,6 +85,12 @@ pub(super) struct Share {
 impl Share {
     /// As much as a burst has room for.
     pub(super) const ALL: Self = Self { bytes: BURST_BYTES, overhead: 0 };
+
+    /// Takes from it what a frame of `len` bytes costs.
+    #[inline]
+    fn spend(&mut self, len: u32) {
+        self.bytes -= i64::from(len) + i64::from(self.overhead);
+    }
 }
 
 /// What was taken out of an app's rings in its turn.
@@ -115,6 +122,7 @@ impl Taken {
 
 /// Copies up to `budget` frames out of `ring`, and out of the app's memory where they refer to that, into fresh buffers at the end of
 /// `batch`. Frames of impossible length are counted in `taken` and not copied. With no buffers left, frames stay in the ring.
+#[inline(never)]
 fn take(
     ring: &mut Consumer,
     budget: usize,
@@ -128,44 +136,69 @@ fn take(
     let mut left = budget;
     let mut outcome = Ok(());
     while left > 0 && share.bytes > 0 {
-        let mut place = |len: u16| {
-            if share.bytes <= 0 {
+        // Copies that nobody else has seen are kept in registers.
+        let (mut mine, mut own) = (fresh, *share);
+        let place = |len: u16, _| {
+            if own.bytes <= 0 {
                 return None;
             }
-            let place = fresh.frame(len)?;
-            share.bytes -= i64::from(len) + i64::from(share.overhead);
+            let place = mine.frame(len)?;
+            own.spend(len.into());
             Some(place)
         };
-        left -= ring.take_run(left, SHORTEST..=max_frame, |len, _| place(len));
-        if left == 0 {
+        let lens = SHORTEST..=max_frame;
+        left -= match left {
+            1 => usize::from(ring.take_one(lens, place)),
+            _ => ring.take_run(left, lens, place),
+        };
+        (fresh, *share) = (mine, own);
+        if left == 0 || share.bytes <= 0 {
             break;
         }
-        // What is longer mostly lies where the app has it.
-        let referring = ring.take_references(left, SHORTEST..=max_frame, place);
-        left -= referring;
-        if referring > 0 || share.bytes <= 0 {
-            continue;
-        }
-        // None is left, or one that is in several slots, is to be refused, or breaks the contract.
-        let frame = match ring.next() {
-            Ok(Some(frame)) => frame,
-            Ok(None) => break,
+        match take_odd(ring, left, max_frame, &mut fresh, taken, share) {
+            Ok(0) => break,
+            Ok(frames) => left -= frames,
             Err(fault) => {
                 outcome = Err(fault);
                 break;
-            }
-        };
-        left -= 1;
-        share.bytes -= i64::from(frame.len()) + i64::from(share.overhead);
-        let len = u16::try_from(frame.len()).ok().filter(|len| (SHORTEST..=max_frame).contains(len));
-        match len.and_then(|len| fresh.frame(len)) {
-            Some(place) => ring.copy(&frame, place),
-            None => {
-                taken.refused_bytes += u64::from(frame.len());
-                if frame.len() < MIN_FRAME { taken.runts += 1 } else { taken.oversize += 1 }
             }
         }
     }
     ring.release();
     outcome
+}
+
+/// Takes out of `ring` frames that lie where the app has them, up to `most`; if there are none, one that is in several slots, is
+/// to be refused, or breaks the contract. Returns how many it has taken.
+#[inline(never)]
+fn take_odd(
+    ring: &mut Consumer,
+    most: usize,
+    max_frame: u16,
+    fresh: &mut Fresh<'_>,
+    taken: &mut Taken,
+    share: &mut Share,
+) -> Result<usize, PeerFault> {
+    let referring = ring.take_references(most, SHORTEST..=max_frame, |len| {
+        if share.bytes <= 0 {
+            return None;
+        }
+        let place = fresh.frame(len)?;
+        share.spend(len.into());
+        Some(place)
+    });
+    if referring > 0 {
+        return Ok(referring);
+    }
+    let Some(frame) = ring.next()? else { return Ok(0) };
+    share.spend(frame.len());
+    let len = u16::try_from(frame.len()).ok().filter(|len| (SHORTEST..=max_frame).contains(len));
+    match len.and_then(|len| fresh.frame(len)) {
+        Some(place) => ring.copy(&frame, place),
+        None => {
+            taken.refused_bytes += u64::from(frame.len());
+            if frame.len() < MIN_FRAME { taken.runts += 1 } else { taken.oversize += 1 }
+        }
+    }
+    Ok(1)
 }

@@ -2,7 +2,7 @@
 
 use crate::ids::Verdict;
 use crate::policy_counters::CounterId;
-use crate::worker::flow_table::{Hash, Place};
+use crate::worker::flow_table::{Hash, Hooks, Place};
 use dpdk::{Batch, Mbuf};
 use kopi_config::policy::Direction;
 use kopi_packet::FlowKey;
@@ -17,13 +17,14 @@ pub struct Burst {
     pub batch: Batch,
     /// Of the first frame of each run of one flow; see [`head`](Self::head).
     pub(crate) keys: [FlowKey; Batch::MAX],
-    /// Bytes of each frame; of all together; of the shortest and of the longest.
+    /// Bytes of each frame; of all together; of the longest; whether some frame has fewer than a header of Ethernet.
     pub(crate) lens: [u32; Batch::MAX],
     pub(crate) bytes: u64,
-    pub(crate) shortest: u32,
     pub(crate) longest: u32,
+    pub(crate) runts: bool,
+    /// Of the keys, at the same places.
     pub(crate) hashes: [Hash; Batch::MAX],
-    /// Where the flow of each run is, at the place of its first frame, once several were asked for.
+    /// Where the flow of each run is, at the place of its first frame.
     pub(crate) places: [Place; Batch::MAX],
     pub(crate) notes: [Notes; Batch::MAX],
     pub(crate) verdicts: [Verdict; Batch::MAX],
@@ -31,11 +32,13 @@ pub struct Burst {
     pub(crate) from_wire: bool,
     /// Whether somebody will look at the frames, who wants to know their queues.
     pub mirrored: bool,
-    /// What counts each frame at the sender's and at the receiver's side. Only known if the burst is `mirrored`.
+    /// Whether what counts each frame, and its classes, are wanted: the burst is `mirrored` or `classed`.
+    pub noted: bool,
+    /// What counts each frame at the sender's and at the receiver's side. Only known if the burst is `noted`.
     pub(crate) counter_ids: [[CounterId; 2]; Batch::MAX],
     /// The app's TX queue that each frame came by.
     queues: [u8; Batch::MAX],
-    /// Whether classes are kept to, and so the next is wanted.
+    /// Whether classes are kept to.
     pub classed: bool,
     /// The class of each frame at the sender's and at the receiver's side, counted from 1; 0 for none.
     pub(crate) classes: [[u16; 2]; Batch::MAX],
@@ -60,8 +63,8 @@ impl Burst {
             keys: [key; Batch::MAX],
             lens: [0; Batch::MAX],
             bytes: 0,
-            shortest: 0,
             longest: 0,
+            runts: false,
             hashes: [Hash::default(); Batch::MAX],
             places: [Place::default(); Batch::MAX],
             notes: [Notes::NONE; Batch::MAX],
@@ -70,6 +73,7 @@ impl Burst {
             alone: 0,
             verdicts: [Verdict::Drop(DropReason::PortGone); Batch::MAX],
             mirrored: false,
+            noted: false,
             counter_ids: [[0; 2]; Batch::MAX],
             queues: [0; Batch::MAX],
             classed: false,
@@ -88,10 +92,11 @@ impl Burst {
     #[inline]
     #[must_use]
     pub fn bytes(&self, range: Range<usize>) -> u64 {
-        if range.len() == self.batch.len() {
-            return self.bytes;
+        match range.len() {
+            1 => self.lens.get(range.start).copied().unwrap_or(0).into(),
+            len if len == self.batch.len() => self.bytes,
+            _ => self.lens.get(range).unwrap_or_default().iter().map(|len| u64::from(*len)).sum(),
         }
-        sum(self.lens.get(range).unwrap_or_default())
     }
 
     /// The frames of a range, with what the app is told about each.
@@ -99,6 +104,13 @@ impl Burst {
     pub fn frames(&self, range: Range<usize>) -> impl Iterator<Item = (&[u8], Notes)> {
         let notes = self.notes.get(range.clone()).unwrap_or_default();
         self.batch.get(range).unwrap_or_default().iter().map(Mbuf::data).zip(notes.iter().copied())
+    }
+
+    /// The bytes of frame `at`.
+    #[inline]
+    #[must_use]
+    pub fn frame(&self, at: usize) -> &[u8] {
+        self.batch.get(at).map_or(&[], Mbuf::data)
     }
 
     /// The verdict of frame `start`, and where the run of frames with that verdict ends; `None` past the last frame.
@@ -116,6 +128,28 @@ impl Burst {
                 None => return Some((first, verdicts.len())),
             }
         }
+    }
+
+    /// Gives a range of frames that is not empty their verdict, and what an app is told about them. Returns how many these are, and their
+    /// bytes.
+    #[inline]
+    pub(crate) fn decide(&mut self, range: Range<usize>, verdict: Verdict, notes: Notes) -> (u16, u32) {
+        let start = range.start % Batch::MAX;
+        (self.verdicts[start], self.notes[start]) = (verdict, notes);
+        // In mixed traffic a run is one frame, which is not worth a loop's preparations.
+        if range.end == start + 1 {
+            return (1, self.lens[start]);
+        }
+        fill(&mut self.verdicts, range.clone(), verdict);
+        fill(&mut self.notes, range.clone(), notes);
+        let frames = u16::try_from(range.len()).unwrap_or(0);
+        (frames, u32::try_from(self.bytes(range)).unwrap_or(u32::MAX))
+    }
+
+    /// Notes what counts a range of frames that is not empty, and their classes.
+    pub(crate) fn note_hooks(&mut self, range: Range<usize>, hooks: &Hooks) {
+        fill(&mut self.counter_ids, range.clone(), hooks.counter_ids);
+        fill(&mut self.classes, range, hooks.classes);
     }
 
     /// Notes that frame `at` met another end than its verdict said.
@@ -168,7 +202,7 @@ impl Burst {
     #[inline]
     #[must_use]
     pub fn hash(&self, at: usize) -> Hash {
-        self.hashes.get(at).copied().unwrap_or_default()
+        self.hashes.get(self.head(at)).copied().unwrap_or_default()
     }
 
     /// Bit *i* is set if frame *i* is not of the same flow as the one before it, or one of them is to be evaluated by itself.
@@ -184,13 +218,6 @@ impl Burst {
     pub(crate) fn firsts(&self) -> u32 {
         let frames = u32::try_from(self.batch.len()).unwrap_or(0);
         !self.follows & 1_u32.checked_shl(frames).unwrap_or(0).wrapping_sub(1)
-    }
-
-    /// [`follows`](Self::follows) of a burst that is one run.
-    #[inline]
-    #[must_use]
-    pub(crate) fn all_but_first(&self) -> u32 {
-        u32::MAX >> (Batch::MAX - self.batch.len().max(1)) & !1
     }
 
     /// The first frame of the run that frame `at` is in.
@@ -212,12 +239,6 @@ impl Burst {
     pub fn key(&self, at: usize) -> FlowKey {
         self.keys.get(self.head(at)).copied().unwrap_or_default()
     }
-}
-
-/// All of `lens` together.
-#[inline]
-pub(crate) fn sum(lens: &[u32]) -> u64 {
-    lens.iter().map(|len| u64::from(*len)).sum()
 }
 
 /// Writes `value` to a range of `places` that is not empty. A range of one, as that of a run in mixed traffic, is not worth a loop's

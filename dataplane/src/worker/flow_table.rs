@@ -25,47 +25,19 @@ const WAYS: usize = 8;
 /// An entry that was not used for so long is removed, in seconds.
 pub const IDLE_SECONDS: u64 = 30;
 
-/// The tags of one bucket: 0 for a free entry, odd for any other. Those of even ways fill the first word, those of odd ways the second,
-/// from the lowest bits on.
-#[derive(Clone, Copy, Debug)]
+/// The tags of one bucket: 0 for a free entry, odd for any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(align(16))]
-struct Tags([u64; 2]);
-
-/// Bits of a tag.
-const TAG: usize = 16;
+struct Tags([u16; WAYS]);
 
 impl Tags {
-    const FREE: Self = Self([0; 2]);
-
-    /// The tag of a way.
-    const fn get(&self, way: usize) -> u16 {
-        let [low, high, ..] = (self.0[way % 2] >> (way / 2 * TAG)).to_le_bytes();
-        u16::from_le_bytes([low, high])
-    }
-
-    const fn set(&mut self, way: usize, tag: u16) {
-        let at = way / 2 * TAG;
-        self.0[way % 2] = self.0[way % 2] & !(0xffff << at) | (tag as u64) << at;
-    }
+    const FREE: Self = Self([0; WAYS]);
 
     /// The first way with the tag `tag`, which is odd; `None` if there is none. All eight are compared at once.
-    ///
-    /// # Source
-    ///
-    /// "Determine if a word has a zero byte", with tags for bytes (S. E. Anderson, "Bit Twiddling Hacks"). A tag that differs in its
-    /// lowest bit alone may be taken for the same if it stands right above one that is: so only the first can be relied on.
     #[inline]
     fn find(&self, tag: u16) -> Option<usize> {
-        const LOWEST: u64 = 0x0001_0001_0001_0001;
-        const HIGHEST: u64 = LOWEST << (TAG - 1);
-        let same = |word: u64| {
-            let differ = word ^ LOWEST.wrapping_mul(tag.into());
-            differ.wrapping_sub(LOWEST) & !differ & HIGHEST
-        };
-        let [even, odd] = self.0.map(same);
-        // A byte for each way.
-        let found = even >> (TAG - 1) | odd >> (TAG / 2 - 1);
-        (found != 0).then(|| (found.trailing_zeros() / u8::BITS) as usize)
+        let found = kopi_ring::equal(&self.0, tag);
+        (found != 0).then(|| found.trailing_zeros() as usize / 2)
     }
 }
 
@@ -78,7 +50,7 @@ pub type Place = u32;
 const NOWHERE: Place = u32::MAX;
 
 /// A place in the hash space: which bucket, which tag.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hash(u64);
 
 impl Hash {
@@ -157,7 +129,8 @@ impl FlowTable {
     }
 
     /// The hash of `key`, with its bucket on the way into the cache.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "where the key was just made, half of the work is known to be needless")]
+    #[inline(always)]
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> Hash {
         let hash = Hash(key.hash(&self.seed));
@@ -204,13 +177,20 @@ impl FlowTable {
         self.flow_at(self.locate(hash, false), key, hash, limit, now)
     }
 
-    /// The same for who has [located](Self::locate) it at `place` before. Others may have taken it since then.
+    /// The flow of `key` if it is at `place`, where it was [located](Self::locate). Others may have taken it since then.
+    #[inline]
+    pub fn found(&mut self, place: Place, key: &FlowKey) -> Option<&mut Flow> {
+        self.entries.get_mut(place as usize).filter(|flow| flow.is_of(key))
+    }
+
+    /// As [`flow`](Self::flow), for who has [located](Self::locate) it at `place` before.
     #[inline]
     pub fn flow_at(&mut self, place: Place, key: &FlowKey, hash: Hash, limit: u32, now: u64) -> Option<&mut Flow> {
-        let mut place = place as usize;
-        if !self.entries.get(place).is_some_and(|flow| flow.is_of(key)) {
-            place = self.search(key, hash, limit, now)?;
+        let place = place as usize;
+        if self.entries.get(place).is_some_and(|flow| flow.is_of(key)) {
+            return self.entries.get_mut(place);
         }
+        let place = self.search(key, hash, limit, now)?;
         self.entries.get_mut(place)
     }
 
@@ -221,7 +201,7 @@ impl FlowTable {
         let entries = &self.entries[bucket * WAYS..][..WAYS];
         let tags = self.tags[bucket];
         let mut ways = entries.iter().enumerate();
-        let way = match ways.position(|(way, flow)| tags.get(way) == hash.tag() && flow.is_of(key)) {
+        let way = match ways.position(|(way, flow)| tags.0[way] == hash.tag() && flow.is_of(key)) {
             Some(way) => way,
             None if self.begun.get(usize::from(key.source())).is_some_and(|begun| *begun >= limit) => return None,
             None => self.insert(bucket, key, hash, now),
@@ -233,7 +213,7 @@ impl FlowTable {
         self.misses += 1;
         let entries = &mut self.entries[bucket * WAYS..][..WAYS];
         let tags = self.tags[bucket];
-        let way = (0..WAYS).find(|way| tags.get(*way) == 0).unwrap_or_else(|| {
+        let way = tags.0.iter().position(|tag| *tag == 0).unwrap_or_else(|| {
             let way = victim(entries, key.source(), seen_units(now));
             self.evictions += 1;
             self.used -= 1;
@@ -244,7 +224,7 @@ impl FlowTable {
         if let Some(begun) = self.begun.get_mut(usize::from(key.source())) {
             *begun += 1;
         }
-        self.tags[bucket].set(way, hash.tag());
+        self.tags[bucket].0[way] = hash.tag();
         entries[way] = Flow::new(key, &self.rss, now);
         way
     }
@@ -256,17 +236,17 @@ impl FlowTable {
         let bucket = self.sweep;
         self.sweep = (bucket + 1) & (self.tags.len() - 1);
         // Most of a large table is empty, and a daemon at rest is to cost nothing.
-        if self.tags[bucket].0 == Tags::FREE.0 {
+        if self.tags[bucket] == Tags::FREE {
             return;
         }
         let (tags, entries) = (&mut self.tags[bucket], &self.entries[bucket * WAYS..][..WAYS]);
         for (way, flow) in entries.iter().enumerate() {
-            if tags.get(way) == 0 {
+            if tags.0[way] == 0 {
                 continue;
             }
             let gone = is_gone(flow.source()) || matches!(flow.verdict, Verdict::App(id) if is_gone(id));
             if gone || flow.idle(now) > idle {
-                tags.set(way, 0);
+                tags.0[way] = 0;
                 self.used -= 1;
                 release(&mut self.begun, flow.source());
             }
@@ -280,7 +260,7 @@ impl FlowTable {
         let buckets = self.entries.as_chunks::<WAYS>().0.get(range.clone()).unwrap_or_default();
         let tags = self.tags.get(range).unwrap_or_default();
         tags.iter().zip(buckets).flat_map(|(tags, flows)| {
-            let used = flows.iter().enumerate().filter(|(way, _)| tags.get(*way) != 0);
+            let used = flows.iter().enumerate().filter(|(way, _)| tags.0[*way] != 0);
             used.map(|(_, flow)| flow)
         })
     }

@@ -34,6 +34,7 @@ impl Look {
 
 impl Worker {
     /// One iteration of the apps, under classes. Returns how many frames moved.
+    #[inline(never)]
     pub(super) fn serve_shaped(&mut self, now: u64) -> usize {
         let until = self.mark + self.tsc_hz / SLICES_PER_SECOND;
         let (mut moved, mut over) = (0, true);

@@ -79,6 +79,6 @@ pub use ip::fragment_id;
 pub use key::{FlowKey, VlanTag};
 pub use link::{LinkProtocol, LinkProtocols};
 pub use mac::{MacAddr, ParseMacError};
-pub use parse::{begins_alike, ends_early, is_alike, parse, parse_long, parse_short};
+pub use parse::{begins_alike, ends_alike, ends_early, is_alike, parse, parse_long, parse_plain, parse_short};
 pub use rss::RssSeed;
 pub use tunnel::encapsulates;

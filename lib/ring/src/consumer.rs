@@ -161,6 +161,8 @@ impl Consumer {
         let (known, begun) = (self.index.known(), self.index.tail());
         let most = u32::try_from(most).unwrap_or(u32::MAX).min(known);
         let Some(plain) = self.plain(&lens) else { return 0 };
+        // What is not published yet is left to the producer.
+        let ahead = known.saturating_sub(PREFETCH);
         let mut taken = 0_u32;
         'run: while taken < most {
             let mut stretch = self.memory.stretch(begun.wrapping_add(taken), most.wrapping_sub(taken));
@@ -171,8 +173,7 @@ impl Consumer {
                 }
                 let len = descriptor.length();
                 let Some(to) = place(len, descriptor.notes()) else { break 'run };
-                // What is not published yet is left to the producer.
-                if known.wrapping_sub(taken) > PREFETCH {
+                if taken < ahead {
                     stretch.prefetch_ahead(PREFETCH, len.into());
                 }
                 // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.

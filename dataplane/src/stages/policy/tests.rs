@@ -239,7 +239,7 @@ impl Cached {
         let hash: Hash = self.flows.hash(&key);
         let flow = self.flows.flow(&key, hash, u32::MAX, now).unwrap();
         let follows = self.before.is_some_and(|(last, was_alone, holds)| last == key && !was_alone && !alone && holds);
-        let holds = follows || self.policy_stage.lookup(flow, || frame, &key, alone, snapshot, now);
+        let holds = follows || self.policy_stage.lookup(flow, frame, &key, alone, snapshot, now);
         self.before = Some((key, alone, holds));
         flow.count(1, 64, now);
         let Flow { verdict, hooks: Hooks { counter_ids, classes, .. }, .. } = *flow;

@@ -36,7 +36,7 @@ pub struct Flow {
     /// Bytes and packets seen, the low bits; what overflows is carried into `high_bytes` and `high_packets`.
     low_bytes: u32,
     low_packets: u16,
-    /// The [packet type](Notes::packet_type), [`EACH`], [`TRACKED`] and [`JUDGED`].
+    /// The [packet type](Notes::packet_type), [`EACH`], [`TRACKED`], [`JUDGED`] and [`LONG`].
     marks: u16,
 
     /// The other words of the key.
@@ -58,6 +58,8 @@ const EACH: u16 = 1 << 15;
 const TRACKED: u16 = 1 << 14;
 /// Bit of [`Flow::marks`]: a policy has looked at it, so there is something in [`Flow::hooks`].
 const JUDGED: u16 = 1 << 13;
+/// Bit of [`Flow::marks`]: its key is not [short](FlowKey::is_short).
+const LONG: u16 = 1 << 12;
 
 /// What the policy knows of a flow at the sender's and at the receiver's side, in this order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,7 +74,8 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    const EMPTY: Self = Self { connections: [None; 2], counter_ids: [0; 2], classes: [0; 2] };
+    /// Nothing.
+    pub const EMPTY: Self = Self { connections: [None; 2], counter_ids: [0; 2], classes: [0; 2] };
 }
 
 impl Flow {
@@ -104,7 +107,7 @@ impl Flow {
             first_seen,
             last_seen,
             rss: key.rss(rss),
-            marks: packet_type(key),
+            marks: packet_type(key) | if key.is_short() { 0 } else { LONG },
             ..Self::EMPTY
         }
     }
@@ -116,12 +119,13 @@ impl Flow {
         FlowKey::from_words([k0, k1, k2, k3, k4, k5, k6, k7])
     }
 
-    /// Whether `key` is its key. Looks at the second cache line only if the key is long: what a short one has says that it is.
+    /// Whether `key` is its key. Looks at the second cache line only if the key is long: what a short one has says that it is, so
+    /// both are long if one is.
     #[inline]
     pub(super) fn is_of(&self, key: &FlowKey) -> bool {
         let [k0, k1, k2, k3, k4, rest @ ..] = key.words();
         let differ = [k0, k1, k2, k3, k4].iter().zip(&self.key).fold(0, |differs, (a, b)| differs | (**a ^ b));
-        differ == 0 && (key.is_short() || *rest == self.key_rest)
+        differ == 0 && (self.marks & LONG == 0 || *rest == self.key_rest)
     }
 
     /// The port that its packets come from.
@@ -238,26 +242,23 @@ impl Flow {
 
     /// Counts packets of `bytes` bytes in all, seen at `now` (TSC).
     #[inline]
-    pub fn count(&mut self, packets: u64, bytes: u64, now: u64) {
-        let packets = packets.wrapping_add(self.low_packets.into());
-        let bytes = bytes.wrapping_add(self.low_bytes.into());
-        let [p0, p1, high_packets @ ..] = packets.to_le_bytes();
-        let [b0, b1, b2, b3, high_bytes @ ..] = bytes.to_le_bytes();
-        self.low_packets = u16::from_le_bytes([p0, p1]);
-        self.low_bytes = u32::from_le_bytes([b0, b1, b2, b3]);
-        self.last_seen = seen_units(now);
-        if packets >> 16 | bytes >> 32 != 0 {
-            self.carry(high_packets, high_bytes);
+    pub fn count(&mut self, packets: u16, bytes: u32, now: u64) {
+        let (low_packets, more_packets) = self.low_packets.overflowing_add(packets);
+        let (low_bytes, more_bytes) = self.low_bytes.overflowing_add(bytes);
+        (self.low_packets, self.low_bytes, self.last_seen) = (low_packets, low_bytes, seen_units(now));
+        if more_packets | more_bytes {
+            self.carry(more_packets, more_bytes);
         }
     }
 
     /// Adds to the upper bits of what is counted: once in many packets, since they are in the second cache line.
     #[cold]
-    fn carry(&mut self, packets: [u8; 6], bytes: [u8; 4]) {
-        let whole = |[b0, b1, b2, b3, b4, b5]: [u8; 6]| u64::from_le_bytes([b0, b1, b2, b3, b4, b5, 0, 0]);
-        let [b0, b1, b2, b3, b4, b5, ..] = whole(self.high_packets).wrapping_add(whole(packets)).to_le_bytes();
+    fn carry(&mut self, packets: bool, bytes: bool) {
+        let [b0, b1, b2, b3, b4, b5] = self.high_packets;
+        let high = u64::from_le_bytes([b0, b1, b2, b3, b4, b5, 0, 0]).wrapping_add(packets.into());
+        let [b0, b1, b2, b3, b4, b5, ..] = high.to_le_bytes();
         self.high_packets = [b0, b1, b2, b3, b4, b5];
-        self.high_bytes = self.high_bytes.wrapping_add(u32::from_le_bytes(bytes));
+        self.high_bytes = self.high_bytes.wrapping_add(bytes.into());
     }
 }
 

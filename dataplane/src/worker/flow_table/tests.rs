@@ -42,26 +42,22 @@ proptest! {
     /// Packets and bytes add up, however often their lower parts overflow.
     #[test]
     fn counts_add_up(
-        bursts in prop::collection::vec((0_u64..=1 << 17, prop_oneof![0_u64..1 << 21, 0_u64..1 << 40]), 0..100)
+        bursts in prop::collection::vec((any::<u16>(), prop_oneof![0_u32..1 << 21, any::<u32>()]), 0..100)
     ) {
         let mut flow = Flow::EMPTY;
         for (packets, bytes) in &bursts {
             flow.count(*packets, *bytes, 0);
         }
-        let sum = bursts.iter().fold((0, 0), |(packets, bytes), (p, b)| (packets + p, bytes + b));
+        let sum = bursts.iter().fold((0, 0), |(packets, bytes), (p, b)| (packets + u64::from(*p), bytes + u64::from(*b)));
         prop_assert_eq!((flow.packets(), flow.bytes()), sum);
     }
 
-    /// Of eight tags the first is found that is equal, and none if there is none. The tag 1 differs from that of a free way in its
-    /// lowest bit alone, where the comparison may be wrong.
+    /// Of eight tags the first is found that is equal, and none if there is none.
     #[test]
-    fn first_equal_tag_is_found(places in prop::array::uniform8(0_usize..3), others: [u16; 2], one: bool) {
+    fn first_equal_tag_is_found(places in prop::array::uniform8(0_usize..3), others: [u16; 2]) {
         let [wanted, other] = others.map(|other| other | 1);
-        let wanted = if one { 1 } else { wanted };
-        let mut tags = Tags::FREE;
-        (0..).zip(places).for_each(|(way, place)| tags.set(way, [0, wanted, other][place]));
-        prop_assert_eq!(std::array::from_fn(|way| tags.get(way)), places.map(|place| [0, wanted, other][place]));
-        prop_assert_eq!(tags.find(wanted), (0..WAYS).find(|way| tags.get(*way) == wanted));
+        let tags = Tags(places.map(|place| [0, wanted, other][place]));
+        prop_assert_eq!(tags.find(wanted), tags.0.iter().position(|tag| *tag == wanted));
     }
 
     /// A flow is that of its key and of no other, of IPv4, IPv6, ARP and anything else, and gives its key back.

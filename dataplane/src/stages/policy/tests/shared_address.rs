@@ -80,7 +80,7 @@ impl Fixture {
         let alone = self.snapshot.policies().unwrap().watch().complete(&mut key, frame, &headers);
         let hash = self.table.hash(&key);
         let flow = self.table.flow(&key, hash, u32::MAX, self.now).unwrap();
-        let _holds = self.policy_stage.lookup(flow, || frame, &key, alone, &self.snapshot, self.now);
+        let _holds = self.policy_stage.lookup(flow, frame, &key, alone, &self.snapshot, self.now);
         flow.count(1, 60, self.now);
         self.now += 1000;
         flow.verdict
