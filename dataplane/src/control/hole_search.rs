@@ -63,7 +63,9 @@ mod tests {
         let line = |name: &str| format!("7 ({name}) S 1 7 7 0 -1 4194304 1234 0 5 0 10 11 0 0 20 0 9 0 100 1000 10");
         assert_eq!((minor_faults(&line("kopi-worker-3")), minor_faults(&line(") 7 (x"))), (Some(1234), Some(1234)));
         assert_eq!(minor_faults(""), None);
-        assert!(faults_of(rustix::thread::gettid()) > 0);
+        let before = faults_of(rustix::thread::gettid());
+        let touched = std::hint::black_box(vec![1_u8; 8 << 20]);
+        assert!(faults_of(rustix::thread::gettid()) > before, "{} bytes", touched.len());
     }
 
     /// One look where all is calm, and many while there are faults, until something is found.
