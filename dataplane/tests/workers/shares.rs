@@ -241,8 +241,9 @@ fn cpu_time() -> Duration {
 
 /// Runs all checks.
 pub(crate) fn check(lab: &Lab) {
-    // Two users who both want all of a worker: each gets half of its time, with a tenth off.
-    const HALF: f64 = 0.45;
+    // Two users who both want all of a worker: each gets half of its time, with a fifth off for what the other leaves of the caches, in
+    // which who is alone finds everything. The fewer instructions a frame takes, the more that is.
+    const HALF: f64 = 0.4;
     let quiet = |number: &str| format!("net_null{number},no-rx=1");
 
     // Rings in which nothing is cost next to nothing.
