@@ -6,7 +6,7 @@ default:
 
 # the two programs and the driver, in target/release
 build:
-    cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim
+    cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*'
 
 # format, lints, documentation: all have to be silent
 check:
@@ -35,7 +35,7 @@ bench NAME *ARGS:
 
 # instructions per frame against bench/budgets.toml
 budgets *ARGS:
-    cargo build --release -p kopi-shim -p kopi-bench-instructions
+    cargo build --release -p 'kopi-driver*' -p kopi-bench-instructions
     target/release/kopi-bench-instructions {{ ARGS }}
 
 # everything that a change has to pass, as root

@@ -45,7 +45,7 @@ step() {
 }
 
 # beside NAME COMMAND...: runs the command beside the steps that follow, up to `join NAME`, which tells how it went. For compilers
-# alone, of which each has times with work for one core: beside tests, it would change what they see.
+# and downloads alone, of which each has times with work for one core or none: beside tests, it would change what they see.
 beside() {
     local name=$1
     shift
@@ -91,7 +91,7 @@ compgen -G "target/debug/incremental/*" >/dev/null || export CARGO_INCREMENTAL=0
 step "set-up" ci/setup.sh
 step "format" cargo fmt --check
 # Only what the tests below run: the lints compile everything else.
-beside "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim -p kopi-bench-instructions
+beside "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*' -p kopi-bench-instructions
 beside "fuzzing: build" fuzz/run.sh --build
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings bash -c "ci/docs.sh && cargo doc --workspace --no-deps"

@@ -45,7 +45,8 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 install -d -m 755 "$work"
-install -m 755 "$bin/librte_net_kopi.so" "$work"
+# The loader, and the drivers of all releases, which it looks for beside itself.
+install -m 755 "$bin"/librte_net_kopi.so "$bin"/librte_net_kopi-*.so "$work"
 
 # until_ok SECONDS WHAT COMMAND...: runs the command until it succeeds.
 until_ok() {

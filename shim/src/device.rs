@@ -1,8 +1,8 @@
 //! Access to ethdev's own structures.
 
-use dpdk_sys as sys;
+use crate::sys;
 use kopi_ring::message::Mac;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 
 /// An ethdev port of this driver. It is valid from probe until it is closed, and must not be used after that.
@@ -71,6 +71,16 @@ impl Device {
     /// The structure itself.
     pub(crate) const fn raw(self) -> *mut sys::rte_eth_dev {
         self.dev.as_ptr()
+    }
+
+    /// Whether the port looks as ethdev leaves one that it has just made (`rte_eth_dev_allocate`).
+    pub(crate) fn is_new(self, name: &CStr) -> bool {
+        let own = read!(self, name).map(c_char::cast_unsigned);
+        CStr::from_bytes_until_nul(&own).is_ok_and(|own| own == name)
+            && u32::from(read!(self, mtu)) == sys::RTE_ETHER_MTU
+            && u32::from(read!(self, backer_port_id)) == sys::RTE_MAX_ETHPORTS
+            && u32::from(self.port()) < sys::RTE_MAX_ETHPORTS
+            && self.private().is_null()
     }
 
     /// The port's number.

@@ -9,8 +9,8 @@ use crate::log::{self, error, notice};
 use crate::ops::{self, OPS};
 use crate::port::Port;
 use crate::port_state::{FirstAttempt, MAX_UNICAST};
+use crate::sys;
 use crate::{rx, secondary, thread, tx};
-use dpdk_sys as sys;
 use kopi_ring::message::Mac;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -21,10 +21,6 @@ use std::sync::Arc;
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = construct;
-
-/// What `dpdk-pmdinfo.py` reads out of a driver's file: its name and its arguments.
-#[used]
-static INFO: [u8; 120] = *b"PMD_INFO_STRING= {\"name\": \"net_kopi\", \"params\": \"socket=<path> name=<name> queues=<1-16> mac=<address>\", \"pci_ids\": []}\0";
 
 /// The driver's entry in the list of virtual drivers, in which DPDK links it by pointers of its own.
 static DRIVER: Driver = Driver(UnsafeCell::new(MaybeUninit::zeroed()));
@@ -116,11 +112,18 @@ unsafe fn make(vdev: *mut sys::rte_vdev_device, name: &CStr) -> Result<(), Failu
     }
     // SAFETY: a device of the bus.
     let args = unsafe { device_args(vdev) }.map_err(|text| (libc::EINVAL, text))?;
-    // SAFETY: a device of the bus; the driver keeps its own data elsewhere.
-    let dev = unsafe { sys::kopi_eth_vdev_allocate(vdev, 0) };
+    // SAFETY: the name is a C string.
+    let dev = unsafe { sys::rte_eth_dev_allocate(name.as_ptr()) };
     // SAFETY: null, or the port just made.
     let device = unsafe { Device::new(dev) };
     let device = device.ok_or_else(|| (libc::ENOMEM, "no port left, or no memory".to_owned()))?;
+    if let Err(text) = abi::check_port(device, name) {
+        // SAFETY: a port that nobody has seen yet.
+        unsafe { sys::rte_eth_dev_release_port(dev) };
+        return Err((libc::ENOTSUP, text));
+    }
+    // SAFETY: both are valid, and the port is nobody else's yet.
+    unsafe { sys::kopi_eth_vdev_bind(dev, vdev) };
     let created = create(device, args);
     if created.is_ok() {
         // SAFETY: the port is complete.

@@ -4,8 +4,8 @@
 //! a later burst, when the application asks for it, or when the queue stops. Only the thread that uses the queue does so, for a pool may
 //! belong to a single one.
 
-use dpdk_sys as sys;
-use dpdk_sys::rte_mbuf;
+use crate::sys;
+use crate::sys::rte_mbuf;
 use kopi_ring::{PeerFault, Producer};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;

@@ -38,6 +38,7 @@ mod memory;
 mod memory_left;
 mod memory_map;
 mod ops;
+mod pmd_info;
 mod port;
 mod port_state;
 mod ring_slot;
@@ -46,6 +47,7 @@ mod rx_interrupt;
 mod secondary;
 mod session;
 mod stats;
+mod sys;
 #[cfg(test)]
 mod tests;
 mod thread;

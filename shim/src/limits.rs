@@ -2,7 +2,7 @@
 
 use crate::devargs::Args;
 use crate::port_state::{MAX_UNICAST, PortState};
-use dpdk_sys as sys;
+use crate::sys;
 use kopi_ring::layout::{L2_OVERHEAD, MAX_MTU, MAX_QUEUES, MAX_RING, MIN_RING};
 
 /// Slots of a ring unless the application asks for another number. Measured (`bench/results`, question `size`): 512 cost a

@@ -1,13 +1,13 @@
 //! DPDK's log, under the type `pmd.net.kopi`.
 
-use dpdk_sys as sys;
+use crate::sys;
 use std::fmt::Arguments;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// The number that DPDK gave to our log type.
-static TYPE: AtomicU32 = AtomicU32::new(sys::RTE_LOGTYPE_PMD);
+static TYPE: AtomicU32 = AtomicU32::new(sys::RTE_LOGTYPE_EAL);
 
 /// Registers the log type. Called once, from the constructor.
 pub(crate) fn register() {
@@ -28,17 +28,17 @@ pub(crate) fn line(level: u32, text: Arguments<'_>) {
 
 /// Something the user must act on.
 macro_rules! error {
-    ($($arg:tt)*) => { $crate::log::line(dpdk_sys::RTE_LOG_ERR, format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::log::line($crate::sys::RTE_LOG_ERR, format_args!($($arg)*)) };
 }
 
 /// Something went wrong and is being dealt with.
 macro_rules! warning {
-    ($($arg:tt)*) => { $crate::log::line(dpdk_sys::RTE_LOG_WARNING, format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::log::line($crate::sys::RTE_LOG_WARNING, format_args!($($arg)*)) };
 }
 
 /// Something worth knowing happened.
 macro_rules! notice {
-    ($($arg:tt)*) => { $crate::log::line(dpdk_sys::RTE_LOG_NOTICE, format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::log::line($crate::sys::RTE_LOG_NOTICE, format_args!($($arg)*)) };
 }
 
 pub(crate) use {error, notice, warning};

@@ -1,8 +1,8 @@
 //! The packet buffers of an RX queue, taken from their pool many at a time, and how frames are copied into them.
 
 use crate::counters::Counters;
-use dpdk_sys as sys;
-use dpdk_sys::rte_mbuf;
+use crate::sys;
+use crate::sys::rte_mbuf;
 use kopi_ring::layout::Notes;
 use kopi_ring::{Consumer, Frame, PeerFault};
 use std::mem::{MaybeUninit, offset_of};

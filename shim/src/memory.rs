@@ -8,7 +8,7 @@
 use crate::event;
 use crate::memory_left::memory_left;
 use crate::memory_map::{List, MemoryMap};
-use dpdk_sys as sys;
+use crate::sys;
 use kopi_ring::message::{MAX_SEGMENTS, Segment, Span};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::collections::BTreeMap;

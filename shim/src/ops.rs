@@ -3,6 +3,7 @@
 //! ethdev calls them one at a time for each port. They change what is wanted of the daemon and wait for it for a second
 //! at most ([`crate::control`]); without a daemon they succeed, and the next daemon gets the changes.
 
+use crate::abi;
 use crate::device::Device;
 use crate::errno::code;
 use crate::limits::{Limits, PTYPES, frame_for};
@@ -11,8 +12,8 @@ use crate::port::{Port, Queue};
 use crate::port_state::{MAX_GROUPS, Refusal, Rings, Want};
 use crate::rx::RxQueue;
 use crate::stats::Totals;
+use crate::sys;
 use crate::tx::{self, TxQueue};
-use dpdk_sys as sys;
 use kopi_ring::layout::MIN_RING;
 use kopi_ring::message::Mac;
 use std::ffi::{c_char, c_int};
@@ -349,6 +350,10 @@ operations! {
     infos_get(port, info: *mut sys::rte_eth_dev_info) {
         // SAFETY: from ethdev.
         let Some(info) = (unsafe { info.as_mut() }) else { return code(libc::EINVAL) };
+        if !abi::is_prepared(info) {
+            error!("port {}: this DPDK describes ports in another way than {}", port.device.port(), abi::built());
+            return code(libc::ENOTSUP);
+        }
         Limits::of(&port.control.state(), port.control.args()).describe(info);
         0
     }

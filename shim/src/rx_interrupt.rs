@@ -3,8 +3,8 @@
 use crate::device::Device;
 use crate::irq_thread::IrqThread;
 use crate::log::error;
+use crate::sys;
 use crate::{event, thread};
-use dpdk_sys as sys;
 use rustix::fd::AsRawFd;
 use std::ffi::c_int;
 use std::ptr::NonNull;

@@ -4,11 +4,12 @@
 //! counters are the primary's, in memory that only it has. So here a port reports what it is and whether its link is up, it passes
 //! no frames, and everything else is refused by ethdev.
 
+use crate::abi;
 use crate::device::Device;
 use crate::errno::code;
 use crate::limits::Limits;
 use crate::ops::Ops;
-use dpdk_sys as sys;
+use crate::sys;
 use std::ffi::{CStr, c_int};
 
 static OPS: Ops = Ops(table());
@@ -60,6 +61,9 @@ unsafe extern "C" fn infos_get(dev: *mut sys::rte_eth_dev, info: *mut sys::rte_e
     let device = unsafe { Device::new(dev) };
     // SAFETY: from ethdev.
     let (Some(device), Some(info)) = (device, unsafe { info.as_mut() }) else { return code(libc::EINVAL) };
+    if !abi::is_prepared(info) {
+        return code(libc::ENOTSUP);
+    }
     let queues = device.rx_queues().max(device.tx_queues()).max(1);
     Limits::of_queues(queues).describe(info);
     0

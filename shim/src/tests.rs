@@ -1,8 +1,8 @@
 //! What the tests of the burst functions share: an EAL of this process, pools, rings, and a count of allocations.
 
 use crate::ring_slot::RingSlot;
-use dpdk_sys as sys;
-use dpdk_sys::rte_mbuf;
+use crate::sys;
+use crate::sys::rte_mbuf;
 use kopi_ring::{Geometry, HugePages, Region};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

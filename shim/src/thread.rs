@@ -4,7 +4,7 @@
 //! function that starts one has changed its name between releases, and a symbol that is missing at load would hide the message
 //! about the ABI. So the thread is moved by hand.
 
-use dpdk_sys as sys;
+use crate::sys;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;

@@ -5,6 +5,7 @@ use crate::machine::{app_cpu, built, run, unique};
 use crate::process::{Launch, Process};
 use crate::temp::TempDir;
 use crate::wait::SOON;
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
@@ -55,7 +56,7 @@ impl HugeMount {
     #[must_use]
     pub fn new(dir: &TempDir) -> Self {
         let path = dir.join(&format!("huge-{}", unique()));
-        std::fs::create_dir(&path).expect("the folder is new");
+        fs::create_dir(&path).expect("the folder is new");
         run("mount", &["-t", "hugetlbfs", "none", &path.display().to_string()]);
         Self(path)
     }
@@ -88,7 +89,7 @@ impl EalArguments {
         let mut args = vec![format!("--lcores=0@{cpu},1@{cpu}"), "--no-pci".to_owned(), "--no-telemetry".to_owned()];
         args.push(format!("--file-prefix=kopi-test-{}-{}", std::process::id(), unique()));
         args.extend(memory.arguments(&place));
-        args.extend(["-d".to_owned(), dir.stage(&built("librte_net_kopi.so")).display().to_string()]);
+        args.extend(["-d".to_owned(), stage_driver(dir).display().to_string()]);
         args.push(format!("--vdev=net_kopi0,socket={},{devargs}", kopid.socket().display()));
         let mut launch = Launch { user, unbuffered: true, ..Launch::default() };
         let runtime = dir.folder_of(user.unwrap_or(0), &format!("run-{}", unique()));
@@ -96,6 +97,18 @@ impl EalArguments {
         launch.env.push(("RUNTIME_DIRECTORY".into(), runtime.display().to_string()));
         Self { args, launch, mount }
     }
+}
+
+/// Copies the driver into `dir`: the loader, whose path this returns, and the drivers of all releases, which it looks for beside itself.
+fn stage_driver(dir: &TempDir) -> PathBuf {
+    let loader = built("librte_net_kopi.so");
+    let folder = loader.parent().expect("a file lies in a folder");
+    for entry in fs::read_dir(folder).expect("cargo has built here").filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with("librte_net_kopi-") {
+            let _beside = dir.stage(&entry.path());
+        }
+    }
+    dir.stage(&loader)
 }
 
 /// What a testpmd is to be.

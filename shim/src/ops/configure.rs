@@ -4,7 +4,7 @@ use crate::device::{Device, Requested};
 use crate::errno::code;
 use crate::limits::RSS_TYPES;
 use crate::log::{error, warning};
-use dpdk_sys as sys;
+use crate::sys;
 use std::ffi::c_int;
 
 impl Requested {

@@ -3,12 +3,15 @@
 use super::{copy_text, port};
 use crate::errno::code;
 use crate::stats::{Totals, names};
-use dpdk_sys as sys;
+use crate::sys;
 use kopi_ring::DropReason;
 use std::ffi::{c_int, c_uint};
 
+sys::stats_callback!(pub(super) stats_get, all_stats);
+
 operations! {
-    pub(super) stats_get(port, stats: *mut sys::rte_eth_stats) {
+    /// `stats` and `queues` may be the same structure; `queues` may be null.
+    all_stats(port, stats: *mut sys::rte_eth_stats, queues: *mut sys::QueueStats) {
         // SAFETY: from ethdev.
         let Some(stats) = (unsafe { stats.as_mut() }) else { return code(libc::EINVAL) };
         let totals = Totals::of(&mut port.control.state());
@@ -21,11 +24,13 @@ operations! {
         stats.opackets = tx.packets;
         stats.obytes = tx.bytes;
         stats.oerrors = tx.errors();
-        let queues = stats.q_ipackets.iter_mut().zip(&mut stats.q_ibytes).zip(&mut stats.q_errors);
-        for (((packets, bytes), errors), queue) in queues.zip(&totals.rx) {
+        // SAFETY: from ethdev. `stats`, which may be the same, is used no more.
+        let Some(queues) = (unsafe { queues.as_mut() }) else { return 0 };
+        let rx = queues.q_ipackets.iter_mut().zip(&mut queues.q_ibytes).zip(&mut queues.q_errors);
+        for (((packets, bytes), errors), queue) in rx.zip(&totals.rx) {
             (*packets, *bytes, *errors) = (queue.packets, queue.bytes, queue.errors());
         }
-        for ((packets, bytes), queue) in stats.q_opackets.iter_mut().zip(&mut stats.q_obytes).zip(&totals.tx) {
+        for ((packets, bytes), queue) in queues.q_opackets.iter_mut().zip(&mut queues.q_obytes).zip(&totals.tx) {
             (*packets, *bytes) = (queue.packets, queue.bytes);
         }
         0

@@ -1,6 +1,7 @@
 //! Operations on queues: set-up, information, receive interrupts.
 
 use super::port;
+use crate::abi;
 use crate::device::Device;
 use crate::errno::code;
 use crate::irq_thread::IrqThread;
@@ -9,8 +10,8 @@ use crate::log::error;
 use crate::port::{Port, Queue};
 use crate::rx::{RxConfig, RxQueue};
 use crate::rx_interrupt::RxInterrupts;
+use crate::sys;
 use crate::tx::{TxConfig, TxQueue};
-use dpdk_sys as sys;
 use std::ffi::{c_int, c_uint};
 
 /// Whether all RX queues can take frames of this MTU. Logs an error if not.
@@ -53,6 +54,11 @@ operations! {
         }
         if conf.is_some_and(|conf| conf.rx_deferred_start != 0) {
             error!("port {}: RX queue {index}: queues cannot be started one by one", device.port());
+            return code(libc::ENOTSUP);
+        }
+        // SAFETY: ethdev has checked that this is a pool of packet buffers.
+        if !unsafe { sys::kopi_pktmbuf_pool_known(pool) } {
+            error!("port {}: RX queue {index}: this DPDK keeps its pools in another way than {}", device.port(), abi::built());
             return code(libc::ENOTSUP);
         }
         let offloads = device.rx_offloads() | conf.map_or(0, |conf| conf.offloads);

@@ -19,8 +19,7 @@ fn another_dpdk_is_refused_in_one_line() {
     let said = app.fail();
     let ours: Vec<_> = said.lines().filter(|line| line.contains("net_kopi: ")).collect();
     assert_eq!(ours.len(), 1, "{said}");
-    assert!(ours[0].contains("built for DPDK 22.11 (ABI 23)"), "{}", ours[0]);
-    assert!(ours[0].contains("runs DPDK 23.11.0 (ABI 24)"), "{}", ours[0]);
+    assert!(ours[0].contains("built for DPDK 22.11, this application runs DPDK 23.11.0"), "{}", ours[0]);
 }
 
 /// Fault 25: wrong arguments give no port, and the message names the key.

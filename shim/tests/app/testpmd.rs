@@ -75,7 +75,7 @@ fn driver() -> PathBuf {
         }
         assert!(cargo.status().unwrap().success());
     });
-    profile.join("librte_net_kopi.so")
+    profile.join("libkopi_shim.so")
 }
 
 /// A running testpmd.
