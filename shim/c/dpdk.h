@@ -29,6 +29,7 @@ enum {
     OWN_RTE_MAX_ETHPORTS = 32,
     OWN_RTE_MAX_LCORE = 128,
     OWN_RTE_ETHER_MTU = 1500,
+    OWN_RTE_MEMSEG_FLAG_DO_NOT_FREE = 1,
     OWN_RTE_MEMPOOL_NAMESIZE = 26,
     OWN_RTE_MEMPOOL_CACHE_MAX_SIZE = 512,
     OWN_RTE_MEMPOOL_OPS_NAMESIZE = 32,
@@ -207,6 +208,10 @@ struct own_rte_memseg {
     void *addr;
     size_t len;
     uint64_t hugepage_sz;
+    int32_t socket_id;
+    uint32_t nchannel;
+    uint32_t nrank;
+    uint32_t flags;
 };
 
 struct own_rte_memseg_list {

@@ -161,6 +161,7 @@ void kopi_memseg_list_get(const struct own_rte_memseg_list *list, struct kopi_me
     memory->length = list->len;
     memory->page = list->page_sz;
     memory->external = list->external != 0;
+    memory->fixed = false;
 }
 
 void kopi_memseg_get(const struct own_rte_memseg_list *list, const struct own_rte_memseg *segment,
@@ -170,6 +171,7 @@ void kopi_memseg_get(const struct own_rte_memseg_list *list, const struct own_rt
     memory->length = segment->len;
     memory->page = segment->hugepage_sz;
     memory->external = list->external != 0;
+    memory->fixed = (segment->flags & OWN_RTE_MEMSEG_FLAG_DO_NOT_FREE) != 0;
 }
 
 int kopi_eth_linkstatus_set(struct own_rte_eth_dev *dev, const struct kopi_link *link)

@@ -13,12 +13,14 @@ struct kopi_link {
     bool up;
 };
 
-/* EAL's memory: where a list of segments lies, in pages of which size, and whether it is EAL's own; and one segment. */
+/* EAL's memory: where a list of segments lies, in pages of which size, and whether it is EAL's own; and one segment, and
+ * whether that stays for good. */
 struct kopi_memory {
     void *start;
     size_t length;
     uint64_t page;
     bool external;
+    bool fixed;
 };
 
 /* Packet buffers and pools. */
