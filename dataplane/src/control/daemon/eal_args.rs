@@ -16,8 +16,13 @@ pub(super) fn other_cpus(config: &Config, online: &BTreeSet<u16>) -> Vec<u16> {
     online.iter().copied().filter(|cpu| !cores.contains(cpu)).collect()
 }
 
-/// The arguments of EAL. Memory comes from huge pages without any file system mounted, or from ordinary pages.
+/// The arguments of EAL: kopid's own, and those of `[eal] args`.
 pub(super) fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
+    merge(own_args(config, online), &config.eal.args)
+}
+
+/// Kopid's own arguments. Memory comes from huge pages without any file system mounted, or from ordinary pages.
+fn own_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     let cores = &config.dataplane.cores;
     let others: Vec<String> = other_cpus(config, online).iter().map(u16::to_string).collect();
     let all: Vec<String> = online.iter().map(u16::to_string).collect();
@@ -49,16 +54,35 @@ pub(super) fn eal_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
         Device::Pci { .. } => args.push(format!("-a{}", config.wire.device.devargs())),
         Device::Virtual { .. } => args.push("--no-pci".into()),
     }
-    args.extend(config.eal.args.iter().cloned());
     args
+}
+
+/// `own` and then `given`, without what is in `given` anyway: EAL of DPDK 25.11 ends the process when an option comes twice.
+fn merge(mut own: Vec<String>, given: &[String]) -> Vec<String> {
+    let is_given = |option: &str| given.iter().any(|arg| option_of(arg) == option);
+    own.retain(|arg| REPEATED.contains(&option_of(arg)) || !is_given(option_of(arg)));
+    own.extend(given.iter().cloned());
+    own
+}
+
+/// Options of kopid's own that EAL takes more than once.
+const REPEATED: [&str; 2] = ["-a", "--log-level"];
+
+/// The option that an argument gives: `--name` of `--name=value`, and `-m` of `-m16` and of `--memory-size`, which is its long name.
+fn option_of(arg: &str) -> &str {
+    let name = arg.split('=').next().unwrap_or(arg);
+    match name {
+        "--memory-size" => "-m",
+        _ if name.starts_with("--") => name,
+        _ => name.get(..2).unwrap_or(name),
+    }
 }
 
 /// EAL's arguments without the wire, in files of nobody else's, in little memory, and with messages about errors alone.
 pub(super) fn check_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String> {
     let is_memory = |arg: &str| arg.starts_with("-m") && arg[2..].bytes().all(|byte| byte.is_ascii_digit());
-    let mut args = eal_args(config, online);
-    let own = args.len() - config.eal.args.len();
-    for arg in args.iter_mut().take(own) {
+    let mut args = own_args(config, online);
+    for arg in &mut args {
         if arg.starts_with("-a") {
             *arg = "--no-pci".to_owned();
         } else if arg.starts_with("--file-prefix") {
@@ -69,5 +93,33 @@ pub(super) fn check_args(config: &Config, online: &BTreeSet<u16>) -> Vec<String>
         }
     }
     args.extend(["--no-shconf".to_owned(), "--log-level=*:error".to_owned()]);
-    args
+    merge(args, &config.eal.args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No option comes twice, what the administrator gives is what holds, and lists are added to.
+    #[test]
+    fn no_option_comes_twice() {
+        let merged = |own: &[&str], given: &[&str]| {
+            let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+            merge(words(own), &words(given)).join(" ")
+        };
+        let own = ["--lcores=0@(1)", "--file-prefix=kopid", "--no-huge", "-m64", "--no-pci"];
+        assert_eq!(merged(&own, &[]), own.join(" "));
+        assert_eq!(
+            merged(&own, &["--no-pci", "--file-prefix", "mine", "-m", "512"]),
+            "--lcores=0@(1) --no-huge --no-pci --file-prefix mine -m 512"
+        );
+        assert_eq!(
+            merged(&own, &["--memory-size=512", "--no-huge", "--file-prefix=mine"]),
+            "--lcores=0@(1) --no-pci --memory-size=512 --no-huge --file-prefix=mine"
+        );
+        assert_eq!(
+            merged(&["-a0000:01:00.0", "--log-level=*:error"], &["-a0000:02:00.0", "--log-level=lib.eal:debug"]),
+            "-a0000:01:00.0 --log-level=*:error -a0000:02:00.0 --log-level=lib.eal:debug"
+        );
+    }
 }
