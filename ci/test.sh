@@ -93,8 +93,13 @@ step "format" cargo fmt --check
 # Only what the tests below run: the lints compile everything else.
 beside "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*' -p kopi-bench-instructions
 beside "fuzzing: build" fuzz/run.sh --build
+beside "other releases of DPDK" ci/releases.sh
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings bash -c "ci/docs.sh && cargo doc --workspace --no-deps"
+step "other releases of DPDK" join "other releases of DPDK"
+# What this compiles of kopid is not what the tests need, which compile it next.
+step "kopid with the DPDK of Debian 13" ci/releases.sh kopid trixie
+step "the driver's declarations, with the DPDK of forky" ci/releases.sh check forky
 step "build of the tests" cargo test --workspace --no-run
 step "release build" join "release build"
 step "fuzzing: build" join "fuzzing: build"

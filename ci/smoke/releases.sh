@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Applications with the DPDK of Debian 12 (22.11), 13 (24.11) and forky (25.11) at one kopid, through one
+# librte_net_kopi.so; DPDK that is linked in, or in a plugin; and a release for which there is no driver. The other
+# Debians are trees of ci/releases.sh; where those cannot be had, this says so and goes on with what is there.
+source "$(dirname "$0")/lib.sh"
+
+cache=${KOPI_CACHE:-/var/cache/kopi}
+"$root/ci/releases.sh"
+
+# in_tree TREE COMMAND...: becomes that command there, as nobody, with $work at /mnt. The mounts go with it.
+in_tree() {
+    local tree=$1
+    shift
+    exec unshare --mount --propagation private bash -c '
+        tree=$1 work=$2
+        shift 2
+        for at in proc sys dev; do mount --rbind "/$at" "$tree/$at"; done
+        mount --bind "$work" "$tree/mnt"
+        exec chroot --userspec=65534:65534 "$tree" "$@"' bash "$tree" "$work" "$@"
+}
+
+# start_release NAME TREE MAC ARGUMENT...: dpdk-testpmd of a tree, "" for this machine's own; as start_app otherwise.
+start_release() {
+    local name=$1 tree=$2 mac=$3 here=$work run=(setpriv --reuid nobody --regid nogroup --clear-groups)
+    shift 3
+    [[ -z $tree ]] || { here=/mnt run=(in_tree "$tree"); }
+    install -d -m 700 -o nobody "$work/$name"
+    [[ -e $work/$name.in ]] || mkfifo "$work/$name.in"
+    RUNTIME_DIRECTORY=$here/$name "${run[@]}" \
+        dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry --file-prefix "$name" \
+        -d "$here/librte_net_kopi.so" --vdev "net_kopi0,socket=$here/kopi.sock,name=$name,mac=$mac" \
+        -- -i --auto-start --forward-mode=icmpecho --total-num-mbufs=4096 "$@" \
+        <>"$work/$name.in" >"$work/$name.log" 2>&1 &
+    app_pid=$!
+    app_pids+=("$app_pid")
+    # In a shell of its own, so that there is more to be said of a failure.
+    (until_ok 20 "$name runs" app_is "$name" running) || die "$(<"$work/$name.log")"
+}
+
+# answers: every application answers, and with jumbo frames.
+answers() {
+    local i
+    for i in "${!names[@]}"; do
+        until_ok 10 "${names[i]} answers ($1)" far ping -n -c 1 -W 1 "10.77.0.$((i + 2))"
+        until_ok 10 "${names[i]} answers jumbo frames ($1)" \
+            far ping -n -c 1 -W 1 -M do -s 8972 "10.77.0.$((i + 2))"
+    done
+}
+
+# refused LOG LINE: whether the driver has said one line, and this.
+refused() {
+    local said
+    said=$(grep -c 'net_kopi: ' "$1") || true
+    [[ $said == 1 ]] || die "$said lines for one refusal: $(<"$1")"
+    grep -q "$2" "$1" || die "not the line that was expected: $(<"$1")"
+}
+
+make_wire
+ip link set "$near" mtu 9000
+ip -n "$netns" link set far0 mtu 9000
+write_config "net_af_packet0,iface=$near"
+sed -i 's/^\[wire\]$/[wire]\nmtu = 9000/; 1i policy = "policy.toml"' "$work/kopid.toml"
+: >"$work/policy.toml"
+start_kopid
+
+names=() pids=()
+add() { # NAME TREE
+    names+=("$1")
+    start_release "$1" "$2" "02:00:00:00:00:0$((${#names[@]} + 1))" \
+        --rxq=4 --txq=4 --nb-cores=1 --mbuf-size=9600 --max-pkt-len=9022
+    pids+=("$app_pid")
+    neighbour "10.77.0.$((${#names[@]} + 1))" "02:00:00:00:00:0$((${#names[@]} + 1))"
+}
+add debian12 ""
+for suite in trixie forky; do
+    if [[ -e $cache/$suite/complete ]]; then
+        add "$suite" "$cache/$suite/root"
+    else
+        printf '\n    SKIPPED: applications of %s: there is no tree of it\n\n' "$suite"
+    fi
+done
+
+answers "attached"
+[[ $(kopictl apps | grep -c ' 4/4 ') == "${#names[@]}" ]] || die "not all have four queues: $(kopictl apps)"
+
+# A policy is reloaded, and taken back.
+printf '[[rule]]\nname = "no-pings"\nmatch = { proto = "icmp" }\naction = "drop"\n' >"$work/policy.toml"
+kopictl reload >/dev/null
+for i in "${!names[@]}"; do
+    ! far ping -n -q -c 1 -W 0.3 "10.77.0.$((i + 2))" >/dev/null || die "${names[i]} answers in spite of the policy"
+done
+: >"$work/policy.toml"
+kopictl reload >/dev/null
+answers "after a reload"
+
+# kopid is killed and comes back.
+stop_kopid KILL
+start_kopid
+answers "after a restart of kopid"
+for pid in "${pids[@]}"; do
+    kill -0 "$pid" || die "an application has ended"
+    kill_app "$pid"
+done
+
+# A program that has DPDK in a plugin of its own, opened for itself alone, as VPP does; and one that has it linked in.
+cat >"$work/plugin.c" <<'C'
+#include <stdio.h>
+#include <rte_eal.h>
+#include <rte_ethdev.h>
+#include <rte_version.h>
+int start(int argc, char **argv)
+{
+    if (rte_eal_init(argc, argv) < 0)
+        return 1;
+    printf("%s: %u ports\n", rte_version(), rte_eth_dev_count_avail());
+    return rte_eal_cleanup();
+}
+#ifdef LINKED_IN
+int main(int argc, char **argv) { return start(argc, argv); }
+#endif
+C
+cat >"$work/main.c" <<'C'
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv)
+{
+    void *plugin = dlopen(argv[1], RTLD_LAZY);
+    if (plugin == NULL)
+        return puts(dlerror()), 1;
+    int (*start)(int, char **) = (int (*)(int, char **))dlsym(plugin, "start");
+    argv[1] = argv[0];
+    return start(argc - 1, argv + 1);
+}
+C
+eal=(--lcores "0@$app_cpu" --no-huge -m 64 --no-pci --no-telemetry)
+read -ra flags <<<"$(pkg-config --cflags libdpdk)"
+read -ra libs <<<"$(pkg-config --libs libdpdk)"
+cc "${flags[@]}" -shared -fPIC -o "$work/plugin.so" "$work/plugin.c" "${libs[@]}"
+cc -o "$work/main" "$work/main.c" -ldl
+RUNTIME_DIRECTORY=$work "$work/main" "$work/plugin.so" "${eal[@]}" --file-prefix "plugin-$$" -d "$work/librte_net_kopi.so" \
+    --vdev "net_kopi0,socket=$work/kopi.sock,name=plugin" >"$work/plugin.log" 2>&1 || die "$(<"$work/plugin.log")"
+grep -q ': 1 ports' "$work/plugin.log" || die "DPDK in a plugin: $(<"$work/plugin.log")"
+
+tree=$cache/trixie/root
+if [[ -e $cache/trixie/complete ]]; then
+    export PKG_CONFIG_SYSROOT_DIR=$tree
+    export PKG_CONFIG_LIBDIR=$tree/usr/lib/x86_64-linux-gnu/pkgconfig:$tree/usr/share/pkgconfig
+    read -ra flags <<<"$(pkg-config --cflags libdpdk)"
+    read -ra libs <<<"$(pkg-config --static --libs libdpdk)"
+    # Debian's archives have notes for the link-time optimisation of its own compiler.
+    cc --sysroot="$tree" -fno-use-linker-plugin -DLINKED_IN "${flags[@]}" -o "$work/static" "$work/plugin.c" "${libs[@]}"
+    install -d -m 700 -o nobody "$work/static.run"
+    (RUNTIME_DIRECTORY=/mnt/static.run in_tree "$tree" /mnt/static "${eal[@]}" --file-prefix "static-$$" \
+        -d /mnt/librte_net_kopi.so --vdev net_kopi0,socket=/mnt/kopi.sock,name=static) >"$work/static.log" 2>&1 ||
+        die "$(<"$work/static.log")"
+    grep -q '24.11.*: 1 ports' "$work/static.log" || die "DPDK linked in: $(<"$work/static.log")"
+fi
+
+# A release without a driver is refused in one line, and so is a driver that others may write to.
+printf 'const char *rte_version(void) { return "DPDK 24.07.0"; }\n' >"$work/fake.c"
+cc -shared -fPIC -o "$work/fake.so" "$work/fake.c"
+refuse() {
+    RUNTIME_DIRECTORY=$work "$@" dpdk-testpmd "${eal[@]}" --file-prefix "refused-$$" -d "$work/librte_net_kopi.so" \
+        --vdev "net_kopi0,socket=$work/kopi.sock" -- --total-num-mbufs=2048 </dev/null >"$work/refused.log" 2>&1 || true
+}
+refuse env LD_PRELOAD="$work/fake.so"
+refused "$work/refused.log" 'runs DPDK 24.07.0, .*22.11, 23.11, 24.11, 25.11'
+chmod o+w "$work/librte_net_kopi-22.11.so"
+refuse env
+refused "$work/refused.log" 'can be written by others'
+printf '%s\n' "${names[*]}: attached, four queues, jumbo frames, reload, restart"
