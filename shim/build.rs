@@ -106,7 +106,7 @@ fn bind(shim: &Path, define: &str) {
         .prepend_enum_name(false)
         .derive_default(false)
         .generate_comments(false)
-        .allowlist_file(".*/c/(dpdk|inlines)\\.h")
+        .allowlist_file(".*/c/(dpdk|functions|inlines)\\.h")
         .parse_callbacks(Box::new(StripPrefix))
         .generate();
     let bindings = bindings.unwrap_or_else(|error| panic!("bindgen failed on c/inlines.h: {error}"));

@@ -1,4 +1,4 @@
-/* What the driver knows of DPDK: the fields and functions that it touches, as they are in release KOPI_RELEASE (year and
+/* What the driver knows of DPDK: the fields and constants that it touches, as they are in release KOPI_RELEASE (year and
  * month, 2411 for 24.11). The driver is compiled by these alone, so that one machine builds it for all releases; check.c
  * compares them with DPDK's own headers wherever there are any.
  *
@@ -7,7 +7,6 @@
 #ifndef KOPI_DPDK_H
 #define KOPI_DPDK_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,9 +42,6 @@ enum {
     OWN_RTE_ETH_RX_DESC_DONE = 1,
     OWN_RTE_ETH_TX_DESC_FULL = 0,
     OWN_RTE_ETH_TX_DESC_DONE = 1,
-    OWN_RTE_ETH_LINK_FULL_DUPLEX = 1,
-    OWN_RTE_ETH_LINK_AUTONEG = 1,
-    OWN_RTE_ETH_LINK_UP = 1,
 
     OWN_RTE_ETH_EVENT_INTR_LSC = 1,
     OWN_RTE_ETH_MQ_RX_NONE = 0,
@@ -92,9 +88,7 @@ enum {
     OWN_RTE_PTYPE_L4_NONFRAG = 0x600,
 };
 
-enum {
-    OWN_RTE_ETH_SPEED_NUM_UNKNOWN = UINT32_MAX,
-};
+enum { OWN_RTE_ETH_SPEED_NUM_UNKNOWN = UINT32_MAX };
 
 #define BIT(n) ((uint64_t)1 << (n))
 enum {
@@ -607,50 +601,4 @@ struct own_eth_dev_ops {
 #endif
 };
 
-/* Functions. Those in every application; `rte_vdev_register` is in the bus, which driver.rs looks for. */
-#ifndef KOPI_TYPES_ONLY
-
-const char *rte_version(void);
-unsigned int rte_eal_process_type(void);
-void *rte_zmalloc(const char *type, size_t size, unsigned int align);
-int rte_lcore_is_enabled(unsigned int lcore);
-int rte_log_register_type_and_pick_level(const char *name, uint32_t level);
-
-const char *rte_dev_name(const struct own_rte_device *dev);
-const struct own_rte_devargs *rte_dev_devargs(const struct own_rte_device *dev);
-int rte_dev_numa_node(const struct own_rte_device *dev);
-
-struct own_rte_eth_dev *rte_eth_dev_allocate(const char *name);
-struct own_rte_eth_dev *rte_eth_dev_allocated(const char *name);
-struct own_rte_eth_dev *rte_eth_dev_attach_secondary(const char *name);
-void rte_eth_dev_probing_finish(struct own_rte_eth_dev *dev);
-int rte_eth_dev_release_port(struct own_rte_eth_dev *dev);
-int rte_eth_dev_callback_process(struct own_rte_eth_dev *dev, unsigned int event, void *argument);
-int rte_eth_dev_stop(uint16_t port);
-void rte_eth_random_addr(uint8_t *address);
-uint16_t rte_eth_pkt_burst_dummy(void *queue, struct own_rte_mbuf **packets, uint16_t n);
-
-typedef int (*own_memseg_walk)(const struct own_rte_memseg_list *list, const struct own_rte_memseg *segment, void *argument);
-typedef int (*own_memseg_list_walk)(const struct own_rte_memseg_list *list, void *argument);
-typedef unsigned int own_rte_mem_event;
-typedef void (*own_mem_event_callback)(own_rte_mem_event event, const void *start, size_t length, void *argument);
-int rte_memseg_walk(own_memseg_walk function, void *argument);
-int rte_memseg_list_walk(own_memseg_list_walk function, void *argument);
-int rte_memseg_get_fd_thread_unsafe(const struct own_rte_memseg *segment);
-int rte_memseg_get_fd_offset_thread_unsafe(const struct own_rte_memseg *segment, size_t *offset);
-int rte_mem_event_callback_register(const char *name, own_mem_event_callback callback, void *argument);
-int rte_mem_event_callback_unregister(const char *name, void *argument);
-
-struct own_rte_intr_handle *rte_intr_instance_alloc(uint32_t flags);
-void rte_intr_instance_free(struct own_rte_intr_handle *handle);
-int rte_intr_type_set(struct own_rte_intr_handle *handle, unsigned int type);
-int rte_intr_efd_counter_size_set(struct own_rte_intr_handle *handle, uint8_t size);
-int rte_intr_vec_list_alloc(struct own_rte_intr_handle *handle, const char *name, int size);
-void rte_intr_vec_list_free(struct own_rte_intr_handle *handle);
-int rte_intr_vec_list_index_set(struct own_rte_intr_handle *handle, int index, int vector);
-int rte_intr_efds_index_set(struct own_rte_intr_handle *handle, int index, int fd);
-int rte_intr_nb_efd_set(struct own_rte_intr_handle *handle, int count);
-void rte_intr_free_epoll_fd(struct own_rte_intr_handle *handle);
-
-#endif
 #endif

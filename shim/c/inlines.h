@@ -3,7 +3,7 @@
 #ifndef KOPI_INLINES_H
 #define KOPI_INLINES_H
 
-#include "dpdk.h"
+#include "functions.h"
 
 /* What struct rte_eth_link holds. */
 struct kopi_link {

@@ -1,5 +1,5 @@
-//! DPDK as the driver knows it: what `c/dpdk.h` declares for one release, under DPDK's names. The functions of `c/inlines.h`, which
-//! begin with `kopi_` in place of `rte_`, stand for DPDK's inline ones.
+//! DPDK as the driver knows it: what `c/dpdk.h` and `c/functions.h` declare for one release, under DPDK's names. The functions of
+//! `c/inlines.h`, which begin with `kopi_` in place of `rte_`, stand for DPDK's inline ones.
 //!
 //! What differs between the releases ends here: the fields in `c/dpdk.h`, and callbacks whose parameters are not the same in all of
 //! them, [`supported_ptypes_callback!`] and [`stats_callback!`].

@@ -12,7 +12,9 @@ fn no_crate_has_two_public_types_of_one_name() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let crates = crates_below(&root);
     assert!(crates.len() >= 14, "{crates:?}");
-    let twice: Vec<String> = crates.iter().flat_map(|folder| doubles(&folder.join("src"))).collect();
+    // The drivers for each release have the sources of kopi-shim.
+    let sources = crates.iter().map(|folder| folder.join("src")).filter(|sources| sources.is_dir());
+    let twice: Vec<String> = sources.flat_map(|sources| doubles(&sources)).collect();
     assert!(twice.is_empty(), "{}", twice.join("\n"));
 }
 

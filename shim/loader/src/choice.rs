@@ -14,7 +14,7 @@ const SUFFIX: &str = ".so";
 ///
 /// One line for the user.
 pub(crate) fn driver_for(version: &str, own: &Path) -> Result<PathBuf, String> {
-    let folder = own.parent().unwrap_or(Path::new("."));
+    let folder = own.parent().unwrap_or_else(|| Path::new("."));
     let number = version.strip_prefix("DPDK ").unwrap_or(version);
     let release = release(number).ok_or_else(|| format!("\"{version}\" is no version of DPDK"))?;
     let driver = folder.join(format!("{PREFIX}{release}{SUFFIX}"));
