@@ -3,9 +3,10 @@
 use kopi_ring::layout::MIN_RING;
 use kopi_ring::message::{Envelope, Hello, Mac, Message, Settings, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError, connect};
-use kopi_ring::{Doorbell, Geometry, OLDEST_PROTOCOL, PROTOCOL, Region};
-use rustix::fs::FallocateFlags;
+use kopi_ring::{Doorbell, Geometry, OLDEST_PROTOCOL, PROTOCOL, Region, WakeFutex};
+use rustix::fs::{FallocateFlags, inotify};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use std::fs::File;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// Most descriptors that one message may carry (`SCM_MAX_FD` of Linux).
 pub const MAX_FDS: usize = 253;
+
+/// More than the instances of `inotify` that a user may have, by default 128.
+const MOST_INOTIFY: usize = 900;
 
 /// A connection to kopid's socket for apps.
 #[derive(Debug)]
@@ -172,14 +176,19 @@ impl Client {
     #[must_use]
     pub fn setup(&mut self, geometry: &Geometry) -> Region {
         let region = self.setup_unsealed(geometry);
+        self.mapped();
+        region
+    }
+
+    /// Says that its rings are mapped, if there is a word for that in its version: else its [settings](Self::settings) say so.
+    pub fn mapped(&mut self) {
         if self.protocol > OLDEST_PROTOCOL {
             let answer = self.ask(Message::Mapped);
             assert!(matches!(answer, Ok((Message::Done, None))), "{answer:?}");
         }
-        region
     }
 
-    /// Asks for rings and gets them, and does not say that they are mapped.
+    /// Asks for rings and gets them, and does not say that they are mapped: they are not served.
     #[must_use]
     pub fn setup_unsealed(&mut self, geometry: &Geometry) -> Region {
         match self.ask(Message::Setup(geometry.clone().into())) {
@@ -188,7 +197,7 @@ impl Client {
         }
     }
 
-    /// The same for an app that may sleep. The doorbell comes along if kopid sleeps, too.
+    /// As [`setup`](Self::setup), for an app that may sleep. The doorbell comes along if kopid sleeps, too.
     #[must_use]
     pub fn setup_sleeping(&mut self, geometry: &Geometry) -> (Region, Option<Doorbell>) {
         assert!(self.say(Message::Setup(Setup { geometry: geometry.clone(), sleeps: true })), "kopid has gone");
@@ -199,6 +208,7 @@ impl Client {
                 (Message::Link(_), _) => {}
                 (Message::Ready(ready), Some(fd)) => {
                     let region = Region::open(fd, &ready).expect("kopid's region is right");
+                    self.mapped();
                     return (region, fds.next().map(Doorbell::from));
                 }
                 other => panic!("no rings: {other:?}"),
@@ -219,7 +229,7 @@ impl Client {
         Self::connect(path).attach_as(name, mac, geometry)
     }
 
-    /// The same as an app of the oldest version of the protocol, whose region is not sealed against holes.
+    /// The same as an app of the oldest version of the protocol.
     #[must_use]
     pub fn attach_old(path: &Path, name: &str, mac: Mac, geometry: &Geometry) -> (Self, Region) {
         Self::connect(path).old().attach_as(name, mac, geometry)
@@ -302,11 +312,16 @@ impl Random {
     }
 }
 
-/// Writes into a region by way of its file, which needs no mapping. Only for regions in ordinary pages.
+/// Writes into a region by way of `/proc/self/mem`: its file cannot be written any more once it is sealed.
 #[derive(Debug)]
 pub struct Vandal {
     fd: OwnedFd,
+    memory: File,
+    /// Where the region lies here.
+    base: u64,
     size: u64,
+    /// Keeps it there.
+    _mapped: WakeFutex,
 }
 
 impl Vandal {
@@ -314,13 +329,24 @@ impl Vandal {
     #[must_use]
     pub fn new(region: &Region) -> Self {
         let fd = region.fd().try_clone_to_owned().expect("a descriptor can be doubled");
-        Self { fd, size: u64::try_from(region.size()).expect("sizes fit") }
+        let memory = File::options().write(true).open("/proc/self/mem").expect("it is ours");
+        let inode = rustix::fs::fstat(&fd).expect("it is open").st_ino.to_string();
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("they are ours");
+        // `7f0000000000-7f0000200000 rw-s 00000000 00:01 4711   /memfd:kopi-region (deleted)`: see `proc_pid_maps(5)`.
+        let of_region = |line: &&str| {
+            let mut fields = line.split_whitespace().skip(2);
+            (fields.next(), fields.nth(1)) == (Some("00000000"), Some(&*inode)) && line.contains("memfd:kopi-region")
+        };
+        let line = maps.lines().find(of_region).expect("it is mapped");
+        let base = line.split('-').next().and_then(|base| u64::from_str_radix(base, 16).ok()).expect("an address");
+        let size = u64::try_from(region.size()).expect("sizes fit");
+        Self { fd, memory, base, size, _mapped: region.wake_futex() }
     }
 
     /// Writes `bytes` at `offset`.
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         let offset = u64::try_from(offset).expect("offsets fit");
-        let written = rustix::io::pwrite(&self.fd, bytes, offset).expect("a memfd can be written");
+        let written = rustix::io::pwrite(&self.memory, bytes, self.base + offset).expect("our memory can be written");
         assert_eq!(written, bytes.len());
     }
 
@@ -330,9 +356,13 @@ impl Vandal {
     }
 
     /// Takes all pages out of the region.
-    pub fn punch(&self) {
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if it is sealed.
+    pub fn punch(&self) -> Result<(), rustix::io::Errno> {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(&self.fd, hole, 0, self.size).expect("seals do not stop holes");
+        rustix::fs::fallocate(&self.fd, hole, 0, self.size)
     }
 
     /// Writes garbage over all of the region without pause, on a thread of its own.
@@ -349,8 +379,9 @@ impl Vandal {
                 let mut at = 0;
                 while at < self.size {
                     let rest = usize::try_from(self.size - at).unwrap_or(usize::MAX).min(garbage.len());
-                    // A detached region stays writable: the file is ours as long as we hold it.
-                    at += rustix::io::pwrite(&self.fd, &garbage[..rest], at).map_or(self.size, |n| n as u64);
+                    // A detached region stays writable as long as we have it mapped.
+                    let written = rustix::io::pwrite(&self.memory, &garbage[..rest], self.base + at);
+                    at += written.map_or(self.size, |n| n as u64);
                 }
                 counted.fetch_add(1, Relaxed);
             }
@@ -380,6 +411,17 @@ impl Drop for Scribbler {
         self.stop.store(true, Relaxed);
         drop(self.thread.take().map(JoinHandle::join));
     }
+}
+
+/// Does something while nobody of our user gets an `inotify`. A kopid that starts meanwhile can watch no region, so it seals none, as
+/// one on a kernel without seals.
+pub fn without_watches<T>(act: impl FnOnce() -> T) -> T {
+    let hog = || inotify::init(inotify::CreateFlags::CLOEXEC);
+    let hogs: Vec<_> = std::iter::repeat_with(hog).map_while(Result::ok).take(MOST_INOTIFY).collect();
+    assert!(hogs.len() < MOST_INOTIFY, "sysctl fs.inotify.max_user_instances is too large for this test");
+    let done = act();
+    drop(hogs);
+    done
 }
 
 /// Holds free huge pages of the machine, so that nobody else gets one.

@@ -34,10 +34,11 @@ fn leaves_nothing(kopid: &mut Kopid, act: impl FnOnce(&mut Kopid)) {
     kopid.process().await_usage(&before);
 }
 
-/// The packets of a good session, as bytes: hello, setup, settings, stop.
+/// The packets of a good session, as bytes: hello, setup, mapped, settings, stop.
 fn session() -> Vec<Vec<u8>> {
     let settings = Settings { mtu: 1500, macs: vec![A], ..Settings::default() };
-    let messages = [hello("session", A), Message::Setup(tiny().into()), Message::Settings(settings), Message::Stop];
+    let (setup, settings) = (Message::Setup(tiny().into()), Message::Settings(settings));
+    let messages = [hello("session", A), setup, Message::Mapped, settings, Message::Stop];
     let numbered =
         (1..).zip(messages).map(|(sequence, message)| Envelope { protocol: PROTOCOL, sequence, message }.encode());
     numbered.collect()
@@ -211,10 +212,11 @@ fn mapped_out_of_place_harms_nobody_else() {
         }
         assert!(matches!(client.ask(Message::Stop), Ok((Message::Done, None))));
         assert!(matches!(client.ask(Message::Mapped), Ok((Message::Refused(_), None))));
-        // What it never has said to be mapped is served as well.
+        // What it never has said to be mapped is not served.
         let _region = client.setup_unsealed(&small());
         client.settings(A);
-        assert_eq!(kopid.await_app("early")["sealed"], false);
+        let early = kopid.app("early").expect("it is attached");
+        assert_eq!((&early["sealed"], &early["state"]), (&false.into(), &"stopped".into()));
 
         let (mut client, _region) = Client::attach_old(&kopid.socket(), "old", [2, 0, 0, 0, 0, 12], &small());
         assert!(client.say(Message::Mapped));

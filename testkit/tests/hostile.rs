@@ -6,7 +6,7 @@ use kopi_ring::Region;
 use kopi_ring::layout::{Descriptor, Notes};
 use kopi_ring::message::Mac;
 use kopi_testkit::app::{AppOptions, Transfer};
-use kopi_testkit::evil::{Client, HugeHog, Random, Vandal, small};
+use kopi_testkit::evil::{Client, HugeHog, Random, Vandal, small, without_watches};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Settings, TempDir, machine, wait_until};
 use rustix::process::Signal;
@@ -22,7 +22,12 @@ fn start(label: &str) -> (TempDir, Kopid) {
     (dir, kopid)
 }
 
-/// An app of an older version of the protocol: no later seal keeps it from writing by `pwrite`, and from making holes.
+/// A kopid that seals no region.
+fn start_unsealing(dir: &TempDir, config: &Settings) -> Kopid {
+    without_watches(|| Kopid::start(dir, config))
+}
+
+/// An app of an older version of the protocol.
 fn attach(kopid: &Kopid) -> (Client, Region) {
     kopid.await_no_app("evil");
     Client::attach_old(&kopid.socket(), "evil", EVIL, &small())
@@ -158,10 +163,11 @@ fn fault_10_tail_jumps_end_the_app() {
 fn others_lose_nothing(
     label: &str,
     config: &Settings,
+    start: impl Fn(&TempDir, &Settings) -> Kopid,
     attack: impl Fn(&Region, u64) -> Option<Box<dyn std::any::Any>>,
 ) {
     let dir = TempDir::new(label);
-    let mut kopid = Kopid::start(&dir, config);
+    let mut kopid = start(&dir, config);
     let load = Transfer::new(200_000, 60..=1514);
     let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
     let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
@@ -187,7 +193,7 @@ fn others_lose_nothing(
 #[test]
 fn fault_12_garbage_everywhere_costs_others_nothing() {
     let config = Settings { huge_pages: "off", log: "warn", ..Settings::default() };
-    others_lose_nothing("scribble", &config, |region, round| {
+    others_lose_nothing("scribble", &config, Kopid::start, |region, round| {
         let scribbler = Vandal::new(region).scribble(round);
         wait_until("the region was written over", SOON, || scribbler.rounds() > 0);
         Some(Box::new(scribbler))
@@ -198,7 +204,7 @@ fn fault_12_garbage_everywhere_costs_others_nothing() {
 #[test]
 fn fault_42_holes_cost_others_nothing() {
     let config = Settings { huge_pages: "off", log: "warn", ..Settings::default() };
-    others_lose_nothing("holes", &config, |region, _| {
+    others_lose_nothing("holes", &config, start_unsealing, |region, _| {
         let mut producer = region.tx_producer(0).expect("a ring");
         assert!(producer.free(8).is_ok_and(|free| free >= 8));
         for _ in 0..8 {
@@ -206,7 +212,7 @@ fn fault_42_holes_cost_others_nothing() {
         }
         let vandal = Vandal::new(region);
         producer.publish();
-        vandal.punch();
+        vandal.punch().expect("it is not sealed");
         // With luck kopid was faster, so it gets something else to stumble over.
         vandal.write_u32(offsets(region, true).0, 16);
         None
@@ -220,7 +226,7 @@ fn fault_42_holes_in_huge_pages_cost_others_nothing() {
     wait_until("200 huge pages are free: sysctl vm.nr_hugepages=512", SOON, || machine::huge_pages().1 >= 200);
     let config = Settings { huge_pages: "require", log: "warn", ..Settings::default() };
     let dir = TempDir::new("huge-holes");
-    let mut kopid = Kopid::start(&dir, &config);
+    let mut kopid = start_unsealing(&dir, &config);
     let load = Transfer::new(100_000, 60..=1514);
     let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
     let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
@@ -231,7 +237,7 @@ fn fault_42_holes_in_huge_pages_cost_others_nothing() {
         kopid.process().signal(Signal::STOP);
         wait_until("kopid is stopped", SOON, || kopid.process().is_stopped());
         let hog = HugeHog::new();
-        Vandal::new(&region).punch();
+        Vandal::new(&region).punch().expect("it is not sealed");
         hog.grab();
         kopid.process().signal(Signal::CONT);
         // kopid looks at the head of every ring all the time, so it falls into the hole by itself.

@@ -1,5 +1,6 @@
 //! One attached app, and what the policy grants to it.
 
+use crate::control::app_waker::Reach;
 use crate::control::identity::Identity;
 use crate::control::kept_regions::Watch;
 use crate::control::regions::{Charge, Making};
@@ -41,6 +42,8 @@ pub struct App {
     pub limit_logged: bool,
     /// Its rings, while it is started.
     pub region: Option<Region>,
+    /// How it is to be reached when workers serve its rings, as long as they do not yet.
+    pub waiting: Option<Reach>,
     /// Their memory.
     pub charge: Charge,
     /// What tells when they are gone, if they can be sealed.
@@ -109,6 +112,7 @@ impl App {
             started: false,
             limit_logged: false,
             region: None,
+            waiting: None,
             charge: Charge::default(),
             watch: None,
             sealed: false,
@@ -118,5 +122,11 @@ impl App {
             status: None,
             base: PortTotals::default(),
         }
+    }
+
+    /// Whether workers serve its rings.
+    #[must_use]
+    pub const fn is_served(&self) -> bool {
+        self.region.is_some() && self.waiting.is_none()
     }
 }

@@ -77,8 +77,9 @@ struct Client {
     reply: Option<(Envelope, u64)>,
     /// The rings that it has asked for and that are being made, or wait for memory.
     asked: Option<Rings>,
-    /// Its request that its user's thread is at: to share memory, not to any more, or to seal its rings.
-    working: Option<u32>,
+    /// Its request that its user's thread is at, and the answer if that goes well: to share memory, not to any more, or to seal its
+    /// rings.
+    working: Option<(u32, Message)>,
     /// Whether its next request is waited for.
     receiving: bool,
     /// When it was last begun to look at its process.
@@ -296,16 +297,21 @@ impl Attach {
                 }
             }
             PeerEventKind::Shared(outcome) => {
-                if let (Some(sequence), State::Attached(id)) = (client.working.take(), client.state) {
+                if let (Some((sequence, answer)), State::Attached(id)) = (client.working.take(), client.state) {
                     plane.shared(id);
-                    let message = outcome.map_or_else(Message::Refused, |()| Message::Done);
+                    let message = outcome.map_or_else(Message::Refused, |()| answer);
                     client.reply = Some((Envelope { protocol: client.protocol, sequence, message }, 0));
                 }
             }
             PeerEventKind::Sealed(outcome) => {
-                if let (Some(sequence), State::Attached(id)) = (client.working.take(), client.state) {
-                    plane.sealed(id, outcome);
-                    client.reply = Some((Envelope { protocol: client.protocol, sequence, message: Message::Done }, 0));
+                if let (Some((sequence, message)), State::Attached(id)) = (client.working.take(), client.state) {
+                    match plane.sealed(id, outcome) {
+                        Ok(()) => {
+                            let envelope = Envelope { protocol: client.protocol, sequence, message };
+                            client.reply = Some((envelope, plane.next_snapshot()));
+                        }
+                        Err(reason) => self.detach(at, reason, plane),
+                    }
                 }
             }
             PeerEventKind::Received(Ok(envelope)) => {

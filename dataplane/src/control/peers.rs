@@ -23,7 +23,7 @@ use crate::control::mailbox::{MailSender, Mailbox};
 use crate::control::regions::Ending;
 use kopi_ring::message::{Envelope, Message, Segment, Span};
 use kopi_ring::socket::ReceiveError;
-use kopi_ring::{Doorbell, PROTOCOL, WakeFutex, Window};
+use kopi_ring::{Doorbell, PROTOCOL, RegionError, WakeFutex, Window};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -89,7 +89,7 @@ pub enum PeerEventKind {
     /// Memory was [mapped](PeerConnection::map) or [unmapped](PeerConnection::unmap), or the reason for which it was not.
     Shared(Result<(), String>),
     /// Its region was sealed, or could not be.
-    Sealed(Result<(), String>),
+    Sealed(Result<(), RegionError>),
     /// A system call on it took so much time of a CPU. Nothing more will come.
     Slow(Duration),
 }

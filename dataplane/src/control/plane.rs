@@ -362,11 +362,14 @@ impl ControlPlane {
         app.status = None;
         let (charge, watch) = (std::mem::take(&mut app.charge), app.watch.take());
         app.sealed = false;
+        let served = app.waiting.take().is_none();
         if let Some(region) = app.region.take() {
             self.retire(region, charge, watch);
-            self.dataplane.detach(id);
-            self.ports.await_return(id, self.dataplane.workers());
-            self.change_by(id);
+            if served {
+                self.dataplane.detach(id);
+                self.ports.await_return(id, self.dataplane.workers());
+                self.change_by(id);
+            }
         }
     }
 

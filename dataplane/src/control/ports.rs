@@ -286,10 +286,10 @@ impl PortTable {
         self.slots.iter_mut().filter_map(|slot| slot.app.as_deref_mut())
     }
 
-    /// The running ports, as the forwarding table wants them. A port without rings receives nothing and owns its address still.
+    /// The running ports, as the forwarding table wants them. A port whose rings are not served receives nothing and owns its address still.
     #[must_use]
     pub fn members(&self) -> Vec<FibPort> {
-        let running = self.apps().filter(|app| app.region.is_some());
+        let running = self.apps().filter(|app| app.is_served());
         running.map(|app| FibPort { id: app.id, settings: app.settings.clone(), link: app.grant.link }).collect()
     }
 

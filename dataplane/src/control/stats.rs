@@ -224,7 +224,7 @@ fn describe(app: &App, plane: &ControlPlane) -> kopi_api::App {
         mtu: app.settings.mtu.into(),
         promiscuous: app.settings.promiscuous,
         all_multicast: app.settings.all_multicast,
-        state: if app.region.is_some() { "running" } else { "stopped" }.to_owned(),
+        state: if app.is_served() { "running" } else { "stopped" }.to_owned(),
         queues: app.region.as_ref().map(queues).unwrap_or_default(),
         memory: app.region.as_ref().map_or(0, |region| region.size() as u64),
         huge_pages: app.region.as_ref().is_some_and(kopi_ring::Region::huge),

@@ -59,7 +59,7 @@ pub enum Message {
     /// Daemon, unasked: the wire's link changed.
     Link(Link),
     /// Client, since version 3: the region that came with Ready is mapped, and no other mapping of it that can be written will be
-    /// made. The daemon seals it.
+    /// made. The daemon seals it, and serves its rings from then on.
     Mapped,
     /// Client, since version 3: wants to share memory of its own in a window like this. Once, before the first
     /// [`Setup`](Self::Setup).

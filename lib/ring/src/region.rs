@@ -397,15 +397,20 @@ mod tests {
         }
     }
 
-    /// What a client of an older version has cannot be sealed, by nobody.
+    /// What a client of an older version has can be sealed as well, until it was settled: then nobody can.
     #[test]
-    fn region_of_an_older_version_stays_unsealed() {
-        let mut builder = RegionBuilder::new(&geometry(), HugePages::Off).unwrap();
-        while !builder.fill(usize::MAX).unwrap() {}
-        let daemon = builder.finish(OLDEST_PROTOCOL).unwrap();
+    fn region_of_an_older_version_can_be_sealed() {
+        let finish = || {
+            let mut builder = RegionBuilder::new(&geometry(), HugePages::Off).unwrap();
+            while !builder.fill(usize::MAX).unwrap() {}
+            builder.finish(OLDEST_PROTOCOL).unwrap()
+        };
+        let daemon = finish();
         assert!(Region::open(daemon.fd().try_clone_to_owned().unwrap(), &geometry()).is_ok());
-        assert!(matches!(daemon.seal(), Err(RegionError::System { errno: Errno::PERM, .. })));
+        assert!(daemon.seal().is_ok() && daemon.settle());
+        let daemon = finish();
         assert!(!daemon.settle());
+        assert!(matches!(daemon.seal(), Err(RegionError::System { errno: Errno::PERM, .. })));
     }
 
     /// The memory of a sealed region is unmapped bit by bit, and goes with the file's last holder.

@@ -1,11 +1,11 @@
-//! An app takes pages out of its region, for kopid to put back: it cannot once that is sealed. Before, and with an older driver, it is
-//! seen at the first touch, and costs the worker next to nothing.
+//! An app takes pages out of its region, for kopid to put back: it cannot once that is sealed, and before that its rings are not
+//! served. Where nothing can be sealed, it is seen at the first touch, and costs the worker next to nothing.
 
 use kopi_ring::Region;
 use kopi_ring::layout::Notes;
-use kopi_ring::message::Mac;
+use kopi_ring::message::{Mac, Message};
 use kopi_testkit::app::{AppOptions, Transfer};
-use kopi_testkit::evil::{Client, small};
+use kopi_testkit::evil::{Client, Vandal, small, without_watches};
 use kopi_testkit::wait::SOON;
 use kopi_testkit::{App, Kopid, Settings, TempDir, machine, wait_until};
 use rustix::fs::FallocateFlags;
@@ -39,7 +39,7 @@ impl Puncher {
         let work = move || {
             while !stopped.load(Relaxed) {
                 let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(&fd, hole, at, page).expect("seals do not stop holes");
+                rustix::fs::fallocate(&fd, hole, at, page).expect("it is not sealed");
                 if refill {
                     // Without a page in the pool, the hole stays.
                     let _short = rustix::fs::fallocate(&fd, FallocateFlags::empty(), at, page);
@@ -70,7 +70,8 @@ fn faults_of_workers(kopid: &mut Kopid) -> u64 {
 /// having cost the workers no more than a handful of page faults each time; the two lose no frame.
 fn puncher_is_detached(label: &str, huge_pages: &'static str, refill: bool) {
     let dir = TempDir::new(label);
-    let mut kopid = Kopid::start(&dir, &Settings { huge_pages, log: "warn", ..Settings::default() });
+    let settings = Settings { huge_pages, log: "warn", ..Settings::default() };
+    let mut kopid = without_watches(|| Kopid::start(&dir, &settings));
     let load = Transfer::new(60_000, 60..=1514);
     let mut receiver = App::receive(&dir, &kopid, &AppOptions::new("receiver", B), &load);
     let mut sender = App::send(&dir, &kopid, &AppOptions::new("sender", A), &load, B);
@@ -149,16 +150,16 @@ fn sealed_rings_get_no_holes() {
     }
 }
 
-/// A driver of the version before seals, which knows no word for it, exchanges frames with one of today, and is shown as unsealed.
+/// A driver of the version before seals, which knows no word for it, exchanges frames with one of today, and its rings are sealed, too.
 #[test]
-fn older_drivers_are_served_unsealed() {
+fn older_drivers_are_sealed_and_served() {
     let dir = TempDir::new("older");
     let kopid = Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() });
     let (_old, sender) = Client::attach_old(&kopid.socket(), "old", EVIL, &small());
     let (_new, receiver) = Client::attach(&kopid.socket(), "new", [2, 0, 0, 0, 0, 7], &small());
     assert_eq!(
         [kopid.await_app("old")["sealed"].as_bool(), kopid.await_app("new")["sealed"].as_bool()],
-        [Some(false), Some(true)]
+        [Some(true), Some(true)]
     );
     let (mut producer, mut consumer) =
         (sender.tx_producer(0).expect("a ring"), receiver.rx_consumer(0).expect("a ring"));
@@ -174,11 +175,103 @@ fn older_drivers_are_served_unsealed() {
 #[test]
 fn hole_that_is_never_touched_ends_the_app() {
     let dir = TempDir::new("far-hole");
-    let kopid = Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() });
+    let kopid = without_watches(|| Kopid::start(&dir, &Settings { huge_pages: "off", ..Settings::default() }));
     let (client, region) = Client::attach_old(&kopid.socket(), "evil", EVIL, &small());
     // The last slot of the RX ring, to which nobody sends.
     let last = region.size() as u64 / 4096 * 4096 - 4096;
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::fs::fallocate(region.fd(), hole, last, 4096).expect("seals do not stop holes");
+    rustix::fs::fallocate(region.fd(), hole, last, 4096).expect("it is not sealed");
     assert!(client.refusal().contains("punched out"));
+}
+
+/// A client of either version that is about to say that its rings are mapped, and has sent nothing but what comes before.
+fn unsealed(kopid: &Kopid, old: bool) -> (Client, Region, Mac) {
+    let client = Client::connect(&kopid.socket());
+    let mut client = if old { client.old() } else { client };
+    let mac = client.hello("evil", EVIL).mac;
+    let region = client.setup_unsealed(&small());
+    (client, region, mac)
+}
+
+/// Says that its rings are mapped, and what the port is to receive.
+fn say_mapped(client: &mut Client, mac: Mac) {
+    client.mapped();
+    client.settings(mac);
+}
+
+/// Rings are served when they are sealed, and not before, to clients of both versions: until then a worker would wait for whatever the
+/// client does to their pages. From then on it can take none out.
+#[test]
+fn rings_are_served_once_they_are_sealed() {
+    wait_until("200 huge pages are free: sysctl vm.nr_hugepages=512", SOON, || machine::huge_pages().1 >= 200);
+    let dir = TempDir::new("unsealed");
+    for (huge_pages, old) in [("off", false), ("off", true), ("require", false), ("require", true)] {
+        let mut kopid = Kopid::start(&dir, &Settings { huge_pages, ..Settings::default() });
+        let (mut client, region, mac) = unsealed(&kopid, old);
+        let (vandal, mut producer) = (Vandal::new(&region), region.tx_producer(0).expect("a ring"));
+        assert!(producer.free(1).is_ok_and(|free| free == 512) && producer.push(&[0xff; 60], Notes::NONE));
+        producer.publish();
+        // Ten of kopid's looks.
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(producer.free(512), Ok(511), "nobody looks there");
+        let evil = kopid.app("evil").expect("it is attached");
+        assert_eq!((&evil["state"], &evil["sealed"]), (&"stopped".into(), &false.into()));
+        say_mapped(&mut client, mac);
+        wait_until("the frame is taken", SOON, || producer.free(512) == Ok(512));
+        let evil = kopid.await_app("evil");
+        assert_eq!((&evil["state"], &evil["sealed"]), (&"running".into(), &true.into()));
+        assert_eq!(vandal.punch(), Err(Errno::PERM), "of an older version: {old}");
+
+        // Others in their place are as those.
+        drop((vandal, producer));
+        let again = client.setup_unsealed(&small());
+        drop(region);
+        let mut producer = again.tx_producer(0).expect("a ring");
+        assert!(producer.free(1).is_ok_and(|free| free == 512) && producer.push(&[0xff; 60], Notes::NONE));
+        producer.publish();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(producer.free(512), Ok(511), "nobody looks there");
+        say_mapped(&mut client, mac);
+        wait_until("the frame is taken", SOON, || producer.free(512) == Ok(512));
+        assert_eq!(Vandal::new(&again).punch(), Err(Errno::PERM));
+        drop((client, producer, again));
+        kopid.await_no_app("evil");
+        wait_until("its memory is free", SOON, || kopid.status()["ring_memory"]["used"] == 0);
+        assert!(kopid.stop().success());
+    }
+}
+
+/// A client that makes holes, or forbids the seal, before its rings are sealed loses its port, and no worker touches any of its pages.
+#[test]
+fn holes_before_the_seal_are_met_by_nobody() {
+    let dir = TempDir::new("early-holes");
+    let mut kopid = Kopid::start(&dir, &Settings { huge_pages: "off", log: "warn", ..Settings::default() });
+    // A page of each worker's own that nobody has touched yet is none of this.
+    drop(Client::attach(&kopid.socket(), "first", EVIL, &small()));
+    kopid.await_no_app("first");
+    let before = faults_of_workers(&mut kopid);
+    for old in [false, true] {
+        for says in [false, true] {
+            let (mut client, region, mac) = unsealed(&kopid, old);
+            Vandal::new(&region).punch().expect("it is not sealed yet");
+            if says {
+                let settings = kopi_ring::message::Settings { mtu: 1500, macs: vec![mac], ..Default::default() };
+                assert!(client.say(if old { Message::Settings(settings) } else { Message::Mapped }));
+            }
+            let refusal = client.refusal();
+            assert!(refusal.contains("punched out"), "{refusal}");
+            kopid.await_no_app("evil");
+        }
+        let (mut client, region, mac) = unsealed(&kopid, old);
+        rustix::fs::fcntl_add_seals(region.fd(), rustix::fs::SealFlags::SEAL).expect("it may be sealed");
+        let settings = kopi_ring::message::Settings { mtu: 1500, macs: vec![mac], ..Default::default() };
+        assert!(client.say(if old { Message::Settings(settings) } else { Message::Mapped }));
+        let refusal = client.refusal();
+        assert!(refusal.contains("cannot be sealed against holes"), "{refusal}");
+        kopid.await_no_app("evil");
+    }
+    let faults = faults_of_workers(&mut kopid) - before;
+    assert_eq!(faults, 0, "page faults of the workers");
+    wait_until("all memory is free", SOON, || kopid.status()["ring_memory"]["used"] == 0);
+    assert!(kopid.stop().success());
 }

@@ -7,6 +7,9 @@ use crate::ids::PortId;
 use kopi_ring::message::{Envelope, Message};
 use log::Level;
 
+/// The first version of the protocol whose clients say that they have mapped their rings.
+const MAPPED_SINCE: u16 = 3;
+
 /// Does what one request asks for, and prepares the reply.
 ///
 /// # Errors
@@ -52,7 +55,17 @@ pub(super) fn respond(
             Err(error) => Message::Refused(error.to_string()),
         },
         (State::Attached(id), Message::Settings(settings)) => {
-            done(plane.change(id, settings).map_err(|no| no.to_string()))
+            let answer = done(plane.change(id, settings).map_err(|no| no.to_string()));
+            // A client that has no word for it sends them when it has mapped its rings, and not before.
+            let is_mapped = protocol < MAPPED_SINCE && plane.app(id).is_some_and(|app| app.waiting.is_some());
+            match if is_mapped { hand_over(client, id, Message::Mapped, plane) } else { Ok(false) } {
+                Ok(true) => {
+                    client.working = Some((sequence, answer));
+                    return Ok(());
+                }
+                Ok(false) => answer,
+                Err(refusal) => Message::Refused(refusal),
+            }
         }
         (State::Attached(id), Message::Stop) => {
             plane.halt(id);
@@ -64,7 +77,7 @@ pub(super) fn respond(
         (State::Attached(id), message @ (Message::Share(_) | Message::Unshare(_) | Message::Mapped)) => {
             match hand_over(client, id, message, plane) {
                 Ok(true) => {
-                    client.working = Some(sequence);
+                    client.working = Some((sequence, Message::Done));
                     return Ok(());
                 }
                 Ok(false) => Message::Done,
@@ -92,7 +105,10 @@ fn hand_over(client: &Client, id: PortId, message: Message, plane: &mut ControlP
         }
         _ => match plane.to_seal(id).map_err(|error| error.to_string())? {
             Some(file) => connection.seal(file),
-            None => return Ok(false),
+            None => {
+                plane.serve(id);
+                return Ok(false);
+            }
         },
     }
     Ok(true)

@@ -176,8 +176,7 @@ impl UserLoop {
     }
 
     fn seal(&self, serial: u64, file: &OwnedFd) {
-        let sealed = Region::seal_file(file).map_err(|error| error.to_string());
-        self.send(serial, PeerEventKind::Sealed(sealed));
+        self.send(serial, PeerEventKind::Sealed(Region::seal_file(file)));
     }
 
     fn receive(&mut self, serial: u64) {

@@ -33,7 +33,7 @@ impl ControlPlane {
     pub(super) fn shared_address(&self) -> Option<SharedAddress> {
         let (host, mac) = self.ports.host().zip(self.host_mac())?;
         let entry = |app: &App| self.policy.ruleset()?.policy().apps.get(app.grant.entry?);
-        let sharers = self.ports.apps().filter(|app| app.grant.shared && app.region.is_some());
+        let sharers = self.ports.apps().filter(|app| app.grant.shared && app.is_served());
         let sharers = sharers
             .map(|app| Sharer { id: app.id, listen: entry(app).map(|entry| entry.listen.clone()).unwrap_or_default() });
         SharedAddress::new(host, mac, &sharers.collect::<Vec<_>>())

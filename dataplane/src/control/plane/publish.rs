@@ -80,7 +80,7 @@ impl ControlPlane {
         let ruleset = self.policy.ruleset().cloned()?;
         let classes = &self.classes;
         let host_sockets = Arc::clone(&self.host_sockets);
-        let members = self.ports.apps_mut().filter(|app| app.region.is_some()).map(|app| {
+        let members = self.ports.apps_mut().filter(|app| app.is_served()).map(|app| {
             let limit =
                 app.grant.entry.and_then(|entry| ruleset.policy().apps.get(entry)).and_then(|entry| entry.flows);
             let port_policy =

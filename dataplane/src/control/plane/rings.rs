@@ -4,6 +4,7 @@ use super::ControlPlane;
 use super::connections::user_of;
 use crate::control::app::{App, Pending};
 use crate::control::app_waker::Reach;
+use crate::control::detach::DetachReason;
 use crate::control::kept_regions::{Left, Watch};
 use crate::control::limits::Limits;
 use crate::control::memory::{MemoryRefusal, Room, free_huge_memory};
@@ -12,8 +13,9 @@ use crate::control::regions::{Charge, Done};
 use crate::ids::PortId;
 use crate::worker::port::User;
 use kopi_ring::message::Setup;
-use kopi_ring::{Doorbell, Geometry, HugePages, Region, RegionError};
+use kopi_ring::{Doorbell, Geometry, HugePages, PeerFault, Region, RegionError};
 use rustix::fd::OwnedFd;
+use rustix::io::Errno;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -91,8 +93,6 @@ enum Side {
     Host(Doorbell),
 }
 
-/// The first version of the protocol whose clients say that they have mapped their rings.
-const SEALED_SINCE: u16 = 3;
 /// Bytes that kopid does not take for rings, however much there is.
 const SPARE: u64 = 64 << 20;
 /// Bytes of a huge page.
@@ -150,8 +150,8 @@ impl ControlPlane {
         Ok(Asked::Making)
     }
 
-    /// Takes in what has become of regions: has the workers serve rings that are ready, which they do once they
-    /// [use](Self::uses) the [next snapshot](Self::next_snapshot). Returns the ports whose rings are, or cannot be had.
+    /// Takes in what has become of regions. Returns the ports whose rings are ready, for their apps to map them, or cannot be had.
+    /// Rings that they had before are out of use when workers [use](Self::uses) the [next snapshot](Self::next_snapshot).
     #[must_use]
     pub fn take_regions(&mut self) -> Vec<Made> {
         let mut made = Vec::new();
@@ -207,11 +207,14 @@ impl ControlPlane {
         self.install(id, region, Charge::default(), Side::Host(doorbell))
     }
 
-    /// Has the workers serve the rings of `region`.
+    /// Gives a port the rings of `region`, in place of any it has. Those of an app are [served](Self::serve) later: as long as it can
+    /// make holes, who touches a page waits in the kernel for as long as it takes to make them.
     fn install(&mut self, id: PortId, region: Region, charge: Charge, side: Side) -> Result<(), SetupError> {
         let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
         let host = self.ports.host();
-        let app = self.ports.get_mut(id).ok_or(SetupError::Gone)?;
+        if self.ports.get(id).is_none() {
+            return Err(SetupError::Gone);
+        }
         let pair = match self.dataplane.sleeps() {
             true => Doorbell::pair().map(|(ours, theirs)| (Some(ours), Some(theirs))),
             false => Ok((None, None)),
@@ -226,6 +229,8 @@ impl ControlPlane {
                 return Err(no_doorbell(errno).into());
             }
         };
+        self.halt(id);
+        let app = self.ports.get_mut(id).ok_or(SetupError::Gone)?;
         if !std::mem::replace(&mut app.started, true) {
             // Until all workers had been told that the one before was gone, they may have begun connections for its number. An
             // app is told that it is admitted when they have, so there are none from now on.
@@ -234,7 +239,7 @@ impl ControlPlane {
         }
         // Before the app has it, which could seal it itself: what is sealed without a watch would never be known to be gone.
         let watch = match &side {
-            Side::App { .. } if app.protocol >= SEALED_SINCE => match self.kept.watch(&region) {
+            Side::App { .. } => match self.kept.watch(&region) {
                 Ok(watch) => Some(watch),
                 Err(errno) => {
                     let _unsealed = region.settle();
@@ -245,7 +250,7 @@ impl ControlPlane {
                     None
                 }
             },
-            _ => None,
+            Side::Host(_) => None,
         };
         if self.limits.huge_pages == HugePages::Auto && !region.huge() {
             let size = region.size() >> 10;
@@ -254,34 +259,44 @@ impl ControlPlane {
                 app.name
             ));
         }
-        let port = (id, app.generation);
         match side {
             Side::App { sleeps } => {
                 let uid = app.account;
                 let doorbell = ours.map(|ours| self.peers.quieting(uid, ours));
-                let reach = Reach { user: self.peers.user(uid), futex: sleeps.then(|| region.wake_futex()), doorbell };
-                self.dataplane.attach((&region, app.window.as_ref()), port, User::Id(uid), reach);
+                let futex = sleeps.then(|| region.wake_futex());
+                app.waiting = Some(Reach { user: self.peers.user(uid), futex, doorbell });
             }
             Side::Host(call) => {
+                let port = (id, app.generation);
                 self.dataplane.attach_host(&region, port, Arc::new(call), ours.map(Arc::new).as_ref());
+                app.status = Some(region.daemon_status());
+                // The host's thread is ours and makes no holes.
+                app.sealed = true;
+                self.stale = true;
             }
         }
         app.doorbell = theirs;
+        app.watch = watch;
+        app.charge = charge;
+        app.region = Some(region);
+        Ok(())
+    }
+
+    /// Has the workers serve the rings of an app that has mapped them, which they do once they [use](Self::uses) the [next
+    /// snapshot](Self::next_snapshot). Nothing happens if they do already.
+    pub fn serve(&mut self, id: PortId) {
+        let Some(app) = self.ports.get_mut(id) else { return };
+        let (Some(region), Some(reach)) = (&app.region, app.waiting.take()) else { return };
+        let port = (id, app.generation);
+        self.dataplane.attach((region, app.window.as_ref()), port, User::Id(app.account), reach);
+        // Not before: whoever writes there touches a page, too.
         app.status = Some(region.daemon_status());
-        // The host's thread is ours and makes no holes.
-        app.sealed = Some(id) == host;
-        let before_watch = std::mem::replace(&mut app.watch, watch);
-        let before = (app.region.replace(region), std::mem::replace(&mut app.charge, charge));
         let shared = app.grant.shared;
-        if let (Some(region), charge) = before {
-            self.retire(region, charge, before_watch);
-        }
         self.change_by(id);
         if shared {
             // What is known may be half a second old.
             self.read_host_sockets();
         }
-        Ok(())
     }
 
     /// Notes that no app uses a region any more. It is emptied when no worker does either.
@@ -300,7 +315,7 @@ impl ControlPlane {
     }
 
     /// The file of a port's rings, whose app has mapped them, to be [sealed](Region::seal_file) by the thread of its user; `None` if
-    /// they are not to be.
+    /// they are not to be, and are [served](Self::serve) as they are.
     ///
     /// # Errors
     ///
@@ -313,19 +328,34 @@ impl ControlPlane {
         file.transpose().map_err(SetupError::System)
     }
 
-    /// Notes that a port's rings were sealed. Where the kernel does not, or where there is a hole already, holes are looked for as before.
-    pub fn sealed(&mut self, id: PortId, outcome: Result<(), String>) {
-        let Some(app) = self.ports.get_mut(id) else { return };
+    /// Notes that a port's rings were sealed, and has them [served](Self::serve). Where the kernel knows no such seal they are served
+    /// all the same, and holes are looked for.
+    ///
+    /// # Errors
+    ///
+    /// Why the app has to go: it has made a hole before, or has seen to it that its rings cannot be sealed.
+    pub fn sealed(&mut self, id: PortId, outcome: Result<(), RegionError>) -> Result<(), DetachReason> {
+        let Some(app) = self.ports.get_mut(id) else { return Ok(()) };
+        let Some(region) = &app.region else { return Ok(()) };
         match outcome {
-            Ok(()) => app.sealed = app.region.as_ref().is_some_and(Region::is_whole),
-            Err(error) => self.peer_log.warn_of(
+            Ok(()) if region.is_whole() => app.sealed = true,
+            Ok(()) => return Err(PeerFault::Page.into()),
+            // The kernel looks for seals that it does not know first.
+            Err(error @ RegionError::System { errno: Errno::INVAL, .. }) => self.peer_log.warn_of(
                 &app.identity,
                 &format_args!(
-                    "{}: its rings are not sealed against holes ({error}): the kernel is older than Linux 5.1, or the app forbids it",
+                    "{}: its rings are not sealed against holes ({error}): the kernel is older than Linux 5.1",
                     app.name
                 ),
             ),
+            Err(error) => {
+                let why =
+                    format!("its rings cannot be sealed against holes ({error}): it has sealed their file itself");
+                return Err(DetachReason::Refused(why));
+            }
         }
+        self.serve(id);
+        Ok(())
     }
 
     /// Whether the machine, and kopid's control groups, have `bytes` more. Huge pages are no part of what they have.

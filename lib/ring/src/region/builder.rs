@@ -14,9 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-/// The first version of the protocol whose clients say that they have mapped a region, so that it can be sealed once more.
-const SEALING: u16 = 3;
-
 /// A region that is being made. It gets its pages bit by bit, since clearing them takes time.
 #[derive(Debug)]
 pub struct RegionBuilder {
@@ -120,9 +117,6 @@ impl RegionBuilder {
         let Self { mut mapping, layout, geometry, fd, huge, filling, copies, .. } = self;
         if filling == Filling::Allocate {
             mapping = Mapping::new(&fd, mapping.size, MapFlags::POPULATE)?;
-        }
-        if protocol < SEALING {
-            rustix::fs::fcntl_add_seals(&fd, SealFlags::SEAL).map_err(system("sealing"))?;
         }
         let page = if huge { HUGE_PAGE } else { PAGE };
         mapping.guard = Some(Guard::new(mapping.base, mapping.size, page, huge || filling == Filling::Lock)?);
