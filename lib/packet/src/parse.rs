@@ -142,7 +142,6 @@ fn unparsed(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {
 /// UDP, room for a TCP header, and every length right. `None` for all others.
 ///
 /// Loads whole words at fixed offsets, and decides with as few instructions as can be, because every packet pays for it.
-#[expect(clippy::inline_always, reason = "as for `parse_short`")]
 #[inline(always)]
 #[must_use]
 pub fn parse_plain(frame: &[u8], source: u16) -> Option<(Headers, FlowKey)> {

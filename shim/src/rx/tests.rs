@@ -326,7 +326,9 @@ fn lanes_are_merged() {
                     sent[lane] += 1;
                 }
             }
-            let left = |received: &[u8]| sent.iter().zip(received).map(|(s, r)| u32::from(s - r)).sum::<u32>();
+            let left = |received: &[u8]| {
+                sent.iter().zip(received).map(|(s, r)| sys::QueueCount::from(s - r)).sum::<sys::QueueCount>()
+            };
             assert_eq!(waiting(&mut queue).0, left(&received).min(64));
             for _ in 0..if round == 59 { 1000 } else { 2 } {
                 for (lane, number) in heads(&mut queue, burst) {
