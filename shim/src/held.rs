@@ -108,9 +108,20 @@ impl Held {
         self.free_while(most, one_pool, |position| ring.emptied(position))
     }
 
-    /// Frees all: nobody will read them any more.
-    pub(crate) fn free_all(&mut self) -> usize {
-        self.free_while(usize::MAX, false, |_| true)
+    /// Frees all, while the daemon may still be there and read: a ring that it goes on with is at fault where they were, so that what
+    /// their buffers hold next is not sent for them. The port is lost in any case.
+    pub(crate) fn revoke(&mut self, ring: Option<&mut Producer>) {
+        if let Some(ring) = ring.filter(|_| !self.is_empty()) {
+            let mask = self.places.len().wrapping_sub(1);
+            let places = (0..self.len()).filter_map(|n| self.places.get(self.begin.wrapping_add(n) & mask));
+            ring.revoke(places.map(|(_, position)| *position));
+        }
+        self.free_all();
+    }
+
+    /// Frees all: nobody reads them any more.
+    fn free_all(&mut self) {
+        self.free_while(usize::MAX, false, |_| true);
     }
 
     fn free_while(&mut self, most: usize, one_pool: bool, is_done: impl Fn(u32) -> bool) -> usize {

@@ -149,6 +149,11 @@ impl<E> RingSlot<E> {
         self.shared.flags.load(Acquire) & (OFFERED | AWAY | DOWN) == OFFERED
     }
 
+    /// Whether a ring is offered, whatever else there is.
+    pub(crate) fn has_offer(&self) -> bool {
+        self.shared.flags.load(Acquire) & OFFERED != 0
+    }
+
     /// Calls `look` with the view of the ring that is offered. `None` if there is none, or another thread looks at it now.
     pub(crate) fn with_view<T>(&self, look: impl FnOnce(&mut E) -> T) -> Option<T> {
         self.view.try_lock().ok()?.as_mut().map(look)

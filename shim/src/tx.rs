@@ -86,9 +86,17 @@ impl TxQueue {
     pub(crate) fn reset(&mut self) {
         self.shared.set_away();
         self.shared.collect();
+        self.let_go();
         self.publisher = None;
         self.broken = None;
-        self.held.free_all();
+    }
+
+    /// Frees what is held. The daemon may be one that has only not answered in time, and still read the ring, so this comes
+    /// before the ring goes.
+    #[cold]
+    fn let_go(&mut self) {
+        let publisher = self.publisher.as_deref_mut().or(self.broken.as_deref_mut());
+        self.held.revoke(publisher.map(|publisher| &mut publisher.ring));
         self.held.forget_pool();
     }
 
@@ -96,10 +104,10 @@ impl TxQueue {
     #[cold]
     #[inline(never)]
     fn update(&mut self) -> bool {
-        // A daemon that is away reads nothing that is sent by the ring before, and one that has made another does not either.
-        if self.shared.swap(&mut self.publisher, &mut self.broken) || self.shared.is_away() {
-            self.held.free_all();
-            self.held.forget_pool();
+        // A daemon that is away, or has made another ring, is to read nothing any more that was sent by the ring before.
+        if self.shared.is_away() || self.shared.has_offer() {
+            self.let_go();
+            self.shared.swap(&mut self.publisher, &mut self.broken);
         }
         if self.shared.is_down()
             && let Some(publisher) = &mut self.publisher
@@ -283,7 +291,8 @@ fn fill_long(
         let Some(frame) = plain(mbuf, lengths.clone()) else { break };
         let (head, rest) = frame.split_at(frame.len().min(HEAD.into()));
         let (position, length) = (ring.position(), u16::try_from(frame.len()).unwrap_or(0));
-        let shared = memory.find(rest.as_ptr(), rest.len(), last).filter(|_| held.takes(read!(mbuf, pool)));
+        let shared =
+            memory.find(rest.as_ptr(), rest.len(), last).filter(|_| owns_buffer(mbuf) && held.takes(read!(mbuf, pool)));
         if let Some(at) = shared {
             if !ring.push_reference(head, length, at) {
                 break;
@@ -304,6 +313,13 @@ fn fill_long(
         burst.bytes = burst.bytes.wrapping_add(length.into());
     }
     burst.completed != begun
+}
+
+/// Whether a packet's bytes lie in its own buffer. Those of any other are of another packet, whose pool may have few, or of the
+/// application, which may wait for them.
+#[inline]
+fn owns_buffer(mbuf: *const rte_mbuf) -> bool {
+    read!(mbuf, ol_flags) & (sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL) == 0
 }
 
 /// The bytes of a packet that lies in one segment, of one of these lengths.

@@ -6,8 +6,8 @@ use crate::index::{ProducerIndex, SharedIndex};
 use crate::layout::{Descriptor, HEAD, LINE, MAX_FRAME, MIN_SLOT, Notes};
 use crate::need_wakeup;
 use crate::ring_memory::RingMemory;
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU32, fence};
 
 impl SharedIndex for AtomicU32 {
     #[inline]
@@ -189,6 +189,18 @@ impl Producer {
     pub const fn emptied(&self, position: u32) -> bool {
         // Counted back from the next slot to be filled: those that are still filled come first.
         self.index.head().wrapping_sub(position) > self.index.filled()
+    }
+
+    /// Makes the frames at these positions, if their slots are not known to be empty, ones that the consumer takes for a fault: those
+    /// that come to them find no length. What they refer to may then be used for something else. A consumer that is in the
+    /// middle of one reads it to its end.
+    #[cold]
+    pub fn revoke(&mut self, positions: impl Iterator<Item = u32>) {
+        for position in positions.filter(|position| !self.emptied(*position)) {
+            self.memory.descriptor(position).store(0, Release);
+        }
+        // Before anything is written by whoever gets their memory next.
+        fence(SeqCst);
     }
 
     #[cold]

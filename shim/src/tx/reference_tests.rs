@@ -264,6 +264,70 @@ fn held_packets_outlive_nobody() {
     assert_eq!(pool.used(), 0);
 }
 
+/// A daemon that was only slow, and reads on in a ring whose packets were freed, meets a fault there: it sends nothing of what their
+/// buffers hold by then. What was copied stays as it was.
+#[test]
+fn what_is_freed_unread_is_not_sent() {
+    let (eal, shared) = (TestEal::new(), Shared::new());
+    let pool = eal.pool(511, 2048);
+    let (short, long) = (pattern(60, 2), pattern(600, 1));
+    let ways: [fn(&mut TxQueue, &Shared, &Region); 4] = [
+        |queue, _, _| {
+            queue.shared().set_away();
+            queue.send(&mut []);
+        },
+        |queue, _, _| {
+            queue.shared().set_away();
+            queue.clean(usize::MAX);
+        },
+        |queue, shared, next| {
+            shared.offer(queue, next);
+            queue.send(&mut []);
+        },
+        |queue, _, _| queue.reset(),
+    ];
+    for leave in ways {
+        let (first, next) = (region(64, 256), region(64, 256));
+        let (mut queue, mut ring) = shared.queue(&first, 0);
+        let mut packets = [&long, &short, &long].map(|bytes| pool.packet(&[bytes]));
+        assert_eq!((queue.send(&mut packets), pool.used()), (3, 2));
+        ring.poll().unwrap();
+        assert_eq!(ring.next().unwrap().map(|frame| frame.len()), Some(600));
+        leave(&mut queue, &shared, &next);
+        assert_eq!(pool.used(), 0);
+        assert_eq!(ring.next().unwrap().map(|frame| frame.len()), Some(60));
+        let read = ring.next();
+        assert!(matches!(read, Err(PeerFault::Length { length: 0, .. })), "{read:?}");
+    }
+}
+
+/// Packets whose bytes are in another one's buffer, or in one of the application's, are copied, wherever that lies.
+#[test]
+fn borrowed_buffers_are_copied() {
+    let (eal, shared) = (TestEal::new(), Shared::new());
+    let pool = eal.pool(255, 2048);
+    let region = region(64, 2048);
+    let (mut queue, mut ring) = shared.queue(&region, 0);
+    let payload = pattern(400, 5);
+    let owner = pool.packet(&[&payload]);
+    // SAFETY: a valid pool.
+    let clone = unsafe { sys::kopi_pktmbuf_alloc(pool.0) };
+    // SAFETY: two packets of ours.
+    unsafe { sys::kopi_pktmbuf_attach(clone, owner) };
+    assert_eq!((queue.send(&mut [clone]), pool.used(), by_reference(&queue)), (1, 1, 0));
+    let external = pool.packet(&[&payload]);
+    // SAFETY: a packet of ours, which says so for the length of the call alone.
+    unsafe { (*external).ol_flags |= sys::RTE_MBUF_F_EXTERNAL };
+    assert!(!owns_buffer(external));
+    // SAFETY: as above.
+    unsafe { (*external).ol_flags &= !sys::RTE_MBUF_F_EXTERNAL };
+    assert_eq!((queue.send(&mut [owner]), by_reference(&queue)), (1, 1));
+    assert_eq!(drain(&mut ring, true), [&payload[..], &payload]);
+    assert_eq!((queue.clean(usize::MAX), pool.used()), (1, 1));
+    // SAFETY: a packet of ours.
+    unsafe { sys::kopi_pktmbuf_free(external) };
+}
+
 /// A packet that somebody else holds as well loses our hold alone.
 #[test]
 fn shared_packets_stay_with_the_others() {
