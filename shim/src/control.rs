@@ -20,7 +20,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -51,6 +51,8 @@ pub(crate) struct Control {
     thread: OnceLock<ThreadId>,
     /// What becomes of the application's memory.
     memory: MemoryWatch,
+    /// Whether the last connection was lost while memory was shared.
+    lost_sharing: AtomicBool,
 }
 
 /// What the daemon has agreed to on this connection.
@@ -106,6 +108,7 @@ impl Control {
             wake,
             stop: event::new()?,
             stopping: AtomicBool::new(false),
+            lost_sharing: AtomicBool::new(false),
             thread: OnceLock::new(),
         })
     }
@@ -412,9 +415,16 @@ impl Control {
     /// Finds out whether memory can be shared with the daemon of this connection.
     fn begin_sharing(&self, session: &Session) -> Memory {
         let mut memory = Memory { sharing: None, announced: false, logged: false };
+        // Once only: a daemon that cannot receive files would be lost again and again.
+        let lost = self.lost_sharing.swap(false, AcqRel);
         if !session.shares() {
             let why = "kopid's configuration, policy or kernel says so, or it is of an older release";
             self.no_sharing(&mut memory, CopyReason::NotWanted, why);
+            return memory;
+        }
+        if lost {
+            let why = "the connection before was lost while memory was shared";
+            self.no_sharing(&mut memory, CopyReason::Refused, why);
             return memory;
         }
         memory.sharing = self.memory.begin();
@@ -462,6 +472,7 @@ impl Control {
                 segments.iter().map(|(_, file)| file.as_fd()).collect(),
             ),
         };
+        let shares = !files.is_empty();
         match session.share(message, &files, self.stop.as_fd()) {
             Ok(()) => {
                 sharing.done();
@@ -480,7 +491,11 @@ impl Control {
                 }
                 Ok(false)
             }
-            Err(RequestError::Lost(lost)) => Err(lost),
+            Err(RequestError::Lost(lost)) => {
+                let by_us = matches!(lost, Lost::Stopping | Lost::Reset);
+                self.lost_sharing.store(shares && !by_us, Release);
+                Err(lost)
+            }
         }
     }
 
