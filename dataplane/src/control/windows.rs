@@ -23,7 +23,8 @@ const MAPPINGS: usize = 65_530;
 pub enum SharingRefusal {
     /// The administrator does not want it, or the kernel does not tell of holes.
     #[error(
-        "kopid's configuration or policy does not let this application share memory, or its kernel has no userfaultfd"
+        "kopid's configuration or policy does not let this application share memory, or its kernel has no userfaultfd \
+         with the minor mode of Linux 5.14"
     )]
     NotWanted,
     /// There is a window already, or there are rings.
@@ -79,13 +80,13 @@ pub struct WindowLimits {
 }
 
 impl WindowLimits {
-    /// Limits where a process may have as many mappings as the kernel says. Half of them are for what is shared. A segment takes two,
-    /// and a third if it has no neighbour.
+    /// Limits where a process may have as many mappings as the kernel says. Half of them are for what is shared, and half of those
+    /// for one user. A segment that has no neighbour takes three: its own, that of its file's page that is kept, and the gap behind it.
     #[must_use]
     pub fn new(memory_per_user: u64) -> Self {
         let said = fs::read_to_string("/proc/sys/vm/max_map_count").ok();
         let mappings = said.and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS);
-        Self { memory_per_user, segments: mappings / 4, segments_per_user: mappings / 8 }
+        Self { memory_per_user, segments: mappings / 6, segments_per_user: mappings / 12 }
     }
 }
 
@@ -277,6 +278,9 @@ mod tests {
         windows.share(&one, &segments(0..6)).unwrap();
         let half = WindowLimits::new(1);
         assert!(half.segments > 2 * MAX_IN_ONE && half.segments_per_user <= half.segments / 2);
+        // Two users, all of whose pieces lie apart, leave half of what there is.
+        let most = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap().trim().parse::<usize>().unwrap();
+        assert!(2 * 3 * half.segments_per_user <= most / 2 && 3 * half.segments <= most / 2);
     }
 
     const MAX_IN_ONE: usize = kopi_ring::message::MAX_SEGMENTS;

@@ -257,6 +257,13 @@ impl Region {
         pages::tells_of_touches()
     }
 
+    /// Whether the kernel tells of the touch of a hole that was filled again before it was touched, too (Linux 5.14), after
+    /// [`watch_holes`](Self::watch_holes).
+    #[must_use]
+    pub fn tells_of_filled_holes() -> bool {
+        pages::tells_of_filled_holes()
+    }
+
     /// A descriptor that becomes readable when a thread has run into a hole, until [`hush_holes`](Self::hush_holes). `None` before
     /// [`watch_holes`](Self::watch_holes).
     #[must_use]

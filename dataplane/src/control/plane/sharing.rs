@@ -14,9 +14,10 @@ use kopi_ring::message::{SHARING, Segment};
 use kopi_ring::{Region, Window};
 use std::sync::Arc;
 
-/// Whether an app may share memory. Not where holes in it would cost a worker a page fault each, of which nobody knows.
+/// Whether an app may share memory. Not where holes in it would cost a worker a page fault each, of which nobody knows: be it
+/// that the kernel does not tell of them, or only of those that are still holes when they are touched.
 pub(super) fn may_share(limits: &Limits, app: &App) -> bool {
-    limits.share_memory && Region::tells_of_touches() && app.protocol >= SHARING && !app.grant.keeps_memory
+    limits.share_memory && Region::tells_of_filled_holes() && app.protocol >= SHARING && !app.grant.keeps_memory
 }
 
 impl ControlPlane {
