@@ -247,7 +247,7 @@ fn compare(args: &Args, interrupt: Interrupt, cells: &[Cell], paces: &[Pace]) ->
     let mut trips = Vec::new();
     for &pace in paces {
         // Frames of trips are short.
-        let contenders: Vec<_> = contenders.iter().filter(|contender| contender.name() != Kopi::COPIED.name).collect();
+        let contenders: Vec<_> = contenders.iter().filter(|contender| contender.name() != Kopi::SHARED.name).collect();
         trips.push(TripResult { pace, samples: rounds::run(&pace, &setup, &contenders, &method)? });
     }
     args.write(&method, &rates, &trips)
@@ -363,7 +363,7 @@ impl Args {
     }
 
     fn contenders(&self) -> Result<Vec<Box<dyn Contender>>> {
-        let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi::SHARED), Box::new(Kopi::COPIED)];
+        let mut all: Vec<Box<dyn Contender>> = vec![Box::new(Kopi::PLAIN), Box::new(Kopi::SHARED)];
         for virtqueue in [Virtqueue::Split, Virtqueue::SplitInOrder, Virtqueue::Packed] {
             all.push(Box::new(Vhost(virtqueue)));
         }

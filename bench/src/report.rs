@@ -43,7 +43,7 @@ impl CellResult {
     pub(crate) fn best(&self, family: Family, state: State) -> Option<Best> {
         let all = self.contenders().into_iter().filter(|&(_, of)| of == family);
         // kopi stands for itself as it is by default, if that was measured.
-        let default = Kopi::SHARED.name;
+        let default = Kopi::PLAIN.name;
         let fixed = family == Family::Kopi && self.spread(default, state).is_some();
         let all = all.filter(|&(name, _)| !fixed || name == default);
         let best = all.filter_map(|(name, _)| Some(Best { name, mpps: self.spread(name, state)? }));
@@ -129,7 +129,7 @@ fn heading(page: &mut String, machine: &Machine, method: &Method) -> fmt::Result
         "{} rounds of every contender in turn, {:.1} s of warm-up and a window of {:.1} s each. One core for the \
          dataplane, another for the application: an unmodified dpdk-testpmd, which leaves payload alone, or, where frames are \
          *written* or *read*, one of this crate that sends one flow or receives, and writes all payload or sums all bytes. \
-         kopi reads long frames out of the application's memory; *kopi-copied* has `share_memory = false`. The one-way \
+         *kopi-shared* has `share_memory = true`: kopid reads long frames out of the application's memory. The one-way \
          latency of a cache line between the two cores tells the machine's state: {}. A sample holds if the state was the same before and \
          after it, and if nobody else ran on the cores. Ratios are taken within a round and a state, against the best \
          variant of the other family.\n",

@@ -170,10 +170,10 @@ impl Experiment for Cell {
 }
 
 impl Cell {
-    /// Whether a contender of this name has anything to show: one that copies all does the same as the other one where frames are
+    /// Whether a contender of this name has anything to show: one that shares memory does the same as the other one where frames are
     /// short or received.
     pub(crate) fn wants(&self, contender: &str) -> bool {
-        contender != Kopi::COPIED.name || (self.direction == Direction::Tx && self.frame_len > SHORT)
+        contender != Kopi::SHARED.name || (self.direction == Direction::Tx && self.frame_len > SHORT)
     }
 
     /// Takes a sample with an application that touches payload.

@@ -173,8 +173,9 @@ table! {
     pub struct Memory {
         /// Whether huge pages are used.
         pub huge_pages: HugePages = HugePages::Auto;
-        /// Whether kopid may read the memory of apps, so that they need not copy long frames for it.
-        pub share_memory: bool = true, "As::<Truth>";
+        /// Whether kopid may read the memory of apps, so that they need not copy long frames for it. Only for apps that are trusted
+        /// not to stop the host's other traffic: by what they do to that memory, they can have workers wait for seconds.
+        pub share_memory: bool = false, "As::<Truth>";
     }
 }
 

@@ -58,7 +58,7 @@ impl Default for Settings {
             log: "info",
             policy: None,
             host: None,
-            share_memory: true,
+            share_memory: false,
         }
     }
 }

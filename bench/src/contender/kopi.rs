@@ -38,10 +38,8 @@ impl Kopi {
     /// kopid without a policy, as the build has it.
     pub(crate) const PLAIN: Self =
         Self { name: "kopi", folder: None, policy: None, mac: None, workers: 1, idle: "poll", share_memory: None };
-    /// kopid without a policy, which reads long frames out of the application's memory.
-    pub(crate) const SHARED: Self = Self { share_memory: Some(true), ..Self::PLAIN };
-    /// The same, but the driver copies all of each frame.
-    pub(crate) const COPIED: Self = Self { name: "kopi-copied", share_memory: Some(false), ..Self::PLAIN };
+    /// The same, but kopid reads long frames out of the application's memory.
+    pub(crate) const SHARED: Self = Self { name: "kopi-shared", share_memory: Some(true), ..Self::PLAIN };
     /// kopid without a policy, whose worker may sleep.
     pub(crate) const ADAPTIVE: Self = Self { name: "kopi-adaptive", idle: "adaptive", ..Self::PLAIN };
 

@@ -22,7 +22,7 @@ pub(super) enum Arm {
     Raw,
     Vhost,
     Ovs,
-    Copied,
+    Shared,
     Kopi,
     Everything,
 }
@@ -30,13 +30,13 @@ pub(super) enum Arm {
 impl Arm {
     /// Every arm, in the order of the page.
     pub(super) const ALL: [Self; 7] =
-        [Self::Kernel, Self::Raw, Self::Vhost, Self::Ovs, Self::Copied, Self::Kopi, Self::Everything];
+        [Self::Kernel, Self::Raw, Self::Vhost, Self::Ovs, Self::Shared, Self::Kopi, Self::Everything];
 
     /// The arm of a contender.
     pub(super) fn of(name: &str, family: Family) -> Self {
         match family {
             Family::Kopi if name == EVERYTHING => Self::Everything,
-            Family::Kopi if name == Kopi::COPIED.name => Self::Copied,
+            Family::Kopi if name == Kopi::SHARED.name => Self::Shared,
             Family::Kopi => Self::Kopi,
             Family::Vhost => Self::Vhost,
             Family::Ovs => Self::Ovs,
@@ -52,7 +52,7 @@ impl Arm {
             Self::Raw => ("raw bypass", "#bbbbbb"),
             Self::Vhost => ("vhost", "#c9a227"),
             Self::Ovs => ("OVS, 1,000 rules", "#4a6fa5"),
-            Self::Copied => ("kopi, no policy, all copied", "#b5d3c1"),
+            Self::Shared => ("kopi, no policy, memory shared", "#b5d3c1"),
             Self::Kopi => ("kopi, no policy", "#7fb394"),
             Self::Everything => ("kopi, everything on", "#2f6f4f"),
         }
@@ -73,7 +73,7 @@ pub(super) fn contenders(cell: &Cell) -> Result<Vec<Box<dyn Contender>>, fmt::Er
     ];
     // Short frames are copied in any case, and so is what is received.
     if cell.direction == Direction::Tx && cell.frame_len > SHORT {
-        all.push(Box::new(Kopi { mac: Some(APP_MAC), ..Kopi::COPIED }));
+        all.push(Box::new(Kopi { mac: Some(APP_MAC), ..Kopi::SHARED }));
     }
     for virtqueue in [Virtqueue::Split, Virtqueue::SplitInOrder, Virtqueue::Packed] {
         all.push(Box::new(Vhost(virtqueue)));
@@ -130,7 +130,7 @@ fn classes() -> Result<String, fmt::Error> {
 }
 
 fn kopi(name: &'static str, policy: Option<String>) -> Kopi {
-    Kopi { name, policy, mac: Some(APP_MAC), ..Kopi::SHARED }
+    Kopi { name, policy, mac: Some(APP_MAC), ..Kopi::PLAIN }
 }
 
 #[cfg(test)]

@@ -201,8 +201,8 @@ fn arms(page: &mut String, method: &Method) -> fmt::Result {
         "*vhost*: testpmd forwards between the wire and vhost-user, unseen; the best of three kinds of rings",
         "*OVS, 1,000 rules*: Open vSwitch with DPDK; 1,000 rules by address and port that none of the load matches, before the \
          one that forwards; the best of two kinds of rings",
-        "*kopi, no policy*: kopid with one worker, which reads long frames out of the application's memory",
-        "*kopi, no policy, all copied*: the same with `share_memory = false`",
+        "*kopi, no policy*: kopid with one worker",
+        "*kopi, no policy, memory shared*: the same with `share_memory = true`, reading long frames out of the application's memory",
         "*kopi, everything on*: the same, with 10,000 rules, the last of which decides by a set of 10,000 addresses, the \
          connection's state and the owner; nine classes; and a capture of all ports with a filter",
     ];

@@ -52,7 +52,7 @@ table! {
         pub allow: Allowed = Allowed::default(), "MaybeEmpty::<Word<Privilege>>";
         /// Most queue pairs.
         pub queues: Option<u16> = None, "As::<Int<u16, 1, 16>>";
-        /// Whether kopid may read its memory, so that it need not copy long frames for it; from its next start on.
+        /// Whether kopid may read its memory, so that it need not copy long frames for it, where kopid.toml lets apps share memory.
         pub share_memory: bool = true, "As::<Truth>";
         /// Most flows that it may have begun, in the flow table of each worker.
         pub flows: Option<u32> = None, "As::<Int<u32, 1, { 1 << 24 }>>";
