@@ -51,7 +51,8 @@ pub(crate) struct Control {
     thread: OnceLock<ThreadId>,
     /// What becomes of the application's memory.
     memory: MemoryWatch,
-    /// Whether the last connection was lost while memory was shared.
+    /// Whether the last connection was lost while memory was shared, or soon after that was refused: a daemon that does not get the
+    /// files says so and ends the connection.
     lost_sharing: AtomicBool,
 }
 
@@ -72,6 +73,8 @@ struct Memory {
     announced: bool,
     /// Whether the log has it which way packets are sent.
     logged: bool,
+    /// When the daemon refused a part of it last.
+    refused: Option<Instant>,
 }
 
 /// Pauses between attempts, each twice as long as the one before.
@@ -282,6 +285,10 @@ impl Control {
                 return Err(Lost::Stopping);
             }
             self.service(session)?;
+            if memory.refused.is_some_and(|since| since.elapsed() >= GOOD) {
+                memory.refused = None;
+                self.lost_sharing.store(false, Release);
+            }
             let asked = self.state().asked;
             if refused.is_none_or(|(what, until)| what != asked || Instant::now() >= until) {
                 refused = match self.agree(session, &mut agreed, &mut memory)? {
@@ -414,7 +421,7 @@ impl Control {
 
     /// Finds out whether memory can be shared with the daemon of this connection.
     fn begin_sharing(&self, session: &Session) -> Memory {
-        let mut memory = Memory { sharing: None, announced: false, logged: false };
+        let mut memory = Memory { sharing: None, announced: false, logged: false, refused: None };
         // Once only: a daemon that cannot receive files would be lost again and again.
         let lost = self.lost_sharing.swap(false, AcqRel);
         if !session.shares() {
@@ -479,6 +486,8 @@ impl Control {
                 Ok(true)
             }
             Err(RequestError::Refused(text)) => {
+                memory.refused = Some(Instant::now());
+                self.lost_sharing.store(shares, Release);
                 if sharing.refused() {
                     self.note_sharing(sharing.bytes(), Some(CopyReason::Refused));
                     memory.logged = true;
