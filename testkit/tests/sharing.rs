@@ -11,7 +11,7 @@ use kopi_testkit::wait::SOON;
 use kopi_testkit::{Kopid, Memory, Netns, Peer, Settings, TempDir, Testpmd, machine, wait_until};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags};
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -241,6 +241,28 @@ fn more_than_may_be_shared_is_copied() {
     let log = testpmd.process().log();
     assert_eq!(log.matches("is copied twice: the applications of this user would share").count(), 1, "{log}");
     assert_eq!(log.matches("copied twice").count(), 1, "{log}");
+    testpmd.quit();
+}
+
+/// A kopid that cannot receive as many files as an application shares loses the connection by it, but only once: on the next one the
+/// application's packets are copied.
+#[test]
+fn files_that_cannot_be_received_are_no_loop() {
+    let dir = TempDir::new("files");
+    let mut kopid = Kopid::start(&dir, &sharing());
+    let pid = kopid.process().pid();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("kopid lives").count() as u64;
+    let most = Some(open + 20);
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current: most, maximum: most }).expect("root may");
+    // A file for each of its 96 huge pages.
+    let mut testpmd = Testpmd::forwarding(&dir, &kopid, &sender("many", Memory::Legacy));
+    wait_until("the connection is lost", SOON, || xstat(&mut testpmd, "kopi_reconnects") == 1);
+    let before = ways(&mut testpmd).1;
+    wait_until("packets are copied", SOON, || ways(&mut testpmd).1 > before + 10_000);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!((xstat(&mut testpmd, "kopi_reconnects"), xstat(&mut testpmd, "tx_kopi_copy_reason")), (1, 3));
+    assert_eq!((ways(&mut testpmd).0, mapped(&mut kopid)), (0, 0));
     testpmd.quit();
 }
 
