@@ -13,7 +13,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [[ $EUID -eq 0 ]] || { echo "demo.sh: run as root: network namespaces need it" >&2; exit 1; }
 "$here/setup.sh"
-(cd "$here/.." && cargo build --release -p kopi-dataplane -p kopi-ctl -p kopi-shim)
+(cd "$here/.." && cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*')
 
 source "$here/smoke/lib.sh"
 mac_a=02:00:00:00:00:0a

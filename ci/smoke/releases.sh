@@ -50,9 +50,9 @@ answers() {
 # refused LOG LINE: whether the driver has said one line, and this.
 refused() {
     local said
-    said=$(grep -c 'net_kopi: ' "$1") || true
-    [[ $said == 1 ]] || die "$said lines for one refusal: $(<"$1")"
-    grep -q "$2" "$1" || die "not the line that was expected: $(<"$1")"
+    mapfile -t said < <(grep 'net_kopi: ' "$1")
+    [[ ${#said[@]} == 1 ]] || die "${#said[@]} lines for one refusal: $(<"$1")"
+    [[ ${said[0]} =~ $2 ]] || die "not the line that was expected: $(<"$1")"
 }
 
 make_wire
@@ -160,8 +160,9 @@ fi
 printf 'const char *rte_version(void) { return "DPDK 24.07.0"; }\n' >"$work/fake.c"
 cc -shared -fPIC -o "$work/fake.so" "$work/fake.c"
 refuse() {
-    RUNTIME_DIRECTORY=$work "$@" dpdk-testpmd "${eal[@]}" --file-prefix "refused-$$" -d "$work/librte_net_kopi.so" \
-        --vdev "net_kopi0,socket=$work/kopi.sock" -- --total-num-mbufs=2048 </dev/null >"$work/refused.log" 2>&1 || true
+    ! RUNTIME_DIRECTORY=$work "$@" dpdk-testpmd "${eal[@]}" --file-prefix "refused-$$" -d "$work/librte_net_kopi.so" \
+        --vdev "net_kopi0,socket=$work/kopi.sock" -- --total-num-mbufs=2048 </dev/null >"$work/refused.log" 2>&1 ||
+        die "an application runs with a driver that is refused: $(<"$work/refused.log")"
 }
 refuse env LD_PRELOAD="$work/fake.so"
 refused "$work/refused.log" 'runs DPDK 24.07.0, .*22.11, 23.11, 24.11, 25.11'

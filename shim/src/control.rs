@@ -3,13 +3,15 @@
 //! Operations of the application change what is *wanted*; the thread makes the daemon agree, and does so again with the next
 //! daemon when one has gone away. Only the thread exchanges messages with the daemon.
 
+mod sharing;
+
 use crate::devargs::Args;
 use crate::device::Device;
 use crate::lanes::{self, Lanes};
 use crate::log::{Limiter, error, notice, warning};
-use crate::memory::{MemoryWatch, Sharing, Step};
+use crate::memory::{MemoryWatch, Sharing};
 use crate::memory_map::MemoryMap;
-use crate::port_state::{CopyReason, FirstAttempt, PortState, Refusal, Rings, SharingState, Want};
+use crate::port_state::{CopyReason, FirstAttempt, PortState, Refusal, Rings, Want};
 use crate::ring_slot::RingSlot;
 use crate::session::{Lost, RequestError, Session, wait};
 use crate::tx_publisher::TxPublisher;
@@ -18,9 +20,10 @@ use kopi_ring::message::{Hello, Message, Settings, Setup, Welcome};
 use kopi_ring::{Doorbell, Geometry, Region};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
+use sharing::Memory;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -62,19 +65,6 @@ struct Agreed {
     /// Generation of the rings.
     rings: Option<u64>,
     settings: Option<Settings>,
-}
-
-/// What the daemon of this connection has of the application's memory.
-#[derive(Debug)]
-struct Memory {
-    /// What is shared; `None` if nothing is.
-    sharing: Option<Sharing>,
-    /// Whether the daemon knows the window.
-    announced: bool,
-    /// Whether the log has it which way packets are sent.
-    logged: bool,
-    /// When the daemon refused a part of it last.
-    refused: Option<Instant>,
 }
 
 /// Pauses between attempts, each twice as long as the one before.
@@ -417,104 +407,6 @@ impl Control {
         let geometry = Geometry::new(&rings.tx, &rx, session.slot_size()).and_then(|rings| rings.with_lanes(lanes));
         let geometry = geometry.map_err(|error| RequestError::Refused(error.to_string()))?;
         session.setup(Setup { geometry, sleeps: rings.sleeps }, self.stop.as_fd())
-    }
-
-    /// Finds out whether memory can be shared with the daemon of this connection.
-    fn begin_sharing(&self, session: &Session) -> Memory {
-        let mut memory = Memory { sharing: None, announced: false, logged: false, refused: None };
-        // Once only: a daemon that cannot receive files would be lost again and again.
-        let lost = self.lost_sharing.swap(false, AcqRel);
-        if !session.shares() {
-            let why = "kopid's configuration, policy or kernel says so, or it is of an older release";
-            self.no_sharing(&mut memory, CopyReason::NotWanted, why);
-            return memory;
-        }
-        if lost {
-            let why = "the connection before was lost while memory was shared";
-            self.no_sharing(&mut memory, CopyReason::Refused, why);
-            return memory;
-        }
-        memory.sharing = self.memory.begin();
-        if memory.sharing.is_none() {
-            self.no_sharing(&mut memory, CopyReason::Unfit, "EAL has no memory of its own that could be shared");
-        }
-        memory
-    }
-
-    /// Shares nothing on this connection any more, for this reason.
-    fn no_sharing(&self, memory: &mut Memory, reason: CopyReason, why: &str) {
-        if let Some(sharing) = memory.sharing.take() {
-            sharing.end();
-        }
-        memory.logged = true;
-        self.state().sharing = SharingState { bytes: 0, copy_reason: reason };
-        notice!("port {}: what it sends is copied twice: {why}", self.device.port());
-    }
-
-    /// Shares a piece of the application's memory, or takes one back, if there is any to be; returns whether there was.
-    fn share(&self, session: &mut Session, memory: &mut Memory) -> Result<bool, Lost> {
-        let Some(sharing) = memory.sharing.as_mut().filter(|_| memory.announced) else { return Ok(false) };
-        let (message, files) = match sharing.next() {
-            None => {
-                let (bytes, unfit) = (sharing.bytes(), sharing.unfit());
-                if bytes == 0
-                    && let Some(why) = unfit
-                {
-                    self.no_sharing(memory, CopyReason::Unfit, why);
-                    return Ok(false);
-                }
-                self.note_sharing(bytes, unfit.map(|_| CopyReason::Unfit));
-                if bytes > 0 && !std::mem::replace(&mut memory.logged, true) {
-                    let port = self.device.port();
-                    notice!(
-                        "port {port}: what it sends is read where it lies, in {} MiB that kopid may read",
-                        bytes >> 20
-                    );
-                }
-                return Ok(false);
-            }
-            Some(Step::Unshare(spans)) => (Message::Unshare(spans.clone()), Vec::new()),
-            Some(Step::Share(segments)) => (
-                Message::Share(segments.iter().map(|(segment, _)| *segment).collect()),
-                segments.iter().map(|(_, file)| file.as_fd()).collect(),
-            ),
-        };
-        let shares = !files.is_empty();
-        match session.share(message, &files, self.stop.as_fd()) {
-            Ok(()) => {
-                sharing.done();
-                Ok(true)
-            }
-            Err(RequestError::Refused(text)) => {
-                memory.refused = Some(Instant::now());
-                self.lost_sharing.store(shares, Release);
-                if sharing.refused() {
-                    self.note_sharing(sharing.bytes(), Some(CopyReason::Refused));
-                    memory.logged = true;
-                    let (port, shared) = (self.device.port(), sharing.bytes() >> 20);
-                    notice!(
-                        "port {port}: what it sends is read where it lies in {shared} MiB, and copied twice elsewhere: {text}"
-                    );
-                } else {
-                    self.no_sharing(memory, CopyReason::Refused, &text);
-                }
-                Ok(false)
-            }
-            Err(RequestError::Lost(lost)) => {
-                let by_us = matches!(lost, Lost::Stopping | Lost::Reset);
-                self.lost_sharing.store(shares && !by_us, Release);
-                Err(lost)
-            }
-        }
-    }
-
-    /// Notes how much of the application's memory the daemon reads, and why not more if there is a reason that is new.
-    fn note_sharing(&self, bytes: u64, why: Option<CopyReason>) {
-        let mut state = self.state();
-        state.sharing.bytes = bytes;
-        if let Some(why) = why.filter(|_| state.sharing.copy_reason == CopyReason::None) {
-            state.sharing.copy_reason = why;
-        }
     }
 
     /// Takes the rings that there are, if any, out of use: they are about to go.

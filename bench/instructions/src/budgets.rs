@@ -19,7 +19,7 @@ const HEAD: &str = "\
 # functions they are; per call or turn where there are no frames. ci/test.sh fails when a case is more than 2 % above
 # its budget. bench/README.md says what is counted. A change that earns lower budgets writes them:
 #
-#     cargo build --release -p kopi-shim -p kopi-bench-instructions
+#     cargo build --release -p 'kopi-driver*' -p kopi-bench-instructions
 #     target/release/kopi-bench-instructions --write
 #
 ";

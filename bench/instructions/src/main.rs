@@ -154,7 +154,10 @@ fn count(args: &Args) -> Result<Vec<(String, Count)>, Failure> {
     let beside = std::env::current_exe()?.with_file_name("librte_net_kopi.so");
     let library = args.driver.clone().unwrap_or(beside);
     if !library.exists() {
-        return Err(Failure::Said(format!("{} is not there: cargo build --release -p kopi-shim", library.display())));
+        return Err(Failure::Said(format!(
+            "{} is not there: cargo build --release -p 'kopi-driver*'",
+            library.display()
+        )));
     }
     let wanted = |name: &str| args.only.as_ref().is_none_or(|part| name.contains(part.as_str()));
     let workers: Vec<_> = worker::cases().iter().map(|case| (case.name(), case.units())).collect();
