@@ -3,6 +3,10 @@
 //! The packages in `releases` are for the release in their name, and need no DPDK. `kopi-shim` itself, which has the tests, is for
 //! the release that pkg-config finds. Wherever DPDK's headers of that release are found, `c/check.c` compares.
 
+#[path = "../lib/dpdk-sys/build/installed.rs"]
+mod installed;
+
+use installed::{abi, c_flags, release};
 use std::env;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,17 +20,22 @@ fn main() {
     let shim = manifest.ancestors().find(|folder| folder.join("c/dpdk.h").exists()).expect("this is below shim");
     println!("cargo::rerun-if-changed={}", shim.join("c").display());
     println!("cargo::rerun-if-changed={}", shim.join("build.rs").display());
+    println!("cargo::rerun-if-changed={}", shim.join("../lib/dpdk-sys/build").display());
     println!("cargo::rerun-if-env-changed=KOPI_DPDK_DRIVER_HEADERS");
 
     let installed = pkg_config::Config::new().cargo_metadata(false).env_metadata(true).probe("libdpdk").ok();
+    // What an upgrade of DPDK changes.
+    let folders = installed.iter().flat_map(|dpdk| &dpdk.include_paths);
+    if let Some(header) = folders.map(|folder| folder.join("rte_build_config.h")).find(|file| file.exists()) {
+        println!("cargo::rerun-if-changed={}", header.display());
+    }
     let installed = installed.map(|dpdk| release(&dpdk.version));
     let release = package.strip_prefix("kopi-driver-").map_or(installed, |name| Some(release(name)));
     let release = release.expect("no DPDK found: run ci/setup.sh");
     let (year, month) = release;
     assert!(RELEASES.contains(&release), "c/dpdk.h has no declarations for DPDK {year}.{month:02}");
 
-    // A new ABI begins with each November release and carries the number of the following year.
-    println!("cargo::rustc-env=KOPI_DPDK_ABI={}", if month >= 11 { year + 1 } else { year });
+    println!("cargo::rustc-env=KOPI_DPDK_ABI={}", abi(release));
     println!("cargo::rustc-env=KOPI_DPDK_YEAR={year}");
     println!("cargo::rustc-env=KOPI_DPDK_MONTH={month:02}");
     println!("cargo::rustc-check-cfg=cfg(ptypes_with_count, queue_stats_apart)");
@@ -51,24 +60,10 @@ fn main() {
     }
 }
 
-/// Year and month of a version such as "22.11.11" or "24-11".
-fn release(version: &str) -> (u32, u32) {
-    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(year)), Some(Ok(month))) => (year, month),
-        _ => panic!("\"{version}\" is no version of DPDK"),
-    }
-}
-
-/// What `pkg-config --cflags` says, whole: `-include rte_config.h` and `-march` are part of DPDK's interface, and the
-/// pkg-config crate drops them.
+/// How C that includes DPDK's headers, and may use what they call internal, is compiled.
 fn installed_flags() -> Vec<String> {
-    let pkg_config = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
-    let output = std::process::Command::new(pkg_config).args(["--cflags", "libdpdk"]).output();
-    let output = output.unwrap_or_else(|error| panic!("cannot run pkg-config: {error}: run ci/setup.sh"));
-    let flags = String::from_utf8_lossy(&output.stdout);
     let own = ["-DALLOW_INTERNAL_API", "-DALLOW_EXPERIMENTAL_API"];
-    flags.split_whitespace().chain(own).map(str::to_owned).collect()
+    c_flags().into_iter().chain(own.map(str::to_owned)).collect()
 }
 
 /// Compares the declarations with the headers of the DPDK that is installed; with those for drivers, too, where it was built with

@@ -3,6 +3,10 @@
 //! No flag is emitted that links DPDK's libraries: a crate that wants them links them itself from the metadata given here:
 //! `DEP_DPDK_LIBS`, `DEP_DPDK_LINK_PATHS` (both separated by spaces) and `DEP_DPDK_VERSION`.
 
+#[path = "build/installed.rs"]
+mod installed;
+
+use installed::{abi, c_flags, release};
 use std::env;
 use std::path::PathBuf;
 
@@ -10,7 +14,7 @@ use std::path::PathBuf;
 const OLDEST: (u32, u32) = (22, 11);
 
 fn main() {
-    for path in ["c/wrapper.h", "c/inlines.h", "c/inlines.c", "build.rs"] {
+    for path in ["c/wrapper.h", "c/inlines.h", "c/inlines.c", "build.rs", "build"] {
         println!("cargo::rerun-if-changed={path}");
     }
 
@@ -28,34 +32,12 @@ fn main() {
 
     compile_inlines(&flags);
     bind(&flags);
-    // A new ABI begins with each November release and carries the number of the following year.
-    println!("cargo::rustc-env=KOPI_DPDK_ABI={}", if release.1 >= 11 { release.0 + 1 } else { release.0 });
+    println!("cargo::rustc-env=KOPI_DPDK_ABI={}", abi(release));
 
     let paths: Vec<_> = dpdk.link_paths.iter().map(|path| path.display().to_string()).collect();
     println!("cargo::metadata=VERSION={}", dpdk.version);
     println!("cargo::metadata=LIBS={}", dpdk.libs.join(" "));
     println!("cargo::metadata=LINK_PATHS={}", paths.join(" "));
-}
-
-/// Year and month of a version such as "22.11.11" or "24.11.0-rc1".
-fn release(version: &str) -> (u32, u32) {
-    let mut parts = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    match (parts.next(), parts.next()) {
-        (Some(Ok(year)), Some(Ok(month))) => (year, month),
-        _ => panic!("pkg-config gives \"{version}\" as DPDK's version, which is not of the form YEAR.MONTH"),
-    }
-}
-
-/// What `pkg-config --cflags` says, whole: `-include rte_config.h` and `-march` are part of DPDK's interface, and the
-/// pkg-config crate drops them.
-fn c_flags() -> Vec<String> {
-    let pkg_config = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
-    let output = std::process::Command::new(pkg_config)
-        .args(["--cflags", "libdpdk"])
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run pkg-config: {error}: run ci/setup.sh"));
-    assert!(output.status.success(), "pkg-config --cflags libdpdk failed: run ci/setup.sh");
-    String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
 }
 
 fn compile_inlines(flags: &[String]) {

@@ -2,14 +2,16 @@
 //!
 //! `docs/driver.md` says how to use it. The modules, from the application's side to the daemon's:
 //!
-//! - `driver`: the constructor, probe and remove; `abi`: the release of DPDK that runs; `devargs`: the arguments of `--vdev`;
+//! - `driver`: the constructor, probe and remove; `abi`: the release of DPDK that runs; `sys`: its declarations;
+//!   `pmd_info`: what tools of DPDK's read; `devargs`: the arguments of `--vdev`;
 //!   `secondary`: what a secondary process has of a port;
 //! - `ops`: the ethdev operations, each a thin callback; `limits`: what the port can do; `stats`: its statistics;
 //! - `port`: what belongs to one port; `port_state`: what is wanted of it; `device`: access to ethdev's own structures;
 //! - `rx`, `tx`: the burst functions, and the queues that they run on; `mbuf_cache`, `tx_publisher`: what a queue works with;
-//! - `memory`: which memory of the application's is shared with the daemon; `memory_map`: and where that lies; `held`: packets there
-//!   that the daemon still reads;
-//! - `ring_slot`: how a queue gets its ring while the application may be polling; `counters`: what queues count;
+//! - `memory`: which memory of the application's is shared with the daemon; `memory_map`: and where that lies;
+//!   `memory_left`: what the machine has; `held`: packets there that the daemon still reads;
+//! - `lanes`: the rings of one RX queue, one for each worker; `ring_slot`: how a queue gets its ring while the application may be
+//!   polling; `counters`: what queues count;
 //! - `rx_interrupt`, `irq_thread`: how the application sleeps until there are frames;
 //! - `control`: the thread that keeps the port attached; `session`: one connection to the daemon;
 //! - `errno`, `event`, `log`, `thread`: small helpers, which use no other module.
