@@ -360,7 +360,7 @@ impl ControlPlane {
     pub fn halt(&mut self, id: PortId) {
         let Some(app) = self.ports.get_mut(id) else { return };
         app.status = None;
-        let (charge, watch) = (std::mem::take(&mut app.charge), app.watch.take());
+        let (account, charge, watch) = (app.account, std::mem::take(&mut app.charge), app.watch.take());
         app.sealed = false;
         let served = app.waiting.take().is_none();
         if let Some(region) = app.region.take() {
@@ -369,6 +369,9 @@ impl ControlPlane {
                 self.dataplane.detach(id);
                 self.ports.await_return(id, self.dataplane.workers());
                 self.change_by(id);
+            } else {
+                // Workers need not be told, but making rings costs kopid as much.
+                self.changes.spend(account);
             }
         }
     }

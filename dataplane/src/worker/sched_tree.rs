@@ -15,7 +15,7 @@ use kopi_qos::{Cause, PacketStore, Pick, Pushed, Queue, QueueConfig, Scheduler};
 use kopi_ring::DropReason;
 use std::sync::Arc;
 
-/// Bytes of a turn of a class that shares with nobody: a burst of the longest frames that are common.
+/// Bytes of a turn of who shares with nobody: a burst of the longest frames that are common.
 const ALONE: u32 = 32 * 1542;
 /// Nobody, where a port is.
 const NOBODY: PortId = PortId::MAX;
@@ -343,12 +343,13 @@ impl SchedTree {
     #[inline]
     pub fn next(&mut self, now: u64) -> Dequeue {
         let Pick::Serve { leaf, bytes } = self.scheduler.pick(now) else { return Dequeue::Nothing };
-        // Turns are short so that classes share a wire finely. One that is alone shares it with nobody, and a burst of long frames
-        // costs half of what as many turns of two cost.
-        let alone = self.unlimited && self.scheduler.has_one_active();
-        let bytes = if alone { bytes.max(ALONE) } else { bytes };
         let Some(place) = self.leaves.get_mut(leaf as usize) else { return Dequeue::Nothing };
         let first = place.first;
+        // Turns are short so that classes share a wire finely, and so that the rings of a class, which have turns and not bytes, do. Who
+        // is alone shares it with nobody, and a burst of long frames costs half of what as many turns of two cost.
+        let sole = first == NOBODY || place.queue.is_empty() && self.links[usize::from(first)].next == NOBODY;
+        let alone = sole && self.unlimited && self.scheduler.has_one_active();
+        let bytes = if alone { bytes.max(ALONE) } else { bytes };
         place.queued = !place.queue.is_empty() && (first == NOBODY || !place.queued);
         if place.queued {
             return Dequeue::ClassQueue { leaf, bytes };

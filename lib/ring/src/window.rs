@@ -90,7 +90,10 @@ impl Window {
             return Err(no_address);
         };
         let page = usize::try_from(layout.page()).unwrap_or(PAGE);
-        let guard = Guard::over(base, whole, page, layout.size())?;
+        let guard = Guard::over(base, whole, page, layout.size()).inspect_err(|_| {
+            // SAFETY: reserved above, and nobody knows of it.
+            let _unmapped = unsafe { rustix::mm::munmap(start.as_ptr().cast(), length) };
+        })?;
         let words = (layout.size() >> layout.page().ilog2()).div_ceil(64);
         Ok(Self {
             base,

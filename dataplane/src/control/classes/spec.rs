@@ -373,3 +373,38 @@ fn id_of(name: &str, direction: Direction) -> u64 {
     (name, direction).hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::port::User;
+    use crate::worker::sched_tree::Dequeue;
+
+    /// Who is alone in a tree without limits has turns of a whole burst. Users who share a class have short ones, or one with long frames
+    /// would have the more of the wire.
+    #[test]
+    fn turns_are_long_for_who_is_alone() {
+        let policy = Policy::parse("[[class]]\nname = \"up\"\n", "policy.toml").unwrap();
+        let spec = ShaperSpec::new(&policy, 1_000_000_000, 1, 1500, 0).unwrap();
+        let mut tree = spec.shaper(0, 8, 0).egress.unwrap();
+        let leaf = tree.unclassed();
+        let mut turns = |apps: &[u16]| {
+            apps.iter().for_each(|app| tree.link(*app, User::Id((*app).into()), leaf, 0));
+            let turns: Vec<_> = (0..4)
+                .map(|_| match tree.next(0) {
+                    Dequeue::AppRing { port, bytes, .. } => {
+                        tree.sent(leaf, (1, bytes.into()), 0);
+                        (port, bytes)
+                    }
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            apps.iter().for_each(|app| tree.unlink(*app));
+            turns
+        };
+        assert!(turns(&[1]).iter().all(|(port, bytes)| *port == 1 && *bytes >= 32 * 1500));
+        let shared = turns(&[1, 2]);
+        assert!(shared.iter().all(|(_, bytes)| *bytes < 4 * 1600), "{shared:?}");
+        assert_eq!(shared.iter().filter(|(port, _)| *port == 1).count(), 2, "{shared:?}");
+    }
+}
