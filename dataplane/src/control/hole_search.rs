@@ -4,6 +4,8 @@
 //! for a few microseconds only, and is hardly ever found by that. But each hole costs a worker a page fault, and workers have
 //! none otherwise: their memory is all there from the start. So their faults are counted, and while there are many, regions are
 //! looked at over and over for a moment.
+//!
+//! What fills its hole on the very CPU that searches is not met with: the two never run at the same time.
 
 use rustix::thread::Pid;
 use std::fs;
@@ -54,6 +56,7 @@ mod tests {
     use super::*;
     use kopi_ring::{Geometry, HugePages, PeerFault, Region};
     use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use std::thread;
 
@@ -86,14 +89,24 @@ mod tests {
         assert!(look(&mut search, 1_000_000 + 3 * MANY, 0).0 > 10);
     }
 
-    /// An app that fills each hole again itself is found, though the kernel tells nobody of a touch.
+    /// An app that fills each hole again itself is found, though the kernel tells nobody of a touch. It shares a CPU with the worker,
+    /// and not with the search.
     #[test]
     fn holes_that_are_filled_again_are_found() {
+        let allowed = sched_getaffinity(None).unwrap();
+        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+        let (Some(theirs), Some(ours)) = (cpus.next(), cpus.next()) else { return };
+        let stay_on = |cpu| {
+            let mut only = CpuSet::new();
+            only.set(cpu);
+            sched_setaffinity(None, &only).unwrap();
+        };
         let region = Region::create(&Geometry::new(&[64], &[64], 2048).unwrap(), HugePages::Off).unwrap();
         let at = region.geometry().layout().tx[0].offset as u64;
         let (region, stop) = (&region, &AtomicBool::new(false));
         thread::scope(|scope| {
             scope.spawn(|| {
+                stay_on(theirs);
                 while !stop.load(Relaxed) {
                     fallocate(region.fd(), FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, 4096).unwrap();
                     fallocate(region.fd(), FallocateFlags::empty(), at, 4096).unwrap();
@@ -102,12 +115,14 @@ mod tests {
             });
             let (name, number) = std::sync::mpsc::channel();
             scope.spawn(move || {
+                stay_on(theirs);
                 name.send(rustix::thread::gettid()).unwrap();
                 let mut consumer = region.tx_consumer(0).unwrap();
                 while !stop.load(Relaxed) {
                     let _holes: Result<u32, PeerFault> = consumer.poll();
                 }
             });
+            stay_on(ours);
             let worker = number.recv().unwrap();
             let (mut search, begun) = (HoleSearch::default(), Instant::now());
             let look = || if region.is_whole() { Vec::new() } else { vec![()] };
