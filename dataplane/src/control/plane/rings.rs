@@ -213,6 +213,7 @@ impl ControlPlane {
         let no_doorbell = |errno| RegionError::System { call: "making a doorbell", errno };
         let host = self.ports.host();
         if self.ports.get(id).is_none() {
+            self.retire(region, charge, None);
             return Err(SetupError::Gone);
         }
         let pair = match self.dataplane.sleeps() {
