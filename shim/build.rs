@@ -38,7 +38,10 @@ fn main() {
     println!("cargo::rustc-env=KOPI_DPDK_ABI={}", abi(release));
     println!("cargo::rustc-env=KOPI_DPDK_YEAR={year}");
     println!("cargo::rustc-env=KOPI_DPDK_MONTH={month:02}");
-    println!("cargo::rustc-check-cfg=cfg(ptypes_with_count, queue_stats_apart)");
+    println!("cargo::rustc-check-cfg=cfg(ptypes_with_count, queue_stats_apart, rss_algorithms)");
+    if release >= (23, 11) {
+        println!("cargo::rustc-cfg=rss_algorithms");
+    }
     if release >= (24, 11) {
         println!("cargo::rustc-cfg=ptypes_with_count");
     }

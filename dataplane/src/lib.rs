@@ -22,6 +22,7 @@ pub mod host;
 pub mod ids;
 pub mod policy_counters;
 pub mod policy_table;
+pub mod rss;
 pub mod shared_address;
 pub mod snapshot;
 pub mod stages;

@@ -6,24 +6,32 @@
 use crate::fib::Fib;
 use crate::ids::PortId;
 use crate::policy_table::PolicyTable;
+use crate::rss::RssTable;
 use crate::shared_address::SharedAddress;
 use kopi_packet::{FlowKey, LinkProtocol};
 use kopi_ring::message::Mac;
 
-/// Forwarding table and policy at one moment. Immutable: a change replaces it as a whole.
+/// Forwarding table, RSS and policy at one moment. Immutable: a change replaces it as a whole.
 #[derive(Debug)]
 pub struct Snapshot {
     epoch: u32,
     fib: Fib,
+    rss: RssTable,
     policies: Option<PolicyTable>,
     shared_address: Option<SharedAddress>,
 }
 
 impl Snapshot {
-    /// A snapshot without a policy. `epoch` must differ from the one before; 0 is never used.
+    /// A snapshot without a policy, in which no port has several RX queues. `epoch` must differ from the one before; 0 is never used.
     #[must_use]
-    pub const fn new(epoch: u32, fib: Fib) -> Self {
-        Self { epoch, fib, policies: None, shared_address: None }
+    pub fn new(epoch: u32, fib: Fib) -> Self {
+        Self { epoch, fib, rss: RssTable::default(), policies: None, shared_address: None }
+    }
+
+    /// The same snapshot, where what ports receive is spread like this.
+    #[must_use]
+    pub fn with_rss(self, rss: RssTable) -> Self {
+        Self { rss, ..self }
     }
 
     /// The same snapshot, with a policy.
@@ -55,6 +63,13 @@ impl Snapshot {
     #[must_use]
     pub const fn fib(&self) -> &Fib {
         &self.fib
+    }
+
+    /// How what each port receives is spread over its RX queues.
+    #[inline]
+    #[must_use]
+    pub const fn rss(&self) -> &RssTable {
+        &self.rss
     }
 
     /// The policy, if there is one.

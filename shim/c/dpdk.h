@@ -35,6 +35,7 @@ enum {
     OWN_RTE_MEMPOOL_MAX_OPS_IDX = 16,
     OWN_RTE_DEV_NAME_MAX_LEN = 64,
     OWN_RTE_PKTMBUF_POOL_F_PINNED_EXT_BUF = 1,
+    OWN_RTE_ETH_RETA_GROUP_SIZE = 64,
 
     OWN_RTE_ETH_QUEUE_STATE_STOPPED = 0,
     OWN_RTE_ETH_QUEUE_STATE_STARTED = 1,
@@ -48,6 +49,10 @@ enum {
     OWN_RTE_ETH_MQ_RX_RSS = 1,
     OWN_RTE_ETH_MQ_RX_DCB_RSS = 3,
     OWN_RTE_ETH_MQ_RX_VMDQ_ONLY = 4,
+#if KOPI_RELEASE >= 2311
+    OWN_RTE_ETH_HASH_FUNCTION_DEFAULT = 0,
+    OWN_RTE_ETH_HASH_FUNCTION_TOEPLITZ = 1,
+#endif
     OWN_RTE_ETH_MQ_TX_NONE = 0,
     OWN_RTE_ETH_MQ_TX_DCB = 1,
     OWN_RTE_ETH_DEV_INTR_LSC = 0x2,
@@ -269,6 +274,11 @@ struct own_rte_eth_rss_conf {
 #if KOPI_RELEASE >= 2311
     int algorithm;
 #endif
+};
+
+struct own_rte_eth_rss_reta_entry64 {
+    uint64_t mask;
+    uint16_t reta[OWN_RTE_ETH_RETA_GROUP_SIZE];
 };
 
 struct own_rte_eth_rxmode {
@@ -514,6 +524,8 @@ typedef void (*own_none)(void);
 typedef int (*own_dev_op)(struct own_rte_eth_dev *dev);
 typedef int (*own_queue_op)(struct own_rte_eth_dev *dev, uint16_t queue);
 typedef void (*own_queue_release)(struct own_rte_eth_dev *dev, uint16_t queue);
+typedef int (*own_rss_op)(struct own_rte_eth_dev *dev, struct own_rte_eth_rss_conf *conf);
+typedef int (*own_reta_op)(struct own_rte_eth_dev *dev, struct own_rte_eth_rss_reta_entry64 *groups, uint16_t size);
 typedef int (*own_burst_mode_op)(struct own_rte_eth_dev *dev, uint16_t queue, struct own_rte_eth_burst_mode *mode);
 
 struct own_eth_dev_ops {
@@ -567,9 +579,8 @@ struct own_eth_dev_ops {
     own_none flow_ctrl_get, flow_ctrl_set, priority_flow_ctrl_set;
     own_none priority_flow_ctrl_queue_info_get, priority_flow_ctrl_queue_config;
     own_none uc_hash_table_set, uc_all_hash_table_set, udp_tunnel_port_add, udp_tunnel_port_del, set_queue_rate_limit;
-    own_none rss_hash_update;
-    int (*rss_hash_conf_get)(struct own_rte_eth_dev *dev, struct own_rte_eth_rss_conf *conf);
-    own_none reta_update, reta_query;
+    own_rss_op rss_hash_update, rss_hash_conf_get;
+    own_reta_op reta_update, reta_query;
     own_none get_reg, get_eeprom_length, get_eeprom, set_eeprom, get_module_info, get_module_eeprom;
     own_none flow_ops_get, get_dcb_info;
     own_none timesync_enable, timesync_disable, timesync_read_rx_timestamp, timesync_read_tx_timestamp;

@@ -13,10 +13,11 @@ use crate::memory::{MemoryWatch, Sharing};
 use crate::memory_map::MemoryMap;
 use crate::port_state::{CopyReason, FirstAttempt, PortState, Refusal, Rings, Want};
 use crate::ring_slot::RingSlot;
+use crate::rss::RssChoice;
 use crate::session::{Lost, RequestError, Session, wait};
 use crate::tx_publisher::TxPublisher;
 use crate::{abi, event, thread};
-use kopi_ring::message::{Hello, Message, Settings, Setup, Welcome};
+use kopi_ring::message::{Hello, Message, Rss, Settings, Setup, Welcome};
 use kopi_ring::{Doorbell, Geometry, Region};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -64,6 +65,7 @@ pub(crate) struct Control {
 struct Agreed {
     /// Generation of the rings.
     rings: Option<u64>,
+    rss: Option<Rss>,
     settings: Option<Settings>,
 }
 
@@ -376,14 +378,21 @@ impl Control {
         if agreed.rings != Some(rings.generation) {
             let lanes = lanes::count(rings.rx.len(), session.workers());
             self.leave_rings();
-            let (region, doorbell) = match self.set_up(session, rings, lanes) {
+            let rss = self.rss(session, rings, want);
+            let (region, doorbell) = match self.set_up(session, rings, lanes, rss.clone()) {
                 // Lanes may take more memory than there is.
-                Err(RequestError::Refused(_)) if lanes > 1 => self.set_up(session, rings, 1)?,
+                Err(RequestError::Refused(_)) if lanes > 1 => self.set_up(session, rings, 1, rss.clone())?,
                 answer => answer?,
             };
-            *agreed = Agreed { rings: Some(rings.generation), settings: None };
+            *agreed = Agreed { rings: Some(rings.generation), rss, settings: None };
             let map = memory.sharing.as_ref().map(Sharing::map);
             self.offer_rings(&region, doorbell.map(Arc::new).as_ref(), map, rings.generation);
+            return Ok(true);
+        }
+        let rss = session.rss_key().map(|usual| want.rss.message(rings, usual));
+        if let Some(rss) = rss.filter(|rss| agreed.rss.as_ref() != Some(rss)) {
+            session.confirm(Message::Rss(rss.clone()), stop)?;
+            agreed.rss = Some(rss);
             return Ok(true);
         }
         let settings = want.settings();
@@ -395,18 +404,33 @@ impl Control {
         Ok(false)
     }
 
-    /// Asks for rings, with so many lanes for each RX queue.
+    /// How frames are to be spread over these rings; `None` if the daemon does not let the application choose.
+    fn rss(&self, session: &Session, rings: &Rings, want: &Want) -> Option<Rss> {
+        let Some(usual) = session.rss_key() else {
+            if want.rss != RssChoice::default() && (rings.rx.len() > 1 || rings.hashed) {
+                warning!(
+                    "port {}: this daemon is too old to spread frames as the application has chosen: they are by addresses,                      protocol and ports",
+                    self.device.port()
+                );
+            }
+            return None;
+        };
+        Some(want.rss.message(rings, usual))
+    }
+
+    /// Asks for rings, with so many lanes for each RX queue, over which frames are to be spread like this.
     fn set_up(
         &self,
         session: &mut Session,
         rings: &Rings,
         lanes: u16,
+        rss: Option<Rss>,
     ) -> Result<(Region, Option<Doorbell>), RequestError> {
         let each = |slots: &u32| std::iter::repeat_n(lanes::size(*slots, lanes), lanes.into());
         let rx: Vec<_> = rings.rx.iter().flat_map(each).collect();
         let geometry = Geometry::new(&rings.tx, &rx, session.slot_size()).and_then(|rings| rings.with_lanes(lanes));
         let geometry = geometry.map_err(|error| RequestError::Refused(error.to_string()))?;
-        session.setup(Setup { geometry, sleeps: rings.sleeps }, self.stop.as_fd())
+        session.setup(Setup { geometry, sleeps: rings.sleeps }, rss, self.stop.as_fd())
     }
 
     /// Takes the rings that there are, if any, out of use: they are about to go.

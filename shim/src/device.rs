@@ -1,9 +1,11 @@
 //! Access to ethdev's own structures.
 
+use crate::rss::RssKey;
 use crate::sys;
-use kopi_ring::message::Mac;
+use kopi_ring::message::{Mac, RSS_KEY_SIZE};
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
+use thiserror::Error;
 
 /// An ethdev port of this driver. It is valid from probe until it is closed, and must not be used after that.
 #[derive(Clone, Copy, Debug)]
@@ -25,16 +27,49 @@ pub(crate) struct Requested {
     /// One of `rte_eth_rx_mq_mode` and of `rte_eth_tx_mq_mode`.
     pub(crate) rx_mode: u32,
     pub(crate) tx_mode: u32,
-    /// Whether there is a key for the RSS hash.
-    pub(crate) rss_key: bool,
+    /// The key for the RSS hash, if there is one.
+    pub(crate) rss_key: Result<Option<RssKey>, RssProblem>,
     /// The fields that the RSS hash is to be over.
     pub(crate) rss_types: u64,
-    /// Whether packets are to carry the hash.
-    pub(crate) hash: bool,
     /// Whether the port is to send to itself.
     pub(crate) loopback: bool,
     /// Whether the speed is to be one of a few.
     pub(crate) fixed_speed: bool,
+}
+
+/// What is wrong with the RSS hash that an application asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum RssProblem {
+    /// The key is too short or too long.
+    #[error("a key of {0} bytes for the RSS hash, this port has one of {RSS_KEY_SIZE}")]
+    Key(u8),
+    /// The hash is another one than there is.
+    #[error("the RSS hash is Toeplitz', not the one asked for")]
+    Algorithm,
+}
+
+/// The key in `conf`, if there is one.
+///
+/// # Errors
+///
+/// [`RssProblem`] if the port cannot have it.
+///
+/// # Safety
+///
+/// A key that is not null has as many bytes as its length says.
+pub(crate) unsafe fn rss_key(conf: &sys::rte_eth_rss_conf) -> Result<Option<RssKey>, RssProblem> {
+    if !sys::asks_toeplitz(conf) {
+        return Err(RssProblem::Algorithm);
+    }
+    match conf.rss_key_len.into() {
+        _ if conf.rss_key.is_null() => Ok(None),
+        // Before DPDK 23.11 the length was for a driver of keys of two lengths alone, and all others took 40 bytes.
+        0 | RSS_KEY_SIZE => {
+            // SAFETY: by the caller's word.
+            Ok(Some(unsafe { conf.rss_key.cast::<RssKey>().read() }))
+        }
+        _ => Err(RssProblem::Key(conf.rss_key_len)),
+    }
 }
 
 /// Reads a field of `rte_eth_dev_data`.
@@ -131,9 +166,9 @@ impl Device {
             rx_queues: self.rx_queues(),
             rx_mode: conf.rxmode.mq_mode,
             tx_mode: conf.txmode.mq_mode,
-            rss_key: !rss.rss_key.is_null(),
+            // SAFETY: ethdev has copied the application's structure, whose key is valid during the operation.
+            rss_key: unsafe { rss_key(rss) },
             rss_types: rss.rss_hf,
-            hash: conf.rxmode.offloads & sys::RTE_ETH_RX_OFFLOAD_RSS_HASH != 0,
             loopback: conf.lpbk_mode != 0,
             fixed_speed: conf.link_speeds & sys::RTE_ETH_LINK_SPEED_FIXED != 0,
         }

@@ -1,8 +1,8 @@
 //! The rings of one RX queue.
 //!
-//! A worker of kopid's only fills rings of its own. Where there are several workers, and fewer queues than workers, a queue has a
-//! ring for each of them, its lanes: so no frame goes from one worker to another. A burst takes frames from all lanes. Those of
-//! one flow come through one lane, in their order.
+//! A worker of kopid's only fills rings of its own. Where there are several workers, a queue has a ring for each of them, its lanes:
+//! so no frame goes from one worker to another, whichever queue it is for. A burst takes frames from all lanes. Those of one flow
+//! come through one lane, in their order.
 
 use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::{Consumer, Region};
@@ -70,10 +70,10 @@ impl Lanes {
 }
 
 /// Lanes of each of `queues` RX queues, with a daemon of which `workers` receive from the wire. One where that many rings are more
-/// than there can be; and where each worker has queues of its own, in which the daemon puts what comes to it.
+/// than there can be.
 pub(crate) fn count(queues: usize, workers: u16) -> u16 {
     let each = usize::from(workers);
-    if each < 2 || queues.is_multiple_of(each) || queues.saturating_mul(each) > MAX_QUEUES { 1 } else { workers }
+    if each < 2 || queues.saturating_mul(each) > MAX_QUEUES { 1 } else { workers }
 }
 
 /// Slots of each of `lanes` lanes of a queue with `descriptors`, a power of two: as many together, if that leaves each of them enough.
@@ -87,21 +87,22 @@ mod tests {
     use super::*;
     use kopi_ring::{Geometry, HugePages};
 
-    /// A queue has a lane for each worker where that saves hand-overs, and rings are never more than there can be.
+    /// A queue has a lane for each worker, and rings are never more than there can be.
     #[test]
-    fn lanes_are_for_few_queues() {
+    fn lanes_are_for_few_rings() {
         for (queues, workers, lanes) in [
             (1, 0, 1),
             (1, 1, 1),
             (5, 1, 1),
             (1, 2, 2),
-            (2, 2, 1),
+            (2, 2, 2),
+            (8, 2, 2),
             (3, 2, 2),
             (7, 2, 2),
             (9, 2, 1),
             (1, 4, 4),
             (2, 4, 4),
-            (4, 4, 1),
+            (4, 4, 4),
             (5, 4, 1),
             (1, 16, 16),
             (1, 17, 1),

@@ -44,6 +44,7 @@ mod pmd_info;
 mod port;
 mod port_state;
 mod ring_slot;
+mod rss;
 mod rx;
 mod rx_interrupt;
 mod secondary;

@@ -4,6 +4,7 @@ use crate::devargs::Args;
 use crate::port_state::{MAX_UNICAST, PortState};
 use crate::sys;
 use kopi_ring::layout::{L2_OVERHEAD, MAX_MTU, MAX_QUEUES, MAX_RING, MIN_RING};
+use kopi_ring::message::{RETA_SIZE, RSS_KEY_SIZE};
 
 /// Slots of a ring unless the application asks for another number. Measured (`bench/results`, question `size`): 512 cost a
 /// tenth more for 1,518 bytes, where the cores are near and where they are far, and no size matters for 64.
@@ -20,7 +21,7 @@ pub(crate) const RX_OFFLOADS: u64 = sys::RTE_ETH_RX_OFFLOAD_SCATTER | sys::RTE_E
 /// TX offloads: packets of several segments, and buffers that are given back without being looked at.
 pub(crate) const TX_OFFLOADS: u64 = sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS | sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 
-/// What the RSS hash is over: addresses, protocol and ports. The application cannot choose.
+/// What the RSS hash may be over.
 pub(crate) const RSS_TYPES: u64 =
     sys::RTE_ETH_RSS_IP | sys::RTE_ETH_RSS_TCP | sys::RTE_ETH_RSS_UDP | sys::RTE_ETH_RSS_SCTP;
 
@@ -91,6 +92,9 @@ impl Limits {
         info.tx_offload_capa = TX_OFFLOADS;
         info.tx_queue_offload_capa = TX_OFFLOADS;
         info.flow_type_rss_offloads = RSS_TYPES;
+        info.hash_key_size = u8::try_from(RSS_KEY_SIZE).unwrap_or(0);
+        info.reta_size = u16::try_from(RETA_SIZE).unwrap_or(0);
+        sys::describe_toeplitz(info);
         for limit in [&mut info.rx_desc_lim, &mut info.tx_desc_lim] {
             limit.nb_min = u16::try_from(MIN_RING).unwrap_or(1);
             limit.nb_max = self.ring;

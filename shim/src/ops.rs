@@ -34,6 +34,7 @@ macro_rules! operations {
 mod configure;
 mod counters;
 mod queues;
+mod rss;
 
 /// The operations of the driver.
 pub(crate) static OPS: Ops = Ops(table());
@@ -62,7 +63,10 @@ const fn table() -> sys::eth_dev_ops {
     ops.link_update = Some(link_update);
     ops.dev_set_link_up = Some(set_link_up);
     ops.dev_set_link_down = Some(set_link_down);
-    ops.rss_hash_conf_get = Some(configure::rss_hash_conf_get);
+    ops.rss_hash_update = Some(rss::hash_update);
+    ops.rss_hash_conf_get = Some(rss::hash_conf_get);
+    ops.reta_update = Some(rss::reta_update);
+    ops.reta_query = Some(rss::reta_query);
     ops.promiscuous_enable = Some(promiscuous_enable);
     ops.promiscuous_disable = Some(promiscuous_disable);
     ops.allmulticast_enable = Some(allmulticast_enable);
@@ -124,7 +128,7 @@ fn refused(port: &Port, refusal: &Refusal, errno: c_int) -> c_int {
 operations! {
     /// ethdev has checked queues and offloads against [`infos_get`]. The port is stopped.
     configure(port) {
-        let refused = configure::check(port.device);
+        let refused = configure::check(port);
         if refused != 0 {
             return refused;
         }
@@ -175,7 +179,9 @@ operations! {
 /// Ring sizes of all queues.
 fn rings(port: &Port) -> Rings {
     let (tx, rx) = (ring_sizes::<TxQueue>(port), ring_sizes::<RxQueue>(port));
-    Rings { generation: 0, tx, rx, sleeps: port.interrupts.is_some() }
+    let queues = (0..port.device.rx_queues()).filter_map(|q| port.queue::<RxQueue>(q));
+    let hashed = queues.into_iter().any(|q| q.config().offloads & sys::RTE_ETH_RX_OFFLOAD_RSS_HASH != 0);
+    Rings { generation: 0, tx, rx, sleeps: port.interrupts.is_some(), hashed }
 }
 
 /// The daemon makes at least one ring in each direction; one that no queue uses stays small.

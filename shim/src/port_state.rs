@@ -6,6 +6,7 @@ use crate::irq_thread::IrqThread;
 use crate::lanes::Lanes;
 use crate::limits::frame_for;
 use crate::ring_slot::RingSlot;
+use crate::rss::RssChoice;
 use crate::stats::Totals;
 use crate::tx_publisher::TxPublisher;
 use kopi_ring::layout::MAX_QUEUES;
@@ -60,6 +61,8 @@ pub(crate) struct Want {
     pub(crate) unicast: [Mac; MAX_UNICAST],
     /// Multicast addresses to be received.
     pub(crate) groups: Vec<Mac>,
+    /// How frames are spread over RX queues.
+    pub(crate) rss: RssChoice,
 }
 
 /// The rings of a started port.
@@ -73,6 +76,8 @@ pub(crate) struct Rings {
     pub(crate) rx: Vec<u32>,
     /// Whether the RX queues may sleep.
     pub(crate) sleeps: bool,
+    /// Whether packets carry the RSS hash.
+    pub(crate) hashed: bool,
 }
 
 impl Default for Want {
@@ -86,6 +91,7 @@ impl Default for Want {
             all_multicast: false,
             unicast: [Mac::default(); MAX_UNICAST],
             groups: Vec::new(),
+            rss: RssChoice::default(),
         }
     }
 }
@@ -294,7 +300,7 @@ mod tests {
     /// The link is up only with a daemon that has agreed, a started port and a wire that is up.
     #[test]
     fn link_needs_everything() {
-        let rings = Rings { generation: 1, tx: vec![64], rx: vec![64], sleeps: false };
+        let rings = Rings { generation: 1, tx: vec![64], rx: vec![64], sleeps: false, hashed: false };
         for bits in 0_u32..16 {
             let mut state = state();
             state.attached = bits & 1 != 0;

@@ -1,6 +1,7 @@
 //! One connection to the daemon.
 
-use kopi_ring::message::{Envelope, Hello, Link, Message, Setup, Welcome};
+use crate::rss::RssKey;
+use kopi_ring::message::{Envelope, Hello, Link, Message, RSS, RSS_KEY_SIZE, Rss, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Doorbell, OLDEST_PROTOCOL, PROTOCOL, Region, RegionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,6 +34,7 @@ pub(crate) struct Session {
     link: Link,
     shares: bool,
     workers: u16,
+    rss_key: RssKey,
 }
 
 /// Why a request was not granted.
@@ -113,6 +115,7 @@ impl Session {
                 session.slot_size = welcome.slot_size;
                 session.shares = welcome.shares;
                 session.workers = welcome.workers;
+                session.rss_key = welcome.rss_key;
                 Ok((session, welcome))
             }
             _ => Err(Lost::Answer.into()),
@@ -130,7 +133,17 @@ impl Session {
             other => Lost::Connect(other),
         })?;
         let link = Link::default();
-        Ok(Self { socket, protocol, received: protocol, sequence: 0, slot_size: 0, link, shares: false, workers: 1 })
+        Ok(Self {
+            socket,
+            protocol,
+            received: protocol,
+            sequence: 0,
+            slot_size: 0,
+            link,
+            shares: false,
+            workers: 1,
+            rss_key: [0; RSS_KEY_SIZE],
+        })
     }
 
     /// The version of the protocol that is spoken here.
@@ -153,12 +166,18 @@ impl Session {
         self.workers
     }
 
+    /// The daemon's key of the RSS hash, if the daemon lets the application choose another.
+    pub(crate) fn rss_key(&self) -> Option<RssKey> {
+        (self.protocol >= RSS).then_some(self.rss_key)
+    }
+
     /// The wire's link, as last received.
     pub(crate) const fn link(&self) -> Link {
         self.link
     }
 
-    /// Asks for rings, maps them, and says so. With them comes what wakes the daemon, if it sleeps at times.
+    /// Asks for rings, maps them, and says so, and before that how frames are to be spread over them, if there is a choice. With them
+    /// comes what wakes the daemon, if it sleeps at times.
     ///
     /// # Errors
     ///
@@ -166,6 +185,7 @@ impl Session {
     pub(crate) fn setup(
         &mut self,
         setup: Setup,
+        rss: Option<Rss>,
         stop: BorrowedFd<'_>,
     ) -> Result<(Region, Option<Doorbell>), RequestError> {
         let geometry = setup.geometry.clone();
@@ -177,6 +197,10 @@ impl Session {
             Some(region) if made == geometry => {
                 let region = Region::open(region, &made).map_err(Lost::Region)?;
                 let doorbell = fds.next().map(Doorbell::from);
+                if let Some(rss) = rss {
+                    // From the first frame on.
+                    self.confirm(Message::Rss(rss), stop)?;
+                }
                 if self.protocol >= MAPPED_SINCE {
                     self.confirm(Message::Mapped, stop)?;
                 }

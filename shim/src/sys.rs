@@ -96,6 +96,38 @@ macro_rules! stats_callback {
 
 pub(crate) use {stats_callback, supported_ptypes_callback};
 
+/// Whether the hash that `conf` asks for is Toeplitz', the only one before DPDK 23.11.
+#[cfg(not(rss_algorithms))]
+pub(crate) const fn asks_toeplitz(_conf: &rte_eth_rss_conf) -> bool {
+    true
+}
+
+/// Whether the hash that `conf` asks for is Toeplitz', the only one before DPDK 23.11.
+#[cfg(rss_algorithms)]
+pub(crate) const fn asks_toeplitz(conf: &rte_eth_rss_conf) -> bool {
+    matches!(conf.algorithm.cast_unsigned(), RTE_ETH_HASH_FUNCTION_DEFAULT | RTE_ETH_HASH_FUNCTION_TOEPLITZ)
+}
+
+/// Says in `conf` that the hash is Toeplitz', which goes without saying before DPDK 23.11.
+#[cfg(not(rss_algorithms))]
+pub(crate) const fn set_toeplitz(_conf: &mut rte_eth_rss_conf) {}
+
+/// Says in `conf` that the hash is Toeplitz', which goes without saying before DPDK 23.11.
+#[cfg(rss_algorithms)]
+pub(crate) const fn set_toeplitz(conf: &mut rte_eth_rss_conf) {
+    conf.algorithm = RTE_ETH_HASH_FUNCTION_TOEPLITZ.cast_signed();
+}
+
+/// Says in `info` that the hash is Toeplitz', which goes without saying before DPDK 23.11.
+#[cfg(not(rss_algorithms))]
+pub(crate) const fn describe_toeplitz(_info: &mut rte_eth_dev_info) {}
+
+/// Says in `info` that the hash is Toeplitz', which goes without saying before DPDK 23.11.
+#[cfg(rss_algorithms)]
+pub(crate) const fn describe_toeplitz(info: &mut rte_eth_dev_info) {
+    info.rss_algo_capa = 1 << RTE_ETH_HASH_FUNCTION_DEFAULT | 1 << RTE_ETH_HASH_FUNCTION_TOEPLITZ;
+}
+
 /// What the unit tests need besides: `c/tests.c`, and EAL.
 #[cfg(test)]
 mod tests {

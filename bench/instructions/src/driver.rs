@@ -271,5 +271,6 @@ fn welcome(hello: &Hello, workers: u16) -> Message {
         link: Link { up: true, speed: 10_000 },
         shares: false,
         workers,
+        rss_key: [0x6d; 40],
     })
 }

@@ -24,7 +24,7 @@ use kopi_dataplane::worker::port::WorkerPort;
 use kopi_dataplane::worker::wake_requests::WakeRequests;
 use kopi_dataplane::worker::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::{LinkProtocols, MacAddr, RssSeed, Seed};
+use kopi_packet::{LinkProtocols, MacAddr, Seed};
 use kopi_policy::{Connections, Owner, Ruleset};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::Settings;
@@ -499,7 +499,7 @@ impl Member {
             wire,
             sender: 0,
             pool: lab.pool.clone(),
-            flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
+            flows: FlowTable::new(FLOW_TABLE, PORTS, Seed::from_bytes([7; 64])),
             policy_stage: PolicyStage::new(
                 connections,
                 Arc::new(PolicyCounters::new(0)),

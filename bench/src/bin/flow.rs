@@ -10,7 +10,7 @@
 use kopi_dataplane::control::flow_sizes::default_flows;
 use kopi_dataplane::control::memory::MachineMemory;
 use kopi_dataplane::worker::flow_table::FlowTable;
-use kopi_packet::{FlowKey, RssSeed, Seed};
+use kopi_packet::{FlowKey, Seed};
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -81,13 +81,7 @@ fn main() -> io::Result<()> {
     writeln!(out, "a table of {entries} entries")?;
     writeln!(out, "{:>10}  {:>24}  {:>24}  {:>8}", "flows", "parse and hash, ns", "with lookup, ns", "misses")?;
     for flows in [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000] {
-        let mut table = FlowTable::advised(
-            entries,
-            2,
-            Seed::from_bytes([7; 64]),
-            RssSeed::from_bytes([6; 64]),
-            kopi_ring::prefer_huge_pages,
-        );
+        let mut table = FlowTable::advised(entries, 2, Seed::from_bytes([7; 64]), kopi_ring::prefer_huge_pages);
         let (mut now, mut random) = (1, 88_172_645_463_325_252);
         // All of them are there once before anything is measured.
         for key in (0..flows).map(|flow| kopi_packet::parse(&frame(flow), 1).1) {

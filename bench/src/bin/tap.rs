@@ -23,7 +23,7 @@ use kopi_dataplane::worker::handoff::Mesh;
 use kopi_dataplane::worker::outputs::Outputs;
 use kopi_dataplane::worker::port::WorkerPort;
 use kopi_dataplane::worker::wire::Wire;
-use kopi_packet::{LinkProtocols, RssSeed, Seed};
+use kopi_packet::{LinkProtocols, Seed};
 use kopi_policy::Connections;
 use kopi_ring::message::Settings;
 use kopi_ring::{Consumer, Geometry, HugePages, Region};
@@ -105,7 +105,7 @@ impl Bench {
             eal.tsc_hz(),
             noted,
         );
-        let flows = FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64]));
+        let flows = FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]));
         Ok(Self {
             pool,
             burst: Burst::new(),

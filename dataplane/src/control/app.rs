@@ -5,10 +5,11 @@ use crate::control::identity::Identity;
 use crate::control::kept_regions::Watch;
 use crate::control::regions::{Charge, Making};
 use crate::ids::{Generation, PortId};
+use crate::rss::Rss;
 use crate::worker::counters::PortTotals;
 use kopi_packet::LinkProtocols;
 use kopi_policy::PortPolicy;
-use kopi_ring::message::{Mac, Settings};
+use kopi_ring::message::{self, Mac, Settings};
 use kopi_ring::status::DaemonStatus;
 use kopi_ring::{Doorbell, PROTOCOL, Region, Window};
 use std::sync::Arc;
@@ -36,6 +37,10 @@ pub struct App {
     pub protocol: u16,
     /// What its port is to receive and to carry. The first address is the main one.
     pub settings: Settings,
+    /// How what it receives is spread over its RX queues, while there are such.
+    pub rss: Option<Arc<Rss>>,
+    /// What it has chosen of that, if it has.
+    pub chosen_rss: Option<message::Rss>,
     /// Whether it has had rings before.
     pub started: bool,
     /// Whether the log says already that it has as many connections as it may have.
@@ -109,6 +114,8 @@ impl App {
             driver: String::new(),
             protocol: PROTOCOL,
             settings: Settings::default(),
+            rss: None,
+            chosen_rss: None,
             started: false,
             limit_logged: false,
             region: None,

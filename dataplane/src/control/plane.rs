@@ -2,6 +2,7 @@
 //!
 //! - `policy`: what the policy in force says of each app, and what follows when either changes;
 //! - `rings`: how rings come into being and go;
+//! - `rss`: how frames are spread over queues;
 //! - `sharing`: memory that apps share;
 //! - `publish`: builds the workers' snapshots, hands them out, and retires them;
 //! - `host_port`: the host's port, and apps that share its address;
@@ -12,6 +13,7 @@ mod host_port;
 mod policy;
 mod publish;
 mod rings;
+mod rss;
 mod sharing;
 
 pub use connections::Tracked;
@@ -50,6 +52,7 @@ use kopi_ring::message::{Hello, Link, Settings, Welcome};
 use kopi_ring::{DropReason, PeerFault, Region};
 use policy::attach_grant;
 use rings::Retired;
+use rss::UsualRss;
 use rustix::fd::BorrowedFd;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -85,6 +88,8 @@ pub struct ControlPlane {
     /// Changes of their processes that users may have followed.
     follows: Budgets,
     retired: Vec<Retired>,
+    /// How frames are spread over queues of apps that choose nothing.
+    usual_rss: UsualRss,
     /// Where apps share memory.
     windows: Windows,
     /// Sealed regions that we have let go of, and others have not.
@@ -132,7 +137,7 @@ impl ControlPlane {
     ///
     /// # Errors
     ///
-    /// The system's, if there is no file descriptor or thread to be had.
+    /// The system's, if there is no file descriptor or thread to be had, or nothing to make a key for hashes from.
     pub fn new(
         dataplane: Dataplane,
         wire: WireState,
@@ -159,6 +164,7 @@ impl ControlPlane {
             changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
             follows: Budgets::every(FOLLOWS, FOLLOW),
             retired: Vec::new(),
+            usual_rss: UsualRss::of_host()?,
             windows: Windows::new(WindowLimits::new(limits.memory_per_user)),
             kept: KeptRegions::new(),
             hole_search: HoleSearch::default(),
@@ -309,6 +315,7 @@ impl ControlPlane {
             link: self.wire.link,
             shares,
             workers: self.dataplane.lanes(),
+            rss_key: self.usual_rss.key(),
         })
     }
 

@@ -21,7 +21,7 @@ use crate::worker::sleep::{SleepState, WireIrq, WorkerHandle};
 use crate::worker::wire::Wire;
 use crate::worker::{Parts, Worker};
 use dpdk::{Handle, Pool, RxQueue, TxQueue};
-use kopi_packet::{RssSeed, Seed};
+use kopi_packet::Seed;
 use kopi_policy::{Connections, Followed};
 use kopi_ring::need_wakeup::barrier;
 use kopi_ring::{Doorbell, Region, Window};
@@ -134,7 +134,6 @@ impl Dataplane {
     pub fn start(eal: &Handle, setup: Setup) -> Result<Self, StartError> {
         let Setup { cores, flows, advise, apps, pool, rx, tx, snapshot, connections, sleep, finish, copies } = setup;
         let (senders, spread) = (tx.len().max(1), rx.len() == cores.len());
-        let rss = rss_seed()?;
         let mut sleep_states = sleep_states(cores.len(), eal.tsc_hz(), sleep)?;
         let wakers: Vec<_> =
             sleep_states.as_slice().iter().flatten().map(|sleep| Arc::clone(&sleep.handle().waker)).collect();
@@ -167,7 +166,7 @@ impl Dataplane {
                 wire: Wire::new(rx.next(), tx.next()).finishing(finish.then(|| Arc::clone(&counters))),
                 sender: index % senders,
                 pool: pool.clone(),
-                flows: FlowTable::advised(flows, apps + 1, random_seed()?, rss.clone(), advise),
+                flows: FlowTable::advised(flows, apps + 1, random_seed()?, advise),
                 policy_stage,
                 mesh,
                 counters: Arc::clone(&counters),
@@ -296,18 +295,20 @@ impl Dataplane {
         self.workers.iter().filter_map(|worker| worker.handle.as_ref()).try_for_each(|b| b.listen(id, doorbell))
     }
 
-    /// Has all workers serve the rings of a region as port `id`, on the time of `user`, whose app is reached by `reach`. Frames in them
-    /// may refer to what is shared in the window.
+    /// Has all workers serve the rings of a region as port `id`, on the time of `user`, whose app is reached by `reach` and
+    /// `chooses` how frames are spread over its queues, or is too old for that. Frames in the rings may refer to what is shared in the
+    /// window.
     pub fn attach(
         &mut self,
         (region, window): (&Region, Option<&Arc<Window>>),
         (id, generation): (PortId, Generation),
         user: User,
         reach: Reach,
+        chooses: bool,
     ) {
         let caller = reach.futex.is_some().then_some(Caller::App);
         self.waker.set(id, Some(reach));
-        self.serve((region, window), (id, generation, user), caller.as_ref(), None);
+        self.serve((region, window), (id, generation, user), (caller.as_ref(), None), chooses);
     }
 
     /// The same for the host's port, whose thread is woken by `call`, and rings `doorbell`.
@@ -318,20 +319,20 @@ impl Dataplane {
         call: Arc<Doorbell>,
         doorbell: Option<&Arc<Doorbell>>,
     ) {
-        self.serve((region, None), (id, generation, User::Host), Some(&Caller::Host(call)), doorbell);
+        self.serve((region, None), (id, generation, User::Host), (Some(&Caller::Host(call)), doorbell), false);
     }
 
     fn serve(
         &mut self,
         (region, window): (&Region, Option<&Arc<Window>>),
         (id, generation, user): (PortId, Generation, User),
-        caller: Option<&Caller>,
-        doorbell: Option<&Arc<Doorbell>>,
+        (caller, doorbell): (Option<&Caller>, Option<&Arc<Doorbell>>),
+        chooses: bool,
     ) {
         let workers = self.workers.len();
         for (index, worker) in self.workers.iter_mut().enumerate() {
             let port = WorkerPort::new(region, id, generation, index, workers);
-            let port = if self.spread { port.keeping(index, workers) } else { port };
+            let port = if self.spread && !chooses { port.keeping(index, workers) } else { port };
             let port = port.of_user(user).sharing(window).waking(caller.cloned(), doorbell.cloned());
             worker.send(Command::Attach(Box::new(port)));
         }
@@ -488,28 +489,9 @@ fn sleep_states(
 ///
 /// The kernel's, if it has no random bytes.
 pub fn random_seed() -> Result<Seed, Errno> {
-    random_bytes().map(Seed::from_bytes)
-}
-
-fn random_bytes() -> Result<[u8; 64], Errno> {
     let mut bytes = [0; 64];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes)
-}
-
-/// The seed by which flows are spread over the queues of apps: the same at all workers, and in all kopids until the host starts anew. So a
-/// connection stays on its queue when kopid comes back, as it does with a NIC whose link was down.
-///
-/// It is not a secret: whoever is on the host can work it out, as with a NIC's well-known key. It is not the flow table's seed.
-///
-/// # Errors
-///
-/// The kernel's, if it neither says which start of the host this is nor has random bytes.
-fn rss_seed() -> Result<RssSeed, Errno> {
-    let Ok(boot) = std::fs::read("/proc/sys/kernel/random/boot_id") else {
-        return random_bytes().map(RssSeed::from_bytes);
-    };
-    Ok(RssSeed::of_boot(&boot))
+    Ok(Seed::from_bytes(bytes))
 }
 
 /// Starts a worker's thread, waits until it has pinned and registered itself, and returns it with the kernel's number of it.

@@ -6,6 +6,7 @@
 
 use super::replicate::ReplicateCtx;
 use crate::ids::{PortId, Verdict};
+use crate::rss::Rss;
 use crate::snapshot::Snapshot;
 use crate::stages::mirror::View;
 use crate::stages::policy::PolicyStage;
@@ -14,6 +15,7 @@ use crate::worker::handoff::{Handoff, Target};
 use crate::worker::outputs::wake::will_kick;
 use crate::worker::outputs::{Outputs, Route, blamed};
 use crate::worker::port::worker_of;
+use kopi_ring::layout::Notes;
 use kopi_ring::{DropReason, PeerFault, Producer};
 use std::ops::Range;
 
@@ -47,7 +49,8 @@ pub fn run(
                 outputs.route(start..end, route, burst);
                 fates.to_wire += end - start;
             }
-            Verdict::App(id) if outputs.shaper.is_some() && outputs.queue_to_app(burst, start..end, id) => {}
+            Verdict::App(id)
+                if outputs.shaper.is_some() && outputs.queue_to_app(burst, start..end, id, snapshot.rss().of(id)) => {}
             Verdict::App(id) => outputs.run_to_app(burst, start..end, id, snapshot, &mut fates),
             Verdict::Drop(reason) => outputs.drop_run(burst, start..end, source, reason),
             Verdict::Refuse(id, reason) => outputs.drop_run(burst, start..end, id, reason),
@@ -170,8 +173,10 @@ impl Outputs {
 
     /// The same, with several RX rings or rings of other workers.
     fn each_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Snapshot, fates: &mut Fates) {
+        let rss = f.rss().of(id);
         for at in run {
-            let route = self.deliver_to_app(burst, at, id, f, None).unwrap_or_else(|reason| {
+            let notes = burst.notes(at);
+            let route = self.deliver_to_app(burst, at, (id, rss, notes), f, None).unwrap_or_else(|reason| {
                 burst.amend(at, Verdict::Refuse(id, reason));
                 Route::Free
             });
@@ -179,8 +184,8 @@ impl Outputs {
         }
     }
 
-    /// To one app: into its ring if the ring is ours, else by way of its worker. If it is a `copy` of a frame of some port, the
-    /// burst's own buffer is needed elsewhere, so another worker gets a buffer of its own.
+    /// To one app, which is told `notes` about it: into its ring if the ring is ours, else by way of its worker. If it is a `copy` of a
+    /// frame of some port, the burst's own buffer is needed elsewhere, so another worker gets a buffer of its own.
     ///
     /// # Errors
     ///
@@ -190,7 +195,7 @@ impl Outputs {
         &mut self,
         burst: &Burst,
         at: usize,
-        id: PortId,
+        (id, rss, notes): (PortId, &Rss, Notes),
         snapshot: &Snapshot,
         copy: Option<PortId>,
     ) -> Result<Route, DropReason> {
@@ -198,11 +203,10 @@ impl Outputs {
         if mbuf.len() > u32::from(snapshot.fib().max_frame(id)) {
             return Err(self.refuse_for(id, DropReason::Oversize));
         }
-        let notes = burst.notes(at);
         let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
             return Err(self.refuse_for(id, DropReason::PortGone));
         };
-        let ring = port.ring_of(port.queue_for(burst.rss(at), burst.from_wire));
+        let ring = port.ring_of(port.queue_for(rss, notes.hash(), burst.from_wire));
         let generation = port.generation;
         let owner = worker_of(id, ring, self.workers);
         if owner == self.index {

@@ -16,6 +16,7 @@ use filter_cache::FilterCache;
 
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey, PolicyCounters};
+use crate::rss::RssTable;
 use crate::worker::burst::Burst;
 use crate::worker::counters::Counter;
 use crate::worker::port::WorkerPort;
@@ -123,6 +124,8 @@ pub struct View<'a> {
     pub policy_counters: &'a PolicyCounters,
     /// The snapshot of the ports.
     pub epoch: u32,
+    /// How what the ports receive is spread over their queues.
+    pub rss: &'a RssTable,
     /// TSC of the burst.
     pub now: u64,
     /// Whether the wire takes frames.
@@ -432,9 +435,8 @@ fn queue_of(record: &PacketRecord, at: usize, ctx: &MirrorCtx<'_>) -> u8 {
         (_, true) => ctx.burst.queue(at),
         (id, false) => {
             let port = ctx.ports.get(usize::from(id)).and_then(Option::as_deref);
-            port.map_or(0, |port| {
-                u8::try_from(port.queue_for(ctx.burst.rss(at), ctx.burst.from_wire)).unwrap_or(u8::MAX)
-            })
+            let queue = |port: &WorkerPort| port.queue_for(ctx.view.rss.of(id), ctx.burst.rss(at), ctx.burst.from_wire);
+            port.map_or(0, |port| u8::try_from(queue(port)).unwrap_or(u8::MAX))
         }
     }
 }

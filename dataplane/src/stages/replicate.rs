@@ -92,8 +92,11 @@ impl Outputs {
             } else {
                 Admission::FREE
             };
+            let rss = snapshot.rss().of(id);
+            let notes = burst.notes(at);
+            let notes = notes.with_hash(rss.hash_of_copy(&key, notes.hash()));
             let outcome = match admission.refused {
-                None => self.deliver_to_app(burst, at, id, snapshot, Some(source)).map(|route| {
+                None => self.deliver_to_app(burst, at, (id, rss, notes), snapshot, Some(source)).map(|route| {
                     debug_assert_eq!(route, Route::Free);
                 }),
                 Some(reason) => Err(self.refuse_for(id, reason)),
@@ -101,8 +104,8 @@ impl Outputs {
             if burst.mirrored {
                 let view = self.view(snapshot, ctx.policy_stage.policy_counters(), now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
-                let queue = queue
-                    .map_or(0, |port| u8::try_from(port.queue_for(burst.rss(at), burst.from_wire)).unwrap_or(u8::MAX));
+                let queue = queue.map_or(0, |port| port.queue_for(rss, notes.hash(), burst.from_wire));
+                let queue = u8::try_from(queue).unwrap_or(u8::MAX);
                 if outcome == Err(DropReason::HandoffFull) && source != WIRE {
                     // The loss of who has sent too much.
                     let record = PacketRecord::dropped(source, true, source, DropReason::HandoffFull);

@@ -1,6 +1,7 @@
 //! The shape stage: classes: what may go at once, and what waits for its turn.
 
 use crate::ids::{Backlog, PortId};
+use crate::rss::Rss;
 use crate::stages::mirror::{PacketRecord, View};
 use crate::worker::burst::Burst;
 use crate::worker::flow_table::Hash;
@@ -227,7 +228,7 @@ impl Outputs {
 
     /// Routes frames of a run to app `id` into the queues of their classes, if they have any and may have to wait. Returns whether it
     /// has, and else the run is for the ordinary way.
-    pub(crate) fn queue_to_app(&mut self, burst: &Burst, run: Range<usize>, id: PortId) -> bool {
+    pub(crate) fn queue_to_app(&mut self, burst: &Burst, run: Range<usize>, id: PortId, rss: &Rss) -> bool {
         let Some(tree) = self.shaper.as_deref().and_then(|shaper| shaper.ingress.as_ref()) else { return false };
         let leaf = |at: usize| tree.leaf_of(burst.class(at, Direction::Ingress));
         if run.clone().all(|at| leaf(at).is_none()) {
@@ -248,7 +249,7 @@ impl Outputs {
         }
         let Some(port) = self.ports.get(usize::from(id)).and_then(Option::as_deref) else { return false };
         for at in run {
-            let ring = port.ring_of(port.queue_for(burst.rss(at), burst.from_wire));
+            let ring = port.ring_of(port.queue_for(rss, burst.rss(at), burst.from_wire));
             let target = Target::App { id, generation: port.generation, ring, notes: burst.notes(at) };
             // The verdict is the same for the whole run, and so is nearly always the class.
             let leaf = leaf(at).unwrap_or_else(|| tree.unclassed());

@@ -18,7 +18,7 @@ pub use flow::{AGE_UNIT, Flow, Hooks, SEEN_UNIT};
 
 use crate::ids::{PortId, Verdict};
 use flow::seen_units;
-use kopi_packet::{FlowKey, RssSeed, Seed};
+use kopi_packet::{FlowKey, Seed};
 
 /// Entries in a bucket.
 const WAYS: usize = 8;
@@ -79,7 +79,6 @@ pub struct FlowTable {
     tags: Box<[Tags]>,
     entries: Box<[Flow]>,
     seed: Seed,
-    rss: RssSeed,
     /// Entries by the port that their packets come from.
     begun: Box<[u32]>,
     /// Bucket to be swept next.
@@ -95,15 +94,14 @@ impl FlowTable {
     /// Bytes of memory for each entry.
     pub const ENTRY_SIZE: usize = size_of::<Flow>() + size_of::<Tags>() / WAYS;
 
-    /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`, for ports below `ports`. Flows are spread
-    /// over the queues of apps under `rss`, the same at all workers.
+    /// A table of `capacity` entries, a power of two of at least 8, hashed under `seed`, for ports below `ports`.
     ///
     /// # Panics
     ///
     /// If `capacity` is anything else: the configuration checks it.
     #[must_use]
-    pub fn new(capacity: usize, ports: usize, seed: Seed, rss: RssSeed) -> Self {
-        Self::advised(capacity, ports, seed, rss, |_, _| ())
+    pub fn new(capacity: usize, ports: usize, seed: Seed) -> Self {
+        Self::advised(capacity, ports, seed, |_, _| ())
     }
 
     /// The same in memory whose beginning and bytes are given to `advise` before it is touched.
@@ -112,14 +110,13 @@ impl FlowTable {
     ///
     /// As [`new`](Self::new).
     #[must_use]
-    pub fn advised(capacity: usize, ports: usize, seed: Seed, rss: RssSeed, advise: Advise) -> Self {
+    pub fn advised(capacity: usize, ports: usize, seed: Seed, advise: Advise) -> Self {
         assert!(capacity.is_power_of_two() && capacity >= WAYS, "flow table of {capacity} entries");
         Self {
             tags: filled(Tags::FREE, capacity / WAYS, advise),
             // Their tags of 0 keep these from being found.
             entries: filled(Flow::EMPTY, capacity, advise),
             seed,
-            rss,
             begun: vec![0; ports].into(),
             sweep: 0,
             used: 0,
@@ -225,7 +222,7 @@ impl FlowTable {
             *begun += 1;
         }
         self.tags[bucket].0[way] = hash.tag();
-        entries[way] = Flow::new(key, &self.rss, now);
+        entries[way] = Flow::new(key, now);
         way
     }
 

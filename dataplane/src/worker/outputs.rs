@@ -179,9 +179,9 @@ impl Outputs {
     /// By what frames are told to capture sessions.
     #[inline]
     #[must_use]
-    pub fn view<'a>(&self, snapshot: &Snapshot, policy_counters: &'a PolicyCounters, now: u64) -> View<'a> {
+    pub fn view<'a>(&self, snapshot: &'a Snapshot, policy_counters: &'a PolicyCounters, now: u64) -> View<'a> {
         let (epoch, wire_up, queues) = (snapshot.epoch(), snapshot.fib().wire_up(), self.queues);
-        View { policy_counters, epoch, now, wire_up, queues }
+        View { policy_counters, epoch, rss: snapshot.rss(), now, wire_up, queues }
     }
 
     #[cold]

@@ -1,6 +1,7 @@
 //! An app's port as one worker holds it: the ends of the rings that this worker serves.
 
 use crate::ids::{Generation, PortId};
+use crate::rss::Rss;
 use crate::worker::wake_requests::WakeRequests;
 use kopi_ring::layout::MAX_QUEUES;
 use kopi_ring::{Consumer, Doorbell, Producer, Region, Window};
@@ -38,7 +39,7 @@ pub struct WorkerPort {
     lane: u16,
     /// The ring that all frames go into, if it is one of this worker's. Else more than there are.
     sole: usize,
-    /// Those of this worker, if flows that the wire brings to it stay here.
+    /// Those of this worker, if flows that the wire brings to it stay here, whatever RSS says.
     own: Option<OwnQueues>,
     /// What wakes the app, if its RX queues may sleep.
     pub caller: Option<Caller>,
@@ -134,9 +135,9 @@ impl WorkerPort {
         }
     }
 
-    /// The same, where the wire spreads flows over all workers: those that it brings to worker `worker` of `workers` stay on the queues
-    /// that this worker serves, and no frame of theirs is handed over. Only where each worker serves as many queues, so that all
-    /// queues get the same, and where queues have no lanes.
+    /// The same, for an app that can choose neither RSS nor lanes, where the wire spreads flows over all workers: those that it brings to
+    /// worker `worker` of `workers` stay on the queues that this worker serves, and no frame of theirs is handed over. Only where
+    /// each worker serves as many queues, so that all queues get the same.
     #[must_use]
     pub fn keeping(self, worker: usize, workers: usize) -> Self {
         let number = |n: usize| u16::try_from(n).unwrap_or(0);
@@ -179,13 +180,14 @@ impl WorkerPort {
         }
     }
 
-    /// The RX queue for a flow with this hash, which comes by the wire or from another app. What has no hash is on the first one.
+    /// The RX queue for a flow with this hash, which comes by the wire or from another app, as the port's `rss` has it. A queue that
+    /// there is not, or no longer, stands for the first one.
     #[inline]
     #[must_use]
-    pub const fn queue_for(&self, rss: u32, from_wire: bool) -> u16 {
+    pub fn queue_for(&self, rss: &Rss, hash: u32, from_wire: bool) -> u16 {
         match self.own {
-            Some(own) if from_wire && rss != 0 => own.first.saturating_add(own.step * share(rss, own.count)),
-            _ => share(rss, self.rx_queues),
+            Some(own) if from_wire && hash != 0 => own.first.saturating_add(own.step * share(hash, own.count)),
+            _ => Some(rss.queue(hash).into()).filter(|queue| *queue < self.rx_queues).unwrap_or(0),
         }
     }
 
@@ -228,7 +230,12 @@ const fn share(rss: u32, count: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kopi_packet::Toeplitz;
     use kopi_ring::{Geometry, HugePages};
+
+    fn rss(queues: usize) -> Rss {
+        Rss::usual(Arc::new(Toeplitz::new([7; 40])), queues)
+    }
 
     /// Every ring of a port is served by exactly one worker.
     #[test]
@@ -249,14 +256,15 @@ mod tests {
         }
     }
 
-    /// Hashes reach every queue, and none beyond the last.
+    /// The table says which queue, and none beyond the last is meant.
     #[test]
     fn hashes_spread_over_all_queues() {
         let geometry = Geometry::new(&[64], &[64; 3], 256).unwrap();
         let region = Region::create(&geometry, HugePages::Off).unwrap();
         let port = WorkerPort::new(&region, 1, 1, 0, 1);
         for from_wire in [false, true] {
-            assert_eq!([0, 0x5555_5556, u32::MAX].map(|h| port.queue_for(h, from_wire)), [0, 1, 2]);
+            assert_eq!([0, 1, 2, 3, 126, 128].map(|h| port.queue_for(&rss(3), h, from_wire)), [0, 1, 2, 0, 0, 0]);
+            assert_eq!([0, 1, 2, 3, 4].map(|h| port.queue_for(&rss(5), h, from_wire)), [0, 1, 2, 0, 0]);
         }
     }
 
@@ -267,7 +275,7 @@ mod tests {
         let hashes = || (0..200_u32).map(|n| n.wrapping_mul(0x9e37_79b9)).chain([0, u32::MAX]);
         for workers in 1..=MAX_QUEUES {
             for queues in 1..=MAX_QUEUES / workers {
-                let lanes = u16::try_from(workers).unwrap();
+                let (lanes, rss) = (u16::try_from(workers).unwrap(), rss(queues));
                 let rings = Geometry::new(&[64], &vec![64; queues * workers], 256).unwrap();
                 let region = Region::create(&rings.with_lanes(lanes).unwrap(), HugePages::Off).unwrap();
                 let plain = Region::create(&Geometry::new(&[64], &vec![64; queues], 256).unwrap(), HugePages::Off);
@@ -278,8 +286,8 @@ mod tests {
                         let expected = WorkerPort::new(&plain, id, 1, worker, workers);
                         let mut port = WorkerPort::new(&region, id, 1, worker, workers).keeping(worker, workers);
                         for (hash, from_wire) in hashes().flat_map(|hash| [(hash, false), (hash, true)]) {
-                            let queue = port.queue_for(hash, from_wire);
-                            assert_eq!(queue, expected.queue_for(hash, false));
+                            let queue = port.queue_for(&rss, hash, from_wire);
+                            assert_eq!(queue, expected.queue_for(&rss, hash, false));
                             let ring = port.ring_of(queue);
                             assert_eq!((port.queue_of(ring), worker_of(id, ring, workers)), (queue, worker));
                             assert!(port.rx[usize::from(ring)].is_some());
@@ -300,18 +308,18 @@ mod tests {
     /// spread as ever. So is all of it where some workers have more queues than others.
     #[test]
     fn flows_of_the_wire_stay_at_their_worker() {
-        let hashes = || (0..1000_u32).map(|n| n.wrapping_mul(0x9e37_79b9) | 1);
+        let hashes = || (0..1000_u32).map(|n| (n.wrapping_mul(0x9e37_79b9) | 1).rotate_right(16));
         for (id, queues, workers) in [(7, 4, 2), (1, 2, 2), (4, 16, 4), (3, 3, 3), (2, 3, 2), (5, 1, 4), (5, 2, 4)] {
             let region =
                 Region::create(&Geometry::new(&[64], &vec![64; queues], 256).unwrap(), HugePages::Off).unwrap();
-            let mut counts = vec![0; queues];
+            let (mut counts, rss) = (vec![0; queues], rss(queues));
             for worker in 0..workers {
                 let plain = WorkerPort::new(&region, id, 1, worker, workers);
                 let port = WorkerPort::new(&region, id, 1, worker, workers).keeping(worker, workers);
-                assert_eq!(port.queue_for(0, true), 0);
+                assert_eq!(port.queue_for(&rss, 0, true), 0);
                 for hash in hashes() {
-                    assert_eq!(port.queue_for(hash, false), plain.queue_for(hash, false));
-                    let queue = port.queue_for(hash, true);
+                    assert_eq!(port.queue_for(&rss, hash, false), plain.queue_for(&rss, hash, false));
+                    let queue = port.queue_for(&rss, hash, true);
                     counts[usize::from(queue)] += 1;
                     if queues % workers == 0 {
                         assert_eq!(
@@ -320,7 +328,7 @@ mod tests {
                             "queue {queue} of {queues}, {workers} workers"
                         );
                     } else {
-                        assert_eq!(queue, plain.queue_for(hash, true));
+                        assert_eq!(queue, plain.queue_for(&rss, hash, true));
                     }
                 }
             }

@@ -9,6 +9,7 @@ use kopi_dataplane::ids::Backlog;
 use kopi_dataplane::ids::{PortId, WIRE};
 use kopi_dataplane::policy_counters::PolicyCounters;
 use kopi_dataplane::policy_table::{self, PolicyTable};
+use kopi_dataplane::rss::{Rss, RssTable};
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::stages::mirror::{Mirror, PortCounts, Selection, Which};
 use kopi_dataplane::stages::policy::PolicyStage;
@@ -20,7 +21,7 @@ use kopi_dataplane::worker::port::WorkerPort;
 use kopi_dataplane::worker::wake_requests::WakeRequests;
 use kopi_dataplane::worker::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::{LinkProtocols, MacAddr, RssSeed, Seed};
+use kopi_packet::{LinkProtocols, MacAddr, Seed, Toeplitz, rss_key_of_boot};
 use kopi_policy::{Connections, Owner, Ruleset};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Mac, Settings};
@@ -137,6 +138,8 @@ pub(crate) struct Crew<'a> {
     classes_changed: bool,
     /// Whether the workers take the wire for up.
     pub(crate) wire_up: bool,
+    /// RX queues of each port.
+    queues: Vec<(PortId, usize)>,
     /// Whether each worker has a queue of the wire.
     spread: bool,
     epoch: u32,
@@ -196,7 +199,7 @@ impl<'a> Crew<'a> {
                 wire: Wire::new(rx.next(), tx.next()),
                 sender: 0,
                 pool: lab.pool.clone(),
-                flows: FlowTable::new(1024, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
+                flows: FlowTable::new(1024, PORTS, Seed::from_bytes([7; 64])),
                 policy_stage,
                 mesh,
                 counters: Arc::clone(&counters),
@@ -233,6 +236,7 @@ impl<'a> Crew<'a> {
             plan: None,
             classes_changed: false,
             wire_up: true,
+            queues: Vec::new(),
             spread: wire_queues > 1,
             epoch: 1,
             generation: 0,
@@ -264,7 +268,7 @@ impl<'a> Crew<'a> {
     pub(crate) fn publish(&mut self) {
         self.epoch += 1;
         let snapshot = Snapshot::new(self.epoch, Fib::new(self.wire_up, MTU, &self.members));
-        let snapshot = Arc::new(snapshot.with_policies(self.filter()));
+        let snapshot = Arc::new(snapshot.with_rss(self.rss()).with_policies(self.filter()));
         let due = self.retired + self.hands.len();
         let classes = std::mem::take(&mut self.classes_changed);
         for worker in 0..self.hands.len() {
@@ -277,6 +281,12 @@ impl<'a> Crew<'a> {
             self.settle();
             self.retired >= due
         });
+    }
+
+    fn rss(&self) -> RssTable {
+        let toeplitz = Arc::new(Toeplitz::new(rss_key_of_boot(b"test")));
+        let usual = |queues| Arc::new(Rss::usual(Arc::clone(&toeplitz), queues));
+        RssTable::new(usual(1), self.queues.iter().map(|(id, queues)| (*id, usual(*queues))))
     }
 
     fn filter(&self) -> Option<PolicyTable> {
@@ -332,6 +342,7 @@ impl<'a> Crew<'a> {
             self.tell(worker, Command::Attach(Box::new(port)));
         }
         self.members.push(FibPort { id, settings, link: LinkProtocols::NONE });
+        self.queues.push((id, queues));
         app
     }
 
@@ -355,6 +366,7 @@ impl<'a> Crew<'a> {
             self.tell(worker, Command::Detach(id));
         }
         self.members.retain(|member| member.id != id);
+        self.queues.retain(|(port, _)| *port != id);
         self.publish();
         wait_until("the workers let go of a port", || {
             self.settle();

@@ -7,13 +7,14 @@ use kopi_config::policy::Tracking;
 use kopi_dataplane::fib::Fib;
 use kopi_dataplane::policy_counters::PolicyCounters;
 use kopi_dataplane::policy_table::Inspection;
+use kopi_dataplane::rss::{Rss, RssTable};
 use kopi_dataplane::snapshot::Snapshot;
 use kopi_dataplane::stages::policy::PolicyStage;
 use kopi_dataplane::stages::{parse, policy};
 use kopi_dataplane::worker::burst::Burst;
 use kopi_dataplane::worker::flow_table::FlowTable;
 use kopi_dataplane::worker::packet_type::packet_type;
-use kopi_packet::{RssSeed, Seed};
+use kopi_packet::{LinkProtocol, Seed, Toeplitz};
 use kopi_policy::Connections;
 use kopi_ring::layout::Notes;
 use std::sync::Arc;
@@ -52,13 +53,13 @@ fn row(random: &mut Random) -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn check(lab: &Lab) {
-    let rss = RssSeed::from_bytes([6; 64]);
-    let mut flows = FlowTable::new(64, 2, Seed::from_bytes([7; 64]), rss.clone());
+    let usual = Arc::new(Rss::usual(Arc::new(Toeplitz::new([6; 40])), 1));
+    let mut flows = FlowTable::new(64, 2, Seed::from_bytes([7; 64]));
     let connections = Arc::new(Connections::new(64, Seed::from_bytes([8; 64]), &Tracking::default(), 1 << 30));
     let (noted, _) = rtrb::RingBuffer::new(1);
     let mut policy_stage =
         PolicyStage::new(connections, Arc::new(PolicyCounters::new(0)), Seed::from_bytes([9; 64]), 1 << 30, noted);
-    let snapshot = Snapshot::new(1, Fib::new(true, 1500, &[]));
+    let snapshot = Snapshot::new(1, Fib::new(true, 1500, &[])).with_rss(RssTable::new(usual, []));
     let mut random = Random(5);
     let mut burst = Burst::new();
     let (mut followers, mut frames_seen) = (0, 0);
@@ -78,8 +79,14 @@ pub(crate) fn check(lab: &Lab) {
             assert_eq!(burst.key(at), key, "frame {at} of {frames:02x?}");
             assert_eq!(burst.destination(at), key.dst_mac().bytes());
             assert_eq!(burst.hash(at).bits(), flows.hash(&key).bits());
-            assert_eq!(burst.notes(at), Notes::new(packet_type(&key), key.rss(&rss)), "frame {at} of {frames:02x?}");
-            assert_eq!(burst.rss(at), key.rss(&rss));
+            // That of its flow: what is too long for a port that there is not has another verdict.
+            let verdict = match LinkProtocol::of(&key) {
+                Some(protocol) => snapshot.fib().lookup_link(1, &key.dst_mac().bytes(), protocol),
+                None => snapshot.fib().lookup(1, &key.dst_mac().bytes()),
+            };
+            let rss = snapshot.rss().hash(&key, verdict);
+            assert_eq!(burst.notes(at), Notes::new(packet_type(&key), rss), "frame {at} of {frames:02x?}");
+            assert_eq!(burst.rss(at), rss);
             let follows = before == Some((key, false)) && !alone;
             assert_eq!(burst.flow_starts() >> at & 1 == 0, follows, "frame {at} of {frames:02x?}");
             followers += u32::from(follows);

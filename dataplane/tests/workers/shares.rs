@@ -19,7 +19,7 @@ use kopi_dataplane::worker::port::{User, WorkerPort};
 use kopi_dataplane::worker::wake_requests::WakeRequests;
 use kopi_dataplane::worker::wire::Wire;
 use kopi_dataplane::worker::{Parts, Worker};
-use kopi_packet::{LinkProtocols, RssSeed, Seed};
+use kopi_packet::{LinkProtocols, Seed};
 use kopi_policy::Connections;
 use kopi_ring::message::Settings;
 use kopi_ring::{Geometry, HugePages, Region};
@@ -95,7 +95,7 @@ impl Rig {
             wire: wire(rx.into_iter().next(), tx.into_iter().next()),
             sender: 0,
             pool: pool.clone(),
-            flows: FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64])),
+            flows: FlowTable::new(65_536, PORTS, Seed::from_bytes([7; 64])),
             policy_stage,
             mesh: Mesh::among(1, PORTS).remove(0),
             counters: Arc::clone(&counters),

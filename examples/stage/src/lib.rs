@@ -56,7 +56,7 @@ mod tests {
     use kopi_dataplane::stages::policy::PolicyStage;
     use kopi_dataplane::stages::{parse, policy};
     use kopi_dataplane::worker::flow_table::FlowTable;
-    use kopi_packet::{LinkProtocols, RssSeed, Seed};
+    use kopi_packet::{LinkProtocols, Seed};
     use kopi_policy::Connections;
     use kopi_ring::message::Settings;
     use std::path::Path;
@@ -91,7 +91,7 @@ mod tests {
         let settings = Settings { mtu: 1500, macs: vec![[2, 0, 0, 0, 0, 1]], ..Settings::default() };
         let ports = [FibPort { id: 1, settings, link: LinkProtocols::NONE }];
         let snapshot = Snapshot::new(1, Fib::new(true, 1500, &ports));
-        let mut flows = FlowTable::new(1024, 4, Seed::from_bytes([7; 64]), RssSeed::from_bytes([6; 64]));
+        let mut flows = FlowTable::new(1024, 4, Seed::from_bytes([7; 64]));
         let connections = Connections::new(1024, Seed::from_bytes([8; 64]), &Tracking::default(), HZ);
         let counters = Arc::new(PolicyCounters::new(0));
         let (events, _) = rtrb::RingBuffer::new(1);

@@ -13,7 +13,7 @@
 //! | `key` | [`FlowKey`]: the layout of its 64 bytes, and accessors |
 //! | `display` | how a [`FlowKey`] is printed |
 //! | `hash` | the seeded hash of a [`FlowKey`] |
-//! | `rss` | another one, which applications see: it spreads flows over their queues |
+//! | `rss` | another one, the Toeplitz hash, which applications see: it spreads flows over their queues |
 //! | `ip` | where a packet ends, and the number that its fragments share |
 //! | [`tcp`] | what connection tracking reads of a TCP segment |
 //! | `link` | [`LinkProtocol`]: frames that no bridge forwards |
@@ -80,5 +80,5 @@ pub use key::{FlowKey, VlanTag};
 pub use link::{LinkProtocol, LinkProtocols};
 pub use mac::{MacAddr, ParseMacError};
 pub use parse::{begins_alike, ends_alike, ends_early, is_alike, parse, parse_long, parse_plain, parse_short};
-pub use rss::RssSeed;
+pub use rss::{RSS_KEY_SIZE, RssKey, RssTypes, Toeplitz, rss_key_of_boot};
 pub use tunnel::encapsulates;

@@ -1,249 +1,209 @@
-//! The hash that spreads flows over the queues of an application.
+//! The hash that spreads flows over the queues of an application: what NICs call RSS.
+//!
+//! An application chooses its key and over what it is, and works it out again in software (`rte_softrss` of DPDK), so it is the
+//! function of the cards, bit by bit.
 
 use crate::key::layer;
+use crate::proto::{SCTP, TCP, UDP};
 use crate::{FlowKey, Fragment, Seed};
 
-/// The seed of the hash that applications get with what they receive, and that chooses the queue: one per host.
-///
-/// It is not a secret: whoever is on the host can work it out, as with a NIC's well-known key, and so choose the queue of what
-/// they send. It is not the [`Seed`] of the flow table, nor made from it.
-#[derive(Clone, Debug)]
-pub struct RssSeed(Seed);
+/// Bytes of a key.
+pub const RSS_KEY_SIZE: usize = 40;
+/// A key of the hash.
+pub type RssKey = [u8; RSS_KEY_SIZE];
 
-impl RssSeed {
-    /// Makes a seed from 64 random bytes.
+/// Half bytes of the longest input: two addresses of IPv6 and two ports.
+const NIBBLES: usize = 72;
+/// Half bytes of a 64-bit word.
+const OF_WORD: usize = 16;
+
+/// The Toeplitz hash under one key: each bit of the input that is set adds the 32 bits of the key that begin at the same place.
+///
+/// It is linear, so what a half byte adds is looked up: in 4.5 KiB, of which a connection of IPv4 needs a third.
+///
+/// # Source
+///
+/// "RSS Hashing Functions" of Microsoft's documentation of NDIS, with the vectors of "Verifying the RSS Hash Calculation".
+#[derive(Clone)]
+pub struct Toeplitz {
+    key: RssKey,
+    tables: [[u32; 16]; NIBBLES],
+}
+
+impl Toeplitz {
+    /// The hash under `key`.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 64]) -> Self {
-        Self(Seed::from_bytes(bytes))
+    pub fn new(key: RssKey) -> Self {
+        let mut tables = [[0; 16]; NIBBLES];
+        for (place, table) in tables.iter_mut().enumerate() {
+            // Bit 0 is the last one of a half byte.
+            let windows = [3, 2, 1, 0].map(|bit| window(&key, 4 * place + bit));
+            for value in 1..16_usize {
+                let others = value & (value - 1);
+                table[value] = table[others] ^ windows[value.trailing_zeros() as usize];
+            }
+        }
+        Self { key, tables }
     }
 
-    /// Makes the seed of a host from what tells this start of it from others: up to 56 bytes of it. It is the same in every build
-    /// of kopid.
+    /// The key.
     #[must_use]
-    pub fn of_boot(id: &[u8]) -> Self {
-        /// Any bytes would do, but not others than those of earlier builds.
-        const FIXED: &[u8; 64] = b"kopi: the queue of an application that gets a connection's frame";
-        let fixed = Seed::from_bytes(*FIXED);
-        let mut words = [0; 8];
-        for (to, from) in words.iter_mut().zip(id.chunks(8)) {
-            let mut word = [0; 8];
-            word.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-            *to = u64::from_le_bytes(word);
+    pub const fn key(&self) -> &RssKey {
+        &self.key
+    }
+
+    /// What the upper `N` half bytes of `word` add, of which the first is half byte `place` of the input.
+    #[inline]
+    fn word<const N: usize>(&self, place: usize, word: u64) -> u32 {
+        let tables = self.tables.get(place..).and_then(<[_]>::first_chunk::<N>);
+        let Some(tables) = tables else { return 0 };
+        let sums = tables.iter().enumerate().map(|(at, table)| table[(word >> (60 - 4 * at) & 15) as usize]);
+        sums.fold(0, core::ops::BitXor::bitxor)
+    }
+
+    /// Of addresses of IPv4, one after the other in a word.
+    #[inline]
+    fn ipv4(&self, addresses: u64) -> u32 {
+        self.word::<OF_WORD>(0, addresses)
+    }
+
+    /// Of addresses of IPv6, of which each is two words.
+    #[inline]
+    fn ipv6(&self, [[s0, s1], [d0, d1]]: [[u64; 2]; 2]) -> u32 {
+        self.word::<OF_WORD>(0, s0)
+            ^ self.word::<OF_WORD>(OF_WORD, s1)
+            ^ self.word::<OF_WORD>(2 * OF_WORD, d0)
+            ^ self.word::<OF_WORD>(3 * OF_WORD, d1)
+    }
+
+    /// What two ports, the low half of a word, add behind addresses of so many half bytes.
+    #[inline]
+    fn ports(&self, addresses: usize, ports: u64) -> u32 {
+        self.word::<8>(addresses, ports << 32)
+    }
+}
+
+impl core::fmt::Debug for Toeplitz {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Toeplitz").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// The 32 bits of `key` from bit `begin` on.
+fn window(key: &RssKey, begin: usize) -> u32 {
+    let bytes = key.iter().skip(begin / 8).take(5);
+    let bits = bytes.fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    (bits >> (8 - begin % 8) & 0xffff_ffff) as u32
+}
+
+/// The key of a host for applications that choose none, made from what tells this start of the host from others: up to 56 bytes of it.
+/// It is the same in every build of kopid.
+///
+/// It is not a secret: whoever is on the host can work it out, as with a NIC's well-known key, and so choose the queue of what
+/// they send. It has nothing to do with the [`Seed`] of the flow table.
+#[must_use]
+pub fn rss_key_of_boot(id: &[u8]) -> RssKey {
+    /// Any bytes would do, but not others than those of earlier builds.
+    const FIXED: &[u8; 64] = b"kopi: the queue of an application that gets a connection's frame";
+    let fixed = Seed::from_bytes(*FIXED);
+    let mut words = [0; 8];
+    for (to, from) in words.iter_mut().zip(id.chunks(8)) {
+        let mut word = [0; 8];
+        word.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        *to = u64::from_le_bytes(word);
+    }
+    let mut key = [0; RSS_KEY_SIZE];
+    for (number, to) in (0..).zip(key.as_chunks_mut::<8>().0) {
+        words[7] = number;
+        *to = fixed.hash(&words).to_le_bytes();
+    }
+    key
+}
+
+/// The kinds of packets that are hashed, and over what, as a set of `RTE_ETH_RSS_*` of DPDK.
+///
+/// | bits | packets | over |
+/// | --- | --- | --- |
+/// | `IPV4`, `IPV6` | all of the family | addresses |
+/// | `FRAG_IPV4`, `FRAG_IPV6` | fragments, the first one too | addresses |
+/// | `NONFRAG_IPV4_TCP`, `_UDP`, `_SCTP`, and those of IPv6 | no fragments, of that protocol | addresses and ports |
+/// | `NONFRAG_IPV4_OTHER`, `NONFRAG_IPV6_OTHER` | no fragments, of other protocols | addresses |
+/// | `IPV6_EX`, `IPV6_TCP_EX`, `IPV6_UDP_EX` | as the bits without `EX` | as those |
+///
+/// Where two of them fit, the one with ports counts. Extension headers of IPv6 are passed over: the addresses are those of the IP
+/// header, whatever a header behind it names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RssTypes {
+    /// Bit 0 is for all of the family, the others are for the kinds below.
+    ipv4: u8,
+    ipv6: u8,
+}
+
+/// Bits of the kinds of a family, in the order that DPDK has them in for both.
+const ANY: u8 = 1;
+const FRAG: u8 = 1 << 1;
+const NONFRAG_TCP: u8 = 1 << 2;
+const NONFRAG_UDP: u8 = 1 << 3;
+const NONFRAG_SCTP: u8 = 1 << 4;
+const NONFRAG_OTHER: u8 = 1 << 5;
+const OF_FAMILY: u64 = 0x3f;
+/// Where each family begins among DPDK's bits.
+const IPV4: u32 = 2;
+const IPV6: u32 = 8;
+/// DPDK's bits for packets with extension headers, and what they stand for.
+const EX: [(u64, u8); 3] = [(1 << 15, ANY), (1 << 16, NONFRAG_TCP), (1 << 17, NONFRAG_UDP)];
+
+impl RssTypes {
+    /// No packets.
+    pub const NONE: Self = Self { ipv4: 0, ipv6: 0 };
+    /// All kinds that there are: `RTE_ETH_RSS_IP`, `_TCP`, `_UDP` and `_SCTP`.
+    pub const ALL: Self = Self { ipv4: 0x3f, ipv6: 0x3f };
+    /// DPDK's bits of these.
+    pub const ALL_BITS: u64 = OF_FAMILY << IPV4 | OF_FAMILY << IPV6 | EX[0].0 | EX[1].0 | EX[2].0;
+
+    /// The kinds that these bits of DPDK's stand for; `None` if one of them is of no kind that there is.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        if bits & !Self::ALL_BITS != 0 {
+            return None;
         }
-        let mut bytes = [0; 64];
-        for (number, to) in (0..).zip(bytes.as_chunks_mut::<8>().0) {
-            words[7] = number;
-            *to = fixed.hash(&words).to_le_bytes();
-        }
-        Self::from_bytes(bytes)
+        let family = |begin: u32| (bits >> begin & OF_FAMILY) as u8;
+        let ex = EX.iter().filter(|(bit, _)| bits & bit != 0).fold(0, |all, (_, kind)| all | kind);
+        Some(Self { ipv4: family(IPV4), ipv6: family(IPV6) | ex })
     }
 }
 
 impl FlowKey {
-    /// The hash that chooses the queue of a receiver. It is over what `RTE_ETH_RSS_IP`, `_TCP`, `_UDP` and `_SCTP` of DPDK mean,
-    /// and over the ports of UDP-Lite, so a connection has one value, whatever else differs between its packets:
-    ///
-    /// - the addresses, the protocol and, if there are any, the ports;
-    /// - for a fragment, the first one too, the addresses and the protocol, since the others have no ports. For IPv6 the addresses
-    ///   alone: a fragment header may name an extension header, behind which only the first fragment has the protocol;
-    /// - for what is not IP, 0.
+    /// The hash that chooses the queue of a receiver which has chosen the function `toeplitz` and these `types`. It is 0 for packets of
+    /// other kinds, and for what is not IP. What else may differ between packets of a connection does not count.
     #[must_use]
-    pub fn rss(&self, seed: &RssSeed) -> u32 {
-        let (ports, [[s0, s1], [d0, d1]]) = (self.words()[2], self.ends());
+    pub fn rss(&self, toeplitz: &Toeplitz, types: RssTypes) -> u32 {
         let kind = self.kind();
-        let whole = kind.fragment == Fragment::None as u8;
-        let proto = match kind.layer {
-            layer::IPV6 if !whole => 0,
-            layer::IPV4 | layer::IPV6 => kind.proto,
+        let family = match kind.layer {
+            layer::IPV4 => types.ipv4,
+            layer::IPV6 => types.ipv6,
             _ => return 0,
         };
-        let ports = if whole && self.has_ports() { ports & 0xffff_ffff } else { 0 };
-        (seed.0.hash(&[ports, proto.into(), 0, 0, s0, s1, d0, d1]) >> 32) as u32
+        let of_kind = match kind.proto {
+            _ if kind.fragment != Fragment::None as u8 => FRAG,
+            TCP if self.has_ports() => NONFRAG_TCP,
+            UDP if self.has_ports() => NONFRAG_UDP,
+            SCTP if self.has_ports() => NONFRAG_SCTP,
+            _ => NONFRAG_OTHER,
+        };
+        if family & (of_kind | ANY) == 0 {
+            return 0;
+        }
+        let ports = family & of_kind & (NONFRAG_TCP | NONFRAG_UDP | NONFRAG_SCTP) != 0;
+        let [_, _, l4, _, addresses, ..] = *self.words();
+        match (kind.layer == layer::IPV4, ports) {
+            (true, true) => toeplitz.ipv4(addresses) ^ toeplitz.ports(OF_WORD, l4),
+            (true, false) => toeplitz.ipv4(addresses),
+            (false, true) => toeplitz.ipv6(self.ends()) ^ toeplitz.ports(4 * OF_WORD, l4),
+            (false, false) => toeplitz.ipv6(self.ends()),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::describe::frame_of;
-    use crate::parse;
-    use proptest::prelude::*;
-    use std::collections::BTreeSet;
-    use std::format;
-    use std::string::String;
-    use std::vec;
-    use std::vec::Vec;
-
-    fn seed() -> RssSeed {
-        RssSeed::from_bytes(core::array::from_fn(|i| u8::try_from(i).unwrap().wrapping_mul(151) ^ 0x5c))
-    }
-
-    fn key(text: &str) -> FlowKey {
-        parse(&frame_of(text).unwrap(), 0).1
-    }
-
-    fn rss(text: &str) -> u32 {
-        key(text).rss(&seed())
-    }
-
-    /// Everything in which packets of one connection, or of one fragmented packet, may differ leaves the hash alone.
-    #[test]
-    fn packets_of_a_connection_have_one_hash() {
-        let same: [&[&str]; 5] = [
-            &[
-                "tcp 10.0.0.1:1000 > 10.0.0.2:80",
-                "tcp 10.0.0.1:1000 > 10.0.0.2:80 flags ack from 02:00:00:00:00:01 to 02:00:00:00:00:09",
-                "vlan 7 tcp 10.0.0.1:1000 > 10.0.0.2:80 flags fin,ack",
-                "service-vlan 9 vlan 7 tcp 10.0.0.1:1000 > 10.0.0.2:80",
-            ],
-            &["udp [fe80::1]:53 > [fe80::2]:53", "vlan 1 udp [fe80::1]:53 > [fe80::2]:53 from 02:00:00:00:00:01"],
-            &[
-                "udp 10.0.0.1:1 > 10.0.0.2:2 first fragment",
-                "udp 10.0.0.1:3 > 10.0.0.2:4 first fragment",
-                "proto 17 10.0.0.1 > 10.0.0.2 later fragment",
-            ],
-            &["udp [fe80::1]:1 > [fe80::2]:2 first fragment", "proto 17 fe80::1 > fe80::2 later fragment"],
-            &[
-                "icmp 10.0.0.1 > 10.0.0.2 type 8 id 5",
-                "icmp 10.0.0.1 > 10.0.0.2 type 0 id 6",
-                "icmp 10.0.0.1 > 10.0.0.2 type 3 code 1",
-                "icmp 10.0.0.1 > 10.0.0.2 first fragment",
-                "proto 1 10.0.0.1 > 10.0.0.2 later fragment",
-            ],
-        ];
-        for texts in same {
-            for text in texts {
-                assert_eq!(rss(text), rss(texts[0]), "{text}");
-            }
-        }
-    }
-
-    /// Each field of a plain frame that is no address, protocol or port may be anything.
-    #[test]
-    fn other_fields_of_a_frame_are_not_hashed() {
-        let plain = frame_of("tcp 10.0.0.1:1000 > 10.0.0.2:80").unwrap();
-        let expected = parse(&plain, 0).1.rss(&seed());
-        // The addresses of the frame; DSCP and ECN, identification, the flag against fragments, TTL, checksum; and TCP's own, but
-        // for the length of its header.
-        for at in (0..12).chain([15, 18, 19, 20, 22, 24, 25]).chain(38..46).chain(47..54) {
-            let mut other = plain.clone();
-            other[at] ^= if at == 20 { 0x40 } else { 0xff };
-            let (_, key) = parse(&other, 9);
-            assert_eq!(key.rss(&seed()), expected, "byte {at}");
-            assert_eq!(key.with_tcp_flags(0x12).rss(&seed()), expected, "byte {at}");
-        }
-        // Four options that do nothing, and SNAP.
-        let mut options = plain.clone();
-        options[14] = 0x46;
-        options[17] += 4;
-        options.splice(34..34, [1; 4]);
-        assert_eq!(parse(&options, 0).1.rss(&seed()), expected);
-        let mut snap = plain;
-        snap.splice(12..12, [0, 48, 0xaa, 0xaa, 3, 0, 0, 0]);
-        assert_eq!(parse(&snap, 0).1.rss(&seed()), expected);
-    }
-
-    /// Extension headers of IPv6 change nothing, and no fragment leaves the others where options stand behind the fragment
-    /// header.
-    #[test]
-    fn extension_headers_are_not_hashed() {
-        const DESTINATION: u8 = 60;
-        const FRAGMENT: u8 = 44;
-        let plain = frame_of("udp [fe80::1]:53 > [fe80::2]:99").unwrap();
-        let with = |chain: &[(u8, [u8; 8])]| {
-            let mut frame = plain.clone();
-            let mut at = 54;
-            frame[20] = chain[0].0;
-            for (number, (_, header)) in chain.iter().enumerate() {
-                let mut header = *header;
-                header[0] = chain.get(number + 1).map_or(17, |(proto, _)| *proto);
-                frame.splice(at..at, header);
-                at += 8;
-            }
-            let length = u16::try_from(frame.len() - 54).unwrap().to_be_bytes();
-            frame[18..20].copy_from_slice(&length);
-            parse(&frame, 0).1
-        };
-        let padding = [0, 0, 1, 4, 0, 0, 0, 0];
-        let whole = with(&[(DESTINATION, padding)]);
-        assert_eq!((whole.fragment(), whole.rss(&seed())), (Fragment::None, rss("udp [fe80::1]:53 > [fe80::2]:99")));
-        let first = with(&[(FRAGMENT, [0, 0, 0, 1, 0, 0, 0, 5]), (DESTINATION, padding)]);
-        let later = with(&[(FRAGMENT, [0, 0, 4, 0, 0, 0, 0, 5]), (DESTINATION, padding)]);
-        assert_eq!((first.fragment(), first.proto()), (Fragment::First, 17));
-        assert_eq!((later.fragment(), later.proto()), (Fragment::Later, DESTINATION));
-        assert_eq!(first.rss(&seed()), later.rss(&seed()));
-    }
-
-    /// What is not IP has no hash, as from a NIC.
-    #[test]
-    fn what_is_not_ip_has_none() {
-        for text in [
-            "arp request 10.0.0.1 > 10.0.0.2",
-            "arp reply 10.0.0.3 > 10.0.0.2",
-            "0x88cc 02:00:00:00:00:01 > 02:00:00:00:00:02",
-        ] {
-            assert_eq!(rss(text), 0, "{text}");
-        }
-        assert_eq!(parse(&[], 3).1.rss(&seed()), 0);
-    }
-
-    proptest! {
-        /// Addresses, protocol and ports each count, and in their own place.
-        #[test]
-        fn each_part_of_a_connection_counts(bit in 0_u32..64, source: u32, destination: u32, ports: (u16, u16), tcp: bool) {
-            let text = |tcp: bool, (s, d): (u32, u32), (from, to): (u16, u16)| {
-                let proto = if tcp { "tcp" } else { "udp" };
-                let [s, d] = [s, d].map(core::net::Ipv4Addr::from);
-                format!("{proto} {s}:{from} > {d}:{to}")
-            };
-            let plain = rss(&text(tcp, (source, destination), ports));
-            let [s, d] = if bit < 32 { [1 << bit, 0] } else { [0, 1 << (bit - 32)] };
-            let [f, t] = [1_u16.rotate_left(bit), 0_u16];
-            prop_assert_ne!(plain, rss(&text(tcp, (source ^ s, destination ^ d), ports)));
-            prop_assert_ne!(plain, rss(&text(tcp, (source, destination), (ports.0 ^ f, ports.1 ^ t))));
-            prop_assert_ne!(plain, rss(&text(tcp, (source, destination), (ports.0 ^ t, ports.1 ^ f))));
-            prop_assert_ne!(plain, rss(&text(!tcp, (source, destination), ports)));
-        }
-    }
-
-    /// A connection keeps its queue when another build of kopid starts on the host, and not when the host does.
-    #[test]
-    fn seed_of_a_host_stays() {
-        let [one, other] = ["1d1f7b7c-8a3e-4a52-9a3c-0d7e3b0f6a11\n", "1d1f7b7c-8a3e-4a52-9a3c-0d7e3b0f6a12\n"]
-            .map(|id| RssSeed::of_boot(id.as_bytes()));
-        let texts =
-            ["tcp 10.0.0.1:1000 > 10.0.0.2:80", "udp [fe80::1]:53 > [fe80::2]:53", "proto 89 10.0.0.1 > 10.0.0.2"];
-        assert_eq!(texts.map(|text| key(text).rss(&one)), [0xa88c_d973, 0xcabc_dafb, 0xbdf3_ef3a]);
-        assert!(texts.iter().all(|text| key(text).rss(&one) != key(text).rss(&other)));
-        // An identifier that is cut short, or none, is one too.
-        let short: BTreeSet<u32> = (0..=56).map(|n| key(texts[0]).rss(&RssSeed::of_boot(&[b'x'; 56][..n]))).collect();
-        assert_eq!(short.len(), 57);
-    }
-
-    /// Connections that are numbered through spread evenly: over queues by the high bits, over tables of applications by the
-    /// low ones. The bounds are those of [`Seed::hash`]'s tests.
-    #[test]
-    fn connections_spread() {
-        spread(&seed());
-        spread(&RssSeed::of_boot(b"1d1f7b7c-8a3e-4a52-9a3c-0d7e3b0f6a11\n"));
-    }
-
-    fn spread(seed: &RssSeed) {
-        let texts: [fn(u32) -> String; 3] = [
-            |n| format!("tcp 10.0.0.1:{} > 10.0.0.2:80", 1 + n % 65_535),
-            |n| format!("udp 10.1.{}.{}:53 > 10.0.0.2:53", n >> 8 & 0xff, n & 0xff),
-            |n| format!("tcp [2001:db8::{:x}]:{} > [2001:db8::1]:443", n & 0xff, 1024 + (n >> 8)),
-        ];
-        for (number, text) in texts.into_iter().enumerate() {
-            let hashes: Vec<u32> = (0..16_384).map(|n| key(&text(n)).rss(seed)).collect();
-            let distinct = hashes.iter().collect::<BTreeSet<_>>().len();
-            assert!(distinct > 16_384 - 4, "{number}: {distinct} values");
-            for shift in [0, 10, 22] {
-                let mut buckets = vec![0_u32; 1024];
-                hashes.iter().for_each(|hash| buckets[usize::try_from(hash >> shift & 1023).unwrap()] += 1);
-                let chi: f64 = buckets.iter().map(|&n| (f64::from(n) - 16.0).powi(2) / 16.0).sum();
-                assert!(chi < 1320.0, "{number} shift {shift}: {chi}");
-            }
-        }
-    }
-}
+mod tests;

@@ -237,6 +237,13 @@ impl Notes {
         (self.0 >> 20 & 0xfff) as u32
     }
 
+    /// The same with another hash.
+    #[inline]
+    #[must_use]
+    pub const fn with_hash(self, hash: u32) -> Self {
+        Self(self.0 & 0xffff_ffff | (hash as u64) << 32)
+    }
+
     /// The flow hash.
     #[inline]
     #[must_use]
@@ -523,6 +530,8 @@ mod tests {
         let d = Descriptor::new(1518, true, Notes::new(0x211, 0xdead_beef));
         assert_eq!((d.length(), d.more()), (1518, true));
         assert_eq!((d.notes().packet_type(), d.notes().hash()), (0x211, 0xdead_beef));
+        let other = d.notes().with_hash(7);
+        assert_eq!((other.packet_type(), other.hash()), (0x211, 7));
         assert_eq!(d.reserved(true), 0);
         assert_ne!(d.reserved(false), 0);
         for bit in 17..20 {

@@ -22,6 +22,11 @@ pub const MAX_MACS: usize = 128;
 /// Most segments of memory in one message.
 pub const MAX_SEGMENTS: usize = 64;
 
+/// Bytes of a key of the hash that spreads frames over RX queues.
+pub const RSS_KEY_SIZE: usize = 40;
+/// Entries of a table by which that hash chooses a queue.
+pub const RETA_SIZE: usize = 128;
+
 /// Six bytes of a MAC address.
 pub type Mac = [u8; 6];
 
@@ -64,6 +69,9 @@ pub enum Message {
     /// Client, since version 3: wants to share memory of its own in a window like this. Once, before the first
     /// [`Setup`](Self::Setup).
     Memory(WindowLayout),
+    /// Client, since version 3: how what the port receives is spread over the RX queues of the rings that it has. Replaces what it has
+    /// chosen before; other rings begin without a choice.
+    Rss(Rss),
     /// Client, with a file descriptor for each segment: shares these.
     Share(Vec<Segment>),
     /// Client: shares these no longer. Nothing in a ring refers to them.
@@ -125,6 +133,8 @@ pub struct Welcome {
     /// Threads of the daemon that fill RX rings, each with what the wire's own spreading has brought to it: a client may have as many
     /// lanes. 1 if there is nothing to be gained. Since version 3.
     pub workers: u16,
+    /// The key that the hash has which spreads frames over RX queues, until the client chooses another. Since version 3; zeros before.
+    pub rss_key: [u8; RSS_KEY_SIZE],
 }
 
 /// The rings that a client wants.
@@ -165,6 +175,17 @@ pub struct Settings {
     pub macs: Vec<Mac>,
 }
 
+/// How what a port receives is spread over its RX queues: by the Toeplitz hash of what is in its headers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rss {
+    /// The key of the hash.
+    pub key: [u8; RSS_KEY_SIZE],
+    /// What is hashed, as `RTE_ETH_RSS_*` of DPDK; the hash of all else is 0.
+    pub types: u64,
+    /// The RX queue for each value of the hash's low bits.
+    pub table: [u8; RETA_SIZE],
+}
+
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -192,6 +213,9 @@ pub enum DecodeError {
     /// A flag is neither 0 nor 1.
     #[error("flag is neither 0 nor 1")]
     Flag,
+    /// A table names a queue that no port has.
+    #[error("a redirection table with queue {0}, a port has up to {MAX_QUEUES}")]
+    Queue(u8),
     /// The sizes in a message are outside the limits.
     #[error("{0}")]
     Geometry(GeometryError),
@@ -232,6 +256,9 @@ impl Envelope {
                 if self.protocol >= LANES {
                     out.u16(welcome.workers);
                 }
+                if self.protocol >= RSS {
+                    out.bytes(&welcome.rss_key);
+                }
             }
             Message::Setup(setup) => {
                 out.geometry(&setup.geometry, self.protocol);
@@ -250,6 +277,11 @@ impl Envelope {
             Message::Memory(window) => {
                 out.u64(window.page());
                 out.u64(window.size());
+            }
+            Message::Rss(rss) => {
+                out.bytes(&rss.key);
+                out.u64(rss.types);
+                out.bytes(&rss.table);
             }
             Message::Share(segments) => {
                 out.count(segments.len());
@@ -295,6 +327,8 @@ const KIND_REFUSED: u16 = 1;
 pub const SHARING: u16 = 3;
 /// The first version in which an RX queue may have several rings.
 const LANES: u16 = 3;
+/// The first version in which a client may choose how frames are spread over its RX queues.
+pub const RSS: u16 = 3;
 
 impl Message {
     const fn kind(&self) -> u16 {
@@ -312,6 +346,7 @@ impl Message {
             Self::Memory(_) => 11,
             Self::Share(_) => 12,
             Self::Unshare(_) => 13,
+            Self::Rss(_) => 14,
         }
     }
 
@@ -320,6 +355,7 @@ impl Message {
         match self {
             Self::Mapped => 3,
             Self::Memory(_) | Self::Share(_) | Self::Unshare(_) => SHARING,
+            Self::Rss(_) => RSS,
             _ => OLDEST_PROTOCOL,
         }
     }
@@ -344,6 +380,7 @@ impl Message {
                 link: r.link()?,
                 shares: protocol >= SHARING && r.flag()?,
                 workers: if protocol >= LANES { r.u16()? } else { 1 },
+                rss_key: if protocol >= RSS { r.take()? } else { [0; RSS_KEY_SIZE] },
             }),
             4 => Self::Setup(Setup { geometry: r.geometry(protocol)?, sleeps: r.flag()? }),
             5 => Self::Ready(r.geometry(protocol)?),
@@ -360,6 +397,7 @@ impl Message {
             11 => Self::Memory(WindowLayout::new(r.u64()?, r.u64()?).map_err(DecodeError::Window)?),
             12 => Self::Share(r.list(MAX_SEGMENTS, |r| Ok(Segment { span: r.span()?, offset: r.u64()? }))?),
             13 => Self::Unshare(r.list(MAX_SEGMENTS, Reader::span)?),
+            14 => Self::Rss(Rss { key: r.take()?, types: r.u64()?, table: r.table()? }),
             other => return Err(DecodeError::Kind(other)),
         })
     }
@@ -429,6 +467,15 @@ impl Reader<'_> {
         let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(DecodeError::Short)?;
         self.0 = rest;
         Ok(*taken)
+    }
+
+    /// A table of queues that a port may have.
+    fn table(&mut self) -> Result<[u8; RETA_SIZE], DecodeError> {
+        let table = self.take::<RETA_SIZE>()?;
+        match table.iter().find(|queue| usize::from(**queue) >= MAX_QUEUES) {
+            Some(queue) => Err(DecodeError::Queue(*queue)),
+            None => Ok(table),
+        }
     }
 
     fn u16(&mut self) -> Result<u16, DecodeError> {

@@ -1,7 +1,7 @@
 //! A small daemon: serves one app at a time, echoes what it sends, and misbehaves on request.
 
 use kopi_ring::layout::Notes;
-use kopi_ring::message::{Envelope, Hello, Link, Message, Settings, Welcome};
+use kopi_ring::message::{Envelope, Hello, Link, Message, RSS_KEY_SIZE, Rss, Settings, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Consumer, DropReason, HugePages, PROTOCOL, Producer, Region};
 use rustix::fd::OwnedFd;
@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// The key that the daemon has for applications that choose none.
+pub(crate) const RSS_KEY: [u8; RSS_KEY_SIZE] = [0x5a; RSS_KEY_SIZE];
 
 /// What the daemon offers, and what it does with frames.
 #[derive(Clone, Debug)]
@@ -62,6 +65,7 @@ struct Seen {
     serves: AtomicBool,
     hello: Mutex<Option<Hello>>,
     settings: Mutex<Option<Settings>>,
+    rss: Mutex<Option<Rss>>,
 }
 
 /// Orders to the running daemon.
@@ -131,6 +135,11 @@ impl Daemon {
 
     pub(crate) fn setups(&self) -> u64 {
         self.seen.setups.load(Relaxed)
+    }
+
+    /// How frames are to be spread over RX queues, as last said.
+    pub(crate) fn rss(&self) -> Option<Rss> {
+        self.seen.rss.lock().unwrap().clone()
     }
 
     /// RX rings of each queue, as last asked for and granted.
@@ -269,6 +278,10 @@ impl Server {
                     Message::Refused,
                 )
             }
+            Message::Rss(rss) => {
+                *self.seen.rss.lock().unwrap() = Some(rss);
+                Message::Done
+            }
             Message::Mapped => {
                 self.seen.mapped.fetch_add(1, Relaxed);
                 Message::Done
@@ -300,6 +313,7 @@ impl Server {
             link: self.link(),
             shares: false,
             workers: self.behaviour.workers,
+            rss_key: RSS_KEY,
         })
     }
 

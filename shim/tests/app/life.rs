@@ -1,8 +1,8 @@
 //! A port's life: start, stop, close, reset, removal, settings and statistics, under load.
 
-use crate::daemon::{Behaviour, Daemon};
+use crate::daemon::{Behaviour, Daemon, RSS_KEY};
 use crate::testpmd::{Folder, Testpmd};
-use kopi_ring::message::Settings;
+use kopi_ring::message::{RETA_SIZE, RSS_KEY_SIZE, Rss, Settings};
 use kopi_ring::{OLDEST_PROTOCOL, PROTOCOL};
 use std::time::Duration;
 
@@ -45,10 +45,10 @@ fn starts_and_stops_under_load() {
 }
 
 /// Daemons with different numbers of workers come one after the other, also one that has no memory for lanes: each gets as many lanes
-/// as it has workers, where queues have any use of them, and traffic flows through all queues.
+/// as it has workers, where those are not too many rings, and traffic flows through all queues.
 #[test]
 fn each_daemon_gets_the_lanes_that_it_fills() {
-    for (queues, lanes) in [(1, [1, 2, 4, 1, 16]), (3, [1, 2, 4, 1, 1])] {
+    for (queues, lanes) in [(1, [1, 2, 4, 1, 16]), (2, [1, 2, 4, 1, 1]), (3, [1, 2, 4, 1, 1])] {
         let folder = Folder::new();
         let mut daemon = Some(Daemon::start(&folder.socket(), flooding()));
         let queue_args = [format!("--rxq={queues}"), format!("--txq={queues}")];
@@ -81,6 +81,9 @@ fn each_daemon_is_spoken_to_in_its_version() {
             app.command("show port info 0").contains(&format!("Firmware-version: kopid, protocol {protocol}, port 1"))
         );
         assert_eq!((daemon.hellos(), daemon.setups(), daemon.mapped()), (1, 1, mapped));
+        // Nobody asks for a hash, so there is none.
+        let rss = (protocol == PROTOCOL).then_some(Rss { key: RSS_KEY, types: 0, table: [0; RETA_SIZE] });
+        assert_eq!(daemon.rss(), rss);
         app.quit();
     }
 }
@@ -157,6 +160,58 @@ fn settings_reach_the_daemon() {
     expect(&daemon, &|s| s.mtu == 1400);
     app.command("start");
     flows(&mut app);
+    app.quit();
+}
+
+/// How frames are spread reaches each daemon that knows of it, and can be read back; an older one is not told, and the
+/// application is.
+#[test]
+fn rss_reaches_the_daemon() {
+    const TCP_AND_UDP: u64 = 1 << 4 | 1 << 10 | 1 << 16 | 1 << 5 | 1 << 11 | 1 << 17;
+    let folder = Folder::new();
+    let mut daemon = Daemon::start(&folder.socket(), flooding());
+    let queues = ["--rxq=4", "--txq=4", "--rss-udp"];
+    let mut app = Testpmd::start(&folder, &folder.device(), &["--in-memory"], &queues).ready();
+    app.command("start");
+    flows(&mut app);
+    let info = app.command("show port info 0");
+    assert!(info.contains("Hash key size in bytes: 40") && info.contains("Redirection table size: 128"), "{info}");
+    let mut rss = daemon.rss().unwrap();
+    let in_turn = std::array::from_fn(|at| u8::try_from(at % 4).unwrap());
+    assert_eq!((rss.key, rss.table), (RSS_KEY, in_turn));
+    assert_eq!(rss.types & (1 << 5 | 1 << 4), 1 << 5, "{rss:x?}");
+    app.command(&format!("port config 0 rss-hash-key ipv4 {}", "7b".repeat(RSS_KEY_SIZE)));
+    rss.key = [0x7b; RSS_KEY_SIZE];
+    assert_eq!(daemon.rss().unwrap(), rss);
+    app.command("port config 0 rss reta (1,3),(77,0)");
+    (rss.table[1], rss.table[77]) = (3, 0);
+    assert_eq!(daemon.rss().unwrap(), rss);
+    app.command("port config all rss tcp");
+    rss.types = daemon.rss().unwrap().types;
+    assert_eq!(rss.types & TCP_AND_UDP, 1 << 4 | 1 << 10 | 1 << 16);
+    assert_eq!(daemon.rss().unwrap(), rss);
+    app.command("port config 0 rss reta (5,4)");
+    assert_eq!(daemon.rss().unwrap(), rss, "there is no queue 4");
+
+    drop(daemon);
+    daemon = Daemon::start(&folder.socket(), flooding());
+    app.wait_for("rings", |_| daemon.setups() == 1);
+    flows(&mut app);
+    assert_eq!(daemon.rss().unwrap(), rss, "the next daemon learns of all of it");
+    app.command("stop");
+    app.command("port stop 0");
+    app.command("port start 0");
+    app.command("start");
+    flows(&mut app);
+    assert_eq!(daemon.rss().unwrap(), rss, "it stays over stop and start");
+
+    drop(daemon);
+    daemon = Daemon::start(&folder.socket(), Behaviour { protocol: OLDEST_PROTOCOL, ..flooding() });
+    app.wait_for("rings", |_| daemon.setups() == 1);
+    flows(&mut app);
+    assert_eq!(daemon.rss(), None);
+    assert!(app.output().contains("too old to spread frames as the application has chosen"));
+    assert!(app.command("port config 0 rss reta (1,2)").contains("too old"));
     app.quit();
 }
 

@@ -67,6 +67,7 @@ pub(super) fn respond(
                 Err(refusal) => Message::Refused(refusal),
             }
         }
+        (State::Attached(id), Message::Rss(rss)) => done(plane.change_rss(id, rss).map_err(|no| no.to_string())),
         (State::Attached(id), Message::Stop) => {
             plane.halt(id);
             Message::Done

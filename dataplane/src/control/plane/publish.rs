@@ -52,6 +52,7 @@ impl ControlPlane {
         let shapers = self.shapers();
         let members = self.ports.members();
         let snapshot = Snapshot::new(self.epoch, Fib::new(self.wire.link.up, self.wire.mtu, &members));
+        let snapshot = snapshot.with_rss(self.rss_table());
         let snapshot = snapshot.with_policies(self.policy_table()).with_shared_address(self.shared_address());
         let selections = match self.captures.is_empty() {
             true => Vec::new(),

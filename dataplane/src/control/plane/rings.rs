@@ -12,7 +12,7 @@ use crate::control::peers::UserThread;
 use crate::control::regions::{Charge, Done};
 use crate::ids::PortId;
 use crate::worker::port::User;
-use kopi_ring::message::Setup;
+use kopi_ring::message::{RSS, Setup};
 use kopi_ring::{Doorbell, Geometry, HugePages, PeerFault, Region, RegionError};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -276,6 +276,8 @@ impl ControlPlane {
                 self.stale = true;
             }
         }
+        app.rss = Some(self.usual_rss.of_queues(region.geometry().rx_queues()));
+        app.chosen_rss = None;
         app.doorbell = theirs;
         app.watch = watch;
         app.charge = charge;
@@ -289,7 +291,8 @@ impl ControlPlane {
         let Some(app) = self.ports.get_mut(id) else { return };
         let (Some(region), Some(reach)) = (&app.region, app.waiting.take()) else { return };
         let port = (id, app.generation);
-        self.dataplane.attach((region, app.window.as_ref()), port, User::Id(app.account), reach);
+        let (user, chooses) = (User::Id(app.account), app.protocol >= RSS);
+        self.dataplane.attach((region, app.window.as_ref()), port, user, reach, chooses);
         // Not before: whoever writes there touches a page, too.
         app.status = Some(region.daemon_status());
         let shared = app.grant.shared;

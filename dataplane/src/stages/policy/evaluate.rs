@@ -35,10 +35,21 @@ impl PolicyStage {
     /// Evaluates `frame` and keeps what was found in `flow`.
     #[inline(never)]
     pub(crate) fn evaluate(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, now: u64) {
-        let source = key.source();
         let news = flow.epoch != snapshot.epoch();
+        let before = flow.verdict;
         flow.epoch = snapshot.epoch();
         flow.forget();
+        self.decide(flow, frame, key, snapshot, (now, news));
+        // Frames of it may be evaluated one by one, and it is worked out once.
+        if news || flow.verdict != before {
+            flow.set_rss(snapshot.rss().hash(key, flow.verdict));
+        }
+    }
+
+    /// The verdict on `frame`. `news` says whether it is the first one of its flow under `snapshot`.
+    #[inline]
+    fn decide(&mut self, flow: &mut Flow, frame: &[u8], key: &FlowKey, snapshot: &Snapshot, (now, news): (u64, bool)) {
+        let source = key.source();
         let destination = key.dst_mac().bytes();
         let link = LinkProtocol::of(key);
         let route = || match link {

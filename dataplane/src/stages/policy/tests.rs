@@ -11,7 +11,7 @@ use crate::policy_table::{PolicyPort, PolicyTable};
 use crate::worker::flow_table::{FlowTable, Hash, Hooks};
 use frames::{MACS, Step, broadcast_syn, frames, steps};
 use kopi_config::policy::{Decision, Policy, Tracking};
-use kopi_packet::{Fragment, LinkProtocols, MacAddr, RssSeed, fragment_id, ndp};
+use kopi_packet::{Fragment, LinkProtocols, MacAddr, fragment_id, ndp};
 use kopi_policy::{CtLookup, FragmentKey, Owner, Packet, PortPolicy, Ruleset, TOUCH_SHIFT};
 use kopi_ring::message::Settings;
 use proptest::prelude::*;
@@ -223,12 +223,7 @@ impl Cached {
         let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
         let (events, consumer) = rtrb::RingBuffer::new(EVENTS);
         let policy_stage = PolicyStage::new(connections, Arc::new(PolicyCounters::new(0)), seed(), HZ, events);
-        Self {
-            policy_stage,
-            flows: FlowTable::new(1 << 12, 3, seed(), RssSeed::from_bytes([1; 64])),
-            before: None,
-            _events: consumer,
-        }
+        Self { policy_stage, flows: FlowTable::new(1 << 12, 3, seed()), before: None, _events: consumer }
     }
 
     /// As [`crate::worker::burst::Burst`] does it.

@@ -4,7 +4,7 @@ use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::CounterId;
 use crate::worker::packet_type::packet_type;
 use kopi_config::policy::{Direction, State};
-use kopi_packet::{FlowKey, RssSeed};
+use kopi_packet::FlowKey;
 use kopi_policy::{CtLookup, CtVersion, Evaluation, TOUCH_SHIFT};
 use kopi_ring::DropReason;
 use kopi_ring::layout::Notes;
@@ -31,7 +31,7 @@ pub struct Flow {
     pub verdict: Verdict,
     /// TSC of the burst with its last packet, in units of [`SEEN_UNIT`].
     last_seen: u32,
-    /// The hash that chooses the queue of the app that gets its packets.
+    /// The hash that chooses the queue of the app that gets its packets, as that has it.
     rss: u32,
     /// Bytes and packets seen, the low bits; what overflows is carried into `high_bytes` and `high_packets`.
     low_bytes: u32,
@@ -98,7 +98,7 @@ impl Flow {
     };
 
     /// The flow of a packet with this key, the first one, at `now` (TSC). Nobody has evaluated it yet.
-    pub(super) fn new(key: &FlowKey, rss: &RssSeed, now: u64) -> Self {
+    pub(super) fn new(key: &FlowKey, now: u64) -> Self {
         let (first_seen, last_seen) = (age_units(now), seen_units(now));
         let [k0, k1, k2, k3, k4, key_rest @ ..] = *key.words();
         Self {
@@ -106,7 +106,6 @@ impl Flow {
             key_rest,
             first_seen,
             last_seen,
-            rss: key.rss(rss),
             marks: packet_type(key) | if key.is_short() { 0 } else { LONG },
             ..Self::EMPTY
         }
@@ -188,6 +187,12 @@ impl Flow {
     #[must_use]
     pub const fn is_untracked(&self) -> bool {
         self.marks & TRACKED == 0
+    }
+
+    /// Notes the hash that its receiver has for it.
+    #[inline]
+    pub const fn set_rss(&mut self, rss: u32) {
+        self.rss = rss;
     }
 
     /// What the app that gets its packets is told about each.

@@ -22,7 +22,7 @@ fn key_from(n: u32, source: PortId) -> FlowKey {
 
 fn table(capacity: usize) -> FlowTable {
     let seed = Seed::from_bytes(std::array::from_fn(|i| u8::try_from(i * 7 % 251).unwrap()));
-    FlowTable::new(capacity, 2, seed, RssSeed::from_bytes([3; 64]))
+    FlowTable::new(capacity, 2, seed)
 }
 
 /// Time, in the smallest steps that the table tells apart, begins where its clock is about to wrap.
@@ -77,7 +77,7 @@ proptest! {
             frame[12..15].copy_from_slice(&kind);
             kopi_packet::parse(&frame, 1).1
         });
-        let flow = Flow::new(&one, &RssSeed::from_bytes([3; 64]), 0);
+        let flow = Flow::new(&one, 0);
         prop_assert!(flow.is_of(&one));
         prop_assert_eq!(flow.is_of(&other), one == other);
         prop_assert_eq!(flow.key(), one);

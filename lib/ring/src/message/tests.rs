@@ -9,6 +9,10 @@ fn any_span() -> impl Strategy<Value = Span> {
     any::<(u64, u64)>().prop_map(|(at, length)| Span { at, length })
 }
 
+fn any_bytes<const N: usize>() -> impl Strategy<Value = [u8; N]> {
+    prop::collection::vec(any::<u8>(), N).prop_map(|bytes| bytes.try_into().unwrap())
+}
+
 fn any_geometry() -> impl Strategy<Value = Geometry> {
     let ring = || prop::collection::vec((6..=13_u32).prop_map(|bits| 1 << bits), 1..=MAX_QUEUES);
     (ring(), ring(), 2..=128_u32, any::<prop::sample::Index>()).prop_map(|(tx, rx, slot, lanes)| {
@@ -23,22 +27,24 @@ fn any_message() -> impl Strategy<Value = Message> {
         "[ -~]{0,200}".prop_map(Message::Refused),
         (name(), any::<Mac>(), any::<u16>(), "[ -~]{0,60}")
             .prop_map(|(name, mac, queues, driver)| Message::Hello(Hello { name, mac, queues, driver })),
-        (any::<u16>(), name(), any::<Mac>(), any::<(u16, u16, u32, u32, bool, u16)>(), any_link()).prop_map(
-            |(port, name, mac, (max_mtu, max_queues, max_ring, slot_size, shares, workers), link)| {
-                Message::Welcome(Welcome {
-                    port,
-                    name,
-                    mac,
-                    max_mtu,
-                    max_queues,
-                    max_ring,
-                    slot_size,
-                    link,
-                    shares,
-                    workers,
-                })
-            }
-        ),
+        (any::<u16>(), name(), any::<Mac>(), any::<(u16, u16, u32, u32, bool, u16)>(), any_link(), any_bytes())
+            .prop_map(
+                |(port, name, mac, (max_mtu, max_queues, max_ring, slot_size, shares, workers), link, rss_key)| {
+                    Message::Welcome(Welcome {
+                        port,
+                        name,
+                        mac,
+                        max_mtu,
+                        max_queues,
+                        max_ring,
+                        slot_size,
+                        link,
+                        shares,
+                        workers,
+                        rss_key,
+                    })
+                }
+            ),
         (any_geometry(), any::<bool>()).prop_map(|(geometry, sleeps)| Message::Setup(Setup { geometry, sleeps })),
         any_geometry().prop_map(Message::Ready),
         (any::<u16>(), any::<bool>(), any::<bool>(), prop::collection::vec(any::<Mac>(), 0..=MAX_MACS)).prop_map(
@@ -52,6 +58,10 @@ fn any_message() -> impl Strategy<Value = Message> {
         Just(Message::Mapped),
         (12..=30_u32, 1..=1_u64 << 10)
             .prop_map(|(bits, pages)| { Message::Memory(WindowLayout::new(1 << bits, pages << bits).unwrap()) }),
+        (any_bytes(), any::<u64>(), any_bytes()).prop_map(|(key, types, table)| {
+            let queues = u8::try_from(MAX_QUEUES).unwrap();
+            Message::Rss(Rss { key, types, table: table.map(|queue| queue % queues) })
+        }),
         prop::collection::vec((any_span(), any::<u64>()), 0..=MAX_SEGMENTS).prop_map(|segments| {
             Message::Share(segments.into_iter().map(|(span, offset)| Segment { span, offset }).collect())
         }),
@@ -111,6 +121,48 @@ fn older_versions_have_their_own_messages() {
         let mapped = Envelope { protocol, sequence: 1, message: Message::Mapped };
         let expected = if protocol < 3 { Err(DecodeError::Kind(10)) } else { Ok(mapped.clone()) };
         assert_eq!(Envelope::decode(&mapped.encode()), expected);
+    }
+}
+
+/// An older version has one hash for all, of which nobody learns the key.
+#[test]
+fn older_versions_have_no_choice_of_rss() {
+    let rss = Message::Rss(Rss { key: [7; RSS_KEY_SIZE], types: 4, table: [0; RETA_SIZE] });
+    let welcome = Welcome {
+        port: 1,
+        name: "app".into(),
+        mac: [2; 6],
+        max_mtu: 1500,
+        max_queues: 4,
+        max_ring: 512,
+        slot_size: 2048,
+        link: Link::default(),
+        shares: false,
+        workers: 1,
+        rss_key: [7; RSS_KEY_SIZE],
+    };
+    for protocol in OLDEST_PROTOCOL..=PROTOCOL {
+        let sent = Envelope { protocol, sequence: 1, message: rss.clone() };
+        let expected = if protocol < RSS { Err(DecodeError::Kind(14)) } else { Ok(sent.clone()) };
+        assert_eq!(Envelope::decode(&sent.encode()), expected);
+        let sent = Envelope { protocol, sequence: 1, message: Message::Welcome(welcome.clone()) };
+        let key = if protocol < RSS { [0; RSS_KEY_SIZE] } else { [7; RSS_KEY_SIZE] };
+        let expected = Message::Welcome(Welcome { rss_key: key, ..welcome.clone() });
+        assert_eq!(Envelope::decode(&sent.encode()).unwrap().message, expected);
+    }
+}
+
+/// Fault 2: a table with a queue that no port can have is named as such, wherever it is.
+#[test]
+fn tables_of_impossible_queues_are_refused() {
+    let rss = Rss { key: [7; RSS_KEY_SIZE], types: u64::MAX, table: [15; RETA_SIZE] };
+    let envelope = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::Rss(rss) };
+    assert_eq!(Envelope::decode(&envelope.encode()), Ok(envelope.clone()));
+    for (at, queue) in (1..=RETA_SIZE).flat_map(|at| [(at, 16), (at, 255)]) {
+        let mut bytes = envelope.encode();
+        let at = bytes.len() - at;
+        bytes[at] = queue;
+        assert_eq!(Envelope::decode(&bytes), Err(DecodeError::Queue(queue)));
     }
 }
 

@@ -4,8 +4,8 @@ use super::*;
 use crate::policy_table::PolicyTable;
 use crate::shared_address::{SharedAddress, Sharer};
 use kopi_config::policy::Listen;
+use kopi_packet::LinkProtocols;
 use kopi_packet::describe::frame_between;
-use kopi_packet::{LinkProtocols, RssSeed};
 use kopi_policy::HostSockets;
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl Fixture {
         let connections = Arc::new(Connections::new(CONNECTIONS, seed(), &Tracking::default(), HZ));
         let (events, _) = rtrb::RingBuffer::new(EVENTS);
         let policy_stage = PolicyStage::new(connections, Arc::new(PolicyCounters::new(2)), seed(), HZ, events);
-        Self { policy_stage, table: FlowTable::new(1024, 8, seed(), RssSeed::from_bytes([1; 64])), snapshot, now: 1 }
+        Self { policy_stage, table: FlowTable::new(1024, 8, seed()), snapshot, now: 1 }
     }
 
     /// What becomes of a frame from `source`, through the flow table as in a worker.
