@@ -173,10 +173,8 @@ impl Outputs {
 
     /// The same, with several RX rings or rings of other workers.
     fn each_to_app(&mut self, burst: &mut Burst, run: Range<usize>, id: PortId, f: &Snapshot, fates: &mut Fates) {
-        let rss = f.rss().of(id);
         for at in run {
-            let notes = burst.notes(at);
-            let route = self.deliver_to_app(burst, at, (id, rss, notes), f, None).unwrap_or_else(|reason| {
+            let route = self.deliver_to_app(burst, at, id, f, None).unwrap_or_else(|reason| {
                 burst.amend(at, Verdict::Refuse(id, reason));
                 Route::Free
             });
@@ -184,8 +182,8 @@ impl Outputs {
         }
     }
 
-    /// To one app, which is told `notes` about it: into its ring if the ring is ours, else by way of its worker. If it is a `copy` of a
-    /// frame of some port, the burst's own buffer is needed elsewhere, so another worker gets a buffer of its own.
+    /// To one app: into its ring if the ring is ours, else by way of its worker. If it is a `copy` of a frame of some port, the
+    /// burst's own buffer is needed elsewhere, so another worker gets a buffer of its own, and the app has a hash of its own for it.
     ///
     /// # Errors
     ///
@@ -195,7 +193,7 @@ impl Outputs {
         &mut self,
         burst: &Burst,
         at: usize,
-        (id, rss, notes): (PortId, &Rss, Notes),
+        id: PortId,
         snapshot: &Snapshot,
         copy: Option<PortId>,
     ) -> Result<Route, DropReason> {
@@ -203,6 +201,8 @@ impl Outputs {
         if mbuf.len() > u32::from(snapshot.fib().max_frame(id)) {
             return Err(self.refuse_for(id, DropReason::Oversize));
         }
+        let rss = snapshot.rss().of(id);
+        let notes = if copy.is_some() { notes_of_copy(burst, at, rss) } else { burst.notes(at) };
         let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
             return Err(self.refuse_for(id, DropReason::PortGone));
         };
@@ -222,6 +222,13 @@ impl Outputs {
             Err(_) => Err(self.refuse_for(blamed(source, target).0, DropReason::HandoffFull)),
         }
     }
+}
+
+/// What one of several receivers, whose port has `rss`, is told about its copy of frame `at`.
+#[inline]
+pub(super) fn notes_of_copy(burst: &Burst, at: usize, rss: &Rss) -> Notes {
+    let notes = burst.notes(at);
+    notes.with_hash(rss.hash_of_copy(&burst.key(at), notes.hash()))
 }
 
 /// What became of a run of frames for one app.

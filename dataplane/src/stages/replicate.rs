@@ -2,6 +2,7 @@
 
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::snapshot::Snapshot;
+use crate::stages::deliver::notes_of_copy;
 use crate::stages::mirror::PacketRecord;
 use crate::stages::policy::{Admission, ParsedFrame, PolicyStage};
 use crate::worker::burst::Burst;
@@ -92,11 +93,8 @@ impl Outputs {
             } else {
                 Admission::FREE
             };
-            let rss = snapshot.rss().of(id);
-            let notes = burst.notes(at);
-            let notes = notes.with_hash(rss.hash_of_copy(&key, notes.hash()));
             let outcome = match admission.refused {
-                None => self.deliver_to_app(burst, at, (id, rss, notes), snapshot, Some(source)).map(|route| {
+                None => self.deliver_to_app(burst, at, id, snapshot, Some(source)).map(|route| {
                     debug_assert_eq!(route, Route::Free);
                 }),
                 Some(reason) => Err(self.refuse_for(id, reason)),
@@ -104,7 +102,9 @@ impl Outputs {
             if burst.mirrored {
                 let view = self.view(snapshot, ctx.policy_stage.policy_counters(), now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
-                let queue = queue.map_or(0, |port| port.queue_for(rss, notes.hash(), burst.from_wire));
+                let rss = snapshot.rss().of(id);
+                let hash = notes_of_copy(burst, at, rss).hash();
+                let queue = queue.map_or(0, |port| port.queue_for(rss, hash, burst.from_wire));
                 let queue = u8::try_from(queue).unwrap_or(u8::MAX);
                 if outcome == Err(DropReason::HandoffFull) && source != WIRE {
                     // The loss of who has sent too much.
