@@ -212,7 +212,8 @@ fn rss_reaches_the_daemon() {
     flows(&mut app);
     assert_eq!(daemon.rss(), None);
     assert!(app.output().contains("too old to spread frames as the application has chosen"));
-    assert!(app.command("port config 0 rss reta (1,2)").contains("too old"));
+    app.command("port config 0 rss reta (1,2)");
+    app.wait_for("refusal", |app| app.output().contains("too old to spread frames as the application chooses"));
     app.quit();
 }
 
