@@ -11,6 +11,7 @@
 //! | `parse` | the entry point, with the short way for plain TCP and UDP over IPv4 |
 //! | `walk` | the general way: VLAN tags, SNAP, IPv4, IPv6 with its extension headers, ARP |
 //! | `key` | [`FlowKey`]: the layout of its 64 bytes, and accessors |
+//! | `flow_pattern` | [`FlowPattern`]: what flow rules of applications ask of a key |
 //! | `display` | how a [`FlowKey`] is printed |
 //! | `hash` | the seeded hash of a [`FlowKey`] |
 //! | `rss` | another one, the Toeplitz hash, which applications see: it spreads flows over their queues |
@@ -53,6 +54,7 @@ pub mod describe;
 pub mod dhcp;
 mod display;
 pub mod ethertype;
+mod flow_pattern;
 mod hash;
 mod headers;
 pub mod icmp;
@@ -73,6 +75,9 @@ pub mod vnet;
 mod walk;
 
 pub use display::Full;
+pub use flow_pattern::{
+    AddressPattern, CompiledPattern, FlowPattern, IpPattern, Masked, PortsPattern, TransportPattern, VlanPattern,
+};
 pub use hash::Seed;
 pub use headers::{Fragment, Headers, Malformed, Shape};
 pub use ip::fragment_id;

@@ -2,6 +2,7 @@
 
 use core::error::Error;
 use core::fmt;
+use core::ops::BitAnd;
 use core::str::FromStr;
 
 /// An Ethernet (EUI-48) address, in the order in which its bytes go over the wire.
@@ -77,6 +78,15 @@ impl MacAddr {
 impl From<[u8; 6]> for MacAddr {
     fn from(bytes: [u8; 6]) -> Self {
         Self(bytes)
+    }
+}
+
+impl BitAnd for MacAddr {
+    type Output = Self;
+
+    /// The bits that both have.
+    fn bitand(self, other: Self) -> Self {
+        Self::from_u64(self.to_u64() & other.to_u64())
     }
 }
 

@@ -132,7 +132,10 @@ const _: () = {
 /// bit   16     the frame goes on in the next slot
 /// bit   17     TX: a reference; only the first HEAD bytes of the frame lie in the slot
 /// bits 20..32  RX: packet type, the L2, L3 and L4 nibbles of `RTE_PTYPE_*`; TX: zero
+/// bit   31     RX: the frame is steered
 /// bits 32..64  RX: flow hash of the frame; TX: zero
+/// bits 32..48  RX, steered: number of the flow rule that has held for the frame, or all ones
+/// bits 48..56  RX, steered: the queue that it goes to
 /// bits 20..64  of a reference: where in the window the bytes behind those lie
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,11 +247,48 @@ impl Notes {
         Self(self.0 & 0xffff_ffff | (hash as u64) << 32)
     }
 
-    /// The flow hash.
+    /// The flow hash; something else if the frame is [steered](Self::is_steered).
     #[inline]
     #[must_use]
     pub const fn hash(self) -> u32 {
         (self.0 >> 32) as u32
+    }
+
+    /// The highest bit of the L4 nibble, which no packet type here has: a flow rule has held for the frame, and where the hash would be
+    /// stands which one.
+    pub const STEERED: u16 = 0x800;
+    /// Stands for no rule: the client need not know of it.
+    pub const NOT_TOLD: u16 = u16::MAX;
+
+    /// The notes of a frame for which flow rule `slot` has held, and which goes to RX queue `queue`. The slot is
+    /// [`NOT_TOLD`](Self::NOT_TOLD) unless the rule is to be told of.
+    #[inline]
+    #[must_use]
+    pub const fn steered(packet_type: u16, slot: u16, queue: u8) -> Self {
+        Self::new(packet_type | Self::STEERED, slot as u32 | (queue as u32) << 16)
+    }
+
+    /// Whether a flow rule has held for the frame.
+    #[inline]
+    #[must_use]
+    pub const fn is_steered(self) -> bool {
+        self.packet_type() & Self::STEERED as u32 != 0
+    }
+
+    /// The flow rule of a frame that is [steered](Self::is_steered), or [`NOT_TOLD`](Self::NOT_TOLD).
+    #[inline]
+    #[must_use]
+    pub const fn slot(self) -> u16 {
+        let [.., a, b, _, _] = self.0.to_le_bytes();
+        u16::from_le_bytes([a, b])
+    }
+
+    /// The RX queue of a frame that is [steered](Self::is_steered).
+    #[inline]
+    #[must_use]
+    pub const fn queue(self) -> u8 {
+        let [.., queue, _] = self.0.to_le_bytes();
+        queue
     }
 }
 
@@ -537,6 +577,19 @@ mod tests {
         for bit in 17..20 {
             assert_ne!(Descriptor(64 | 1 << bit).reserved(true), 0);
         }
+    }
+
+    /// A rule's number and a queue come back as they went in, beside the packet type, and no other notes have them.
+    #[test]
+    fn steered_notes_keep_their_fields() {
+        for (slot, queue) in [(0, 0), (255, 15), (Notes::NOT_TOLD, 7)] {
+            let notes = Descriptor::new(64, false, Notes::steered(0x211, slot, queue)).notes();
+            assert!(notes.is_steered());
+            assert_eq!((notes.slot(), notes.queue()), (slot, queue));
+            assert_eq!(notes.packet_type() & !u32::from(Notes::STEERED), 0x211);
+            assert_eq!(notes.hash() & 0xffff, slot.into());
+        }
+        assert!(!Notes::new(0x7ff, u32::MAX).is_steered());
     }
 
     /// A reference says how long the frame is and where the rest of it lies, up to the ends of what it can say.

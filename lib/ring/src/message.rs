@@ -4,9 +4,13 @@
 //! [`Message::Refused`] with number 1, stay as they are in every version, so that any two versions can report
 //! that they do not match.
 
+mod flow_rule;
+
 use crate::layout::{Geometry, GeometryError, MAX_QUEUES, WindowError, WindowLayout};
 use crate::{OLDEST_PROTOCOL, PROTOCOL};
 use thiserror::Error;
+
+pub use flow_rule::{ALL_FLOW_RULES, FlowAction, FlowRule, FlowRuleError, MAX_FLOW_RULES};
 
 /// "KOPI", the first bytes of every message.
 pub const MAGIC: [u8; 4] = *b"KOPI";
@@ -76,6 +80,11 @@ pub enum Message {
     Share(Vec<Segment>),
     /// Client: shares these no longer. Nothing in a ring refers to them.
     Unshare(Vec<Span>),
+    /// Client, since version 3, at any time after Welcome: this rule holds for the port, in place of any with its number. Rules stay for
+    /// as long as the connection, whatever becomes of the rings.
+    FlowRule(Box<FlowRule>),
+    /// Client: the rule with this number holds no longer, or none does if it is [`ALL_FLOW_RULES`].
+    FlowRuleGone(u16),
 }
 
 /// A part of a window that the client shares.
@@ -222,6 +231,9 @@ pub enum DecodeError {
     /// So are those of a window.
     #[error("{0}")]
     Window(WindowError),
+    /// So is a flow rule.
+    #[error("{0}")]
+    FlowRule(FlowRuleError),
 }
 
 impl Envelope {
@@ -294,6 +306,8 @@ impl Envelope {
                 out.count(spans.len());
                 spans.iter().for_each(|span| out.span(*span));
             }
+            Message::FlowRule(rule) => out.flow_rule(rule),
+            Message::FlowRuleGone(slot) => out.u16(*slot),
         }
         out.0
     }
@@ -329,6 +343,8 @@ pub const SHARING: u16 = 3;
 const LANES: u16 = 3;
 /// The first version in which a client may choose how frames are spread over its RX queues.
 pub const RSS: u16 = 3;
+/// The first version in which a client may have flow rules.
+pub const FLOW_RULES: u16 = 3;
 
 impl Message {
     const fn kind(&self) -> u16 {
@@ -347,6 +363,8 @@ impl Message {
             Self::Share(_) => 12,
             Self::Unshare(_) => 13,
             Self::Rss(_) => 14,
+            Self::FlowRule(_) => 20,
+            Self::FlowRuleGone(_) => 21,
         }
     }
 
@@ -356,6 +374,7 @@ impl Message {
             Self::Mapped => 3,
             Self::Memory(_) | Self::Share(_) | Self::Unshare(_) => SHARING,
             Self::Rss(_) => RSS,
+            Self::FlowRule(_) | Self::FlowRuleGone(_) => FLOW_RULES,
             _ => OLDEST_PROTOCOL,
         }
     }
@@ -398,6 +417,8 @@ impl Message {
             12 => Self::Share(r.list(MAX_SEGMENTS, |r| Ok(Segment { span: r.span()?, offset: r.u64()? }))?),
             13 => Self::Unshare(r.list(MAX_SEGMENTS, Reader::span)?),
             14 => Self::Rss(Rss { key: r.take()?, types: r.u64()?, table: r.table()? }),
+            20 => Self::FlowRule(Box::new(r.flow_rule()?)),
+            21 => Self::FlowRuleGone(r.flow_rule_gone()?),
             other => return Err(DecodeError::Kind(other)),
         })
     }

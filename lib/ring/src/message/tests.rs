@@ -1,5 +1,10 @@
 use super::*;
+use kopi_packet::{
+    AddressPattern, FlowPattern, IpPattern, MacAddr, Masked, PortsPattern, TransportPattern, VlanPattern,
+};
 use proptest::prelude::*;
+use std::fmt::Debug;
+use std::ops::BitAnd;
 
 fn any_link() -> impl Strategy<Value = Link> {
     (any::<bool>(), any::<u32>()).prop_map(|(up, speed)| Link { up, speed })
@@ -19,6 +24,49 @@ fn any_geometry() -> impl Strategy<Value = Geometry> {
         let lanes_of: Vec<u16> = (1..=16).filter(|lanes| rx.len() % usize::from(*lanes) == 0).collect();
         Geometry::new(&tx, &rx, slot * 128).unwrap().with_lanes(lanes_of[lanes.index(lanes_of.len())]).unwrap()
     })
+}
+
+fn any_masked<T: Arbitrary + Copy + Debug + BitAnd<Output = T>>() -> impl Strategy<Value = Masked<T>> {
+    any::<(T, T)>().prop_map(|(value, mask)| Masked::new(value, mask))
+}
+
+fn any_pattern() -> impl Strategy<Value = FlowPattern> {
+    let mac = || any::<([u8; 6], [u8; 6])>().prop_map(|(a, b)| Masked::new(MacAddr::new(a), MacAddr::new(b)));
+    let vlan =
+        prop_oneof![
+            Just(VlanPattern::Any),
+            Just(VlanPattern::Untagged),
+            (any_masked(), any::<bool>(), any::<Option<bool>>())
+                .prop_map(|(tci, customer, more)| VlanPattern::Tagged { tci, customer, more }),
+        ];
+    let addresses = prop_oneof![
+        (any_masked(), any_masked()).prop_map(|(src, dst)| AddressPattern::V4 { src, dst }),
+        (any_masked(), any_masked()).prop_map(|(src, dst)| AddressPattern::V6 { src, dst }),
+    ];
+    let ports = || (any_masked(), any_masked()).prop_map(|(src, dst)| PortsPattern { src, dst });
+    let transport = prop_oneof![
+        Just(TransportPattern::Any),
+        any::<u8>().prop_map(TransportPattern::Protocol),
+        ports().prop_map(TransportPattern::Tcp),
+        ports().prop_map(TransportPattern::Udp),
+        (any_masked(), any_masked()).prop_map(|(kind, code)| TransportPattern::Icmp { kind, code }),
+    ];
+    let ip =
+        prop::option::of((addresses, transport).prop_map(|(addresses, transport)| IpPattern { addresses, transport }));
+    (mac(), mac(), any::<Option<u16>>(), vlan, ip).prop_map(|(dst_mac, src_mac, ether_type, vlan, ip)| FlowPattern {
+        dst_mac,
+        src_mac,
+        ether_type,
+        vlan,
+        ip,
+    })
+}
+
+fn any_flow_rule() -> impl Strategy<Value = FlowRule> {
+    let action = prop_oneof![Just(FlowAction::Drop), Just(FlowAction::Pass)];
+    (0..MAX_FLOW_RULES, any::<u32>(), any_pattern(), action, prop::option::of(0..16_u16), any::<bool>()).prop_map(
+        |(slot, priority, pattern, action, queue, told)| FlowRule { slot, priority, pattern, action, queue, told },
+    )
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -66,6 +114,8 @@ fn any_message() -> impl Strategy<Value = Message> {
             Message::Share(segments.into_iter().map(|(span, offset)| Segment { span, offset }).collect())
         }),
         prop::collection::vec(any_span(), 0..=MAX_SEGMENTS).prop_map(Message::Unshare),
+        any_flow_rule().prop_map(|rule| Message::FlowRule(Box::new(rule))),
+        prop_oneof![0..MAX_FLOW_RULES, Just(ALL_FLOW_RULES)].prop_map(Message::FlowRuleGone),
     ]
 }
 
@@ -164,6 +214,59 @@ fn tables_of_impossible_queues_are_refused() {
         bytes[at] = queue;
         assert_eq!(Envelope::decode(&bytes), Err(DecodeError::Queue(queue)));
     }
+}
+
+/// Numbers of rules and queues that a port cannot have are refused by name, and so are kinds that there are none of.
+#[test]
+fn flow_rules_outside_their_limits_are_refused() {
+    let rule = FlowRule {
+        slot: 255,
+        priority: 1,
+        pattern: FlowPattern::default(),
+        action: FlowAction::Pass,
+        queue: Some(15),
+        told: true,
+    };
+    let bytes = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::FlowRule(Box::new(rule)) }.encode();
+    assert!(Envelope::decode(&bytes).is_ok());
+    let with = |at: usize, new: &[u8]| {
+        let mut bytes = bytes.clone();
+        bytes[at..at + new.len()].copy_from_slice(new);
+        Envelope::decode(&bytes)
+    };
+    // Behind the header: slot, priority, action, queue, told, 24 bytes of MAC addresses, three of a type, VLAN, IP.
+    for slot in [256, u16::MAX] {
+        assert_eq!(with(12, &slot.to_le_bytes()), Err(FlowRuleError::Slot(slot).into()));
+    }
+    for queue in [16, 0xfffe] {
+        assert_eq!(with(19, &queue.to_le_bytes()), Err(FlowRuleError::Queue(queue).into()));
+    }
+    assert_eq!(with(18, &[2]), Err(DecodeError::Flag));
+    assert_eq!(with(49, &[5]), Err(FlowRuleError::Kind(5).into()));
+    assert_eq!(with(50, &[5]), Err(FlowRuleError::Kind(5).into()));
+    assert_eq!(bytes.len(), 51);
+
+    let gone = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::FlowRuleGone(256) }.encode();
+    assert_eq!(Envelope::decode(&gone), Err(FlowRuleError::Slot(256).into()));
+}
+
+/// A value has no bits that do not count, whatever is sent.
+#[test]
+fn what_does_not_count_in_a_flow_rule_is_cleared() {
+    let rule = FlowRule {
+        slot: 0,
+        priority: 0,
+        pattern: FlowPattern::default(),
+        action: FlowAction::Pass,
+        queue: None,
+        told: false,
+    };
+    let mut bytes = Envelope { protocol: PROTOCOL, sequence: 1, message: Message::FlowRule(Box::new(rule)) }.encode();
+    // The destination's value and mask.
+    bytes[22..34].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0xff, 0x0f, 0, 0, 1]);
+    let Message::FlowRule(read) = Envelope::decode(&bytes).unwrap().message else { panic!() };
+    assert_eq!(read.pattern.dst_mac.value(), MacAddr::new([0, 0xff, 0x0f, 0, 0, 1]));
+    assert_eq!(read.pattern.dst_mac.value(), read.pattern.dst_mac.mask());
 }
 
 /// An older version has no lanes: its rings are its queues.
