@@ -91,6 +91,44 @@ enum {
     OWN_RTE_PTYPE_L4_SCTP = 0x400,
     OWN_RTE_PTYPE_L4_ICMP = 0x500,
     OWN_RTE_PTYPE_L4_NONFRAG = 0x600,
+
+    OWN_RTE_FLOW_ITEM_TYPE_END = 0,
+    OWN_RTE_FLOW_ITEM_TYPE_VOID = 1,
+    OWN_RTE_FLOW_ITEM_TYPE_ETH = 6,
+    OWN_RTE_FLOW_ITEM_TYPE_VLAN = 7,
+    OWN_RTE_FLOW_ITEM_TYPE_IPV4 = 8,
+    OWN_RTE_FLOW_ITEM_TYPE_IPV6 = 9,
+    OWN_RTE_FLOW_ITEM_TYPE_ICMP = 10,
+    OWN_RTE_FLOW_ITEM_TYPE_UDP = 11,
+    OWN_RTE_FLOW_ITEM_TYPE_TCP = 12,
+    OWN_RTE_FLOW_ITEM_TYPE_ICMP6 = 28,
+
+    OWN_RTE_FLOW_ACTION_TYPE_END = 0,
+    OWN_RTE_FLOW_ACTION_TYPE_VOID = 1,
+    OWN_RTE_FLOW_ACTION_TYPE_PASSTHRU = 2,
+    OWN_RTE_FLOW_ACTION_TYPE_MARK = 4,
+    OWN_RTE_FLOW_ACTION_TYPE_FLAG = 5,
+    OWN_RTE_FLOW_ACTION_TYPE_QUEUE = 6,
+    OWN_RTE_FLOW_ACTION_TYPE_DROP = 7,
+    OWN_RTE_FLOW_ACTION_TYPE_COUNT = 8,
+    OWN_RTE_FLOW_ACTION_TYPE_RSS = 9,
+    OWN_RTE_ETH_HASH_FUNCTION_DEFAULT = 0,
+
+    OWN_RTE_FLOW_ERROR_TYPE_UNSPECIFIED = 1,
+    OWN_RTE_FLOW_ERROR_TYPE_HANDLE = 2,
+    OWN_RTE_FLOW_ERROR_TYPE_ATTR_GROUP = 3,
+    OWN_RTE_FLOW_ERROR_TYPE_ATTR_INGRESS = 5,
+    OWN_RTE_FLOW_ERROR_TYPE_ATTR_EGRESS = 6,
+    OWN_RTE_FLOW_ERROR_TYPE_ATTR_TRANSFER = 7,
+    OWN_RTE_FLOW_ERROR_TYPE_ATTR = 8,
+    OWN_RTE_FLOW_ERROR_TYPE_ITEM_NUM = 9,
+    OWN_RTE_FLOW_ERROR_TYPE_ITEM_SPEC = 10,
+    OWN_RTE_FLOW_ERROR_TYPE_ITEM_LAST = 11,
+    OWN_RTE_FLOW_ERROR_TYPE_ITEM_MASK = 12,
+    OWN_RTE_FLOW_ERROR_TYPE_ITEM = 13,
+    OWN_RTE_FLOW_ERROR_TYPE_ACTION_NUM = 14,
+    OWN_RTE_FLOW_ERROR_TYPE_ACTION_CONF = 15,
+    OWN_RTE_FLOW_ERROR_TYPE_ACTION = 16,
 };
 
 enum { OWN_RTE_ETH_SPEED_NUM_UNKNOWN = UINT32_MAX };
@@ -106,6 +144,8 @@ enum {
     OWN_RTE_ETH_RSS_UDP = BIT(5) | BIT(11) | BIT(17),
     OWN_RTE_ETH_RSS_SCTP = BIT(6) | BIT(12),
     OWN_RTE_MBUF_F_RX_RSS_HASH = BIT(1),
+    OWN_RTE_MBUF_F_RX_FDIR = BIT(2),
+    OWN_RTE_MBUF_F_RX_FDIR_ID = BIT(13),
     OWN_RTE_MBUF_F_EXTERNAL = BIT(61),
     OWN_RTE_MBUF_F_INDIRECT = BIT(62),
 };
@@ -520,6 +560,126 @@ struct own_rte_eth_dev {
 
 /* An operation that the driver does not have. */
 typedef void (*own_none)(void);
+
+/* Flow rules. A structure with bit fields has them as the bits of a number, which tests.c compares. */
+
+struct own_rte_flow;
+
+struct own_rte_flow_attr {
+    uint32_t group;
+    uint32_t priority;
+    /* From bit 0 on: ingress, egress, transfer. */
+    uint32_t flags;
+};
+
+struct own_rte_flow_item {
+    uint32_t type;
+    const void *spec;
+    const void *last;
+    const void *mask;
+};
+
+struct own_rte_flow_action {
+    uint32_t type;
+    const void *conf;
+};
+
+struct own_rte_flow_error {
+    uint32_t type;
+    const void *cause;
+    const char *message;
+};
+
+/* Items: headers as they are on the wire. */
+
+struct own_rte_flow_item_eth {
+    uint8_t hdr[14];
+    /* In bit 0: has_vlan. */
+    uint8_t flags;
+    uint32_t reserved;
+};
+
+struct own_rte_flow_item_vlan {
+    uint8_t hdr[4];
+    /* In bit 0: has_more_vlan. */
+    uint8_t flags;
+    uint8_t reserved[3];
+};
+
+struct own_rte_flow_item_ipv4 {
+    uint8_t hdr[20];
+};
+
+struct own_rte_flow_item_ipv6 {
+    uint8_t hdr[40];
+    /* Extension headers that there are. */
+    uint8_t extensions[4];
+};
+
+struct own_rte_flow_item_tcp {
+    uint8_t hdr[20];
+};
+
+struct own_rte_flow_item_udp {
+    uint8_t hdr[8];
+};
+
+struct own_rte_flow_item_icmp {
+    uint8_t hdr[8];
+};
+
+struct own_rte_flow_item_icmp6 {
+    uint8_t hdr[4];
+};
+
+struct own_rte_flow_action_mark {
+    uint32_t id;
+};
+
+struct own_rte_flow_action_queue {
+    uint16_t index;
+};
+
+struct own_rte_flow_action_rss {
+    uint32_t func;
+    uint32_t level;
+    uint64_t types;
+    uint32_t key_len;
+    uint32_t queue_num;
+    const uint8_t *key;
+    const uint16_t *queue;
+};
+
+struct own_rte_flow_query_count {
+    /* From bit 0 on: reset, hits_set, bytes_set. */
+    uint32_t flags;
+    uint64_t hits;
+    uint64_t bytes;
+};
+
+/* Operations on flow rules behind those that the driver has. */
+#if KOPI_RELEASE >= 2411
+#define OTHER_FLOW_OPS 34
+#elif KOPI_RELEASE >= 2311
+#define OTHER_FLOW_OPS 44
+#else
+#define OTHER_FLOW_OPS 31
+#endif
+
+struct own_rte_flow_ops {
+    int (*validate)(struct own_rte_eth_dev *dev, const struct own_rte_flow_attr *attr, const struct own_rte_flow_item *pattern,
+                    const struct own_rte_flow_action *actions, struct own_rte_flow_error *error);
+    struct own_rte_flow *(*create)(struct own_rte_eth_dev *dev, const struct own_rte_flow_attr *attr,
+                                   const struct own_rte_flow_item *pattern, const struct own_rte_flow_action *actions,
+                                   struct own_rte_flow_error *error);
+    int (*destroy)(struct own_rte_eth_dev *dev, struct own_rte_flow *flow, struct own_rte_flow_error *error);
+    int (*flush)(struct own_rte_eth_dev *dev, struct own_rte_flow_error *error);
+    int (*query)(struct own_rte_eth_dev *dev, struct own_rte_flow *flow, const struct own_rte_flow_action *action, void *data,
+                 struct own_rte_flow_error *error);
+    int (*isolate)(struct own_rte_eth_dev *dev, int on, struct own_rte_flow_error *error);
+    own_none others[OTHER_FLOW_OPS];
+};
+
 /* Those of a port, of one of its queues, and on its link. */
 typedef int (*own_dev_op)(struct own_rte_eth_dev *dev);
 typedef int (*own_queue_op)(struct own_rte_eth_dev *dev, uint16_t queue);
@@ -582,7 +742,8 @@ struct own_eth_dev_ops {
     own_rss_op rss_hash_update, rss_hash_conf_get;
     own_reta_op reta_update, reta_query;
     own_none get_reg, get_eeprom_length, get_eeprom, set_eeprom, get_module_info, get_module_eeprom;
-    own_none flow_ops_get, get_dcb_info;
+    int (*flow_ops_get)(struct own_rte_eth_dev *dev, const struct own_rte_flow_ops **ops);
+    own_none get_dcb_info;
     own_none timesync_enable, timesync_disable, timesync_read_rx_timestamp, timesync_read_tx_timestamp;
     own_none timesync_adjust_time;
 #if KOPI_RELEASE >= 2411

@@ -11,13 +11,13 @@ use crate::lanes::{self, Lanes};
 use crate::log::{Limiter, error, notice, warning};
 use crate::memory::{MemoryWatch, Sharing};
 use crate::memory_map::MemoryMap;
-use crate::port_state::{CopyReason, FirstAttempt, PortState, Refusal, Rings, Want};
+use crate::port_state::{CopyReason, FirstAttempt, FlowRules, PortState, Refusal, Rings, Want};
 use crate::ring_slot::RingSlot;
 use crate::rss::RssChoice;
 use crate::session::{Lost, RequestError, Session, wait};
 use crate::tx_publisher::TxPublisher;
 use crate::{abi, event, thread};
-use kopi_ring::message::{Hello, Message, Rss, Settings, Setup, Welcome};
+use kopi_ring::message::{ALL_FLOW_RULES, FLOW_RULES, Hello, Message, Rss, Settings, Setup, Welcome};
 use kopi_ring::{Doorbell, Geometry, Region};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -67,6 +67,10 @@ struct Agreed {
     rings: Option<u64>,
     rss: Option<Rss>,
     settings: Option<Settings>,
+    /// Flow rules, whether or not the daemon has refused some of them. They stay when rings go.
+    flow_rules: FlowRules,
+    /// Whether the log says that the daemon has refused some.
+    told_of_refusal: bool,
 }
 
 /// Pauses between attempts, each twice as long as the one before.
@@ -231,6 +235,7 @@ impl Control {
     fn attached(&self, welcome: Welcome, protocol: u16) {
         let mut state = self.state();
         state.attach(welcome, protocol);
+        let inactive = protocol < FLOW_RULES && !state.want.flow_rules.is_empty();
         let name = state.name.clone();
         if state.first.is_none() {
             state.first = Some(FirstAttempt::Attached);
@@ -240,6 +245,9 @@ impl Control {
         drop(state);
         self.handled.notify_all();
         notice!("port {}: attached to {} as {name}", self.device.port(), self.args.socket.display());
+        if inactive {
+            warning!("port {}: this kopid is too old for flow rules: none is in force", self.device.port());
+        }
     }
 
     fn not_attached(&self, error: &RequestError, limiter: &mut Limiter) {
@@ -357,13 +365,17 @@ impl Control {
         want: &Want,
     ) -> Result<bool, RequestError> {
         let stop = self.stop.as_fd();
+        // Before there are rings: so the first frame that comes through them is one that the rules let through.
+        if self.step_flow_rules(session, agreed, &want.flow_rules)? {
+            return Ok(true);
+        }
         let Some(rings) = &want.rings else {
             if agreed.rings.is_none() {
                 return Ok(false);
             }
             self.leave_rings();
             session.confirm(Message::Stop, stop)?;
-            *agreed = Agreed::default();
+            (agreed.rings, agreed.settings) = (None, None);
             return Ok(true);
         };
         if let Some(sharing) = memory.sharing.as_ref().filter(|_| !memory.announced) {
@@ -384,7 +396,7 @@ impl Control {
                 Err(RequestError::Refused(_)) if lanes > 1 => self.set_up(session, rings, 1, rss.clone())?,
                 answer => answer?,
             };
-            *agreed = Agreed { rings: Some(rings.generation), rss, settings: None };
+            (agreed.rings, agreed.rss, agreed.settings) = (Some(rings.generation), rss, None);
             let map = memory.sharing.as_ref().map(Sharing::map);
             self.offer_rings(&region, doorbell.map(Arc::new).as_ref(), map, rings.generation);
             return Ok(true);
@@ -404,12 +416,53 @@ impl Control {
         Ok(false)
     }
 
+    /// The same for flow rules. One that is refused, and that no operation waits for, is warned of, and the port goes on without it.
+    fn step_flow_rules(
+        &self,
+        session: &mut Session,
+        agreed: &mut Agreed,
+        want: &FlowRules,
+    ) -> Result<bool, RequestError> {
+        if session.protocol() < FLOW_RULES || agreed.flow_rules == *want {
+            return Ok(false);
+        }
+        if want.is_empty() {
+            session.confirm(Message::FlowRuleGone(ALL_FLOW_RULES), self.stop.as_fd())?;
+            agreed.flow_rules.clear();
+            return Ok(true);
+        }
+        if let Some(gone) = agreed.flow_rules.keys().copied().find(|slot| !want.contains_key(slot)) {
+            session.confirm(Message::FlowRuleGone(gone), self.stop.as_fd())?;
+            agreed.flow_rules.remove(&gone);
+            return Ok(true);
+        }
+        let Some((slot, rule)) = want.iter().find(|(slot, rule)| agreed.flow_rules.get(slot) != Some(rule)) else {
+            return Ok(false);
+        };
+        match session.confirm(Message::FlowRule(Box::new(rule.clone())), self.stop.as_fd()) {
+            Err(RequestError::Refused(text)) if !self.is_awaited() => {
+                if !std::mem::replace(&mut agreed.told_of_refusal, true) {
+                    warning!("port {}: flow rules are not in force: refused by the daemon: {text}", self.device.port());
+                }
+            }
+            answer => answer?,
+        }
+        agreed.flow_rules.insert(*slot, rule.clone());
+        Ok(true)
+    }
+
+    /// Whether an operation waits for the daemon's answer.
+    fn is_awaited(&self) -> bool {
+        let state = self.state();
+        state.asked > state.answered
+    }
+
     /// How frames are to be spread over these rings; `None` if the daemon does not let the application choose.
     fn rss(&self, session: &Session, rings: &Rings, want: &Want) -> Option<Rss> {
         let Some(usual) = session.rss_key() else {
             if want.rss != RssChoice::default() && (rings.rx.len() > 1 || rings.hashed) {
                 warning!(
-                    "port {}: this daemon is too old to spread frames as the application has chosen: they are by addresses,                      protocol and ports",
+                    "port {}: this daemon is too old to spread frames as the application has chosen: they are by addresses, protocol and ports",
                     self.device.port()
                 );
             }

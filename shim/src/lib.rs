@@ -6,6 +6,7 @@
 //!   `pmd_info`: what tools of DPDK's read; `devargs`: the arguments of `--vdev`;
 //!   `secondary`: what a secondary process has of a port;
 //! - `ops`: the ethdev operations, each a thin callback; `limits`: what the port can do; `stats`: its statistics;
+//! - `flow`: the operations on flow rules; `steering`: what RX queues do with frames for which one has held;
 //! - `port`: what belongs to one port; `port_state`: what is wanted of it; `device`: access to ethdev's own structures;
 //! - `rx`, `tx`: the burst functions, and the queues that they run on; `mbuf_cache`, `tx_publisher`: what a queue works with;
 //! - `memory`: which memory of the application's is shared with the daemon; `memory_map`: and where that lies;
@@ -30,6 +31,7 @@ mod device;
 mod driver;
 mod errno;
 mod event;
+mod flow;
 mod held;
 mod irq_thread;
 mod lanes;
@@ -50,6 +52,7 @@ mod rx_interrupt;
 mod secondary;
 mod session;
 mod stats;
+mod steering;
 mod sys;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 use crate::abi;
 use crate::device::Device;
 use crate::errno::code;
+use crate::flow;
 use crate::limits::{Limits, PTYPES, frame_for};
 use crate::log::{error, warning};
 use crate::port::{Port, Queue};
@@ -95,6 +96,7 @@ const fn table() -> sys::eth_dev_ops {
     ops.tx_queue_setup = Some(queues::tx_queue_setup);
     ops.tx_done_cleanup = Some(tx::done_cleanup);
     ops.tx_queue_release = Some(queues::queue_release::<TxQueue>);
+    ops.flow_ops_get = Some(flow::ops_get);
     ops
 }
 
@@ -105,7 +107,7 @@ sys::supported_ptypes_callback!(supported_ptypes_get, PTYPES);
 /// # Safety
 ///
 /// `dev` comes from ethdev, for the length of an operation.
-unsafe fn port<'a>(dev: *mut sys::rte_eth_dev) -> Option<&'a mut Port> {
+pub(crate) unsafe fn port<'a>(dev: *mut sys::rte_eth_dev) -> Option<&'a mut Port> {
     // SAFETY: by the caller's word.
     let device = unsafe { Device::new(dev) }?;
     // SAFETY: ethdev does not run two operations of one port at a time.
@@ -155,6 +157,7 @@ operations! {
         // While there are no rings, so that no frame in the new ones counts as one that came with the link down.
         state.want.down = false;
         state.apply_link();
+        state.restart_steering();
         drop(state);
         let rings = rings(port);
         let refusal = port.control.change(|want| {
@@ -239,6 +242,7 @@ operations! {
         let main = main.unwrap_or_else(|| state.want.main_mac());
         let want = &mut state.want;
         *want = Want { last_generation: want.last_generation, ..Want::new(main) };
+        state.forget_flows();
         Totals::reset(&mut state);
         let macs = state.want.unicast;
         drop(state);

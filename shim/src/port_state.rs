@@ -2,15 +2,18 @@
 
 use crate::counters::Drops;
 use crate::devargs::Args;
+use crate::flow::list::FlowList;
 use crate::irq_thread::IrqThread;
 use crate::lanes::Lanes;
 use crate::limits::frame_for;
 use crate::ring_slot::RingSlot;
 use crate::rss::RssChoice;
 use crate::stats::Totals;
+use crate::steering::{Steering, Telling};
 use crate::tx_publisher::TxPublisher;
 use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::message::{Link, Mac, Settings, Welcome};
+use kopi_ring::message::{FlowRule, Link, Mac, Settings, Welcome};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -63,7 +66,12 @@ pub(crate) struct Want {
     pub(crate) groups: Vec<Mac>,
     /// How frames are spread over RX queues.
     pub(crate) rss: RssChoice,
+    /// The flow rules.
+    pub(crate) flow_rules: Arc<FlowRules>,
 }
+
+/// Flow rules by their numbers.
+pub(crate) type FlowRules = BTreeMap<u16, FlowRule>;
 
 /// The rings of a started port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +100,7 @@ impl Default for Want {
             unicast: [Mac::default(); MAX_UNICAST],
             groups: Vec::new(),
             rss: RssChoice::default(),
+            flow_rules: Arc::default(),
         }
     }
 }
@@ -187,6 +196,9 @@ pub(crate) struct PortState {
     pub(crate) rx: Slots<Lanes>,
     /// The thread that passes interrupts on to the RX queues, if they have any.
     pub(crate) irq_thread: Option<Arc<IrqThread>>,
+    /// The flow rules that there are, and what they have queues do with frames.
+    pub(crate) flows: FlowList,
+    pub(crate) steering: Arc<Steering>,
     /// What the daemon dropped on the port's behalf.
     pub(crate) drops: Drops,
     /// What the counters stood at when they were last reset.
@@ -261,6 +273,28 @@ impl PortState {
             self.peer_faults = self.peer_faults.wrapping_add(1);
         }
         fault
+    }
+
+    /// Frames of flow rule `slot` are about to come, with which this is to be done.
+    pub(crate) fn steer(&self, slot: u16, telling: Telling) {
+        self.steering.set(slot, telling);
+        self.set_steering(true);
+    }
+
+    /// The port is about to start: its queues need not look for steered frames unless there are rules.
+    pub(crate) fn restart_steering(&self) {
+        self.set_steering(!self.flows.is_empty());
+    }
+
+    fn set_steering(&self, active: bool) {
+        self.steering.set_active(active);
+        self.rx.iter().flatten().for_each(|slot| slot.set_changed());
+    }
+
+    /// The port is made new: its flow rules are gone.
+    pub(crate) fn forget_flows(&mut self) {
+        self.flows.slots().for_each(|slot| self.steering.set(slot, Telling::default()));
+        self.flows.clear();
     }
 
     /// Takes the link of all queues down or up, as the application wants it.

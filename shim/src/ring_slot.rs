@@ -21,6 +21,8 @@ const AWAY: u32 = 2;
 const DOWN: u32 = 4;
 /// The ring may hold frames that came while the link was down.
 const STALE: u32 = 8;
+/// What the queue is to do to frames may have changed.
+const CHANGED: u32 = 16;
 
 /// Where what is stale ends, in each lane of a queue.
 pub(crate) type Stale = [u32; MAX_QUEUES];
@@ -100,6 +102,11 @@ impl<E> RingSlot<E> {
         }
     }
 
+    /// Has the queue look again at what it is to do to frames, which has been written before.
+    pub(crate) fn set_changed(&self) {
+        self.shared.flags.fetch_or(CHANGED, AcqRel);
+    }
+
     fn down(&self) -> u32 {
         self.shared.flags.load(Relaxed) & DOWN
     }
@@ -132,6 +139,11 @@ impl<E> RingSlot<E> {
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
         self.shared.flags.load(Relaxed) == 0
+    }
+
+    /// The queue is about to look at what it is to do to frames: what is written later makes it look again.
+    pub(crate) fn forget_changed(&self) {
+        self.shared.flags.fetch_and(!CHANGED, AcqRel);
     }
 
     /// Whether the daemon is away.
@@ -213,7 +225,7 @@ impl<E> RingSlot<E> {
     /// Reports that the daemon broke the contract. Faults in the rings of a daemon that is gone are ignored.
     #[cold]
     pub(crate) fn report(&self, fault: PeerFault) {
-        if self.is_calm() {
+        if self.shared.flags.load(Relaxed) & !CHANGED == 0 {
             self.shared.fault.store(fault_number(fault), Relaxed);
         }
     }

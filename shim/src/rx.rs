@@ -5,6 +5,7 @@ use crate::irq_thread::IrqThread;
 use crate::lanes::Lanes;
 use crate::mbuf_cache::{MbufCache, Template};
 use crate::ring_slot::{RingSlot, Stale};
+use crate::steering::Steering;
 use crate::sys;
 use crate::sys::rte_mbuf;
 use kopi_ring::Consumer;
@@ -16,17 +17,21 @@ use std::sync::Arc;
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct RxQueue {
-    /// Its ring, if it has one lane.
+    /// Its ring, if it has one lane, and does nothing to frames.
     ring: Option<Box<Lanes>>,
     shared: Arc<RingSlot<Lanes>>,
     mbufs: MbufCache,
-    /// Its rings, if it has several: so a burst from one ring need not ask how many there are.
+    /// Its rings, if it has several, or does something to frames: so a burst from one ring need not ask how many there are.
     lanes: Option<Box<Lanes>>,
     /// The ring ends of a daemon that broke the contract, until they can be retired.
     broken: Option<Box<Lanes>>,
     config: RxConfig,
     /// What wakes the application for this queue, if it has interrupts.
     irq_thread: Option<Arc<IrqThread>>,
+    /// What flow rules have it do with frames, and its number there.
+    steering: Option<(Arc<Steering>, u16)>,
+    /// Whether it does anything to frames.
+    finishes: bool,
 }
 
 /// How a queue was set up.
@@ -56,7 +61,9 @@ impl RxQueue {
         // SAFETY: by the caller's word, the pool is valid while the queue is, and its buffers take what the template says.
         let mbufs = unsafe { MbufCache::new(pool, template) };
         let shared = Arc::new(RingSlot::new());
-        Self { ring: None, shared, mbufs, lanes: None, broken: None, config, irq_thread: None }
+        let (lanes, broken, irq_thread, steering) = (None, None, None, None);
+        // The first burst looks what there is to do.
+        Self { ring: None, shared, mbufs, lanes, broken, config, irq_thread, steering, finishes: false }
     }
 
     /// What the queue shares with the control thread.
@@ -77,6 +84,11 @@ impl RxQueue {
     /// Sets what wakes the application for this queue. The application does not poll now.
     pub(crate) fn set_irq_thread(&mut self, irq_thread: Option<&Arc<IrqThread>>) {
         self.irq_thread = irq_thread.cloned();
+    }
+
+    /// Sets what flow rules have it do with frames; it is queue `index` of its port. The application does not poll now.
+    pub(crate) fn set_steering(&mut self, steering: Arc<Steering>, index: u16) {
+        self.steering = Some((steering, index));
     }
 
     /// Where its buffers come from.
@@ -115,8 +127,13 @@ impl RxQueue {
     /// The same with several lanes, which are mostly empty, too.
     #[inline(never)]
     fn receive_lanes(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
-        if self.shared.is_calm() && self.lanes.as_deref_mut().is_some_and(Lanes::is_empty) {
-            return 0;
+        if self.shared.is_calm() {
+            if self.lanes.as_deref_mut().is_some_and(Lanes::is_empty) {
+                return 0;
+            }
+            if self.finishes {
+                return self.receive_finished(out);
+            }
         }
         self.receive_waiting(out)
     }
@@ -135,9 +152,31 @@ impl RxQueue {
     /// The same, when there may be something: apart, so that a look into an empty ring saves no registers.
     #[inline(never)]
     fn receive_waiting(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
-        if !self.shared.is_calm() && !self.update() {
-            return 0;
+        if !self.shared.is_calm() {
+            if !self.update() {
+                return 0;
+            }
+            if self.finishes {
+                return self.receive_finished(out);
+            }
         }
+        self.receive_rings(out)
+    }
+
+    /// The same, for who does something to frames.
+    #[inline(never)]
+    fn receive_finished(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
+        let packets = self.receive_rings(out);
+        match &self.steering {
+            // SAFETY: just received, and not yet given to the application.
+            Some((steering, index)) => unsafe { steering.apply((*index).into(), out, packets) },
+            None => packets,
+        }
+    }
+
+    /// Fills `out` from the rings.
+    #[inline]
+    fn receive_rings(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
         let (counters, mut packets) = (self.shared.counters(), 0_u16);
         let (mut at, lanes) = self.lanes.as_mut().map_or((0, 1), |lanes| lanes.turn());
         let mut left = lanes;
@@ -174,6 +213,8 @@ impl RxQueue {
     #[cold]
     #[inline(never)]
     fn update(&mut self) -> bool {
+        self.shared.forget_changed();
+        self.finishes = self.steering.as_ref().is_some_and(|(steering, _)| steering.is_active());
         let mut mine = self.ring.take().or_else(|| self.lanes.take());
         self.shared.swap(&mut mine, &mut self.broken);
         let away = self.shared.is_away();
@@ -181,7 +222,7 @@ impl RxQueue {
             // The region may be taken apart by now.
             self.shared.retire(&mut mine, &mut self.broken);
         }
-        let single = mine.as_ref().is_some_and(|mine| mine.is_single());
+        let single = !self.finishes && mine.as_ref().is_some_and(|mine| mine.is_single());
         *(if single { &mut self.ring } else { &mut self.lanes }) = mine;
         if away {
             return false;

@@ -13,6 +13,8 @@ pub(crate) struct Totals {
     drops: DropCounts,
     /// As it is, and never since the last reset.
     sharing: SharingState,
+    /// Frames that were dropped for flow rules that count them.
+    flow_dropped: u64,
     reconnects: u64,
     peer_faults: u64,
 }
@@ -25,6 +27,7 @@ impl Totals {
         totals.rx.iter_mut().zip(&base.rx).for_each(|(now, then)| *now = now.since(*then));
         totals.tx.iter_mut().zip(&base.tx).for_each(|(now, then)| *now = now.since(*then));
         totals.drops.iter_mut().zip(&base.drops).for_each(|(now, then)| *now = now.wrapping_sub(*then));
+        totals.flow_dropped = totals.flow_dropped.wrapping_sub(base.flow_dropped);
         totals.reconnects = totals.reconnects.wrapping_sub(base.reconnects);
         totals.peer_faults = totals.peer_faults.wrapping_sub(base.peer_faults);
         totals
@@ -37,6 +40,7 @@ impl Totals {
             tx: snapshots(&state.tx),
             drops: state.drops.totals(),
             sharing,
+            flow_dropped: state.steering.dropped(),
             reconnects,
             peer_faults,
         }
@@ -77,9 +81,10 @@ fn snapshots<E>(slots: &Slots<E>) -> [CountersSnapshot; MAX_QUEUES] {
 type Statistic = (&'static str, fn(&Totals) -> u64);
 
 /// The extended statistics beside drops.
-const EXTENDED: [Statistic; 11] = [
+const EXTENDED: [Statistic; 12] = [
     ("rx_kopi_runt", |totals| totals.all_rx().runt),
     ("rx_kopi_link_down", |totals| totals.all_rx().link_down),
+    ("rx_kopi_flow_dropped", |totals| totals.flow_dropped),
     ("tx_kopi_by_reference_packets", |totals| totals.all_tx().by_reference),
     ("tx_kopi_copied_packets", |totals| totals.all_tx().packets.wrapping_sub(totals.all_tx().by_reference)),
     ("tx_kopi_shared_bytes", |totals| totals.sharing.bytes),

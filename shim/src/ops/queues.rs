@@ -13,6 +13,7 @@ use crate::rx_interrupt::RxInterrupts;
 use crate::sys;
 use crate::tx::{TxConfig, TxQueue};
 use std::ffi::{c_int, c_uint};
+use std::sync::Arc;
 
 /// Whether all RX queues can take frames of this MTU. Logs an error if not.
 pub(super) fn fits(port: &Port, mtu: u16) -> bool {
@@ -76,6 +77,7 @@ operations! {
         // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
         let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };
         queue.set_irq_thread(port.interrupts.as_ref().map(RxInterrupts::irq_thread));
+        queue.set_steering(Arc::clone(&port.control.state().steering), index);
         port.set_queue(index, queue);
         0
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use std::format;
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 use super::*;

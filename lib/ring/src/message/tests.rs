@@ -238,7 +238,7 @@ fn flow_rules_outside_their_limits_are_refused() {
     for slot in [256, u16::MAX] {
         assert_eq!(with(12, &slot.to_le_bytes()), Err(FlowRuleError::Slot(slot).into()));
     }
-    for queue in [16, 0xfffe] {
+    for queue in [16, 0xfffe_u16] {
         assert_eq!(with(19, &queue.to_le_bytes()), Err(FlowRuleError::Queue(queue).into()));
     }
     assert_eq!(with(18, &[2]), Err(DecodeError::Flag));
