@@ -458,3 +458,70 @@ fn lanes_are_emptied_when_the_link_comes_up() {
     assert!(heads(&mut queue, 32).is_empty());
     assert_eq!(queue.shared().counters().link_down.get(), 16);
 }
+
+/// What a queue says of a packet: mark, flags without those of the hash, and whether there is a hash.
+fn said(packet: *mut rte_mbuf) -> (u32, u64, bool) {
+    // SAFETY: a packet of ours.
+    let mbuf = unsafe { &*packet };
+    assert_eq!(mbuf.packet_type, 0x211);
+    let hash = sys::RTE_MBUF_F_RX_RSS_HASH;
+    (mbuf.hash[1], mbuf.ol_flags & !hash, mbuf.ol_flags & hash != 0)
+}
+
+/// A queue marks, counts and drops what flow rules have held for as soon as its port has a rule, over one lane and over several, and
+/// allocates nothing for it; rules that come or change meanwhile hold from the next burst on.
+#[test]
+fn steered_frames_are_marked_counted_and_dropped() {
+    use crate::steering::{Hits, Steering, Telling};
+    let eal = TestEal::new();
+    let pool = eal.pool(255, 512);
+    for count in [1, 3] {
+        let region = lanes(count, 64);
+        let steering = Arc::new(Steering::default());
+        let mut queue = queue(&pool, 512, &region);
+        queue.set_steering(Arc::clone(&steering), 2);
+        let mut rings: Vec<_> = (0..count).map(|lane| region.rx_producer(lane).unwrap()).collect();
+        let mut push = |notes: &[Notes]| {
+            for ring in &mut rings {
+                ring.free(u32::MAX).unwrap();
+                notes.iter().for_each(|notes| assert!(ring.push(&[0; 100], *notes)));
+                ring.publish();
+            }
+        };
+        let (plain, ours, other) = (Notes::new(0x211, 1), Notes::steered(0x211, 5, 2), Notes::steered(0x211, 6, 2));
+        push(&[plain]);
+        let packets = receive(&mut queue, 32);
+        assert_eq!(packets.len(), count);
+        free(&packets);
+
+        let (flag, id) = (sys::RTE_MBUF_F_RX_FDIR, sys::RTE_MBUF_F_RX_FDIR_ID);
+        steering.set(5, Telling::default().mark(99).count());
+        steering.set_active(true);
+        queue.shared().set_changed();
+        push(&[plain, ours, other]);
+        let packets = receive(&mut queue, 32);
+        let expected = [(0, 0, true), (99, flag | id, false), (0, 0, false)];
+        assert_eq!(packets.iter().map(|packet| said(*packet)).collect::<Vec<_>>(), expected.repeat(count));
+        free(&packets);
+
+        steering.set(6, Telling::default().drop().count());
+        push(&[other, ours, plain, other]);
+        let mut out = [MaybeUninit::new(null_mut()); 32];
+        let before = allocations();
+        let left = queue.receive(&mut out);
+        assert_eq!(allocations(), before);
+        assert_eq!(usize::from(left), 2 * count);
+        // SAFETY: initialised with null above.
+        free(&out[..left.into()].iter().map(|packet| unsafe { packet.assume_init() }).collect::<Vec<_>>());
+        let count = count as u64;
+        assert_eq!(steering.hits(5), Hits { frames: 2 * count, bytes: 200 * count });
+        assert_eq!((steering.hits(6).frames, steering.dropped()), (2 * count, 2 * count));
+
+        // Without rules after a restart, it is as before.
+        steering.set_active(false);
+        queue.reset();
+        offer(&queue, &region);
+        assert!(receive(&mut queue, 32).is_empty());
+        assert_eq!(queue.ring.is_some(), count == 1);
+    }
+}

@@ -1,11 +1,14 @@
 //! A small daemon: serves one app at a time, echoes what it sends, and misbehaves on request.
 
 use kopi_ring::layout::Notes;
-use kopi_ring::message::{Envelope, Hello, Link, Message, RSS_KEY_SIZE, Rss, Settings, Welcome};
+use kopi_ring::message::{
+    ALL_FLOW_RULES, Envelope, FlowRule, Hello, Link, Message, RSS_KEY_SIZE, Rss, Settings, Welcome,
+};
 use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Consumer, DropReason, HugePages, PROTOCOL, Producer, Region};
 use rustix::fd::OwnedFd;
 use rustix::net::{SocketAddrUnix, SocketFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -66,6 +69,9 @@ struct Seen {
     hello: Mutex<Option<Hello>>,
     settings: Mutex<Option<Settings>>,
     rss: Mutex<Option<Rss>>,
+    flow_rules: Mutex<BTreeMap<u16, FlowRule>>,
+    /// Rules that there were before the first Setup.
+    early_flow_rules: AtomicU64,
 }
 
 /// Orders to the running daemon.
@@ -76,6 +82,7 @@ struct Orders {
     scribble: AtomicBool,
     mute: AtomicBool,
     refuse_settings: Mutex<Option<String>>,
+    refuse_flow_rules: AtomicBool,
 }
 
 /// A running daemon. Dropping it is its death: the socket closes and its rings are no longer served.
@@ -117,6 +124,21 @@ impl Daemon {
     /// Makes the daemon say no, with this text, to every Settings.
     pub(crate) fn refuse_settings(&self, text: Option<&str>) {
         *self.orders.refuse_settings.lock().unwrap() = text.map(str::to_owned);
+    }
+
+    /// Makes the daemon say no to every flow rule.
+    pub(crate) fn refuse_flow_rules(&self) {
+        self.orders.refuse_flow_rules.store(true, SeqCst);
+    }
+
+    /// The flow rules that there are. Every frame of a flood is taken for one that the first of them, if told, is for.
+    pub(crate) fn flow_rules(&self) -> Vec<FlowRule> {
+        self.seen.flow_rules.lock().unwrap().values().cloned().collect()
+    }
+
+    /// How many of them there were before the first Setup.
+    pub(crate) fn early_flow_rules(&self) -> u64 {
+        self.seen.early_flow_rules.load(Relaxed)
     }
 
     /// Frames received from the app.
@@ -257,7 +279,10 @@ impl Server {
                     let _sent = socket::send(client, &refused, &[]);
                     return;
                 }
-                self.seen.setups.fetch_add(1, Relaxed);
+                if self.seen.setups.fetch_add(1, Relaxed) == 0 {
+                    let rules = self.seen.flow_rules.lock().unwrap().len();
+                    self.seen.early_flow_rules.store(rules as u64, Relaxed);
+                }
                 self.seen.lanes.store(geometry.lanes().into(), Relaxed);
                 let region = Region::create(&geometry, HugePages::Off).unwrap();
                 let tx = (0..geometry.tx().len()).map(|q| region.tx_consumer(q).unwrap()).collect();
@@ -284,6 +309,21 @@ impl Server {
             }
             Message::Mapped => {
                 self.seen.mapped.fetch_add(1, Relaxed);
+                Message::Done
+            }
+            Message::FlowRule(_) if self.orders.refuse_flow_rules.load(SeqCst) => {
+                Message::Refused("no such rules here".into())
+            }
+            Message::FlowRule(rule) => {
+                self.seen.flow_rules.lock().unwrap().insert(rule.slot, *rule);
+                Message::Done
+            }
+            Message::FlowRuleGone(ALL_FLOW_RULES) => {
+                self.seen.flow_rules.lock().unwrap().clear();
+                Message::Done
+            }
+            Message::FlowRuleGone(slot) => {
+                assert!(self.seen.flow_rules.lock().unwrap().remove(&slot).is_some(), "there was no rule {slot}");
                 Message::Done
             }
             Message::Stop => {
@@ -344,10 +384,14 @@ impl Server {
             tx.release();
         }
         if let Some(len) = self.behaviour.flood {
+            let rules = self.seen.flow_rules.lock().unwrap();
+            let told = rules.values().next().filter(|rule| rule.told);
+            let notes = told.map_or(Notes::new(0x211, 0x1234_5678), |rule| Notes::steered(0x211, rule.slot, 0));
+            drop(rules);
             for (queue, rx) in rings.rx.iter_mut().enumerate() {
                 let frame: Vec<u8> = (0..len).map(|i| u8::try_from((i + queue) % 251).unwrap()).collect();
                 while rx.free(8).unwrap() >= 8 {
-                    rx.push(&frame, Notes::new(0x211, 0x1234_5678));
+                    rx.push(&frame, notes);
                     worked = true;
                 }
             }

@@ -5,6 +5,8 @@ mod daemon;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod flow;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod testpmd;
