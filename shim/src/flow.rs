@@ -22,7 +22,7 @@ use crate::sys::{rte_eth_dev, rte_flow, rte_flow_action, rte_flow_attr, rte_flow
 use actions::{Actions, Spreading};
 use error::FlowError;
 use kopi_packet::FlowPattern;
-use kopi_ring::message::{FLOW_RULES, FlowRule};
+use kopi_ring::message::{FLOW_RULES, FlowAction, FlowRule};
 use list::{Flow, FlowHandle};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -205,8 +205,10 @@ unsafe extern "C" fn create(
 /// Makes a rule hold.
 fn add(port: &Port, checked: &Checked) -> Result<FlowHandle, FlowError> {
     let Checked { priority, pattern, actions, slot } = *checked;
-    // Before any frame comes that the rule has held for.
-    port.control.state().steer(slot, actions.telling);
+    if actions.action == FlowAction::Pass {
+        // Before any frame comes that the rule has held for.
+        port.control.state().steer(slot, actions.telling);
+    }
     let rule = checked.rule();
     if let Err(refusal) = port.control.change(|want| {
         Arc::make_mut(&mut want.flow_rules).insert(slot, rule);

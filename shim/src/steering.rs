@@ -224,12 +224,14 @@ mod tests {
     /// What the application finds in packets: flags, and both halves of the hash.
     fn found(packets: &[MaybeUninit<*mut rte_mbuf>]) -> Vec<(u64, [u32; 2])> {
         let look = |packet: &MaybeUninit<*mut rte_mbuf>| {
+            // SAFETY: it was written.
+            let packet = unsafe { packet.assume_init() };
             // SAFETY: a packet of ours.
-            let mbuf = unsafe { &*packet.assume_init() };
+            let mbuf = unsafe { &*packet };
             assert_eq!(mbuf.packet_type, 0x211);
             let found = (mbuf.ol_flags, mbuf.hash);
             // SAFETY: as above.
-            unsafe { sys::kopi_pktmbuf_free(packet.assume_init()) };
+            unsafe { sys::kopi_pktmbuf_free(packet) };
             found
         };
         packets.iter().map(look).collect()

@@ -11,6 +11,7 @@ use kopi_packet::{
 };
 use std::ffi::CStr;
 use std::mem::offset_of;
+use std::ops::Range;
 
 /// Most items of a pattern, with those that say nothing.
 const MOST: usize = 64;
@@ -180,12 +181,10 @@ impl<const N: usize> Header<N> {
     }
 }
 
-/// A mask with all bits of these ranges.
-fn usual<const N: usize>(ranges: &[std::ops::Range<usize>]) -> [u8; N] {
+/// A mask with all bits of these bytes.
+fn usual<const N: usize>(bytes: Range<usize>) -> [u8; N] {
     let mut mask = [0; N];
-    for range in ranges {
-        mask.get_mut(range.clone()).into_iter().flatten().for_each(|byte| *byte = 0xff);
-    }
+    mask.get_mut(bytes).into_iter().flatten().for_each(|byte| *byte = 0xff);
     mask
 }
 
@@ -234,7 +233,7 @@ impl PatternReader {
         // What is behind are reserved bits.
         const USED: usize = offset_of!(rte_flow_item_eth, flags) + 1;
         // SAFETY: by the caller's word.
-        let mut header = unsafe { Header::<USED>::of(item, usual(&[0..12])) }?;
+        let mut header = unsafe { Header::<USED>::of(item, usual(0..12)) }?;
         self.pattern.dst_mac = header.mac(0);
         self.pattern.src_mac = header.mac(6);
         self.ether_type = header.be16(12);
@@ -262,7 +261,7 @@ impl PatternReader {
 
     unsafe fn ipv4(&mut self, item: &rte_flow_item) -> Result<(), FlowError> {
         // SAFETY: by the caller's word.
-        let mut header = unsafe { Header::<20>::of(item, usual(&[12..20])) }?;
+        let mut header = unsafe { Header::<20>::of(item, usual(12..20)) }?;
         self.proto = header.proto(9)?;
         let addresses = AddressPattern::V4 { src: header.be32(12), dst: header.be32(16) };
         self.pattern.ip = Some(IpPattern { addresses, transport: TransportPattern::Any });
@@ -272,7 +271,7 @@ impl PatternReader {
     unsafe fn ipv6(&mut self, item: &rte_flow_item) -> Result<(), FlowError> {
         const USED: usize = offset_of!(rte_flow_item_ipv6, extensions) + 2;
         // SAFETY: by the caller's word.
-        let mut header = unsafe { Header::<USED>::of(item, usual(&[8..40])) }?;
+        let mut header = unsafe { Header::<USED>::of(item, usual(8..40)) }?;
         self.proto = header.proto(6)?;
         let addresses = AddressPattern::V6 { src: header.be128(8), dst: header.be128(24) };
         self.pattern.ip = Some(IpPattern { addresses, transport: TransportPattern::Any });
@@ -287,14 +286,14 @@ impl PatternReader {
         let number = match item.type_ {
             sys::RTE_FLOW_ITEM_TYPE_TCP => {
                 // SAFETY: by the caller's word.
-                let mut header = unsafe { Header::<20>::of(item, usual(&[0..4])) }?;
+                let mut header = unsafe { Header::<20>::of(item, usual(0..4)) }?;
                 ip.transport = TransportPattern::Tcp(PortsPattern { src: header.be16(0), dst: header.be16(2) });
                 header.nothing_else(c"of tcp, the ports are matched, and nothing else")?;
                 proto::TCP
             }
             sys::RTE_FLOW_ITEM_TYPE_UDP => {
                 // SAFETY: by the caller's word.
-                let mut header = unsafe { Header::<8>::of(item, usual(&[0..4])) }?;
+                let mut header = unsafe { Header::<8>::of(item, usual(0..4)) }?;
                 ip.transport = TransportPattern::Udp(PortsPattern { src: header.be16(0), dst: header.be16(2) });
                 header.nothing_else(c"of udp, the ports are matched, and nothing else")?;
                 proto::UDP
@@ -305,7 +304,7 @@ impl PatternReader {
                     return wrong(c"icmp comes behind ipv4, icmp6 behind ipv6");
                 }
                 // SAFETY: by the caller's word; the shorter of both.
-                let mut header = unsafe { Header::<4>::of(item, usual(&[0..2])) }?;
+                let mut header = unsafe { Header::<4>::of(item, usual(0..2)) }?;
                 ip.transport = TransportPattern::Icmp { kind: header.byte(0), code: header.byte(1) };
                 header.nothing_else(c"of icmp and icmp6, type and code are matched, and nothing else")?;
                 if is_icmp {

@@ -520,6 +520,7 @@ fn steered_frames_are_marked_counted_and_dropped() {
         // Without rules after a restart, it is as before.
         steering.set_active(false);
         queue.reset();
+        let region = lanes(usize::try_from(count).unwrap(), 64);
         offer(&queue, &region);
         assert!(receive(&mut queue, 32).is_empty());
         assert_eq!(queue.ring.is_some(), count == 1);

@@ -311,21 +311,7 @@ impl Server {
                 self.seen.mapped.fetch_add(1, Relaxed);
                 Message::Done
             }
-            Message::FlowRule(_) if self.orders.refuse_flow_rules.load(SeqCst) => {
-                Message::Refused("no such rules here".into())
-            }
-            Message::FlowRule(rule) => {
-                self.seen.flow_rules.lock().unwrap().insert(rule.slot, *rule);
-                Message::Done
-            }
-            Message::FlowRuleGone(ALL_FLOW_RULES) => {
-                self.seen.flow_rules.lock().unwrap().clear();
-                Message::Done
-            }
-            Message::FlowRuleGone(slot) => {
-                assert!(self.seen.flow_rules.lock().unwrap().remove(&slot).is_some(), "there was no rule {slot}");
-                Message::Done
-            }
+            message @ (Message::FlowRule(_) | Message::FlowRuleGone(_)) => self.flow_rule(message),
             Message::Stop => {
                 self.seen.stops.fetch_add(1, Relaxed);
                 *rings = None;
@@ -334,6 +320,20 @@ impl Server {
             other => panic!("an app never says {other:?}"),
         };
         let _sent = socket::send(client, &self.envelope(request.sequence, message), &[]);
+    }
+
+    fn flow_rule(&self, message: Message) -> Message {
+        let mut rules = self.seen.flow_rules.lock().unwrap();
+        match message {
+            Message::FlowRule(_) if self.orders.refuse_flow_rules.load(SeqCst) => {
+                return Message::Refused("no such rules here".into());
+            }
+            Message::FlowRule(rule) => drop(rules.insert(rule.slot, *rule)),
+            Message::FlowRuleGone(ALL_FLOW_RULES) => rules.clear(),
+            Message::FlowRuleGone(slot) => assert!(rules.remove(&slot).is_some(), "there was no rule {slot}"),
+            other => panic!("not about a rule: {other:?}"),
+        }
+        Message::Done
     }
 
     fn envelope(&self, sequence: u32, message: Message) -> Envelope {

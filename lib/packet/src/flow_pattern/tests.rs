@@ -155,8 +155,8 @@ fn truth() -> impl Strategy<Value = Truth> {
         1 => select(vec![47_u8, 50]).prop_map(Inside::Protocol),
     ];
     let addresses = prop_oneof![
-        (0_u32..4, 0_u32..4).prop_map(|(a, b)| (v4(a), v4(b))),
-        (0_u128..4, 0_u128..4).prop_map(|(a, b)| (v6(a), v6(b))),
+        (0_u32..4, 0_u32..4).prop_map(|(a, b)| (IpAddr::V4(v4(a)), IpAddr::V4(v4(b)))),
+        (0_u128..4, 0_u128..4).prop_map(|(a, b)| (IpAddr::V6(v6(a)), IpAddr::V6(v6(b)))),
     ];
     let body = prop_oneof![
         1 => select(vec![0x88cc_u16, 0x0600]).prop_map(Body::Other),
@@ -168,12 +168,12 @@ fn truth() -> impl Strategy<Value = Truth> {
 }
 
 /// Addresses that differ in two bits at their ends, which lie in different words of a key.
-fn v4(n: u32) -> IpAddr {
-    Ipv4Addr::from_bits(n & 1 | (n & 2) << 30).into()
+fn v4(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(n & 1 | (n & 2) << 30)
 }
 
-fn v6(n: u128) -> IpAddr {
-    Ipv6Addr::from_bits(n & 1 | (n & 2) << 126 | 5 << 40 | 6 << 70).into()
+fn v6(n: u128) -> Ipv6Addr {
+    Ipv6Addr::from_bits(n & 1 | (n & 2) << 126 | 5 << 40 | 6 << 70)
 }
 
 /// Mostly nothing, or all of it; a part at times.
@@ -191,12 +191,8 @@ fn masked_mac() -> impl Strategy<Value = Masked<MacAddr>> {
 }
 
 fn pattern() -> impl Strategy<Value = FlowPattern> {
-    let bits = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    let a4 = || masked((0_u32..4).prop_map(move |n| bits(v4(n)) as u32), !0);
-    let a6 = || masked((0_u128..4).prop_map(move |n| bits(v6(n))), !0);
+    let a4 = || masked((0_u32..4).prop_map(|n| v4(n).to_bits()), !0);
+    let a6 = || masked((0_u128..4).prop_map(|n| v6(n).to_bits()), !0);
     let addresses = prop_oneof![
         (a4(), a4()).prop_map(|(src, dst)| AddressPattern::V4 { src, dst }),
         (a6(), a6()).prop_map(|(src, dst)| AddressPattern::V6 { src, dst }),
