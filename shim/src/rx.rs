@@ -127,11 +127,13 @@ impl RxQueue {
     /// The same with several lanes, which are mostly empty, too.
     #[inline(never)]
     fn receive_lanes(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
-        if self.finishes {
-            return self.receive_finished(out);
-        }
-        if self.shared.is_calm() && self.lanes.as_deref_mut().is_some_and(Lanes::is_empty) {
-            return 0;
+        if self.shared.is_calm() {
+            if self.lanes.as_deref_mut().is_some_and(Lanes::is_empty) {
+                return 0;
+            }
+            if self.finishes {
+                return self.receive_finished(out);
+            }
         }
         self.receive_waiting(out)
     }
@@ -164,9 +166,6 @@ impl RxQueue {
     /// The same, for who does something to frames.
     #[inline(never)]
     fn receive_finished(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
-        if !self.shared.is_calm() && !self.update() {
-            return 0;
-        }
         let packets = self.receive_rings(out);
         match &self.steering {
             // SAFETY: just received, and not yet given to the application.
