@@ -18,6 +18,7 @@
 pub mod capture;
 pub mod control;
 pub mod fib;
+pub mod flow_rules;
 pub mod host;
 pub mod ids;
 pub mod policy_counters;

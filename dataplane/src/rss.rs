@@ -1,7 +1,11 @@
-//! How what a port receives is spread over its RX queues: by the hash that its app has chosen, and a table of queues for that.
+//! How what a port receives is spread over its RX queues: by the hash that its app has chosen, and a table of queues for that, unless a
+//! [flow rule](crate::flow_rules) of the app's holds.
 
+use crate::flow_rules::FlowRules;
 use crate::ids::{PortId, Verdict};
 use kopi_packet::{FlowKey, RssTypes, Toeplitz};
+use kopi_ring::DropReason;
+use kopi_ring::layout::Notes;
 use kopi_ring::message::RETA_SIZE;
 use std::sync::Arc;
 
@@ -14,23 +18,31 @@ pub struct Rss {
     is_usual: bool,
     /// The queue for each value of the low bits of a hash.
     table: [u8; RETA_SIZE],
+    /// What comes before all that.
+    rules: Option<Arc<FlowRules>>,
 }
 
 /// No hash: all on the first queue.
-static NONE: Rss = Rss { hash: None, is_usual: false, table: [0; RETA_SIZE] };
+static NONE: Rss = Rss { hash: None, is_usual: false, table: [0; RETA_SIZE], rules: None };
 
 impl Rss {
     /// What a port of `queues` RX queues has whose app has chosen nothing: all kinds of packets, all queues in turn.
     #[must_use]
     pub fn usual(toeplitz: Arc<Toeplitz>, queues: usize) -> Self {
-        Self { hash: Some((toeplitz, RssTypes::ALL)), is_usual: true, table: in_turn(queues) }
+        Self { hash: Some((toeplitz, RssTypes::ALL)), is_usual: true, table: in_turn(queues), rules: None }
     }
 
     /// Another choice: `types` are hashed by `toeplitz`. `usual` is the function that ports have whose apps have chosen none.
     #[must_use]
     pub fn chosen(toeplitz: Arc<Toeplitz>, types: RssTypes, table: [u8; RETA_SIZE], usual: &Arc<Toeplitz>) -> Self {
         let is_usual = Arc::ptr_eq(&toeplitz, usual) && types == RssTypes::ALL;
-        Self { hash: (types != RssTypes::NONE).then_some((toeplitz, types)), is_usual, table }
+        Self { hash: (types != RssTypes::NONE).then_some((toeplitz, types)), is_usual, table, rules: None }
+    }
+
+    /// The same, where these rules come first.
+    #[must_use]
+    pub fn with_rules(self, rules: Arc<FlowRules>) -> Self {
+        Self { rules: Some(rules), ..self }
     }
 
     /// The hash of a flow; 0 if it has none.
@@ -39,11 +51,25 @@ impl Rss {
         self.hash.as_ref().map_or(0, |(toeplitz, types)| key.rss(toeplitz, *types))
     }
 
-    /// The same for one of several receivers, where `usual` is the hash for a port whose app has chosen nothing.
+    /// What the app is told of frames of a flow, of which `notes` have the packet type and this port's hash.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not get them.
     #[inline]
-    #[must_use]
-    pub fn hash_of_copy(&self, key: &FlowKey, usual: u32) -> u32 {
-        if self.is_usual { usual } else { self.hash(key) }
+    pub fn steer(&self, key: &FlowKey, notes: Notes) -> Result<Notes, DropReason> {
+        self.rules.as_deref().map_or(Ok(notes), |rules| rules.apply(key, notes, self))
+    }
+
+    /// The same for one of several receivers, where `notes` have the hash for a port whose app has chosen nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why this one does not get it.
+    #[inline]
+    pub fn steer_copy(&self, key: &FlowKey, notes: Notes) -> Result<Notes, DropReason> {
+        let notes = if self.is_usual { notes } else { notes.with_hash(self.hash(key)) };
+        self.steer(key, notes)
     }
 
     /// The RX queue for what has this hash. What has none is where the first entry says.
@@ -153,7 +179,8 @@ mod tests {
         assert_eq!(usual, expected[0]);
         for (id, expected) in (1..).zip(expected) {
             assert_eq!(table.hash(&key, Verdict::App(id)), expected, "port {id}");
-            assert_eq!(table.of(id).hash_of_copy(&key, usual), expected, "port {id}");
+            let notes = table.of(id).steer_copy(&key, Notes::new(0x211, usual)).unwrap();
+            assert_eq!(notes, Notes::new(0x211, expected), "port {id}");
         }
         assert_eq!(table.hash(&key, Verdict::Wire), 0);
         for stranger in [0, 5, 9, u16::MAX] {

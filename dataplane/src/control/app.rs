@@ -4,14 +4,16 @@ use crate::control::app_waker::Reach;
 use crate::control::identity::Identity;
 use crate::control::kept_regions::Watch;
 use crate::control::regions::{Charge, Making};
+use crate::flow_rules::FlowRules;
 use crate::ids::{Generation, PortId};
 use crate::rss::Rss;
 use crate::worker::counters::PortTotals;
 use kopi_packet::LinkProtocols;
 use kopi_policy::PortPolicy;
-use kopi_ring::message::{self, Mac, Settings};
+use kopi_ring::message::{self, FlowRule, Mac, Settings};
 use kopi_ring::status::DaemonStatus;
 use kopi_ring::{Doorbell, PROTOCOL, Region, Window};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One attached app.
@@ -41,6 +43,10 @@ pub struct App {
     pub rss: Option<Arc<Rss>>,
     /// What it has chosen of that, if it has.
     pub chosen_rss: Option<message::Rss>,
+    /// Its flow rules by number, which stay when its rings go.
+    pub flow_rules: BTreeMap<u16, FlowRule>,
+    /// The same for workers, for the rings that it has; `None` when that has to be worked out.
+    pub compiled_rules: Option<Arc<FlowRules>>,
     /// Whether it has had rings before.
     pub started: bool,
     /// Whether the log says already that it has as many connections as it may have.
@@ -116,6 +122,8 @@ impl App {
             settings: Settings::default(),
             rss: None,
             chosen_rss: None,
+            flow_rules: BTreeMap::new(),
+            compiled_rules: None,
             started: false,
             limit_logged: false,
             region: None,

@@ -183,7 +183,7 @@ impl Outputs {
     }
 
     /// To one app: into its ring if the ring is ours, else by way of its worker. If it is a `copy` of a frame of some port, the
-    /// burst's own buffer is needed elsewhere, so another worker gets a buffer of its own, and the app has a hash of its own for it.
+    /// burst's own buffer is needed elsewhere, so another worker gets a buffer of its own, and the app has a hash and rules of its own for it.
     ///
     /// # Errors
     ///
@@ -202,11 +202,14 @@ impl Outputs {
             return Err(self.refuse_for(id, DropReason::Oversize));
         }
         let rss = snapshot.rss().of(id);
-        let notes = if copy.is_some() { notes_of_copy(burst, at, rss) } else { burst.notes(at) };
+        let notes = match copy {
+            Some(_) => notes_of_copy(burst, at, rss).map_err(|reason| self.refuse_for(id, reason))?,
+            None => burst.notes(at),
+        };
         let Some(port) = self.ports.get_mut(usize::from(id)).and_then(Option::as_deref_mut) else {
             return Err(self.refuse_for(id, DropReason::PortGone));
         };
-        let ring = port.ring_of(port.queue_for(rss, notes.hash(), burst.from_wire));
+        let ring = port.ring_of(port.queue_for(rss, notes, burst.from_wire));
         let generation = port.generation;
         let owner = worker_of(id, ring, self.workers);
         if owner == self.index {
@@ -225,10 +228,13 @@ impl Outputs {
 }
 
 /// What one of several receivers, whose port has `rss`, is told about its copy of frame `at`.
+///
+/// # Errors
+///
+/// Why it does not get one.
 #[inline]
-pub(super) fn notes_of_copy(burst: &Burst, at: usize, rss: &Rss) -> Notes {
-    let notes = burst.notes(at);
-    notes.with_hash(rss.hash_of_copy(&burst.key(at), notes.hash()))
+pub(super) fn notes_of_copy(burst: &Burst, at: usize, rss: &Rss) -> Result<Notes, DropReason> {
+    rss.steer_copy(&burst.key(at), burst.notes(at))
 }
 
 /// What became of a run of frames for one app.

@@ -435,7 +435,8 @@ fn queue_of(record: &PacketRecord, at: usize, ctx: &MirrorCtx<'_>) -> u8 {
         (_, true) => ctx.burst.queue(at),
         (id, false) => {
             let port = ctx.ports.get(usize::from(id)).and_then(Option::as_deref);
-            let queue = |port: &WorkerPort| port.queue_for(ctx.view.rss.of(id), ctx.burst.rss(at), ctx.burst.from_wire);
+            let queue =
+                |port: &WorkerPort| port.queue_for(ctx.view.rss.of(id), ctx.burst.notes(at), ctx.burst.from_wire);
             port.map_or(0, |port| u8::try_from(queue(port)).unwrap_or(u8::MAX))
         }
     }

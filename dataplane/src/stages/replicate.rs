@@ -103,8 +103,8 @@ impl Outputs {
                 let view = self.view(snapshot, ctx.policy_stage.policy_counters(), now);
                 let queue = self.ports.get(usize::from(id)).and_then(Option::as_deref);
                 let rss = snapshot.rss().of(id);
-                let hash = notes_of_copy(burst, at, rss).hash();
-                let queue = queue.map_or(0, |port| port.queue_for(rss, hash, burst.from_wire));
+                let notes = notes_of_copy(burst, at, rss).unwrap_or_else(|_| burst.notes(at));
+                let queue = queue.map_or(0, |port| port.queue_for(rss, notes, burst.from_wire));
                 let queue = u8::try_from(queue).unwrap_or(u8::MAX);
                 if outcome == Err(DropReason::HandoffFull) && source != WIRE {
                     // The loss of who has sent too much.

@@ -249,7 +249,7 @@ impl Outputs {
         }
         let Some(port) = self.ports.get(usize::from(id)).and_then(Option::as_deref) else { return false };
         for at in run {
-            let ring = port.ring_of(port.queue_for(rss, burst.rss(at), burst.from_wire));
+            let ring = port.ring_of(port.queue_for(rss, burst.notes(at), burst.from_wire));
             let target = Target::App { id, generation: port.generation, ring, notes: burst.notes(at) };
             // The verdict is the same for the whole run, and so is nearly always the class.
             let leaf = leaf(at).unwrap_or_else(|| tree.unclassed());

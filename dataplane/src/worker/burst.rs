@@ -191,13 +191,6 @@ impl Burst {
         self.notes.get(at).copied().unwrap_or(Notes::NONE)
     }
 
-    /// The hash that spreads frame `at` over an app's queues.
-    #[inline]
-    #[must_use]
-    pub fn rss(&self, at: usize) -> u32 {
-        self.notes(at).hash()
-    }
-
     /// The hash of the flow key of frame `at`.
     #[inline]
     #[must_use]

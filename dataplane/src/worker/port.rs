@@ -3,7 +3,7 @@
 use crate::ids::{Generation, PortId};
 use crate::rss::Rss;
 use crate::worker::wake_requests::WakeRequests;
-use kopi_ring::layout::MAX_QUEUES;
+use kopi_ring::layout::{MAX_QUEUES, Notes};
 use kopi_ring::{Consumer, Doorbell, Producer, Region, Window};
 use std::sync::Arc;
 
@@ -180,15 +180,18 @@ impl WorkerPort {
         }
     }
 
-    /// The RX queue for a flow with this hash, which comes by the wire or from another app, as the port's `rss` has it. A queue that
-    /// there is not, or no longer, stands for the first one.
+    /// The RX queue for a frame with these notes, which comes by the wire or from another app: that of the flow rule that has held for
+    /// it, or else as the port's `rss` has it. A queue that there is not, or no longer, stands for the first one.
     #[inline]
     #[must_use]
-    pub fn queue_for(&self, rss: &Rss, hash: u32, from_wire: bool) -> u16 {
-        match self.own {
-            Some(own) if from_wire && hash != 0 => own.first.saturating_add(own.step * share(hash, own.count)),
-            _ => Some(rss.queue(hash).into()).filter(|queue| *queue < self.rx_queues).unwrap_or(0),
-        }
+    pub fn queue_for(&self, rss: &Rss, notes: Notes, from_wire: bool) -> u16 {
+        let hash = notes.hash();
+        let queue = match self.own {
+            _ if notes.is_steered() => notes.queue(),
+            Some(own) if from_wire && hash != 0 => return own.first.saturating_add(own.step * share(hash, own.count)),
+            _ => rss.queue(hash),
+        };
+        Some(queue.into()).filter(|queue| *queue < self.rx_queues).unwrap_or(0)
     }
 
     /// The ring by which what is delivered here gets into RX queue `queue`: this worker's, if it has one of that queue.
@@ -233,6 +236,11 @@ mod tests {
     use kopi_packet::Toeplitz;
     use kopi_ring::{Geometry, HugePages};
 
+    /// The notes of a frame with this hash.
+    fn of(hash: u32) -> Notes {
+        Notes::new(0x211, hash)
+    }
+
     fn rss(queues: usize) -> Rss {
         Rss::usual(Arc::new(Toeplitz::new([7; 40])), queues)
     }
@@ -263,8 +271,8 @@ mod tests {
         let region = Region::create(&geometry, HugePages::Off).unwrap();
         let port = WorkerPort::new(&region, 1, 1, 0, 1);
         for from_wire in [false, true] {
-            assert_eq!([0, 1, 2, 3, 126, 128].map(|h| port.queue_for(&rss(3), h, from_wire)), [0, 1, 2, 0, 0, 0]);
-            assert_eq!([0, 1, 2, 3, 4].map(|h| port.queue_for(&rss(5), h, from_wire)), [0, 1, 2, 0, 0]);
+            assert_eq!([0, 1, 2, 3, 126, 128].map(|h| port.queue_for(&rss(3), of(h), from_wire)), [0, 1, 2, 0, 0, 0]);
+            assert_eq!([0, 1, 2, 3, 4].map(|h| port.queue_for(&rss(5), of(h), from_wire)), [0, 1, 2, 0, 0]);
         }
     }
 
@@ -286,8 +294,8 @@ mod tests {
                         let expected = WorkerPort::new(&plain, id, 1, worker, workers);
                         let mut port = WorkerPort::new(&region, id, 1, worker, workers).keeping(worker, workers);
                         for (hash, from_wire) in hashes().flat_map(|hash| [(hash, false), (hash, true)]) {
-                            let queue = port.queue_for(&rss, hash, from_wire);
-                            assert_eq!(queue, expected.queue_for(&rss, hash, false));
+                            let queue = port.queue_for(&rss, of(hash), from_wire);
+                            assert_eq!(queue, expected.queue_for(&rss, of(hash), false));
                             let ring = port.ring_of(queue);
                             assert_eq!((port.queue_of(ring), worker_of(id, ring, workers)), (queue, worker));
                             assert!(port.rx[usize::from(ring)].is_some());
@@ -316,10 +324,10 @@ mod tests {
             for worker in 0..workers {
                 let plain = WorkerPort::new(&region, id, 1, worker, workers);
                 let port = WorkerPort::new(&region, id, 1, worker, workers).keeping(worker, workers);
-                assert_eq!(port.queue_for(&rss, 0, true), 0);
+                assert_eq!(port.queue_for(&rss, of(0), true), 0);
                 for hash in hashes() {
-                    assert_eq!(port.queue_for(&rss, hash, false), plain.queue_for(&rss, hash, false));
-                    let queue = port.queue_for(&rss, hash, true);
+                    assert_eq!(port.queue_for(&rss, of(hash), false), plain.queue_for(&rss, of(hash), false));
+                    let queue = port.queue_for(&rss, of(hash), true);
                     counts[usize::from(queue)] += 1;
                     if queues % workers == 0 {
                         assert_eq!(
@@ -328,7 +336,7 @@ mod tests {
                             "queue {queue} of {queues}, {workers} workers"
                         );
                     } else {
-                        assert_eq!(queue, plain.queue_for(&rss, hash, true));
+                        assert_eq!(queue, plain.queue_for(&rss, of(hash), true));
                     }
                 }
             }

@@ -86,7 +86,7 @@ pub(crate) fn check(lab: &Lab) {
             };
             let rss = snapshot.rss().hash(&key, verdict);
             assert_eq!(burst.notes(at), Notes::new(packet_type(&key), rss), "frame {at} of {frames:02x?}");
-            assert_eq!(burst.rss(at), rss);
+            assert_eq!(burst.notes(at).hash(), rss);
             let follows = before == Some((key, false)) && !alone;
             assert_eq!(burst.flow_starts() >> at & 1 == 0, follows, "frame {at} of {frames:02x?}");
             followers += u32::from(follows);

@@ -69,6 +69,8 @@ reasons! {
     Codel = "codel" in "shape",
     /// It is for the other end of the link alone (IEEE 802.1Q, 8.6.3; MAC control), and no `[[app]]` allows that.
     LinkControl = "link_control" in "forward",
+    /// A flow rule of the receiving app's own drops it.
+    FlowRule = "flow_rule" in "filter",
 }
 
 impl DropReason {

@@ -67,14 +67,11 @@ pub(super) fn respond(
                 Err(refusal) => Message::Refused(refusal),
             }
         }
-        (State::Attached(id), Message::Rss(rss)) => done(plane.change_rss(id, rss).map_err(|no| no.to_string())),
         (State::Attached(id), Message::Stop) => {
             plane.halt(id);
             Message::Done
         }
-        (State::Attached(id), Message::Memory(layout)) => {
-            done(plane.open_window(id, layout).map_err(|no| no.to_string()))
-        }
+        (State::Attached(id), message) if is_choice(&message) => done(choose(id, message, plane)),
         (State::Attached(id), message @ (Message::Share(_) | Message::Unshare(_) | Message::Mapped)) => {
             match hand_over(client, id, message, plane) {
                 Ok(true) => {
@@ -91,6 +88,23 @@ pub(super) fn respond(
         }
     };
     client.reply = Some((Envelope { protocol, sequence, message: reply }, plane.next_snapshot()));
+    Ok(())
+}
+
+/// Whether it says what a client has chosen for its port, and is [answered](choose) at once.
+const fn is_choice(message: &Message) -> bool {
+    matches!(message, Message::Memory(_) | Message::Rss(_) | Message::FlowRule(_) | Message::FlowRuleGone(_))
+}
+
+/// Takes in what a client has chosen.
+fn choose(id: PortId, message: Message, plane: &mut ControlPlane) -> Result<(), String> {
+    match message {
+        Message::Memory(layout) => return plane.open_window(id, layout).map_err(|refusal| refusal.to_string()),
+        Message::Rss(rss) => return plane.change_rss(id, rss).map_err(|refusal| refusal.to_string()),
+        Message::FlowRule(rule) => plane.set_flow_rule(id, *rule),
+        Message::FlowRuleGone(slot) => plane.remove_flow_rule(id, slot),
+        _ => {}
+    }
     Ok(())
 }
 

@@ -278,6 +278,7 @@ impl ControlPlane {
         }
         app.rss = Some(self.usual_rss.of_queues(region.geometry().rx_queues()));
         app.chosen_rss = None;
+        app.compiled_rules = None;
         app.doorbell = theirs;
         app.watch = watch;
         app.charge = charge;

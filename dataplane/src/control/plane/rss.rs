@@ -1,11 +1,15 @@
-//! How what ports receive is spread over their RX queues: as their apps have chosen, or as is usual.
+//! How what ports receive is spread over their RX queues: as their apps have chosen, or as is usual; and their flow rules.
 
 use super::ControlPlane;
+use crate::control::app::App;
+use crate::flow_rules::FlowRules;
 use crate::ids::PortId;
 use crate::rss::{Rss, RssTable};
 use kopi_packet::{RssKey, RssTypes, Toeplitz, rss_key_of_boot};
 use kopi_ring::message;
+use kopi_ring::message::{ALL_FLOW_RULES, FlowRule};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -117,12 +121,49 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Gives a port a flow rule, in place of the one with this number.
+    pub fn set_flow_rule(&mut self, id: PortId, rule: FlowRule) {
+        self.change_flow_rules(id, |rules| rules.insert(rule.slot, rule.clone()).as_ref() != Some(&rule));
+    }
+
+    /// Takes a flow rule away from a port, or all of them.
+    pub fn remove_flow_rule(&mut self, id: PortId, slot: u16) {
+        self.change_flow_rules(id, |rules| match slot {
+            ALL_FLOW_RULES => !std::mem::take(rules).is_empty(),
+            slot => rules.remove(&slot).is_some(),
+        });
+    }
+
+    /// Has `change` change the rules of a port, which says whether it has.
+    fn change_flow_rules(&mut self, id: PortId, change: impl FnOnce(&mut BTreeMap<u16, FlowRule>) -> bool) {
+        let Some(app) = self.ports.get_mut(id) else { return };
+        if change(&mut app.flow_rules) {
+            app.compiled_rules = None;
+            // Of rings that are not served yet, workers will learn with the rest.
+            if app.is_served() {
+                self.change_by(id);
+            }
+        }
+    }
+
     /// That of all ports, for workers.
-    pub(super) fn rss_table(&self) -> RssTable {
-        let served = self.ports.apps().filter(|app| app.is_served());
-        let ports = served.filter_map(|app| Some((app.id, Arc::clone(app.rss.as_ref()?))));
+    pub(super) fn rss_table(&mut self) -> RssTable {
+        let served = self.ports.apps_mut().filter(|app| app.is_served());
+        let ports: Vec<_> = served.filter_map(|app| Some((app.id, rss_of(app)?))).collect();
         RssTable::new(Arc::clone(&self.usual_rss.one_queue), ports)
     }
+}
+
+/// How an app's frames are spread, with its flow rules.
+fn rss_of(app: &mut App) -> Option<Arc<Rss>> {
+    let rss = app.rss.as_ref()?;
+    if app.flow_rules.is_empty() {
+        return Some(Arc::clone(rss));
+    }
+    let queues = app.region.as_ref()?.geometry().rx_queues();
+    let compile = || Arc::new(FlowRules::new(app.flow_rules.values(), queues));
+    let rules = app.compiled_rules.get_or_insert_with(compile);
+    Some(Arc::new(Rss::clone(rss).with_rules(Arc::clone(rules))))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use super::{Admission, Event, PolicyStage, passes};
 use crate::ids::{PortId, Verdict, WIRE};
 use crate::policy_counters::{CounterId, CounterKey};
 use crate::policy_table::PolicyTable;
+use crate::rss::RssTable;
 use crate::snapshot::Snapshot;
 use crate::worker::flow_table::Flow;
 use kopi_config::policy::{Decision, Direction, State};
@@ -42,7 +43,7 @@ impl PolicyStage {
         self.decide(flow, frame, key, snapshot, (now, news));
         // Frames of it may be evaluated one by one, and it is worked out once.
         if news || flow.verdict != before {
-            flow.set_rss(snapshot.rss().hash(key, flow.verdict));
+            choose_queue(flow, key, snapshot.rss());
         }
     }
 
@@ -177,6 +178,19 @@ impl PolicyStage {
             let _lost = self.events.push(Event { key: *key, counter_key });
         }
         HookEvaluation { evaluation, lookup, counter_id: self.policy_counters.counter_of(&counter_key) }
+    }
+}
+
+/// Chooses the queue for the frames of a flow, as the app has it that gets them: by a hash, or by a rule, which may also drop them. What
+/// goes to several apps has the hash for those that have chosen nothing.
+#[inline]
+fn choose_queue(flow: &mut Flow, key: &FlowKey, table: &RssTable) {
+    flow.set_rss(table.hash(key, flow.verdict));
+    if let Verdict::App(id) = flow.verdict {
+        match table.of(id).steer(key, flow.notes()) {
+            Ok(notes) => flow.set_notes(notes),
+            Err(reason) => flow.verdict = Verdict::Refuse(id, reason),
+        }
     }
 }
 

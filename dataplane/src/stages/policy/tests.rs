@@ -1,5 +1,6 @@
 //! What is kept of flows against the policy asked anew for every frame.
 
+mod flow_rules;
 mod frames;
 mod shared_address;
 

@@ -31,12 +31,12 @@ pub struct Flow {
     pub verdict: Verdict,
     /// TSC of the burst with its last packet, in units of [`SEEN_UNIT`].
     last_seen: u32,
-    /// The hash that chooses the queue of the app that gets its packets, as that has it.
+    /// The hash that chooses the queue of the app that gets its packets, as that has it; or what stands there if a flow rule has held.
     rss: u32,
     /// Bytes and packets seen, the low bits; what overflows is carried into `high_bytes` and `high_packets`.
     low_bytes: u32,
     low_packets: u16,
-    /// The [packet type](Notes::packet_type), [`EACH`], [`TRACKED`], [`JUDGED`] and [`LONG`].
+    /// The [packet type](Notes::packet_type) with [`Notes::STEERED`], [`EACH`], [`TRACKED`], [`JUDGED`] and [`LONG`].
     marks: u16,
 
     /// The other words of the key.
@@ -193,6 +193,16 @@ impl Flow {
     #[inline]
     pub const fn set_rss(&mut self, rss: u32) {
         self.rss = rss;
+        self.marks &= !Notes::STEERED;
+    }
+
+    /// Notes what its receiver is told about each packet.
+    #[inline]
+    pub const fn set_notes(&mut self, notes: Notes) {
+        self.rss = notes.hash();
+        if notes.is_steered() {
+            self.marks |= Notes::STEERED;
+        }
     }
 
     /// What the app that gets its packets is told about each.
