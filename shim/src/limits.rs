@@ -18,8 +18,20 @@ const MIN_BUFFER: u32 = 64;
 
 /// RX offloads: frames spread over several buffers, and the flow hash that the daemon has computed.
 pub(crate) const RX_OFFLOADS: u64 = sys::RTE_ETH_RX_OFFLOAD_SCATTER | sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
-/// TX offloads: packets of several segments, and buffers that are given back without being looked at.
-pub(crate) const TX_OFFLOADS: u64 = sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS | sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+/// TX offloads: packets of several segments, and buffers that are given back without being looked at; and what is done to packets that
+/// ask for it, see [`crate::tx`].
+pub(crate) const TX_OFFLOADS: u64 = sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS
+    | sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE
+    | sys::RTE_ETH_TX_OFFLOAD_IPV4_CKSUM
+    | sys::RTE_ETH_TX_OFFLOAD_TCP_CKSUM
+    | sys::RTE_ETH_TX_OFFLOAD_UDP_CKSUM
+    | sys::RTE_ETH_TX_OFFLOAD_SCTP_CKSUM
+    | sys::RTE_ETH_TX_OFFLOAD_TCP_TSO
+    | sys::RTE_ETH_TX_OFFLOAD_VLAN_INSERT
+    | sys::RTE_ETH_TX_OFFLOAD_QINQ_INSERT;
+/// Fewest slots of a TX ring with segmentation, if the daemon allows as many: a packet of 64 KiB fits in frames with 256 bytes of payload
+/// each. TCP's default is 536 (RFC 9293, 3.7.1).
+const TSO_RING: u16 = 256;
 
 /// What the RSS hash may be over.
 pub(crate) const RSS_TYPES: u64 =
@@ -115,6 +127,12 @@ impl Limits {
         let least = u16::try_from(MIN_RING).unwrap_or(1);
         descriptors.checked_next_power_of_two().unwrap_or(u16::MAX).clamp(least, self.ring)
     }
+
+    /// The same for a TX queue with these offloads.
+    pub(crate) fn tx_ring_for(&self, descriptors: u16, offloads: u64) -> u16 {
+        let segments = offloads & sys::RTE_ETH_TX_OFFLOAD_TCP_TSO != 0;
+        self.ring_for(if segments { descriptors.max(TSO_RING) } else { descriptors })
+    }
 }
 
 /// The largest power of two that is no more than `slots`, within the protocol's limits.
@@ -147,8 +165,14 @@ mod tests {
     fn ring_sizes_are_rounded_up() {
         let limits = Limits { queues: 1, ring: 1024, mtu: 1500, speed: 0 };
         for (asked, given) in [(1, 64), (64, 64), (65, 128), (500, 512), (512, 512), (1000, 1024), (u16::MAX, 1024)] {
-            assert_eq!(limits.ring_for(asked), given);
+            assert_eq!(
+                (limits.ring_for(asked), limits.tx_ring_for(asked, !sys::RTE_ETH_TX_OFFLOAD_TCP_TSO)),
+                (given, given)
+            );
+            assert_eq!(limits.tx_ring_for(asked, sys::RTE_ETH_TX_OFFLOAD_TCP_TSO), given.max(256));
         }
+        let small = Limits { ring: 128, ..limits };
+        assert_eq!(small.tx_ring_for(64, sys::RTE_ETH_TX_OFFLOAD_TCP_TSO), 128, "the daemon's limit");
     }
 
     /// A daemon's limit that is no power of two is rounded down, whatever it says.

@@ -9,6 +9,7 @@ use crate::sys::rte_mbuf;
 use crate::tx_publisher::TxPublisher;
 use kopi_ring::layout::{HEAD, MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer};
+use offload::Offloads;
 use std::ffi::{c_int, c_void};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub(crate) struct TxQueue {
     shared: Arc<RingSlot<TxPublisher>>,
     /// The application promises that all packets come from one pool and are not shared.
     fast_free: bool,
+    offloads: Offloads,
     /// The ring end of a daemon that broke the contract, until it can be retired.
     broken: Option<Box<TxPublisher>>,
     /// What the daemon reads from where it lies.
@@ -46,7 +48,7 @@ struct Burst {
     settled: usize,
     /// Packets of which only the head was copied.
     by_reference: u64,
-    /// Packets put into the ring.
+    /// Frames put into the ring.
     sent: u64,
     /// Their bytes.
     bytes: u64,
@@ -57,8 +59,16 @@ struct Burst {
 
 /// What became of one packet.
 enum Fate {
-    /// So many bytes.
-    Sent(u32),
+    /// Copied into the ring, as so many frames with so many bytes in all.
+    Sent {
+        frames: u32,
+        bytes: u64,
+    },
+    /// Put into the ring as one frame at this position, which refers to it.
+    Referred {
+        bytes: u64,
+        position: u32,
+    },
     Dropped,
     /// The ring has no room for it.
     Full,
@@ -68,8 +78,9 @@ impl TxQueue {
     /// A queue without ring.
     pub(crate) fn new(config: TxConfig) -> Self {
         let fast_free = config.offloads & sys::RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE != 0;
+        let offloads = Offloads::new(config.offloads);
         let held = Held::new(config.descriptors);
-        Self { publisher: None, shared: Arc::new(RingSlot::new()), fast_free, broken: None, held, config }
+        Self { publisher: None, shared: Arc::new(RingSlot::new()), fast_free, offloads, broken: None, held, config }
     }
 
     /// What the queue shares with the control thread.
@@ -125,7 +136,13 @@ impl TxQueue {
     /// them; the ring had no room for the rest.
     #[inline]
     fn send(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
-        if packets.len() == 1 && self.send_one(packets) { 1 } else { self.send_many(packets) }
+        if !self.offloads.is_empty() {
+            self.send_many::<true>(packets)
+        } else if packets.len() == 1 && self.send_one(packets) {
+            1
+        } else {
+            self.send_many::<false>(packets)
+        }
     }
 
     /// The short way for bursts of one: a packet that is copied as a whole, while nothing else is to be done. Whether it was.
@@ -135,7 +152,7 @@ impl TxQueue {
             && self.shared.is_calm()
             && self.held.is_empty()
             && let Some(publisher) = &mut self.publisher
-            && let Some(frame) = plain(mbuf, MIN_FRAME..=publisher.longest(self.shared.max_frame()))
+            && let Some(frame) = plain(mbuf, MIN_FRAME..=publisher.longest(self.shared.max_frame()), None)
             && matches!(publisher.ring.free(1), Ok(1..))
             && publisher.ring.push(frame, Notes::NONE)
         {
@@ -149,8 +166,9 @@ impl TxQueue {
         false
     }
 
+    /// `OFFLOADS` says whether packets may ask for something, so that a queue on which none can pays nothing for those that do.
     #[inline(never)]
-    fn send_many(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
+    fn send_many<const OFFLOADS: bool>(&mut self, packets: &mut [*mut rte_mbuf]) -> u16 {
         if !self.shared.is_calm() && !self.update() {
             return 0;
         }
@@ -159,7 +177,8 @@ impl TxQueue {
             // A fault is met again below, by who asks for room.
             let _released = self.held.release(&mut publisher.ring, self.fast_free);
         }
-        let burst = fill(publisher, &mut self.held, &self.shared, packets, self.fast_free);
+        let offloads = OFFLOADS.then_some(self.offloads);
+        let burst = fill(publisher, &mut self.held, &self.shared, packets, self.fast_free, offloads);
         if burst.sent > 0 {
             publisher.publish();
             self.shared.counters().packets.add(burst.sent);
@@ -215,7 +234,7 @@ macro_rules! read {
     }};
 }
 
-/// Puts packets into the ring until it is full. `fast_free` says how they may be freed.
+/// Puts packets into the ring until it is full. `fast_free` says how they may be freed, `offloads` what they may ask for.
 #[inline]
 fn fill(
     publisher: &mut TxPublisher,
@@ -223,6 +242,7 @@ fn fill(
     shared: &RingSlot<TxPublisher>,
     packets: &mut [*mut rte_mbuf],
     fast_free: bool,
+    offloads: Option<Offloads>,
 ) -> Burst {
     let mut burst = Burst::default();
     let max_frame = shared.max_frame();
@@ -233,15 +253,25 @@ fn fill(
         Err(fault) => return Burst { fault: Some(fault), ..burst },
     }
     loop {
-        fill_plain(&mut publisher.ring, longest, packets, &mut burst);
+        fill_plain(&mut publisher.ring, longest, packets, &mut burst, offloads);
         let Some(&odd) = packets.get(burst.completed) else { return burst };
-        if publisher.memory.is_some() && fill_long(publisher, held, max_frame, packets, &mut burst, fast_free) {
+        if publisher.memory.is_some() && fill_long(publisher, held, max_frame, packets, &mut burst, fast_free, offloads)
+        {
             continue;
         }
-        match send_odd(&mut publisher.ring, odd, max_frame, shared.counters()) {
-            Ok(Fate::Sent(bytes)) => {
+        let fate = match offloads.filter(|offloads| offloads.concern(odd)) {
+            Some(offloads) => offload::send(publisher, held, shared, odd, offloads),
+            None => send_odd(&mut publisher.ring, odd, max_frame, shared.counters()),
+        };
+        match fate {
+            Ok(Fate::Sent { frames, bytes }) => {
+                burst.sent = burst.sent.wrapping_add(frames.into());
+                burst.bytes = burst.bytes.wrapping_add(bytes);
+            }
+            Ok(Fate::Referred { bytes, position }) => {
+                burst.hold(held, packets, position, fast_free);
                 burst.sent = burst.sent.wrapping_add(1);
-                burst.bytes = burst.bytes.wrapping_add(bytes.into());
+                burst.bytes = burst.bytes.wrapping_add(bytes);
             }
             Ok(Fate::Dropped) => {}
             Ok(Fate::Full) => return burst,
@@ -252,16 +282,37 @@ fn fill(
     }
 }
 
+impl Burst {
+    /// Holds the next packet, to which the slot at `position` refers. Those before it that were copied are freed.
+    #[inline]
+    fn hold(&mut self, held: &mut Held, packets: &mut [*mut rte_mbuf], position: u32, fast_free: bool) {
+        if let Some(copied) = packets.get_mut(self.settled..self.completed) {
+            free(copied, fast_free && !self.segmented);
+        }
+        if let Some(&packet) = packets.get(self.completed) {
+            held.push(packet, position);
+        }
+        self.settled = self.completed.wrapping_add(1);
+        self.by_reference = self.by_reference.wrapping_add(1);
+    }
+}
+
 /// Copies the next packets that lie in one segment, have at most `longest` bytes and fit one slot, until there is something else
 /// or no slot is known to be free.
 #[inline]
-fn fill_plain(ring: &mut Producer, longest: u32, packets: &[*mut rte_mbuf], burst: &mut Burst) {
+fn fill_plain(
+    ring: &mut Producer,
+    longest: u32,
+    packets: &[*mut rte_mbuf],
+    burst: &mut Burst,
+    offloads: Option<Offloads>,
+) {
     let packets = packets.get(burst.completed..).unwrap_or_default();
     let lengths = MIN_FRAME..=longest.min(ring.slot_size());
     let mut bytes = 0_u64;
     // Exactly those that the ring takes, for their bytes are counted here.
     let frames = packets.iter().take(ring.known_free() as usize).map_while(|&mbuf| {
-        let frame = plain(mbuf, lengths.clone())?;
+        let frame = plain(mbuf, lengths.clone(), offloads)?;
         bytes = bytes.wrapping_add(frame.len() as u64);
         Some((frame, Notes::NONE))
     });
@@ -282,13 +333,14 @@ fn fill_long(
     packets: &mut [*mut rte_mbuf],
     burst: &mut Burst,
     fast_free: bool,
+    offloads: Option<Offloads>,
 ) -> bool {
     let TxPublisher { ring, memory, last, .. } = publisher;
     let Some(memory) = memory else { return false };
     let lengths = u32::from(HEAD).saturating_add(1)..=max_frame;
     let begun = burst.completed;
     while let Some(&mbuf) = packets.get(burst.completed) {
-        let Some(frame) = plain(mbuf, lengths.clone()) else { break };
+        let Some(frame) = plain(mbuf, lengths.clone(), offloads) else { break };
         let (head, rest) = frame.split_at(frame.len().min(HEAD.into()));
         let (position, length) = (ring.position(), u16::try_from(frame.len()).unwrap_or(0));
         let shared =
@@ -297,13 +349,7 @@ fn fill_long(
             if !ring.push_reference(head, length, at) {
                 break;
             }
-            // Those before it that were copied.
-            if let Some(copied) = packets.get_mut(burst.settled..burst.completed) {
-                free(copied, fast_free && !burst.segmented);
-            }
-            held.push(mbuf, position);
-            burst.settled = burst.completed.wrapping_add(1);
-            burst.by_reference = burst.by_reference.wrapping_add(1);
+            burst.hold(held, packets, position, fast_free);
         } else if ring.push_run(std::iter::once((frame, Notes::NONE))) == 0 {
             // No slot is known to be free, or it takes several.
             break;
@@ -322,10 +368,13 @@ fn owns_buffer(mbuf: *const rte_mbuf) -> bool {
     read!(mbuf, ol_flags) & (sys::RTE_MBUF_F_INDIRECT | sys::RTE_MBUF_F_EXTERNAL) == 0
 }
 
-/// The bytes of a packet that lies in one segment, of one of these lengths.
+/// The bytes of a packet that lies in one segment, of one of these lengths, and asks for none of `offloads`.
 #[inline]
-fn plain<'a>(mbuf: *const rte_mbuf, lengths: RangeInclusive<u32>) -> Option<&'a [u8]> {
-    if read!(mbuf, nb_segs) == 1 && lengths.contains(&read!(mbuf, data_len).into()) {
+fn plain<'a>(mbuf: *const rte_mbuf, lengths: RangeInclusive<u32>, offloads: Option<Offloads>) -> Option<&'a [u8]> {
+    if read!(mbuf, nb_segs) == 1
+        && lengths.contains(&read!(mbuf, data_len).into())
+        && offloads.is_none_or(|offloads| !offloads.concern(mbuf))
+    {
         // SAFETY: a valid packet of the application's, which it leaves alone during the call.
         Some(unsafe { data(mbuf) })
     } else {
@@ -363,7 +412,7 @@ fn send_odd(
             next = read!(next, next);
         }
         if whole && frame.finish() {
-            return Ok(Fate::Sent(len));
+            return Ok(Fate::Sent { frames: 1, bytes: len.into() });
         }
     }
     counters.malformed.add(1);
@@ -430,6 +479,9 @@ pub(crate) unsafe extern "C" fn done_cleanup(queue: *mut c_void, most: u32) -> c
     c_int::try_from(queue.clean(most)).unwrap_or(c_int::MAX)
 }
 
+mod offload;
+#[cfg(test)]
+mod offload_tests;
 #[cfg(test)]
 mod reference_tests;
 #[cfg(test)]

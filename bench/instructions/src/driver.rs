@@ -4,7 +4,7 @@
 
 use crate::error::Failure;
 use crate::frames::{self, Protocol, Way};
-use dpdk::{Batch, Eal, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
+use dpdk::{Batch, Eal, Mbuf, Pool, PoolConfig, Port, PortConfig, RxQueue, TxQueue};
 use kopi_ring::layout::Notes;
 use kopi_ring::message::{Envelope, Hello, Link, Message, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
@@ -37,6 +37,8 @@ pub(crate) struct Case {
     len: u16,
     burst: usize,
     lanes: usize,
+    /// Whether checksums are left to the driver.
+    checksums: bool,
 }
 
 /// All cases, in the order of the budgets.
@@ -44,10 +46,13 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for function in [Function::Tx, Function::Rx] {
         for (len, burst) in [(64, Batch::MAX), (1518, Batch::MAX), (64, 1)] {
-            cases.push(Case { function, len, burst, lanes: 1 });
+            cases.push(Case { function, len, burst, lanes: 1, checksums: false });
         }
     }
-    let nothing = Case { function: Function::Rx, len: 64, burst: 0, lanes: 1 };
+    for len in [64, 1518] {
+        cases.push(Case { function: Function::Tx, len, burst: Batch::MAX, lanes: 1, checksums: true });
+    }
+    let nothing = Case { function: Function::Rx, len: 64, burst: 0, lanes: 1, checksums: false };
     cases.push(nothing);
     cases.extend([Batch::MAX, 1, 0].map(|burst| Case { burst, lanes: 2, ..nothing }));
     cases
@@ -64,7 +69,8 @@ impl Case {
             _ => ", 1518 bytes",
         };
         let lanes = if self.lanes == 1 { "" } else { ", 2 lanes" };
-        format!("driver, {function}{more}{lanes}")
+        let checksums = if self.checksums { ", checksums" } else { "" };
+        format!("driver, {function}{more}{lanes}{checksums}")
     }
 
     /// What its instructions are divided by: frames, or calls if there are none.
@@ -73,10 +79,17 @@ impl Case {
     }
 }
 
-/// An application with two ports, one at a daemon with a single worker, one at a daemon with two.
+/// An application with three ports: at a daemon with a single worker, at one with two, and at one for frames whose checksums are left to
+/// the driver.
 pub(crate) struct Lab {
-    ends: [Ends; 2],
+    ends: [Ends; 3],
     _eal: Eal,
+}
+
+/// Where the socket of a port's daemon lies, and the port's number.
+struct Place<'a> {
+    folder: &'a Path,
+    number: u16,
 }
 
 /// One port of it.
@@ -98,24 +111,30 @@ impl Lab {
     pub(crate) fn new(folder: &Path, library: &Path) -> Result<Self, Failure> {
         let eal = Eal::init(&crate::eal_args(folder, crate::DRIVER, &["-d", &library.display().to_string()]))?;
         let pool = Pool::new(&eal, PoolConfig { name: "app", mbufs: 4095, cache: 256, frame_max: 2048, socket: None })?;
-        let ends = [Ends::new(folder, &eal, &pool, 1)?, Ends::new(folder, &eal, &pool, 2)?];
+        let new = |number, workers, checksums| Ends::new(&Place { folder, number }, &eal, &pool, workers, checksums);
+        let ends = [new(1, 1, false)?, new(2, 2, false)?, new(3, 1, true)?];
         Ok(Self { ends, _eal: eal })
     }
 
     /// Runs one case.
     pub(crate) fn run(&mut self, case: &Case) -> Result<(), Failure> {
-        let [single, several] = &mut self.ends;
-        if case.lanes == 1 { single.run(case) } else { several.run(case) }
+        let [single, several, checksums] = &mut self.ends;
+        match case {
+            Case { checksums: true, .. } => checksums.run(case),
+            Case { lanes: 1, .. } => single.run(case),
+            Case { .. } => several.run(case),
+        }
     }
 }
 
 impl Ends {
-    /// A port at a daemon with so many workers, that can send and receive.
-    fn new(folder: &Path, eal: &Eal, pool: &Pool, workers: u16) -> Result<Self, Failure> {
-        let path = folder.join(format!("kopi{workers}.sock"));
+    /// A port at a daemon with so many workers, that can send and receive, and writes checksums if it is to.
+    fn new(place: &Place<'_>, eal: &Eal, pool: &Pool, workers: u16, checksums: bool) -> Result<Self, Failure> {
+        let path = place.folder.join(format!("kopi{}.sock", place.number));
         let regions = serve(&path, workers)?;
-        let mut port = Port::by_devargs(eal, &format!("net_kopi{workers},socket={}", path.display()))?;
-        port.configure(&PortConfig { one_pool: true, ..PortConfig::default() }, std::slice::from_ref(pool))?;
+        let mut port = Port::by_devargs(eal, &format!("net_kopi{},socket={}", place.number, path.display()))?;
+        let config = PortConfig { one_pool: true, checksums, ..PortConfig::default() };
+        port.configure(&config, std::slice::from_ref(pool))?;
         let (rx, tx) = port.start()?;
         let absent = || Failure::Said("the driver has not attached in time".into());
         let region = regions.recv_timeout(PATIENCE).map_err(|_| absent())?;
@@ -192,6 +211,9 @@ impl Ends {
             let moved = match case.function {
                 Function::Tx => {
                     batch = self.batch(case.burst, case.len)?;
+                    if case.checksums {
+                        batch.iter_mut().for_each(Mbuf::leave_checksums);
+                    }
                     if counts {
                         counted_tx(&mut self.tx, &mut batch)
                     } else {

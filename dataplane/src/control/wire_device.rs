@@ -94,6 +94,7 @@ impl WireDevice {
             // The apps' addresses are not the device's own.
             promiscuous: true,
             one_pool: true,
+            checksums: false,
         };
         let queues = start(&mut self.port, setup, pool, sleeps(config))?;
         self.log_limits(queues.0.len());

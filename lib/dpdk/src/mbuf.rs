@@ -201,6 +201,16 @@ impl Mbuf {
         }
     }
 
+    /// Leaves the checksums of a frame with UDP over IPv4 without options to the device that sends it, which is configured for that
+    /// ([`PortConfig::checksums`](crate::PortConfig::checksums)).
+    pub fn leave_checksums(&mut self) {
+        const LENGTHS: u64 = 14 | 20 << 7;
+        let flags = sys::RTE_MBUF_F_TX_IPV4 | sys::RTE_MBUF_F_TX_IP_CKSUM | sys::RTE_MBUF_F_TX_UDP_CKSUM;
+        write!(self, ol_flags, read!(self, ol_flags) | flags);
+        // Bit fields of DPDK's: 7 bits for the Ethernet header, 9 for IP's.
+        write!(self, tx_offload, LENGTHS);
+    }
+
     /// Moves a frame of several segments into its first one. Does nothing to a frame of one segment.
     ///
     /// # Errors

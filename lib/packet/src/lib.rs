@@ -27,6 +27,8 @@
 //! | [`checksum`] | the Internet checksum |
 //! | [`vnet`] | the header before frames of a TAP interface |
 //! | [`segment`] | what a kernel leaves to its NIC: checksums, and cutting TCP segments |
+//! | [`offload`] | what an application leaves to its port: the same, and VLAN tags |
+//! | [`crc32c`] | the checksum of SCTP |
 //! | [`coalesce`] | the reverse: putting TCP segments together |
 //! | [`describe`] | frames from what people write about them |
 //!
@@ -50,6 +52,7 @@ extern crate std;
 
 pub mod checksum;
 pub mod coalesce;
+pub mod crc32c;
 pub mod describe;
 pub mod dhcp;
 mod display;
@@ -64,6 +67,7 @@ mod link;
 mod mac;
 pub mod mark;
 pub mod ndp;
+pub mod offload;
 mod parse;
 pub mod proto;
 pub mod reply;

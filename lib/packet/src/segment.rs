@@ -47,14 +47,56 @@ pub struct Outgoing<'a> {
     cut: Option<Cut>,
 }
 
+/// The headers of a TCP packet that is cut: where they lie, and what in them is counted from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Template {
+    pub(crate) v6: bool,
+    pub(crate) ip: usize,
+    pub(crate) tcp: usize,
+    /// Where the payload begins.
+    pub(crate) payload: usize,
+    id: u16,
+    sequence: u32,
+    flags: u8,
+}
+
+impl Template {
+    /// Of the packet in `frame`, whose headers are said to lie there.
+    pub(crate) fn read(frame: &[u8], v6: bool, (ip, tcp, payload): (usize, usize, usize)) -> Option<Self> {
+        let sequence = u32::from_be_bytes(*frame.get(tcp + 4..)?.first_chunk()?);
+        Some(Self { v6, ip, tcp, payload, id: word(frame, ip + 4)?, sequence, flags: *frame.get(tcp + 13)? })
+    }
+
+    /// Makes `headers` those of the segment number `at` with `body` bytes of payload, behind `before` bytes in others. The checksum of
+    /// TCP is still to be written, and zero.
+    pub(crate) fn write(&self, headers: &mut [u8], at: usize, before: usize, body: usize, last: bool) -> Option<()> {
+        let Self { v6, ip, tcp, payload, id, sequence, flags: mut set } = *self;
+        let length = payload - ip + body;
+        if v6 {
+            put(headers, ip + 4, &u16::try_from(length - IPV6).ok()?.to_be_bytes())?;
+        } else {
+            put(headers, ip + 2, &u16::try_from(length).ok()?.to_be_bytes())?;
+            put(headers, ip + 4, &id.wrapping_add(u16::try_from(at & 0xffff).ok()?).to_be_bytes())?;
+            put(headers, ip + 10, &[0, 0])?;
+            let checksum = checksum(sum(headers.get(ip..tcp)?));
+            put(headers, ip + 10, &checksum.to_be_bytes())?;
+        }
+        put(headers, tcp + 4, &sequence.wrapping_add(u32::try_from(before).ok()?).to_be_bytes())?;
+        if !last {
+            set &= !(flags::FIN | flags::PSH);
+        }
+        if at > 0 {
+            set &= !flags::CWR;
+        }
+        put(headers, tcp + 13, &[set])?;
+        put(headers, tcp + 16, &[0, 0])
+    }
+}
+
 /// How a frame is cut.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
-    v6: bool,
-    ip: usize,
-    tcp: usize,
-    /// Where the payload begins.
-    payload: usize,
+    template: Template,
     size: usize,
     /// What stands in the checksum's place: the sum of the pseudo header for the whole.
     pseudo: u16,
@@ -99,7 +141,7 @@ impl<'a> Outgoing<'a> {
     /// How many frames it is.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.cut.map_or(1, |cut| self.frame.len().saturating_sub(cut.payload).div_ceil(cut.size).max(1))
+        self.cut.map_or(1, |cut| self.frame.len().saturating_sub(cut.template.payload).div_ceil(cut.size).max(1))
     }
 
     /// Whether it is none: never.
@@ -121,7 +163,7 @@ impl<'a> Outgoing<'a> {
             return (at == 0).then_some(Piece { headers: [0; MAX_HEADERS], length: 0, rest: 0..self.frame.len() });
         };
         let last = self.len() - 1;
-        let start = cut.payload + at.checked_mul(cut.size)?;
+        let start = cut.template.payload + at.checked_mul(cut.size)?;
         let rest = start..self.frame.len().min(start + cut.size);
         (at <= last).then(|| cut.piece(self.frame, at, at == last, rest)).flatten()
     }
@@ -160,7 +202,7 @@ pub(crate) fn word(frame: &[u8], at: usize) -> Option<u16> {
     frame.get(at..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }
 
-fn put(frame: &mut [u8], at: usize, bytes: &[u8]) -> Option<()> {
+pub(crate) fn put(frame: &mut [u8], at: usize, bytes: &[u8]) -> Option<()> {
     frame.get_mut(at..at + bytes.len())?.copy_from_slice(bytes);
     Some(())
 }
@@ -193,40 +235,21 @@ impl Cut {
             return Err(Fault::Size);
         }
         let pseudo = word(frame, tcp + usize::from(TCP_CHECKSUM)).ok_or(Fault::Headers)?;
-        Ok(Self { v6: segments.v6, ip, tcp, payload, size, pseudo })
+        let template = Template::read(frame, segments.v6, (ip, tcp, payload)).ok_or(Fault::Headers)?;
+        Ok(Self { template, size, pseudo })
     }
 
     /// Segment `at` of `frame`, whose payload lies at `rest`.
     fn piece(&self, frame: &[u8], at: usize, last: bool, rest: Range<usize>) -> Option<Piece> {
-        let Self { v6, ip, tcp, payload, size, pseudo } = *self;
+        let Self { template, size, pseudo } = *self;
+        let Template { tcp, payload, .. } = template;
         let mut headers = [0; MAX_HEADERS];
         put(&mut headers, 0, frame.get(..payload)?)?;
         let body = frame.get(rest.clone())?;
-        let length = payload - ip + body.len();
-        if v6 {
-            put(&mut headers, ip + 4, &u16::try_from(length - IPV6).ok()?.to_be_bytes())?;
-        } else {
-            put(&mut headers, ip + 2, &u16::try_from(length).ok()?.to_be_bytes())?;
-            let id = word(frame, ip + 4)?.wrapping_add(u16::try_from(at & 0xffff).ok()?);
-            put(&mut headers, ip + 4, &id.to_be_bytes())?;
-            put(&mut headers, ip + 10, &[0, 0])?;
-            let checksum = checksum(sum(headers.get(ip..tcp)?));
-            put(&mut headers, ip + 10, &checksum.to_be_bytes())?;
-        }
-        let sequence: u32 = u32::from_be_bytes(*frame.get(tcp + 4..)?.first_chunk()?);
-        let sequence = sequence.wrapping_add(u32::try_from(at * size).ok()?);
-        put(&mut headers, tcp + 4, &sequence.to_be_bytes())?;
-        let set = headers.get_mut(tcp + 13)?;
-        if !last {
-            *set &= !(flags::FIN | flags::PSH);
-        }
-        if at > 0 {
-            *set &= !flags::CWR;
-        }
+        template.write(&mut headers, at, at * size, body.len(), last)?;
         // Of the pseudo header only the length differs, and to subtract is to add the complement.
         let whole = fold(u64::try_from(frame.len() - tcp).ok()?);
         let here = u64::try_from(payload - tcp + body.len()).ok()?;
-        put(&mut headers, tcp + 16, &[0, 0])?;
         let total = u64::from(pseudo) + u64::from(!whole) + here + sum(headers.get(tcp..payload)?);
         // The header's length is even, so the words of the payload lie as those of the whole do.
         let checksum = checksum(total + sum(body));

@@ -120,6 +120,40 @@ pub(crate) unsafe fn copy_in(dst: *mut u8, src: *const u8, len: usize, string_fr
     }
 }
 
+/// Copies `src` to shared `dst`, and returns the sum of its 16-bit words as they lie, an odd last byte padded with zero, with any carries
+/// added at the low end: what the Internet checksum is made of (RFC 1071). Pieces of up to [`MAX_SLOT`](crate::layout::MAX_SLOT) bytes, so that no lane of a register overflows.
+///
+/// By registers at every length, since the bytes have to come into registers anyway.
+///
+/// # Safety
+///
+/// `dst` is writable for as many bytes as `src` has, which do not overlap; no reference of this process covers the bytes at `dst`.
+#[inline]
+pub(crate) unsafe fn copy_in_summing(dst: *mut u8, src: &[u8]) -> u64 {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: the same contract.
+    unsafe {
+        summing::copy(dst, src)
+    }
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
+    {
+        // SAFETY: the same contract; the bytes of a slice are readable.
+        unsafe { copy_to_shared(dst, src.as_ptr(), src.len()) };
+        sum_words(src)
+    }
+}
+
+/// What [`copy_in_summing`] returns, by its definition, with no carries added.
+#[cfg(any(not(target_arch = "x86_64"), miri, test))]
+fn sum_words(bytes: &[u8]) -> u64 {
+    let word = |word: &[u8]| match *word {
+        [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+        [a] => u64::from(u16::from_ne_bytes([a, 0])),
+        _ => 0,
+    };
+    bytes.chunks(2).fold(0, |sum, pair| sum.wrapping_add(word(pair)))
+}
+
 /// Copies `len` bytes from shared `src` to private `dst`.
 ///
 /// Registers at every length: the private lines are near, so a string move has nothing to save, and it takes twice as
@@ -326,9 +360,34 @@ pub fn prefetch<T>(what: &T) {
     prefetch_read(std::ptr::from_ref(what).cast());
 }
 
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod summing;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is copied with a sum is copied exactly, and the sum is that of its words, at every length, and for bytes that are as large as
+    /// can be.
+    #[test]
+    fn sums_are_those_of_the_bytes_copied() {
+        let bytes: Vec<u8> = (0..16384_u32).map(|i| (i * 89 % 251) as u8).collect();
+        let largest = vec![0xff; 16384];
+        for source in [&bytes, &largest] {
+            for len in (0..300).chain([1023, 1024, 1464, 1501, 9008, 16384]) {
+                for shift in [0, 1, 7] {
+                    let piece = &source[shift.min(16384 - len)..][..len];
+                    let mut target = vec![0xee_u8; len + 32];
+                    // SAFETY: the target is longer than `shift + len`.
+                    let sum = unsafe { copy_in_summing(target.as_mut_ptr().wrapping_add(shift), piece) };
+                    assert_eq!(sum % 0xffff, sum_words(piece) % 0xffff, "len {len} shift {shift}");
+                    assert_eq!(sum == 0, sum_words(piece) == 0, "len {len} shift {shift}");
+                    assert_eq!(&target[shift..shift + len], piece, "len {len} shift {shift}");
+                    assert!(target[..shift].iter().chain(&target[shift + len..]).all(|b| *b == 0xee), "len {len}");
+                }
+            }
+        }
+    }
 
     /// All forms copy exactly the bytes asked for, at every length and alignment that a slot can meet.
     #[test]

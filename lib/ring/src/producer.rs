@@ -1,7 +1,7 @@
 //! The filling end of a ring.
 
 use crate::PeerFault;
-use crate::copy::{CopyRoutine, copy_in, prefetch_write};
+use crate::copy::{CopyRoutine, copy_in, copy_in_summing, prefetch_write};
 use crate::index::{ProducerIndex, SharedIndex};
 use crate::layout::{Descriptor, HEAD, LINE, MAX_FRAME, MIN_SLOT, Notes};
 use crate::need_wakeup;
@@ -216,7 +216,7 @@ impl Producer {
         if len == 0 || len > MAX_FRAME || self.slots_for(len) > free {
             return None;
         }
-        Some(Slots { producer: self, len, done: 0, notes })
+        Some(Slots { producer: self, len, done: 0, missing: 0, notes })
     }
 
     /// Hands all pushed frames to the consumer.
@@ -240,38 +240,91 @@ pub struct Slots<'ring> {
     producer: &'ring mut Producer,
     len: u32,
     done: u32,
+    /// Bytes in front that are still to be written.
+    missing: u32,
     notes: Notes,
 }
 
 impl Slots<'_> {
     /// Copies the next piece. `false`, and nothing copied, if it would make the frame longer than announced.
     #[inline]
-    pub fn append(&mut self, mut piece: &[u8]) -> bool {
-        let slot_size = self.producer.memory.slot_size;
-        if u32::try_from(piece.len()).is_ok_and(|n| n <= self.len.wrapping_sub(self.done)) {
-            while !piece.is_empty() {
-                // A slot size is never zero; the remainder is the fill of the current slot.
-                let fill = self.done.checked_rem(slot_size).unwrap_or(0);
-                let room = slot_size.wrapping_sub(fill) as usize;
-                let (now, later) = piece.split_at(room.min(piece.len()));
-                let position = self.producer.index.head().wrapping_add(self.done.checked_div(slot_size).unwrap_or(0));
-                self.producer.prefetch_next(position, now.len());
-                let to = self.producer.memory.slot(position).wrapping_add(fill as usize);
-                // SAFETY: `begin` found all slots of the frame free, hence ours; `now` ends inside its slot.
-                unsafe { copy_in(to, now.as_ptr(), now.len(), self.producer.string_from) };
-                self.done = self.done.wrapping_add(u32::try_from(now.len()).unwrap_or(0));
-                piece = later;
-            }
-            true
-        } else {
-            false
+    pub fn append(&mut self, piece: &[u8]) -> bool {
+        self.append_by(piece, |producer, to, part| {
+            // SAFETY: `append_by` gives places in slots of ours, with room for the part.
+            unsafe { copy_in(to, part.as_ptr(), part.len(), producer.string_from) };
+        })
+    }
+
+    /// Copies the next piece, and returns the sum of its 16-bit words as they lie, an odd last byte padded with zero, with any carries
+    /// added at the low end (RFC 1071). `None`, and nothing copied, as for [`append`](Self::append).
+    #[inline]
+    pub fn append_summing(&mut self, piece: &[u8]) -> Option<u64> {
+        let (mut total, mut odd) = (0_u64, false);
+        let fits = self.append_by(piece, |_, to, part| {
+            // SAFETY: `append_by` gives places in slots of ours, with room for the part, which is no longer than a slot.
+            let sum = unsafe { copy_in_summing(to, part) };
+            // Behind an odd number of bytes, those of a word have changed their places (RFC 1071, 2 (B)).
+            total = total.wrapping_add(if odd { swapped(sum) } else { sum });
+            odd ^= part.len() % 2 == 1;
+        });
+        fits.then_some(total)
+    }
+
+    #[inline]
+    fn append_by(&mut self, mut piece: &[u8], mut copy: impl FnMut(&Producer, *mut u8, &[u8])) -> bool {
+        if !u32::try_from(piece.len()).is_ok_and(|n| n <= self.len.wrapping_sub(self.done)) {
+            return false;
         }
+        let slot_size = self.producer.memory.slot_size;
+        while !piece.is_empty() {
+            let (slot, fill) = if self.len <= slot_size {
+                (0, self.done)
+            } else {
+                // A slot size is never zero; the remainder is the fill of the current slot.
+                (self.done.checked_div(slot_size).unwrap_or(0), self.done.checked_rem(slot_size).unwrap_or(0))
+            };
+            let room = slot_size.wrapping_sub(fill) as usize;
+            let (now, later) = piece.split_at(room.min(piece.len()));
+            let position = self.producer.index.head().wrapping_add(slot);
+            self.producer.prefetch_next(position, now.len());
+            // `begin` found all slots of the frame free, hence ours; `now` ends inside its slot; no reference to slots exists in this
+            // process.
+            copy(self.producer, self.producer.memory.slot(position).wrapping_add(fill as usize), now);
+            self.done = self.done.wrapping_add(u32::try_from(now.len()).unwrap_or(0));
+            piece = later;
+        }
+        true
+    }
+
+    /// Leaves the first `bytes` to [`put_head`](Self::put_head). `false`, and nothing changed, if the frame has begun, or they are more
+    /// than the frame has, or than any slot ([`MIN_SLOT`]).
+    #[inline]
+    pub const fn leave_head(&mut self, bytes: u32) -> bool {
+        let fits = self.done == 0 && bytes <= self.len && bytes <= MIN_SLOT;
+        if fits {
+            self.done = bytes;
+            self.missing = bytes;
+        }
+        fits
+    }
+
+    /// Copies the bytes that were left out in front. `false`, and nothing copied, if these are more or fewer.
+    #[inline]
+    pub fn put_head(&mut self, head: &[u8]) -> bool {
+        if head.len() != self.missing as usize {
+            return false;
+        }
+        let to = self.producer.memory.slot(self.producer.index.head());
+        // SAFETY: `begin` found the slot free, hence ours, and `leave_head` that it has room; no reference to slots exists in this process.
+        unsafe { copy_in(to, head.as_ptr(), head.len(), self.producer.string_from) };
+        self.missing = 0;
+        true
     }
 
     /// Writes the descriptors, unpublished. `false`, and no frame, if bytes are missing.
     #[inline]
     pub fn finish(self) -> bool {
-        if self.done != self.len {
+        if self.done != self.len || self.missing > 0 {
             return false;
         }
         let slot_size = self.producer.memory.slot_size;
@@ -287,4 +340,13 @@ impl Slots<'_> {
             }
         }
     }
+}
+
+/// The sum of words of which each has its bytes changed over.
+#[cold]
+fn swapped(mut sum: u64) -> u64 {
+    while let Some(more) = sum.checked_shr(16).filter(|more| *more > 0) {
+        sum = (sum & 0xffff).wrapping_add(more);
+    }
+    u16::try_from(sum).unwrap_or(0).swap_bytes().into()
 }

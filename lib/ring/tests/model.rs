@@ -1,7 +1,7 @@
 //! Both ends of a ring over a real region, against a queue that cannot be wrong.
 #![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "this whole file is a test")]
 
-use kopi_ring::layout::{MAX_FRAME, Notes};
+use kopi_ring::layout::{MAX_FRAME, MIN_SLOT, Notes};
 use kopi_ring::{Consumer, Frame, Geometry, HugePages, Producer, Region};
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -19,8 +19,8 @@ enum Step {
     Push(u32),
     /// The producer sends frames of so many bytes each, as a run.
     Run(Vec<u32>),
-    /// The producer sends a frame in pieces of so many bytes.
-    Pieces(u32, u32),
+    /// The producer sends a frame in pieces of so many bytes, behind as many others that come last.
+    Pieces(u32, u32, u32),
     /// The producer begins a frame and gives it up after so many bytes.
     GiveUp(u32, u32),
     Publish,
@@ -44,6 +44,11 @@ enum Read {
     From(u32, u32),
 }
 
+/// The sum of words as they lie, of which an odd last byte is padded.
+fn words(bytes: &[u8]) -> u64 {
+    bytes.chunks(2).map(|pair| u64::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
+}
+
 fn any_len() -> impl Strategy<Value = u32> {
     // Slots are 256 or 2,048 bytes; the bounds between them are where chains go wrong.
     prop_oneof![
@@ -65,7 +70,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (1..80_u32).prop_map(Step::Free),
         6 => any_len().prop_map(Step::Push),
         2 => prop::collection::vec(any_len(), 0..40).prop_map(Step::Run),
-        2 => (any_len(), 1..4000_u32).prop_map(|(len, piece)| Step::Pieces(len, piece)),
+        2 => (any_len(), 1..4000_u32, 0..300_u32).prop_map(|(len, piece, head)| Step::Pieces(len, piece, head)),
         1 => (any_len(), any_len()).prop_map(|(len, done)| Step::GiveUp(len, done)),
         3 => Just(Step::Publish),
         3 => Just(Step::Poll),
@@ -171,7 +176,7 @@ impl Bench {
                 }
             }
             Step::Run(ref lens) => self.push_run(lens),
-            Step::Pieces(len, piece) => self.push_in_pieces(len, piece),
+            Step::Pieces(len, piece, head) => self.push_in_pieces(len, piece, head),
             Step::GiveUp(len, done) => {
                 let frame = self.next_frame(len);
                 let fits = self.fits(len);
@@ -225,14 +230,28 @@ impl Bench {
         frames.into_iter().take(pushed as usize).for_each(|frame| self.sent(frame));
     }
 
-    fn push_in_pieces(&mut self, len: u32, piece: u32) {
+    fn push_in_pieces(&mut self, len: u32, piece: u32, head: u32) {
         let frame = self.next_frame(len);
         let fits = self.fits(len);
         let slots = self.producer.begin(len, frame.notes);
         assert_eq!(slots.is_some(), fits);
         if let Some(mut slots) = slots {
-            assert!(frame.bytes.chunks(piece as usize).all(|bytes| slots.append(bytes)));
-            assert!(!slots.append(&[0]), "longer than announced");
+            let left = slots.leave_head(head);
+            assert_eq!(left, head <= len.min(MIN_SLOT));
+            let (first, rest) = frame.bytes.split_at(if left { head as usize } else { 0 });
+            for (at, bytes) in rest.chunks(piece as usize).enumerate() {
+                if at % 2 == 0 {
+                    assert!(slots.append(bytes));
+                } else {
+                    let sum = slots.append_summing(bytes).unwrap();
+                    assert_eq!(sum % 0xffff, words(bytes) % 0xffff);
+                }
+            }
+            assert!(!slots.append(&[0]) && slots.append_summing(&[0]).is_none(), "longer than announced");
+            if !first.is_empty() {
+                assert!(!slots.put_head(&first[1..]), "not as long as what was left");
+                assert!(slots.put_head(first));
+            }
             assert!(slots.finish());
             self.sent(frame);
         }

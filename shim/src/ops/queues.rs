@@ -140,7 +140,7 @@ operations! {
             return code(libc::ENOTSUP);
         }
         let offloads = device.tx_offloads() | conf.map_or(0, |conf| conf.offloads);
-        let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
+        let descriptors = Limits::of(&port.control.state(), port.control.args()).tx_ring_for(descriptors, offloads);
         port.release_queue::<TxQueue>(index);
         port.set_queue(index, TxQueue::new(TxConfig { descriptors, offloads }));
         port.control.state().limit_frames();

@@ -89,6 +89,59 @@ fn long_packets_are_held_until_they_are_read() {
     }
 }
 
+/// A checksum and a tag are written into the head alone, the rest is read where it lies, and neither changes the application's buffer. A
+/// packet that is cut is copied.
+#[test]
+fn heads_are_finished_in_their_slots() {
+    let (eal, shared) = (TestEal::new(), Shared::new());
+    let pool = eal.pool(255, 2048);
+    let region = region(64, 256);
+    let offloads = crate::limits::TX_OFFLOADS;
+    let (mut queue, mut ring) = shared.queue(&region, offloads);
+    for (payload, tag, refers) in [(60, false, false), (87, false, true), (1000, false, true), (1001, true, true)] {
+        let mut frame = vec![2; 12];
+        frame.extend([8, 0, 0x45, 0]);
+        frame.extend(u16::try_from(28 + payload).unwrap().to_be_bytes());
+        frame.extend([0, 7, 0x40, 0, 64, 17, 0xde, 0xad, 10, 0, 0, 1, 10, 0, 0, 2, 1, 2, 3, 4]);
+        frame.extend(u16::try_from(8 + payload).unwrap().to_be_bytes());
+        frame.extend([0xde, 0xad]);
+        frame.extend(pattern(payload, 3));
+        let mut right = frame.clone();
+        kopi_packet::checksum::complete(&mut right, &kopi_packet::parse(&frame, 1).0);
+        if tag {
+            right.splice(12..12, [0x81, 0, 0x60, 5]);
+        }
+        let packet = pool.packet(&[&frame]);
+        let flags = sys::RTE_MBUF_F_TX_IP_CKSUM | sys::RTE_MBUF_F_TX_UDP_CKSUM;
+        // SAFETY: a packet of ours.
+        unsafe { (*packet).ol_flags = flags | if tag { sys::RTE_MBUF_F_TX_VLAN } else { 0 } };
+        // SAFETY: as above.
+        unsafe { (*packet).tx_offload = 14 | 20 << 7 };
+        // SAFETY: as above.
+        unsafe { (*packet).vlan_tci = 0x6005 };
+        let before = by_reference(&queue);
+        assert_eq!(queue.send(&mut [packet]), 1);
+        assert_eq!(by_reference(&queue) - before, u64::from(refers), "{payload}");
+        if refers {
+            assert_eq!(crate::tests::bytes(packet), frame);
+        }
+        assert_eq!(drain(&mut ring, true), [right], "{payload}");
+        assert_eq!((queue.clean(usize::MAX), pool.used()), (usize::from(refers), 0));
+    }
+    let mut frame = vec![2; 12];
+    frame.extend([8, 0, 0x45, 0, 4, 0, 0, 7, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([1, 2, 3, 4, 0, 0, 0, 5, 0, 0, 0, 6, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    frame.extend(pattern(900, 1));
+    let packet = pool.packet(&[&frame]);
+    // SAFETY: a packet of ours.
+    unsafe { (*packet).ol_flags = sys::RTE_MBUF_F_TX_TCP_SEG };
+    // SAFETY: as above.
+    unsafe { (*packet).tx_offload = 14 | 20 << 7 | 20 << 16 | 400 << 24 };
+    let before = by_reference(&queue);
+    assert_eq!((queue.send(&mut [packet]), by_reference(&queue) - before, pool.used()), (1, 0, 0));
+    assert_eq!(drain(&mut ring, true).iter().map(Vec::len).collect::<Vec<_>>(), [454, 454, 154]);
+}
+
 /// Bursts free what was read by themselves, whatever is in them, and a full ring holds no packet that it did not take.
 #[test]
 fn bursts_free_what_was_read() {

@@ -2,14 +2,14 @@ use super::*;
 use crate::tests::{TestEal, allocations, fill as write, pattern, region, reported};
 use kopi_ring::{Consumer, Doorbell, Region};
 
-fn queue(region: &Region, offloads: u64) -> TxQueue {
+pub(super) fn queue(region: &Region, offloads: u64) -> TxQueue {
     let queue = TxQueue::new(TxConfig { descriptors: 64, offloads });
     queue.shared().offer(Box::new(TxPublisher::new(region.tx_producer(0).unwrap(), None)), None);
     queue
 }
 
 /// Everything in the ring.
-fn drain(ring: &mut Consumer) -> Vec<Vec<u8>> {
+pub(super) fn drain(ring: &mut Consumer) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     ring.poll().unwrap();
     while let Some(frame) = ring.next().unwrap() {

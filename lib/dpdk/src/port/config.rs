@@ -42,6 +42,8 @@ pub struct PortConfig {
     ///
     /// [`Port::configure`]: crate::Port::configure
     pub one_pool: bool,
+    /// Have the device write the checksums of frames that [leave them to it](crate::Mbuf::leave_checksums).
+    pub checksums: bool,
 }
 
 impl Default for PortConfig {
@@ -57,6 +59,7 @@ impl Default for PortConfig {
             rx_interrupts: false,
             promiscuous: false,
             one_pool: false,
+            checksums: false,
         }
     }
 }
@@ -126,6 +129,13 @@ fn device_conf(
     if config.rss && config.rx_queues > 1 && hashes != 0 {
         conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
         conf.rx_adv_conf.rss_conf.rss_hf = hashes;
+    }
+    if config.checksums {
+        let wanted = sys::RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | sys::RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+        if info.tx_offload_capa & wanted != wanted {
+            return Err(DpdkError::Invalid("the device writes no checksums of IPv4 and UDP".into()));
+        }
+        conf.txmode.offloads |= wanted;
     }
     // SAFETY: the driver's own word, valid as long as the port.
     let flags = unsafe { info.dev_flags.as_ref() }.copied().unwrap_or(0);
