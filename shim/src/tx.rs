@@ -177,8 +177,7 @@ impl TxQueue {
             // A fault is met again below, by who asks for room.
             let _released = self.held.release(&mut publisher.ring, self.fast_free);
         }
-        let offloads = OFFLOADS.then_some(self.offloads);
-        let burst = fill(publisher, &mut self.held, &self.shared, packets, self.fast_free, offloads);
+        let burst = fill::<OFFLOADS>(publisher, &mut self.held, &self.shared, packets, self.fast_free, self.offloads);
         if burst.sent > 0 {
             publisher.publish();
             self.shared.counters().packets.add(burst.sent);
@@ -236,14 +235,15 @@ macro_rules! read {
 
 /// Puts packets into the ring until it is full. `fast_free` says how they may be freed, `offloads` what they may ask for.
 #[inline]
-fn fill(
+fn fill<const OFFLOADS: bool>(
     publisher: &mut TxPublisher,
     held: &mut Held,
     shared: &RingSlot<TxPublisher>,
     packets: &mut [*mut rte_mbuf],
     fast_free: bool,
-    offloads: Option<Offloads>,
+    offloads: Offloads,
 ) -> Burst {
+    let offloads = OFFLOADS.then_some(offloads);
     let mut burst = Burst::default();
     let max_frame = shared.max_frame();
     let longest = publisher.longest(max_frame);
@@ -255,7 +255,8 @@ fn fill(
     loop {
         fill_plain(&mut publisher.ring, longest, packets, &mut burst, offloads);
         let Some(&odd) = packets.get(burst.completed) else { return burst };
-        if publisher.memory.is_some() && fill_long(publisher, held, max_frame, packets, &mut burst, fast_free, offloads)
+        if publisher.memory.is_some()
+            && fill_long::<OFFLOADS>(publisher, held, max_frame, packets, &mut burst, fast_free, offloads)
         {
             continue;
         }
@@ -326,7 +327,7 @@ fn fill_plain(
 /// by a copy where it cannot, or where too many are held. Until there is something else or no slot is known to be free; returns
 /// whether any was sent.
 #[inline(never)]
-fn fill_long(
+fn fill_long<const OFFLOADS: bool>(
     publisher: &mut TxPublisher,
     held: &mut Held,
     max_frame: u32,
@@ -338,6 +339,8 @@ fn fill_long(
     let TxPublisher { ring, memory, last, .. } = publisher;
     let Some(memory) = memory else { return false };
     let lengths = u32::from(HEAD).saturating_add(1)..=max_frame;
+    // Known when compiled to be none, where there are none.
+    let offloads = offloads.filter(|_| OFFLOADS);
     let begun = burst.completed;
     while let Some(&mbuf) = packets.get(burst.completed) {
         let Some(frame) = plain(mbuf, lengths.clone(), offloads) else { break };
