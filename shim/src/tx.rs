@@ -9,7 +9,7 @@ use crate::sys::rte_mbuf;
 use crate::tx_publisher::TxPublisher;
 use kopi_ring::layout::{HEAD, MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer};
-use offload::Offloads;
+use offload::{Job, Offloads};
 use std::ffi::{c_int, c_void};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -252,18 +252,25 @@ fn fill<const OFFLOADS: bool>(
         Ok(_) => {}
         Err(fault) => return Burst { fault: Some(fault), ..burst },
     }
+    let mut job = Job::default();
     loop {
-        fill_plain(&mut publisher.ring, longest, packets, &mut burst, offloads);
-        let Some(&odd) = packets.get(burst.completed) else { return burst };
-        if publisher.memory.is_some()
-            && fill_long::<OFFLOADS>(publisher, held, max_frame, packets, &mut burst, fast_free, offloads)
-        {
-            continue;
+        let Some(&next) = packets.get(burst.completed) else { return burst };
+        let (odd, fate);
+        if let Some(offloads) = offloads.filter(|offloads| offloads.concern(next)) {
+            odd = next;
+            fate = offload::send(publisher, held, shared, odd, offloads, &mut job);
+        } else {
+            fill_plain::<OFFLOADS>(&mut publisher.ring, longest, packets, &mut burst, offloads);
+            let Some(&next) = packets.get(burst.completed) else { return burst };
+            if offloads.is_some_and(|offloads| offloads.concern(next))
+                || publisher.memory.is_some()
+                    && fill_long::<OFFLOADS>(publisher, held, max_frame, packets, &mut burst, fast_free, offloads)
+            {
+                continue;
+            }
+            odd = next;
+            fate = send_odd(&mut publisher.ring, odd, max_frame, shared.counters());
         }
-        let fate = match offloads.filter(|offloads| offloads.concern(odd)) {
-            Some(offloads) => offload::send(publisher, held, shared, odd, offloads),
-            None => send_odd(&mut publisher.ring, odd, max_frame, shared.counters()),
-        };
         match fate {
             Ok(Fate::Sent { frames, bytes }) => {
                 burst.sent = burst.sent.wrapping_add(frames.into());
@@ -301,13 +308,15 @@ impl Burst {
 /// Copies the next packets that lie in one segment, have at most `longest` bytes and fit one slot, until there is something else
 /// or no slot is known to be free.
 #[inline]
-fn fill_plain(
+fn fill_plain<const OFFLOADS: bool>(
     ring: &mut Producer,
     longest: u32,
     packets: &[*mut rte_mbuf],
     burst: &mut Burst,
     offloads: Option<Offloads>,
 ) {
+    // Known when compiled to be none, where there are none.
+    let offloads = offloads.filter(|_| OFFLOADS);
     let packets = packets.get(burst.completed..).unwrap_or_default();
     let lengths = MIN_FRAME..=longest.min(ring.slot_size());
     let mut bytes = 0_u64;

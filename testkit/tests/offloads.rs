@@ -45,7 +45,7 @@ impl Path {
         let socket = format!("--vdev=net_af_packet1,iface={},blocksz=61440,framesz=61440,framecnt=64", near.outside());
         eal.args.push(socket);
         let options = Options::new("between", "csum")
-            .with(&format!("--mbuf-size=65535 --total-num-mbufs=1024 --eth-peer=0,{FAR_MAC} --eth-peer=1,{NEAR_MAC}"));
+            .with(&format!("--mbuf-size=65535 --total-num-mbufs=1500 --eth-peer=0,{FAR_MAC} --eth-peer=1,{NEAR_MAC}"));
         let mut testpmd = Testpmd::launch_with(&dir, eal, &options);
         testpmd.process().expect(0, "testpmd> ", SOON);
         testpmd.ask("port stop 0");

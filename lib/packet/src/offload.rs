@@ -2,7 +2,7 @@
 //!
 //! Whoever sends copies the packet, and a [`Job`] says what differs in the copy: it has the headers of each frame, and is told the sum
 //! of what is copied behind them. Frame by frame: [`begin`](Job::begin); [`add`](Job::add) or [`add_bytes`](Job::add_bytes) for the
-//! body; [`finish`](Job::finish).
+//! body; [`finish`](Job::finish). A job serves for any number of packets, one after the other ([`start`](Job::start)).
 //!
 //! A checksum is computed as a whole, whatever stood in its place.
 //!
@@ -86,7 +86,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// How many bytes of the packet [`Job::new`] has to see.
+    /// How many bytes of the packet [`Job::start`] has to see.
     #[inline]
     #[must_use]
     pub const fn head_len(&self) -> usize {
@@ -146,39 +146,41 @@ struct Cut {
     size: usize,
 }
 
-impl Job {
-    /// Of a packet of `length` bytes that begins with `first`, which is at least [`Request::head_len`] long. Tags are inserted, and the
-    /// checksum of IPv4 is written.
-    ///
-    /// `None` if the packet contradicts the request: headers are not where they are said to be, are of another protocol, are longer
-    /// than [`MAX_HEADERS`] or than the packet, or claim more payload than there is.
-    #[must_use]
-    pub fn new(request: &Request, first: &[u8], length: usize) -> Option<Self> {
-        let (taken, tags) = (request.head_len(), request.tags_len());
-        let mut head = [0; MAX_HEADERS];
-        let head_len = taken + tags;
-        let first = first.get(..taken)?;
-        let body = length.checked_sub(taken)?;
-        if tags == 0 {
-            head.get_mut(..taken)?.copy_from_slice(first);
-        } else {
-            insert_tags(request, &mut head, first)?;
-        }
-        let mut job = Self {
-            head,
-            head_len,
-            body,
+impl Default for Job {
+    fn default() -> Self {
+        Self {
+            head: [0; MAX_HEADERS],
+            head_len: 0,
+            body: 0,
             check: None,
             cut: None,
             sum: 0,
             odd: false,
             crc: Crc32c::default(),
             uncovered: 0,
-        };
-        if request.reads_ip() {
-            job.read(request, request.l2 + tags)?;
         }
-        Some(job)
+    }
+}
+
+impl Job {
+    /// Turns to a packet of `length` bytes that begins with `first`, which is at least [`Request::head_len`] long. Tags are inserted, and
+    /// the checksum of IPv4 is written.
+    ///
+    /// `None` if the packet contradicts the request: headers are not where they are said to be, are of another protocol, are longer
+    /// than [`MAX_HEADERS`] or than the packet, or claim more payload than there is. There is no frame then.
+    #[must_use]
+    pub fn start(&mut self, request: &Request, first: &[u8], length: usize) -> Option<()> {
+        let (taken, tags) = (request.head_len(), request.tags_len());
+        let first = first.get(..taken)?;
+        self.body = length.checked_sub(taken)?;
+        self.head_len = taken + tags;
+        (self.check, self.cut, self.uncovered) = (None, None, 0);
+        if tags == 0 {
+            self.head.get_mut(..taken)?.copy_from_slice(first);
+        } else {
+            insert_tags(request, &mut self.head, first)?;
+        }
+        if request.reads_ip() { self.read(request, request.l2 + tags) } else { Some(()) }
     }
 
     /// Reads IP, whose header lies at `ip` of the head.

@@ -7,7 +7,8 @@ use crate::ring_slot::RingSlot;
 use crate::sys;
 use crate::sys::rte_mbuf;
 use crate::tx_publisher::TxPublisher;
-use kopi_packet::offload::{Job, Request, Transport};
+pub(super) use kopi_packet::offload::Job;
+use kopi_packet::offload::{Request, Transport};
 use kopi_packet::segment::MAX_HEADERS;
 use kopi_ring::layout::{HEAD, MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer, Slots};
@@ -89,6 +90,7 @@ pub(super) fn send(
     shared: &RingSlot<TxPublisher>,
     mbuf: *const rte_mbuf,
     offloads: Offloads,
+    job: &mut Job,
 ) -> Result<Fate, PeerFault> {
     let counters = shared.counters();
     let single = read!(mbuf, nb_segs) == 1;
@@ -99,13 +101,15 @@ pub(super) fn send(
     }
     let request = offloads.request(mbuf);
     let mut body = if single { Pieces { next: std::ptr::null(), ..Pieces::of(mbuf) } } else { Pieces::of(mbuf) };
-    let mut gathered = [0; MAX_HEADERS];
-    let Some(job) = body.head(request.head_len(), &mut gathered).and_then(|h| Job::new(&request, h, length as usize))
-    else {
+    let started = match body.split(request.head_len()) {
+        Some(head) => job.start(&request, head, length as usize),
+        None => body.gather(request.head_len()).and_then(|head| job.start(&request, &head, length as usize)),
+    };
+    if started.is_none() {
         counters.malformed.add(1);
         return Ok(Fate::Dropped);
     };
-    let Some((slots, bytes)) = room_for(&job, &publisher.ring, shared.max_frame()) else {
+    let Some((slots, bytes)) = room_for(job, &publisher.ring, shared.max_frame()) else {
         counters.oversize.add(1);
         return Ok(Fate::Dropped);
     };
@@ -115,7 +119,7 @@ pub(super) fn send(
     if single
         && let Some(memory) = &publisher.memory
         && job.frames() == 1
-        && let Some(reference) = Reference::of(&job, body.here)
+        && let Some(reference) = Reference::of(job, body.here)
         && let Some(at) = memory.find(reference.rest.as_ptr(), reference.rest.len(), &mut publisher.last)
         && owns_buffer(mbuf)
         && held.takes(read!(mbuf, pool))
@@ -154,7 +158,7 @@ fn room_for(job: &Job, ring: &Producer, max_frame: u32) -> Option<(u32, u64)> {
 /// Copies all frames of a packet behind whose head `body` lies, and returns how many there are. `None`, and no frame, if its segments do
 /// not add up to its length.
 #[inline]
-fn copy(mut job: Job, ring: &mut Producer, mut body: Pieces<'_>, single: bool) -> Option<u32> {
+fn copy(job: &mut Job, ring: &mut Producer, mut body: Pieces<'_>, single: bool) -> Option<u32> {
     let frames = job.frames();
     // Nothing may be missing when some frames are in the ring already.
     if !single && body.clone().length() != (0..frames).fold(0, |sum: usize, at| sum.saturating_add(job.body_len(at))) {
@@ -164,7 +168,7 @@ fn copy(mut job: Job, ring: &mut Producer, mut body: Pieces<'_>, single: bool) -
         let (head, rest) = (job.head_len(), job.body_len(at));
         job.begin(at)?;
         let mut slots = ring.begin(u32::try_from(head.saturating_add(rest)).ok()?, Notes::NONE)?;
-        if !slots.leave_head(u32::try_from(head).ok()?) || !append(&mut slots, &mut job, &mut body, rest) {
+        if !slots.leave_head(u32::try_from(head).ok()?) || !append(&mut slots, job, &mut body, rest) {
             return None;
         }
         if !slots.put_head(job.finish()) || !slots.finish() {
@@ -210,7 +214,7 @@ impl<'a> Reference<'a> {
     }
 
     /// Puts it into the ring, where a slot is free. The rest lies `at` bytes into the window.
-    fn push(&self, mut job: Job, ring: &mut Producer, at: u64) -> bool {
+    fn push(&self, job: &mut Job, ring: &mut Producer, at: u64) -> bool {
         let Some(length) = job.head_len().checked_add(self.between.len()).and_then(|n| n.checked_add(self.rest.len()))
         else {
             return false;
@@ -262,18 +266,19 @@ impl<'a> Pieces<'a> {
         Some(piece)
     }
 
-    /// The first `length` bytes, in `room` unless they are in one segment.
+    /// The first `length` bytes, if they are in one segment.
     #[inline]
-    fn head<'b>(&mut self, length: usize, room: &'b mut [u8]) -> Option<&'b [u8]>
-    where
-        'a: 'b,
-    {
-        if let Some((head, rest)) = self.here.split_at_checked(length) {
-            self.here = rest;
-            return Some(head);
-        }
-        let room = room.get_mut(..length)?;
-        let mut missing = &mut *room;
+    fn split(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.here.split_at_checked(length)?;
+        self.here = rest;
+        Some(head)
+    }
+
+    /// The first `length` bytes, out of several segments.
+    #[cold]
+    fn gather(&mut self, length: usize) -> Option<[u8; MAX_HEADERS]> {
+        let mut room = [0; MAX_HEADERS];
+        let mut missing = room.get_mut(..length)?;
         while !missing.is_empty() {
             let piece = self.next(missing.len())?;
             let (to, others) = missing.split_at_mut_checked(piece.len())?;
