@@ -5,7 +5,7 @@
 use kopi_testkit::netns::INSIDE;
 use kopi_testkit::testpmd::{EalArguments, Options};
 use kopi_testkit::wait::SOON;
-use kopi_testkit::{Kopid, Memory, Netns, Settings, TempDir, Testpmd, wait_until};
+use kopi_testkit::{Kopid, Memory, Netns, Settings, TempDir, Testpmd};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
@@ -144,10 +144,8 @@ fn checksums_are_right_for_a_kernel() {
     }
     let damaged = path.damaged();
     assert!(damaged.is_empty(), "{damaged:?}");
-    wait_until("a frame is sent for each", SOON, || {
-        let (received, sent) = path.counts();
-        received == sent
-    });
+    let (_, frames) = path.counts();
+    assert!(frames > 500_000 / 1500, "{frames}");
 }
 
 /// Packets of some 57,000 bytes are cut to frames of the wire, whole and in order, and frames of the wire are what is counted.
