@@ -25,6 +25,7 @@
 //! | [`reply`] | the answer to a packet that is rejected |
 //! | [`mark`] | code point and VLAN priority written into frames |
 //! | [`checksum`] | the Internet checksum |
+//! | [`verify`] | whether the checksums of a received frame are right |
 //! | [`vnet`] | the header before frames of a TAP interface |
 //! | [`segment`] | what a kernel leaves to its NIC: checksums, and cutting TCP segments |
 //! | [`offload`] | what an application leaves to its port: the same, and VLAN tags |
@@ -75,6 +76,7 @@ mod rss;
 pub mod segment;
 pub mod tcp;
 mod tunnel;
+pub mod verify;
 pub mod vnet;
 mod walk;
 

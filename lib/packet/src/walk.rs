@@ -33,11 +33,11 @@ pub(crate) const LOWEST_ETHERTYPE: u16 = 0x0600;
 /// IPv6 extension headers (RFC 8200, 4; the registry of "IPv6 Extension Header Types" at IANA).
 pub(crate) mod extension {
     pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
+    pub(crate) const ROUTING: u8 = 43;
     pub(crate) const FRAGMENT: u8 = 44;
     pub(crate) const AUTHENTICATION: u8 = 51;
-    pub(super) const NO_NEXT_HEADER: u8 = 59;
-    pub(super) const DESTINATION: u8 = 60;
+    pub(crate) const NO_NEXT_HEADER: u8 = 59;
+    pub(crate) const DESTINATION: u8 = 60;
     pub(super) const MOBILITY: u8 = 135;
     pub(super) const HIP: u8 = 139;
     pub(super) const SHIM6: u8 = 140;
