@@ -2,6 +2,7 @@
 
 use crate::PeerFault;
 use crate::copy::{copy_out, prefetch_read};
+use crate::copy_sum::{SumRoutine, copy_out_summed};
 use crate::index::ConsumerIndex;
 use crate::layout::{Descriptor, HEAD, LINE, MAX_FRAME, Notes};
 use crate::need_wakeup;
@@ -178,6 +179,56 @@ impl Consumer {
                 }
                 // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.
                 unsafe { copy_out(to.as_mut_ptr(), stretch.slot, to.len().min(len.into())) };
+                stretch.next_slot();
+                taken = taken.wrapping_add(1);
+            }
+        }
+        self.index.advance(taken);
+        taken as usize
+    }
+
+    /// The same as [`take_run`](Self::take_run), for who goes on with each frame while it is near: `place` gives something of the
+    /// caller's beside the place, and `copied` gets both when the frame is there. With a `routine` it also gets the frame's sum: a
+    /// number that leaves the same rest by 65,535 as the sum of its 16-bit words in the order in which they lie, an odd last byte padded
+    /// with zero. Without one it gets zero.
+    #[inline]
+    pub fn take_run_summed<'a, T>(
+        &mut self,
+        most: usize,
+        lens: RangeInclusive<u16>,
+        routine: Option<SumRoutine>,
+        mut place: impl FnMut(u16, Notes) -> Option<(T, &'a mut [u8])>,
+        mut copied: impl FnMut(T, &'a mut [u8], u64),
+    ) -> usize {
+        let (known, begun) = (self.index.known(), self.index.tail());
+        let most = u32::try_from(most).unwrap_or(u32::MAX).min(known);
+        let Some(plain) = self.plain(&lens) else { return 0 };
+        // What is not published yet is left to the producer.
+        let ahead = known.saturating_sub(PREFETCH);
+        let mut taken = 0_u32;
+        'run: while taken < most {
+            let mut stretch = self.memory.stretch(begun.wrapping_add(taken), most.wrapping_sub(taken));
+            for descriptor in stretch.descriptors {
+                let descriptor = Descriptor(descriptor.load(Relaxed));
+                if !plain.has(descriptor) {
+                    break 'run;
+                }
+                let len = descriptor.length();
+                let Some((more, to)) = place(len, descriptor.notes()) else { break 'run };
+                let Some(to) = to.get_mut(..len.into()) else { break 'run };
+                let sum = if let Some(routine) = routine {
+                    let next = if taken < ahead { stretch.ahead(PREFETCH) } else { stretch.slot.cast_const() };
+                    // SAFETY: the slot holds `slot_size` bytes, no fewer than `len`; `to` is ours alone and outside the region.
+                    unsafe { copy_out_summed(to, stretch.slot, next, routine) }
+                } else {
+                    if taken < ahead {
+                        stretch.prefetch_ahead(PREFETCH, len.into());
+                    }
+                    // SAFETY: as above.
+                    unsafe { copy_out(to.as_mut_ptr(), stretch.slot, to.len()) };
+                    0
+                };
+                copied(more, to, sum);
                 stretch.next_slot();
                 taken = taken.wrapping_add(1);
             }

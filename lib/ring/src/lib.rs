@@ -44,6 +44,7 @@
 
 mod consumer;
 mod copy;
+mod copy_sum;
 mod counter;
 mod doorbell;
 mod equal;
@@ -68,6 +69,7 @@ mod window;
 
 pub use consumer::{Consumer, Frame};
 pub use copy::{CopyRoutine, CopyRoutines, prefetch};
+pub use copy_sum::SumRoutine;
 pub use counter::Counter;
 pub use doorbell::Doorbell;
 pub use equal::equal;

@@ -98,6 +98,12 @@ impl Stretch<'_> {
         self.slot = self.slot.wrapping_add(self.stride);
     }
 
+    /// Where the slot lies that is `slots` further on, for a hint: behind the end of the ring there is none.
+    #[inline]
+    pub(crate) const fn ahead(&self, slots: u32) -> *const u8 {
+        self.slot.wrapping_add((slots as usize).wrapping_mul(self.stride))
+    }
+
     /// Prefetches `len` bytes, at least one line, of the slot that lies `slots` further on. Behind the end of the ring there is
     /// none, and the hint is lost.
     #[inline]

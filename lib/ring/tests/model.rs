@@ -2,7 +2,7 @@
 #![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "this whole file is a test")]
 
 use kopi_ring::layout::{MAX_FRAME, MIN_SLOT, Notes};
-use kopi_ring::{Consumer, Frame, Geometry, HugePages, Producer, Region};
+use kopi_ring::{Consumer, Frame, Geometry, HugePages, Producer, Region, SumRoutine};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -267,17 +267,30 @@ impl Bench {
         let mut given = Vec::new();
         let mut asked = 0;
         let most = places + usize::from(places.is_multiple_of(3));
-        let place = |len, notes| {
+        let mut place = |len, notes| {
             asked += 1;
             given.push((usize::from(len), notes));
             left.next().map(|buffer| &mut buffer[..usize::from(len)])
         };
-        let taken = if most == 1 {
-            usize::from(self.consumer.take_one(lens, place))
-        } else {
-            self.consumer.take_run(most, lens, place)
+        let routines = [None, Some(SumRoutine::PORTABLE), Some(SumRoutine::detect())];
+        let mut copied = Vec::new();
+        let taken = match (most, routines.get(places % 4)) {
+            (1, _) => usize::from(self.consumer.take_one(lens, place)),
+            (_, None) => self.consumer.take_run(most, lens, place),
+            (_, Some(routine)) => {
+                let mut number = 0..;
+                let place = |len, notes| number.next().zip(place(len, notes));
+                let copied = |number, frame: &mut [u8], sum| copied.push((number, frame.to_vec(), sum));
+                self.consumer.take_run_summed(most, lens, *routine, place, copied)
+            }
         };
         assert_eq!(taken, expected.len());
+        for (number, (sent, (given, bytes, sum))) in expected.iter().zip(copied).enumerate() {
+            assert!(given == number && bytes == sent.bytes);
+            let words = bytes.chunks(2).map(|word| u16::from_ne_bytes([word[0], word.get(1).copied().unwrap_or(0)]));
+            let right = words.map(u64::from).sum::<u64>() % 0xffff;
+            assert_eq!(sum % 0xffff, if routines[places % 4].is_some() { right } else { 0 });
+        }
         assert!(asked <= expected.len() + 1, "asked after the end");
         for ((sent, buffer), (len, notes)) in expected.iter().zip(&buffers).zip(given) {
             assert_eq!((len, notes), (sent.bytes.len(), sent.notes));
