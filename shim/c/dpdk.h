@@ -44,6 +44,8 @@ enum {
     OWN_RTE_ETH_TX_DESC_FULL = 0,
     OWN_RTE_ETH_TX_DESC_DONE = 1,
 
+    OWN_RTE_ETH_VLAN_STRIP_MASK = 0x1,
+
     OWN_RTE_ETH_EVENT_INTR_LSC = 1,
     OWN_RTE_ETH_MQ_RX_NONE = 0,
     OWN_RTE_ETH_MQ_RX_RSS = 1,
@@ -135,7 +137,13 @@ enum { OWN_RTE_ETH_SPEED_NUM_UNKNOWN = UINT32_MAX };
 
 #define BIT(n) ((uint64_t)1 << (n))
 enum {
+    OWN_RTE_ETH_RX_OFFLOAD_VLAN_STRIP = BIT(0),
+    OWN_RTE_ETH_RX_OFFLOAD_IPV4_CKSUM = BIT(1),
+    OWN_RTE_ETH_RX_OFFLOAD_UDP_CKSUM = BIT(2),
+    OWN_RTE_ETH_RX_OFFLOAD_TCP_CKSUM = BIT(3),
     OWN_RTE_ETH_RX_OFFLOAD_SCATTER = BIT(13),
+    OWN_RTE_ETH_RX_OFFLOAD_TIMESTAMP = BIT(14),
+    OWN_RTE_ETH_RX_OFFLOAD_SCTP_CKSUM = BIT(17),
     OWN_RTE_ETH_RX_OFFLOAD_RSS_HASH = BIT(19),
     OWN_RTE_ETH_TX_OFFLOAD_VLAN_INSERT = BIT(0),
     OWN_RTE_ETH_TX_OFFLOAD_IPV4_CKSUM = BIT(1),
@@ -150,6 +158,7 @@ enum {
     OWN_RTE_ETH_RSS_TCP = BIT(4) | BIT(10) | BIT(16),
     OWN_RTE_ETH_RSS_UDP = BIT(5) | BIT(11) | BIT(17),
     OWN_RTE_ETH_RSS_SCTP = BIT(6) | BIT(12),
+    OWN_RTE_MBUF_F_RX_VLAN = BIT(0),
     OWN_RTE_MBUF_F_RX_RSS_HASH = BIT(1),
     OWN_RTE_MBUF_F_RX_FDIR = BIT(2),
     OWN_RTE_MBUF_F_RX_FDIR_ID = BIT(13),
@@ -161,6 +170,11 @@ enum {
     OWN_RTE_MBUF_F_TX_L4_MASK = BIT(52) | BIT(53),
     OWN_RTE_MBUF_F_TX_IP_CKSUM = BIT(54),
     OWN_RTE_MBUF_F_TX_VLAN = BIT(57),
+    OWN_RTE_MBUF_F_RX_L4_CKSUM_BAD = BIT(3),
+    OWN_RTE_MBUF_F_RX_IP_CKSUM_BAD = BIT(4),
+    OWN_RTE_MBUF_F_RX_VLAN_STRIPPED = BIT(6),
+    OWN_RTE_MBUF_F_RX_IP_CKSUM_GOOD = BIT(7),
+    OWN_RTE_MBUF_F_RX_L4_CKSUM_GOOD = BIT(8),
     OWN_RTE_MBUF_F_EXTERNAL = BIT(61),
     OWN_RTE_MBUF_F_INDIRECT = BIT(62),
 };
@@ -740,7 +754,10 @@ struct own_eth_dev_ops {
     const uint32_t *(*dev_supported_ptypes_get)(struct own_rte_eth_dev *dev);
 #endif
     own_none dev_ptypes_set;
-    own_none vlan_filter_set, vlan_tpid_set, vlan_strip_queue_set, vlan_offload_set, vlan_pvid_set;
+    own_none vlan_filter_set, vlan_tpid_set;
+    void (*vlan_strip_queue_set)(struct own_rte_eth_dev *dev, uint16_t queue, int on);
+    int (*vlan_offload_set)(struct own_rte_eth_dev *dev, int mask);
+    own_none vlan_pvid_set;
     own_none rx_queue_start, rx_queue_stop, tx_queue_start, tx_queue_stop;
     int (*rx_queue_setup)(struct own_rte_eth_dev *dev, uint16_t queue, uint16_t descriptors, unsigned int socket,
                           const struct own_rte_eth_rxconf *conf, struct own_rte_mempool *pool);
@@ -764,7 +781,8 @@ struct own_eth_dev_ops {
 #if KOPI_RELEASE >= 2411
     own_none timesync_adjust_freq;
 #endif
-    own_none timesync_read_time, timesync_write_time, read_clock;
+    own_none timesync_read_time, timesync_write_time;
+    int (*read_clock)(struct own_rte_eth_dev *dev, uint64_t *clock);
     own_none xstats_get_by_id, xstats_get_names_by_id;
 #if KOPI_RELEASE >= 2511
     own_none xstats_enable, xstats_disable, xstats_query_state;

@@ -25,6 +25,8 @@ int rte_eth_dev_stop(uint16_t port);
 void rte_eth_random_addr(uint8_t *address);
 uint16_t rte_eth_pkt_burst_dummy(void *queue, struct own_rte_mbuf **packets, uint16_t n);
 
+int rte_mbuf_dyn_rx_timestamp_register(int *offset, uint64_t *flag);
+
 typedef int (*own_memseg_walk)(const struct own_rte_memseg_list *list, const struct own_rte_memseg *segment, void *argument);
 typedef int (*own_memseg_list_walk)(const struct own_rte_memseg_list *list, void *argument);
 typedef unsigned int own_rte_mem_event;

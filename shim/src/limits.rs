@@ -16,8 +16,9 @@ const MIN_MTU: u16 = 68;
 /// Smallest buffer for received frames, in bytes without headroom.
 const MIN_BUFFER: u32 = 64;
 
-/// RX offloads: frames spread over several buffers, and the flow hash that the daemon has computed.
-pub(crate) const RX_OFFLOADS: u64 = sys::RTE_ETH_RX_OFFLOAD_SCATTER | sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
+/// RX offloads: frames spread over several buffers, the flow hash that the daemon has computed, and what the driver does to frames.
+pub(crate) const RX_OFFLOADS: u64 =
+    sys::RTE_ETH_RX_OFFLOAD_SCATTER | sys::RTE_ETH_RX_OFFLOAD_RSS_HASH | crate::rx::offloads::OFFLOADS;
 /// TX offloads: packets of several segments, and buffers that are given back without being looked at; and what is done to packets that
 /// ask for it, see [`crate::tx`].
 pub(crate) const TX_OFFLOADS: u64 = sys::RTE_ETH_TX_OFFLOAD_MULTI_SEGS

@@ -33,6 +33,50 @@ pub(crate) struct MbufCache {
     pool: *mut sys::rte_mempool,
 }
 
+/// What is done to packets beyond the copying.
+pub(crate) trait Finish {
+    /// Takes the oldest frames of `ring` as [`Consumer::take_run`] does, copies each to the place that `place` gives, with the buffer that
+    /// it lies in, and finishes the packet.
+    ///
+    /// # Safety
+    ///
+    /// The buffers that `place` gives are valid, described as first buffers of their packets, and the caller's alone.
+    unsafe fn take_run<'a>(
+        &mut self,
+        ring: &mut Consumer,
+        most: usize,
+        lens: RangeInclusive<u16>,
+        place: impl FnMut(u16, Notes) -> Option<(*mut rte_mbuf, &'a mut [u8])>,
+    ) -> usize;
+
+    /// Finishes a packet that was made in another way.
+    ///
+    /// # Safety
+    ///
+    /// `packet` is a well-formed packet, which is the caller's alone.
+    unsafe fn finish_odd(&mut self, packet: *mut rte_mbuf);
+}
+
+/// Nothing.
+#[derive(Debug)]
+pub(crate) struct AsCopied;
+
+impl Finish for AsCopied {
+    #[inline]
+    unsafe fn take_run<'a>(
+        &mut self,
+        ring: &mut Consumer,
+        most: usize,
+        lens: RangeInclusive<u16>,
+        mut place: impl FnMut(u16, Notes) -> Option<(*mut rte_mbuf, &'a mut [u8])>,
+    ) -> usize {
+        ring.take_run(most, lens, |len, notes| place(len, notes).map(|(_, to)| to))
+    }
+
+    #[inline]
+    unsafe fn finish_odd(&mut self, _packet: *mut rte_mbuf) {}
+}
+
 /// What is the same for all packets of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Template {
@@ -105,13 +149,14 @@ impl MbufCache {
         self.pool
     }
 
-    /// Turns frames of `ring` into packets.
+    /// Turns frames of `ring` into packets, and finishes those.
     #[inline]
     pub(crate) fn receive(
         &mut self,
         ring: &mut Consumer,
         counters: &Counters,
         out: &mut [MaybeUninit<*mut rte_mbuf>],
+        finish: &mut impl Finish,
     ) -> (u16, Option<PeerFault>) {
         let want = match ring.poll() {
             Ok(ready) => out.len().min(ready as usize),
@@ -125,8 +170,8 @@ impl MbufCache {
         }
         self.kept().iter().rev().take(want).for_each(|mbuf| prefetch(*mbuf));
         let (mut done, mut fault) = (Received::default(), None);
-        while self.receive_plain(ring, out, &mut done) && ring.has_more() {
-            match self.receive_odd(ring, counters, out, &mut done) {
+        while self.receive_plain(ring, out, &mut done, finish) && ring.has_more() {
+            match self.receive_odd(ring, counters, out, &mut done, finish) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(found) => {
@@ -174,18 +219,22 @@ impl MbufCache {
         ring: &mut Consumer,
         out: &mut [MaybeUninit<*mut rte_mbuf>],
         done: &mut Received,
+        finish: &mut impl Finish,
     ) -> bool {
         let out = out.get_mut(done.packets..).unwrap_or_default();
         // The newest first.
         let mut places = self.kept().iter().rev().zip(&mut *out);
         let (template, mut bytes) = (&self.template, 0_u64);
-        let packets = ring.take_run(places.len(), template.lengths(), |len, notes| {
+        let most = places.len();
+        let place = |len: u16, notes| {
             let (&mbuf, to) = places.next()?;
             to.write(mbuf);
             bytes = bytes.wrapping_add(len.into());
             // SAFETY: the buffer comes from the cache, so it is valid, and now ours alone.
-            Some(unsafe { template.fill(mbuf, notes, len.into(), len) })
-        });
+            Some((mbuf, unsafe { template.fill(mbuf, notes, len.into(), len) }))
+        };
+        // SAFETY: the buffers come from the cache, so they are valid, and `place` has described them; they are ours alone.
+        let packets = unsafe { finish.take_run(ring, most, template.lengths(), place) };
         self.len = self.len.saturating_sub(packets);
         done.packets = done.packets.saturating_add(packets);
         done.bytes = done.bytes.wrapping_add(bytes);
@@ -200,10 +249,13 @@ impl MbufCache {
         counters: &Counters,
         out: &mut [MaybeUninit<*mut rte_mbuf>],
         done: &mut Received,
+        finish: &mut impl Finish,
     ) -> Result<bool, PeerFault> {
         let (Some(to), Some(frame)) = (out.get_mut(done.packets), ring.next()?) else { return Ok(false) };
         match self.packet(ring, &frame) {
             Ok(mbuf) => {
+                // SAFETY: just made, and ours alone.
+                unsafe { finish.finish_odd(mbuf) };
                 to.write(mbuf);
                 done.packets = done.packets.saturating_add(1);
                 done.bytes = done.bytes.wrapping_add(frame.len().into());

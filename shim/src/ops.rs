@@ -89,6 +89,9 @@ const fn table() -> sys::eth_dev_ops {
     ops.tx_burst_mode_get = Some(burst_mode_get);
     ops.fw_version_get = Some(fw_version_get);
     ops.dev_supported_ptypes_get = Some(supported_ptypes_get);
+    ops.vlan_offload_set = Some(queues::vlan_offload_set);
+    ops.vlan_strip_queue_set = Some(queues::vlan_strip_queue_set);
+    ops.read_clock = Some(queues::read_clock);
     ops.rx_queue_setup = Some(queues::rx_queue_setup);
     ops.rx_queue_release = Some(queues::queue_release::<RxQueue>);
     ops.rx_queue_intr_enable = Some(queues::rx_queue_intr_enable);

@@ -10,7 +10,7 @@ use kopi_ring::layout::{MAX_FRAME, MAX_QUEUES};
 use kopi_ring::{Consumer, PeerFault};
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 use std::sync::{Mutex, PoisonError};
 
 /// A ring end is offered.
@@ -50,6 +50,8 @@ struct Shared<E> {
     retired: AtomicPtr<E>,
     /// Number of a [`PeerFault`] that the queue ran into, or 0.
     fault: AtomicU32,
+    /// Whether VLAN tags are stripped.
+    strip: AtomicBool,
 }
 
 impl<E> RingSlot<E> {
@@ -63,6 +65,7 @@ impl<E> RingSlot<E> {
                 offered: AtomicPtr::new(null_mut()),
                 retired: AtomicPtr::new(null_mut()),
                 fault: AtomicU32::new(0),
+                strip: AtomicBool::new(false),
             },
             counters: Counters::default(),
             view: Mutex::new(None),
@@ -107,6 +110,12 @@ impl<E> RingSlot<E> {
         self.shared.flags.fetch_or(CHANGED, AcqRel);
     }
 
+    /// Has the queue strip VLAN tags from its next burst on, or leave them.
+    pub(crate) fn set_strip(&self, strip: bool) {
+        self.shared.strip.store(strip, Relaxed);
+        self.shared.flags.fetch_or(CHANGED, AcqRel);
+    }
+
     fn down(&self) -> u32 {
         self.shared.flags.load(Relaxed) & DOWN
     }
@@ -141,9 +150,16 @@ impl<E> RingSlot<E> {
         self.shared.flags.load(Relaxed) == 0
     }
 
+    /// Whether the queue strips VLAN tags.
+    pub(crate) fn strips(&self) -> bool {
+        self.shared.strip.load(Relaxed)
+    }
+
     /// The queue is about to look at what it is to do to frames: what is written later makes it look again.
     pub(crate) fn forget_changed(&self) {
-        self.shared.flags.fetch_and(!CHANGED, AcqRel);
+        if self.shared.flags.load(Relaxed) & CHANGED != 0 {
+            self.shared.flags.fetch_and(!CHANGED, AcqRel);
+        }
     }
 
     /// Whether the daemon is away.
@@ -293,7 +309,6 @@ const fn fault_name(number: u32) -> &'static str {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
 
     /// An end that counts how many of its kind are alive.
     struct Probe(u32, #[expect(dead_code, reason = "it is there to be counted")] Arc<()>);

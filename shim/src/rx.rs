@@ -1,17 +1,23 @@
 //! The receiving side: an RX queue and its burst function.
+//!
+//! What a queue may be asked to do to frames is in `offloads`. One that is asked for nothing never looks whether it is: the rings of one that
+//! is are kept as lanes are, however many there are, and only who has lanes looks.
 
 use crate::errno::{code, status};
 use crate::irq_thread::IrqThread;
 use crate::lanes::Lanes;
-use crate::mbuf_cache::{MbufCache, Template};
+use crate::mbuf_cache::{AsCopied, Finish, MbufCache, Template};
 use crate::ring_slot::{RingSlot, Stale};
 use crate::steering::Steering;
 use crate::sys;
 use crate::sys::rte_mbuf;
 use kopi_ring::Consumer;
+use offloads::{RxOffloads, Timestamp};
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+
+pub(crate) mod offloads;
 
 /// One RX queue, as ethdev hands it to the burst function. Only one thread may use it at a time.
 #[derive(Debug)]
@@ -30,6 +36,8 @@ pub(crate) struct RxQueue {
     irq_thread: Option<Arc<IrqThread>>,
     /// What flow rules have it do with frames, and its number there.
     steering: Option<(Arc<Steering>, u16)>,
+    /// What it does to frames. Away during a burst that does.
+    offloads: Option<Box<RxOffloads>>,
     /// Whether it does anything to frames.
     finishes: bool,
 }
@@ -43,8 +51,10 @@ pub(crate) struct RxConfig {
     pub(crate) room: u16,
     /// Whether frames may be spread over several buffers.
     pub(crate) scatter: bool,
-    /// The effective offloads.
+    /// The offloads that it was set up with.
     pub(crate) offloads: u64,
+    /// Where its packets have timestamps, if the offloads say that they have.
+    pub(crate) timestamp: Option<Timestamp>,
 }
 
 impl RxQueue {
@@ -61,9 +71,17 @@ impl RxQueue {
         // SAFETY: by the caller's word, the pool is valid while the queue is, and its buffers take what the template says.
         let mbufs = unsafe { MbufCache::new(pool, template) };
         let shared = Arc::new(RingSlot::new());
+        let offloads = Some(Box::new(RxOffloads::new(config.offloads, config.scatter, config.timestamp)));
+        shared.set_strip(config.offloads & sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP != 0);
         let (lanes, broken, irq_thread, steering) = (None, None, None, None);
         // The first burst looks what there is to do.
-        Self { ring: None, shared, mbufs, lanes, broken, config, irq_thread, steering, finishes: false }
+        Self { ring: None, shared, mbufs, lanes, broken, config, irq_thread, steering, offloads, finishes: false }
+    }
+
+    /// The effective offloads.
+    pub(crate) fn offloads(&self) -> u64 {
+        let strip = if self.shared.strips() { sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP } else { 0 };
+        self.config.offloads & !sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP | strip
     }
 
     /// What the queue shares with the control thread.
@@ -153,30 +171,35 @@ impl RxQueue {
     #[inline(never)]
     fn receive_waiting(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
         if !self.shared.is_calm() {
-            if !self.update() {
-                return 0;
-            }
-            if self.finishes {
-                return self.receive_finished(out);
-            }
+            return self.receive_changed(out);
         }
-        self.receive_rings(out)
+        self.receive_rings(out, &mut AsCopied)
+    }
+
+    /// The same, when the control thread has changed something. What there is to do to frames may be nothing.
+    #[cold]
+    #[inline(never)]
+    fn receive_changed(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
+        if self.update() { self.receive_finished(out) } else { 0 }
     }
 
     /// The same, for who does something to frames.
     #[inline(never)]
     fn receive_finished(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
-        let packets = self.receive_rings(out);
+        let Some(mut offloads) = self.offloads.take() else { return 0 };
+        offloads.begin(self.shared.strips());
+        let packets = self.receive_rings(out, &mut *offloads);
+        self.offloads = Some(offloads);
         match &self.steering {
             // SAFETY: just received, and not yet given to the application.
-            Some((steering, index)) => unsafe { steering.apply((*index).into(), out, packets) },
-            None => packets,
+            Some((steering, index)) if steering.is_active() => unsafe { steering.apply((*index).into(), out, packets) },
+            _ => packets,
         }
     }
 
-    /// Fills `out` from the rings.
+    /// Fills `out` from the rings, and finishes what came.
     #[inline]
-    fn receive_rings(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>]) -> u16 {
+    fn receive_rings(&mut self, out: &mut [MaybeUninit<*mut rte_mbuf>], finish: &mut impl Finish) -> u16 {
         let (counters, mut packets) = (self.shared.counters(), 0_u16);
         let (mut at, lanes) = self.lanes.as_mut().map_or((0, 1), |lanes| lanes.turn());
         let mut left = lanes;
@@ -185,7 +208,7 @@ impl RxQueue {
             let rings = self.ring.as_deref_mut().or(self.lanes.as_deref_mut());
             let Some(ring) = rings.and_then(|rings| rings.lane(at)) else { return packets };
             let Some(room) = out.get_mut(packets.into()..) else { return packets };
-            let (more, fault) = self.mbufs.receive(ring, counters, room);
+            let (more, fault) = self.mbufs.receive(ring, counters, room, finish);
             packets = packets.saturating_add(more);
             if let Some(fault) = fault {
                 // They are one daemon's. What was received is good.
@@ -214,7 +237,9 @@ impl RxQueue {
     #[inline(never)]
     fn update(&mut self) -> bool {
         self.shared.forget_changed();
-        self.finishes = self.steering.as_ref().is_some_and(|(steering, _)| steering.is_active());
+        let strip = self.shared.strips();
+        let steers = self.steering.as_ref().is_some_and(|(steering, _)| steering.is_active());
+        self.finishes = steers || self.offloads.as_ref().is_some_and(|offloads| offloads.any(strip));
         let mut mine = self.ring.take().or_else(|| self.lanes.take());
         self.shared.swap(&mut mine, &mut self.broken);
         let away = self.shared.is_away();
@@ -345,5 +370,7 @@ pub(crate) unsafe extern "C" fn descriptor_status(queue: *mut c_void, offset: u1
     status(if done { sys::RTE_ETH_RX_DESC_DONE } else { sys::RTE_ETH_RX_DESC_AVAIL })
 }
 
+#[cfg(test)]
+mod offload_tests;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use crate::irq_thread::IrqThread;
 use crate::limits::{Limits, frame_for};
 use crate::log::error;
 use crate::port::{Port, Queue};
+use crate::rx::offloads::{self, Timestamp};
 use crate::rx::{RxConfig, RxQueue};
 use crate::rx_interrupt::RxInterrupts;
 use crate::sys;
@@ -72,7 +73,15 @@ operations! {
             return code(libc::EINVAL);
         }
         let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
-        let config = RxConfig { descriptors, room, scatter, offloads };
+        let stamped = offloads & sys::RTE_ETH_RX_OFFLOAD_TIMESTAMP != 0;
+        let timestamp = match stamped.then(Timestamp::register).transpose() {
+            Ok(timestamp) => timestamp,
+            Err(errno) => {
+                error!("port {}: RX queue {index}: no room for timestamps in mbufs", device.port());
+                return code(errno);
+            }
+        };
+        let config = RxConfig { descriptors, room, scatter, offloads, timestamp };
         port.release_queue::<RxQueue>(index);
         // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
         let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };
@@ -80,6 +89,35 @@ operations! {
         queue.set_steering(Arc::clone(&port.control.state().steering), index);
         port.set_queue(index, queue);
         0
+    }
+}
+
+operations! {
+    /// ethdev has checked what is asked for against [`infos_get`](super::infos_get), and written it into the port's offloads. The port
+    /// may run.
+    pub(super) vlan_offload_set(port, mask: c_int) {
+        if mask & sys::RTE_ETH_VLAN_STRIP_MASK.cast_signed() != 0 {
+            let strip = port.device.rx_offloads() & sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP != 0;
+            let queues = (0..port.device.rx_queues()).filter_map(|index| port.queue::<RxQueue>(index));
+            queues.for_each(|queue| queue.shared().set_strip(strip));
+        }
+        0
+    }
+
+    /// The clock of timestamps.
+    pub(super) read_clock(_port, clock: *mut u64) {
+        // SAFETY: from ethdev, which passes the application's place on.
+        let Some(clock) = (unsafe { clock.as_mut() }) else { return code(libc::EINVAL) };
+        *clock = offloads::clock();
+        0
+    }
+}
+
+/// The same for one queue. ethdev has checked that there is one.
+pub(super) unsafe extern "C" fn vlan_strip_queue_set(dev: *mut sys::rte_eth_dev, index: u16, on: c_int) {
+    // SAFETY: ethdev calls this with one of our ports.
+    if let Some(queue) = unsafe { port(dev) }.and_then(|port| port.queue::<RxQueue>(index)) {
+        queue.shared().set_strip(on != 0);
     }
 }
 
@@ -155,7 +193,7 @@ pub(super) unsafe extern "C" fn rxq_info_get(dev: *mut sys::rte_eth_dev, index: 
     let (Some(queue), Some(info)) = (port.queue::<RxQueue>(index), unsafe { info.as_mut() }) else { return };
     let config = queue.config();
     info.mp = queue.pool();
-    info.conf.offloads = config.offloads;
+    info.conf.offloads = queue.offloads();
     info.conf.rx_drop_en = 1;
     info.scattered_rx = (u32::from(config.room) < frame_for(port.device.mtu())).into();
     info.nb_desc = config.descriptors;

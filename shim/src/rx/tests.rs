@@ -6,7 +6,7 @@ use std::ptr::null_mut;
 
 fn queue(pool: &Pool, room: u16, region: &Region) -> RxQueue {
     let offloads = sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
-    let config = RxConfig { descriptors: 64, room, scatter: true, offloads };
+    let config = RxConfig { descriptors: 64, room, scatter: true, offloads, timestamp: None };
     // SAFETY: the pool outlives the queue in every test, and was made with this room.
     let queue = unsafe { RxQueue::new(pool.0, 7, config) };
     offer(&queue, region);
@@ -14,17 +14,17 @@ fn queue(pool: &Pool, room: u16, region: &Region) -> RxQueue {
 }
 
 /// Offers a region's first queue, as the control thread does.
-fn offer(queue: &RxQueue, region: &Region) {
+pub(super) fn offer(queue: &RxQueue, region: &Region) {
     queue.shared().offer(Box::new(Lanes::of(region, 0).unwrap()), Lanes::of(region, 0));
 }
 
-fn send(ring: &mut Producer, frame: &[u8]) {
+pub(super) fn send(ring: &mut Producer, frame: &[u8]) {
     ring.free(u32::MAX).unwrap();
     assert!(ring.push(frame, Notes::new(0x211, 0xfeed)));
     ring.publish();
 }
 
-fn receive(queue: &mut RxQueue, n: usize) -> Vec<*mut rte_mbuf> {
+pub(super) fn receive(queue: &mut RxQueue, n: usize) -> Vec<*mut rte_mbuf> {
     let mut out = vec![MaybeUninit::new(null_mut()); n];
     let got = queue.receive(&mut out);
     // SAFETY: initialised with null above.
@@ -41,7 +41,7 @@ fn waiting(queue: &mut RxQueue) -> (sys::QueueCount, [c_int; 3]) {
     (count, states)
 }
 
-fn free(packets: &[*mut rte_mbuf]) {
+pub(super) fn free(packets: &[*mut rte_mbuf]) {
     // SAFETY: packets that the queue has given to us.
     packets.iter().for_each(|p| unsafe { sys::kopi_pktmbuf_free(*p) });
 }

@@ -42,7 +42,8 @@ pub struct PortConfig {
     ///
     /// [`Port::configure`]: crate::Port::configure
     pub one_pool: bool,
-    /// Have the device write the checksums of frames that [leave them to it](crate::Mbuf::leave_checksums).
+    /// Have the device write the checksums of frames that [leave them to it](crate::Mbuf::leave_checksums), and check those of what it
+    /// receives, if it can.
     pub checksums: bool,
 }
 
@@ -136,6 +137,7 @@ fn device_conf(
             return Err(DpdkError::Invalid("the device writes no checksums of IPv4 and UDP".into()));
         }
         conf.txmode.offloads |= wanted;
+        conf.rxmode.offloads |= sys::RTE_ETH_RX_OFFLOAD_CHECKSUM & info.rx_offload_capa;
     }
     // SAFETY: the driver's own word, valid as long as the port.
     let flags = unsafe { info.dev_flags.as_ref() }.copied().unwrap_or(0);
