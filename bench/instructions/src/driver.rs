@@ -55,6 +55,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let nothing = Case { function: Function::Rx, len: 64, burst: 0, lanes: 1, checksums: false };
     cases.push(nothing);
     cases.extend([Batch::MAX, 1, 0].map(|burst| Case { burst, lanes: 2, ..nothing }));
+    cases.extend([64, 1518].map(|len| Case { len, burst: Batch::MAX, checksums: true, ..nothing }));
     cases
 }
 
@@ -128,7 +129,7 @@ impl Lab {
 }
 
 impl Ends {
-    /// A port at a daemon with so many workers, that can send and receive, and writes checksums if it is to.
+    /// A port at a daemon with so many workers, that can send and receive, and writes and checks checksums if it is to.
     fn new(place: &Place<'_>, eal: &Eal, pool: &Pool, workers: u16, checksums: bool) -> Result<Self, Failure> {
         let path = place.folder.join(format!("kopi{}.sock", place.number));
         let regions = serve(&path, workers)?;
@@ -222,7 +223,9 @@ impl Ends {
                     self.take()?
                 }
                 Function::Rx => {
-                    self.put(case.burst, &vec![0; case.len.into()])?;
+                    let protocol = if case.checksums { Protocol::Ipv4 } else { Protocol::Zeros };
+                    let frame = frames::all(Way::In, protocol, 1, 1, case.len).pop().unwrap_or_default();
+                    self.put(case.burst, &frame)?;
                     batch = Batch::new();
                     let n = if counts { counted_rx(&mut self.rx, &mut batch) } else { self.rx.receive(&mut batch) };
                     usize::from(n)
