@@ -1,55 +1,90 @@
 #!/usr/bin/env bash
-# DPDK of other releases of Debian, as trees that ci/smoke/releases.sh runs applications in, and that kopid is compiled
-# against: trixie (24.11) and forky (25.11), with headers. They are made once, outside of the check-out.
+# What other releases are needed for, made once, outside of the check-out: trees of Debian 13 (trixie, DPDK 24.11) and forky
+# (25.11), with applications and headers, and the headers for drivers of these two and of Debian 12 (bookworm, 22.11), which come
+# with the source alone, as far as the mirror has it. ci/smoke/releases.sh and apps.sh run applications in the trees, and kopid is built against one.
 #
-#   ci/releases.sh               makes both trees, unless they are there; without a mirror, says so and makes none
+#   ci/releases.sh               makes what is not there; without a mirror, says so and makes none
+#   ci/releases.sh tree SUITE    the same for one suite
 #   ci/releases.sh check SUITE   compares the driver's declarations with the headers of that suite's DPDK
-#   ci/releases.sh kopid SUITE   the same, and cargo check of kopid with it
+#   ci/releases.sh kopid SUITE   the same, and builds kopid with it: target/SUITE/kopid
 #
 # The lists, the packages and the state of apt are in the tree's folder: the machine's own are not touched.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${KOPI_CACHE:-/var/cache/kopi}
-suites=(trixie forky)
+suites=(bookworm trixie forky)
 # The first has the folders and links of a tree.
 packages=(base-files dpdk-dev libdpdk-dev libc6-dev)
+# What a suite may be without.
+applications=(suricata openvswitch-switch-dpdk grout)
 
 say() { printf 'releases: %s\n' "$*"; }
 
-# make_tree SUITE: unpacks the packages and all that they depend on. A tree without install scripts is enough to run
-# programs in.
+# What is in a tree, as its file `complete` has it.
+recipe="${packages[*]} ${applications[*]} driver headers"
+is_complete() { [[ -e $cache/$1/complete && $(<"$cache/$1/complete") == "$recipe" ]]; }
+
+# make_tree SUITE: unpacks the packages and all that they depend on, and the headers for drivers. A tree without install scripts is
+# enough to run programs in; on a machine of Debian 12, its own packages take the place of a tree of bookworm. Runs in a shell of its
+# own, one at a time for each suite.
 make_tree() {
-    local suite=$1 to=$cache/$1 new
-    [[ -e $to/complete ]] && return
+    local suite=$1 to=$cache/$1 package wanted=()
+    mkdir -p "$cache"
+    exec 9>"$cache/$suite.lock"
+    flock 9
+    ! is_complete "$suite" || return 0
     new=$(mktemp -d "$cache/$suite.XXXXXX")
+    trap 'rm -rf "$new"' EXIT
     mkdir -p "$new"/{lists/partial,archives/partial,root/mnt}
     : >"$new/status"
-    printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
-        "${KOPI_MIRROR:-http://deb.debian.org/debian}" "$suite" >"$new/sources.list"
+    printf "%s [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${KOPI_MIRROR:-http://deb.debian.org/debian} $suite main\n" \
+        deb deb-src >"$new/sources.list"
     local apt=(
         apt-get -qq -o "Dir::Etc::sourcelist=$new/sources.list" -o Dir::Etc::sourceparts=/dev/null
         -o "Dir::State::lists=$new/lists" -o "Dir::State::status=$new/status" -o "Dir::Cache=$new"
         -o "Dir::Cache::archives=$new/archives" -o APT::Sandbox::User=root -o APT::Install-Recommends=false
         -o Acquire::Languages=none
     )
-    if ! "${apt[@]}" update || ! "${apt[@]}" -y --download-only install "${packages[@]}" >/dev/null; then
-        rm -rf "$new"
-        say "SKIPPED $suite: its packages cannot be had"
+    if ! "${apt[@]}" update; then
+        say "SKIPPED: $suite: its packages cannot be had"
         return
     fi
-    find "$new/archives" -name '*.deb' -print0 | xargs -0 -P 2 -I{} dpkg-deb -x {} "$new/root"
-    rm -rf "$new"/{lists,archives} "$new"/*.bin
+    # As they were released: Debian has no patch for these. Some mirrors have no sources.
+    if (cd "$new" && "${apt[@]}" source --download-only --tar-only dpdk >/dev/null 2>&1); then
+        mkdir "$new/driver"
+        tar -C "$new/driver" --wildcards --transform 's|.*/||' -xf "$new"/dpdk_*.orig.tar.xz \
+            '*/lib/*_driver.h' '*/lib/ethdev/ethdev_vdev.h' '*/bus/vdev/*_driver.h'
+    fi
+    if [[ $suite != bookworm ]]; then
+        wanted=("${packages[@]}")
+        for package in "${applications[@]}"; do
+            # Not all suites have all of them.
+            if "${apt[@]}" -s install "${packages[@]}" "$package" >/dev/null 2>&1; then wanted+=("$package"); fi
+        done
+        if ! "${apt[@]}" -y --download-only install "${wanted[@]}" >/dev/null; then
+            say "SKIPPED: $suite: its packages cannot be had"
+            return
+        fi
+        find "$new/archives" -name '*.deb' -print0 | xargs -0 -P 2 -I{} dpkg-deb -x {} "$new/root"
+    fi
+    rm -rf "$new"/{lists,archives} "$new"/*.bin "$new"/dpdk_*
     chmod 755 "$new"
-    touch "$new/complete"
+    printf '%s\n' "$recipe" >"$new/complete"
     rm -rf "$to"
     mv -T "$new" "$to"
     say "$suite is in $to: $(du -sh "$to" | cut -f1)"
 }
 
+# use_tree SUITE: has pkg-config find the DPDK of the tree.
+use_tree() {
+    tree=$cache/$1/root
+    export PKG_CONFIG_SYSROOT_DIR=$tree
+    export PKG_CONFIG_LIBDIR=$tree/usr/lib/x86_64-linux-gnu/pkgconfig:$tree/usr/share/pkgconfig
+}
+
 case ${1:-} in
 '')
-    mkdir -p "$cache"
     pids=()
     for suite in "${suites[@]}"; do
         make_tree "$suite" &
@@ -59,21 +94,32 @@ case ${1:-} in
         wait "$pid"
     done
     ;;
+tree) make_tree "$2" ;;
 check | kopid)
-    tree=$cache/$2/root
-    [[ -e $cache/$2/complete ]] || { say "SKIPPED $1 with the DPDK of $2: there is no tree"; exit; }
-    export PKG_CONFIG_SYSROOT_DIR=$tree
-    export PKG_CONFIG_LIBDIR=$tree/usr/lib/x86_64-linux-gnu/pkgconfig:$tree/usr/share/pkgconfig
+    is_complete "$2" || { say "SKIPPED: $1 with the DPDK of $2: there is no tree"; exit; }
+    [[ $2 == bookworm ]] || use_tree "$2"
     release=$(pkg-config --modversion libdpdk)
+    [[ $2 != bookworm || $release == 22.11.* ]] || { say "SKIPPED: $1 with 22.11: this machine has $release"; exit; }
     say "$1 with DPDK $release"
     cd "$root"
     read -ra flags <<<"$(pkg-config --cflags libdpdk)"
     IFS=. read -r year month _ <<<"$release"
+    if [[ -e $cache/$2/driver ]]; then
+        flags+=(-DKOPI_DRIVER_HEADERS -DALLOW_INTERNAL_API "-I$cache/$2/driver")
+    else
+        say "SKIPPED: the headers for drivers of $2: the mirror had no source"
+    fi
     cc -fsyntax-only "-DKOPI_RELEASE=$year$month" "${flags[@]}" shim/c/check.c
-    [[ $1 == check ]] || cargo check -p kopi-dataplane
+    if [[ $1 == kopid ]]; then
+        target=${CARGO_TARGET_DIR:-target}
+        # Not as release: that takes three times as long, and the optimiser is no matter of DPDK's. What it is linked with is the
+        # tree's, the C library too, and there it runs.
+        cargo rustc -p kopi-dataplane --bin kopid -- -C "link-arg=--sysroot=$tree"
+        install -D "$target/debug/kopid" "$target/$2/kopid"
+    fi
     ;;
 *)
-    printf 'usage: ci/releases.sh [check|kopid SUITE]\n' >&2
+    printf 'usage: ci/releases.sh [tree|check|kopid SUITE]\n' >&2
     exit 2
     ;;
 esac

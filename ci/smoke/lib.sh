@@ -47,6 +47,7 @@ trap 'exit 130' INT TERM
 install -d -m 755 "$work"
 # The loader, and the drivers of all releases, which it looks for beside itself.
 install -m 755 "$bin"/librte_net_kopi.so "$bin"/librte_net_kopi-*.so "$work"
+driver=$work/librte_net_kopi.so
 
 # until_ok SECONDS WHAT COMMAND...: runs the command until it succeeds.
 until_ok() {
@@ -169,7 +170,7 @@ start_app() {
     mkfifo "$work/$name.in"
     RUNTIME_DIRECTORY=$work/$name setpriv --reuid "$user" --regid "$group" --clear-groups \
         dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry \
-        --file-prefix "$name" -d "$work/librte_net_kopi.so" \
+        --file-prefix "$name" -d "$driver" \
         --vdev "net_kopi0,socket=$work/kopi.sock,name=$name,mac=$mac" "${eal_options[@]}" \
         -- -i --auto-start --forward-mode="$mode" --total-num-mbufs=4096 "$@" \
         <>"$work/$name.in" >"$work/$name.log" 2>&1 &
@@ -215,3 +216,60 @@ far() { ip netns exec "$netns" "$@"; }
 # pinged ADDRESS COUNT: whether the far end gets so many answers. Ping does not wait for late ones, so on a busy machine it may take
 # more than one attempt.
 pinged() { far ping -n -q -c "$2" -i 0.01 "$1" | grep -q " $2 received"; }
+
+# cpu_ms PID: the milliseconds of processor that the threads of a process have used. By the scheduler's own clock: the tick of 10 ms
+# charges whoever runs at that moment with all of it.
+cpu_ms() { cat "/proc/$1"/task/*/schedstat | awk '{ ns += $1 } END { print int(ns / 1000000) }'; }
+
+# used SECONDS PID...: how many milliseconds each of them uses in that time.
+used() {
+    local pid before=() seconds=$1
+    shift
+    for pid in "$@"; do before+=("$(cpu_ms "$pid")"); done
+    sleep "$seconds"
+    for pid in "$@"; do
+        printf '%d ' $(($(cpu_ms "$pid") - before[0]))
+        before=("${before[@]:1}")
+    done
+    echo
+}
+
+# echoes ADDRESS N: the kernel behind the wire sends N datagrams, each after the answer to the one before, and pauses in between.
+echoes() {
+    far python3 - "$1" "$2" <<'PY'
+import socket, sys, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect((sys.argv[1], 7))
+for i in range(int(sys.argv[2])):
+    time.sleep(0.05)
+    s.send(b"%d" % i)
+    assert s.recv(100) == b"%d" % i
+PY
+}
+
+# The trees of other Debians that ci/releases.sh makes.
+cache=${KOPI_CACHE:-/var/cache/kopi}
+
+# What runs before in_tree's commands, and as whom they run.
+tree_in=()
+tree_user=65534:65534
+
+# in_tree TREE COMMAND...: becomes that command there, with $work at /mnt. The mounts go with it.
+in_tree() {
+    local tree=$1
+    shift
+    exec "${tree_in[@]}" unshare --mount --propagation private bash -c '
+        tree=$1 work=$2 user=$3
+        shift 3
+        for at in proc sys dev; do mount --rbind "/$at" "$tree/$at"; done
+        mount --bind "$work" "$tree/mnt"
+        exec chroot --userspec="$user" "$tree" "$@"' bash "$tree" "$work" "$tree_user" "$@"
+}
+
+# has_program SUITE PROGRAM: whether the tree has it; if not, that is said.
+has_program() {
+    [[ ! -x $cache/$1/root$2 ]] || return 0
+    printf '\n    SKIPPED: %s of %s: there is no tree that has it\n\n' "$(basename "$2")" "$1"
+    return 1
+}
