@@ -48,8 +48,9 @@ fn release(number: &str) -> Option<String> {
     Some(format!("{year}.{month:02}"))
 }
 
-/// Whether nobody but `owners` can write to this file. Who can write to the folder can as well replace the loader: EAL has looked at
-/// that, and what happens between this check and the use of the path is no more than that.
+/// Whether nobody but `owners` can write to this file. Who can write to the folder can replace the driver between this check and the
+/// use of the path, and can as well replace the loader. EAL, too, looks at folders only whether everybody may write to them, and only
+/// where it is given a path.
 fn is_trusted(file: &fs::Metadata, owners: &[u32]) -> bool {
     file.is_file() && owners.contains(&file.uid()) && file.mode() & 0o022 == 0
 }

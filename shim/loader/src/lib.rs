@@ -1,5 +1,6 @@
 //! `librte_net_kopi.so`: what users give to `-d`. It has no symbol of DPDK's, so it loads in every application; it finds the release
-//! that runs, and opens the driver for that release, `librte_net_kopi-YY.MM.so`, in the folder in which it lies itself.
+//! that runs, and opens the driver for that release, `librte_net_kopi-YY.MM.so`, in the folder in which it lies itself, also where it
+//! is found by a link.
 //!
 //! The burst functions are the driver's own: once an application runs, nothing of this is on the way of a packet.
 //!
@@ -41,6 +42,8 @@ fn load() -> Result<(), String> {
         "there is no DPDK in this process, or a program that has it linked in does not export it (-Wl,--export-dynamic)",
     )?;
     let own = objects::path_of(construct as *const ()).ok_or("this library does not know where it lies")?;
+    // EAL follows links in a path, but not where it is given a name alone, which the system looks up.
+    let own = own.canonicalize().unwrap_or(own);
     let driver = choice::driver_for(&version, &own)?;
     open(&driver)
 }
