@@ -1,23 +1,11 @@
 #!/usr/bin/env bash
 # Applications with the DPDK of Debian 12 (22.11), 13 (24.11) and forky (25.11) at one kopid, through one
-# librte_net_kopi.so; DPDK that is linked in, or in a plugin; and a release for which there is no driver. The other
-# Debians are trees of ci/releases.sh; where those cannot be had, this says so and goes on with what is there.
+# librte_net_kopi.so: four queues, jumbo frames, reload, restart, sleep; kopid with the DPDK of Debian 13; DPDK that is linked in, or
+# in a plugin; and a release for which there is no driver. The other Debians are trees of ci/releases.sh; where those cannot be
+# had, this says so and goes on with what is there.
 source "$(dirname "$0")/lib.sh"
 
-cache=${KOPI_CACHE:-/var/cache/kopi}
 "$root/ci/releases.sh"
-
-# in_tree TREE COMMAND...: becomes that command there, as nobody, with $work at /mnt. The mounts go with it.
-in_tree() {
-    local tree=$1
-    shift
-    exec unshare --mount --propagation private bash -c '
-        tree=$1 work=$2
-        shift 2
-        for at in proc sys dev; do mount --rbind "/$at" "$tree/$at"; done
-        mount --bind "$work" "$tree/mnt"
-        exec chroot --userspec=65534:65534 "$tree" "$@"' bash "$tree" "$work" "$@"
-}
 
 # start_release NAME TREE MAC ARGUMENT...: dpdk-testpmd of a tree, "" for this machine's own; as start_app otherwise.
 start_release() {
@@ -47,6 +35,32 @@ answers() {
     done
 }
 
+# with_dpdk TREE COMMAND...: has what compiles find the DPDK of that tree, "" for this machine's own.
+with_dpdk() (
+    if [[ -n $1 ]]; then
+        export PKG_CONFIG_SYSROOT_DIR=$1
+        export PKG_CONFIG_LIBDIR=$1/usr/lib/x86_64-linux-gnu/pkgconfig:$1/usr/share/pkgconfig
+        export CFLAGS=--sysroot=$1 LDFLAGS=--sysroot=$1
+    fi
+    shift
+    "$@"
+)
+
+# start_sleeper_of NAME TREE MAC: the example that waits for frames, built against the DPDK of a tree and run there, as nobody.
+start_sleeper_of() {
+    local name=$1 tree=$2 mac=$3 here=$work run=(setpriv --reuid nobody --regid nogroup --clear-groups)
+    [[ -z $tree ]] || { here=/mnt run=(in_tree "$tree"); }
+    with_dpdk "$tree" make -s -C "$root/examples/sleeper" BUILD="$work/build/$name"
+    install -d -m 700 -o nobody "$work/$name-sleeps"
+    RUNTIME_DIRECTORY=$here/$name-sleeps "${run[@]}" "$here/build/$name/sleeper" \
+        --lcores "0@$app_cpu" --no-huge -m 128 --no-pci --no-telemetry --file-prefix "$name-sleeps" \
+        -d "$here/librte_net_kopi.so" --vdev "net_kopi0,socket=$here/kopi.sock,name=$name,mac=$mac" \
+        >"$work/$name-sleeper.log" 2>&1 &
+    app_pid=$!
+    app_pids+=("$app_pid")
+    (until_ok 20 "$name runs" grep -q ready "$work/$name-sleeper.log") || die "$(<"$work/$name-sleeper.log")"
+}
+
 # refused LOG LINE: whether the driver has said one line, and this.
 refused() {
     local said
@@ -63,9 +77,10 @@ sed -i 's/^\[wire\]$/[wire]\nmtu = 9000/; 1i policy = "policy.toml"' "$work/kopi
 : >"$work/policy.toml"
 start_kopid
 
-names=() pids=()
+names=() trees=() pids=()
 add() { # NAME TREE
     names+=("$1")
+    trees+=("$2")
     start_release "$1" "$2" "02:00:00:00:00:0$((${#names[@]} + 1))" \
         --rxq=4 --txq=4 --nb-cores=1 --mbuf-size=9600 --max-pkt-len=9022
     pids+=("$app_pid")
@@ -97,9 +112,55 @@ answers "after a reload"
 stop_kopid KILL
 start_kopid
 answers "after a restart of kopid"
+
+# Kopid itself with the DPDK of Debian 13, in its tree, and the same applications. It is not optimised, and not to be measured.
+other=${CARGO_TARGET_DIR:-$root/target}/trixie/kopid
+if [[ -x $other && -e $cache/trixie/complete ]]; then
+    install -m 755 "$other" "$work/kopid-24.11"
+    sed "s|$work|/mnt|" "$work/kopid.toml" >"$work/kopid-24.11.toml"
+    stop_kopid KILL
+    tree_user=0:0 RUNTIME_DIRECTORY=/mnt in_tree "$cache/trixie/root" /mnt/kopid-24.11 --config /mnt/kopid-24.11.toml \
+        >>"$work/kopid.log" 2>&1 &
+    kopid_pid=$!
+    until_ok 20 "kopid of 24.11 answers" kopictl status
+    kopictl status | grep -q '24\.11' || die "not the DPDK that was expected: $(kopictl status)"
+    answers "at a kopid with DPDK 24.11"
+    stop_kopid TERM
+    start_kopid
+    answers "back at kopid with this machine's DPDK"
+else
+    printf '\n    SKIPPED: kopid with DPDK 24.11: run ci/releases.sh kopid trixie\n\n'
+fi
 for pid in "${pids[@]}"; do
     kill -0 "$pid" || die "an application has ended"
     kill_app "$pid"
+done
+
+# An application of each release sleeps, all at the same time; a frame wakes it, it answers, and it sleeps again.
+pids=()
+for i in "${!names[@]}"; do
+    until_ok 5 "the port of ${names[i]} is gone" no_app "${names[i]}"
+    start_sleeper_of "${names[i]}" "${trees[i]}" "02:00:00:00:00:0$((i + 2))"
+    pids+=("$app_pid")
+done
+for round in 1 2; do
+    for i in "${!names[@]}"; do
+        echoes "10.77.0.$((i + 2))" 5
+    done
+    sleep 0.3
+    read -ra used_ms < <(used 2 "${pids[@]}")
+    for i in "${!names[@]}"; do
+        # Who polls alone on a core uses 2000 ms.
+        ((used_ms[i] < 30)) || die "the sleeping application of ${names[i]} has used ${used_ms[i]} ms in 2 s"
+    done
+done
+for i in "${!names[@]}"; do
+    kill -TERM "${pids[i]}"
+    wait "${pids[i]}" || die "the sleeper of ${names[i]} failed: $(<"$work/${names[i]}-sleeper.log")"
+    line=$(tail -n 1 "$work/${names[i]}-sleeper.log")
+    printf '%s: %s ms of processor in 2 s; %s\n' "${names[i]}" "${used_ms[i]}" "$line"
+    [[ $line =~ ^'echoed 10 datagrams'.*'was woken '([0-9]+) ]] && ((BASH_REMATCH[1] >= 5)) ||
+        die "the sleeper of ${names[i]} was not woken by them: $line"
 done
 
 # A program that has DPDK in a plugin of its own, opened for itself alone, as VPP does; and one that has it linked in.
@@ -137,16 +198,18 @@ read -ra flags <<<"$(pkg-config --cflags libdpdk)"
 read -ra libs <<<"$(pkg-config --libs libdpdk)"
 cc "${flags[@]}" -shared -fPIC -o "$work/plugin.so" "$work/plugin.c" "${libs[@]}"
 cc -o "$work/main" "$work/main.c" -ldl
-RUNTIME_DIRECTORY=$work "$work/main" "$work/plugin.so" "${eal[@]}" --file-prefix "plugin-$$" -d "$work/librte_net_kopi.so" \
+# By name, of which the system finds a link: the drivers are beside what it leads to.
+install -d "$work/linked"
+ln -s ../librte_net_kopi.so "$work/linked"
+LD_LIBRARY_PATH=$work/linked RUNTIME_DIRECTORY=$work "$work/main" "$work/plugin.so" "${eal[@]}" --file-prefix "plugin-$$" \
+    -d librte_net_kopi.so \
     --vdev "net_kopi0,socket=$work/kopi.sock,name=plugin" >"$work/plugin.log" 2>&1 || die "$(<"$work/plugin.log")"
 grep -q ': 1 ports' "$work/plugin.log" || die "DPDK in a plugin: $(<"$work/plugin.log")"
 
 tree=$cache/trixie/root
 if [[ -e $cache/trixie/complete ]]; then
-    export PKG_CONFIG_SYSROOT_DIR=$tree
-    export PKG_CONFIG_LIBDIR=$tree/usr/lib/x86_64-linux-gnu/pkgconfig:$tree/usr/share/pkgconfig
-    read -ra flags <<<"$(pkg-config --cflags libdpdk)"
-    read -ra libs <<<"$(pkg-config --static --libs libdpdk)"
+    read -ra flags <<<"$(with_dpdk "$tree" pkg-config --cflags libdpdk)"
+    read -ra libs <<<"$(with_dpdk "$tree" pkg-config --static --libs libdpdk)"
     # Debian's archives have notes for the link-time optimisation of its own compiler.
     cc --sysroot="$tree" -fno-use-linker-plugin -DLINKED_IN "${flags[@]}" -o "$work/static" "$work/plugin.c" "${libs[@]}"
     install -d -m 700 -o nobody "$work/static.run"
@@ -169,4 +232,4 @@ refused "$work/refused.log" 'runs DPDK 24.07.0, .*22.11, 23.11, 24.11, 25.11'
 chmod o+w "$work/librte_net_kopi-22.11.so"
 refuse env
 refused "$work/refused.log" 'can be written by others'
-printf '%s\n' "${names[*]}: attached, four queues, jumbo frames, reload, restart"
+printf '%s\n' "${names[*]}: attached, four queues, jumbo frames, reload, restart, sleep"
