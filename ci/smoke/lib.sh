@@ -248,6 +248,9 @@ for i in range(int(sys.argv[2])):
 PY
 }
 
+# has_feature ROW: whether shim/kopi.ini claims it, wholly or partly.
+has_feature() { grep -Eq "^$1 *= *[YP]" "$root/shim/kopi.ini"; }
+
 # The trees of other Debians that ci/releases.sh makes.
 cache=${KOPI_CACHE:-/var/cache/kopi}
 
@@ -264,7 +267,8 @@ in_tree() {
         shift 3
         for at in proc sys dev; do mount --rbind "/$at" "$tree/$at"; done
         mount --bind "$work" "$tree/mnt"
-        exec chroot --userspec="$user" "$tree" "$@"' bash "$tree" "$work" "$tree_user" "$@"
+        # A tree has no locales.
+        LC_ALL=C exec chroot --userspec="$user" "$tree" "$@"' bash "$tree" "$work" "$tree_user" "$@"
 }
 
 # has_program SUITE PROGRAM: whether the tree has it; if not, that is said.
