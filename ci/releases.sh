@@ -79,7 +79,7 @@ make_tree() {
 # use_tree SUITE: has pkg-config find the DPDK of the tree.
 use_tree() {
     tree=$cache/$1/root
-    export PKG_CONFIG_SYSROOT_DIR=$tree
+    export PKG_CONFIG_PATH= PKG_CONFIG_SYSROOT_DIR=$tree
     export PKG_CONFIG_LIBDIR=$tree/usr/lib/x86_64-linux-gnu/pkgconfig:$tree/usr/share/pkgconfig
 }
 

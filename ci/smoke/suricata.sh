@@ -14,8 +14,9 @@ write_config "net_af_packet0,iface=$near"
 start_kopid
 neighbour 10.77.0.2 $mac
 
-worker_cpus=$app_cpu
-((threads == 1)) || worker_cpus="$worker_cpu, $app_cpu"
+# Its other threads have a CPU of their own, or share if there are too few.
+worker_cpus=$app_cpu management="management-cpu-set: { cpu: [ $worker_cpu ] }"
+((threads == 1)) || worker_cpus="$worker_cpu, $app_cpu" management="management-cpu-set: { cpu: [] }"
 for suite in trixie forky; do
     has_program $suite /usr/bin/suricata || continue
     install -d -m 700 -o nobody "$work/$suite" "$work/$suite/log"
@@ -54,7 +55,7 @@ dpdk:
 threading:
   set-cpu-affinity: yes
   cpu-affinity:
-    - management-cpu-set: { cpu: [ $worker_cpu ] }
+    - $management
     - worker-cpu-set: { cpu: [ $worker_cpus ], mode: exclusive }
 flow: { memcap: 16mb, hash-size: 1024, prealloc: 100 }
 stream: { memcap: 16mb, reassembly: { memcap: 16mb } }
