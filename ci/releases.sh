@@ -50,11 +50,14 @@ make_tree() {
         say "SKIPPED: $suite: its packages cannot be had"
         return
     fi
-    # As they were released: Debian has no patch for these. Some mirrors have no sources.
+    # As they were released, without Debian's patches. Some mirrors have no sources.
     if (cd "$new" && "${apt[@]}" source --download-only --tar-only dpdk >/dev/null 2>&1); then
         mkdir "$new/driver"
         tar -C "$new/driver" --wildcards --transform 's|.*/||' -xf "$new"/dpdk_*.orig.tar.xz \
             '*/lib/*_driver.h' '*/lib/ethdev/ethdev_vdev.h' '*/bus/vdev/*_driver.h'
+    elif [[ $suite == bookworm ]]; then
+        say "SKIPPED: $suite: its source cannot be had"
+        return
     fi
     if [[ $suite != bookworm ]]; then
         wanted=("${packages[@]}")
