@@ -1,13 +1,11 @@
 //! Whether the checksums of a received frame are right, in the words of a NIC.
 
+use crate::crc32c::crc32c;
 use crate::headers::{Fragment, Headers, Shape};
 use crate::ip::{self, extension_length};
 use crate::proto::{SCTP, TCP, UDP};
 use crate::walk::{self, ETHERNET, IPV4, IPV6, be16, extension};
 use crate::{ethertype, parse};
-use crc32c::crc32c;
-
-mod crc32c;
 
 /// What is known of one checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
