@@ -143,10 +143,10 @@ impl CompiledPattern {
     #[must_use]
     pub fn matches(&self, key: &FlowKey) -> bool {
         let words = key.words();
-        let wanted = self.mask.iter().zip(&self.value);
-        let differs =
-            words.iter().zip(wanted).fold(0, |differs, (word, (mask, value))| differs | (word & mask ^ value));
-        differs == 0 && (self.some == 0 || words[3] & self.some != 0)
+        let mut wanted = self.mask.iter().zip(&self.value);
+        // Most rules that do not match differ in what stands in front: addresses and ports.
+        words.iter().all(|word| wanted.next().is_some_and(|(mask, value)| word & mask == *value))
+            && (self.some == 0 || words[3] & self.some != 0)
     }
 }
 

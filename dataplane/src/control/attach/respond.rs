@@ -101,7 +101,7 @@ fn choose(id: PortId, message: Message, plane: &mut ControlPlane) -> Result<(), 
     match message {
         Message::Memory(layout) => return plane.open_window(id, layout).map_err(|refusal| refusal.to_string()),
         Message::Rss(rss) => return plane.change_rss(id, rss).map_err(|refusal| refusal.to_string()),
-        Message::FlowRule(rule) => plane.set_flow_rule(id, *rule),
+        Message::FlowRule(rule) => return plane.set_flow_rule(id, *rule).map_err(|refusal| refusal.to_string()),
         Message::FlowRuleGone(slot) => plane.remove_flow_rule(id, slot),
         _ => {}
     }

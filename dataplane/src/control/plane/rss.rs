@@ -35,6 +35,14 @@ pub enum RssRefusal {
     },
 }
 
+/// Most flow rules of all apps of one user. A frame for many has each receiver's rules looked through, on the time of who sends it.
+const FLOW_RULES_PER_USER: usize = 1024;
+
+/// Why a flow rule was refused. The text goes to the app.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the apps of this user have {FLOW_RULES_PER_USER} flow rules, more than that they may not have")]
+pub struct TooManyFlowRules;
+
 /// What ports have whose apps have chosen nothing.
 #[derive(Debug)]
 pub(super) struct UsualRss {
@@ -122,8 +130,19 @@ impl ControlPlane {
     }
 
     /// Gives a port a flow rule, in place of the one with this number.
-    pub fn set_flow_rule(&mut self, id: PortId, rule: FlowRule) {
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyFlowRules`], and all rules stay as they are.
+    pub fn set_flow_rule(&mut self, id: PortId, rule: FlowRule) -> Result<(), TooManyFlowRules> {
+        let Some(app) = self.ports.get(id) else { return Ok(()) };
+        let of_user = self.ports.apps().filter(|other| other.account == app.account);
+        let rules: usize = of_user.map(|other| other.flow_rules.len()).sum();
+        if !app.flow_rules.contains_key(&rule.slot) && rules >= FLOW_RULES_PER_USER {
+            return Err(TooManyFlowRules);
+        }
         self.change_flow_rules(id, |rules| rules.insert(rule.slot, rule.clone()).as_ref() != Some(&rule));
+        Ok(())
     }
 
     /// Takes a flow rule away from a port, or all of them.
