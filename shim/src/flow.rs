@@ -81,8 +81,9 @@ impl Checked {
         let priority = attributes(unsafe { attr.as_ref() })?;
         // SAFETY: by the caller's word.
         let pattern = unsafe { pattern::read(items) }?;
-        let requested = port.device.requested();
-        let spreading = Spreading { queues: requested.rx_queues, types: requested.rss_types };
+        // The application's own structure is not to be looked at any more: its key may be gone.
+        let types = port.control.state().want.rss.types;
+        let spreading = Spreading { queues: port.device.rx_queues(), types };
         // SAFETY: by the caller's word.
         let actions = unsafe { actions::read(actions, spreading) }?;
         let slot = room(&port.control.state(), priority, &pattern)?;
@@ -205,10 +206,13 @@ unsafe extern "C" fn create(
 /// Makes a rule hold.
 fn add(port: &Port, checked: &Checked) -> Result<FlowHandle, FlowError> {
     let Checked { priority, pattern, actions, slot } = *checked;
-    if actions.action == FlowAction::Pass {
+    let state = port.control.state();
+    let base = state.steering.hits(slot);
+    if actions.action == FlowAction::Pass && (actions.queue.is_some() || actions.telling.is_needed()) {
         // Before any frame comes that the rule has held for.
-        port.control.state().steer(slot, actions.telling);
+        state.steer(slot, actions.telling);
     }
+    drop(state);
     let rule = checked.rule();
     if let Err(refusal) = port.control.change(|want| {
         Arc::make_mut(&mut want.flow_rules).insert(slot, rule);
@@ -219,7 +223,6 @@ fn add(port: &Port, checked: &Checked) -> Result<FlowHandle, FlowError> {
         return Err(FlowError::new(libc::EINVAL, sys::RTE_FLOW_ERROR_TYPE_UNSPECIFIED, text));
     }
     let mut state = port.control.state();
-    let base = state.steering.hits(slot);
     Ok(state.flows.insert(slot, priority, pattern, actions.telling, base))
 }
 

@@ -86,7 +86,8 @@ impl<E> RingSlot<E> {
         let skipped = self.shared.offered.swap(Box::into_raw(end), AcqRel);
         drop(owned(skipped));
         self.shared.fault.store(0, Relaxed);
-        self.shared.flags.store(OFFERED | self.down(), Release);
+        // Whoever looks while this is written may have missed that something else had changed.
+        self.shared.flags.store(OFFERED | CHANGED | self.down(), Release);
     }
 
     /// Marks the daemon as away. A ring that was offered is withdrawn.
@@ -324,7 +325,9 @@ mod tests {
         offer(1);
         offer(2);
         assert_eq!((Arc::strong_count(&alive), slot.with_view(|probe| probe.0)), (3, Some(2)));
-        assert!(slot.swap(&mut mine, &mut None) && slot.is_calm());
+        assert!(slot.swap(&mut mine, &mut None) && !slot.is_calm());
+        slot.forget_changed();
+        assert!(slot.is_calm());
         offer(3);
         assert!(slot.swap(&mut mine, &mut None));
         offer(4);

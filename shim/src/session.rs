@@ -210,13 +210,13 @@ impl Session {
         }
     }
 
-    /// Sends a request that the daemon has only to agree to.
+    /// Sends a request that the daemon has only to agree to. It may wait for what the user's other applications have changed.
     ///
     /// # Errors
     ///
     /// [`RequestError`].
     pub(crate) fn confirm(&mut self, message: Message, stop: BorrowedFd<'_>) -> Result<(), RequestError> {
-        self.confirm_with(message, &[], ANSWER_TIMEOUT, stop)
+        self.confirm_with(message, &[], SETUP_TIMEOUT, stop)
     }
 
     /// The same for a message about the application's memory, with the files of that.

@@ -115,6 +115,7 @@ impl TxQueue {
     #[cold]
     #[inline(never)]
     fn update(&mut self) -> bool {
+        self.shared.forget_changed();
         // A daemon that is away, or has made another ring, is to read nothing any more that was sent by the ring before.
         if self.shared.is_away() || self.shared.has_offer() {
             self.let_go();

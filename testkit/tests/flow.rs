@@ -49,6 +49,8 @@ impl Scene {
         let devargs = format!("{},queues=4", receiver.devargs);
         let mut testpmd = Testpmd::start(dir, kopid, &Options { devargs, ..receiver });
         testpmd.ask("set verbose 1");
+        // By itself it asks for addresses alone.
+        testpmd.ask("port config all rss all");
         testpmd.tell("start", "packet forwarding");
         drop(kopid.await_app("receiver"));
         let (client, ring) = Self::sender(kopid);
@@ -147,7 +149,7 @@ fn rules_choose_queues_and_mark() {
             assert_eq!(said, Said { queue: before.queue, hash: None, mark: Some(77) }, "port {port}");
         }
         let tagged =
-            ethernet(RECEIVER, SENDER, 0x8100, &[&[0x60, 7, 8, 0][..], &ends().udp((1, 53), b"kopi")].concat());
+            ethernet(RECEIVER, SENDER, 0x8100, &[&[0x60, 7, 8, 0][..], &ends().udp((1, 54), b"kopi")].concat());
         assert_eq!(scene.pass(&tagged), Said { queue: 2, hash: None, mark: Some(7) });
         let segment = |port| framed(RECEIVER, SENDER, &ends().tcp((9, port), flags::ACK, (1, 1), b"kopi"));
         assert_eq!(scene.pass(&segment(22)).queue, 1);

@@ -363,8 +363,8 @@ impl Message {
             Self::Share(_) => 12,
             Self::Unshare(_) => 13,
             Self::Rss(_) => 14,
-            Self::FlowRule(_) => 20,
-            Self::FlowRuleGone(_) => 21,
+            Self::FlowRule(_) => 15,
+            Self::FlowRuleGone(_) => 16,
         }
     }
 
@@ -417,8 +417,8 @@ impl Message {
             12 => Self::Share(r.list(MAX_SEGMENTS, |r| Ok(Segment { span: r.span()?, offset: r.u64()? }))?),
             13 => Self::Unshare(r.list(MAX_SEGMENTS, Reader::span)?),
             14 => Self::Rss(Rss { key: r.take()?, types: r.u64()?, table: r.table()? }),
-            20 => Self::FlowRule(Box::new(r.flow_rule()?)),
-            21 => Self::FlowRuleGone(r.flow_rule_gone()?),
+            15 => Self::FlowRule(Box::new(r.flow_rule()?)),
+            16 => Self::FlowRuleGone(r.flow_rule_gone()?),
             other => return Err(DecodeError::Kind(other)),
         })
     }

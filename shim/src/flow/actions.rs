@@ -133,7 +133,8 @@ impl ActionReader {
     /// `rss` has a list of as many queues as it says.
     unsafe fn rss(&self, action: &rte_flow_action, rss: &rte_flow_action_rss) -> Result<Fate, FlowError> {
         let refuse = |text| Err(conf(action, libc::ENOTSUP, text));
-        if rss.func != sys::RTE_ETH_HASH_FUNCTION_DEFAULT || rss.level > 1 {
+        let has_function = matches!(rss.func, sys::RTE_ETH_HASH_FUNCTION_DEFAULT | sys::RTE_ETH_HASH_FUNCTION_TOEPLITZ);
+        if !has_function || rss.level > 1 {
             return refuse(c"rss of a rule has the port's hash function, over outer headers");
         }
         if rss.key_len > 0 && !rss.key.is_null() {
