@@ -29,6 +29,7 @@ new=$(mktemp -d "$cache/protocol2.XXXXXX")
 trap 'rm -rf "$new"' EXIT
 mkdir "$new/source"
 git archive "$commit" | tar -x -C "$new/source"
+(cd "$new/source" && cargo fetch --locked >/dev/null 2>&1) || skip "its crates cannot be had"
 # Little optimised: what is tested is what they say to each other.
 (
     cd "$new/source"

@@ -32,8 +32,9 @@ for suite in trixie forky; do
     database=$!
     app_pids+=("$database")
     until_ok 10 "the database answers" vsctl --no-wait init
-    vsctl --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-cpu-mask=$((1 << app_cpu)) \
-        other_config:dpdk-lcore-mask=$((1 << app_cpu)) other_config:per-port-memory=true \
+    mask=$(printf '0x%x' $((1 << app_cpu)))
+    vsctl --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-cpu-mask=$mask \
+        other_config:dpdk-lcore-mask=$mask other_config:per-port-memory=true \
         other_config:dpdk-extra="--no-huge --legacy-mem -m 512 --no-pci --no-telemetry --file-prefix ovs-$$ -d /mnt/librte_net_kopi.so"
     vsctl --no-wait add-br br0 -- set bridge br0 datapath_type=netdev "other-config:hwaddr=\"$mac\"" \
         -- add-port br0 kopi0 -- set Interface kopi0 type=dpdk \
