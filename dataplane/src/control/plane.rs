@@ -18,6 +18,7 @@ mod sharing;
 
 pub use connections::Tracked;
 pub use rings::{Asked, Made, SetupError};
+pub use rss::{RssRefusal, TooManyFlowRules};
 
 use crate::capture::port_names::PortNames;
 use crate::capture::request::Request;
