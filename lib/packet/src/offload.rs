@@ -66,7 +66,7 @@ impl Transport {
 
 /// What is left to the port of one packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct OffloadRequest {
     /// Bytes before the header of IP, and of that with its options or extension headers. Of no meaning for tags alone.
     pub l2: usize,
     /// See `l2`.
@@ -85,7 +85,7 @@ pub struct Request {
     pub tag: Option<u16>,
 }
 
-impl Request {
+impl OffloadRequest {
     /// How many bytes of the packet [`Job::start`] has to see.
     #[inline]
     #[must_use]
@@ -163,13 +163,13 @@ impl Default for Job {
 }
 
 impl Job {
-    /// Turns to a packet of `length` bytes that begins with `first`, which is at least [`Request::head_len`] long. Tags are inserted, and
+    /// Turns to a packet of `length` bytes that begins with `first`, which is at least [`OffloadRequest::head_len`] long. Tags are inserted, and
     /// the checksum of IPv4 is written.
     ///
     /// `None` if the packet contradicts the request: headers are not where they are said to be, are of another protocol, are longer
     /// than [`MAX_HEADERS`] or than the packet, or claim more payload than there is. There is no frame then.
     #[must_use]
-    pub fn start(&mut self, request: &Request, first: &[u8], length: usize) -> Option<()> {
+    pub fn start(&mut self, request: &OffloadRequest, first: &[u8], length: usize) -> Option<()> {
         let (taken, tags) = (request.head_len(), request.tags_len());
         let first = first.get(..taken)?;
         self.body = length.checked_sub(taken)?;
@@ -184,7 +184,7 @@ impl Job {
     }
 
     /// Reads IP, whose header lies at `ip` of the head.
-    fn read(&mut self, request: &Request, ip: usize) -> Option<()> {
+    fn read(&mut self, request: &OffloadRequest, ip: usize) -> Option<()> {
         let l4 = ip + request.l3;
         let header = self.head.get(ip..l4)?;
         let v6 = match *header.first()? >> 4 {
@@ -344,7 +344,7 @@ impl Job {
 }
 
 /// Writes `first` with its tags to `head`.
-fn insert_tags(request: &Request, head: &mut [u8], first: &[u8]) -> Option<()> {
+fn insert_tags(request: &OffloadRequest, head: &mut [u8], first: &[u8]) -> Option<()> {
     let (addresses, rest) = first.split_at_checked(ADDRESSES)?;
     put(head, 0, addresses)?;
     let tags = [(ethertype::SERVICE_VLAN, request.service_tag), (ethertype::VLAN, request.tag)];

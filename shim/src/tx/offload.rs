@@ -8,7 +8,7 @@ use crate::sys;
 use crate::sys::rte_mbuf;
 use crate::tx_publisher::TxPublisher;
 pub(super) use kopi_packet::offload::Job;
-use kopi_packet::offload::{Request, Transport};
+use kopi_packet::offload::{OffloadRequest, Transport};
 use kopi_packet::segment::MAX_HEADERS;
 use kopi_ring::layout::{HEAD, MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer, Slots};
@@ -54,7 +54,7 @@ impl Offloads {
 
     /// What the packet asks for, as far as the queue does it.
     #[inline]
-    fn request(self, mbuf: *const rte_mbuf) -> Request {
+    fn request(self, mbuf: *const rte_mbuf) -> OffloadRequest {
         let (flags, lengths) = (read!(mbuf, ol_flags), read!(mbuf, tx_offload));
         let does = |offload: u64| self.configured & offload != 0;
         let asks = |offload: u64, flag: u64| does(offload) && flags & flag != 0;
@@ -68,7 +68,7 @@ impl Offloads {
         };
         let two = asks(sys::RTE_ETH_TX_OFFLOAD_QINQ_INSERT, sys::RTE_MBUF_F_TX_QINQ);
         let one = two || asks(sys::RTE_ETH_TX_OFFLOAD_VLAN_INSERT, sys::RTE_MBUF_F_TX_VLAN);
-        Request {
+        OffloadRequest {
             l2: part(0, 0x7f),
             l3: part(7, 0x1ff),
             l4: part(16, 0xff),

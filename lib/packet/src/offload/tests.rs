@@ -7,7 +7,7 @@ use std::vec;
 use std::vec::Vec;
 
 /// Does what is left to the port of `packet`, whose bytes come in pieces of `piece` bytes.
-fn play(request: &Request, packet: &[u8], piece: usize) -> Option<Vec<Vec<u8>>> {
+fn play(request: &OffloadRequest, packet: &[u8], piece: usize) -> Option<Vec<Vec<u8>>> {
     // What an earlier packet left makes no difference.
     let mut job = Job { head: [0xa5; MAX_HEADERS], sum: 7, odd: true, uncovered: 9, ..Job::default() };
     job.start(request, packet.get(..request.head_len())?, packet.len())?;
@@ -48,7 +48,7 @@ fn complement(mut sum: u32) -> [u8; 2] {
 struct Model {
     packet: Vec<u8>,
     right: Vec<u8>,
-    request: Request,
+    request: OffloadRequest,
 }
 
 /// Bytes of padding behind every packet: no checksum covers them.
@@ -113,7 +113,8 @@ impl Model {
             right[l4 + field..l4 + field + 2].copy_from_slice(&sum);
         }
         right.extend([0xee; PADDING]);
-        let request = Request { l2: 14, l3, ipv4_checksum: !v6, transport: Some(transport), ..Request::default() };
+        let request =
+            OffloadRequest { l2: 14, l3, ipv4_checksum: !v6, transport: Some(transport), ..OffloadRequest::default() };
         Self { packet, right, request }
     }
 
@@ -155,7 +156,7 @@ proptest! {
     #[test]
     fn checksums_are_written_as_a_whole(model in models(), piece in 1..40_usize, junk in any::<[u8; 4]>()) {
         let mut packet = model.packet.clone();
-        let Request { l2, l3, .. } = model.request;
+        let OffloadRequest { l2, l3, .. } = model.request;
         let transport = model.request.transport.unwrap();
         let field = l2 + l3 + transport.field();
         let width = if transport == Transport::Sctp { 4 } else { 2 };
@@ -169,19 +170,19 @@ proptest! {
     fn only_what_is_asked_for_is_done(model in models(), which in 0..3) {
         let l4 = 14 + model.request.l3;
         let mut expected = model.packet.clone();
-        let none = Request { ipv4_checksum: false, transport: None, tag: None, service_tag: None, ..model.request };
+        let none = OffloadRequest { ipv4_checksum: false, transport: None, tag: None, service_tag: None, ..model.request };
         let request = match which {
             0 => {
                 expected[14..l4].copy_from_slice(&model.right[14..l4]);
-                Request { ipv4_checksum: model.request.ipv4_checksum, ..none }
+                OffloadRequest { ipv4_checksum: model.request.ipv4_checksum, ..none }
             }
             1 => {
                 expected[l4..].copy_from_slice(&model.right[l4..]);
-                Request { transport: model.request.transport, ..none }
+                OffloadRequest { transport: model.request.transport, ..none }
             }
             _ => {
                 expected = model.tagged(expected);
-                Request { tag: model.request.tag, service_tag: model.request.service_tag, ..none }
+                OffloadRequest { tag: model.request.tag, service_tag: model.request.service_tag, ..none }
             }
         };
         prop_assert_eq!(play(&request, &model.packet, 1000).unwrap(), vec![expected]);
@@ -203,7 +204,7 @@ proptest! {
         // Neither lengths nor checksums have to be right.
         packet[14 + l3 + 16..][..2].fill(0x77);
         packet[if v6 { 18 } else { 16 }..][..2].fill(0x77);
-        let request = Request { l2: 14, l3, l4: 32, segment: Some(size), tag, ..Request::default() };
+        let request = OffloadRequest { l2: 14, l3, l4: 32, segment: Some(size), tag, ..OffloadRequest::default() };
         let mut frames = play(&request, &packet, piece).unwrap();
         for frame in &mut frames {
             if let Some(tag) = tag {
@@ -236,7 +237,7 @@ proptest! {
                 *byte = value;
             }
         }
-        let request = Request { l2, l3, l4, ipv4_checksum, transport, segment, service_tag: tag, tag };
+        let request = OffloadRequest { l2, l3, l4, ipv4_checksum, transport, segment, service_tag: tag, tag };
         if let Some(frames) = play(&request, &packet, 100) {
             let heads = request.head_len() + request.tags_len();
             let bytes: usize = frames.iter().map(|frame| frame.len() - heads).sum();
@@ -270,7 +271,7 @@ fn fragments_keep_their_payload() {
         let sum = complement(words(&expected[14..34]));
         expected[24..26].copy_from_slice(&sum);
         assert_eq!(play(&model.request, &model.packet, 9).unwrap(), [expected]);
-        let cut = Request { segment: Some(100), l4: 20, transport: None, ..model.request };
+        let cut = OffloadRequest { segment: Some(100), l4: 20, transport: None, ..model.request };
         assert!(play(&cut, &model.packet, 9).is_none());
     }
     let mut v6 = Model::new(true, Transport::Udp, 1, b"hello");
@@ -304,7 +305,7 @@ fn source_routes_are_summed_up_by_their_end() {
             expected[38..54].copy_from_slice(&end);
         }
         let straight = play(&plain.request, &expected, 100).unwrap().swap_remove(0);
-        let request = Request { l3: 80, ..plain.request };
+        let request = OffloadRequest { l3: 80, ..plain.request };
         let routed = play(&request, &packet, 100).unwrap().swap_remove(0);
         assert_eq!(routed[94..], straight[54..], "{kind} {left}");
         assert_eq!(routed[..94], packet[..94]);
@@ -321,9 +322,9 @@ fn contradictions_are_refused() {
     let tcp = Model::new(false, Transport::Tcp, 0, b"hello").packet;
     let udp = Model::new(false, Transport::Udp, 0, b"hello").packet;
     let v6 = Model::new(true, Transport::Tcp, 0, b"hello").packet;
-    let of = |transport| Request { l2: 14, l3: 20, ipv4_checksum: true, transport, ..Request::default() };
+    let of = |transport| OffloadRequest { l2: 14, l3: 20, ipv4_checksum: true, transport, ..OffloadRequest::default() };
     let (tcp4, udp4) = (of(Some(Transport::Tcp)), of(Some(Transport::Udp)));
-    let segments = Request { segment: Some(2), l4: 20, ..of(None) };
+    let segments = OffloadRequest { segment: Some(2), l4: 20, ..of(None) };
     let changed = |packet: &[u8], at: usize, value: u8| {
         let mut packet = packet.to_vec();
         packet[at] = value;
@@ -337,21 +338,21 @@ fn contradictions_are_refused() {
         ("another protocol, segments", segments, udp.clone()),
         ("no IP", tcp4, changed(&tcp, 14, 0x25)),
         ("other options", tcp4, changed(&tcp, 14, 0x46)),
-        ("headers beyond Ethernet's", Request { l2: 13, ..tcp4 }, tcp[1..].to_vec()),
-        ("another length of headers", Request { l3: 24, ..tcp4 }, tcp.clone()),
+        ("headers beyond Ethernet's", OffloadRequest { l2: 13, ..tcp4 }, tcp[1..].to_vec()),
+        ("another length of headers", OffloadRequest { l3: 24, ..tcp4 }, tcp.clone()),
         ("longer than the packet", tcp4, tcp[..53].to_vec()),
         ("more payload than there is", tcp4, changed(&tcp, 16, 1)),
         ("no room for a header", tcp4, changed(&tcp, 17, 39)),
         ("a long datagram", udp4, changed(&udp, 38, 1)),
         ("a short datagram", udp4, changed(&udp, 39, 7)),
-        ("no segments", Request { segment: Some(0), ..segments }, tcp.clone()),
-        ("another TCP header", Request { l4: 24, ..segments }, tcp.clone()),
-        ("no TCP header", Request { l4: 0, ..segments }, tcp.clone()),
+        ("no segments", OffloadRequest { segment: Some(0), ..segments }, tcp.clone()),
+        ("another TCP header", OffloadRequest { l4: 24, ..segments }, tcp.clone()),
+        ("no TCP header", OffloadRequest { l4: 0, ..segments }, tcp.clone()),
         ("IPv6", tcp4, v6.clone()),
-        ("too few headers", Request { l3: 36, ..tcp4 }, v6.clone()),
-        ("unknown extension", Request { l3: 48, ..tcp4 }, v6.clone()),
-        ("more headers than can be", Request { l2: 127, l3: 511, ..tcp4 }, vec![0x45; 1000]),
-        ("tags without addresses", Request { tag: Some(1), ..Request::default() }, vec![0; 11]),
+        ("too few headers", OffloadRequest { l3: 36, ..tcp4 }, v6.clone()),
+        ("unknown extension", OffloadRequest { l3: 48, ..tcp4 }, v6.clone()),
+        ("more headers than can be", OffloadRequest { l2: 127, l3: 511, ..tcp4 }, vec![0x45; 1000]),
+        ("tags without addresses", OffloadRequest { tag: Some(1), ..OffloadRequest::default() }, vec![0; 11]),
     ];
     for (what, request, packet) in refused {
         assert!(play(&request, &packet, 9).is_none(), "{what}");
