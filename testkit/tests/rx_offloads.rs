@@ -54,6 +54,8 @@ fn bad_checksums_are_counted() {
     let kopid = Kopid::start(&dir, &Settings::default());
     for (arguments, expected) in [("--enable-rx-cksum", (2, 4)), ("", (0, 0))] {
         let mut testpmd = Testpmd::forwarding(&dir, &kopid, &Options::new("counts", "csum").mac(MAC).with(arguments));
+        // What comes while it is starting, testpmd throws away.
+        testpmd.ask("show port info 0");
         let mut sender = Sender::new(&kopid);
         let tcp = ENDS.tcp((7, 80), flags::ACK, (1, 1), &[5; 1000]);
         let packets = [
