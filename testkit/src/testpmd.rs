@@ -217,9 +217,15 @@ impl Testpmd {
     #[must_use]
     pub fn forwarding(dir: &TempDir, kopid: &Kopid, options: &Options) -> Self {
         let mut testpmd = Self::start(dir, kopid, options);
-        testpmd.tell("start", "packet forwarding");
+        testpmd.begin();
         drop(kopid.await_app(&options.name));
         testpmd
+    }
+
+    /// Has it forward, and waits until it does: it throws away what comes while it is starting.
+    pub fn begin(&mut self) {
+        let said = self.ask("start");
+        assert!(said.contains("packet forwarding"), "testpmd does not start:\n{said}");
     }
 
     /// Types a command and waits until `answer` is in what comes after; returns everything that came.

@@ -51,7 +51,7 @@ impl Scene {
         testpmd.ask("set verbose 1");
         // By itself it asks for addresses alone.
         testpmd.ask("port config all rss all");
-        testpmd.tell("start", "packet forwarding");
+        testpmd.begin();
         drop(kopid.await_app("receiver"));
         let (client, ring) = Self::sender(kopid);
         Self { client, ring, testpmd, received: 0 }

@@ -54,7 +54,7 @@ impl Path {
             assert!(!text.contains("not supported"), "{text}");
         }
         testpmd.ask("port start 0");
-        testpmd.tell("start", "packet forwarding");
+        testpmd.begin();
         drop(kopid.await_app("between"));
         Self { near, far, testpmd, _kopid: kopid, _dir: dir }
     }

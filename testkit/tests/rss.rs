@@ -78,7 +78,7 @@ fn receiver(dir: &TempDir, kopid: &Kopid) -> Testpmd {
     // By itself it asks for addresses alone.
     testpmd.ask("port config all rss all");
     testpmd.ask("set verbose 1");
-    testpmd.tell("start", "packet forwarding");
+    testpmd.begin();
     drop(kopid.await_app("receiver"));
     testpmd
 }

@@ -54,8 +54,6 @@ fn bad_checksums_are_counted() {
     let kopid = Kopid::start(&dir, &Settings::default());
     for (arguments, expected) in [("--enable-rx-cksum", (2, 4)), ("", (0, 0))] {
         let mut testpmd = Testpmd::forwarding(&dir, &kopid, &Options::new("counts", "csum").mac(MAC).with(arguments));
-        // What comes while it is starting, testpmd throws away.
-        testpmd.ask("show port info 0");
         let mut sender = Sender::new(&kopid);
         let tcp = ENDS.tcp((7, 80), flags::ACK, (1, 1), &[5; 1000]);
         let packets = [
@@ -96,7 +94,7 @@ impl Told {
     fn new(dir: &TempDir, kopid: &Kopid, arguments: &str) -> Self {
         let mut testpmd = Testpmd::start(dir, kopid, &Options::new("told", "rxonly").mac(MAC).with(arguments));
         testpmd.ask("set verbose 1");
-        testpmd.tell("start", "packet forwarding");
+        testpmd.begin();
         drop(kopid.await_app("told"));
         Self { testpmd, sender: Sender::new(kopid), packets: 0 }
     }

@@ -69,7 +69,7 @@ fn telemetry_shows_the_port_right() {
     let options = Options::new("seen", "rxonly").with("--rxq=2 --txq=2 --rxd=512 --txd=256").with(OFFLOADS);
     let mut testpmd = Testpmd::launch_with(&dir, eal, &options);
     testpmd.process().expect(0, "testpmd> ", SOON);
-    testpmd.tell("start", "packet forwarding");
+    testpmd.begin();
     drop(kopid.await_app("seen"));
     let (_client, mut ring) = sender(&kopid);
     ring.free(3).expect("kopid keeps to the contract");
