@@ -57,7 +57,8 @@ for suite in trixie forky; do
     printf '%s: %s Mbit/s of TCP; %s\n' "$(grep -om1 'Open vSwitch) [0-9.]*' "$here/ovs.log")" "$rate" \
         "$(vsctl get Interface kopi0 statistics | grep -o 'rx_packets=[0-9]*')"
     kill -TERM "$app_pid"
-    wait "$app_pid" || true
+    # It ends by the signal, when it has tidied up.
+    wait "$app_pid" || (($? == 128 + 15)) || die "Open vSwitch failed: $(tail -n 40 "$here/ovs.log")"
     kill_app "$database"
     # It stays behind.
     ip -n "$home" link del br0
