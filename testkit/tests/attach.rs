@@ -89,7 +89,7 @@ fn fault_1_crowd_of_connections_is_capped() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum.map(|max| max.min(16384)), ..limit })
         .expect("a limit can be raised up to its maximum");
-    leaves_nothing(&mut kopid, |kopid| {
+    let crowd = |kopid: &mut Kopid| {
         let mut crowd = Vec::new();
         let mut slowest = Duration::ZERO;
         for n in 0..5000 {
@@ -105,7 +105,10 @@ fn fault_1_crowd_of_connections_is_capped() {
         // Who has been silent for longest makes room for who comes.
         assert!(crowd.first().expect("there were 5,000").refusal().contains("too many connections"));
         drop(Client::attach(&kopid.socket(), "talker", A, &small()));
-    });
+    };
+    // A first crowd leaves gaps in the heap, which the C library keeps for the next one. What grows with each is a leak.
+    crowd(&mut kopid);
+    leaves_nothing(&mut kopid, crowd);
 }
 
 /// Fault 2: what is not a message, or not one that belongs here, is refused and the connection closed.
