@@ -258,6 +258,13 @@ fn fill<const OFFLOADS: bool>(
         let Some(&next) = packets.get(burst.completed) else { return burst };
         let (odd, fate);
         if let Some(offloads) = offloads.filter(|offloads| offloads.concern(next)) {
+            let lengths = MIN_FRAME..=longest.min(publisher.ring.slot_size());
+            if let Some(bytes) = offload::send_short(&mut publisher.ring, next, &lengths, offloads) {
+                burst.sent = burst.sent.wrapping_add(1);
+                burst.bytes = burst.bytes.wrapping_add(bytes);
+                burst.completed = burst.completed.wrapping_add(1);
+                continue;
+            }
             odd = next;
             fate = offload::send(publisher, held, shared, odd, offloads, &mut job);
         } else {

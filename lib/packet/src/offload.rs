@@ -4,7 +4,7 @@
 //! of what is copied behind them. Frame by frame: [`begin`](Job::begin); [`add`](Job::add) or [`add_bytes`](Job::add_bytes) for the
 //! body; [`finish`](Job::finish). A job serves for any number of packets, one after the other ([`start`](Job::start)).
 //!
-//! A checksum is computed as a whole, whatever stood in its place.
+//! A checksum is computed as a whole, whatever stood in its place. Most packets can go a [`Short`] way.
 //!
 //! # Source
 //!
@@ -15,6 +15,7 @@ use crate::checksum::{checksum, fold, sum};
 use crate::crc32c::Crc32c;
 use crate::segment::{MAX_HEADERS, Template, put, word};
 use crate::{ethertype, proto};
+pub use short::{Field, Short};
 
 /// Bytes of an Ethernet header, of its two addresses, and of a tag.
 const ETHERNET: usize = 14;
@@ -432,5 +433,6 @@ fn final_destination(routing: &[u8]) -> Option<&[u8]> {
     }
 }
 
+mod short;
 #[cfg(test)]
 mod tests;

@@ -117,6 +117,38 @@ impl Producer {
         true
     }
 
+    /// Copies `frame` into the ring as [`push`](Self::push) does, and writes over the `fields` of the copy, two bytes each, which may
+    /// depend on its sum: that of [`append_summing`](Slots::append_summing). `false`, and no frame, also if it needs more than one slot, or
+    /// a field is not in it.
+    #[inline]
+    pub fn push_summing<const N: usize>(
+        &mut self,
+        frame: &[u8],
+        notes: Notes,
+        fields: impl FnOnce(u64) -> [Option<(usize, [u8; 2])>; N],
+    ) -> bool {
+        let Ok(len) = u16::try_from(frame.len()) else { return false };
+        if len == 0 || u32::from(len) > self.memory.slot_size || self.index.filled() > self.memory.mask {
+            return false;
+        }
+        let position = self.index.head();
+        self.prefetch_next(position, frame.len());
+        let slot = self.memory.slot(position);
+        // SAFETY: the slot is ours until published and holds `slot_size` bytes, which the frame does not exceed; no
+        // reference to slots exists in this process.
+        let sum = unsafe { copy_in_summing(slot, frame) };
+        for (at, field) in fields(sum).into_iter().flatten() {
+            if at.checked_add(field.len()).is_none_or(|end| end > frame.len()) {
+                return false;
+            }
+            // SAFETY: as above; the field lies in the frame.
+            unsafe { copy_in(slot.wrapping_add(at), field.as_ptr(), field.len(), usize::MAX) };
+        }
+        self.memory.descriptor(position).store(Descriptor::new(len, false, notes).0, Relaxed);
+        self.index.advance(1);
+        true
+    }
+
     /// Copies the first of `frames` into the ring, a slot each, unpublished, and returns how many. It ends where the next one
     /// has no bytes, needs more than one slot, or finds no slot that is known to be free.
     ///

@@ -17,6 +17,8 @@ enum Step {
     Free(u32),
     /// The producer sends a frame of so many bytes at once.
     Push(u32),
+    /// The producer sends a frame in one slot, sums it up, and writes over two bytes of the copy, here.
+    Summing(u32, usize),
     /// The producer sends frames of so many bytes each, as a run.
     Run(Vec<u32>),
     /// The producer sends a frame in pieces of so many bytes, behind as many others that come last.
@@ -69,6 +71,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1..80_u32).prop_map(Step::Free),
         6 => any_len().prop_map(Step::Push),
+        2 => (any_len(), 0..2100_usize).prop_map(|(len, at)| Step::Summing(len, at)),
         2 => prop::collection::vec(any_len(), 0..40).prop_map(Step::Run),
         2 => (any_len(), 1..4000_u32, 0..300_u32).prop_map(|(len, piece, head)| Step::Pieces(len, piece, head)),
         1 => (any_len(), any_len()).prop_map(|(len, done)| Step::GiveUp(len, done)),
@@ -175,6 +178,7 @@ impl Bench {
                     self.sent(frame);
                 }
             }
+            Step::Summing(len, at) => self.push_summing(len, at),
             Step::Run(ref lens) => self.push_run(lens),
             Step::Pieces(len, piece, head) => self.push_in_pieces(len, piece, head),
             Step::GiveUp(len, done) => {
@@ -228,6 +232,21 @@ impl Bench {
         let pushed = self.producer.push_run(frames.iter().map(|frame| (frame.bytes.as_slice(), frame.notes)));
         assert_eq!(pushed as usize, short.min(room));
         frames.into_iter().take(pushed as usize).for_each(|frame| self.sent(frame));
+    }
+
+    fn push_summing(&mut self, len: u32, at: usize) {
+        let mut frame = self.next_frame(len);
+        let (expected, field) = (words(&frame.bytes), [!frame.bytes.first().unwrap_or(&0), 0x5a]);
+        let fits = self.fits(len) && len <= self.slot_size && at + 2 <= frame.bytes.len();
+        let pushed = self.producer.push_summing(&frame.bytes, frame.notes, |sum| {
+            assert_eq!(sum % 0xffff, expected % 0xffff);
+            [None, Some((at, field))]
+        });
+        assert_eq!(pushed, fits);
+        if fits {
+            frame.bytes[at..at + 2].copy_from_slice(&field);
+            self.sent(frame);
+        }
     }
 
     fn push_in_pieces(&mut self, len: u32, piece: u32, head: u32) {

@@ -8,10 +8,11 @@ use crate::sys;
 use crate::sys::rte_mbuf;
 use crate::tx_publisher::TxPublisher;
 pub(super) use kopi_packet::offload::Job;
-use kopi_packet::offload::{OffloadRequest, Transport};
+use kopi_packet::offload::{OffloadRequest, Short, Transport};
 use kopi_packet::segment::MAX_HEADERS;
 use kopi_ring::layout::{HEAD, MIN_FRAME, Notes};
 use kopi_ring::{PeerFault, Producer, Slots};
+use std::ops::RangeInclusive;
 
 /// What a queue does for packets that ask for it.
 #[derive(Clone, Copy, Debug)]
@@ -52,14 +53,32 @@ impl Offloads {
         read!(mbuf, ol_flags) & self.flags != 0
     }
 
+    /// What a packet asks for that asks for checksums alone, that of TCP or UDP among them.
+    #[inline]
+    fn request_sums(self, mbuf: *const rte_mbuf) -> Option<OffloadRequest> {
+        const OTHERS: u64 = sys::RTE_MBUF_F_TX_VLAN | sys::RTE_MBUF_F_TX_QINQ | sys::RTE_MBUF_F_TX_TCP_SEG;
+        let (flags, lengths) = (read!(mbuf, ol_flags), read!(mbuf, tx_offload));
+        let does = |offload: u64| self.configured & offload != 0;
+        let transport = match flags & sys::RTE_MBUF_F_TX_L4_MASK {
+            sys::RTE_MBUF_F_TX_TCP_CKSUM if does(sys::RTE_ETH_TX_OFFLOAD_TCP_CKSUM) => Transport::Tcp,
+            sys::RTE_MBUF_F_TX_UDP_CKSUM if does(sys::RTE_ETH_TX_OFFLOAD_UDP_CKSUM) => Transport::Udp,
+            _ => return None,
+        };
+        if flags & self.flags & OTHERS != 0 {
+            return None;
+        }
+        let (l2, l3) = layers(lengths);
+        let ipv4_checksum = flags & self.flags & sys::RTE_MBUF_F_TX_IP_CKSUM != 0;
+        Some(OffloadRequest { l2, l3, ipv4_checksum, transport: Some(transport), ..OffloadRequest::default() })
+    }
+
     /// What the packet asks for, as far as the queue does it.
     #[inline]
     fn request(self, mbuf: *const rte_mbuf) -> OffloadRequest {
         let (flags, lengths) = (read!(mbuf, ol_flags), read!(mbuf, tx_offload));
         let does = |offload: u64| self.configured & offload != 0;
         let asks = |offload: u64, flag: u64| does(offload) && flags & flag != 0;
-        // Bit fields of DPDK's: 7, 9, 8 and 16 bits.
-        let part = |from: u32, bits: u64| usize::try_from(lengths >> from & bits).unwrap_or(0);
+        let (l2, l3) = layers(lengths);
         let transport = match flags & sys::RTE_MBUF_F_TX_L4_MASK {
             sys::RTE_MBUF_F_TX_TCP_CKSUM if does(sys::RTE_ETH_TX_OFFLOAD_TCP_CKSUM) => Some(Transport::Tcp),
             sys::RTE_MBUF_F_TX_UDP_CKSUM if does(sys::RTE_ETH_TX_OFFLOAD_UDP_CKSUM) => Some(Transport::Udp),
@@ -69,9 +88,9 @@ impl Offloads {
         let two = asks(sys::RTE_ETH_TX_OFFLOAD_QINQ_INSERT, sys::RTE_MBUF_F_TX_QINQ);
         let one = two || asks(sys::RTE_ETH_TX_OFFLOAD_VLAN_INSERT, sys::RTE_MBUF_F_TX_VLAN);
         OffloadRequest {
-            l2: part(0, 0x7f),
-            l3: part(7, 0x1ff),
-            l4: part(16, 0xff),
+            l2,
+            l3,
+            l4: usize::try_from(lengths >> 16 & 0xff).unwrap_or(0),
             ipv4_checksum: asks(sys::RTE_ETH_TX_OFFLOAD_IPV4_CKSUM, sys::RTE_MBUF_F_TX_IP_CKSUM),
             transport,
             segment: asks(sys::RTE_ETH_TX_OFFLOAD_TCP_TSO, sys::RTE_MBUF_F_TX_TCP_SEG)
@@ -80,6 +99,32 @@ impl Offloads {
             tag: one.then(|| read!(mbuf, vlan_tci)),
         }
     }
+}
+
+/// The bytes of an Ethernet header, and of IP's, out of bit fields of DPDK's: of 7, 9, 8 and 16 bits.
+#[inline]
+fn layers(lengths: u64) -> (usize, usize) {
+    let part = |from: u32, bits: u64| usize::try_from(lengths >> from & bits).unwrap_or(0);
+    (part(0, 0x7f), part(7, 0x1ff))
+}
+
+/// The short way for most packets: one segment, in one slot, with checksums alone, of one of these lengths. Returns its bytes, or `None`,
+/// and no frame, where [`send`] has to look, also for that no slot is known to be free.
+#[inline]
+pub(super) fn send_short(
+    ring: &mut Producer,
+    mbuf: *const rte_mbuf,
+    lengths: &RangeInclusive<u32>,
+    offloads: Offloads,
+) -> Option<u64> {
+    if read!(mbuf, nb_segs) != 1 || !lengths.contains(&read!(mbuf, data_len).into()) {
+        return None;
+    }
+    // SAFETY: a valid packet of the application's, which it leaves alone during the call.
+    let frame = unsafe { data(mbuf) };
+    let short = Short::of(&offloads.request_sums(mbuf)?, frame)?;
+    let sent = ring.push_summing(frame, Notes::NONE, |sum| [Some(short.checksum(sum)), short.ipv4()]);
+    sent.then_some(frame.len() as u64)
 }
 
 /// Finishes one packet and puts it into the ring, as one frame or as many: all of them, or none while there is no room.

@@ -31,6 +31,17 @@ fn play(request: &OffloadRequest, packet: &[u8], piece: usize) -> Option<Vec<Vec
     Some(frames)
 }
 
+/// The same by the short way, with whatever rest by 65,535 the sum of the bytes is told.
+fn play_short(request: &OffloadRequest, packet: &[u8]) -> Option<Vec<u8>> {
+    let short = Short::of(request, packet)?;
+    let mut frame = packet.to_vec();
+    let sum = crate::verify::raw_sum(packet);
+    for (at, bytes) in [short.ipv4(), Some(short.checksum(sum))].into_iter().flatten() {
+        frame[at..at + 2].copy_from_slice(&bytes);
+    }
+    Some(frame)
+}
+
 /// The sum of RFC 1071 by its words, of which an odd last byte is padded.
 fn words(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum()
@@ -165,6 +176,31 @@ proptest! {
         prop_assert_eq!(frames, vec![model.tagged(model.right.clone())]);
     }
 
+    /// The short way is taken where it can be, and leads to the same frame.
+    #[test]
+    fn the_short_way_leads_to_the_same_frame(model in models(), junk in any::<[u8; 2]>(), vlan in any::<bool>()) {
+        let mut request = model.request;
+        let transport = request.transport.unwrap();
+        let bare = |frame: &[u8]| {
+            let mut frame = frame[..frame.len() - PADDING].to_vec();
+            if vlan {
+                frame.splice(12..12, [0x81, 0, 0x12, 0x34]);
+            }
+            frame
+        };
+        let (mut packet, right) = (bare(&model.packet), bare(&model.right));
+        request.l2 += if vlan { 4 } else { 0 };
+        let field = request.l2 + request.l3 + transport.field();
+        packet[field..field + 2].copy_from_slice(&junk);
+        let options = ![20, 40].contains(&request.l3);
+        let expected = (request.tags_len() == 0 && transport != Transport::Sctp && !options).then_some(right);
+        prop_assert_eq!(play_short(&request, &packet), expected);
+        // One byte more is padding, and one less is missing.
+        prop_assert_eq!(play_short(&request, &packet[..packet.len() - 1]), None);
+        packet.push(0);
+        prop_assert_eq!(play_short(&request, &packet), None);
+    }
+
     /// Each alone, the others stay as they are.
     #[test]
     fn only_what_is_asked_for_is_done(model in models(), which in 0..3) {
@@ -238,7 +274,11 @@ proptest! {
             }
         }
         let request = OffloadRequest { l2, l3, l4, ipv4_checksum, transport, segment, service_tag: tag, tag };
-        if let Some(frames) = play(&request, &packet, 100) {
+        let frames = play(&request, &packet, 100);
+        if let Some(frame) = play_short(&request, &packet) {
+            prop_assert_eq!(frames.as_deref(), Some(&[frame][..]));
+        }
+        if let Some(frames) = frames {
             let heads = request.head_len() + request.tags_len();
             let bytes: usize = frames.iter().map(|frame| frame.len() - heads).sum();
             prop_assert_eq!(bytes, packet.len() - request.head_len());
@@ -256,6 +296,8 @@ fn a_sum_of_zero_is_sent_as_ones_in_udp() {
         let payload = [without.right[field], without.right[field + 1]];
         let model = Model::new(v6, Transport::Udp, 0, &payload);
         assert_eq!(model.right[field..field + 2], [0xff, 0xff]);
+        let bare = model.packet.len() - PADDING;
+        assert_eq!(play_short(&model.request, &model.packet[..bare]).as_deref(), model.right.get(..bare));
         assert_eq!(play(&model.request, &model.packet, 1).unwrap(), [model.right]);
     }
 }
