@@ -221,6 +221,13 @@ impl Device {
         tx.iter_mut().take(self.tx_queues().into()).for_each(|s| *s = state);
     }
 
+    /// Whether received packets may have several segments, as set last.
+    pub(crate) fn scattered_rx(self) -> bool {
+        // SAFETY: valid, as a `Device` promises.
+        let data = unsafe { self.data.as_ref() };
+        data.scattered_rx() != 0
+    }
+
     /// Sets whether received packets may have several segments.
     pub(crate) fn set_scattered_rx(self, scattered: bool) {
         let data = self.data.as_ptr();

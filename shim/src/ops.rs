@@ -7,7 +7,7 @@ use crate::abi;
 use crate::device::Device;
 use crate::errno::code;
 use crate::flow;
-use crate::limits::{Limits, PTYPES, frame_for};
+use crate::limits::{Limits, PTYPES};
 use crate::log::{error, warning};
 use crate::port::{Port, Queue};
 use crate::port_state::{MAX_GROUPS, Refusal, Rings, Want};
@@ -149,13 +149,7 @@ operations! {
     /// Makes rings for the queues that were set up. Without a daemon the port starts with its link down.
     start(port) {
         let device = port.device;
-        if !queues::fits(port, device.mtu()) {
-            return code(libc::EINVAL);
-        }
-        let scattered = (0..device.rx_queues())
-            .filter_map(|q| port.queue::<RxQueue>(q))
-            .any(|q| u32::from(q.config().room) < frame_for(device.mtu()));
-        device.set_scattered_rx(scattered);
+        device.set_scattered_rx(queues::scatters(port, device.mtu()));
         let mut state = port.control.state();
         // While there are no rings, so that no frame in the new ones counts as one that came with the link down.
         state.want.down = false;
@@ -337,7 +331,7 @@ operations! {
 
     /// ethdev has checked the bounds.
     mtu_set(port, mtu: u16) {
-        if !queues::fits(port, mtu) {
+        if !queues::may_change_mtu(port, mtu) {
             return code(libc::EINVAL);
         }
         let ret = change(port, libc::EINVAL, |want| want.mtu = mtu);

@@ -49,12 +49,17 @@ pub(crate) struct RxConfig {
     pub(crate) descriptors: u16,
     /// Bytes of a frame that one buffer takes.
     pub(crate) room: u16,
-    /// Whether frames may be spread over several buffers.
-    pub(crate) scatter: bool,
     /// The offloads that it was set up with.
     pub(crate) offloads: u64,
     /// Where its packets have timestamps, if the offloads say that they have.
     pub(crate) timestamp: Option<Timestamp>,
+}
+
+impl RxConfig {
+    /// Whether the application has asked for frames to be spread over several buffers where one is too small. They are in any case.
+    pub(crate) const fn scatter(&self) -> bool {
+        self.offloads & sys::RTE_ETH_RX_OFFLOAD_SCATTER != 0
+    }
 }
 
 impl RxQueue {
@@ -71,7 +76,7 @@ impl RxQueue {
         // SAFETY: by the caller's word, the pool is valid while the queue is, and its buffers take what the template says.
         let mbufs = unsafe { MbufCache::new(pool, template) };
         let shared = Arc::new(RingSlot::new());
-        let offloads = Some(Box::new(RxOffloads::new(config.offloads, config.scatter, config.timestamp)));
+        let offloads = Some(Box::new(RxOffloads::new(config.offloads, config.timestamp)));
         shared.set_strip(config.offloads & sys::RTE_ETH_RX_OFFLOAD_VLAN_STRIP != 0);
         let (lanes, broken, irq_thread, steering) = (None, None, None, None);
         // The first burst looks what there is to do.

@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::errno::code;
 use crate::irq_thread::IrqThread;
 use crate::limits::{Limits, frame_for};
-use crate::log::error;
+use crate::log::{error, warning};
 use crate::port::{Port, Queue};
 use crate::rx::offloads::{self, Timestamp};
 use crate::rx::{RxConfig, RxQueue};
@@ -16,25 +16,42 @@ use crate::tx::{TxConfig, TxQueue};
 use std::ffi::{c_int, c_uint};
 use std::sync::Arc;
 
-/// Whether all RX queues can take frames of this MTU. Logs an error if not.
-pub(super) fn fits(port: &Port, mtu: u16) -> bool {
-    let short = (0..port.device.rx_queues()).find_map(|index| {
-        let config = port.queue::<RxQueue>(index)?.config();
-        (u32::from(config.room) < frame_for(mtu) && !config.scatter).then_some((index, config.room))
-    });
-    if let Some((index, room)) = short {
-        too_small(port, index, room, mtu);
-    }
-    short.is_none()
+/// The RX queues whose buffers cannot take the longest frame of this MTU: each with its number.
+fn short_queues(port: &Port, mtu: u16) -> impl Iterator<Item = (u16, &RxConfig)> {
+    let queues = (0..port.device.rx_queues()).filter_map(|index| Some((index, port.queue::<RxQueue>(index)?.config())));
+    queues.filter(move |(_, config)| u32::from(config.room) < frame_for(mtu))
 }
 
-fn too_small(port: &Port, index: u16, room: u16, mtu: u16) {
+/// Whether received packets will have several segments on a port that starts with this MTU. Where that was not asked for, it is said, as
+/// drivers of cards chain buffers, too, and applications may or may not know of it.
+pub(super) fn scatters(port: &Port, mtu: u16) -> bool {
+    if let Some((index, config)) = short_queues(port, mtu).find(|(_, config)| !config.scatter()) {
+        warning!(
+            "port {}: RX queue {index}: buffers of {} bytes are too small for frames of {} bytes (MTU {mtu}): such frames come in \
+             several, though not asked for (SCATTER)",
+            port.device.port(),
+            config.room,
+            frame_for(mtu)
+        );
+    }
+    short_queues(port, mtu).next().is_some()
+}
+
+/// Whether a port may get this MTU. One that is started does not begin to chain buffers unless asked to: the application may have looked
+/// whether it does. Logs an error if not.
+pub(super) fn may_change_mtu(port: &Port, mtu: u16) -> bool {
+    if !port.device.is_started() || port.device.scattered_rx() {
+        return true;
+    }
+    let Some((index, config)) = short_queues(port, mtu).find(|(_, config)| !config.scatter()) else { return true };
     error!(
-        "port {}: RX queue {index}: buffers of {room} bytes are too small for frames of {} bytes (MTU {mtu}) without \
-         the offload SCATTER",
+        "port {}: RX queue {index}: buffers of {} bytes are too small for frames of {} bytes (MTU {mtu}): stop the port before, or ask \
+         for the offload SCATTER",
         port.device.port(),
+        config.room,
         frame_for(mtu)
     );
+    false
 }
 
 operations! {
@@ -67,11 +84,6 @@ operations! {
         let headroom = u16::try_from(sys::RTE_PKTMBUF_HEADROOM).unwrap_or(0);
         // SAFETY: ethdev has checked that this is a pool of packet buffers.
         let room = unsafe { sys::kopi_pktmbuf_data_room_size(pool) }.saturating_sub(headroom);
-        let scatter = offloads & sys::RTE_ETH_RX_OFFLOAD_SCATTER != 0;
-        if u32::from(room) < frame_for(device.mtu()) && !scatter {
-            too_small(port, index, room, device.mtu());
-            return code(libc::EINVAL);
-        }
         let descriptors = Limits::of(&port.control.state(), port.control.args()).ring_for(descriptors);
         let stamped = offloads & sys::RTE_ETH_RX_OFFLOAD_TIMESTAMP != 0;
         let timestamp = match stamped.then(Timestamp::register).transpose() {
@@ -81,7 +93,7 @@ operations! {
                 return code(errno);
             }
         };
-        let config = RxConfig { descriptors, room, scatter, offloads, timestamp };
+        let config = RxConfig { descriptors, room, offloads, timestamp };
         port.release_queue::<RxQueue>(index);
         // SAFETY: the room is that of this pool, which by ethdev's rules outlives the queue.
         let mut queue = unsafe { RxQueue::new(pool, device.port(), config) };

@@ -22,7 +22,7 @@ const STRIPPED: u64 = sys::RTE_MBUF_F_RX_VLAN | sys::RTE_MBUF_F_RX_VLAN_STRIPPED
 
 fn queue(pool: &Pool, room: u16, region: &Region, offloads: u64) -> RxQueue {
     let timestamp = (offloads & STAMP != 0).then(|| Timestamp::register().unwrap());
-    let config = RxConfig { descriptors: 64, room, scatter: true, offloads, timestamp };
+    let config = RxConfig { descriptors: 64, room, offloads, timestamp };
     // SAFETY: the pool outlives the queue in every test, and was made with this room.
     let queue = unsafe { RxQueue::new(pool.0, 7, config) };
     offer(&queue, region);

@@ -73,8 +73,8 @@ impl Timestamp {
 }
 
 impl RxOffloads {
-    /// Does what `offloads` asks for. With `scatter`, frames may lie in several buffers. `timestamp` is there if they ask for one.
-    pub(crate) fn new(offloads: u64, scatter: bool, timestamp: Option<Timestamp>) -> Self {
+    /// Does what `offloads` asks for. `timestamp` is there if they ask for one.
+    pub(crate) fn new(offloads: u64, timestamp: Option<Timestamp>) -> Self {
         let has = |offload| offloads & offload != 0;
         let wanted = Wanted {
             ipv4: has(sys::RTE_ETH_RX_OFFLOAD_IPV4_CKSUM),
@@ -83,7 +83,7 @@ impl RxOffloads {
             sctp: has(sys::RTE_ETH_RX_OFFLOAD_SCTP_CKSUM),
         };
         let sums = has(CHECKSUMS);
-        let whole = vec![0; if sums && scatter { MAX_FRAME as usize } else { 0 }];
+        let whole = vec![0; if sums { MAX_FRAME as usize } else { 0 }];
         let routine = sums.then(SumRoutine::detect);
         Self { wanted, routine, timestamp, strip: false, now: 0, whole: whole.into() }
     }

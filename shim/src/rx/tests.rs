@@ -6,7 +6,7 @@ use std::ptr::null_mut;
 
 fn queue(pool: &Pool, room: u16, region: &Region) -> RxQueue {
     let offloads = sys::RTE_ETH_RX_OFFLOAD_RSS_HASH;
-    let config = RxConfig { descriptors: 64, room, scatter: true, offloads, timestamp: None };
+    let config = RxConfig { descriptors: 64, room, offloads, timestamp: None };
     // SAFETY: the pool outlives the queue in every test, and was made with this room.
     let queue = unsafe { RxQueue::new(pool.0, 7, config) };
     offer(&queue, region);

@@ -158,6 +158,9 @@ fn settings_reach_the_daemon() {
     assert!(app.command("show port info 0").contains("MTU: 1400"));
     app.command("port config mtu 0 9500");
     expect(&daemon, &|s| s.mtu == 1400);
+    // Its buffers take 2,048 bytes, and a port that is started does not begin to chain them.
+    app.command("port config mtu 0 2100");
+    expect(&daemon, &|s| s.mtu == 1400);
     app.command("start");
     flows(&mut app);
     app.quit();
