@@ -127,7 +127,7 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// [`Refusal`] if the daemon refuses; the change is undone.
+    /// [`Refusal`] if the daemon refuses; the change is undone, and what others have changed meanwhile stays.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Want)) -> Result<(), Refusal> {
         let mut state = self.state();
         let before = state.want.clone();
@@ -135,6 +135,7 @@ impl Control {
         if state.want == before || !state.attached {
             return Ok(());
         }
+        let after = state.want.clone();
         let asked = state.ask();
         event::signal(&self.wake);
         if self.is_own_thread() {
@@ -146,7 +147,7 @@ impl Control {
             self.handled.wait_timeout_while(state, DAEMON_TIMEOUT, waiting).unwrap_or_else(PoisonError::into_inner);
         let refusal = state.refusal.take().filter(|refusal| refusal.asked == asked);
         if let Some(refusal) = refusal {
-            state.want = before;
+            state.want.undo(before, &after);
             state.ask();
             event::signal(&self.wake);
             return Err(refusal);

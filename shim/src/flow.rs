@@ -22,7 +22,7 @@ use crate::sys::{rte_eth_dev, rte_flow, rte_flow_action, rte_flow_attr, rte_flow
 use actions::{Actions, Spreading};
 use error::FlowError;
 use kopi_packet::FlowPattern;
-use kopi_ring::message::{FLOW_RULES, FlowAction, FlowRule};
+use kopi_ring::message::{FLOW_RULES, FlowRule};
 use list::{Flow, FlowHandle};
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
@@ -208,12 +208,10 @@ fn add(port: &Port, checked: &Checked) -> Result<FlowHandle, FlowError> {
     let Checked { priority, pattern, actions, slot } = *checked;
     let state = port.control.state();
     let base = state.steering.hits(slot);
-    if actions.action == FlowAction::Pass && (actions.queue.is_some() || actions.telling.is_needed()) {
-        // Before any frame comes that the rule has held for.
-        state.steer(slot, actions.telling);
-    }
-    drop(state);
     let rule = checked.rule();
+    // Before any frame comes that the rule has held for.
+    state.steer(&rule, actions.telling);
+    drop(state);
     if let Err(refusal) = port.control.change(|want| {
         Arc::make_mut(&mut want.flow_rules).insert(slot, rule);
     }) {

@@ -12,7 +12,7 @@ use crate::stats::Totals;
 use crate::steering::{Steering, Telling};
 use crate::tx_publisher::TxPublisher;
 use kopi_ring::layout::MAX_QUEUES;
-use kopi_ring::message::{FlowRule, Link, Mac, Settings, Welcome};
+use kopi_ring::message::{FlowAction, FlowRule, Link, Mac, Settings, Welcome};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use thiserror::Error;
@@ -122,6 +122,33 @@ impl Want {
     pub(crate) fn set_mac(&mut self, index: usize, mac: Mac) {
         if let Some(slot) = self.unicast.get_mut(index) {
             *slot = mac;
+        }
+    }
+
+    /// Undoes the change that has made `after` of `before`. What has become something else since then stays, and so does the
+    /// generation of rings, of which none is ever used again.
+    pub(crate) fn undo(&mut self, before: Self, after: &Self) {
+        fn back<T: PartialEq>(now: &mut T, before: T, after: &T) {
+            if *now == *after {
+                *now = before;
+            }
+        }
+        back(&mut self.rings, before.rings, &after.rings);
+        back(&mut self.down, before.down, &after.down);
+        back(&mut self.mtu, before.mtu, &after.mtu);
+        back(&mut self.promiscuous, before.promiscuous, &after.promiscuous);
+        back(&mut self.all_multicast, before.all_multicast, &after.all_multicast);
+        let macs = self.unicast.iter_mut().zip(before.unicast).zip(&after.unicast);
+        macs.for_each(|((now, before), after)| back(now, before, after));
+        back(&mut self.groups, before.groups, &after.groups);
+        back(&mut self.rss, before.rss, &after.rss);
+        let rules = Arc::make_mut(&mut self.flow_rules);
+        let slots = before.flow_rules.keys().chain(after.flow_rules.keys());
+        for slot in slots.filter(|slot| rules.get(*slot) == after.flow_rules.get(*slot)).copied().collect::<Vec<_>>() {
+            match before.flow_rules.get(&slot) {
+                Some(rule) => rules.insert(slot, rule.clone()),
+                None => rules.remove(&slot),
+            };
         }
     }
 
@@ -275,15 +302,17 @@ impl PortState {
         fault
     }
 
-    /// Frames of flow rule `slot` are about to come, with which this is to be done.
-    pub(crate) fn steer(&self, slot: u16, telling: Telling) {
-        self.steering.set(slot, telling);
-        self.set_steering(true);
+    /// Frames of this rule are about to come, with which this is to be done, if the daemon does not drop them.
+    pub(crate) fn steer(&self, rule: &FlowRule, telling: Telling) {
+        if steers(rule) {
+            self.steering.set(rule.slot, telling);
+            self.set_steering(true);
+        }
     }
 
-    /// The port is about to start: its queues need not look for steered frames unless there are rules.
+    /// The port is about to start: its queues need not look for steered frames unless there are rules that have some.
     pub(crate) fn restart_steering(&self) {
-        self.set_steering(!self.flows.is_empty());
+        self.set_steering(self.want.flow_rules.values().any(steers));
     }
 
     fn set_steering(&self, active: bool) {
@@ -311,9 +340,67 @@ impl PortState {
     }
 }
 
+/// Whether the daemon passes frames on that tell of this rule.
+fn steers(rule: &FlowRule) -> bool {
+    rule.action == FlowAction::Pass && (rule.queue.is_some() || rule.told)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kopi_packet::FlowPattern;
+
+    fn rule(slot: u16) -> FlowRule {
+        let pattern = FlowPattern::default();
+        FlowRule { slot, priority: 0, pattern, action: FlowAction::Pass, queue: None, told: false }
+    }
+
+    /// Queues look for steered frames if some rule has them: not for rules by which the daemon drops frames, or leaves them to RSS.
+    #[test]
+    fn steering_is_for_rules_that_steer() {
+        let dropping = FlowRule { action: FlowAction::Drop, ..rule(0) };
+        let kinds = [
+            (dropping, false),
+            (rule(0), false),
+            (FlowRule { queue: Some(3), ..rule(0) }, true),
+            (FlowRule { told: true, ..rule(0) }, true),
+        ];
+        for (rule, active) in kinds {
+            let mut state = state();
+            state.steer(&rule, Telling::default().flag());
+            assert_eq!(state.steering.is_active(), active, "{rule:?}, made");
+            state.steering.set_active(!active);
+            Arc::make_mut(&mut state.want.flow_rules).insert(0, rule.clone());
+            state.restart_steering();
+            assert_eq!(state.steering.is_active(), active, "{rule:?}, at start");
+        }
+    }
+
+    /// A change that the daemon has refused is undone, and none that another thread has made meanwhile.
+    #[test]
+    fn refused_changes_are_undone_alone() {
+        let mut now = state().want;
+        Arc::make_mut(&mut now.flow_rules).extend([(1, rule(1)), (2, rule(2))]);
+        let before = now.clone();
+        Arc::make_mut(&mut now.flow_rules).insert(3, rule(3));
+        Arc::make_mut(&mut now.flow_rules).remove(&2);
+        now.mtu = 9000;
+        now.set_mac(1, [2, 0, 0, 0, 0, 1]);
+        let after = now.clone();
+        Arc::make_mut(&mut now.flow_rules).insert(4, rule(4));
+        Arc::make_mut(&mut now.flow_rules).remove(&1);
+        now.promiscuous = true;
+        now.set_mac(2, [2, 0, 0, 0, 0, 2]);
+        now.last_generation = 7;
+        now.undo(before.clone(), &after);
+        let mut expected = before;
+        Arc::make_mut(&mut expected.flow_rules).insert(4, rule(4));
+        Arc::make_mut(&mut expected.flow_rules).remove(&1);
+        expected.promiscuous = true;
+        expected.set_mac(2, [2, 0, 0, 0, 0, 2]);
+        expected.last_generation = 7;
+        assert_eq!(now, expected);
+    }
 
     fn state() -> PortState {
         PortState::new(&Args { mac: Some([2, 0, 0, 0, 0, 9]), ..Args::default() })
