@@ -1,7 +1,7 @@
 //! One connection to the daemon.
 
 use crate::rss::RssKey;
-use kopi_ring::message::{Envelope, Hello, Link, Message, RSS, RSS_KEY_SIZE, Rss, Setup, Welcome};
+use kopi_ring::message::{Envelope, Hello, Link, MAPPED, Message, RSS, RSS_KEY_SIZE, Rss, Setup, Welcome};
 use kopi_ring::socket::{self, ReceiveError};
 use kopi_ring::{Doorbell, OLDEST_PROTOCOL, PROTOCOL, Region, RegionError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,9 +17,6 @@ use thiserror::Error;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it may take to make a region, all pages of which it has to clear, or to map memory that is shared.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The first version of the protocol in which the daemon wants to know that a region is mapped.
-const MAPPED_SINCE: u16 = 3;
 
 /// A connection on which the daemon has given us a port.
 #[derive(Debug)]
@@ -201,7 +198,7 @@ impl Session {
                     // From the first frame on.
                     self.confirm(Message::Rss(rss), stop)?;
                 }
-                if self.protocol >= MAPPED_SINCE {
+                if self.protocol >= MAPPED {
                     self.confirm(Message::Mapped, stop)?;
                 }
                 Ok((region, doorbell))

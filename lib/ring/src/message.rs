@@ -337,6 +337,8 @@ impl Envelope {
 }
 
 const KIND_REFUSED: u16 = 1;
+/// The first version in which a client says that it has mapped its rings.
+pub const MAPPED: u16 = 3;
 /// The first version in which a client may share memory.
 pub const SHARING: u16 = 3;
 /// The first version in which an RX queue may have several rings.
@@ -371,7 +373,7 @@ impl Message {
     /// The first version of the protocol that has it.
     const fn since(&self) -> u16 {
         match self {
-            Self::Mapped => 3,
+            Self::Mapped => MAPPED,
             Self::Memory(_) | Self::Share(_) | Self::Unshare(_) => SHARING,
             Self::Rss(_) => RSS,
             Self::FlowRule(_) | Self::FlowRuleGone(_) => FLOW_RULES,

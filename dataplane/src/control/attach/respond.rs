@@ -4,11 +4,9 @@ use super::{Client, Rings, State};
 use crate::control::plane::{Asked, ControlPlane};
 use crate::control::ratelimit::RatelimitedLog;
 use crate::ids::PortId;
-use kopi_ring::message::{Envelope, Message};
+use kopi_ring::message::{Envelope, MAPPED, Message};
 use log::Level;
-
-/// The first version of the protocol whose clients say that they have mapped their rings.
-const MAPPED_SINCE: u16 = 3;
+use std::fmt::Display;
 
 /// Does what one request asks for, and prepares the reply.
 ///
@@ -30,7 +28,6 @@ pub(super) fn respond(
         return Err("changed the version of the protocol".into());
     }
     let who = || client.identity.clone().at_hello();
-    let done = |outcome: Result<(), String>| outcome.map_or_else(Message::Refused, |()| Message::Done);
     let reply = match (client.state, message) {
         (State::AwaitsHello(_), Message::Hello(hello)) => match plane.admit(&hello, who(), protocol) {
             Ok(welcome) => {
@@ -55,9 +52,9 @@ pub(super) fn respond(
             Err(error) => Message::Refused(error.to_string()),
         },
         (State::Attached(id), Message::Settings(settings)) => {
-            let answer = done(plane.change(id, settings).map_err(|no| no.to_string()));
+            let answer = done(plane.change(id, settings));
             // A client that has no word for it sends them when it has mapped its rings, and not before.
-            let is_mapped = protocol < MAPPED_SINCE && plane.app(id).is_some_and(|app| app.waiting.is_some());
+            let is_mapped = protocol < MAPPED && plane.app(id).is_some_and(|app| app.waiting.is_some());
             match if is_mapped { hand_over(client, id, Message::Mapped, plane) } else { Ok(false) } {
                 Ok(true) => {
                     client.working = Some((sequence, answer));
@@ -71,7 +68,13 @@ pub(super) fn respond(
             plane.halt(id);
             Message::Done
         }
-        (State::Attached(id), message) if is_choice(&message) => done(choose(id, message, plane)),
+        (State::Attached(id), Message::Memory(layout)) => done(plane.open_window(id, layout)),
+        (State::Attached(id), Message::Rss(rss)) => done(plane.change_rss(id, rss)),
+        (State::Attached(id), Message::FlowRule(rule)) => done(plane.set_flow_rule(id, *rule)),
+        (State::Attached(id), Message::FlowRuleGone(slot)) => {
+            plane.remove_flow_rule(id, slot);
+            Message::Done
+        }
         (State::Attached(id), message @ (Message::Share(_) | Message::Unshare(_) | Message::Mapped)) => {
             match hand_over(client, id, message, plane) {
                 Ok(true) => {
@@ -91,21 +94,9 @@ pub(super) fn respond(
     Ok(())
 }
 
-/// Whether it says what a client has chosen for its port, and is [answered](choose) at once.
-const fn is_choice(message: &Message) -> bool {
-    matches!(message, Message::Memory(_) | Message::Rss(_) | Message::FlowRule(_) | Message::FlowRuleGone(_))
-}
-
-/// Takes in what a client has chosen.
-fn choose(id: PortId, message: Message, plane: &mut ControlPlane) -> Result<(), String> {
-    match message {
-        Message::Memory(layout) => return plane.open_window(id, layout).map_err(|refusal| refusal.to_string()),
-        Message::Rss(rss) => return plane.change_rss(id, rss).map_err(|refusal| refusal.to_string()),
-        Message::FlowRule(rule) => return plane.set_flow_rule(id, *rule).map_err(|refusal| refusal.to_string()),
-        Message::FlowRuleGone(slot) => plane.remove_flow_rule(id, slot),
-        _ => {}
-    }
-    Ok(())
+/// The answer to what a client has chosen for its port.
+fn done<E: Display>(outcome: Result<(), E>) -> Message {
+    outcome.map_or_else(|refusal| Message::Refused(refusal.to_string()), |()| Message::Done)
 }
 
 /// Gives what may take as long as the client likes to the thread of its user, and returns whether there was anything to do.
