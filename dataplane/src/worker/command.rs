@@ -28,7 +28,7 @@ pub struct Change {
 /// From the control thread to a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve these rings. They take the place of the port's earlier ones, if any.
+    /// Serve these rings. The port's earlier ones have been detached, if there were any.
     Attach(Box<WorkerPort>),
     /// Stop serving this port.
     Detach(crate::ids::PortId),
@@ -49,8 +49,6 @@ pub enum Command {
 /// From a worker to the control thread.
 #[derive(Debug)]
 pub enum Reply {
-    /// These rings are no longer served: others took their place.
-    Replaced(Box<WorkerPort>),
     /// The port asked to be detached is no longer served. Its rings come along, unless a fault had ended them before.
     Detached(crate::ids::PortId, Option<Box<WorkerPort>>),
     /// The app broke the contract; its rings are no longer served.

@@ -14,9 +14,8 @@ impl Worker {
             Command::Attach(port) => {
                 let (id, user) = (port.id, port.user);
                 let serves = !port.tx.is_empty();
-                if let Some(old) = self.outputs.insert(port) {
-                    self.reply(Reply::Replaced(old));
-                }
+                let old = self.outputs.insert(port);
+                debug_assert!(old.is_none(), "port {id} has rings that were not detached");
                 match serves {
                     true => self.rounds.insert(id, user),
                     false => self.rounds.remove(id),

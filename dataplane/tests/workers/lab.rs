@@ -258,7 +258,7 @@ impl<'a> Crew<'a> {
                     Reply::Detached(..) => self.detached += 1,
                     Reply::Fault(port, fault) => self.faults.push((port.id, fault)),
                     Reply::Unmirrored(mirror) => drop(mirror),
-                    Reply::Replaced(_) | Reply::Dumped(_) | Reply::Selected(_) => {}
+                    Reply::Dumped(_) | Reply::Selected(_) => {}
                 }
             }
         }

@@ -141,7 +141,7 @@ impl ControlPlane {
                     }
                 }
                 Reply::Dumped(part) => self.flow_dumps.take(part, &self.ports),
-                Reply::Replaced(_) | Reply::Selected(_) | Reply::Unmirrored(_) => {}
+                Reply::Selected(_) | Reply::Unmirrored(_) => {}
             }
         }
         self.flow_dumps.proceed(&mut self.dataplane);
