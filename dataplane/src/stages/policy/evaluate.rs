@@ -41,9 +41,11 @@ impl PolicyStage {
         flow.epoch = snapshot.epoch();
         flow.forget();
         self.decide(flow, frame, key, snapshot, (now, news));
-        // Frames of it may be evaluated one by one, and it is worked out once.
-        if news || flow.verdict != before {
-            choose_queue(flow, key, snapshot.rss());
+        // Frames of it may be evaluated one by one, and it is worked out once: which queue, or that a flow rule drops them.
+        match (before, flow.verdict) {
+            (Verdict::Refuse(id, DropReason::FlowRule), Verdict::App(to)) if !news && id == to => flow.verdict = before,
+            (before, found) if news || found != before => choose_queue(flow, key, snapshot.rss()),
+            _ => {}
         }
     }
 

@@ -72,3 +72,20 @@ fn rules_come_after_the_policy() {
         assert_eq!((verdict, notes.is_steered(), notes.hash() == 0), (Verdict::App(2), false, false));
     }
 }
+
+/// Frames that are evaluated one by one have their receiver's rules looked through once under a snapshot, also if one drops them.
+#[test]
+fn rules_are_looked_through_once_a_flow() {
+    let policy = Policy::parse(POLICY, "test").unwrap();
+    let mut cached = Cached::new();
+    let with = |rules: &[FlowRule]| snapshot(1, &policy).with_rss(spread(rules));
+    let frame = frame_between("udp 10.0.0.1:1 > 10.0.0.2:53", MacAddr::new(MACS[0]), MacAddr::new(MACS[1])).unwrap();
+    let key = kopi_packet::parse(&frame, 1).1;
+    let hash = cached.flows.hash(&key);
+    // Of one epoch, so that a second look would be seen.
+    for snapshot in [with(&[FlowRule { action: FlowAction::Drop, ..udp_to(0, 53) }]), with(&[])] {
+        let flow = cached.flows.flow(&key, hash, u32::MAX, 1).unwrap();
+        cached.policy_stage.evaluate(flow, &frame, &key, &snapshot, 1);
+        assert_eq!(flow.verdict, Verdict::Refuse(2, DropReason::FlowRule));
+    }
+}
