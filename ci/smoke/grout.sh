@@ -12,10 +12,7 @@ write_config "net_af_packet0,iface=$near"
 start_kopid
 
 # Its TAP interfaces are in a namespace of their own.
-ip netns add "$home"
-ip -n "$home" link set lo up
-tree_in=(ip netns exec "$home")
-tree_user=0:0
+root_at_home
 grcli() { (in_tree "$tree" grcli -s /mnt/grout.sock "$@"); }
 
 install -d "$work/run"

@@ -271,6 +271,14 @@ in_tree() {
         LC_ALL=C exec chroot --userspec="$user" "$tree" "$@"' bash "$tree" "$work" "$tree_user" "$@"
 }
 
+# Has in_tree run commands as root, in a namespace of their own: for who makes interfaces.
+root_at_home() {
+    ip netns add "$home"
+    ip -n "$home" link set lo up
+    tree_in=(ip netns exec "$home")
+    tree_user=0:0
+}
+
 # has_program SUITE PROGRAM: whether the tree has it; if not, that is said.
 has_program() {
     [[ ! -x $cache/$1/root$2 ]] || return 0

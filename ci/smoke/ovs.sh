@@ -11,10 +11,7 @@ write_config "net_af_packet0,iface=$near"
 start_kopid
 
 # The kernel behind the bridge, with its TAP, and Open vSwitch itself, are in a namespace of their own.
-ip netns add "$home"
-ip -n "$home" link set lo up
-tree_in=(ip netns exec "$home")
-tree_user=0:0
+root_at_home
 neighbour 10.77.0.2 $mac
 
 for suite in trixie forky; do

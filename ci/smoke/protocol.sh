@@ -55,6 +55,7 @@ for name in old new; do
     start_kopid
     start_app "$name" nobody $mac icmpecho --rxq=4 --txq=4
     answers "$name driver, attached"
+    kopictl apps | grep -q " $name .* 4/4 " || die "not four queues: $(kopictl apps)"
 
     printf '[[rule]]\nname = "no-pings"\nmatch = { proto = "icmp" }\naction = "drop"\n' >"$work/policy.toml"
     kopictl reload >/dev/null
