@@ -124,13 +124,14 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
         ("DROPS", Right, |app| app.drops.to_string()),
     ];
     if wide {
-        columns.extend::<[Column<App>; 9]>([
+        columns.extend::<[Column<App>; 10]>([
             ("MTU", Right, |app| app.mtu.to_string()),
             ("MODES", Left, modes),
             ("MEMORY", Right, memory),
             ("CONNS", Right, |app| format!("{}/{}", app.connections, app.connections_limit)),
             ("USER-CONNS", Right, |app| format!("{}/{}", app.user_connections, app.user_connections_limit)),
             ("REFUSED", Right, |app| app.connections_refused.to_string()),
+            ("RULES", Right, |app| app.flow_rules.to_string()),
             ("FRAGS", Right, |app| format!("{}/{}", app.fragments, app.fragments_shared)),
             ("EXE", Left, |app| or_none(app.exe.as_ref())),
             ("CGROUP", Left, |app| or_none(app.cgroup.as_ref())),
@@ -301,9 +302,9 @@ PORT  NAME      PID  USER    COMM             MAC                STATE    QUEUES
         };
         let tails: Vec<_> = text.lines().map(added).collect();
         let expected = [
-            "MTU  MODES                     MEMORY    CONNS  USER-CONNS  REFUSED   FRAGS  EXE                    CGROUP",
-            "promisc,allmulti  18.0 MiB, huge  5/16384     7/32768        1  2/4096  /usr/bin/dpdk-testpmd  /user.slice/bob",
-            "-                            0 B      0/0         0/0        0     0/0  -                      -",
+            "MTU  MODES                     MEMORY    CONNS  USER-CONNS  REFUSED  RULES   FRAGS  EXE                    CGROUP",
+            "promisc,allmulti  18.0 MiB, huge  5/16384     7/32768        1      3  2/4096  /usr/bin/dpdk-testpmd  /user.slice/bob",
+            "-                            0 B      0/0         0/0        0      0     0/0  -                      -",
         ];
         assert_eq!(tails, expected);
     }

@@ -239,6 +239,7 @@ fn describe(app: &App, plane: &ControlPlane) -> kopi_api::App {
         connections_refused: tracked.refused,
         user_connections: tracked.of_user,
         user_connections_limit: limits.per_user,
+        flow_rules: app.flow_rules.len(),
         fragments: plane.dataplane().fragments(app.id),
         fragments_shared: plane.dataplane().workers() * FRAGMENTED,
     }

@@ -24,6 +24,8 @@ pub struct App {
     pub drops: u64,
     /// The program of its process.
     pub exe: Option<String>,
+    /// Flow rules that it has made (`rte_flow`).
+    pub flow_rules: usize,
     /// Packets in fragments that are followed and charged to it.
     pub fragments: u64,
     /// As many as all apps together may have.

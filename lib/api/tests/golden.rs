@@ -45,8 +45,8 @@ fn answers_have_their_keys() {
     let device = Some(Device::default());
     assert_eq!(
         keys(&App::default()),
-        "all_multicast cgroup comm connections connections_limit connections_refused driver drops exe fragments \
-         fragments_shared gid huge_pages label mac macs memory mtu name pid port promiscuous queues queues.rx queues.tx \
+        "all_multicast cgroup comm connections connections_limit connections_refused driver drops exe flow_rules \
+         fragments fragments_shared gid huge_pages label mac macs memory mtu name pid port promiscuous queues queues.rx queues.tx \
          rx_bytes rx_packets sealed state tx_bytes tx_packets uid user user_connections user_connections_limit"
     );
     assert_eq!(keys(&Port::default()), "copies drops port rx_bytes rx_packets tx_bytes tx_packets");
