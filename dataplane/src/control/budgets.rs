@@ -38,6 +38,12 @@ impl Budgets {
         self.users.get(&user).is_none_or(|left| *left >= UNIT)
     }
 
+    /// Whether a user has half of what it may have saved.
+    #[must_use]
+    pub fn has_half(&self, user: u32) -> bool {
+        self.left(user) >= self.burst / 2
+    }
+
     /// Takes one unit from a user, which may owe it afterwards, but never more than it can have saved.
     pub fn spend(&mut self, user: u32) {
         let left = self.users.entry(user).or_insert(self.burst);

@@ -82,6 +82,8 @@ pub struct ControlPlane {
     stale: bool,
     /// Users whose apps have made it so.
     changed_by: BTreeSet<u32>,
+    /// Users whose apps have changed flow rules, of which workers learn with the next snapshot, and in a tenth of a second at most.
+    rules_changed_by: BTreeSet<u32>,
     /// When the workers were given their last one.
     published: Instant,
     /// Snapshots that users may cause.
@@ -161,6 +163,7 @@ impl ControlPlane {
             snapshots: 0,
             stale: false,
             changed_by: BTreeSet::new(),
+            rules_changed_by: BTreeSet::new(),
             published: Instant::now(),
             changes: Budgets::new(limits.changes_per_user * CHANGES_SAVED, limits.changes_per_user),
             follows: Budgets::every(FOLLOWS, FOLLOW),
@@ -361,6 +364,7 @@ impl ControlPlane {
     /// Called ten times a second, `passed` after the last time: grants users what they may ask for.
     pub fn grant(&mut self, passed: Duration) {
         self.changes.grant(passed);
+        self.publish_rules();
         self.follows.grant(passed);
     }
 

@@ -46,6 +46,7 @@ impl ControlPlane {
         }
         self.published = Instant::now();
         std::mem::take(&mut self.changed_by).into_iter().for_each(|user| self.changes.spend(user));
+        self.rules_changed_by.clear();
         // 0 marks a flow that was never evaluated.
         self.epoch = self.epoch.wrapping_add(1).max(1);
         // Before the apps are looked at, since it says where their frames wait.

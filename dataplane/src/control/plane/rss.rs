@@ -9,7 +9,7 @@ use kopi_packet::{RssKey, RssTypes, Toeplitz, rss_key_of_boot};
 use kopi_ring::message;
 use kopi_ring::message::{ALL_FLOW_RULES, FlowRule};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thiserror::Error;
 
@@ -160,9 +160,31 @@ impl ControlPlane {
             app.compiled_rules = None;
             // Of rings that are not served yet, workers will learn with the rest.
             if app.is_served() {
-                self.change_by(id);
+                self.change_rules_by(id);
             }
         }
+    }
+
+    /// Notes that the flow rules of port `id` have changed. Each change is a snapshot of its own as long as the user has many left, so
+    /// its app may count on a rule for the next frame. Of more than that in a row, all that come in a tenth of a second share one.
+    fn change_rules_by(&mut self, id: PortId) {
+        let Some(account) = self.ports.get(id).map(|app| app.account) else { return };
+        if self.changes.has_half(account) {
+            self.change_by(id);
+        } else {
+            self.rules_changed_by.insert(account);
+        }
+    }
+
+    /// Has workers learn of changed flow rules of which they have not, if who has changed them has a change left.
+    pub(super) fn publish_rules(&mut self) {
+        let changes = &self.changes;
+        let due = |user: &u32| changes.has(*user);
+        let (due, later): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut self.rules_changed_by).into_iter().partition(due);
+        self.rules_changed_by = later;
+        self.stale |= !due.is_empty();
+        self.changed_by.extend(due);
     }
 
     /// That of all ports, for workers.
