@@ -15,7 +15,7 @@ start_release() {
     install -d -m 700 -o nobody "$work/$name"
     [[ -e $work/$name.in ]] || mkfifo "$work/$name.in"
     RUNTIME_DIRECTORY=$here/$name "${run[@]}" \
-        dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry --file-prefix "$name" \
+        dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --file-prefix "$name" \
         -d "$here/librte_net_kopi.so" --vdev "net_kopi0,socket=$here/kopi.sock,name=$name,mac=$mac" \
         -- -i --auto-start --forward-mode=icmpecho --total-num-mbufs=4096 "$@" \
         <>"$work/$name.in" >"$work/$name.log" 2>&1 &
@@ -33,6 +33,27 @@ answers() {
         until_ok 10 "${names[i]} answers jumbo frames ($1)" \
             far ping -n -c 1 -W 1 -M do -s 8972 "10.77.0.$((i + 2))"
     done
+}
+
+# telemetry NAME MAC: what that application's DPDK tells of its port, which has answered.
+telemetry() {
+    python3 - "$work/$1/dpdk/$1/dpdk_telemetry.v2" "$2" <<'PY'
+import json, socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.settimeout(5)
+s.connect(sys.argv[1])
+version = json.loads(s.recv(65536))["version"]
+def ask(command):
+    s.send(command.encode())
+    return json.loads(s.recv(65536))[command.split(",")[0]]
+ports, link, info, xstats = map(ask, ["/ethdev/list", "/ethdev/link_status,0", "/ethdev/info,0", "/ethdev/xstats,0"])
+assert ports == [0], ports
+assert (link["status"], link["duplex"]) == ("UP", "full-duplex"), link
+seen = [str(info[key]).lower() for key in ("name", "mac_addr", "mtu", "nb_rx_queues", "nb_tx_queues", "dev_started")]
+assert seen == ["net_kopi0", sys.argv[2], "9000", "4", "4", "1"], info
+assert xstats["rx_good_packets"] > 0 and xstats["tx_good_packets"] > 0 and "rx_kopi_link_down" in xstats, xstats
+print("%s: telemetry of a port with %d statistics" % (version, len(xstats)))
+PY
 }
 
 # with_dpdk TREE COMMAND...: has what compiles find the DPDK of that tree, "" for this machine's own.
@@ -96,6 +117,9 @@ for suite in trixie forky; do
 done
 
 answers "attached"
+for i in "${!names[@]}"; do
+    telemetry "${names[i]}" "02:00:00:00:00:0$((i + 2))" || die "${names[i]} tells something else of its port"
+done
 [[ $(kopictl apps | grep -c ' 4/4 ') == "${#names[@]}" ]] || die "not all have four queues: $(kopictl apps)"
 
 # A policy is reloaded, and taken back.
