@@ -109,7 +109,9 @@ fn missing(config: &Config) -> Vec<Diagnostic> {
     if let Err(reason) = find_interface(device) {
         missing.extend(config.error_at("wire.device", format!("the wire `{device}` cannot be used: {reason}"), None));
     }
-    for (table, socket) in [("socket", &config.socket), ("control", &config.control)] {
+    let metrics = config.metrics.socket();
+    let sockets = [("socket", Some(&config.socket)), ("control", Some(&config.control)), ("metrics", metrics.as_ref())];
+    for (table, socket) in sockets.into_iter().filter_map(|(table, socket)| Some((table, socket?))) {
         if let Err(NoAccount { kind, name }) = socket_owners(socket) {
             let key = if kind == "user" { "owner" } else { kind };
             let message = format!("{}: there is no {kind} `{name}` on this system", socket.path.display());

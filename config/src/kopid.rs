@@ -13,6 +13,7 @@ use crate::account::{Account, Mode};
 use crate::amount::{Size, SizeIn};
 use crate::device::Device;
 use crate::document::{Document, Entry, Place};
+use crate::metrics::Endpoint;
 use crate::packet_ring::PacketRing;
 use crate::path::{FilePath, Interface, SocketPath};
 use crate::policy::mac::Station;
@@ -50,6 +51,8 @@ pub struct Config {
     /// The socket for operators.
     #[schemars(with = "ControlSocket")]
     pub control: Socket,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
     /// The daemon's own log.
     pub log: Log,
     /// What is allowed and probably not intended, in the order of the file.
@@ -248,6 +251,25 @@ socket! {
 }
 
 table! {
+    /// `[metrics]`: figures for Prometheus.
+    pub struct Metrics {
+        /// Where they are served over HTTP: an IP address and a port ("127.0.0.1:9469"), or the absolute path of a Unix socket;
+        /// without it, nowhere. Whoever may connect may read them.
+        pub listen: Option<Endpoint> = None, "As::<Endpoint>";
+        /// The user that owns the socket, if it is one; without it, the daemon's.
+        pub owner: Option<Account> = None, "As::<Account>";
+        /// The group that owns the socket, if it is one; without it, the daemon's.
+        pub group: Option<Account> = None, "As::<Account>";
+        /// Who may connect to the socket, if it is one: permission bits.
+        pub mode: Mode = Mode::new(0o660), "As::<Mode>";
+        /// Rules with figures of their own, the first of the policy; those of all others are summed up.
+        pub rules: u32 = 1000, "As::<Int<u32, 0, 100_000>>";
+        /// Classes with figures of their own, the first of the policy.
+        pub classes: u32 = 1000, "As::<Int<u32, 0, 65_536>>";
+    }
+}
+
+table! {
     /// `[log]`: the daemon's own log.
     #[derive(Copy)]
     pub struct Log {
@@ -300,6 +322,16 @@ impl Wire {
             );
             table.warning("device", message, "leave framesz out");
         }
+    }
+}
+
+impl Metrics {
+    /// The Unix socket that they are served at, if it is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<Socket> {
+        let Some(Endpoint::Path(path)) = &self.listen else { return None };
+        let (owner, group) = (self.owner.clone(), self.group.clone());
+        Some(Socket { path: path.clone(), owner, group, mode: self.mode })
     }
 }
 
@@ -388,6 +420,12 @@ impl Config {
         if socket.is_whole && control.is_whole {
             config.check_control(&control.place);
         }
+        let metrics = document.table::<Metrics>("metrics");
+        config.note(&metrics.place, &["owner", "group"]);
+        config.metrics = metrics.value;
+        if metrics.is_whole {
+            config.check_metrics(&metrics.place);
+        }
         config
     }
 
@@ -425,6 +463,20 @@ impl Config {
         if mode.is_world_writable() {
             let message = format!("`mode` {mode} in [control] lets every user of this machine control kopid");
             table.warning("mode", message, "write \"0660\" and a `group`");
+        }
+    }
+
+    fn check_metrics(&self, table: &Place<'_>) {
+        let Some(socket) = self.metrics.socket() else {
+            for key in ["owner", "group", "mode"].into_iter().filter(|key| table.states(key)) {
+                table.fail(key, "is of a Unix socket", "name one with `listen`, or leave this out");
+            }
+            return;
+        };
+        for (name, other) in [("socket", &self.socket), ("control", &self.control)] {
+            if socket.path == other.path {
+                table.fail("listen", &format!("is the same as in [{name}]"), "metrics need a socket of their own");
+            }
         }
     }
 }

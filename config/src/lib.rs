@@ -16,7 +16,7 @@
 //! | `de` | serde's reader of one table, which goes on after an error |
 //! | `value` | what a value may look like: whole numbers, choices, lists; what a key of a table is |
 //! | `schema` | the JSON schemas, from the same types |
-//! | `account`, `amount`, `cpu`, `device`, `path` | the values that have a type of their own |
+//! | `account`, `amount`, `cpu`, `device`, `metrics`, `path` | the values that have a type of their own |
 //! | `packet_ring` | the sizes that `net_af_packet` leaves to whoever configures it |
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod de;
 mod device;
 mod document;
 pub mod kopid;
+mod metrics;
 mod packet_ring;
 mod path;
 pub mod policy;
@@ -40,7 +41,8 @@ pub use account::{Account, Mode};
 pub use amount::Size;
 pub use cpu::{online_cpus, parse_cpu_list};
 pub use device::Device;
-pub use kopid::{Config, Dataplane, Eal, Host, HugePages, Idle, Level, Limits, Log, Memory, Socket, Wire};
+pub use kopid::{Config, Dataplane, Eal, Host, HugePages, Idle, Level, Limits, Log, Memory, Metrics, Socket, Wire};
+pub use metrics::Endpoint;
 pub use packet_ring::PacketRing;
 pub use policy::Policy;
 pub use report::{Diagnostic, Errors, Position, Severity};

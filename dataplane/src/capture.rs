@@ -35,10 +35,10 @@ use rustix::fd::{AsFd, BorrowedFd};
 pub use session::PendingCapture;
 use session::{Event, Filter, Reporter, Start};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use writer::EpochNames;
+use writer::{EpochNames, Sums};
 
 /// Bytes of all rings of all sessions.
 const MEMORY: usize = 1 << 30;
@@ -56,6 +56,25 @@ pub struct Captures {
     /// What sessions say, by their numbers.
     events: Mailbox<(u32, Event)>,
     to_events: MailSender<(u32, Event)>,
+    /// What the workers have counted for sessions that they show no more.
+    past: Sums,
+    /// Sessions that have begun.
+    begun: u64,
+    /// Frames that sessions could not write. Their threads add to it.
+    unwritten: Arc<AtomicU64>,
+}
+
+/// What all sessions have had since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CaptureTotals {
+    /// Sessions that have begun.
+    pub begun: u64,
+    /// Frames that were wanted.
+    pub wanted: u64,
+    /// Those of them that found no room in a ring.
+    pub ring_full: u64,
+    /// Those of them that could not be written: a full disk, or a reader that does not read.
+    pub unwritten: u64,
 }
 
 /// The control thread's end of a session.
@@ -93,7 +112,16 @@ impl Captures {
     /// The kernel's, when file descriptors are short.
     pub fn new(hz: u64) -> std::io::Result<Self> {
         let (to_events, events) = Mailbox::new()?;
-        Ok(Self { hz, sessions: Vec::new(), next: 1, events, to_events })
+        let (past, unwritten) = (Sums::default(), Arc::default());
+        Ok(Self { hz, sessions: Vec::new(), next: 1, events, to_events, past, begun: 0, unwritten })
+    }
+
+    /// What all sessions have had since the start.
+    #[must_use]
+    pub fn totals(&self) -> CaptureTotals {
+        let sums = self.sessions.iter().map(Entry::sums).fold(self.past, Sums::plus);
+        let unwritten = self.unwritten.load(Relaxed);
+        CaptureTotals { begun: self.begun, wanted: sums.received, ring_full: sums.lost, unwritten }
     }
 
     /// Ticks of the TSC in a second.
@@ -151,7 +179,8 @@ impl Captures {
         let (start, started) = sync_channel(1);
         let state = State::Compiling { start };
         self.sessions.push(Entry { id, account, request: Arc::clone(&request), rings, state });
-        let reporter = Reporter { id, events: self.to_events.clone() };
+        self.begun += 1;
+        let reporter = Reporter { id, events: self.to_events.clone(), unwritten: Arc::clone(&self.unwritten) };
         Ok(PendingCapture { request, start: started, hz: self.hz, reporter })
     }
 
@@ -177,9 +206,9 @@ impl Captures {
             let session = &mut self.sessions[at];
             match event {
                 Event::Compiled(filter) => session.start(filter, names(), dataplane),
-                Event::Finishing => session.finish(dataplane),
+                Event::Finishing => self.past = self.past.plus(session.finish(dataplane)),
                 Event::Ended => {
-                    session.finish(dataplane);
+                    self.past = self.past.plus(session.finish(dataplane));
                     self.sessions.remove(at);
                 }
             }
@@ -228,11 +257,18 @@ impl Entry {
         }
     }
 
-    /// Takes the mirrors back, if it has any.
-    fn finish(&mut self, dataplane: &mut Dataplane) {
+    /// What its mirrors have counted, while it has any.
+    fn sums(&self) -> Sums {
+        if let State::Running { counts, .. } = &self.state { Sums::of(counts, None) } else { Sums::default() }
+    }
+
+    /// Takes the mirrors back, if it has any, and returns what they have counted.
+    fn finish(&mut self, dataplane: &mut Dataplane) -> Sums {
+        let sums = self.sums();
         if let State::Running { .. } = std::mem::replace(&mut self.state, State::Finishing) {
             dataplane.unmirror(self.id);
         }
+        sums
     }
 }
 

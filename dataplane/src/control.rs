@@ -7,6 +7,7 @@
 //! - what workers get: [`plane`] keeps apps, ports and [`workers`] consistent, and publishes snapshots; [`classes`], [`wire_device`], [`copy_trial`];
 //! - the policy: [`policy`], [`reload`], [`signals`];
 //! - operators: [`server`], [`operator`], [`stats`], [`flow_dumps`];
+//! - figures for Prometheus: [`metrics`];
 //! - limits by user: [`limits`], [`memory`], [`windows`], [`users`], [`budgets`], [`ratelimit`];
 //! - tools: [`poller`], [`mailbox`], [`helper`], [`user_names`], [`logging`].
 
@@ -29,6 +30,7 @@ pub mod listener;
 pub mod logging;
 pub mod mailbox;
 pub mod memory;
+pub mod metrics;
 pub mod operator;
 pub mod peers;
 pub mod plane;

@@ -42,6 +42,8 @@ pub struct Settings {
     pub host: Option<String>,
     /// Whether apps may share memory.
     pub share_memory: bool,
+    /// What `[metrics]` says; none are served if `None`.
+    pub metrics: Option<String>,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             policy: None,
             host: None,
             share_memory: false,
+            metrics: None,
         }
     }
 }
@@ -83,8 +86,10 @@ impl Settings {
     }
 
     fn toml(&self, dir: &Path) -> String {
-        let Self { wire, mtu, workers, apps, limits, huge_pages, mbufs, idle, log, policy, host, share_memory } = self;
+        let Self { wire, mtu, workers, apps, limits, huge_pages, mbufs, idle, log, policy, host, .. } = self;
+        let share_memory = self.share_memory;
         let host = host.as_ref().map(|host| format!("[host]\n{host}")).unwrap_or_default();
+        let metrics = self.metrics.as_ref().map(|metrics| format!("[metrics]\n{metrics}\n")).unwrap_or_default();
         let policy = if policy.is_some() { "policy = \"policy.toml\"\n" } else { "" };
         let cores: Vec<u16> = cpus().into_iter().take(*workers).collect();
         assert_eq!(cores.len(), *workers, "this machine has too few CPUs");
@@ -97,7 +102,7 @@ impl Settings {
              [eal]\nargs = [\"--no-telemetry\"]\n\
              [socket]\npath = \"{dir}/kopi.sock\"\nmode = \"0666\"\n\
              [control]\npath = \"{dir}/control.sock\"\n\
-             [log]\nlevel = \"{log}\"\n{host}"
+             [log]\nlevel = \"{log}\"\n{metrics}{host}"
         )
     }
 }

@@ -17,7 +17,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::setpriority_process;
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,8 @@ pub(super) enum Event {
 pub(super) struct Reporter {
     pub(super) id: u32,
     pub(super) events: MailSender<(u32, Event)>,
+    /// Frames that sessions could not write.
+    pub(super) unwritten: Arc<AtomicU64>,
 }
 
 impl Reporter {
@@ -153,6 +155,8 @@ struct Session<'a> {
     disk_full: bool,
     /// Whether the client knows that the file has its size.
     told_full: bool,
+    /// Packets given up that the control thread knows of.
+    told_given_up: u64,
     pause_ms: i64,
     /// How long a reader that does not read is waited for at the end.
     reader_timeout: Duration,
@@ -196,6 +200,7 @@ impl<'a> Session<'a> {
             retry: None,
             disk_full: false,
             told_full: false,
+            told_given_up: 0,
             pause_ms: *PAUSE_MS.start(),
             reader_timeout: READER_TIMEOUT,
             moment: (0, 0),
@@ -219,6 +224,7 @@ impl<'a> Session<'a> {
     /// Looks once at everything. Returns how many records it has taken.
     fn poll_once(&mut self) -> Result<usize, Why> {
         self.handle_commands()?;
+        self.tell_losses();
         self.learn();
         let moved = self.take();
         if moved == 0 || self.blocks.len() >= CHUNK {
@@ -466,7 +472,17 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Tells the control thread how many packets were given up.
+    fn tell_losses(&mut self) {
+        let given_up = self.writer.given_up();
+        let before = std::mem::replace(&mut self.told_given_up, given_up);
+        if given_up > before {
+            self.reporter.unwritten.fetch_add(given_up - before, Relaxed);
+        }
+    }
+
     fn send(&mut self, state: State, why: Option<Why>) {
+        self.tell_losses();
         let sums = Sums::of(&self.counts, None);
         let counts = Told {
             captured: self.writer.delivered() + self.writer.pending(),

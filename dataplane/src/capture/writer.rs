@@ -43,6 +43,12 @@ impl Sums {
         sums
     }
 
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self { seen: self.seen + other.seen, received: self.received + other.received, lost: self.lost + other.lost }
+    }
+
     const fn since(self, base: Self) -> Self {
         Self {
             seen: self.seen.wrapping_sub(base.seen),

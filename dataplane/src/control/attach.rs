@@ -5,7 +5,10 @@
 //! and changes in a given time are limited. Nothing is sent or received here: that is for [the thread of the peer's
 //! user](crate::control::peers), so that nobody else waits for what a peer has made slow.
 
+mod counts;
 mod respond;
+
+pub use counts::{AttachCounts, TOO_MANY};
 
 use crate::control::budgets::Budgets;
 use crate::control::detach::DetachReason;
@@ -59,6 +62,7 @@ pub struct Attach {
     names: UserNames,
     peer_log: RatelimitedLog,
     attach_log: RatelimitedLog,
+    counts: AttachCounts,
 }
 
 #[derive(Debug)]
@@ -154,7 +158,14 @@ impl Attach {
         }
         let (peer_log, attach_log) = (RatelimitedLog::new(LOG_LINES), RatelimitedLog::new(LOG_LINES_ATTACH));
         let requests = Budgets::new(requests_per_user, requests_per_user);
-        Ok(Self { listener, clients: Slab::new(), requests, names: UserNames::new(wake), peer_log, attach_log })
+        let (names, counts) = (UserNames::new(wake), AttachCounts::default());
+        Ok(Self { listener, clients: Slab::new(), requests, names, peer_log, attach_log, counts })
+    }
+
+    /// What has become of those who connected.
+    #[must_use]
+    pub const fn counts(&self) -> &AttachCounts {
+        &self.counts
     }
 
     /// Connections, half-open ones included.
@@ -193,6 +204,7 @@ impl Attach {
             connection
                 .refuse(0, "the applications of this user have asked for too much of late: try again in a second");
             self.peer_log.warn(&format_args!("refused a connection: too many requests of uid {}", identity.uid));
+            self.counts.note_too_many();
             return;
         }
         account.into_iter().for_each(|account| self.requests.spend(account));
@@ -318,7 +330,10 @@ impl Attach {
                 self.requests.spend(client.account);
                 // Not even its end is of interest before it has its reply.
                 client.receiving = false;
-                if let Err(reason) = respond(client, envelope, plane, &mut self.attach_log) {
+                let had_port = matches!(client.state, State::Attached(_));
+                let answered = respond(client, envelope, plane, &mut self.attach_log);
+                self.counts.attached += u64::from(!had_port && matches!(client.state, State::Attached(_)));
+                if let Err(reason) = answered {
                     self.detach(at, DetachReason::Failed(reason), plane);
                 }
             }
@@ -504,6 +519,7 @@ impl Attach {
             client.connection.refuse(0, &refusal);
         }
         let state = std::mem::replace(&mut client.state, State::Closed);
+        self.counts.note_end(matches!(state, State::Attached(_)), &reason);
         client.reply = None;
         client.asked = None;
         match &reason {

@@ -1,8 +1,10 @@
 //! The policy's classes, as the control thread has them: what workers are to keep to, and what they have counted.
 
+mod delays;
 mod rows;
 mod spec;
 
+pub use delays::{DELAY_BOUNDS, DelayCounts};
 pub use rows::{ClassPart, ClassRow};
 pub use spec::ShaperSpec;
 
@@ -13,7 +15,7 @@ use hdrhistogram::Histogram;
 use kopi_config::Policy;
 use kopi_policy::{PortPolicy, Ruleset};
 use rows::Draining;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,6 +93,8 @@ pub struct Classes {
     /// What classes had counted under trees that are no more.
     past: Arc<BTreeMap<u64, ClassTotals>>,
     delays: BTreeMap<u64, Delays>,
+    /// The same since the start, in less detail.
+    delay_counts: BTreeMap<u64, DelayCounts>,
     /// Which of them are looked at next.
     delays_next: u64,
     /// Leaves whose rate was looked at in this round, and when it began.
@@ -111,6 +115,7 @@ impl Classes {
             draining: Vec::new(),
             past: Arc::default(),
             delays: BTreeMap::new(),
+            delay_counts: BTreeMap::new(),
             delays_next: 0,
             rated: usize::MAX,
             rates_began: Instant::now(),
@@ -127,6 +132,10 @@ impl Classes {
             self.draining.push(Draining { snapshot, spec, entered: 0 });
         }
         self.rated = 0;
+        // Samples of an older tree may still come. What they make goes with the next policy.
+        let known: BTreeSet<_> =
+            self.spec.iter().flat_map(|spec| spec.leaves(0..spec.leaf_count())).map(|(id, _)| id).collect();
+        self.delay_counts.retain(|id, _| known.contains(id));
         shapers
     }
 
@@ -134,6 +143,12 @@ impl Classes {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.spec.is_none()
+    }
+
+    /// How many there are, in all directions, those of what has none included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.spec.as_ref().map_or(0, |spec| spec.class_count())
     }
 
     /// Where frames of an app to the wire wait.
@@ -204,6 +219,7 @@ impl Classes {
 
     fn note(&mut self, sample: Sample) {
         let ns = dpdk::tsc::nanoseconds(sample.ticks, self.hz).clamp(1, DELAY_MAX);
+        self.delay_counts.entry(sample.class).or_default().note(ns);
         let made = || {
             let one = || Histogram::new_with_bounds(1, DELAY_MAX, DELAY_DIGITS).ok();
             Some(Delays { now: one()?, before: one()?, since: Instant::now() })
@@ -216,6 +232,16 @@ impl Classes {
         if let Some(delays) = self.delays.get_mut(&sample.class) {
             delays.now.saturating_record(ns);
         }
+    }
+
+    /// The same as [`part`](Self::part) without what is known of delays over the last seconds, but with what is since the start.
+    #[must_use]
+    pub fn part_for_metrics(&self, from: usize, count: usize) -> Option<(ClassPart, Vec<Option<DelayCounts>>)> {
+        let spec = Arc::clone(self.spec.as_ref()?);
+        let range = from..spec.class_count().min(from.saturating_add(count));
+        let counts = range.clone().map(|at| self.delay_counts.get(&spec.id(at)?).cloned()).collect();
+        let (draining, past) = (self.draining.clone(), Arc::clone(&self.past));
+        Some((ClassPart { spec, draining, past, range, delays: Vec::new() }, counts))
     }
 
     /// What is to be shown of `count` classes from number `from` on, parents before their children, and whether there are more. Nothing,

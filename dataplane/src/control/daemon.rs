@@ -12,6 +12,7 @@ use crate::control::limits::Limits;
 use crate::control::listener::{ListenError, Listener};
 use crate::control::logging::Queued;
 use crate::control::memory::free_huge_memory;
+use crate::control::metrics::{MetricsListener, MetricsServer};
 use crate::control::plane::ControlPlane;
 use crate::control::policy::Enforcement;
 use crate::control::poller::{Poller, Token};
@@ -189,9 +190,9 @@ fn serve(
     poller.add(&*signals, Token::Signal)?;
     let outcome = Listener::bind(&config.socket, SocketType::SEQPACKET).and_then(|apps| {
         let control = Listener::bind(&config.control, SocketType::STREAM)?;
-        Ok((apps, control))
+        Ok((apps, control, MetricsListener::bind(&config.metrics)?))
     });
-    let (apps, control) = match outcome {
+    let (apps, control, metrics) = match outcome {
         Ok(listeners) => listeners,
         Err(error) => {
             drop(host);
@@ -205,6 +206,7 @@ fn serve(
     let source = Arc::new(PolicySource::new(config.policy.clone()));
     let control = Control::new(control, Arc::clone(&source), &poller)?;
     let hangup = Hangup::new(source, wake.clone());
+    let metrics = MetricsServer::start(metrics, &config.metrics, || control.asker())?;
     log::info!(
         "ready: wire {} ({}), {} worker(s), apps at {}",
         plane.wire().device,
@@ -235,6 +237,7 @@ fn serve(
     let outcome = events.run(signals);
     let Events { mut attach, mut plane, control, host, .. } = events;
     drop(control);
+    drop(metrics);
     // Nobody may use a region any more when it is emptied.
     drop(host);
     // The apps get it at once; their sockets close behind it.

@@ -40,6 +40,37 @@ pub enum DetachReason {
 }
 
 impl DetachReason {
+    /// The words of [`as_str`](Self::as_str).
+    pub const WORDS: [&'static str; 10] = [
+        "ended",
+        "failed",
+        "refused",
+        "unidentified",
+        "identify_timeout",
+        "hello_timeout",
+        "made_room",
+        "ring_fault",
+        "policy",
+        "refresh_timeout",
+    ];
+
+    /// The reason in a word, for those who count.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        Self::WORDS[match self {
+            Self::Ended => 0,
+            Self::Failed(_) => 1,
+            Self::Refused(_) => 2,
+            Self::Unidentified(_) => 3,
+            Self::IdentifyTimeout => 4,
+            Self::HelloTimeout => 5,
+            Self::MadeRoom => 6,
+            Self::Fault(_) => 7,
+            Self::Policy(_) => 8,
+            Self::RefreshTimeout => 9,
+        }]
+    }
+
     /// What the application is told, if anything.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {

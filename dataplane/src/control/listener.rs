@@ -56,6 +56,14 @@ pub enum ListenError {
         /// The name that was not found.
         name: String,
     },
+    /// An address cannot be listened at.
+    #[error("{address}: cannot listen: {error}; `listen` in [metrics] names another")]
+    Address {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The system's answer.
+        error: std::io::Error,
+    },
     /// The system refused.
     #[error("{}: {action}: {error}", path.display())]
     System {

@@ -40,6 +40,18 @@ pub struct Enforcement {
     turn: u64,
     /// Shared with those who sum up what was counted, and copied if it changes meanwhile.
     rule_stats: Arc<RuleStats>,
+    reloads: ReloadCounts,
+}
+
+/// What has become of policies that were to take the place of the one in force, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReloadCounts {
+    /// Those that came into force.
+    pub done: u64,
+    /// Those that did not.
+    pub failed: u64,
+    /// Those that were taken back because nobody confirmed them.
+    pub taken_back: u64,
 }
 
 #[derive(Debug)]
@@ -84,12 +96,14 @@ impl Enforcement {
         confirm_within: Option<Duration>,
     ) -> Result<(), String> {
         if turn < self.turn {
+            self.reloads.failed += 1;
             return Err(
                 "a policy that was asked for later is in force already: reload again if this one is to take its place"
                     .into(),
             );
         }
         self.turn = turn;
+        self.reloads.done += 1;
         let before = self.ruleset.replace(ruleset);
         let confirmed = self.unconfirmed.take().map_or(before, |unconfirmed| unconfirmed.before);
         self.unconfirmed = confirm_within.map(|time| Unconfirmed { before: confirmed, until: Instant::now() + time });
@@ -124,6 +138,7 @@ impl Enforcement {
             return false;
         };
         self.ruleset = unconfirmed.before;
+        self.reloads.taken_back += 1;
         self.keep_rules();
         true
     }
@@ -136,6 +151,13 @@ impl Enforcement {
             self.ruleset = Some(fresh);
         }
         same
+    }
+
+    /// What has become of policies that were to take its place. Those that could not be read are
+    /// [counted elsewhere](crate::control::reload::PolicySource::failed).
+    #[must_use]
+    pub const fn reloads(&self) -> ReloadCounts {
+        self.reloads
     }
 
     /// The same, to be added to.
@@ -347,6 +369,22 @@ impl Counted {
         sums
     }
 
+    /// What each of the rules `shown` has seen, in their order, and all others together.
+    #[must_use]
+    pub fn first_rules(&self, shown: &[RuleId]) -> (Vec<Sum>, Sum) {
+        let places: BTreeMap<RuleId, usize> = shown.iter().copied().zip(0..).collect();
+        let (mut sums, mut others) = (vec![Sum::default(); shown.len()], Sum::default());
+        let mut add = |rule, sum| match places.get(&rule).and_then(|at| sums.get_mut(*at)) {
+            Some(known) => known.add(sum),
+            None => others.add(sum),
+        };
+        self.past.rules.iter().for_each(|(rule, sum)| add(*rule, *sum));
+        for (filter, key, sum) in self.entries() {
+            rules_of(&key, filter.ruleset()).for_each(|rule| add(rule, sum));
+        }
+        (sums, others)
+    }
+
     /// What no rule decided.
     #[must_use]
     pub fn default(&self, direction: Direction) -> Sum {
@@ -383,6 +421,27 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Rules that are not among those asked for are summed up, and none is left out.
+    #[test]
+    fn other_rules_are_summed_up() {
+        let rule =
+            |port: u16| format!("[[rule]]\nmatch = {{ proto = \"tcp\", dst_port = {port} }}\naction = \"drop\"\n");
+        let text: String = (1..=5).map(rule).collect();
+        let ruleset = compile(Policy::parse(text, "test").unwrap()).unwrap();
+        let mut past: RuleStats = Default::default();
+        for (id, n) in ruleset.ids().iter().zip(1..) {
+            past.rules.insert(*id, Sum { packets: n, bytes: 100 * n });
+        }
+        let counted = Counted { past: Arc::new(past), open: Vec::new() };
+        let sums = |shown: usize| {
+            let (sums, others) = counted.first_rules(&ruleset.ids()[..shown]);
+            (sums.iter().map(|sum| sum.packets).collect::<Vec<_>>(), others.packets, others.bytes)
+        };
+        assert_eq!(sums(2), (vec![1, 2], 12, 1200));
+        assert_eq!(sums(0), (vec![], 15, 1500));
+        assert_eq!(sums(5), (vec![1, 2, 3, 4, 5], 0, 0));
+    }
 
     /// Counters of a rule stay while it is in force or may come back, and go with it.
     #[test]

@@ -33,6 +33,8 @@ const READINGS: usize = 4;
 pub struct PolicySource {
     path: Option<PathBuf>,
     asked: AtomicU64,
+    /// Policies that could not be read or compiled. Any thread writes.
+    failed: AtomicU64,
 }
 
 /// A policy that is ready to come into force.
@@ -61,7 +63,21 @@ impl PolicySource {
     /// The configured file, if there is one.
     #[must_use]
     pub const fn new(path: Option<PathBuf>) -> Self {
-        Self { path, asked: AtomicU64::new(1) }
+        Self { path, asked: AtomicU64::new(1), failed: AtomicU64::new(0) }
+    }
+
+    /// Policies that could not be read or compiled.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Relaxed)
+    }
+
+    /// Notes whether a policy could be had.
+    fn noted(&self, read: Result<Reload, String>) -> Result<Reload, String> {
+        if read.is_err() {
+            self.failed.fetch_add(1, Relaxed);
+        }
+        read
     }
 
     /// Reads and compiles the configured file, which was asked for at `turn`. May take as long as who serves the file likes.
@@ -110,9 +126,9 @@ impl Wanted {
         }
         let confirm = confirm.map(|seconds| Duration::from_secs(seconds.into()));
         let reload = match (file, name) {
-            (Some(file), name) => source.sent(file, name.as_deref().unwrap_or("the file"))?,
+            (Some(file), name) => source.noted(source.sent(file, name.as_deref().unwrap_or("the file")))?,
             (None, Some(_)) => return Err("the file itself has to come along, as a descriptor".into()),
-            (None, None) => source.configured(source.turn())?,
+            (None, None) => source.noted(source.configured(source.turn()))?,
         };
         Ok(Self::Replace(reload, confirm))
     }
@@ -157,7 +173,7 @@ impl Hangup {
     #[must_use]
     pub fn new(source: Arc<PolicySource>, wake: Wake) -> Self {
         let own = Arc::clone(&source);
-        Self::by(source, wake, Arc::new(move |turn| own.configured(turn)))
+        Self::by(source, wake, Arc::new(move |turn| own.noted(own.configured(turn))))
     }
 
     fn by(source: Arc<PolicySource>, wake: Wake, read: Arc<Reading>) -> Self {
@@ -188,6 +204,12 @@ impl Hangup {
         reader.ask(sender);
         self.reader = Some(reader);
         Ok(())
+    }
+
+    /// Policies that could not be read or compiled, whoever asked for them.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.source.failed()
     }
 
     /// What was read, once, and who asked for it, as the log shows it.

@@ -23,6 +23,7 @@ use crate::control::peers::Peers;
 use crate::control::poller::{Poller, Token};
 use crate::control::ratelimit::RatelimitedLog;
 use crate::control::reload::{PolicySource, Wanted};
+use crate::control::stats::Sources;
 use connection::OperatorConnection;
 use kopi_api::refusal;
 use kopi_ring::socket::peer_credentials;
@@ -32,7 +33,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{SyncSender, channel};
+use std::sync::mpsc::{SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Operators at one time, and those of one user. One more takes the place of the one that was silent for longest: of this user, or of
@@ -50,6 +51,8 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_millis(100);
 const TIME: u32 = 250;
 /// Lines about operators in the log in ten seconds.
 const LOG_LINES: u32 = 20;
+/// Whose time kopid's own questions take: that of a uid which nobody can have.
+const OWN_ACCOUNT: u32 = u32::MAX;
 
 /// What an operator asks. There is nothing in it that the operator holds, too.
 #[derive(Debug)]
@@ -102,6 +105,31 @@ pub struct Control {
     coming: Vec<Coming>,
     time: Budgets,
     peer_log: RatelimitedLog,
+}
+
+/// Has the control thread tell something to a thread of kopid's own, in its turn among the operators.
+#[derive(Debug)]
+pub struct Asker(MailSender<Message>);
+
+impl Asker {
+    /// What `take` gives, which runs on the control thread and must not take long. `None` if kopid ends, or does not come to it
+    /// within `timeout`.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        timeout: Duration,
+        take: impl FnOnce(&mut Sources<'_>) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (to, taken) = sync_channel(1);
+        let next = Next::new(move |sources| {
+            drop(to.try_send(take(sources)));
+            Answer::Reply(String::new())
+        });
+        let (command, arguments, brought) = (String::new(), Map::new(), Brought::Next(next));
+        let question = Question { command, arguments, account: OWN_ACCOUNT, brought };
+        // What the control thread replies is nothing.
+        self.0.send(Message::Asked(Asked { question, answer: sync_channel(1).0 }));
+        taken.recv_timeout(timeout).ok()
+    }
 }
 
 /// Where the threads of connections ask.
@@ -234,6 +262,12 @@ impl Control {
             time,
             peer_log,
         })
+    }
+
+    /// A way to ask for another thread of kopid's.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker(self.inbox.messages.clone())
     }
 
     /// Accepts one operator. `account` says which user a uid is.

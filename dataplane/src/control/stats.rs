@@ -6,7 +6,7 @@ mod policy;
 pub(crate) use policy::put_in_force;
 
 use crate::control::app::App;
-use crate::control::attach::Attach;
+use crate::control::attach::{Attach, AttachCounts};
 use crate::control::plane::ControlPlane;
 use crate::control::ports::{HOST_NAME, format_mac};
 use crate::control::server::{Answer, Brought, Next, Question, Rows};
@@ -36,6 +36,10 @@ pub struct Facts<'a> {
     pub mbufs: (u32, u32),
     /// Connections on the apps' socket.
     pub connections: usize,
+    /// What has become of those who connected there.
+    pub attaches: &'a AttachCounts,
+    /// Policies that could not be read or compiled.
+    pub unread_policies: u64,
     /// The host port, if there is one.
     pub host: Option<&'a Host>,
 }
@@ -75,7 +79,9 @@ pub fn answer(question: Question, plane: &mut ControlPlane, attach: &mut Attach,
             }
             let sources = &mut Sources { plane, facts };
             match command {
-                "status" => Answer::Reply(kopi_api::answer("status", &[status(plane, facts)])),
+                "status" => {
+                    Answer::Reply(kopi_api::answer("status", &[status(plane, facts, plane.dataplane().tell_longest())]))
+                }
                 "apps" => from_app(0, Vec::new(), sources, |app, sources| describe(app, sources.plane)),
                 "stats" => from_app(0, vec![wire_stats(sources)], sources, |app, sources| stats(app, sources.plane)),
                 "drops" => policy::drops(sources),
@@ -108,10 +114,11 @@ fn from_app<R: Serialize + Send + 'static>(
     })
 }
 
-fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
+/// The daemon as a whole. `longest` has the cycles of each worker's longest turn.
+pub(crate) fn status(plane: &ControlPlane, facts: &Facts<'_>, longest: impl Iterator<Item = u64>) -> Status {
     let wire = plane.wire();
     let workers = plane.dataplane().counters().zip(plane.dataplane().loads()).zip(plane.dataplane().crowded());
-    let workers = workers.map(|(((cpu, counters), load), flows_crowded)| Worker {
+    let workers = workers.zip(longest).map(|((((cpu, counters), load), flows_crowded), longest)| Worker {
         cpu: cpu.into(),
         turns: counters.iterations.get(),
         busy_turns: counters.busy_iterations.get(),
@@ -120,7 +127,7 @@ fn status(plane: &ControlPlane, facts: &Facts<'_>) -> Status {
         sleeps: counters.sleeps.get(),
         asleep_seconds: seconds(counters.asleep_cycles.get(), facts.tsc_hz),
         asleep: load.asleep,
-        longest_turn_ns: dpdk::tsc::nanoseconds(counters.longest_iteration.take(), facts.tsc_hz),
+        longest_turn_ns: dpdk::tsc::nanoseconds(longest, facts.tsc_hz),
         flows: counters.flows.get(),
         flow_misses: counters.flow_misses.get(),
         flow_evictions: counters.flow_evictions.get(),
@@ -199,7 +206,8 @@ fn seconds(cycles: u64, hz: u64) -> f64 {
     f64::from(whole) + f64::from(u32::try_from(micros).unwrap_or(999_999)) / 1e6
 }
 
-fn totals_of(app: &App, plane: &ControlPlane) -> PortTotals {
+/// What an app's port has counted since it is there.
+pub(crate) fn totals_of(app: &App, plane: &ControlPlane) -> PortTotals {
     plane.dataplane().totals(app.id).since(&app.base)
 }
 

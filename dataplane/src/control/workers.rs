@@ -14,7 +14,7 @@ use crate::worker::crowding::Crowding;
 use crate::worker::flow_dump::FlowDump;
 use crate::worker::flow_table::{Advise, FlowTable};
 use crate::worker::handoff::Mesh;
-use crate::worker::load::Load;
+use crate::worker::load::{Load, LongestTurn};
 use crate::worker::port::{Caller, User, WorkerPort};
 use crate::worker::sched_tree::{SAMPLES, Sample, Shaper};
 use crate::worker::sleep::{SleepState, WireIrq, WorkerHandle};
@@ -121,6 +121,7 @@ struct WorkerThread {
     handle: Option<WorkerHandle>,
     /// How it spends its time.
     load: Load,
+    longest: LongestTurn,
     /// Whether its flow table is too small.
     crowding: Crowding,
 }
@@ -196,6 +197,7 @@ impl Dataplane {
                 followed,
                 handle,
                 load: Load::default(),
+                longest: LongestTurn::default(),
                 crowding: Crowding::default(),
             });
         }
@@ -241,8 +243,9 @@ impl Dataplane {
     /// `hz` ticks a second.
     pub fn look(&mut self, now: u64, hz: u64) {
         let places = self.flow_capacity();
-        for WorkerThread { cpu, load, crowding, counters, .. } in &mut self.workers {
+        for WorkerThread { cpu, load, longest, crowding, counters, .. } in &mut self.workers {
             load.look(counters, now, hz);
+            longest.look(counters.longest_iteration.take(), now, hz);
             if let Some(evicted) = crowding.look(counters.flow_evictions.get(), places, now, hz) {
                 log::warn!(
                     "the flow table of the worker on CPU {cpu} is too small: {evicted} flows had to make room for others within ten \
@@ -266,6 +269,16 @@ impl Dataplane {
     /// How each worker spends its time.
     pub fn loads(&self) -> impl Iterator<Item = &Load> {
         self.workers.iter().map(|worker| &worker.load)
+    }
+
+    /// Cycles of each worker's longest iteration since somebody was last told, which is now.
+    pub fn tell_longest(&self) -> impl Iterator<Item = u64> {
+        self.workers.iter().map(|worker| worker.longest.tell(worker.counters.longest_iteration.take()))
+    }
+
+    /// Cycles of each worker's longest iteration of the last half minute to minute.
+    pub fn longest_of_late(&self) -> impl Iterator<Item = u64> {
+        self.workers.iter().map(|worker| worker.longest.of_late())
     }
 
     /// What all workers counted for a port since the start.

@@ -111,15 +111,18 @@ impl Events<'_> {
 
     /// Answers one operator. Others and applications have their turn before the next.
     fn serve(&mut self) {
-        let Self { plane, attach, control, host, device, .. } = self;
+        let Self { plane, attach, control, hangup, host, device, .. } = self;
         let (since, hz, pool) = (self.since, self.hz, self.pool);
         control.serve(|question| {
+            let attaches = attach.counts().clone();
             let facts = Facts {
                 uptime_seconds: since.elapsed().as_secs(),
                 tsc_hz: hz,
                 device: device.stats(),
                 mbufs: (pool.mbufs(), pool.available()),
                 connections: attach.connections(),
+                attaches: &attaches,
+                unread_policies: hangup.failed(),
                 host: host.as_ref(),
             };
             stats::answer(question, plane, attach, &facts)
