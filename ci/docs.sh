@@ -4,7 +4,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-folders='bench|ci|config|ctl|dataplane|docs|examples|fuzz|lib|shim|testkit'
+folders='bench|ci|config|ctl|dataplane|docs|examples|fuzz|lib|packaging|shim|testkit'
 kopid='worker|stages|control|capture|host'
 bad=0
 

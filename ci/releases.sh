@@ -2,9 +2,11 @@
 # What other releases are needed for, made once, outside of the check-out: trees of Debian 13 (trixie, DPDK 24.11) and forky
 # (25.11), with applications and headers, and the headers for drivers of these two and of Debian 12 (bookworm, 22.11), which come
 # with the source alone, as far as the mirror has it. ci/smoke/releases.sh and apps.sh run applications in the trees, and kopid is built against one.
+# And a whole Debian 12 by debootstrap, in which ci/smoke/package.sh installs the packages.
 #
 #   ci/releases.sh               makes what is not there; without a mirror, says so and makes none
 #   ci/releases.sh tree SUITE    the same for one suite
+#   ci/releases.sh chroot        the same for the Debian of debootstrap: chroot/root
 #   ci/releases.sh check SUITE   compares the driver's declarations with the headers of that suite's DPDK
 #   ci/releases.sh kopid SUITE   the same, and builds kopid with it: target/SUITE/kopid
 #
@@ -79,6 +81,34 @@ make_tree() {
     say "$suite is in $to: $(du -sh "$to" | cut -f1)"
 }
 
+# What the chroot has besides the smallest Debian: a system manager, applications with DPDK, and all that kopid needs of Debian, so
+# that installing it needs no network.
+chroot_packages=systemd,dpdk-dev,librte-net-null23,libpcap0.8,libgcc-s1
+chroot_is_complete() { [[ -e $cache/chroot/complete && $(<"$cache/chroot/complete") == "$chroot_packages" ]]; }
+
+# make_chroot: as make_tree, with the maintainers' scripts run, as whoever installs it has it.
+make_chroot() {
+    mkdir -p "$cache"
+    exec 9>"$cache/chroot.lock"
+    flock 9
+    ! chroot_is_complete || return 0
+    command -v debootstrap >/dev/null || { say "SKIPPED: chroot: there is no debootstrap"; return; }
+    new=$(mktemp -d "$cache/chroot.XXXXXX")
+    trap 'rm -rf "$new"' EXIT
+    if ! debootstrap --variant=minbase --include="$chroot_packages" bookworm "$new/root" \
+        "${KOPI_MIRROR:-http://deb.debian.org/debian}" >"$new/log" 2>&1; then
+        tail -n 3 "$new/log"
+        say "SKIPPED: chroot: Debian 12 cannot be had"
+        return
+    fi
+    rm -rf "$new"/root/var/cache/apt/{archives/*.deb,*.bin} "$new/log"
+    chmod 755 "$new"
+    printf '%s\n' "$chroot_packages" >"$new/complete"
+    rm -rf "$cache/chroot"
+    mv -T "$new" "$cache/chroot"
+    say "chroot is in $cache/chroot: $(du -sh "$cache/chroot" | cut -f1)"
+}
+
 # use_tree SUITE: has pkg-config find the DPDK of the tree.
 use_tree() {
     tree=$cache/$1/root
@@ -93,11 +123,14 @@ case ${1:-} in
         make_tree "$suite" &
         pids+=($!)
     done
+    make_chroot &
+    pids+=($!)
     for pid in "${pids[@]}"; do
         wait "$pid"
     done
     ;;
 tree) make_tree "$2" ;;
+chroot) make_chroot ;;
 check | kopid)
     is_complete "$2" || { say "SKIPPED: $1 with the DPDK of $2: there is no tree"; exit; }
     [[ $2 == bookworm ]] || use_tree "$2"
@@ -122,7 +155,7 @@ check | kopid)
     fi
     ;;
 *)
-    printf 'usage: ci/releases.sh [tree|check|kopid SUITE]\n' >&2
+    printf 'usage: ci/releases.sh [chroot | tree|check|kopid SUITE]\n' >&2
     exit 2
     ;;
 esac

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Makes the Debian packages of what is built, in target/debian: kopi, librte-net-kopi, and librte-net-kopi-ABI for each release of DPDK.
+#
+#   ci/package.sh [VERSION]      of target/release; builds it first if it is not there. VERSION takes the place of that of Cargo.toml
+#   ci/package.sh tool           makes cargo-deb alone
+#
+# cargo-deb is made once, outside of the check-out.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cache=${KOPI_CACHE:-/var/cache/kopi}
+cargo_deb_version=3.8.0
+tool=$cache/cargo-deb-$cargo_deb_version
+crates=(kopi-dataplane kopi-driver kopi-driver-22-11 kopi-driver-23-11 kopi-driver-24-11 kopi-driver-25-11)
+target=${CARGO_TARGET_DIR:-target}
+bin=$target/release
+stage=$bin/package
+
+say() { printf 'package: %s\n' "$*"; }
+
+# It packs some megabytes: how fast it is itself does not matter, so it is not optimised.
+make_tool() {
+    mkdir -p "$cache"
+    exec 9>"$tool.lock"
+    flock 9
+    [[ ! -x $tool/bin/cargo-deb ]] || return 0
+    local build
+    build=$(mktemp -d)
+    if ! CARGO_TARGET_DIR=$build CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+        cargo install --quiet cargo-deb --version "$cargo_deb_version" --locked --root "$tool"; then
+        rm -rf "$build"
+        say "SKIPPED: cargo-deb cannot be had"
+        return 1
+    fi
+    rm -rf "$build"
+}
+
+# stage_files VERSION: what is made for the packages and is in no folder of the tree.
+stage_files() {
+    local share=$stage/share page
+    rm -rf "$stage"
+    install -d "$share/doc/kopi"
+    {
+        printf 'kopi (%s) unstable; urgency=medium\n\n  * See /usr/share/doc/kopi/changelog.gz.\n\n' "$1"
+        printf ' -- The kopi authors <kopi@packages.invalid>  %s\n' "$(git log -1 --format=%aD 2>/dev/null || date -R)"
+    } | gzip -9n >"$stage/changelog.Debian.gz"
+    cargo tree --quiet -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*' -e normal --prefix none --format '{p} {l}' |
+        grep -v "($PWD" | sed 's/ (\*)$//' | sort -u >"$share/doc/kopi/crates"
+    for page in "$target"/man/*.[1-8]; do
+        [[ ! -e $page ]] || install -D -m 644 "$page" "$share/man/man${page##*.}/${page##*/}"
+    done
+    [[ ! -d $share/man ]] || find "$share/man" -type f -exec gzip -9n {} +
+    complete kopictl.bash bash-completion/completions/kopictl
+    complete _kopictl zsh/vendor-completions/_kopictl
+    complete kopictl.fish fish/vendor_completions.d/kopictl.fish
+}
+
+# complete FROM TO: a completion, if there is one.
+complete() {
+    [[ ! -e $target/completions/$1 ]] || install -D -m 644 "$target/completions/$1" "$stage/share/$2"
+}
+
+case ${1:-} in
+tool)
+    make_tool
+    exit
+    ;;
+-*)
+    printf 'usage: ci/package.sh [VERSION | tool]\n' >&2
+    exit 2
+    ;;
+esac
+make_tool || exit 0
+[[ -x $bin/kopid && -x $bin/kopictl && -e $bin/librte_net_kopi.so ]] ||
+    cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*'
+version=${1:-$(sed -n '/^\[workspace.package\]/,/^$/ s/^version = "\(.*\)"/\1/p' Cargo.toml)-1}
+stage_files "$version"
+rm -f "$target"/debian/*.deb
+printf '%s\n' "${crates[@]}" |
+    xargs -P 2 -I{} "$tool/bin/cargo-deb" deb -q --strip --no-build --offline -p {} --deb-version "$version"

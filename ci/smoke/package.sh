@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# The packages on a Debian that has nothing else of ours: installed, kopid by its unit's command line, Debian's testpmd by
+# `--vdev net_kopi0` alone, an upgrade while the far end pings, removed, purged, and nothing is left.
+#
+# That Debian is a layer over the chroot of ci/releases.sh, in a mount namespace of this script's own: it is gone when the script ends.
+[[ -n ${KOPI_OWN_MOUNTS:-} ]] || KOPI_OWN_MOUNTS=1 exec unshare --mount --propagation private "$0" "$@"
+source "$(dirname "$0")/lib.sh"
+
+skip() {
+    printf '\n    SKIPPED: packages: %s\n\n' "$1"
+    exit 0
+}
+"$root/ci/releases.sh" chroot
+[[ -e $cache/chroot/complete ]] || skip "there is no chroot to install them in"
+
+"$root/ci/package.sh"
+mapfile -t packages < <(compgen -G "$bin/../debian/*.deb" || true)
+((${#packages[@]} > 0)) || skip "they cannot be made"
+install -d "$work"/{first,second}
+cp "${packages[@]}" "$work/first"
+# The same once more as the next revision, in less time than it takes to make it.
+for package in "$work"/first/*.deb; do
+    dpkg-deb -R "$package" "$work/unpacked"
+    sed -i 's/^Version: .*/&+next/' "$work/unpacked/DEBIAN/control"
+    dpkg-deb -Zgzip -z1 -b "$work/unpacked" "$work/second/${package##*/}" >/dev/null
+    rm -r "$work/unpacked"
+done
+if command -v lintian >/dev/null; then
+    lintian --allow-root --fail-on error "$work"/first/*.deb || die "lintian finds errors"
+else
+    printf '\n    SKIPPED: lintian: it is not installed\n\n'
+fi
+
+# The layer covers what is under it, for this namespace alone; lib.sh takes away $work, where nothing is mounted.
+debian=$cache/chroot/root
+install -d "$work"/{upper,overlay}
+mount -t overlay kopi -o "lowerdir=$debian,upperdir=$work/upper,workdir=$work/overlay" "$debian"
+for at in proc sys dev; do mount --rbind "/$at" "$debian/$at"; done
+mount --bind "$work" "$debian/mnt"
+inside=(chroot "$debian" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive)
+apt() { "${inside[@]}" apt-get -qq -o APT::Sandbox::User=root -o APT::Install-Recommends=false "$@" >>"$work/apt.log" 2>&1 || die "apt-get $*: $(<"$work/apt.log")"; }
+kopictl() { "${inside[@]}" kopictl "$@"; }
+
+# What there is, without dpkg's and apt's own notes and the copies of the file before that tools of users keep.
+state() {
+    (cd "$debian" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o -path ./var/log \) -prune -o \
+        ! -name '*-' -printf '%p %y %m %u %g %l\n' | sort)
+    (cd "$debian/etc" && find . -type f ! -name '*-' -print0 | sort -z | xargs -0 sha256sum)
+    "${inside[@]}" dpkg-query -W -f '${Package} ${db:Status-Abbrev}\n'
+}
+
+# runs_here: the processes of that Debian.
+runs_here() { for at in /proc/[0-9]*; do [[ $(readlink "$at/root") != "$debian" ]] || printf '%s ' "${at##*/}"; done; }
+
+state >"$work/before"
+names=("${packages[@]##*/}")
+apt install "${names[@]/#//mnt/first/}"
+[[ -z $(runs_here) ]] || die "something runs that was only installed"
+state | grep -E ' l .*kopid.service' && die "kopid starts with the machine, and nobody has asked for it"
+"${inside[@]}" kopid --check >"$work/check.log" 2>&1 || die "what is installed is no good configuration: $(<"$work/check.log")"
+
+make_wire
+sed -i "s/^device = .*/device = \"net_af_packet0,iface=$near\"/; s/^cores = .*/cores = [$worker_cpu]/; /^idle = /d" \
+    "$debian/etc/kopi/kopid.toml"
+unit=$debian/usr/lib/systemd/system/kopid.service
+# As systemd has it, without its marks before the command.
+read -ra command <<<"$(sed -n 's/^ExecStart=[-@:+!]*//p' "$unit")"
+start_kopid() {
+    install -d "$debian/run/$(sed -n 's/^RuntimeDirectory=//p' "$unit")"
+    "${inside[@]}" RUNTIME_DIRECTORY=/run/kopi "${command[@]}" >>"$work/kopid.log" 2>&1 &
+    kopid_pid=$!
+    until_ok 20 "kopid answers" kopictl status
+}
+start_kopid
+
+install -d -m 700 -o nobody "$work/app"
+mkfifo "$work/app.in"
+chroot --userspec=nobody:kopi --groups= "$debian" env -i PATH=/usr/bin RUNTIME_DIRECTORY=/mnt/app dpdk-testpmd \
+    --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry --vdev net_kopi0 \
+    -- -i --auto-start --forward-mode=icmpecho --total-num-mbufs=4096 <>"$work/app.in" >"$work/app.log" 2>&1 &
+app_pid=$!
+app_pids+=("$app_pid")
+attached() { [[ $(json apps '[(row["pid"], row["state"]) for row in rows]') == "[($app_pid, 'running')]" ]]; }
+until_ok 20 "testpmd is attached: $(tail -n 3 "$work/app.log")" attached
+until_ok 10 "testpmd answers" pinged 10.77.0.2 10
+kopictl apps
+if "${inside[@]}" kopictl top --help >/dev/null 2>&1; then
+    kopictl top -b -n 1 | grep -q testpmd || die "kopictl top does not show testpmd"
+fi
+
+# The upgrade takes nothing from what runs; the restart after it is a link flap. Twenty answers after it, and the pause is over.
+ip netns exec "$netns" ping -n -q -i 0.02 10.77.0.2 >"$work/ping.log" &
+ping_pid=$!
+apt install "${names[@]/#//mnt/second/}"
+kill -0 "$kopid_pid" || die "kopid ended with the upgrade"
+stop_kopid TERM
+start_kopid
+until_ok 20 "testpmd is attached again" attached
+until_ok 10 "testpmd answers again" pinged 10.77.0.2 20
+kill -INT "$ping_pid"
+wait "$ping_pid" || true
+ping_pid=
+[[ $(readlink "/proc/$kopid_pid/exe") != *deleted* ]] || die "the old kopid runs"
+[[ $("${inside[@]}" dpkg-query -W -f '${Version}' kopi) == *+next ]] || die "kopi is not upgraded"
+grep -q "iface=$near" "$debian/etc/kopi/kopid.toml" || die "the upgrade has replaced the configuration"
+# 5 s of pings.
+awk '/ received/ { print; bad = $1 - $4 > 250 } END { exit bad || !NR }' "$work/ping.log" || die "the upgrade took too long"
+
+echo quit >"$work/app.in"
+wait "$app_pid" || die "testpmd failed: $(tail -n 3 "$work/app.log")"
+app_pids=()
+stop_kopid TERM
+apt remove kopi 'librte-net-kopi*'
+[[ ! -e $debian/usr/bin/kopid && -e $debian/etc/kopi/kopid.toml ]] || die "removed: kopid is there, or its configuration is not"
+apt purge kopi 'librte-net-kopi*'
+state >"$work/after"
+diff "$work/before" "$work/after" || die "purged, and this differs"
+[[ -z $(runs_here) ]] || die "purged, and it runs: $(runs_here)"
