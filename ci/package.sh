@@ -18,7 +18,7 @@ stage=$bin/package
 
 say() { printf 'package: %s\n' "$*"; }
 
-# It packs some megabytes: how fast it is itself does not matter, so it is not optimised.
+# Optimised as little as packing a few megabytes needs: with its own settings it takes much longer.
 make_tool() {
     mkdir -p "$cache"
     exec 9>"$tool.lock"
@@ -26,7 +26,7 @@ make_tool() {
     [[ ! -x $tool/bin/cargo-deb ]] || return 0
     local build
     build=$(mktemp -d)
-    if ! CARGO_TARGET_DIR=$build CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+    if ! CARGO_TARGET_DIR=$build CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         cargo install --quiet cargo-deb --version "$cargo_deb_version" --locked --root "$tool"; then
         rm -rf "$build"
         say "SKIPPED: cargo-deb cannot be had"
@@ -37,7 +37,7 @@ make_tool() {
 
 # stage_files VERSION: what is made for the packages and is in no folder of the tree.
 stage_files() {
-    local share=$stage/share page
+    local share=$stage/share
     rm -rf "$stage"
     install -d "$share/doc/kopi"
     {
@@ -46,23 +46,20 @@ stage_files() {
     } | gzip -9n >"$stage/changelog.Debian.gz"
     cargo tree --quiet -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*' -e normal --prefix none --format '{p} {l}' |
         grep -v "($PWD" | sed 's/ (\*)$//' | sort -u >"$share/doc/kopi/crates"
-    for page in "$target"/man/*.[1-8]; do
-        [[ ! -e $page ]] || install -D -m 644 "$page" "$share/man/man${page##*.}/${page##*/}"
-    done
-    [[ ! -d $share/man ]] || find "$share/man" -type f -exec gzip -9n {} +
-    complete kopictl.bash bash-completion/completions/kopictl
-    complete _kopictl zsh/vendor-completions/_kopictl
-    complete kopictl.fish fish/vendor_completions.d/kopictl.fish
-}
-
-# complete FROM TO: a completion, if there is one.
-complete() {
-    [[ ! -e $target/completions/$1 ]] || install -D -m 644 "$target/completions/$1" "$stage/share/$2"
+    # The manuals and completions, by a program that the tests have built, too.
+    [[ -e ctl/examples/manuals ]] || return 0
+    [[ -x $target/debug/examples/manuals ]] || cargo build --quiet -p kopi-ctl --example manuals
+    "$target/debug/examples/manuals" "$stage/made"
+    mv "$stage/made/man" "$share"
+    find "$share/man" -type f -exec gzip -9n {} +
+    install -D "$stage/made/completions/bash/kopictl" "$share/bash-completion/completions/kopictl"
+    install -D "$stage/made/completions/zsh/_kopictl" "$share/zsh/vendor-completions/_kopictl"
+    install -D "$stage/made/completions/fish/kopictl.fish" "$share/fish/vendor_completions.d/kopictl.fish"
 }
 
 case ${1:-} in
 tool)
-    make_tool
+    make_tool || true
     exit
     ;;
 -*)
@@ -70,11 +67,11 @@ tool)
     exit 2
     ;;
 esac
+rm -f "$target"/debian/*.deb
 make_tool || exit 0
 [[ -x $bin/kopid && -x $bin/kopictl && -e $bin/librte_net_kopi.so ]] ||
     cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*'
 version=${1:-$(sed -n '/^\[workspace.package\]/,/^$/ s/^version = "\(.*\)"/\1/p' Cargo.toml)-1}
 stage_files "$version"
-rm -f "$target"/debian/*.deb
 printf '%s\n' "${crates[@]}" |
     xargs -P 2 -I{} "$tool/bin/cargo-deb" deb -q --strip --no-build --offline -p {} --deb-version "$version"

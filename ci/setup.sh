@@ -28,7 +28,7 @@ install_packages() {
         iproute2 iputils-ping iperf3 tcpdump tshark ethtool nftables                 # network
         python3 procps util-linux sudo                                               # scripts
         valgrind                                                                     # instruction budgets
-        dpkg-dev lintian debootstrap                                                 # packages
+        dpkg-dev lintian debootstrap curl                                            # packages
     )
     [[ ${KOPI_SETUP_BENCH:-0} == 1 ]] && wanted+=(openvswitch-switch-dpdk)
     local package missing=()

@@ -100,6 +100,7 @@ step "format" cargo fmt --check
 beside "release build" cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*' -p kopi-bench-instructions
 beside "fuzzing: build" fuzz/run.sh --build
 beside "other releases of DPDK" ci/releases.sh
+beside "cargo-deb" ci/package.sh tool
 step "lints" cargo clippy --workspace --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS=-Dwarnings bash -c "ci/docs.sh && cargo doc --workspace --no-deps"
 step "other releases of DPDK" join "other releases of DPDK"
@@ -111,6 +112,7 @@ beside "kopid and driver of protocol 2" ci/protocol2.sh
 step "build of the tests" cargo test --workspace --no-run
 step "release build" join "release build"
 step "fuzzing: build" join "fuzzing: build"
+step "cargo-deb" join "cargo-deb"
 step "kopid and driver of protocol 2" join "kopid and driver of protocol 2"
 beside=()
 # The corpora of the fuzz targets are replayed by a test of kopi-fuzz.
