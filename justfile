@@ -25,6 +25,10 @@ test-root FILTER="":
 smoke NAME:
     ci/smoke/{{ NAME }}.sh
 
+# Debian packages of what is built, in target/debian
+package *ARGS:
+    ci/package.sh {{ ARGS }}
+
 # everything shown on one machine, as root
 demo:
     ci/demo.sh
