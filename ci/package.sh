@@ -45,7 +45,7 @@ stage_files() {
         printf ' -- The kopi authors <kopi@packages.invalid>  %s\n' "$(git log -1 --format=%aD 2>/dev/null || date -R)"
     } | gzip -9n >"$stage/changelog.Debian.gz"
     cargo tree --quiet -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*' -e normal --prefix none --format '{p} {l}' |
-        grep -v "($PWD" | sed 's/ (\*)$//' | sort -u >"$share/doc/kopi/crates"
+        grep -v "($PWD" | sed 's/ (\*)$//; /^$/d' | sort -u >"$share/doc/kopi/crates"
     # The manuals and completions, by a program that the tests have built, too.
     [[ -e ctl/examples/manuals ]] || return 0
     [[ -x $target/debug/examples/manuals ]] || cargo build --quiet -p kopi-ctl --example manuals

@@ -32,12 +32,17 @@ else
     printf '\n    SKIPPED: lintian: it is not installed\n\n'
 fi
 
-# The layer covers what is under it, for this namespace alone; lib.sh takes away $work, where nothing is mounted.
+# cover TREE: a layer over it, for this namespace alone. Nothing is mounted in $work, which lib.sh takes away.
+cover() {
+    local layer at
+    layer=$(mktemp -d "$work/layer.XXXXXX")
+    install -d "$layer"/{upper,overlay}
+    mount -t overlay kopi -o "lowerdir=$1,upperdir=$layer/upper,workdir=$layer/overlay" "$1"
+    for at in proc sys dev; do mount --rbind "/$at" "$1/$at"; done
+    mount --bind "$work" "$1/mnt"
+}
 debian=$cache/chroot/root
-install -d "$work"/{upper,overlay}
-mount -t overlay kopi -o "lowerdir=$debian,upperdir=$work/upper,workdir=$work/overlay" "$debian"
-for at in proc sys dev; do mount --rbind "/$at" "$debian/$at"; done
-mount --bind "$work" "$debian/mnt"
+cover "$debian"
 inside=(chroot "$debian" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive)
 apt() { "${inside[@]}" apt-get -qq -o APT::Sandbox::User=root -o APT::Install-Recommends=false "$@" >>"$work/apt.log" 2>&1 || die "apt-get $*: $(<"$work/apt.log")"; }
 kopictl() { "${inside[@]}" kopictl "$@"; }
@@ -82,15 +87,39 @@ start_kopid() {
 }
 start_kopid
 
-install -d -m 700 -o nobody "$work/app"
-mkfifo "$work/app.in"
-chroot --userspec=nobody:kopi --groups= "$debian" env -i PATH=/usr/bin RUNTIME_DIRECTORY=/mnt/app dpdk-testpmd \
-    --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry --vdev net_kopi0 \
-    -- -i --auto-start --forward-mode=icmpecho --total-num-mbufs=4096 <>"$work/app.in" >"$work/app.log" 2>&1 &
-app_pid=$!
-app_pids+=("$app_pid")
+# start_testpmd NAME TREE: the one of that tree, as a member of the group of kopid's socket, and waits until it is attached.
+start_testpmd() {
+    install -d -m 700 -o nobody "$work/$1"
+    mkfifo "$work/$1.in"
+    env -i PATH=/usr/sbin:/usr/bin RUNTIME_DIRECTORY="/mnt/$1" \
+        chroot --userspec="65534:$(stat -c %g "$debian/run/kopi/kopi.sock")" --groups= "$2" \
+        dpdk-testpmd --lcores "0@$app_cpu,1@$app_cpu" --no-huge -m 192 --no-pci --no-telemetry --vdev net_kopi0 \
+        -- -i --auto-start --forward-mode=icmpecho --total-num-mbufs=4096 <>"$work/$1.in" >"$work/$1.log" 2>&1 &
+    app_pid=$!
+    app_pids+=("$app_pid")
+    (until_ok 20 "testpmd of $1 is attached" attached) || die "$(tail -n 5 "$work/$1.log")"
+}
+stop_testpmd() {
+    echo quit >"$work/$1.in"
+    wait "$app_pid" || die "testpmd failed: $(tail -n 3 "$work/$1.log")"
+    app_pids=()
+}
 attached() { [[ $(json apps '[(row["pid"], row["state"]) for row in rows]') == "[($app_pid, 'running')]" ]]; }
-until_ok 20 "testpmd is attached" attached
+
+# The DPDKs of other Debians find their drivers as well.
+for other in trixie-25 forky-26; do
+    suite=${other%-*}
+    has_program "$suite" /usr/bin/dpdk-testpmd || continue
+    tree=$cache/$suite/root
+    cover "$tree"
+    for package in "$work/first"/librte-net-kopi{,"-${other#*-}"}_*.deb; do dpkg-deb -x "$package" "$tree"; done
+    install -d "$tree/run/kopi"
+    mount --bind "$debian/run/kopi" "$tree/run/kopi"
+    start_testpmd "$suite" "$tree"
+    stop_testpmd "$suite"
+done
+
+start_testpmd app "$debian"
 until_ok 10 "testpmd answers" pinged 10.77.0.2 10
 kopictl apps
 if "${inside[@]}" kopictl top --help >/dev/null 2>&1; then
@@ -120,9 +149,7 @@ grep -q "iface=$near" "$debian/etc/kopi/kopid.toml" || die "the upgrade has repl
 # 10 s of pings: it takes less than one on a machine with nothing else to do.
 awk '/ received/ { print; bad = $1 - $4 > 500 } END { exit bad || !NR }' "$work/ping.log" || die "the upgrade took too long"
 
-echo quit >"$work/app.in"
-wait "$app_pid" || die "testpmd failed: $(tail -n 3 "$work/app.log")"
-app_pids=()
+stop_testpmd app
 stop_kopid TERM
 apt remove kopi 'librte-net-kopi*'
 [[ ! -e $debian/usr/bin/kopid && -e $debian/etc/kopi/kopid.toml ]] || die "removed: kopid is there, or its configuration is not"
