@@ -37,7 +37,7 @@ make_tool() {
 
 # stage_files VERSION: what is made for the packages and is in no folder of the tree.
 stage_files() {
-    local share=$stage/share
+    local share=$stage/share file
     rm -rf "$stage"
     install -d "$share/doc/kopi"
     {
@@ -46,6 +46,9 @@ stage_files() {
     } | gzip -9n >"$stage/changelog.Debian.gz"
     cargo tree --quiet -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*' -e normal --prefix none --format '{p} {l}' |
         grep -v "($PWD" | sed 's/ (\*)$//; /^$/d' | sort -u >"$share/doc/kopi/crates"
+    for file in packaging/{grafana,prometheus}/*; do
+        [[ ! -e $file || $file == *.test.* ]] || install -D -m 644 "$file" "$share/kopi/${file#packaging/}"
+    done
     # The manuals and completions, by a program that the tests have built, too.
     [[ -e ctl/examples/manuals ]] || return 0
     [[ -x $target/debug/examples/manuals ]] || cargo build --quiet -p kopi-ctl --example manuals

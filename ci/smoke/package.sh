@@ -152,7 +152,7 @@ awk '/ received/ { print; bad = $1 - $4 > 500 } END { exit bad || !NR }' "$work/
 stop_testpmd app
 stop_kopid TERM
 apt remove kopi 'librte-net-kopi*'
-[[ ! -e $debian/usr/bin/kopid && -e $debian/etc/kopi/kopid.toml ]] || die "removed: kopid is there, or its configuration is not"
+[[ ! -e $debian/usr/sbin/kopid && -e $debian/etc/kopi/kopid.toml ]] || die "removed: kopid is there, or its configuration is not"
 apt purge kopi 'librte-net-kopi*'
 state >"$work/after"
 diff "$work/before" "$work/after" || die "purged, and this differs"
