@@ -56,7 +56,7 @@ listed docs/drops.md "drop reason" "${reasons[@]}"
 mapfile -t keys < <(grep -oP '^( {4}| {8})"\K[a-z_]+(?=": \{)' config/schema/kopid.schema.json | sort -u)
 listed docs/kopid.md "key of kopid.toml" "${keys[@]}"
 # One key has another name in the code: `match` is a word of Rust's.
-answers=(status apps stats drops rules classes flows reload explain capture)
+answers=(status apps stats drops rules classes flows reload explain capture log)
 mapfile -t keys < <(printf 'lib/api/src/%s.rs\n' "${answers[@]}" | xargs grep -ohP '^    pub \K\w+(?=:)' | grep -vx matches | sort -u)
 listed docs/kopictl.md "key of an answer" "${keys[@]}"
 

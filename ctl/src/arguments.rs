@@ -5,7 +5,7 @@ mod capture;
 pub(crate) use capture::{Capture, SNAP};
 
 use clap::{Args, Parser, Subcommand};
-use kopi_api::request::{ConnectionState, Flows};
+use kopi_api::request::{ConnectionState, Flows, LogLevel};
 use kopi_packet::{MacAddr, describe};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -84,6 +84,12 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Move the addresses and routes of the wire's interface to the kernel's port, or back
     Takeover(Takeover),
+    /// Show the level of kopid's log, or set it until kopid ends
+    Log {
+        /// The least important lines that are written from now on
+        #[arg(value_enum, value_name = "LEVEL")]
+        level: Option<LogLevel>,
+    },
 }
 
 /// Options of `takeover`.

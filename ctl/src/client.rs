@@ -80,7 +80,7 @@ impl Client {
         let command = request.command();
         let answer: Value = serde_json::from_slice(&line).map_err(|error| Failure::Garbage(error.to_string()))?;
         if let Some(error) = answer.get("error").and_then(Value::as_str) {
-            return Err(Failure::Daemon(error.to_owned()));
+            return Err(Failure::said(error));
         }
         if !answer.get(command).is_some_and(Value::is_array) {
             return Err(Failure::Garbage(format!("it has no list `{command}`")));

@@ -58,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
         Command::Explain(_) => asked.show(view::explained),
         Command::Reload(options) => reload(asked, options.keep),
+        Command::Log { .. } => asked.show(view::log_level),
         _ => Ok(()),
     }
 }

@@ -104,6 +104,12 @@ impl Failure {
         Self::Garbage(format!("{error}; is kopid of another version?"))
     }
 
+    /// For what kopid has against a request. One that does not know the command is of an older release.
+    pub(crate) fn said(error: &str) -> Self {
+        let hint = if error.starts_with("unknown command `") { "; it is older than this kopictl" } else { "" };
+        Self::Daemon(format!("{error}{hint}"))
+    }
+
     /// The exit code. Scripts rely on these.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {

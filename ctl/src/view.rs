@@ -11,7 +11,7 @@ pub(crate) use rates::Rates;
 
 use crate::text::{clean, size, span};
 use kopi_api::status::{Copies, InForce, Tracked};
-use kopi_api::{App, Drops, Port, Status};
+use kopi_api::{App, Drops, Log, Port, Status};
 use rates::{Rate, Rated};
 use table::Align::{Left, Right};
 use table::{Column, table};
@@ -79,6 +79,16 @@ fn one_status(status: &Status) -> String {
     }
     let width = lines.iter().map(|(key, _)| key.len() + 1).max().unwrap_or(0);
     lines.iter().map(|(key, value)| format!("{:<width$} {}\n", format!("{key}:"), clean(value))).collect()
+}
+
+/// The log's level, and the one of the next start if that is another.
+pub(crate) fn log_level(rows: &[Log]) -> String {
+    let line = |row: &Log| {
+        let next =
+            if row.level == row.configured { String::new() } else { format!(" (`{}` is configured)", row.configured) };
+        format!("{}\n", clean(&format!("{}{next}", row.level)))
+    };
+    rows.iter().map(line).collect()
 }
 
 fn in_force(policy: &InForce) -> String {

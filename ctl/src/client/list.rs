@@ -45,7 +45,7 @@ pub(crate) fn for_each_row(
     }
     let (rest, is_whole) = end.map_err(|error| Failure::Garbage(error.to_string()))?;
     match (rest, is_whole) {
-        (Rest { error: Some(error), .. }, _) => Err(Failure::Daemon(error)),
+        (Rest { error: Some(error), .. }, _) => Err(Failure::said(&error)),
         (Rest { found: false, .. }, _) => Err(Failure::Garbage(format!("it has no list `{}`", request.command()))),
         (_, false) => Err(Failure::Garbage("it goes on after its end".into())),
         (Rest { others, .. }, true) => Ok(others),

@@ -51,6 +51,7 @@ impl Request {
             Command::Drops => Self::plain("drops"),
             Command::Rules => Self::plain("rules"),
             Command::Classes { .. } => Self::plain("classes"),
+            Command::Log { level } => Self::new("log", &request::SetLog { level: *level }),
             Command::Check { .. } | Command::Capture(_) | Command::Takeover(_) => return Ok(None),
         }))
     }
@@ -117,6 +118,8 @@ mod tests {
     #[test]
     fn requests_have_the_arguments_of_the_command_line() {
         assert_eq!(line(&["rules"]), r#"{"command":"rules"}"#);
+        assert_eq!(line(&["log"]), r#"{"command":"log"}"#);
+        assert_eq!(line(&["log", "debug"]), r#"{"command":"log","level":"debug"}"#);
         assert_eq!(line(&["classes", "--watch"]), r#"{"command":"classes"}"#);
         assert_eq!(line(&["flows"]), r#"{"command":"flows"}"#);
         assert_eq!(

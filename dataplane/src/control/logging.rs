@@ -33,6 +33,8 @@ const STEP: Duration = Duration::from_millis(1);
 
 /// The log of this process, once it is started.
 static LOG: OnceLock<Queue> = OnceLock::new();
+/// The level that it was started with.
+static CONFIGURED: OnceLock<LevelFilter> = OnceLock::new();
 
 /// One line, without its end.
 #[derive(Debug)]
@@ -93,10 +95,26 @@ pub fn start(level: LevelFilter) -> std::io::Result<()> {
         let stderr = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3)?;
         std::thread::Builder::new().name("kopi-log".to_owned()).spawn(move || run(&queue, &stderr))?;
         if log::set_logger(&Logger).is_ok() {
+            CONFIGURED.get_or_init(|| level);
             log::set_max_level(level);
         }
     }
     Ok(())
+}
+
+/// The level that lines have to have now, and the one that the log was started with.
+#[must_use]
+pub fn levels() -> (LevelFilter, LevelFilter) {
+    let now = log::max_level();
+    (now, CONFIGURED.get().copied().unwrap_or(now))
+}
+
+/// Has lines of `level` and above written from now on, as `who` wants it.
+pub fn set_level(level: LevelFilter, who: &str) {
+    // The more talkative of both levels decides whether the log says so.
+    log::set_max_level(level.max(log::max_level()));
+    log::info!("the log has lines of level {} and above now, by {who}", level.as_str().to_lowercase());
+    log::set_max_level(level);
 }
 
 /// Says a line as it is: at once if the log was not started, or nobody is served yet.

@@ -8,7 +8,7 @@
 //! | [`transport`] | lines with descriptors |
 //! | [`request`] | what is asked: [`Request`], and the arguments of those commands that have any |
 //! | [`status`], [`apps`], [`stats`], [`drops`], [`rules`], [`classes`], [`flows`] | what is answered: a row of each list |
-//! | [`reload`], [`explain`], [`capture`] | what is answered by commands that do something |
+//! | [`reload`], [`explain`], [`capture`], [`log`] | what is answered by commands that do something |
 //!
 //! ```
 //! use kopi_api::request::{Flows, Request};
@@ -34,6 +34,7 @@ pub mod classes;
 pub mod drops;
 pub mod explain;
 pub mod flows;
+pub mod log;
 pub mod reload;
 pub mod request;
 pub mod rules;
@@ -46,6 +47,7 @@ pub use classes::Class;
 pub use drops::Drops;
 pub use explain::Explained;
 pub use flows::Flow;
+pub use log::Log;
 pub use reload::Reloaded;
 pub use request::Request;
 pub use rules::Rule;

@@ -186,6 +186,44 @@ pub struct Reload {
     pub keep: Option<bool>,
 }
 
+/// What the log is to have from now on; without a level, only what it has is told.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SetLog {
+    /// The least important lines that are written.
+    pub level: Option<LogLevel>,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something does not work
+    Error,
+    /// Something works worse than it should
+    Warn,
+    /// Starts, stops, apps that come and go
+    Info,
+    /// What helps to find a fault
+    Debug,
+    /// Everything
+    Trace,
+}
+
+impl LogLevel {
+    /// The level's word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 /// What is captured, into the file that comes along as a descriptor. Within one list one is enough; all stated lists have to hold.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[command(next_help_heading = "Owners and verdicts")]

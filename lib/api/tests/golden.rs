@@ -7,7 +7,7 @@ use kopi_api::explain::Missed;
 use kopi_api::request::{self, Way, Which};
 use kopi_api::stats::Device;
 use kopi_api::status::{Host, InForce, Worker};
-use kopi_api::{App, Class, Drops, Explained, Flow, Port, Reloaded, Request, Rule, Status};
+use kopi_api::{App, Class, Drops, Explained, Flow, Log, Port, Reloaded, Request, Rule, Status};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -55,6 +55,7 @@ fn answers_have_their_keys() {
         "copies device device.rx_errors device.rx_missed device.rx_no_mbuf device.tx_errors drops port rx_bytes rx_packets \
          tx_bytes tx_packets"
     );
+    assert_eq!(keys(&Log::default()), "configured level");
     assert_eq!(keys(&Drops::default()), "app packets reason rule stage");
     assert_eq!(keys(&Rule::default()), "action bytes class line log match name owner packets");
     assert_eq!(

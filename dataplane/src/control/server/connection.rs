@@ -8,10 +8,12 @@ use super::{Answer, Asked, Brought, Inbox, Message, Part, Question, Rows, Shared
 use crate::capture::PendingCapture;
 use crate::capture::output::Output;
 use crate::capture::request::Request as Capture;
+use crate::control::logging;
 use crate::control::operator::Operator;
 use crate::control::reload::Wanted;
+use kopi_api::request::{SetLog, arguments};
 use kopi_api::transport::{Lines, TransportError, send};
-use kopi_api::{Request, refusal};
+use kopi_api::{Log, Request, refusal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -147,13 +149,7 @@ impl OperatorConnection {
         let Request { command, arguments } = request;
         let (brought, output) = match command.as_str() {
             "reload" => match Wanted::read(&arguments, file, &self.inbox.source) {
-                Ok(wanted) => (
-                    Brought::Policy(
-                        Box::new(wanted),
-                        Operator::of_peer(&self.socket).map_or_else(|| "somebody".to_owned(), |of| of.name()),
-                    ),
-                    None,
-                ),
+                Ok(wanted) => (Brought::Policy(Box::new(wanted), self.operator()), None),
                 Err(error) => return refused(error),
             },
             "capture" => {
@@ -163,6 +159,7 @@ impl OperatorConnection {
                     Err(error) => return refused(error),
                 }
             }
+            "log" => return Ok(Made::Reply(self.log(&arguments).unwrap_or_else(|error| refusal(&error)))),
             _ => {
                 // What is of no use here is closed here.
                 drop(file);
@@ -181,6 +178,23 @@ impl OperatorConnection {
             (Answer::Capture(capture), Some(output)) => Ok(Made::Capture(capture, output)),
             (Answer::Capture(_), None) => refused(NO_FILE.to_owned()),
         }
+    }
+
+    /// Whoever asks, for the log.
+    fn operator(&self) -> String {
+        Operator::of_peer(&self.socket).map_or_else(|| "somebody".to_owned(), |of| of.name())
+    }
+
+    /// Tells the log's level, after a change if one is asked for. It belongs to no thread, so the control thread has nothing to do
+    /// with it.
+    fn log(&self, given: &Map<String, Value>) -> Result<String, String> {
+        let wanted: SetLog = arguments("log", given)?;
+        if let Some(level) = wanted.level.and_then(|level| level.as_str().parse().ok()) {
+            logging::set_level(level, &self.operator());
+        }
+        let (level, configured) = logging::levels();
+        let word = |level: log::LevelFilter| level.as_str().to_lowercase();
+        Ok(kopi_api::answer("log", &[Log { level: word(level), configured: word(configured) }]))
     }
 
     /// Asks the control thread.
