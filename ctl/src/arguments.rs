@@ -1,8 +1,10 @@
 //! The command line.
 
 mod capture;
+mod support;
 
 pub(crate) use capture::{Capture, SNAP};
+pub(crate) use support::{CONFIG, Doctor};
 
 use clap::{Args, Parser, Subcommand};
 use kopi_api::request::{ConnectionState, Flows, LogLevel};
@@ -90,6 +92,8 @@ pub(crate) enum Command {
         #[arg(value_enum, value_name = "LEVEL")]
         level: Option<LogLevel>,
     },
+    /// Show what of this machine keeps kopid from working, or from working well, and how to mend it
+    Doctor(Doctor),
 }
 
 /// Options of `takeover`.

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use steps::Tools;
 
 /// Where what was taken over is written down, unless the command line says otherwise.
-const FOLDER: &str = "/run/kopi";
+pub(crate) const FOLDER: &str = "/run/kopi";
 
 /// Takes an interface over, or gives it back.
 ///

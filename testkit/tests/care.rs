@@ -1,10 +1,11 @@
-//! What an administrator has besides traffic: the log's level, with a real kopid.
+//! What an administrator has besides traffic: the log's level, and `doctor`, with a real kopid.
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
 use kopi_testkit::evil::as_user;
 use kopi_testkit::{Kopid, Settings, TempDir};
 use serde_json::{Value, json};
+use std::fs;
 use std::process::Output;
 
 /// A user that exists everywhere and may do nothing.
@@ -42,4 +43,38 @@ fn level_of_the_log_changes_at_run_time() {
     assert!(unknown["error"].as_str().is_some_and(|error| error.contains("`level`")), "{unknown}");
     let refused = as_user(NOBODY, || std::os::unix::net::UnixStream::connect(kopid.control()).is_err());
     assert!(refused, "anybody may set the level");
+}
+
+/// doctor finds nothing that keeps kopid from working where it works, before and after it runs, and says so where a file is wrong.
+#[test]
+fn doctor_works_with_and_without_kopid() {
+    let dir = TempDir::new("doctor");
+    let mut kopid = Kopid::start(&dir, &Settings::default().policy(POLICY));
+    let config = dir.join("kopid.toml").display().to_string();
+    let severity = |output: &Output, check: &str| {
+        let found = json_of(output);
+        let rows = found["doctor"].as_array().expect("a list").iter().filter(|row| row["check"] == check);
+        rows.map(|row| row["severity"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    // The file is that of the running kopid.
+    let runs = kopid.kopictl(&["doctor", "--json"]);
+    assert_eq!(runs.status.code(), Some(0), "{}", text(&runs));
+    assert_eq!(
+        (severity(&runs, "config"), severity(&runs, "wire")),
+        (vec!["ok".into(), "ok".into()], vec!["ok".into()])
+    );
+    assert!(severity(&runs, "kopid").iter().all(|severity| severity == "ok"), "{}", text(&runs));
+    kopid.stop();
+    let stopped = kopid.kopictl(&["doctor", "--json", "--config", &config]);
+    assert_eq!(
+        (stopped.status.code(), severity(&stopped, "kopid")),
+        (Some(0), vec!["warning".into()]),
+        "{}",
+        text(&stopped)
+    );
+    fs::write(&config, "[wire]\ndevice = \"net_af_packet0,iface=kopi-none\"\n[dataplane]\ncores = [0]\n")
+        .expect("it is ours");
+    let broken = kopid.kopictl(&["doctor", "--config", &config]);
+    assert_eq!(broken.status.code(), Some(1), "{}", text(&broken));
+    assert!(text(&broken).contains("error    wire         there is no interface `kopi-none`"), "{}", text(&broken));
 }

@@ -52,7 +52,7 @@ impl Request {
             Command::Rules => Self::plain("rules"),
             Command::Classes { .. } => Self::plain("classes"),
             Command::Log { level } => Self::new("log", &request::SetLog { level: *level }),
-            Command::Check { .. } | Command::Capture(_) | Command::Takeover(_) => return Ok(None),
+            Command::Check { .. } | Command::Capture(_) | Command::Takeover(_) | Command::Doctor(_) => return Ok(None),
         }))
     }
 
