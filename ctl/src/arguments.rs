@@ -4,7 +4,7 @@ mod capture;
 mod support;
 
 pub(crate) use capture::{Capture, SNAP};
-pub(crate) use support::{CONFIG, Doctor};
+pub(crate) use support::{CONFIG, Doctor, Support};
 
 use clap::{Args, Parser, Subcommand};
 use kopi_api::request::{ConnectionState, Flows, LogLevel};
@@ -94,6 +94,8 @@ pub(crate) enum Command {
     },
     /// Show what of this machine keeps kopid from working, or from working well, and how to mend it
     Doctor(Doctor),
+    /// Collect what helps with a fault into one archive, without secrets
+    Support(Support),
 }
 
 /// Options of `takeover`.

@@ -6,7 +6,7 @@ use crate::client::{self, Client, Request};
 use crate::failure::Failure;
 use crate::streams::{complain, print};
 use crate::text::{as_json, escaped_json};
-use crate::{capture, doctor, takeover, text, view};
+use crate::{capture, doctor, support, takeover, text, view};
 use kopi_api::Reloaded;
 use kopi_config::check::check_file;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Capture(options) => capture::run(options, socket, *json),
             Command::Takeover(options) => takeover::run(options, socket),
             Command::Doctor(options) => doctor::run(options, socket, *json),
+            Command::Support(options) => support::run(options, socket),
             _ => Ok(()),
         };
     };

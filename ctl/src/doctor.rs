@@ -30,7 +30,7 @@ use kopi_api::Status;
 use kopi_config::Config;
 use root::Root;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What checks look at.
 #[derive(Debug)]
@@ -51,6 +51,11 @@ pub(crate) fn run(options: &Doctor, socket: &Path, json: bool) -> Result<(), Fai
     let found = examine(options.config.as_deref(), socket);
     print(&if json { as_json(&json!({ "doctor": found })) } else { finding::shown(&found) })?;
     if found.iter().any(|finding| finding.severity == Severity::Error) { Err(Failure::Checked) } else { Ok(()) }
+}
+
+/// The file that kopid has, as [`examine`] looks for it.
+pub(crate) fn configuration(given: Option<&Path>, kopid: Option<&Status>) -> PathBuf {
+    config::file_of(given, kopid, &Root::machine())
 }
 
 /// Looks at everything. `config` is the file that kopid is to have.

@@ -2,7 +2,7 @@
 //!
 //! - [`arguments`]: the command line, which knows nothing of the rest; [`command`]: what each command does;
 //! - [`client`]: the control socket, and what is asked over it; [`failure`]: what can go wrong, and the exit codes;
-//! - [`check`]: kopid's files, without kopid; [`doctor`]: the machine;
+//! - [`check`]: kopid's files, without kopid; [`doctor`]: the machine, [`support`]: all of it for who is to help;
 //! - [`capture`]: packets with their owners, to a file or as lines; [`mod@print`]: what a packet says;
 //! - [`extcap`]: the same for Wireshark;
 //! - [`takeover`]: an interface's addresses and routes to the kernel's port, and back;
@@ -19,6 +19,7 @@ mod extcap;
 mod failure;
 mod print;
 mod streams;
+mod support;
 mod takeover;
 mod text;
 mod view;

@@ -1,4 +1,4 @@
-//! What an administrator has besides traffic: the log's level, and `doctor`, with a real kopid.
+//! What an administrator has besides traffic: the log's level, `doctor` and `support`, with a real kopid.
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
@@ -6,10 +6,13 @@ use kopi_testkit::evil::as_user;
 use kopi_testkit::{Kopid, Settings, TempDir};
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Output;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
 
 /// A user that exists everywhere and may do nothing.
 const NOBODY: u32 = 65534;
+/// What must be in no archive.
+const PLANTED: &str = "hunter2";
 const POLICY: &str = "# hunter2\n[[class]]\nname = \"gold\"\nrate = \"1gbit\"\n\n[[rule]]\nname = \"no-telnet\"\nmatch = { proto = \"tcp\", dst_port = 23 }\naction = \"drop\"\n";
 
 fn text(output: &Output) -> String {
@@ -77,4 +80,48 @@ fn doctor_works_with_and_without_kopid() {
     let broken = kopid.kopictl(&["doctor", "--config", &config]);
     assert_eq!(broken.status.code(), Some(1), "{}", text(&broken));
     assert!(text(&broken).contains("error    wire         there is no interface `kopi-none`"), "{}", text(&broken));
+}
+
+/// The archive has what it should, nothing that was planted as a secret, and is its owner's alone; it replaces none.
+#[test]
+fn support_has_no_secrets() {
+    let dir = TempDir::new("support");
+    let mut settings = Settings::default().policy(POLICY);
+    settings.limits.push_str("# password: hunter2\n");
+    let kopid = Kopid::start(&dir, &settings);
+    let mac = kopid.status()["wire"]["mac"].as_str().expect("the wire has one").to_owned();
+    let log = dir.join("lines.log");
+    fs::write(&log, format!("kopid: info: device net_memif0,secret={PLANTED},id=1 has {mac} and 192.0.2.1\n"))
+        .expect("it is ours");
+    let (log, archive) = (log.display().to_string(), dir.join("report.tar.gz"));
+    let name = archive.display().to_string();
+    let made = kopid.kopictl(&["support", "-o", &name, "--mask", "--log", &log]);
+    assert_eq!((made.status.code(), text(&made)), (Some(0), format!("{name}\n")));
+    assert_eq!(fs::metadata(&archive).expect("it is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(kopid.kopictl(&["support", "-o", &name]).status.code(), Some(1), "it was replaced");
+
+    let out = dir.join("out");
+    fs::create_dir(&out).expect("it is ours");
+    let tar = Command::new("tar").args(["-xzf", &name, "--strip-components=1", "-C"]).arg(&out).status();
+    assert!(tar.expect("tar runs").success());
+    let mut files: Vec<_> = fs::read_dir(&out).expect("it is ours").flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let names: Vec<_> = files.iter().filter_map(|file| file.file_name()?.to_str()).collect();
+    let expected = "README.txt apps.json classes.json doctor.json drops.json kernel.txt kopid.log kopid.toml log.json policy.toml \
+                    rules.json stats.json status.json versions.txt";
+    assert_eq!(names.join(" "), expected);
+    for file in &files {
+        let content = fs::read_to_string(file).expect("it is text");
+        for planted in [PLANTED, &mac, "192.0.2.1"] {
+            assert!(!content.contains(planted), "{planted} is in {}:\n{content}", file.display());
+        }
+        if file.extension().is_some_and(|extension| extension == "json") {
+            let value: Value =
+                serde_json::from_str(&content).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            assert!(value.get("error").is_none(), "{}: {value}", file.display());
+        }
+    }
+    let line = fs::read_to_string(out.join("kopid.log")).expect("it is text");
+    assert!(line.contains("secret=[redacted],id=1 has MAC-1 and IP-1"), "{line}");
+    assert!(fs::read_to_string(out.join("policy.toml")).expect("it is text").contains("no-telnet"));
 }

@@ -52,7 +52,11 @@ impl Request {
             Command::Rules => Self::plain("rules"),
             Command::Classes { .. } => Self::plain("classes"),
             Command::Log { level } => Self::new("log", &request::SetLog { level: *level }),
-            Command::Check { .. } | Command::Capture(_) | Command::Takeover(_) | Command::Doctor(_) => return Ok(None),
+            Command::Check { .. }
+            | Command::Capture(_)
+            | Command::Takeover(_)
+            | Command::Doctor(_)
+            | Command::Support(_) => return Ok(None),
         }))
     }
 
