@@ -63,9 +63,16 @@ pub(crate) enum Command {
     /// Every reason for which frames were dropped, by port and rule
     Drops,
     /// The rules of the policy, and what each has matched
-    Rules,
+    Rules {
+        /// Only these
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// The classes of the policy: what each is to get, and what it gets
     Classes {
+        /// Only these, and what they are below
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
         /// Look again every SECONDS (1 without a number), until interrupted
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = interval)]
         watch: Option<Duration>,

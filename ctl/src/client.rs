@@ -29,6 +29,8 @@ const ANSWER_MAX: usize = 64 << 20;
 pub(crate) struct Client {
     stream: UnixStream,
     path: PathBuf,
+    /// How long kopid may take to accept, to take a request, and between two pieces of a long answer.
+    timeout: Duration,
 }
 
 impl Client {
@@ -38,8 +40,17 @@ impl Client {
     ///
     /// [`Failure::Unreachable`] or [`Failure::Refused`], with a hint.
     pub(crate) fn connect(path: &Path) -> Result<Self, Failure> {
-        match open(path) {
-            Ok(stream) => Ok(Self { stream, path: path.into() }),
+        Self::connect_within(path, TIMEOUT)
+    }
+
+    /// The same for who does not wait as long.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::connect`].
+    pub(crate) fn connect_within(path: &Path, timeout: Duration) -> Result<Self, Failure> {
+        match open(path, timeout) {
+            Ok(stream) => Ok(Self { stream, path: path.into(), timeout }),
             Err(Errno::ACCESS | Errno::PERM) => Err(Failure::refused(path)),
             Err(errno) => Err(Failure::Unreachable {
                 path: path.into(),
@@ -59,7 +70,7 @@ impl Client {
     ///
     /// [`Failure`] if there is no answer in time, it is none of kopid's, or it says that something failed.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Value, Failure> {
-        let deadline = Instant::now() + request.timeout;
+        let deadline = Instant::now() + request.timeout.min(self.longest());
         self.post(&request.line(), request.file())?;
         let mut lines = Lines::new(ANSWER_MAX);
         let line = loop {
@@ -99,7 +110,7 @@ impl Client {
     ///
     /// [`Failure`] if it is not taken in time, or the connection is broken.
     pub(crate) fn post(&mut self, line: &str, file: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
-        self.stream.set_write_timeout(Some(TIMEOUT)).map_err(Failure::Connection)?;
+        self.stream.set_write_timeout(Some(self.timeout)).map_err(Failure::Connection)?;
         send_all(&self.stream, line.as_bytes(), file).map_err(|errno| self.broken(errno.into()))
     }
 
@@ -109,7 +120,7 @@ impl Client {
     ///
     /// [`Failure`] if nothing comes in time, or the connection is broken.
     pub(crate) fn receive(&mut self, chunk: &mut [u8]) -> Result<usize, Failure> {
-        self.stream.set_read_timeout(Some(TIMEOUT)).map_err(Failure::Connection)?;
+        self.stream.set_read_timeout(Some(self.timeout)).map_err(Failure::Connection)?;
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.stream, &mut *chunk)) {
             Ok(n) => Ok(n),
             Err(errno) => Err(self.broken(errno.into())),
@@ -134,6 +145,11 @@ impl Client {
         })
     }
 
+    /// How long a whole answer may take: that is the request's business, unless whoever asks does not wait.
+    fn longest(&self) -> Duration {
+        if self.timeout < TIMEOUT { self.timeout } else { Duration::MAX }
+    }
+
     fn broken(&self, error: std::io::Error) -> Failure {
         match error.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::Silent(self.path.clone()),
@@ -156,9 +172,9 @@ impl AsFd for Client {
 
 /// A daemon that is stopped may have a full backlog, so that connecting blocks: the timeout ends that too (socket(7),
 /// `SO_SNDTIMEO`). The standard library connects without one.
-fn open(path: &Path) -> Result<UnixStream, Errno> {
+fn open(path: &Path, timeout: Duration) -> Result<UnixStream, Errno> {
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&socket, Timeout::Send, Some(TIMEOUT))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(timeout))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
     Ok(socket.into())
 }

@@ -4,6 +4,7 @@ use crate::arguments::{Arguments, Command};
 use crate::check;
 use crate::client::{self, Client, Request};
 use crate::failure::Failure;
+use crate::names::Names;
 use crate::streams::{complain, print};
 use crate::text::{as_json, escaped_json};
 use crate::{capture, doctor, support, takeover, text, view};
@@ -38,7 +39,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             _ => Ok(()),
         };
     };
-    let asked = Asked { client: Client::connect(socket)?, request, json: *json };
+    let names = match command {
+        Command::Rules { names } | Command::Classes { names, .. } => Names::new(names),
+        _ => Names::default(),
+    };
+    let asked = Asked { client: Client::connect(socket)?, request, json: *json, names };
     match command {
         Command::Status => asked.show(view::status),
         Command::Apps { wide } => asked.show(|apps| view::apps(apps, *wide)),
@@ -48,12 +53,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             asked.watch(*interval, |ports| view::rates(&rates.since_last(ports, Instant::now())))
         }
         Command::Drops => asked.show(view::drops),
-        Command::Rules => {
+        Command::Rules { .. } => {
             let mut table = view::rules();
             asked.list(|rules| table.block(rules))
         }
-        Command::Classes { watch: None } => asked.show(view::classes),
-        Command::Classes { watch: Some(interval) } => asked.watch(*interval, |classes| view::classes(&classes)),
+        Command::Classes { watch: None, .. } => asked.show(view::classes),
+        Command::Classes { watch: Some(interval), .. } => asked.watch(*interval, |classes| view::classes(&classes)),
         Command::Flows(_) => {
             let mut flows = view::Flows::new();
             asked.list(|rows| flows.block(rows))
@@ -70,12 +75,13 @@ struct Asked {
     client: Client,
     request: Request,
     json: bool,
+    names: Names,
 }
 
 impl Asked {
     /// Shows the answer as `view` does, or as JSON.
     fn show<T: DeserializeOwned>(mut self, view: impl FnOnce(&[T]) -> String) -> Result<(), Failure> {
-        let answer = self.client.ask(&self.request)?;
+        let answer = self.names.only(self.client.ask(&self.request)?)?;
         print(&if self.json { as_json(&answer) } else { view(&client::rows(answer, &self.request)?) })
     }
 
@@ -88,7 +94,7 @@ impl Asked {
         let mut next = Instant::now();
         let clear = if io::stdout().is_terminal() && !self.json { CLEAR } else { "" };
         for look in 0_u64.. {
-            let answer = self.client.ask(&self.request)?;
+            let answer = self.names.only(self.client.ask(&self.request)?)?;
             let now = Instant::now();
             if self.json {
                 print(&as_json(&answer))?;
@@ -109,7 +115,11 @@ impl Asked {
             return self.list_json();
         }
         let (mut block, mut any) = (Vec::new(), false);
+        let names = &mut self.names;
         client::for_each_row(&mut self.client, &self.request, &mut |row| {
+            if !names.wants(&row) {
+                return Ok(());
+            }
             block.push(serde_json::from_str::<T>(row.get()).map_err(Failure::foreign)?);
             if block.len() == BLOCK {
                 any = true;
@@ -118,6 +128,7 @@ impl Asked {
             }
             Ok(())
         })?;
+        self.names.all_found()?;
         if any && block.is_empty() { Ok(()) } else { print(&view(&block)) }
     }
 
@@ -125,7 +136,11 @@ impl Asked {
     fn list_json(mut self) -> Result<(), Failure> {
         let mut text = format!("{{\"{}\":[", self.request.command());
         let mut count = 0_usize;
+        let names = &mut self.names;
         let others = client::for_each_row(&mut self.client, &self.request, &mut |row| {
+            if !names.wants(&row) {
+                return Ok(());
+            }
             if count > 0 {
                 text.push(',');
             }
@@ -137,6 +152,7 @@ impl Asked {
             }
             Ok(())
         })?;
+        self.names.all_found()?;
         let others = others.iter().map(|(key, value)| format!(",{}:{value}", json!(key))).collect::<String>();
         print(&format!("{text}]{}}}\n", escaped_json(&others)))
     }

@@ -88,6 +88,9 @@ pub(crate) enum Failure {
     /// The daemon says no.
     #[error("kopid says: {0}")]
     Daemon(String),
+    /// Nothing has this name.
+    #[error("there is no `{0}`")]
+    Nameless(String),
     /// Standard output did not take the result.
     #[error("cannot write the result: {0}")]
     Output(#[source] io::Error),
@@ -130,6 +133,7 @@ impl Failure {
             | Self::Takeover(_)
             | Self::File { .. }
             | Self::Daemon(_)
+            | Self::Nameless(_)
             | Self::Output(_) => 1,
         }
     }

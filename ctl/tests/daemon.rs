@@ -131,6 +131,18 @@ fn garbage_answers_fail() {
     );
 }
 
+/// Exit code 1: nothing has the name; whatever has another one is left out, in JSON too.
+#[test]
+fn rows_are_chosen_by_name() {
+    let folder = Folder::new("names");
+    let sent = "{\"rules\":[{\"name\":\"a\"},{\"name\":\"b\"}]}\n";
+    assert_eq!(out(&folder.told(sent, &["--json", "rules", "b"])), "{\"rules\":[{\"name\":\"b\"}]}\n");
+    assert!(!out(&folder.told(sent, &["rules", "b"])).contains(" a "));
+    assert_fails(&folder.told(sent, &["--json", "rules", "c"]), 1, "there is no `c`");
+    let sent = "{\"classes\":[{\"name\":\"a\"},{\"name\":\"b\"}]}\n";
+    assert_eq!(out(&folder.told(sent, &["--json", "classes", "b"])), "{\"classes\":[{\"name\":\"b\"}]}\n");
+}
+
 /// Exit code 1: a daemon that ends in the middle of its answer, or before it.
 #[test]
 fn cut_answers_fail() {

@@ -1,9 +1,9 @@
-//! What an administrator has besides traffic: the log's level, `doctor` and `support`, with a real kopid.
+//! What an administrator has besides traffic: the log's level, completions in a shell, `doctor` and `support`, with a real kopid.
 #![expect(clippy::tests_outside_test_module, reason = "this whole file is a test")]
 #![forbid(unsafe_code)]
 
-use kopi_testkit::evil::as_user;
-use kopi_testkit::{Kopid, Settings, TempDir};
+use kopi_testkit::evil::{Client, as_user, small};
+use kopi_testkit::{Kopid, Settings, TempDir, machine};
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -46,6 +46,36 @@ fn level_of_the_log_changes_at_run_time() {
     assert!(unknown["error"].as_str().is_some_and(|error| error.contains("`level`")), "{unknown}");
     let refused = as_user(NOBODY, || std::os::unix::net::UnixStream::connect(kopid.control()).is_err());
     assert!(refused, "anybody may set the level");
+}
+
+/// bash completes the names that kopid knows, and waits for none if there is no kopid.
+#[test]
+fn shell_completes_names() {
+    let dir = TempDir::new("completion");
+    let mut kopid = Kopid::start(&dir, &Settings::default().policy(POLICY));
+    let _app = Client::attach(&kopid.socket(), "web-1", [0; 6], &small());
+    let control = kopid.control().display().to_string();
+    let complete = |words: &[&str]| {
+        let folder = machine::built("kopictl").parent().expect("it is in a folder").display().to_string();
+        let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+        let last = words.len() - 1;
+        let script = format!(
+            "PATH={folder}:$PATH; source <(COMPLETE=bash kopictl); COMP_WORDS=({}); COMP_CWORD={last}; COMP_TYPE=9; \
+             _clap_complete_kopictl kopictl {} x; printf '%s ' \"${{COMPREPLY[@]}}\"",
+            words.join(" "),
+            words[last]
+        );
+        let output = Command::new("bash").arg("-c").arg(script).env("KOPI_CONTROL", &control).output();
+        text(&output.expect("bash runs")).trim().to_owned()
+    };
+    assert_eq!(complete(&["kopictl", "flows", "--app", "w"]), "web-1");
+    assert_eq!(complete(&["kopictl", "capture", "-i", "w"]), "wire web-1");
+    assert_eq!(complete(&["kopictl", "capture", "--rule", ""]), "no-telnet");
+    assert_eq!(complete(&["kopictl", "rules", "no"]), "no-telnet");
+    assert_eq!(complete(&["kopictl", "classes", "g"]), "gold");
+    assert_eq!(complete(&["kopictl", "doc"]), "doctor");
+    kopid.stop();
+    assert_eq!(complete(&["kopictl", "flows", "--app", ""]), "");
 }
 
 /// doctor finds nothing that keeps kopid from working where it works, before and after it runs, and says so where a file is wrong.

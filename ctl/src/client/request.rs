@@ -49,7 +49,7 @@ impl Request {
             Command::Apps { .. } => Self::plain("apps"),
             Command::Stats { .. } => Self::plain("stats"),
             Command::Drops => Self::plain("drops"),
-            Command::Rules => Self::plain("rules"),
+            Command::Rules { .. } => Self::plain("rules"),
             Command::Classes { .. } => Self::plain("classes"),
             Command::Log { level } => Self::new("log", &request::SetLog { level: *level }),
             Command::Check { .. }
