@@ -1,32 +1,20 @@
-//! kopid: the command line.
+//! kopid: what its command line asks for.
 #![forbid(unsafe_code)]
 
+mod arguments;
+
+use arguments::Arguments;
 use clap::Parser;
 use kopi_config::Config;
 use kopi_config::check::check_config;
 use kopi_dataplane::control::{daemon, logging};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Timeout for the reader of the log at the end.
 const LOG_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The software SmartNIC: owns the wire, gives every attached DPDK application its own port.
-#[derive(Debug, Parser)]
-#[command(name = "kopid", disable_version_flag = true)]
-struct Arguments {
-    /// The daemon's configuration
-    #[arg(long, value_name = "FILE", default_value = "/etc/kopi/kopid.toml")]
-    config: PathBuf,
-    /// Check the configuration and do nothing else
-    #[arg(long)]
-    check: bool,
-    /// Show the versions of kopi, DPDK and the ring protocol
-    #[arg(long, short = 'V')]
-    version: bool,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
