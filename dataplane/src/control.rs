@@ -2,7 +2,7 @@
 //!
 //! It waits for nobody: whatever a peer can delay has a thread of its own. Begin with [`daemon`], whose event loop calls all else.
 //!
-//! - apps: [`listener`], [`attach`], [`identity`], [`ports`], [`app`], [`detach`], and the threads that they need, [`peers`], [`app_waker`],
+//! - apps: [`listener`], [`attach`], [`identity`], [`container`], [`ports`], [`app`], [`detach`], and the threads that they need, [`peers`], [`app_waker`],
 //!   [`regions`];
 //! - what workers get: [`plane`] keeps apps, ports and [`workers`] consistent, and publishes snapshots; [`classes`], [`wire_device`], [`copy_trial`];
 //! - the policy: [`policy`], [`reload`], [`signals`];
@@ -16,6 +16,7 @@ pub mod app_waker;
 pub mod attach;
 pub mod budgets;
 pub mod classes;
+pub mod container;
 pub mod copy_trial;
 pub mod daemon;
 pub mod detach;
