@@ -63,6 +63,8 @@ const OWNERS: &[&str] = &[
     "comm = \"a'b*\"",
     "exe = [\"/bin/[a-z]\\\\\", \"/opt/\\\"x\\\"\"]",
     "cgroup = \"/\"",
+    "container = [\"3f2a0c1b2d3e\", \"user-7/*\"]",
+    "pod = \"2c48913c-b29f-11e7-9350-020968147796\"",
     "app = \"db-?\"",
 ];
 

@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Status,
     /// The attached applications: whose they are, and what they have sent and received
     Apps {
-        /// Also MTU, modes, memory, program and cgroup
+        /// Also MTU, modes, memory, program, cgroup, container and pod
         #[arg(long, short)]
         wide: bool,
     },
@@ -87,6 +87,8 @@ pub(crate) enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Describe ports for containers, as CDI for Podman, Docker, containerd and CRI-O; asks no daemon
+    Cdi(Cdi),
     /// Put the configured policy in force anew, or FILE in its place: the whole of it or nothing
     Reload(Reload),
     /// Which rule would decide about a packet, and why
@@ -120,6 +122,32 @@ pub(crate) struct Takeover {
     /// Where what was moved is written down [default: /run/kopi/takeover-IFACE.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+}
+
+/// Where Debian's EAL has the folders from which it loads drivers by itself.
+#[cfg(target_arch = "x86_64")]
+const DPDK: &str = "/usr/lib/x86_64-linux-gnu/dpdk";
+#[cfg(not(target_arch = "x86_64"))]
+const DPDK: &str = "/usr/lib/aarch64-linux-gnu/dpdk";
+
+/// Options of `cdi`.
+#[derive(Args, Debug)]
+pub(crate) struct Cdi {
+    /// Names of the ports; without one, those of every [[app]] of the policy
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    /// kopid's file, which says where its sockets and its policy are
+    #[arg(long, value_name = "FILE", default_value = "/etc/kopi/kopid.toml")]
+    pub(crate) config: PathBuf,
+    /// Where the drivers are on this machine
+    #[arg(long, value_name = "FOLDER", default_value = "/usr/lib/kopi")]
+    pub(crate) drivers: PathBuf,
+    /// Where the containers' DPDK has its folders pmds-*; may be said several times
+    #[arg(long, value_name = "FOLDER", default_value = DPDK)]
+    pub(crate) dpdk: Vec<PathBuf>,
+    /// Even if the operators' socket is in the folder that containers get
+    #[arg(long)]
+    pub(crate) with_control: bool,
 }
 
 /// Options of `reload`.

@@ -77,6 +77,10 @@ struct Choice {
     #[arg(long, value_delimiter = ',')]
     cgroup: Vec<String>,
     #[arg(long, value_delimiter = ',')]
+    container: Vec<String>,
+    #[arg(long, value_delimiter = ',')]
+    pod: Vec<String>,
+    #[arg(long, value_delimiter = ',')]
     app: Vec<String>,
     #[arg(long, value_delimiter = ',')]
     rule: Vec<String>,
@@ -149,8 +153,23 @@ fn port(interface: &str) -> Result<Port, Failure> {
 
 /// What is asked of kopid.
 fn request(plugin: &Plugin, port: &Port) -> Result<request::Capture, Failure> {
-    let Choice { which, direction, user, group, pid, comm, exe, cgroup, app, rule, reason, sample, snap } =
-        &plugin.choice;
+    let Choice {
+        which,
+        direction,
+        user,
+        group,
+        pid,
+        comm,
+        exe,
+        cgroup,
+        container,
+        pod,
+        app,
+        rule,
+        reason,
+        sample,
+        snap,
+    } = &plugin.choice;
     let list = |names: &[String]| -> Vec<String> {
         names.iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
     };
@@ -168,6 +187,8 @@ fn request(plugin: &Plugin, port: &Port) -> Result<request::Capture, Failure> {
         comm: list(comm),
         exe: list(exe),
         cgroup: list(cgroup),
+        container: list(container),
+        pod: list(pod),
         pid: list(pid).iter().map(number).collect::<Result<_, _>>()?,
         rule: list(rule),
         reason: list(reason),

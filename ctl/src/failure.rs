@@ -47,6 +47,9 @@ pub(crate) enum Failure {
     /// The command line is wrong, in a way that its parser does not see.
     #[error("{0}; see kopictl capture --help")]
     Usage(String),
+    /// There is nothing that a container could be given.
+    #[error("{0}")]
+    Cdi(String),
     /// Wireshark wants what there is not.
     #[error("{0}")]
     Extcap(String),
@@ -121,6 +124,7 @@ impl Failure {
             Self::Refused { .. } => 4,
             // A new failure has to be placed here: scripts rely on these numbers.
             Self::Closed
+            | Self::Cdi(_)
             | Self::Refusal(_)
             | Self::Capture(_)
             | Self::Packets(_)

@@ -147,6 +147,13 @@ pub(crate) fn apps(apps: &[App], wide: bool) -> String {
             ("CGROUP", Left, |app| or_none(app.cgroup.as_ref())),
         ]);
     }
+    // Ids take 64 columns: on machines without containers they are nobody's.
+    if wide && apps.iter().any(|app| app.container.is_some()) {
+        columns.push(("CONTAINER", Left, |app| or_none(app.container.as_ref())));
+    }
+    if wide && apps.iter().any(|app| app.pod.is_some()) {
+        columns.push(("POD", Left, |app| or_none(app.pod.as_ref())));
+    }
     // Most machines have no security module that gives labels.
     if wide && apps.iter().any(|app| app.label.is_some()) {
         columns.push(("LABEL", Left, |app| or_none(app.label.as_ref())));
@@ -317,6 +324,13 @@ PORT  NAME      PID  USER    COMM             MAC                STATE    QUEUES
             "-                            0 B      0/0         0/0        0      0     0/0  -                      -",
         ];
         assert_eq!(tails, expected);
+        let mut contained = recorded::<App>("apps");
+        (contained[0].container, contained[0].pod) = (Some("user-7/3f2a".into()), Some("user-7/2c48".into()));
+        let lines: Vec<String> = apps(&contained, true).lines().map(added).collect();
+        assert!(
+            lines[0].ends_with("  CONTAINER    POD") && lines[1].ends_with("  user-7/3f2a  user-7/2c48"),
+            "{lines:?}"
+        );
     }
 
     /// Every port has its row, the wire first, and no number loses a digit.

@@ -43,6 +43,8 @@ pub(crate) fn check(bytes: &[u8]) {
             comm: Some("postgres"),
             exe: Some("/usr/bin/postgres"),
             cgroup: Some("/system.slice/db.service"),
+            container: Some("db.service/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"),
+            pod: Some(""),
             label: Some("system_u:system_r:db_t:s0"),
             ..Owner::unknown("db")
         },

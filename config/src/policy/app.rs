@@ -88,7 +88,7 @@ impl App {
             app.complete(&place, names);
             if let (true, true, Some(hints)) = (is_whole, app.admit, app.owner.is.hints_alone()) {
                 let message = format!("the app {} is admitted by {hints}", quoted(&app.name));
-                place.warning("owner", message, "state `user` or `cgroup` too");
+                place.warning("owner", message, "state `user`, `cgroup` or `container` too");
             }
             if !app.name.is_empty() && !by_name.insert(app.name.clone()) {
                 let help = "one port has one name: list all its owners in one [[app]]";

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::NameRef;
+use super::container::ContainerId;
 use super::glob::{Comm, Glob, GlobOf, Label, PortName, Program};
 use super::set::Names;
 use crate::account::Account;
@@ -58,6 +59,12 @@ table! {
         // As `meta cgroup` and `-m cgroup --path` have it.
         #[serde(rename = "cgroup")]
         pub cgroups: Vec<CgroupPath> = Vec::new(), "Many::<CgroupPath>";
+        /// Container that it runs in: its id, 12 digits of it or more, or `*` for any.
+        #[serde(rename = "container")]
+        pub containers: Vec<ContainerId> = Vec::new(), "Many::<ContainerId>";
+        /// Pod that its container is of: its UID in Kubernetes, Podman's id of it, or `*` for any.
+        #[serde(rename = "pod")]
+        pub pods: Vec<ContainerId> = Vec::new(), "Many::<ContainerId>";
         /// What the security module (SELinux, AppArmor, Smack) called the process when it connected; with `*`, `?` and
         /// `[a-z]`.
         #[serde(rename = "label")]
@@ -162,18 +169,19 @@ impl Owners {
     /// Whether nothing is stated.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { apps, users, uid, groups, gid, comms, exes, cgroups, labels } = self;
+        let Self { apps, users, uid, groups, gid, comms, exes, cgroups, containers, pods, labels } = self;
         let accounts = users.is_empty() && uid.is_empty() && groups.is_empty() && gid.is_empty();
         let names = apps.is_empty() && comms.is_empty() && exes.is_empty() && labels.is_empty();
-        accounts && names && cgroups.is_empty()
+        accounts && names && cgroups.is_empty() && containers.is_empty() && pods.is_empty()
     }
 
     /// The keys that are stated, if they are nothing but what a process can take on: what it calls itself, and the program
     /// that it runs, into which anybody who may run it can load code of his own. `None` if there is more, or nothing.
     pub(super) fn hints_alone(&self) -> Option<&'static str> {
-        let Self { apps, users, groups, comms, exes, cgroups, labels, .. } = self;
+        let Self { apps, users, groups, comms, exes, cgroups, containers, pods, labels, .. } = self;
         let accounts = !(users.is_empty() && groups.is_empty());
-        let more = accounts || !(apps.is_empty() && cgroups.is_empty() && labels.is_empty());
+        let containers = containers.len() + pods.len();
+        let more = accounts || containers > 0 || !(apps.is_empty() && cgroups.is_empty() && labels.is_empty());
         match (more, comms.is_empty(), exes.is_empty()) {
             (true, ..) | (_, true, true) => None,
             (_, false, true) => Some("`comm` alone, which any process can choose"),

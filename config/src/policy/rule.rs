@@ -202,7 +202,7 @@ impl Rule {
         };
         let Some(hints) = hints else { return };
         let message = format!("the rule {} {says} {hints}", quoted(&self.name));
-        table.warning("owner", message, "state `user` or `cgroup` too");
+        table.warning("owner", message, "state `user`, `cgroup` or `container` too");
     }
 
     /// Checks that a class is stated where there is one to put frames into, and only there, and that it goes their way.

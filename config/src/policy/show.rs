@@ -103,7 +103,7 @@ fn owners(owners: &Owners) -> Vec<String> {
         let chosen = accounts.iter().filter(|account| matches!(account, Account::Name(_)) == is_name);
         chosen.map(|account| if is_name { quote(&account.to_string()) } else { account.to_string() }).collect()
     };
-    let lists: [(_, Vec<_>); 9] = [
+    let lists: [(_, Vec<_>); 11] = [
         ("app", owners.apps.iter().map(|glob| quote(glob.as_str())).collect()),
         ("user", by_name(&owners.users, true)),
         ("uid", by_name(&owners.users, false)),
@@ -112,6 +112,8 @@ fn owners(owners: &Owners) -> Vec<String> {
         ("comm", owners.comms.iter().map(|glob| quote(glob.as_str())).collect()),
         ("exe", owners.exes.iter().map(|glob| quote(glob.as_str())).collect()),
         ("cgroup", owners.cgroups.iter().map(|path| quote(path.as_str())).collect()),
+        ("container", owners.containers.iter().map(|id| quote(id.as_str())).collect()),
+        ("pod", owners.pods.iter().map(|id| quote(id.as_str())).collect()),
         ("label", owners.labels.iter().map(|glob| quote(glob.as_str())).collect()),
     ];
     lists.iter().filter(|(_, values)| !values.is_empty()).map(|(key, values)| list(key, values, usize::MAX)).collect()

@@ -143,6 +143,13 @@ fn wrong_values_say_what_would_be_right() {
             ["the kernel keeps 15 bytes", "\"a-very-long-nam\""],
         ),
         ("[[rule]]\naction = \"drop\"", "owner.exe = \"postgres\"", 13, ["the path of a program", "\"*/postgres\""]),
+        (
+            "[[rule]]\naction = \"drop\"",
+            "owner.container = \"3f2a\"",
+            19,
+            ["the id of a container or pod", "too short to mean one container"],
+        ),
+        ("[[rule]]\naction = \"drop\"", "owner.pod = \"web\"", 13, ["the id of a container", "names can be given"]),
         ("[[rule]]\naction = \"drop\"", "owner.exe = \"/a[b\"", 13, ["the path of a program", "after [ come"]),
         (
             "[[rule]]\naction = \"drop\"",

@@ -149,13 +149,14 @@ fn rules_share_sets() {
 fn owners_are_read() {
     let read = owner(
         "{ app = \"a*\", user = [\"bob\", 7], uid = 8, group = \"g\", gid = [9], comm = \"c\", exe = \"/bin/*\", \
-           cgroup = \"/a/b/\", not = { user = \"eve\", app = [\"x\", \"y\"] } }",
+           cgroup = \"/a/b/\", container = \"3f2a0c1b2d3e\", pod = [\"*\"], not = { user = \"eve\", app = [\"x\", \"y\"] } }",
     );
     assert_eq!(read.is.users, [Account::Name("bob".to_owned()), Account::Id(7), Account::Id(8)]);
     assert_eq!(read.is.groups, [Account::Name("g".to_owned()), Account::Id(9)]);
     assert!(read.is.apps[0].matches("abc") && !read.is.apps[0].matches("b"));
     assert!(read.is.comms[0].matches("c") && read.is.exes[0].matches("/bin/sh"));
     assert!(read.is.cgroups[0].contains("/a/b/c") && !read.is.cgroups[0].contains("/a/bc"));
+    assert!(read.is.containers[0].matches(&"3f2a0c1b2d3e".repeat(2)) && read.is.pods[0].matches("x"));
     assert_eq!((read.not.users.len(), read.not.apps.len()), (1, 2));
     assert!(!read.is_any() && owner("{}").is_any());
 }

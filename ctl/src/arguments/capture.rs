@@ -276,9 +276,9 @@ mod tests {
     /// Owner selectors are lists, and passing and dropping exclude each other.
     #[test]
     fn owners_are_lists() {
-        let line = "--user bob --user 7 --pid 3 --comm post* --exe /usr/* --cgroup /x --app a* --group g --rule r --reason \
+        let line = "--user bob --user 7 --pid 3 --comm post* --exe /usr/* --cgroup /x --container * --pod * --app a* --group g --rule r --reason \
                     spoofed --dropped --sample 10";
-        let expected = json!({ "user": ["bob", "7"], "pid": [3], "comm": ["post*"], "exe": ["/usr/*"], "cgroup": ["/x"],
+        let expected = json!({ "user": ["bob", "7"], "pid": [3], "comm": ["post*"], "exe": ["/usr/*"], "cgroup": ["/x"], "container": ["*"], "pod": ["*"],
             "app": ["a*"], "group": ["g"], "rule": ["r"], "reason": ["spoofed"], "which": "dropped", "sample": 10 });
         assert_eq!(request(line), expected);
         assert_eq!(request("--passed"), json!({ "which": "passed" }));

@@ -43,7 +43,7 @@ impl Form {
 
     /// Owner and verdict. Passing is nothing to speak of, unless much is wanted.
     fn end(&self, record: &PacketRecord<'_>) -> String {
-        let PacketRecord { port, app, pid, uid, user, comm, verdict, reason, rule, queue, .. } = record;
+        let PacketRecord { port, app, pid, uid, user, comm, container, verdict, reason, rule, queue, .. } = record;
         let verbose = self.style.verbose > 0;
         let mut words = Vec::new();
         words.extend(app.as_ref().filter(|app| app != port).map(|app| format!("app {}", word(app))));
@@ -51,6 +51,7 @@ impl Form {
         words.extend(pid.filter(|pid| *pid != 0).map(|pid| format!("pid {pid}")));
         words.extend(uid.filter(|_| verbose || user.is_none()).map(|uid| format!("uid {uid}")));
         words.extend(user.iter().chain(comm).map(|name| word(name)));
+        words.extend(container.iter().filter(|_| verbose).map(|id| format!("container {}", word(id))));
         words.extend(queue.filter(|_| verbose).map(|queue| format!("queue {queue}")));
         let mut end = String::new();
         // Writing to a string does not fail.
@@ -70,11 +71,28 @@ impl Form {
 
     fn object(&self, record: &PacketRecord<'_>) -> Value {
         let PacketRecord {
-            port, direction, length, lost, app, pid, uid, user, comm, verdict, reason, rule, queue, ..
+            port,
+            direction,
+            length,
+            lost,
+            app,
+            pid,
+            uid,
+            user,
+            comm,
+            container,
+            pod,
+            verdict,
+            reason,
+            rule,
+            queue,
+            ..
         } = record;
         let packet = print::frame(record.data, record.length, self.style);
         let fields = &packet.fields;
-        let owner = record.is_owned().then(|| json!({ "pid": pid, "uid": uid, "user": user, "comm": comm }));
+        let owner = record
+            .is_owned()
+            .then(|| json!({ "pid": pid, "uid": uid, "user": user, "comm": comm, "container": container, "pod": pod }));
         let mut object = json!({
             "time": rfc3339(record.time_ns),
             "port": port,
@@ -191,11 +209,18 @@ mod tests {
     #[test]
     fn json_has_fields() {
         let frame = frame_of("vlan 5 tcp 10.0.0.1:5432 > 10.0.0.2:999").unwrap();
-        let line = form(0, true).line(&PacketRecord { comm: Some("a b\n".into()), ..record(&frame) });
+        let line = form(0, true).line(&PacketRecord {
+            comm: Some("a b\n".into()),
+            container: Some("3f2a".into()),
+            ..record(&frame)
+        });
         let object: Value = serde_json::from_str(&line).unwrap();
         let row = &object["capture"][0];
         assert_eq!(row["time"], "2026-03-04T12:00:00.123456789Z");
-        assert_eq!(row["owner"], json!({ "pid": 4711, "uid": 1001, "user": "bob", "comm": "a b\n" }));
+        assert_eq!(
+            row["owner"],
+            json!({ "pid": 4711, "uid": 1001, "user": "bob", "comm": "a b\n", "container": "3f2a", "pod": null })
+        );
         assert_eq!((&row["src"], &row["src_port"], &row["proto"]), (&json!("10.0.0.1"), &json!(5432), &json!("tcp")));
         assert_eq!((&row["verdict"], &row["rule"], &row["vlan"]), (&json!("drop"), &Value::Null, &json!(5)));
         assert!(row["packet"].as_str().unwrap().starts_with("vlan 5, p 0, IP 10.0.0.1.5432 > 10.0.0.2.999: Flags [S]"));

@@ -54,6 +54,7 @@ impl Request {
             Command::Log { level } => Self::new("log", &request::SetLog { level: *level }),
             Command::Check { .. }
             | Command::Capture(_)
+            | Command::Cdi(_)
             | Command::Takeover(_)
             | Command::Doctor(_)
             | Command::Support(_) => return Ok(None),

@@ -58,7 +58,7 @@ const WAYS: &[(&str, &str)] = &[("inout", "Both"), ("in", "Received"), ("out", "
 const MANY: &str = "Names or numbers, with commas between them";
 
 /// The fields of the dialogue.
-const FIELDS: [Field; 14] = [
+const FIELDS: [Field; 16] = [
     Field("--which", "Packets", "Packets", "What became of the packets that are shown", Kind::Choice(WHICH)),
     Field(
         "--direction",
@@ -77,6 +77,8 @@ const FIELDS: [Field; 14] = [
     Field("--comm", "Command", "Owner", "What processes call themselves, such as post*", Kind::List(ANY)),
     Field("--exe", "Program", "Owner", "The program's file, such as /usr/bin/*", Kind::List(ANY)),
     Field("--cgroup", "Control group", "Owner", "A cgroup's path; those below it belong to it", Kind::List(PATHS)),
+    Field("--container", "Container", "Owner", "Ids of containers, or * for any", Kind::List(ANY)),
+    Field("--pod", "Pod", "Owner", "UIDs of pods, or * for any", Kind::List(ANY)),
     Field("--app", "Application", "Owner", "Names of applications, such as web-*", Kind::List(ANY)),
     Field("--socket", "Control socket", "kopid", "Where kopid listens for kopictl", Kind::Socket),
 ];
@@ -158,7 +160,7 @@ mod tests {
             let parsed = super::super::Plugin::try_parse_from(["kopi-extcap", &call, &value]);
             assert!(parsed.is_ok(), "{call} {value}");
         }
-        assert_eq!(calls.len(), 14);
+        assert_eq!(calls.len(), 16);
         assert!(!options(Path::new("/s"), &Port { name: None, dropped: true }).contains("--which"));
     }
 }

@@ -119,6 +119,8 @@ impl Kopid {
             uid: Some(1001),
             user: Some("bob"),
             comm: Some("evil] \u{1b}[2J"),
+            container: None,
+            pod: None,
             verdict: "drop",
             reason: Some("spoofed"),
             rule: None,

@@ -165,7 +165,8 @@ fn json_has_a_row_for_each_packet() {
         kopid.end("seconds");
     });
     let row: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let owner = json!({ "pid": 4711, "uid": 1001, "user": "bob", "comm": "evil] \u{1b}[2J" });
+    let owner =
+        json!({ "pid": 4711, "uid": 1001, "user": "bob", "comm": "evil] \u{1b}[2J", "container": null, "pod": null });
     let row = &row["capture"][0];
     assert_eq!((&row["owner"], &row["app"], &row["port"]), (&owner, &json!("batch"), &json!("batch")));
     assert_eq!((&row["time"], &row["dst"]), (&json!("2026-03-04T12:00:00.123456000Z"), &json!("10.9.0.1")));

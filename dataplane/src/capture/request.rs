@@ -8,7 +8,7 @@ use crate::stages::mirror::{Rules, Selection};
 use dpdk::Bpf;
 use kopi_api::request::{Capture, Way};
 use kopi_config::Account;
-use kopi_config::policy::{CgroupPath, Glob, Owners};
+use kopi_config::policy::{CgroupPath, ContainerId, Glob, Owners};
 use kopi_policy::Selector;
 use kopi_ring::DropReason;
 use serde_json::{Map, Value};
@@ -215,7 +215,16 @@ fn owners(arguments: &Capture) -> Result<Owners, String> {
     let cgroup = |path: &String| {
         CgroupPath::new(path).ok_or_else(|| format!("`{path}` is no path of a cgroup, such as /system.slice/a.service"))
     };
+    let ids = |ids: &[String]| {
+        let id = |id: &String| {
+            let error = || format!("`{id}` is no id of a container or pod: 12 to 64 hexadecimal digits, or * for any");
+            ContainerId::new(id).ok_or_else(error)
+        };
+        ids.iter().map(id).collect::<Result<Vec<_>, _>>()
+    };
     let mut owners = Owners::default();
+    owners.containers = ids(&arguments.container)?;
+    owners.pods = ids(&arguments.pod)?;
     owners.apps = globs(&arguments.app)?;
     owners.comms = globs(&arguments.comm)?;
     owners.exes = globs(&arguments.exe)?;

@@ -321,6 +321,8 @@ impl Writer {
             uid: identity.and_then(Identity::known_uid),
             user: identity.and_then(|of| of.user.as_deref()),
             comm: identity.map(|of| of.comm.as_str()),
+            container: identity.and_then(Identity::container).map(|of| of.id.as_str()),
+            pod: identity.and_then(Identity::pod),
             verdict: record.decision.as_str(),
             reason: record.reason.filter(|_| refused).map(kopi_ring::DropReason::name),
             rule: header.rule.and_then(|rule| names.as_deref()?.rule(rule)),

@@ -34,6 +34,10 @@ pub struct Who {
     pub user: Option<String>,
     /// What the process calls itself.
     pub comm: String,
+    /// Its container, if it is in one.
+    pub container: Option<String>,
+    /// Its pod, likewise.
+    pub pod: Option<String>,
 }
 
 impl Who {
@@ -45,6 +49,8 @@ impl Who {
             uid: identity.known_uid(),
             user: identity.user.clone(),
             comm: identity.comm.clone(),
+            container: identity.container().map(|of| of.id.clone()),
+            pod: identity.pod().map(str::to_owned),
         }
     }
 }

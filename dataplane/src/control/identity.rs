@@ -13,6 +13,7 @@
 //! threads, and its program may lie where a file system of its user's answers, or nobody. So which file that is, as far as the kernel
 //! knows by itself, is noted at once ([`Accepted`]). What its user is called is found out apart ([`crate::control::user_names`]).
 
+use crate::control::container::{Container, Containment};
 use kopi_ring::socket::{Credentials, peer_credentials, peer_groups, peer_pidfd, peer_security};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
@@ -47,6 +48,8 @@ pub struct Identity {
     pub exe: Option<String>,
     /// Path of its cgroup in the unified hierarchy.
     pub cgroup: Option<String>,
+    /// The container that its cgroups say.
+    pub containment: Containment,
     /// Its supplementary groups when it connected, if we may know them.
     pub groups: Option<Vec<u32>>,
     /// What a security module called it when it connected. Escaped.
@@ -93,7 +96,7 @@ pub fn attest(socket: impl AsFd, accepted: Accepted) -> Result<(Identity, Option
     };
     let stat = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text));
     let status = fs::read(format!("/proc/{pid}/status")).ok().and_then(|text| parse_status(&text));
-    identity.cgroup = cgroup_of(pid);
+    (identity.cgroup, identity.containment) = cgroup_of(pid);
     identity.comm = stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm));
     let is_same = status.as_ref().is_some_and(|status| (status.uid, status.gid) == (uid, gid));
     if is_same && let Some((exe, file)) = program_of(pid).filter(|(_, file)| Some(*file) == accepted.file) {
@@ -158,6 +161,18 @@ impl Identity {
         Self { comm: "kernel".to_owned(), ..Self::unknown(None) }
     }
 
+    /// The container that it runs in, if it is known to run in one.
+    #[must_use]
+    pub const fn container(&self) -> Option<&Container> {
+        self.containment.container()
+    }
+
+    /// The pod of its container, likewise.
+    #[must_use]
+    pub fn pod(&self) -> Option<&str> {
+        self.container()?.pod.as_deref()
+    }
+
     /// The process when it says hello: its program is known only if it runs the one that it ran when it was accepted.
     #[must_use]
     pub fn at_hello(mut self) -> Self {
@@ -173,7 +188,8 @@ impl Identity {
     #[must_use]
     pub fn refreshed(&self, handle: &OwnedFd) -> Option<Self> {
         let stat = fs::read(format!("/proc/{}/stat", self.pid)).ok().and_then(|text| parse_stat(&text))?;
-        let mut now = Self { comm: printable(&stat.comm), cgroup: cgroup_of(self.pid), ..self.clone() };
+        let (cgroup, containment) = cgroup_of(self.pid);
+        let mut now = Self { comm: printable(&stat.comm), cgroup, containment, ..self.clone() };
         if self.exe.is_some() && file_of(self.pid) != self.file {
             (now.exe, now.file) = program_of(self.pid).unzip();
         }
@@ -202,8 +218,10 @@ fn program_of(pid: i32) -> Option<(String, (u64, u64))> {
     (file == (lies.dev(), lies.ino())).then(|| (printable(path.as_os_str().as_encoded_bytes()), file))
 }
 
-fn cgroup_of(pid: i32) -> Option<String> {
-    fs::read(format!("/proc/{pid}/cgroup")).ok().and_then(|text| parse_cgroup(&text))
+/// Its cgroup, and what all of them say of containers.
+fn cgroup_of(pid: i32) -> (Option<String>, Containment) {
+    let Ok(text) = fs::read(format!("/proc/{pid}/cgroup")) else { return Default::default() };
+    (parse_cgroup(&text), Containment::of(&String::from_utf8_lossy(&text)))
 }
 
 /// Whether this kernel gives a handle on a socket's peer. Found out once, with a socket whose peer surely lives, so that a

@@ -1,6 +1,7 @@
 //! The policy in force, on the control thread: read, compiled, replaced while traffic goes on, and taken back.
 
 use crate::control::app::App;
+use crate::control::container::Containment;
 use crate::control::users::Users;
 use crate::ids::Generation;
 use crate::policy_counters::{CounterKey, PolicyCounters};
@@ -218,6 +219,12 @@ impl crate::control::identity::Identity {
     /// The process as rules see it, without a port.
     #[must_use]
     pub fn owner(&self) -> Owner<'_> {
+        let (container, pod) = match &self.containment {
+            Containment::Unknown => (None, None),
+            // In none, and that is known.
+            Containment::Outside => (Some(""), Some("")),
+            Containment::In(of) => (Some(of.id.as_str()), Some(of.pod.as_deref().unwrap_or_default())),
+        };
         Owner {
             name: "",
             uid: self.known_uid(),
@@ -226,6 +233,8 @@ impl crate::control::identity::Identity {
             comm: (self.pid != 0).then_some(&self.comm),
             exe: self.exe.as_deref(),
             cgroup: self.cgroup.as_deref(),
+            container,
+            pod,
             label: self.label.as_deref(),
         }
     }

@@ -127,11 +127,13 @@ fn stated(owners: &Owners) -> Vec<(Vec<Owners>, Known)> {
         };
         list.iter().map(one).collect()
     }
-    let lists: [(Vec<Owners>, Known); 7] = [
+    let lists: [(Vec<Owners>, Known); 9] = [
         (each(&owners.apps, |owners, list| owners.apps = list), |_| true),
         (each(&owners.comms, |owners, list| owners.comms = list), |owner| owner.comm.is_some()),
         (each(&owners.exes, |owners, list| owners.exes = list), |owner| owner.exe.is_some()),
         (each(&owners.cgroups, |owners, list| owners.cgroups = list), |owner| owner.cgroup.is_some()),
+        (each(&owners.containers, |owners, list| owners.containers = list), |owner| owner.container.is_some()),
+        (each(&owners.pods, |owners, list| owners.pods = list), |owner| owner.pod.is_some()),
         (each(&owners.labels, |owners, list| owners.labels = list), |owner| owner.label.is_some()),
         (each(&owners.users, |owners, list| owners.users = list), |owner| owner.uid.is_some()),
         (each(&owners.groups, |owners, list| owners.groups = list), |owner| owner.groups.is_some()),

@@ -18,6 +18,8 @@ pub struct App {
     pub connections_limit: u32,
     /// Connections that were not tracked for want of room.
     pub connections_refused: u64,
+    /// The container of its process: an id, which has a unit before it if that unit's user says so.
+    pub container: Option<String>,
     /// What its driver calls itself.
     pub driver: String,
     /// Frames that were dropped.
@@ -48,12 +50,16 @@ pub struct App {
     pub name: String,
     /// Its process; 0 if it is in another pid namespace.
     pub pid: i32,
+    /// The pod of that container.
+    pub pod: Option<String>,
     /// Number of its port.
     pub port: u32,
     /// Whether it gets frames that nobody owns.
     pub promiscuous: bool,
     /// Its rings.
     pub queues: Queues,
+    /// Who runs that container: `docker`, `podman`, `containerd`, `cri-o`, or `kubelet` if no more is known.
+    pub runtime: Option<String>,
     /// Bytes that it has received.
     pub rx_bytes: u64,
     /// Frames that it has received.

@@ -62,6 +62,10 @@ pub struct Flow<'a> {
     pub user: Option<Cow<'a, str>>,
     /// What the process calls itself.
     pub comm: Option<Cow<'a, str>>,
+    /// The container of the process.
+    pub container: Option<Cow<'a, str>>,
+    /// The pod of that container.
+    pub pod: Option<Cow<'a, str>>,
 }
 
 /// Whole seconds, of a number that may have a fraction: older daemons sent one.

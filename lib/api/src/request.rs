@@ -102,6 +102,12 @@ pub struct Flows {
     /// Of processes that call themselves so
     #[arg(long, value_name = "NAME")]
     pub comm: Option<String>,
+    /// Of this container: its id, 12 digits of it or more, or * for any
+    #[arg(long, value_name = "ID")]
+    pub container: Option<String>,
+    /// Of this pod: its UID, Podman's id of it, or * for any
+    #[arg(long, value_name = "ID")]
+    pub pod: Option<String>,
     /// With this port at either end
     #[arg(long)]
     pub port: Option<u16>,
@@ -263,6 +269,12 @@ pub struct Capture {
     /// Of processes in this cgroup or below
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<String>,
+    /// Of processes in this container: its id, 12 digits of it or more, or * for any
+    #[arg(long, value_name = "ID")]
+    pub container: Vec<String>,
+    /// Of processes in this pod: its UID, Podman's id of it, or * for any
+    #[arg(long, value_name = "ID")]
+    pub pod: Vec<String>,
     /// Only what this rule has decided
     #[arg(long, value_name = "NAME")]
     pub rule: Vec<String>,

@@ -45,9 +45,9 @@ fn answers_have_their_keys() {
     let device = Some(Device::default());
     assert_eq!(
         keys(&App::default()),
-        "all_multicast cgroup comm connections connections_limit connections_refused driver drops exe flow_rules \
-         fragments fragments_shared gid huge_pages label mac macs memory mtu name pid port promiscuous queues queues.rx queues.tx \
-         rx_bytes rx_packets sealed state tx_bytes tx_packets uid user user_connections user_connections_limit"
+        "all_multicast cgroup comm connections connections_limit connections_refused container driver drops exe flow_rules \
+         fragments fragments_shared gid huge_pages label mac macs memory mtu name pid pod port promiscuous queues queues.rx queues.tx \
+         runtime rx_bytes rx_packets sealed state tx_bytes tx_packets uid user user_connections user_connections_limit"
     );
     assert_eq!(keys(&Port::default()), "copies drops port rx_bytes rx_packets tx_bytes tx_packets");
     assert_eq!(
@@ -66,7 +66,7 @@ fn answers_have_their_keys() {
     assert_eq!(
         keys(&Flow::default()),
         "app direction proto src src_port dst dst_port vlan packet state ct_state begun age_seconds idle_seconds packets \
-         bytes bits_per_second class rule cause verdict pid uid user comm"
+         bytes bits_per_second class rule cause verdict pid uid user comm container pod"
     );
 }
 
@@ -177,6 +177,8 @@ fn requests_have_their_keys() {
         comm: names(),
         exe: names(),
         cgroup: names(),
+        container: names(),
+        pod: names(),
         pid: vec![7],
         rule: names(),
         reason: names(),
@@ -192,7 +194,7 @@ fn requests_have_their_keys() {
     let known: Vec<&str> = request.arguments.keys().map(String::as_str).collect();
     assert_eq!(
         known.join(" "),
-        "app buffer bytes cgroup comm count direction exe file_bytes filter group interfaces pid reason rule sample seconds \
+        "app buffer bytes cgroup comm container count direction exe file_bytes filter group interfaces pid pod reason rule sample seconds \
          snap user which"
     );
     assert_eq!((&request.arguments["direction"], &request.arguments["which"]), (&"inout".into(), &"passed".into()));

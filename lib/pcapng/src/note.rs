@@ -20,6 +20,10 @@ pub struct Note<'a> {
     pub user: Option<&'a str>,
     /// What the owner calls itself.
     pub comm: Option<&'a str>,
+    /// The owner's container.
+    pub container: Option<&'a str>,
+    /// The pod of that container.
+    pub pod: Option<&'a str>,
     /// `accept`, `drop` or `reject`.
     pub verdict: &'a str,
     /// The name of the reason for which it was dropped.
@@ -41,6 +45,8 @@ impl Note<'_> {
         writer.number("uid=", self.uid.map(i64::from));
         writer.text("user=", self.user);
         writer.text("comm=", self.comm);
+        writer.text("container=", self.container);
+        writer.text("pod=", self.pod);
         writer.text("verdict=", Some(self.verdict));
         writer.text("reason=", self.reason);
         writer.text("rule=", self.rule);
@@ -144,6 +150,8 @@ mod tests {
             uid: Some(0),
             user: Some("bob"),
             comm: Some("a b\\c"),
+            container: Some("u@7.service/3f2a"),
+            pod: Some("2c48-9"),
             verdict: "reject",
             reason: Some("rejected"),
             rule: Some("größe=1\n"),
@@ -151,8 +159,8 @@ mod tests {
         };
         assert_eq!(
             written(&note),
-            "app=web pid=4711 uid=0 user=bob comm=a\\x20b\\x5cc verdict=reject reason=rejected \
-             rule=gr\\xc3\\xb6\\xc3\\x9fe=1\\x0a queue=4294967295"
+            "app=web pid=4711 uid=0 user=bob comm=a\\x20b\\x5cc container=u@7.service/3f2a pod=2c48-9 \
+             verdict=reject reason=rejected rule=gr\\xc3\\xb6\\xc3\\x9fe=1\\x0a queue=4294967295"
         );
     }
 
@@ -185,13 +193,13 @@ mod tests {
         /// Any note is printable ASCII, and is read back as it was; no value becomes a key.
         #[test]
         fn notes_are_read_back(
-            texts in any::<[Option<String>; 5]>(),
+            texts in any::<[Option<String>; 7]>(),
             verdict in any::<String>(),
             numbers in any::<(Option<i32>, Option<u32>, Option<u32>)>(),
         ) {
-            let [app, user, comm, reason, rule] = texts.each_ref().map(Option::as_deref);
+            let [app, user, comm, container, pod, reason, rule] = texts.each_ref().map(Option::as_deref);
             let (pid, uid, queue) = numbers;
-            let note = Note { app, pid, uid, user, comm, verdict: &verdict, reason, rule, queue };
+            let note = Note { app, pid, uid, user, comm, container, pod, verdict: &verdict, reason, rule, queue };
             let comment = written(&note);
             prop_assert!(comment.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{comment}");
             let expected: Vec<_> = [
@@ -200,6 +208,8 @@ mod tests {
                 ("uid", uid.map(|n| n.to_string())),
                 ("user", user.map(String::from)),
                 ("comm", comm.map(String::from)),
+                ("container", container.map(String::from)),
+                ("pod", pod.map(String::from)),
                 ("verdict", Some(verdict.clone())),
                 ("reason", reason.map(String::from)),
                 ("rule", rule.map(String::from)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use kopi_config::Account;
-use kopi_config::policy::{Action, CgroupPath, Decision, Glob, OwnerMatch, Owners, Policy, Rule};
+use kopi_config::policy::{Action, CgroupPath, ContainerId, Decision, Glob, OwnerMatch, Owners, Policy, Rule};
 
 use crate::bits::{Block, Set};
 
@@ -29,6 +29,10 @@ pub struct Owner<'a> {
     pub exe: Option<&'a str>,
     /// Path of its cgroup.
     pub cgroup: Option<&'a str>,
+    /// Id of its container, empty if it is in none.
+    pub container: Option<&'a str>,
+    /// UID of its pod, empty if it is in none.
+    pub pod: Option<&'a str>,
     /// What the security module called it when it connected.
     pub label: Option<&'a str>,
 }
@@ -37,7 +41,8 @@ impl<'a> Owner<'a> {
     /// A process of which nothing is known but the name of its port.
     #[must_use]
     pub const fn unknown(name: &'a str) -> Self {
-        Self { name, uid: None, gid: None, groups: None, comm: None, exe: None, cgroup: None, label: None }
+        let (uid, gid, groups, comm, exe) = (None, None, None, None, None);
+        Self { name, uid, gid, groups, comm, exe, cgroup: None, container: None, pod: None, label: None }
     }
 
     /// Whether it is of the group: its own or a supplementary one. Without knowing the latter it may be, too.
@@ -135,6 +140,8 @@ struct List {
     comms: Vec<Glob>,
     exes: Vec<Glob>,
     cgroups: Vec<CgroupPath>,
+    containers: Vec<ContainerId>,
+    pods: Vec<ContainerId>,
     labels: Vec<Glob>,
 }
 
@@ -147,6 +154,8 @@ impl List {
             comms: owners.comms.clone(),
             exes: owners.exes.clone(),
             cgroups: owners.cgroups.clone(),
+            containers: owners.containers.clone(),
+            pods: owners.pods.clone(),
             labels: owners.labels.clone(),
         }
     }
@@ -167,11 +176,17 @@ impl List {
         });
         let cgroups = (!self.cgroups.is_empty())
             .then(|| owner.cgroup.map(|path| self.cgroups.iter().any(|cgroup| cgroup.contains(path))));
+        let contained = |ids: &[ContainerId], own: Option<&str>| {
+            (!ids.is_empty()).then(|| own.map(|own| ids.iter().any(|id| id.matches(own))))
+        };
+        let containers = contained(&self.containers, owner.container);
+        let pods = contained(&self.pods, owner.pod);
         let users = self.users.as_ref().map(|users| owner.uid.map(|uid| users.contains(&uid)));
         let comms = globs(&self.comms, owner.comm);
         let exes = globs(&self.exes, owner.exe);
         let labels = globs(&self.labels, owner.label);
-        [globs(&self.apps, Some(owner.name)), users, groups, comms, exes, cgroups, labels].into_iter().flatten()
+        let apps = globs(&self.apps, Some(owner.name));
+        [apps, users, groups, comms, exes, cgroups, containers, pods, labels].into_iter().flatten()
     }
 }
 

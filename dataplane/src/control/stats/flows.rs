@@ -126,6 +126,8 @@ impl<'a> View<'a> {
             uid: who.uid,
             user: who.user.as_deref().map(Into::into),
             comm: Some(who.comm.as_str().into()),
+            container: who.container.as_deref().map(Into::into),
+            pod: who.pod.as_deref().map(Into::into),
             ..Flow::default()
         })
     }

@@ -157,6 +157,19 @@ fn stated(lists: &Owners, owner: &Owner<'_>) -> Vec<Option<bool>> {
     text(lists.labels.iter().map(|glob| glob.as_str()).collect(), owner.label);
     // The cgroups of this test have no others below them.
     text(lists.cgroups.iter().map(|cgroup| cgroup.as_str()).collect(), owner.cgroup);
+    // One has a unit before it, and the system's begin with their first digits.
+    let mut contained = |ids: Vec<&str>, value: Option<&str>| {
+        let is = |id: &str, value: &str| match id {
+            "*" => !value.is_empty() && !value.contains('/'),
+            "u/*" => value.starts_with("u/"),
+            id => value.starts_with(id),
+        };
+        if !ids.is_empty() {
+            answers.push(value.map(|value| ids.iter().any(|id| is(id, value))));
+        }
+    };
+    contained(lists.containers.iter().map(|id| id.as_str()).collect(), owner.container);
+    contained(lists.pods.iter().map(|id| id.as_str()).collect(), owner.pod);
     if !lists.users.is_empty() {
         answers.push(owner.uid.map(|uid| lists.users.contains(&Account::Id(uid))));
     }

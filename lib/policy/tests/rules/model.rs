@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use kopi_config::Account;
 use kopi_config::policy::{
-    Action, Addresses, CgroupPath, Class, ClassSelection, Decision, Direction, Field, Glob, Match, OwnerMatch, Owners,
-    Policy, Rule, Scalar, State, States, TcpFlags, Union,
+    Action, Addresses, CgroupPath, Class, ClassSelection, ContainerId, Decision, Direction, Field, Glob, Match,
+    OwnerMatch, Owners, Policy, Rule, Scalar, State, States, TcpFlags, Union,
 };
 use kopi_packet::Fragment;
 use kopi_policy::{Cause, Owner, Packet, Ruleset};
@@ -88,6 +88,9 @@ fn matches() -> impl Strategy<Value = Match> {
     })
 }
 
+const CONTAINER: &str = "3f2a0c1b2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c7d8";
+const POD: &str = "2c48913c-b29f-11e7-9350-020968147796";
+
 fn owners() -> impl Strategy<Value = Owners> {
     let globs = |texts: &'static [&'static str]| {
         weighted(0.15, proptest::sample::subsequence(texts, 1..=2)).prop_map(Option::unwrap_or_default)
@@ -97,14 +100,18 @@ fn owners() -> impl Strategy<Value = Owners> {
         some.prop_map(|ids| ids.into_iter().map(Account::Id).collect::<Vec<_>>())
     };
     let texts = (globs(&["a", "b", "*"]), globs(&["sh", "vi"]), globs(&["/bin/sh", "/bin/vi"]), globs(&["/x", "/y"]));
-    let texts = (texts, globs(&["web_t", "db_t"]));
+    // A container by its first digits, any one, and one of somebody's; pods likewise.
+    let containers = (globs(&["3f2a0c1b2d3e", "*", "u/*"]), globs(&[POD, "*"]));
+    let texts = (texts, globs(&["web_t", "db_t"]), containers);
     (texts, ids(&[1000, 1001]), ids(&[100, 7, 8])).prop_map(
-        |(((apps, comms, exes, cgroups), labels), users, groups)| {
+        |(((apps, comms, exes, cgroups), labels, (containers, pods)), users, groups)| {
             let glob = |texts: Vec<&str>| texts.into_iter().map(|text| Glob::new(text).unwrap()).collect();
             let mut owners = Owners::default();
             (owners.apps, owners.comms, owners.exes) = (glob(apps), glob(comms), glob(exes));
             owners.labels = glob(labels);
             owners.cgroups = cgroups.into_iter().map(|text| CgroupPath::new(text).unwrap()).collect();
+            let id = |texts: Vec<&str>| texts.into_iter().map(|text| ContainerId::new(text).unwrap()).collect();
+            (owners.containers, owners.pods) = (id(containers), id(pods));
             (owners.users, owners.groups) = (users, groups);
             owners
         },
@@ -207,6 +214,9 @@ fn some_owners() -> [Owner<'static>; 4] {
     let alice = Owner { name: "a", uid: Some(1000), gid: Some(100), groups: Some(&[7, 9]), ..Owner::default() };
     let alice = Owner { comm: Some("sh"), exe: Some("/bin/sh"), cgroup: Some("/x"), label: Some("web_t"), ..alice };
     let vi = Owner { exe: None, comm: Some("vi"), groups: Some(&[]), ..alice };
+    let vi = Owner { container: Some(CONTAINER), pod: Some(POD), ..vi };
+    let alice = Owner { container: Some(""), pod: Some(""), ..alice };
+    let bob = Owner { container: Some("u/aaaaaaaaaaaa"), ..bob };
     [alice, vi, bob, Owner::unknown("b")]
 }
 

@@ -3,6 +3,7 @@
 use super::proto_of;
 use crate::control::server::Rows;
 use kopi_api::Flow;
+use kopi_config::policy::ContainerId;
 use kopi_packet::FlowKey;
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
@@ -20,6 +21,8 @@ enum Want {
     User(String),
     Pid(String),
     Comm(String),
+    Container(ContainerId),
+    Pod(ContainerId),
     Port(u16),
     Address(IpAddr),
     State(String),
@@ -54,11 +57,14 @@ impl Query {
             // Texts and numbers are compared as they are written.
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let wrong = |what: &str| format!("`{name}` is {what}, not {text:?}");
+            let id = || ContainerId::new(&text).ok_or_else(|| wrong("the id of one, 12 digits of it or more, or *"));
             query.wants.push(match name.as_str() {
                 "app" => Want::App(text),
                 "user" => Want::User(text),
                 "pid" => Want::Pid(text),
                 "comm" => Want::Comm(text),
+                "container" => Want::Container(id()?),
+                "pod" => Want::Pod(id()?),
                 "state" => Want::State(text),
                 "proto" => Want::Proto(text),
                 "port" => Want::Port(text.parse().map_err(|_| wrong("a port number"))?),
@@ -95,6 +101,8 @@ impl Query {
             }
             Want::Pid(pid) => row.pid.is_some_and(|own| own.to_string() == *pid),
             Want::Comm(comm) => row.comm.as_deref() == Some(comm),
+            Want::Container(id) => row.container.as_deref().is_some_and(|own| id.matches(own)),
+            Want::Pod(id) => row.pod.as_deref().is_some_and(|own| id.matches(own)),
             Want::Port(port) => [row.src_port, row.dst_port].contains(&Some(*port)),
             Want::Address(address) => [row.src, row.dst].contains(&Some(*address)),
             Want::State(state) => row.state.as_deref() == Some(state),
@@ -172,6 +180,8 @@ mod tests {
             uid: Some(1000),
             user: Some("bob".into()),
             comm: Some("c".into()),
+            container: Some("3f2a0c1b2d3e4f50".into()),
+            pod: Some("user-7/aaaaaaaaaaaa".into()),
             ..Flow::default()
         }
     }
@@ -186,6 +196,8 @@ mod tests {
             ("user", json!(1000)),
             ("pid", json!(7)),
             ("comm", json!("c")),
+            ("container", json!("3f2a0c1b2d3e")),
+            ("pod", json!("user-7/*")),
             ("port", json!(5)),
             ("port", json!("80")),
             ("address", json!("10.0.0.2")),
@@ -199,6 +211,8 @@ mod tests {
             ("user", json!(7)),
             ("pid", json!(70)),
             ("comm", json!("cc")),
+            ("container", json!("4f2a0c1b2d3e")),
+            ("pod", json!("*")),
             ("port", json!(6)),
             ("address", json!("10.0.0.3")),
             ("state", json!("established")),
@@ -224,6 +238,7 @@ mod tests {
         assert_eq!(error(json!({ "apps": "a" })), "`flows` has no argument `apps`");
         assert_eq!(error(json!({ "port": 65536 })), "`port` is a port number, not \"65536\"");
         assert_eq!(error(json!({ "address": "10.0.0" })), "`address` is an IP address, not \"10.0.0\"");
+        assert!(error(json!({ "container": "web" })).starts_with("`container` is the id of one"));
         assert_eq!(error(json!({ "sort": "age" })), "`sort` is rate, not \"age\"");
         assert_eq!(error(json!({ "limit": 0 })), "`limit` is a number of flows, at least 1, not \"0\"");
         assert_eq!(error(json!({ "limit": 1001, "sort": "rate" })), "`limit` is at most 1000 with `sort`, not 1001");
