@@ -8,10 +8,49 @@
 # Both applications are Debian's own dpdk-testpmd, unchanged, answering pings. The kernel pings both through kopid;
 # kopictl shows whose they are; a policy refuses the pings to one of them; that one is killed and its port goes; kopid is
 # killed, and when it is back the other one goes on as if its network cable had been out for a moment.
+#
+#   ci/demo.sh          shows that
+#   ci/demo.sh --keep   the same, and leaves all of it up to play with
+#   ci/demo.sh --down   takes down what --keep has left
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# What is up: the folder, the namespace, the interface and the processes of the lab that was kept.
+kept=/run/kopi-demo.kept
 [[ $EUID -eq 0 ]] || { echo "demo.sh: run as root: network namespaces need it" >&2; exit 1; }
+
+# Takes down the lab that was kept.
+down() {
+    [[ -e $kept ]] || { echo "demo.sh: no lab is up"; exit 0; }
+    local work netns near pids pid
+    read -r work netns near pids <"$kept"
+    for pid in $pids; do
+        # A number may be somebody else's by now; the command line of each of ours names the lab's folder.
+        ! grep -qsF "$work/" "/proc/$pid/cmdline" || kill -9 "$pid"
+    done
+    for pid in $pids; do
+        while grep -qsF "$work/" "/proc/$pid/cmdline"; do sleep 0.02; done
+    done
+    ip link del "$near" 2>/dev/null || true
+    ip netns del "$netns" 2>/dev/null || true
+    rm -rf "$work" "$kept"
+    echo "demo.sh: the lab is down"
+    exit 0
+}
+
+case ${1:-} in
+'' | --keep) ;;
+--down) down ;;
+*)
+    echo "usage: ci/demo.sh [--keep | --down]" >&2
+    exit 2
+    ;;
+esac
+keep=${1:-}
+if [[ -n $keep && -e $kept ]]; then
+    echo "demo.sh: a lab is up already: ci/demo.sh --down takes it down" >&2
+    exit 1
+fi
 "$here/setup.sh"
 (cd "$here/.." && cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*')
 
@@ -31,6 +70,32 @@ show() {
 
 # pings ADDRESS: sends 20 and prints ping's two lines of statistics.
 pings() { far ping -n -q -c 20 -i 0.05 "$1" | tail -n 2; }
+
+# keep_lab: starts bob's application again, says what there is to try, and leaves all of it to `ci/demo.sh --down`.
+keep_lab() {
+    say "the lab stays up"
+    rm -f "$work/bob.in"
+    start_app bob games "$mac_b" icmpecho
+    until_ok 10 "bob answers" far ping -n -c 1 -W 1 10.77.0.3
+    echo "$work $netns $near $kopid_pid $pid_a $app_pid" >"$kept"
+    trap - EXIT
+    cat <<LAB
+kopid serves alice (10.77.0.2) and bob (10.77.0.3). In a shell of root's:
+
+    export PATH="$bin:\$PATH" KOPI_CONTROL=$work/control.sock
+
+    ip netns exec $netns ping 10.77.0.3           # from the kernel at the other end of the wire
+    kopictl top                                    # h shows the keys
+    kopictl apps --wide
+    kopictl flows
+    kopictl capture -c 5 icmp                      # each packet with its process
+    kopictl reload $work/policy.toml --confirm 60  # bob is not pinged, for a minute
+    kopictl drops
+
+    $here/demo.sh --down                           # takes all of it down
+LAB
+    exit 0
+}
 
 say "a wire with a kernel behind it, and kopid on the near end"
 make_wire
@@ -111,9 +176,11 @@ kill -0 "$pid_a" || die "alice's application has ended"
 show kopictl apps
 pings 10.77.0.2
 
-say "kopid is asked to stop"
-stop_kopid TERM
-[[ ! -e $work/kopi.sock ]] || die "its socket is left behind"
+if [[ -z $keep ]]; then
+    say "kopid is asked to stop"
+    stop_kopid TERM
+    [[ ! -e $work/kopi.sock ]] || die "its socket is left behind"
+fi
 
 say "seen in $((SECONDS - begun)) s"
 cat <<SUMMARY
@@ -125,3 +192,4 @@ bob killed               his port was gone after $port_gone ms
 kopid killed             it took $start_ms ms to start again, and alice answered $back ms after it was ready;
                          the longest gap between two answers was $blackout ms, and alice is the same process
 SUMMARY
+[[ -z $keep ]] || keep_lab
