@@ -2,9 +2,11 @@
 
 mod capture;
 mod support;
+mod top;
 
 pub(crate) use capture::{Capture, SNAP};
 pub(crate) use support::{CONFIG, Doctor, Support};
+pub(crate) use top::{Pane, TopOptions, delay};
 
 use clap::{Args, Parser, Subcommand};
 use kopi_api::request::{ConnectionState, Flows, LogLevel};
@@ -91,6 +93,8 @@ pub(crate) enum Command {
     Cdi(Cdi),
     /// Put the configured policy in force anew, or FILE in its place: the whole of it or nothing
     Reload(Reload),
+    /// Applications, classes, workers and drops, live; h shows the keys
+    Top(TopOptions),
     /// Which rule would decide about a packet, and why
     Explain(Explain),
     /// Move the addresses and routes of the wire's interface to the kernel's port, or back

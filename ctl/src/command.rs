@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::names::Names;
 use crate::streams::{complain, print};
 use crate::text::{as_json, escaped_json};
-use crate::{capture, cdi, doctor, support, takeover, text, view};
+use crate::{capture, cdi, doctor, support, takeover, text, top, view};
 use kopi_api::Reloaded;
 use kopi_config::check::check_file;
 use serde::de::DeserializeOwned;
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Command::Doctor(options) => doctor::run(options, socket, *json),
             Command::Support(options) => support::run(options, socket),
             Command::Cdi(options) => cdi::run(options),
+            Command::Top(options) => top::run(options, socket, *json),
             _ => Ok(()),
         };
     };

@@ -50,6 +50,9 @@ pub(crate) enum Failure {
     /// There is nothing that a container could be given.
     #[error("{0}")]
     Cdi(String),
+    /// `top` cannot be shown here, or not so.
+    #[error("{0}")]
+    Top(String),
     /// Wireshark wants what there is not.
     #[error("{0}")]
     Extcap(String),
@@ -119,7 +122,7 @@ impl Failure {
     /// The exit code. Scripts rely on these.
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Extcap(_) => 2,
+            Self::Usage(_) | Self::Top(_) | Self::Extcap(_) => 2,
             Self::Unreachable { .. } | Self::Silent(_) | Self::Lost => 3,
             Self::Refused { .. } => 4,
             // A new failure has to be placed here: scripts rely on these numbers.

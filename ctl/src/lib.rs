@@ -7,6 +7,7 @@
 //! - [`capture`]: packets with their owners, to a file or as lines; [`mod@print`]: what a packet says;
 //! - [`extcap`]: the same for Wireshark;
 //! - [`takeover`]: an interface's addresses and routes to the kernel's port, and back;
+//! - [`top`]: what kopid answers, live;
 //! - [`view`]: kopid's answers for people; [`text`], [`streams`]: text that is safe on a terminal, and where it goes.
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ mod streams;
 mod support;
 mod takeover;
 mod text;
+mod top;
 mod view;
 
 use clap::Parser;

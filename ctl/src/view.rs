@@ -3,7 +3,7 @@
 mod classes;
 mod policy;
 mod rates;
-mod table;
+pub(crate) mod table;
 
 pub(crate) use classes::classes;
 pub(crate) use policy::{Flows, explained, reloaded, rules};

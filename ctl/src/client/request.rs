@@ -57,7 +57,8 @@ impl Request {
             | Command::Cdi(_)
             | Command::Takeover(_)
             | Command::Doctor(_)
-            | Command::Support(_) => return Ok(None),
+            | Command::Support(_)
+            | Command::Top(_) => return Ok(None),
         }))
     }
 

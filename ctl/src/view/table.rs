@@ -39,18 +39,31 @@ impl<T> Table<T> {
             let cells = lines.iter().filter_map(|line| line.get(at));
             *width = cells.map(|cell| cell.chars().count()).max().unwrap_or(0).max(*width);
         }
-        let mut out = String::new();
-        for line in &lines {
-            let cells = line.iter().zip(&self.widths).zip(&self.columns);
-            let cells = cells.map(|((cell, width), (_, align, _))| match align {
-                Align::Left => format!("{cell:<width$}"),
-                Align::Right => format!("{cell:>width$}"),
-            });
-            out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-            out.push('\n');
-        }
-        out
+        let aligns: Vec<Align> = self.columns.iter().map(|(_, align, _)| *align).collect();
+        padded(&lines, &self.widths, &aligns)
     }
+}
+
+/// Lines of cells that are safe for a terminal, in columns as wide as their widest cell.
+pub(crate) fn align(lines: &[Vec<String>], aligns: &[Align]) -> String {
+    let cells = |at: usize| lines.iter().filter_map(move |line| line.get(at));
+    let wide = |at| cells(at).map(|cell: &String| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..aligns.len()).map(wide).collect();
+    padded(lines, &widths, aligns)
+}
+
+fn padded(lines: &[Vec<String>], widths: &[usize], aligns: &[Align]) -> String {
+    let mut out = String::new();
+    for line in lines {
+        let cells = line.iter().zip(widths).zip(aligns);
+        let cells = cells.map(|((cell, width), align)| match align {
+            Align::Left => format!("{cell:<width$}"),
+            Align::Right => format!("{cell:>width$}"),
+        });
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 /// A whole table of `rows`.
