@@ -71,10 +71,7 @@ pub(super) fn respond(
         (State::Attached(id), Message::Memory(layout)) => done(plane.open_window(id, layout)),
         (State::Attached(id), Message::Rss(rss)) => done(plane.change_rss(id, rss)),
         (State::Attached(id), Message::FlowRule(rule)) => done(plane.set_flow_rule(id, *rule)),
-        (State::Attached(id), Message::FlowRuleGone(slot)) => {
-            plane.remove_flow_rule(id, slot);
-            Message::Done
-        }
+        (State::Attached(id), Message::FlowRuleGone(slot)) => remove_flow_rule(id, slot, plane),
         (State::Attached(id), message @ (Message::Share(_) | Message::Unshare(_) | Message::Mapped)) => {
             match hand_over(client, id, message, plane) {
                 Ok(true) => {
@@ -97,6 +94,12 @@ pub(super) fn respond(
 /// The answer to what a client has chosen for its port.
 fn done<E: Display>(outcome: Result<(), E>) -> Message {
     outcome.map_or_else(|refusal| Message::Refused(refusal.to_string()), |()| Message::Done)
+}
+
+/// Takes flow rules away, which is never refused.
+fn remove_flow_rule(id: PortId, slot: u16, plane: &mut ControlPlane) -> Message {
+    plane.remove_flow_rule(id, slot);
+    Message::Done
 }
 
 /// Gives what may take as long as the client likes to the thread of its user, and returns whether there was anything to do.
