@@ -6,7 +6,7 @@
 use crate::mbuf_cache::{AsCopied, Finish};
 use crate::sys;
 use crate::sys::rte_mbuf;
-use kopi_packet::verify::{Verdict, Verified, Wanted, raw_sum, verify, verify_long, verify_short};
+use kopi_packet::verify::{Verdict, Verified, Wanted, good_tcp_or_udp, raw_sum, verify, verify_long, verify_short};
 use kopi_ring::layout::{MAX_FRAME, Notes};
 use kopi_ring::{Consumer, SumRoutine};
 use std::ffi::c_int;
@@ -32,8 +32,12 @@ pub(crate) struct RxOffloads {
     /// How frames are summed up, if any of their checksums is asked for.
     routine: Option<SumRoutine>,
     timestamp: Option<Timestamp>,
+    /// The flags of frames of UDP and TCP over IPv4 whose checksums are good.
+    good: [u64; 2],
     /// Whether VLAN tags are stripped in this burst.
     strip: bool,
+    /// Whether nothing but checksums is asked for in this burst.
+    only_sums: bool,
     /// The clock at the begin of this burst.
     now: u64,
     /// Where a frame that lies in several buffers is put together to be summed up; nothing if that is never asked for.
@@ -85,7 +89,10 @@ impl RxOffloads {
         let sums = has(CHECKSUMS);
         let whole = vec![0; if sums { MAX_FRAME as usize } else { 0 }];
         let routine = sums.then(SumRoutine::detect);
-        Self { wanted, routine, timestamp, strip: false, now: 0, whole: whole.into() }
+        let verdict = |asked| if asked { Verdict::Good } else { Verdict::Unknown };
+        let good =
+            [wanted.udp, wanted.tcp].map(|l4| flags_of(Verified { ipv4: verdict(wanted.ipv4), l4: verdict(l4) }));
+        Self { wanted, routine, timestamp, good, strip: false, only_sums: false, now: 0, whole: whole.into() }
     }
 
     /// Whether there is anything to do, if VLAN tags are stripped or not.
@@ -97,6 +104,7 @@ impl RxOffloads {
     #[inline]
     pub(crate) fn begin(&mut self, strip: bool) {
         self.strip = strip;
+        self.only_sums = self.routine.is_some() && !strip && self.timestamp.is_none();
         if self.timestamp.is_some() {
             self.now = clock();
         }
@@ -127,6 +135,19 @@ impl RxOffloads {
     /// calls it.
     #[inline(never)]
     fn finish_plain(&self, mbuf: &mut rte_mbuf, frame: &mut [u8], sum: u64) {
+        if self.only_sums
+            && let Some(tcp) = good_tcp_or_udp(frame, sum)
+        {
+            let [udp_flags, tcp_flags] = self.good;
+            mbuf.ol_flags |= if tcp { tcp_flags } else { udp_flags };
+        } else {
+            self.finish_short(mbuf, frame, sum);
+        }
+    }
+
+    /// The same for frames with a wrong checksum, or where more is asked for.
+    #[inline(never)]
+    fn finish_short(&self, mbuf: &mut rte_mbuf, frame: &mut [u8], sum: u64) {
         let sums = self.routine.is_some();
         match if sums { verify_short(frame, sum, self.wanted) } else { Some(Verified::default()) } {
             Some(verified) => self.finish(mbuf, frame, verified),

@@ -8,7 +8,14 @@ const ALL: Wanted = Wanted { ipv4: true, tcp: true, udp: true, sctp: true };
 
 fn verified(frame: &[u8]) -> (Verdict, Verdict) {
     let Verified { ipv4, l4 } = verify(frame, raw_sum(frame), ALL);
+    assert_eq!(good_tcp_or_udp(frame, raw_sum(frame)), good_by_verify(frame, raw_sum(frame)));
     (ipv4, l4)
+}
+
+/// What `good_tcp_or_udp` has to say: no more and no less than `verify_short`.
+fn good_by_verify(frame: &[u8], sum: u64) -> Option<bool> {
+    let good = Verified { ipv4: Verdict::Good, l4: Verdict::Good };
+    (verify_short(frame, sum, ALL) == Some(good)).then(|| frame[23] == TCP)
 }
 
 /// What is said, by sums over the packet itself and nothing else.
@@ -157,6 +164,8 @@ proptest! {
         prop_assert_eq!(verified(&frame), expected);
         let Verified { ipv4, l4 } = verify(&frame, raw_sum(&frame) + 0xffff * surplus, ALL);
         prop_assert_eq!((ipv4, l4), expected, "another number with the same rest");
+        let sum = raw_sum(&frame) + 0xffff * surplus;
+        prop_assert_eq!(good_tcp_or_udp(&frame, sum), good_by_verify(&frame, sum));
     }
 
     /// Any bytes and any sum: it answers, and what is not wanted is unknown.
@@ -164,6 +173,7 @@ proptest! {
     fn nothing_panics(frame in prop::collection::vec(any::<u8>(), 0..200), sum: u64, ipv4: bool, tcp: bool, udp: bool) {
         let wanted = Wanted { ipv4, tcp, udp, sctp: false };
         let _any = verify(&frame, sum, wanted);
+        prop_assert_eq!(good_tcp_or_udp(&frame, sum), good_by_verify(&frame, sum));
         prop_assert_eq!(verify(&frame, sum, Wanted::default()), Verified::default());
     }
 }
@@ -239,6 +249,7 @@ fn plain_packets_take_the_short_way() {
         let before = Before { tags: vec![], v6: false, more: None, proto };
         let (frame, _) = frame_of(&before, &payload_of(proto, b"hello"), 0);
         assert_eq!(verify_short(&frame, raw_sum(&frame), ALL), Some(verify_long(&frame, raw_sum(&frame), ALL)));
+        assert_eq!(good_tcp_or_udp(&frame, raw_sum(&frame)), Some(proto == TCP));
         let (frame, _) = frame_of(&before, &payload_of(proto, b"hello"), 6);
         assert_eq!(verify_short(&frame, raw_sum(&frame), ALL), None);
     }
