@@ -275,6 +275,10 @@ impl Model {
     fn show(&mut self, pane: Pane) {
         self.pane = pane;
         self.left = 0;
+        // A list of columns is of the table before.
+        if let Front::Columns(_) = self.front {
+            self.front = Front::Nothing;
+        }
         self.keep_in_table();
     }
 
