@@ -29,6 +29,8 @@ install_packages() {
         python3 procps util-linux sudo                                               # scripts
         valgrind                                                                     # instruction budgets
         dpkg-dev lintian debootstrap curl                                            # packages
+        podman runc                                                                  # containers
+        tmux                                                                         # kopictl top
         mandoc                                                                       # manual pages
     )
     [[ ${KOPI_SETUP_BENCH:-0} == 1 ]] && wanted+=(openvswitch-switch-dpdk)

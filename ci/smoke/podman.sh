@@ -3,13 +3,15 @@
 # the policy and no other one, and captures name the container.
 source "$(dirname "$0")/lib.sh"
 
-image=$cache/image
+# The Debian of ci/releases.sh, with DPDK's applications.
+image=$cache/chroot/root
 skip() {
     printf 'podman: SKIPPED: %s\n' "$*"
     exit 0
 }
 command -v podman >/dev/null && command -v runc >/dev/null || skip "there is no podman with runc"
-[[ -e $image/usr/bin/dpdk-testpmd ]] || skip "no image: debootstrap --variant=minbase --include=dpdk-dev bookworm $image"
+"$root/ci/releases.sh" chroot
+[[ -e $image/usr/bin/dpdk-testpmd ]] || skip "there is no image"
 
 # Without CAP_SYS_RESOURCE no limit can be raised, so these are low. Nothing of the machine's own Podman is touched.
 cat >"$work/containers.conf" <<TOML
