@@ -89,7 +89,7 @@ fn describe(options: &Cdi, config: &Config, names: &[String], drivers: &[(PathBu
         return Err(Failure::Cdi(format!("`{bad}` can be no device: its name has {rule}")));
     }
     let socket = &config.socket.path;
-    let folder = socket.parent().unwrap_or(Path::new("/"));
+    let folder = socket.parent().unwrap_or_else(|| Path::new("/"));
     if config.control.path.starts_with(folder) && !options.with_control {
         return Err(Failure::Cdi(format!(
             "the operators' socket {} would be in every container, and root there may use it: give the applications' socket a folder \

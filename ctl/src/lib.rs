@@ -1,14 +1,14 @@
 //! kopictl, the operator's tool: asks kopid over its control socket, and shows what it answers.
 //!
-//! - [`arguments`]: the command line, which knows nothing of the rest; [`command`]: what each command does;
-//! - [`names`]: those that rows are wanted of; [`client`]: the control socket, and what is asked over it; [`failure`]: what can go wrong, and the exit codes;
-//! - [`completion`]: words for shells, names among them that kopid knows;
-//! - [`check`]: kopid's files, without kopid; [`cdi`]: ports for containers; [`doctor`]: the machine, [`support`]: all of it for who is to help;
-//! - [`capture`]: packets with their owners, to a file or as lines; [`mod@print`]: what a packet says;
-//! - [`extcap`]: the same for Wireshark;
-//! - [`takeover`]: an interface's addresses and routes to the kernel's port, and back;
-//! - [`top`]: what kopid answers, live;
-//! - [`view`]: kopid's answers for people; [`text`], [`streams`]: text that is safe on a terminal, and where it goes.
+//! - `arguments`: the command line, which knows nothing of the rest; `command`: what each command does;
+//! - `names`: those that rows are wanted of; `client`: the control socket, and what is asked over it; `failure`: what can go wrong, and the exit codes;
+//! - `completion`: words for shells, names among them that kopid knows;
+//! - `check`: kopid's files, without kopid; `cdi`: ports for containers; `doctor`: the machine, `support`: all of it for who is to help;
+//! - `capture`: packets with their owners, to a file or as lines; `print`: what a packet says;
+//! - `extcap`: the same for Wireshark;
+//! - `takeover`: an interface's addresses and routes to the kernel's port, and back;
+//! - `top`: what kopid answers, live;
+//! - `view`: kopid's answers for people; `text`, `streams`: text that is safe on a terminal, and where it goes.
 #![forbid(unsafe_code)]
 
 mod arguments;

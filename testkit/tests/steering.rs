@@ -79,7 +79,7 @@ fn change_all_the_time(client: &mut Client, stop: &AtomicBool, changes: &AtomicU
     while !stop.load(Relaxed) {
         let made = changes.load(Relaxed);
         let message = match made % 4 {
-            0 | 2 => Message::Rss(Rss { key: [1; 40], types: 1 << 2, table: [u8::from(made % 4 == 0); 128] }),
+            0 | 2 => Message::Rss(Rss { key: [1; 40], types: 1 << 2, table: [u8::from(made.is_multiple_of(4)); 128] }),
             1 => rule(7, 53, Some(3), true),
             _ => Message::FlowRuleGone(ALL_FLOW_RULES),
         };

@@ -5,7 +5,7 @@
 //! root, and each part of it counts only as far as root alone can have made it:
 //!
 //! - slices, since systemd delegates units of other kinds only (`systemd.resource-control(5)`, `Delegate=`), and the
-//!   folders of [`PARENTS`]. A container or a pod below nothing but these is the system's, and its id stands alone;
+//!   folders of `PARENTS`. A container or a pod below nothing but these is the system's, and its id stands alone;
 //! - any other unit, and the slice of a user, may have been handed over. What is below is what its user says, and its id
 //!   has the name of that unit before it: `user-1000/…` of a rootless Podman, `web.service/…` of a Quadlet;
 //! - what is below a container is of the container's own making, and counts for nothing.
@@ -189,7 +189,10 @@ impl Reader<'_> {
             }
             _ => return None,
         };
-        let below = |id: String| self.unit.map_or(id.clone(), |unit| format!("{unit}/{id}"));
+        let below = |id: String| match self.unit {
+            Some(unit) => format!("{unit}/{id}"),
+            None => id,
+        };
         is_id(id).then(|| Container { runtime, id: below(id.to_owned()), pod: pod.map(below) })
     }
 

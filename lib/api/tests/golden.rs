@@ -55,7 +55,7 @@ fn answers_have_their_keys() {
         "copies device device.rx_errors device.rx_missed device.rx_no_mbuf device.tx_errors drops port rx_bytes rx_packets \
          tx_bytes tx_packets"
     );
-    assert_eq!(keys(&Log::default()), "configured level");
+    assert_eq!(keys(&Log::default()), "level configured");
     assert_eq!(keys(&Drops::default()), "app packets reason rule stage");
     assert_eq!(keys(&Rule::default()), "action bytes class line log match name owner packets");
     assert_eq!(
