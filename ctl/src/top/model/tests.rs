@@ -104,6 +104,8 @@ fn actions() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Whatever is typed, on a terminal of whatever size, and whatever comes and goes in the tables: everything can be drawn, the
     /// column that is sorted by is one of the table, and no page begins behind the last row.
     #[test]
