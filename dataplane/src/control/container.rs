@@ -69,12 +69,13 @@ impl Containment {
     #[must_use]
     pub fn of(lines: &str) -> Self {
         let mut found = None;
-        let mut paths = lines.lines().filter_map(|line| line.splitn(3, ':').nth(2)).peekable();
-        // Of a process outside of kopid's cgroup namespace nobody knows where it begins (`cgroup_namespaces(7)`).
-        if paths.peek().is_none() || lines.lines().any(|line| line.contains(":/..")) {
+        let paths = || lines.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+        // Of a process outside of kopid's cgroup namespace nobody knows where it begins (`cgroup_namespaces(7)`). Further down, a name
+        // that looks so is somebody's choice.
+        if paths().next().is_none() || paths().any(|path| path == "/.." || path.starts_with("/../")) {
             return Self::Unknown;
         }
-        for container in paths.filter_map(container_of) {
+        for container in paths().filter_map(container_of) {
             if found.as_ref().is_some_and(|other| *other != container) {
                 return Self::Unknown;
             }

@@ -18,6 +18,7 @@ use kopi_ring::socket::{Credentials, peer_credentials, peer_groups, peer_pidfd, 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
@@ -74,7 +75,7 @@ pub enum IdentityError {
     NoHandle(i32),
     /// The kernel did not answer.
     #[error("{0}: {1}")]
-    System(&'static str, rustix::io::Errno),
+    System(&'static str, Errno),
 }
 
 /// The identity of the process that connected `socket`, which was accepted at `accepted`, and a handle that becomes readable
@@ -96,7 +97,12 @@ pub fn attest(socket: impl AsFd, accepted: Accepted) -> Result<(Identity, Option
     };
     let stat = fs::read(format!("/proc/{pid}/stat")).ok().and_then(|text| parse_stat(&text));
     let status = fs::read(format!("/proc/{pid}/status")).ok().and_then(|text| parse_status(&text));
-    (identity.cgroup, identity.containment) = cgroup_of(pid);
+    (identity.cgroup, identity.containment) = match cgroup_of(pid) {
+        Ok(known) => known,
+        // A path that is longer than the kernel shows: whoever makes such a one has something to hide.
+        Err(Errno::NAMETOOLONG) => return Err(IdentityError::System("its cgroup", Errno::NAMETOOLONG)),
+        Err(_) => Default::default(),
+    };
     identity.comm = stat.as_ref().map_or_else(|| "?".into(), |stat| printable(&stat.comm));
     let is_same = status.as_ref().is_some_and(|status| (status.uid, status.gid) == (uid, gid));
     if is_same && let Some((exe, file)) = program_of(pid).filter(|(_, file)| Some(*file) == accepted.file) {
@@ -104,7 +110,8 @@ pub fn attest(socket: impl AsFd, accepted: Accepted) -> Result<(Identity, Option
     }
     // Before Linux 4.13.
     identity.groups = identity.groups.or_else(|| status.map(|status| status.groups));
-    if ended(&handle) {
+    // Of a process whose main thread has ended, old hierarchies say that it is in no cgroup.
+    if ended(&handle) || stat.as_ref().is_some_and(|stat| stat.has_ended) {
         return Err(IdentityError::Gone(pid));
     }
     if stat.is_some_and(|stat| stat.start_time > accepted.ticks) {
@@ -188,8 +195,13 @@ impl Identity {
     #[must_use]
     pub fn refreshed(&self, handle: &OwnedFd) -> Option<Self> {
         let stat = fs::read(format!("/proc/{}/stat", self.pid)).ok().and_then(|text| parse_stat(&text))?;
-        let (cgroup, containment) = cgroup_of(self.pid);
-        let mut now = Self { comm: printable(&stat.comm), cgroup, containment, ..self.clone() };
+        let mut now = Self { comm: printable(&stat.comm), ..self.clone() };
+        // What can be read no more, by a path that is too long or a main thread that has ended, is as it was.
+        if let Ok(known) = cgroup_of(self.pid)
+            && !stat.has_ended
+        {
+            (now.cgroup, now.containment) = known;
+        }
         if self.exe.is_some() && file_of(self.pid) != self.file {
             (now.exe, now.file) = program_of(self.pid).unzip();
         }
@@ -219,9 +231,10 @@ fn program_of(pid: i32) -> Option<(String, (u64, u64))> {
 }
 
 /// Its cgroup, and what all of them say of containers.
-fn cgroup_of(pid: i32) -> (Option<String>, Containment) {
-    let Ok(text) = fs::read(format!("/proc/{pid}/cgroup")) else { return Default::default() };
-    (parse_cgroup(&text), Containment::of(&String::from_utf8_lossy(&text)))
+fn cgroup_of(pid: i32) -> Result<(Option<String>, Containment), Errno> {
+    let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let text = fs::read(format!("/proc/{pid}/cgroup")).map_err(failed)?;
+    Ok((parse_cgroup(&text), Containment::of(&String::from_utf8_lossy(&text))))
 }
 
 /// Whether this kernel gives a handle on a socket's peer. Found out once, with a socket whose peer surely lives, so that a
@@ -267,6 +280,8 @@ impl Accepted {
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     comm: Vec<u8>,
+    /// Its main thread has ended; others may live.
+    has_ended: bool,
     start_time: u64,
 }
 
@@ -277,9 +292,10 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let close = text.iter().rposition(|b| *b == b')')?;
     let comm = text.get(open + 1..close)?.to_vec();
     let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
-    // Field 22 is the start time; the first of the rest is field 3.
+    // Field 22 is the start time; the first of the rest is field 3, the state.
+    let has_ended = matches!(rest.split_ascii_whitespace().next()?, "Z" | "X");
     let start_time = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
-    Some(Stat { comm, start_time })
+    Some(Stat { comm, has_ended, start_time })
 }
 
 /// The path in the unified hierarchy (`cgroups(7)`): the line that starts with `0::`.
@@ -405,7 +421,7 @@ mod tests {
         let tail = " S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 20";
         for comm in [&b"a b"[..], b"x) R 1 (y", b"line\nend", b"fifteen bytes!!", b"\xff\xfe", b"", b")", b"("] {
             let text = [b"77 (", comm, b")", tail.as_bytes()].concat();
-            assert_eq!(parse_stat(&text), Some(Stat { comm: comm.to_vec(), start_time: 4242 }));
+            assert_eq!(parse_stat(&text), Some(Stat { comm: comm.to_vec(), has_ended: false, start_time: 4242 }));
             assert!(!printable(comm).chars().any(char::is_control));
         }
         assert_eq!(printable(b"a\nb\x1b[31m"), "a\\nb\\u{1b}[31m");

@@ -3,10 +3,11 @@
 use crate::control::poller::{Poller, Token};
 use kopi_config::Socket;
 use kopi_config::check::{NoAccount, socket_owners};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::Mode;
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Gid, Uid};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -132,11 +133,21 @@ impl Listener {
         let bound = rustix::net::bind(&socket, &address);
         rustix::process::umask(mask);
         bound.map_err(|e| failed("cannot bind")(e.into()))?;
-        let file = fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        let listener = Self { socket, path: path.into(), file, paused_until: None };
-        std::os::unix::fs::chown(path, owner, group).map_err(failed("cannot set owner and group"))?;
+        // Whoever may write to the folder may have put something else there meanwhile, as a link to a file of root's.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed("cannot find the socket")(e.into()))?;
+        let found = rustix::fs::fstat(&file).map_err(|e| failed("cannot look at the socket")(e.into()))?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::Socket {
+            return Err(ListenError::NotASocket(path.into()));
+        }
+        let listener = Self { socket, path: path.into(), file: Some((found.st_dev, found.st_ino)), paused_until: None };
+        let (owner, group) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
+        rustix::fs::chownat(&file, "", owner, group, AtFlags::EMPTY_PATH)
+            .map_err(|e| failed("cannot set owner and group")(e.into()))?;
         let mode = std::os::unix::fs::PermissionsExt::from_mode(config.mode.bits());
-        fs::set_permissions(path, mode).map_err(failed("cannot set the mode"))?;
+        fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), mode)
+            .map_err(failed("cannot set the mode"))?;
         rustix::net::listen(&listener.socket, BACKLOG).map_err(|e| failed("cannot listen")(e.into()))?;
         Ok(listener)
     }

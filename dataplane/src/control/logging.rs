@@ -111,8 +111,11 @@ pub fn levels() -> (LevelFilter, LevelFilter) {
 
 /// Has lines of `level` and above written from now on, as `who` wants it.
 pub fn set_level(level: LevelFilter, who: &str) {
-    // The more talkative of both levels decides whether the log says so.
-    log::set_max_level(level.max(log::max_level()));
+    if level == log::max_level() {
+        return;
+    }
+    // Whatever the levels, the log says why it says more or less from here on.
+    log::set_max_level(LevelFilter::Info.max(level));
     log::info!("the log has lines of level {} and above now, by {who}", level.as_str().to_lowercase());
     log::set_max_level(level);
 }

@@ -138,6 +138,10 @@ fn hierarchies_have_to_agree() {
     assert_eq!(of(""), Containment::Unknown);
     assert_eq!(of("0::/../docker-ID.scope\n"), Containment::Unknown);
     assert_eq!(of("4:pids:/\n0::/\n"), Containment::Outside);
+    // Names that only look like the way out of a namespace hide nothing.
+    for below in ["a:/..b", "..", "../..", "a:/.."] {
+        assert_eq!(id(&format!("0::/docker/ID/{below}\n")).as_deref(), Some(ID), "{below}");
+    }
 }
 
 /// Parts of paths with which one could pass for another.

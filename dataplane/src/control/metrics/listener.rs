@@ -4,8 +4,11 @@ use crate::control::listener::{ListenError, Listener};
 use kopi_config::{Endpoint, Metrics};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, SocketType, accept_with};
-use std::net::TcpListener;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt};
+use std::net::{SocketAddr, TcpListener};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// A listening socket of either kind. Neither blocks.
 #[derive(Debug)]
@@ -27,11 +30,7 @@ impl MetricsListener {
             return Listener::bind(&socket, SocketType::STREAM).map(|listener| Some(Self::Unix(listener)));
         }
         let Some(Endpoint::Address(address)) = config.listen else { return Ok(None) };
-        let listener = TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        let listener = listener.map_err(|error| ListenError::Address { address, error })?;
+        let listener = at(address).map_err(|errno| ListenError::Address { address, error: errno.into() })?;
         Ok(Some(Self::Tcp(listener)))
     }
 
@@ -51,6 +50,22 @@ impl MetricsListener {
             },
         }
     }
+}
+
+/// Listens at an address, whether the machine has it yet or not: kopid may start before its networks, and serve one of them itself.
+fn at(address: SocketAddr) -> Result<TcpListener, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    // As the standard library does.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    } else {
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 impl AsFd for MetricsListener {
