@@ -4,9 +4,9 @@
 
 use kopi_testkit::evil::{Client, small};
 use kopi_testkit::wait::SOON;
-use kopi_testkit::{Kopid, Settings, TempDir, machine};
+use kopi_testkit::{Kopid, Settings, TempDir, machine, wait_until};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -102,6 +102,24 @@ fn keys_do_what_they_are_known_for() {
     assert!(row(&after, "anna").is_none(), "what was on the screen is left there:\n{after}");
     terminal.press(&["echo $((6*7))", "Enter"]);
     terminal.expect("a terminal that echoes", |screen| screen.contains("echo $((6*7))") && screen.contains("\n42"));
+}
+
+/// A terminal that goes takes it along: it does not go on by itself.
+#[test]
+fn terminal_that_goes_ends_it() {
+    let dir = TempDir::new("topgone");
+    let kopid = Kopid::start(&dir, &Settings::default());
+    for ignored in ["", "trap '' HUP; "] {
+        let terminal = Terminal::new(&dir);
+        terminal.expect("a prompt", |screen| screen.contains("ready>"));
+        let program = machine::built("kopictl");
+        let line = format!("{ignored}exec {} --socket {} top", program.display(), kopid.control().display());
+        terminal.press(&[&line, "Enter"]);
+        terminal.expect("the table", |screen| screen.contains("SHARE%"));
+        let pid = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]).trim().to_owned();
+        drop(terminal);
+        wait_until("kopictl has ended", SOON, || !Path::new("/proc").join(&pid).exists());
+    }
 }
 
 /// In batches it needs no terminal, and without one it says so.

@@ -88,7 +88,14 @@ fn siblings(host: &Host, cores: &BTreeSet<u16>) -> Option<Finding> {
         }
         let message =
             format!("{} is the other thread of the core of worker CPU {core}, and slows it down", list(&others));
-        return Some(Finding::warning(CHECK, message, format!("echo 0 >{FOLDER}/cpu{other}/online")));
+        // Most kernels have no such file for CPU 0.
+        let switch = format!("{FOLDER}/cpu{other}/online");
+        let remedy = if host.root.has(&switch) {
+            format!("echo 0 >{switch}")
+        } else {
+            "name CPUs of other cores in `cores` of [dataplane]: lscpu -e".to_owned()
+        };
+        return Some(Finding::warning(CHECK, message, remedy));
     }
     None
 }
@@ -142,9 +149,12 @@ mod tests {
             ("cpu3/cpufreq/scaling_governor", "powersave\n", Warning, "for n in 2 3; do echo performance"),
         ];
         for (file, text, severity, remedy) in cases {
-            let found = findings(&good().file(&format!("{FOLDER}/{file}"), text));
+            let root = good().file(&format!("{FOLDER}/cpu6/online"), "1\n").file(&format!("{FOLDER}/{file}"), text);
+            let found = findings(&root);
             assert!(found.len() == 1 && found[0].severity == severity, "{file}: {found:?}");
             assert!(found[0].remedy.as_ref().is_some_and(|text| text.contains(remedy)), "{file}: {found:?}");
         }
+        let fixed = findings(&good().file(&format!("{FOLDER}/online"), "0-7\n"));
+        assert!(fixed[0].remedy.as_ref().is_some_and(|text| text.contains("name CPUs")), "{fixed:?}");
     }
 }

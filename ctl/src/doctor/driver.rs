@@ -52,9 +52,16 @@ fn check_folder(host: &Host, folder: &Path) -> Finding {
         let message = format!("others may write to {name} or {LOADER} in it, so DPDK or the loader refuses it");
         return Finding::warning(CHECK, message, format!("chmod go-w {name} {}", loader.display()));
     }
-    let releases: Vec<String> = host.root.names(folder).into_iter().filter_map(release).collect();
+    // The loader looks beside itself, wherever links to it lie.
+    let home = host.root.real(&loader).and_then(|loader| loader.parent().map(Path::to_owned));
+    let home = home.unwrap_or_else(|| folder.to_owned());
+    let releases: Vec<String> = host.root.names(&home).into_iter().filter_map(release).collect();
     if releases.is_empty() {
-        return Finding::warning(CHECK, format!("{name} has {LOADER}, but no {RELEASE}*.so beside it"), install);
+        return Finding::warning(
+            CHECK,
+            format!("{} has {LOADER}, but no {RELEASE}*.so beside it", home.display()),
+            install,
+        );
     }
     Finding::ok(CHECK, format!("DPDK ABI {abi}: drivers for {}", releases.join(", ")))
 }
@@ -100,5 +107,11 @@ mod tests {
         assert_eq!(findings(&both().mode(&loader, 0o666))[0].severity, Warning);
         assert_eq!(findings(&both().folder(folder, 0o777))[0].severity, Warning);
         assert_eq!(findings(&Fake::new())[0].severity, Ok);
+        // As the packages have it: a link to the loader, which finds the drivers beside itself.
+        let packaged = Fake::new()
+            .file("/usr/lib/kopi/librte_net_kopi.so", "")
+            .file("/usr/lib/kopi/librte_net_kopi-24.11.so", "")
+            .link(&loader, "../../../lib/kopi/librte_net_kopi.so");
+        assert_eq!(findings(&packaged)[0].severity, Ok, "{:?}", findings(&packaged));
     }
 }

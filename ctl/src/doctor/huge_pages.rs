@@ -7,6 +7,8 @@ use kopi_config::{Config, HugePages};
 const CHECK: &str = "huge pages";
 const FOLDER: &str = "/sys/kernel/mm/hugepages";
 const TRANSPARENT: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+/// Bytes of the pages that `vm.nr_hugepages` counts.
+const SMALL: u64 = 2 << 20;
 /// Pages of 2 MiB that are enough for kopid and some applications.
 const ENOUGH: u64 = 512;
 /// Bytes of a packet buffer beside the frame, and of DPDK's own, as kopid reckons.
@@ -23,13 +25,17 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
 }
 
 fn reserved(host: &Host, wanted: HugePages) -> Finding {
-    let (mut total, mut free) = (0, 0);
+    let (mut total, mut free, mut small_used) = (0, 0, 0);
     for folder in host.root.names(FOLDER) {
         let kib = folder.strip_prefix("hugepages-").and_then(|rest| rest.strip_suffix("kB")?.parse::<u64>().ok());
         let of = |file: &str| host.root.number(format!("{FOLDER}/{folder}/{file}")).unwrap_or(0);
         let bytes = kib.unwrap_or(0) << 10;
         total += of("nr_hugepages") * bytes;
         free += of("free_hugepages") * bytes;
+        // Those that the remedy is about.
+        if bytes == SMALL {
+            small_used = of("nr_hugepages").saturating_sub(of("free_hugepages"));
+        }
     }
     let need = host.config.as_ref().map_or(0, need);
     let state = format!("{} MiB are reserved, {} MiB of them free", total >> 20, free >> 20);
@@ -38,7 +44,7 @@ fn reserved(host: &Host, wanted: HugePages) -> Finding {
         return Finding::ok(CHECK, state);
     }
     let message = format!("{state}; kopid's packet buffers take about {} MiB", need >> 20);
-    let pages = (((total - free.min(total)) + need) >> 21).max(ENOUGH);
+    let pages = (small_used + need.div_ceil(SMALL)).max(ENOUGH);
     let remedy = format!("sysctl -w vm.nr_hugepages={pages}; echo vm.nr_hugepages={pages} >/etc/sysctl.d/90-kopi.conf");
     match wanted {
         HugePages::Require if host.kopid.is_none() => Finding::error(CHECK, message, remedy),

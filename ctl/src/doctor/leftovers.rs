@@ -19,8 +19,17 @@ pub(super) fn check(host: &Host) -> Vec<Finding> {
 
 fn check_one(host: &Host, interface: &str) -> Finding {
     let file = format!("{FOLDER}/takeover-{interface}.json");
-    let state = host.root.text(&file).and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    let tap = state.as_ref().and_then(|state| state["tap"].as_str()).unwrap_or_default();
+    let Some(state) = host.root.text(&file).and_then(|text| serde_json::from_str::<Value>(&text).ok()) else {
+        let message =
+            format!("`{interface}` is taken over; whether that is in force stands in {file}, which cannot be read");
+        return Finding::warning(CHECK, message, "sudo kopictl doctor");
+    };
+    let tap = state["tap"].as_str().unwrap_or_default();
+    // As long as its interface is there, somebody serves it.
+    if host.kopid.is_none() && host.root.has(format!("/sys/class/net/{tap}")) {
+        let message = format!("`{interface}` is taken over by `{tap}`, which is there; kopid was not asked");
+        return Finding::warning(CHECK, message, "sudo kopictl doctor");
+    }
     let serves = host.kopid.as_ref().and_then(|status| status.host.as_ref()).is_some_and(|host| host.tap == tap);
     if serves && host.root.has(format!("/sys/class/net/{tap}")) {
         return Finding::ok(CHECK, format!("addresses and routes of `{interface}` are those of `{tap}`"));
@@ -47,8 +56,14 @@ mod tests {
             .file("/run/kopi/kopi.sock", "")
             .file("/sys/class/net/kopi0/operstate", "up\n");
         let host = || Host { root: root.root(), config: None, kopid: None };
-        assert_eq!(check(&host())[0].severity, Warning);
-        assert_eq!(check(&host())[0].remedy.as_deref(), Some("kopictl takeover --undo eth1"));
+        // Who could not ask kopid is told of nothing that would take a takeover back that is in force.
+        assert_eq!(check(&host())[0].remedy.as_deref(), Some("sudo kopictl doctor"));
+        let left = Fake::new().file("/run/kopi/takeover-eth1.json", r#"{"version":2,"tap":"kopi0"}"#);
+        let left = check(&Host { root: left.root(), config: None, kopid: None });
+        assert_eq!((left[0].severity, left[0].remedy.as_deref()), (Warning, Some("kopictl takeover --undo eth1")));
+        let secret = Fake::new().file("/run/kopi/takeover-eth1.json", "");
+        let secret = check(&Host { root: secret.root(), config: None, kopid: None });
+        assert_eq!(secret[0].remedy.as_deref(), Some("sudo kopictl doctor"));
         let port = |tap: &str| Some(HostPort { tap: tap.into(), ..HostPort::default() });
         let serves = |tap| check(&host().with(Status { host: port(tap), ..Status::default() }))[0].severity;
         assert_eq!([serves("kopi0"), serves("kopi1")], [Ok, Warning]);

@@ -47,6 +47,12 @@ impl Root {
         names
     }
 
+    /// Where a file is that links lead to.
+    pub(crate) fn real(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
+        let (file, root) = (fs::canonicalize(self.path(path)).ok()?, fs::canonicalize(&self.0).ok()?);
+        Some(Path::new("/").join(file.strip_prefix(root).ok()?))
+    }
+
     /// The last part of what a link says.
     pub(crate) fn link(&self, path: impl AsRef<Path>) -> Option<String> {
         let target = fs::read_link(self.path(path)).ok()?;

@@ -39,7 +39,7 @@ fn pci(host: &Host, name: &str) -> Vec<Finding> {
         }
         Some(driver) if GIVERS.contains(&driver.as_str()) => {
             let mut found = vec![Finding::ok(CHECK, format!("{address} is bound to `{driver}`"))];
-            found.extend((driver == "vfio-pci").then(|| iommu(host)));
+            found.extend((driver == "vfio-pci").then(|| iommu(host, &device)));
             found
         }
         Some(driver) => {
@@ -49,16 +49,21 @@ fn pci(host: &Host, name: &str) -> Vec<Finding> {
     }
 }
 
-fn iommu(host: &Host) -> Finding {
+fn iommu(host: &Host, device: &str) -> Finding {
     if !host.root.has("/dev/vfio/vfio") {
         return Finding::error("iommu", "there is no /dev/vfio/vfio", "modprobe vfio-pci");
     }
-    if !host.root.names(GROUPS).is_empty() {
+    // vfio makes a group of its own for a device without one.
+    let is_unsafe = host.root.text(format!("{device}/iommu_group/name")).is_some_and(|name| name == "vfio-noiommu");
+    if !is_unsafe && !host.root.names(GROUPS).is_empty() {
         return Finding::ok("iommu", "on");
     }
     let remedy =
         "add intel_iommu=on (amd_iommu=on) iommu=pt to GRUB_CMDLINE_LINUX in /etc/default/grub; update-grub; reboot";
     match host.root.text(NO_IOMMU).as_deref() {
+        Some("Y" | "1") | None if is_unsafe => {
+            Finding::warning("iommu", "off: the NIC can write to all memory of this machine", remedy)
+        }
         Some("Y" | "1") => Finding::warning("iommu", "off: the NIC can write to all memory of this machine", remedy),
         _ => Finding::error(
             "iommu",
@@ -116,7 +121,13 @@ mod tests {
         let vfio = || bound("vfio-pci").file("/dev/vfio/vfio", "");
         assert_eq!(severities(&vfio().file(NO_IOMMU, "N\n"), "3b:00.0"), [Ok, Error]);
         assert_eq!(severities(&vfio().file(NO_IOMMU, "Y\n"), "3b:00.0"), [Ok, Warning]);
-        assert_eq!(severities(&vfio().folder(&format!("{GROUPS}/7"), 0o755), "3b:00.0"), [Ok, Ok]);
+        let grouped = || vfio().folder(&format!("{GROUPS}/7"), 0o755);
+        assert_eq!(severities(&grouped(), "3b:00.0"), [Ok, Ok]);
+        let group = format!("{NIC}/iommu_group/name");
+        assert_eq!(
+            severities(&grouped().file(&group, "vfio-noiommu\n").file(NO_IOMMU, "Y\n"), "3b:00.0"),
+            [Ok, Warning]
+        );
     }
 
     /// An interface has to be there and up; a driver that makes its own needs none.

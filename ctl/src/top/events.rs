@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::consts::{SIGCONT, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::low_level::pipe;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// Signals that end the process.
-const ENDING: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT];
+/// Signals that end the process, when the terminal is as it was. SIGHUP is left alone, which ends it at once: there is no terminal any
+/// more, and crossterm reads the end of one for ever.
+const ENDING: [i32; 3] = [SIGTERM, SIGINT, SIGQUIT];
 
 /// Signals, and looks that were asked for. Whatever comes makes [`Events::wait`] return.
 #[derive(Debug)]
@@ -75,8 +76,12 @@ impl Events {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(failed(errno.into())),
         }
+        let input = fds.first().map_or(PollFlags::empty(), PollFd::revents);
+        if input.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
+            return Err(failed(io::ErrorKind::BrokenPipe.into()));
+        }
         // A new size is one of crossterm's events, too.
-        let has_keys = fds.first().is_some_and(|input| !input.revents().is_empty()) || self.has_come(SIGWINCH);
+        let has_keys = !input.is_empty() || self.has_come(SIGWINCH);
         let mut bytes = [0; 64];
         while (&self.wake).read(&mut bytes).is_ok_and(|n| n > 0) {}
         Ok(has_keys)
