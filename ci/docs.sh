@@ -20,6 +20,7 @@ prose() { awk '/^```/ { code = !code; next } !code' "$1"; }
 anchors() { prose "$1" | sed -nE 's/^#+ +//p' | sed -E 's/[^[:alnum:] _-]//g; s/ /-/g' | tr '[:upper:]' '[:lower:]'; }
 
 mapfile -t pages < <(git ls-files --cached --others --exclude-standard '*.md')
+((${#pages[@]} > 0)) || complain "there are no documents: git lists none"
 for page in "${pages[@]}"; do
     [[ -e $page ]] || continue
     while read -r link; do

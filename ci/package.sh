@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Makes the Debian packages of what is built, in target/debian: kopi, librte-net-kopi, and librte-net-kopi-ABI for each release of DPDK.
 #
-#   ci/package.sh [VERSION]      of target/release; builds it first if it is not there. VERSION takes the place of that of Cargo.toml
+#   ci/package.sh [VERSION]      of target/release, which it builds first; with --no-build before the version, of what is there. VERSION takes the place of that of Cargo.toml
 #   ci/package.sh tool           makes cargo-deb alone
 #
-# cargo-deb is made once, outside of the check-out.
+# cargo-deb is made once, outside of the check-out. Where it cannot be had, the exit code is 3.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -51,8 +51,9 @@ stage_files() {
     done
     # The manuals and completions, by a program that the tests have built, too.
     [[ -e ctl/examples/manuals ]] || return 0
-    [[ -x $target/debug/examples/manuals ]] || cargo build --quiet -p kopi-ctl --example manuals
-    "$target/debug/examples/manuals" "$stage/made"
+    local manuals=$target/debug/examples/manuals
+    [[ $build == no && -x $manuals ]] || cargo build --quiet -p kopi-ctl --example manuals
+    "$manuals" "$stage/made"
     mv "$stage/made/man" "$share"
     find "$share/man" -type f -exec gzip -9n {} +
     install -D "$stage/made/completions/bash/kopictl" "$share/bash-completion/completions/kopictl"
@@ -60,20 +61,21 @@ stage_files() {
     install -D "$stage/made/completions/fish/kopictl.fish" "$share/fish/vendor_completions.d/kopictl.fish"
 }
 
+build=yes
+[[ ${1:-} != --no-build ]] || { build=no; shift; }
 case ${1:-} in
 tool)
     make_tool || true
     exit
     ;;
 -*)
-    printf 'usage: ci/package.sh [VERSION | tool]\n' >&2
+    printf 'usage: ci/package.sh [[--no-build] [VERSION] | tool]\n' >&2
     exit 2
     ;;
 esac
+make_tool || exit 3
 rm -f "$target"/debian/*.deb
-make_tool || exit 0
-[[ -x $bin/kopid && -x $bin/kopictl && -e $bin/librte_net_kopi.so ]] ||
-    cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*'
+[[ $build == no ]] || cargo build --release -p kopi-dataplane -p kopi-ctl -p 'kopi-driver*'
 version=${1:-$(sed -n '/^\[workspace.package\]/,/^$/ s/^version = "\(.*\)"/\1/p' Cargo.toml)-1}
 stage_files "$version"
 printf '%s\n' "${crates[@]}" |

@@ -14,6 +14,7 @@ command -v podman >/dev/null && command -v runc >/dev/null || skip "there is no 
 [[ -e $image/usr/bin/dpdk-testpmd ]] || skip "there is no image"
 
 # Without CAP_SYS_RESOURCE no limit can be raised, so these are low. Nothing of the machine's own Podman is touched.
+had_cdi=$([[ ! -e /etc/cdi ]] || echo yes)
 cat >"$work/containers.conf" <<TOML
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -23,6 +24,8 @@ netns = "none"
 cgroup_manager = "cgroupfs"
 runtime = "runc"
 events_logger = "none"
+lock_type = "file"
+tmp_dir = "$work/libpod"
 TOML
 printf '[storage]\ndriver = "vfs"\ngraphroot = "%s/graph"\nrunroot = "%s/run"\n' "$work" "$work" >"$work/storage.conf"
 export CONTAINERS_CONF=$work/containers.conf CONTAINERS_STORAGE_CONF=$work/storage.conf
@@ -31,6 +34,8 @@ end() {
     set +e
     podman pod rm -f -t 0 one two >/dev/null 2>&1
     umount -R "$work/graph" 2>/dev/null
+    [[ $had_cdi ]] || rmdir /etc/cdi 2>/dev/null
+    rmdir /sys/fs/cgroup/{,*/}libpod_parent 2>/dev/null
     (exit "$status")
     cleanup
 }
