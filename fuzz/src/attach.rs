@@ -8,8 +8,12 @@ pub(crate) fn check(bytes: &[u8]) {
     let again = envelope.encode();
     assert_eq!(Envelope::decode(&again).as_ref(), Ok(&envelope));
     assert!(again.len() <= MAX_MESSAGE, "{} bytes: {envelope:?}", again.len());
-    // Each version is written as it was read.
-    assert_eq!(again, bytes);
+    // Each version is written as it was read, but for the bits of a flow rule's values that do not count: those are left out.
+    if matches!(envelope.message, Message::FlowRule(_)) {
+        assert_eq!(again.len(), bytes.len());
+    } else {
+        assert_eq!(again, bytes);
+    }
     assert!((0..bytes.len()).all(|end| Envelope::decode(&bytes[..end]).is_err()), "{envelope:?}");
     if let Message::Setup(setup) = &envelope.message {
         let layout = setup.geometry.layout();
